@@ -1,0 +1,120 @@
+"""The manifest: one row per utterance pair, written by every corpus command and read by every later stage.
+
+Columns
+    id            unique within the manifest
+    split         "train", "dev" or "test"
+    src_lang      ISO 639-1 code of the source language; tgt_lang likewise ("en")
+    src_audio     path of the source recording, relative to the manifest's folder, or absolute; tgt_audio likewise
+    src_text      normalised transcript (null where unknown); tgt_text the normalised translation
+    src_text_raw  transcript as the corpus has it; tgt_text_raw likewise
+    speaker       speaker of the source recording ("" where unknown)
+    src_seconds   duration of the recording in seconds; tgt_seconds likewise
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import atomic_path
+
+FILE_NAME = "manifest.parquet"
+SPLITS = ("train", "dev", "test")
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("src_lang", pa.string(), nullable=False),
+        pa.field("tgt_lang", pa.string(), nullable=False),
+        pa.field("src_audio", pa.string()),
+        pa.field("tgt_audio", pa.string()),
+        pa.field("src_text", pa.string()),
+        pa.field("tgt_text", pa.string()),
+        pa.field("src_text_raw", pa.string()),
+        pa.field("tgt_text_raw", pa.string()),
+        pa.field("speaker", pa.string()),
+        pa.field("src_seconds", pa.float32()),
+        pa.field("tgt_seconds", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One utterance pair; the fields are the manifest's columns, audio paths made absolute on reading."""
+
+    id: str
+    split: str
+    src_lang: str
+    tgt_lang: str
+    src_audio: str | None
+    tgt_audio: str | None
+    src_text: str | None
+    tgt_text: str | None
+    src_text_raw: str | None = None
+    tgt_text_raw: str | None = None
+    speaker: str = ""
+    src_seconds: float = 0.0
+    tgt_seconds: float = 0.0
+
+
+def write_manifest(folder: Path, pairs: Sequence[Pair], metadata: dict[str, str] | None = None) -> Path:
+    """Write `folder`/manifest.parquet; paths below `folder` are stored relative to it.
+
+    `metadata` (for instance the text normaliser) is kept in the Parquet schema. Raises InputError
+    on duplicate ids and unknown splits.
+    """
+    folder = Path(folder)
+    seen: set[str] = set()
+    for pair in pairs:
+        if pair.id in seen:
+            raise InputError(f"{folder}: utterance id {pair.id!r} stands twice in the corpus")
+        if pair.split not in SPLITS:
+            raise InputError(f"{folder}: utterance {pair.id}: split {pair.split!r} is none of {', '.join(SPLITS)}")
+        seen.add(pair.id)
+    rows = [asdict(pair) for pair in pairs]
+    for row in rows:
+        for side in ("src_audio", "tgt_audio"):
+            row[side] = _relative(row[side], folder)
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(metadata or {}))
+    path = folder / FILE_NAME
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return path
+
+
+def read_manifest(folder: Path, split: str | None = None) -> list[Pair]:
+    """Read `folder`/manifest.parquet, all of it or one split. Raises InputError when there is none."""
+    path = Path(folder) / FILE_NAME
+    if not path.exists():
+        raise InputError(f"{path}: no manifest; make one with 'unitweave corpus'")
+    try:
+        table = pq.read_table(path, filters=[("split", "=", split)] if split else None)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not a readable manifest ({error})") from None
+    missing = [field.name for field in fields(Pair) if field.name not in table.column_names]
+    if missing:
+        raise InputError(f"{path}: not a manifest of this version; it lacks the column {missing[0]!r}")
+    pairs = []
+    for row in table.select([field.name for field in fields(Pair)]).to_pylist():
+        for side in ("src_audio", "tgt_audio"):
+            row[side] = row[side] and str(Path(folder) / row[side])
+        pairs.append(Pair(**row))
+    return pairs
+
+
+def read_metadata(folder: Path) -> dict[str, str]:
+    """The key-value metadata that the corpus command stored with the manifest."""
+    metadata = pq.read_schema(Path(folder) / FILE_NAME).metadata or {}
+    return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+def _relative(path: str | None, folder: Path) -> str | None:
+    if path is None:
+        return None
+    absolute, base = Path(path).absolute(), folder.absolute()
+    return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)

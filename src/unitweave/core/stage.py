@@ -1,0 +1,141 @@
+"""Stages of a run: done once, skipped when nothing changed, resumed when interrupted.
+
+A stage owns the folder RUN/<name>/ and describes itself in RUN/<name>/stage.json. Its fingerprint
+is that of its settings and of the fingerprints of the stages it reads from, so that a change
+anywhere upstream makes everything downstream run again, and nothing else.
+"""
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from unitweave import __version__
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of, read_json, remove, remove_leftovers, write_json
+from unitweave.core.progress import say
+
+FORMAT = 1
+STAGE_FILE = "stage.json"
+_REPORTED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "accelerate")
+
+
+@dataclass
+class Outcome:
+    """What a stage's work hands back for stage.json."""
+
+    counts: dict[str, Any] = field(default_factory=dict)
+    skipped: list[dict[str, str]] = field(default_factory=list)  # {"id": ..., "reason": ...}
+
+
+def run_stage(
+    run: Path,
+    name: str,
+    settings: Any,
+    inputs: Mapping[str, str],
+    work: Callable[[Path], Outcome],
+    extra: Any = None,
+) -> str:
+    """Do the stage `name` of the run folder `run` unless it is already done; return its fingerprint.
+
+    settings  the stage's dataclass
+    inputs    name of each stage (or file) that this one reads -> its fingerprint
+    work      gets the stage's folder, which holds what an interrupted earlier call with the same
+              fingerprint left there, and must itself go on from that
+    extra     anything else that the result depends on
+
+    Raises InputError when the folder is of another version of the format.
+    """
+    folder = Path(run) / name
+    plain = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
+    fingerprint = digest_of({"name": name, "settings": plain, "inputs": dict(inputs), "extra": extra})
+    record = read_stage(run, name) if (folder / STAGE_FILE).exists() else None
+    if record is None and folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: has files but no {STAGE_FILE}, so it is not a stage folder; give another --out")
+    if record and record["fingerprint"] == fingerprint:
+        if record["status"] == "done":
+            say(f"{name}: done before, nothing changed")
+            return fingerprint
+        say(f"{name}: going on where it stopped")
+        remove_leftovers(folder)
+        before = float(record.get("seconds", 0.0))
+    else:
+        if record:
+            say(f"{name}: doing it again, since {_difference(record, plain, inputs)}")
+            remove(folder)
+        before = 0.0
+    folder.mkdir(parents=True, exist_ok=True)
+    stage = {
+        "format": FORMAT,
+        "name": name,
+        "status": "running",
+        "fingerprint": fingerprint,
+        "settings": plain,
+        "inputs": dict(inputs),
+    }
+    write_json(folder / STAGE_FILE, stage)
+    start = time.monotonic()
+    try:
+        outcome = work(folder)
+    except BaseException:
+        # Interrupted or failed: remember the time already spent, keep "running" so that it resumes.
+        write_json(folder / STAGE_FILE, stage | {"seconds": round(before + time.monotonic() - start, 1)})
+        raise
+    seconds = round(before + time.monotonic() - start, 1)
+    done = {
+        "status": "done",
+        "counts": outcome.counts,
+        "skipped": outcome.skipped,
+        "seconds": seconds,
+        "versions": versions(),
+    }
+    write_json(folder / STAGE_FILE, stage | done)
+    shown = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if not isinstance(value, dict | list))
+    say(f"{name}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
+    return fingerprint
+
+
+def read_stage(run: Path, name: str) -> dict[str, Any]:
+    """The stage.json of a stage. Raises InputError when there is none or it is of another version."""
+    path = Path(run) / name / STAGE_FILE
+    if not path.exists():
+        raise InputError(f"{path.parent}: no such stage; do 'unitweave run' or the stage's own command first")
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else "none"
+        raise InputError(
+            f"{path}: run folder of another version (format {found}, this is {FORMAT}); use a new --out folder"
+        )
+    return record
+
+
+def fingerprint_of(run: Path, name: str) -> str:
+    """Fingerprint of a finished stage. Raises InputError when it has not been finished."""
+    record = read_stage(run, name)
+    if record["status"] != "done":
+        raise InputError(f"{Path(run) / name}: this stage was interrupted; finish it with the command that began it")
+    return str(record["fingerprint"])
+
+
+def versions() -> dict[str, str]:
+    """Versions of unitweave and of the packages that results depend on."""
+    found = {"unitweave": __version__}
+    for package in _REPORTED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _difference(record: Mapping[str, Any], settings: Any, inputs: Mapping[str, str]) -> str:
+    old = record.get("settings")
+    if isinstance(old, dict) and isinstance(settings, dict):
+        # Tuples became lists in the JSON file; compare what JSON would hold.
+        changed = [key for key in settings if digest_of(settings[key]) != digest_of(old.get(key))]
+        if changed:
+            return f"the setting {changed[0]} changed from {old.get(changed[0])!r} to {settings[changed[0]]!r}"
+    changed = [key for key, value in inputs.items() if record.get("inputs", {}).get(key) != value]
+    return f"its input {changed[0]} changed" if changed else "its inputs changed"
