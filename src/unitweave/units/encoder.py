@@ -1,0 +1,139 @@
+"""The speech encoder: transformers' Wav2Vec2BertForCTC with a character vocabulary.
+
+One forward pass gives the hidden states that become units and the CTC output that aligns words.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2CTCTokenizer
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import atomic_path, digest_of_file
+
+BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
+
+
+class CharacterVocabulary:
+    """Characters of the CTC output: the blank is id 0, the word delimiter stands between words."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self.tokens = list(tokens)
+        self.ids = {token: i for i, token in enumerate(self.tokens)}
+        self.blank, self.unknown, self.delimiter = (self.ids[t] for t in (BLANK, UNKNOWN, DELIMITER))
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str]) -> "CharacterVocabulary":
+        """All characters of the normalised `texts`, in code-point order."""
+        characters = set().union(*map(set, texts)) - {" "}
+        return cls([BLANK, UNKNOWN, DELIMITER, *sorted(characters)])
+
+    def encode(self, text: str) -> list[int]:
+        """Character ids of a normalised text, words separated by the delimiter."""
+        return [self.ids.get(c, self.unknown) for c in text.replace(" ", DELIMITER)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Greedy CTC: merge repeated ids, drop blanks, delimiters become spaces."""
+        characters, previous = [], self.blank
+        for i in ids:
+            if i not in (previous, self.blank, self.unknown):
+                characters.append(" " if i == self.delimiter else self.tokens[i])
+            previous = i
+        return " ".join("".join(characters).split())
+
+    def save(self, folder: Path) -> None:
+        """Write the files of a Wav2Vec2CTCTokenizer, so that transformers' processors load it."""
+        with atomic_path(Path(folder) / "vocab.json") as temporary:
+            temporary.write_text(json.dumps(self.ids, ensure_ascii=False, indent=0), encoding="utf-8")
+        Wav2Vec2CTCTokenizer(
+            str(Path(folder) / "vocab.json"), pad_token=BLANK, unk_token=UNKNOWN, word_delimiter_token=DELIMITER
+        ).save_pretrained(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "CharacterVocabulary":
+        """Read vocab.json. Raises InputError when it is missing or has gaps."""
+        path = Path(folder) / "vocab.json"
+        if not path.exists():
+            raise InputError(f"{path}: the encoder folder has no CTC vocabulary")
+        ids: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+        tokens = sorted((t for t in ids if t not in ("<s>", "</s>")), key=ids.__getitem__)
+        if [ids[t] for t in tokens] != list(range(len(tokens))) or not {BLANK, UNKNOWN, DELIMITER} <= set(tokens):
+            raise InputError(f"{path}: not a CTC vocabulary that unitweave wrote")
+        return cls(tokens)
+
+
+@dataclass
+class SmallEncoder:
+    """Shape of an encoder that is trained from scratch."""
+
+    hidden_size: int = 192
+    layers: int = 4
+    heads: int = 4
+    feed_forward: int = 768
+    conv_kernel: int = 15  # frames at 50 Hz
+
+
+def new_encoder(shape: SmallEncoder, vocabulary: CharacterVocabulary) -> Wav2Vec2BertForCTC:
+    """A small Wav2Vec2BertForCTC with random weights."""
+    config = Wav2Vec2BertConfig(
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.feed_forward,
+        conv_depthwise_kernel_size=shape.conv_kernel,
+        # Rotary positions cost next to nothing; the default bias builds [frames, frames, head] tensors.
+        position_embeddings_type="rotary",
+        hidden_dropout=0.0,
+        activation_dropout=0.0,
+        attention_dropout=0.0,
+        feat_proj_dropout=0.0,
+        final_dropout=0.0,
+        conformer_conv_dropout=0.0,
+        **ctc_config(vocabulary),
+    )
+    return Wav2Vec2BertForCTC(config)
+
+
+def ctc_config(vocabulary: CharacterVocabulary) -> dict[str, object]:
+    """Settings that CTC training needs and that the class does not have by default."""
+    return {
+        "vocab_size": len(vocabulary.tokens),
+        "pad_token_id": vocabulary.blank,
+        "ctc_zero_infinity": True,  # an utterance too short for its text must not turn the loss infinite
+        "ctc_loss_reduction": "mean",
+        "layerdrop": 0.0,
+        "apply_spec_augment": False,
+        "add_adapter": False,
+    }
+
+
+def load_encoder(folder: Path | str, device: str | torch.device = "cpu") -> tuple[Wav2Vec2BertForCTC, CharacterVocabulary]:
+    """A trained encoder and its vocabulary, in evaluation mode and float32."""
+    if not (Path(folder) / "config.json").exists():
+        raise InputError(f"{folder}: no encoder here; train one with 'unitweave units train-encoder'")
+    model = Wav2Vec2BertForCTC.from_pretrained(folder, dtype=torch.float32)
+    return model.to(device).eval(), CharacterVocabulary.load(Path(folder))
+
+
+def encoder_fingerprint(folder: Path) -> str:
+    """Digest of the encoder's weights."""
+    return digest_of_file(Path(folder) / "model.safetensors")
+
+
+@torch.inference_mode()
+def encode(
+    model: Wav2Vec2BertForCTC, features: torch.Tensor, mask: torch.Tensor, layer: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One pass over [batch, frames, 160] with mask [batch, frames].
+
+    Returns float32 hidden states after `layer` conformer blocks [batch, frames, hidden] and CTC
+    log-probabilities [batch, frames, characters]. Raises InputError when there is no such layer.
+    """
+    blocks = model.config.num_hidden_layers
+    if not 1 <= layer <= blocks:
+        raise InputError(f"layer {layer} of the encoder does not exist; it has the layers 1 to {blocks}")
+    output = model(input_features=features, attention_mask=mask, output_hidden_states=True)
+    return output.hidden_states[layer].float(), output.logits.float().log_softmax(-1)

@@ -1,0 +1,93 @@
+"""Which words of an utterance are written as text: spans of Poisson-distributed length.
+
+Pure functions of their arguments and a random generator.
+"""
+
+import math
+from bisect import bisect_right
+from functools import lru_cache
+from random import Random
+
+import numpy as np
+
+
+def draw_spans(words: int, ratio: float, mean_length: float, rng: Random) -> list[tuple[int, int]]:
+    """Draw disjoint spans [first, last) out of `words` words that together hold the share `ratio` of them.
+
+    The number of words drawn is floor(ratio * words) or one more, by chance, such that its expectation
+    is ratio * words exactly, for every number of words, also for one. Span lengths are Poisson with
+    mean `mean_length`, redrawn when 0, the last one cut to what is still missing; every arrangement of
+    the spans among the words that stay speech is equally likely. Neighbouring spans are merged.
+    """
+    wanted = ratio * words
+    count = int(wanted)
+    count += rng.random() < wanted - count
+    if count <= 0:
+        return []
+    if count >= words:
+        return [(0, words)]
+    table = _poisson_table(mean_length)
+    lengths = []
+    left = count
+    while left:
+        length = min(left, 1 + bisect_right(table, rng.random()))
+        lengths.append(length)
+        left -= length
+    slots = sorted(rng.sample(range(words - count + len(lengths)), len(lengths)))
+    spans: list[tuple[int, int]] = []
+    drawn = 0
+    for i, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
+        first = slot - i + drawn  # slots before this one: `slot - i` words of speech and `i` spans
+        drawn += length
+        if spans and spans[-1][1] == first:
+            spans[-1] = (spans[-1][0], first + length)
+        else:
+            spans.append((first, first + length))
+    return spans
+
+
+@lru_cache(maxsize=16)
+def _poisson_table(mean: float) -> list[float]:
+    """Cumulative probabilities of the lengths 1, 2, ... of a Poisson variable that is not 0."""
+    total = -math.expm1(-mean)
+    table, cumulative, term = [], 0.0, math.exp(-mean)
+    for k in range(1, 200):
+        term *= mean / k
+        cumulative += term / total
+        if cumulative >= 1 - 1e-12:
+            break
+        table.append(cumulative)
+    return table
+
+
+def spread_over(spans: list[tuple[int, int]], eligible: np.ndarray) -> list[tuple[int, int]]:
+    """Map spans over the eligible words to spans over all words; an ineligible word between splits a span."""
+    result: list[tuple[int, int]] = []
+    for first, last in spans:
+        for word in eligible[first:last].tolist():
+            if result and result[-1][1] == word:
+                result[-1] = (result[-1][0], word + 1)
+            else:
+                result.append((word, word + 1))
+    return result
+
+
+def word_cuts(starts: np.ndarray, ends: np.ndarray, frames: int) -> np.ndarray:
+    """Cut points int [words + 1] that give every frame to exactly one word.
+
+    Word i owns the frames [cuts[i], cuts[i + 1]). A pause between two words is shared half and half;
+    silence before the first word and after the last belongs to those, so that text in place of all
+    words leaves no unit behind. Words without frames (start = end = 0) get none.
+    """
+    cuts = np.empty(len(starts) + 1, dtype=np.int64)
+    if len(starts):
+        cuts[1:-1] = (ends[:-1] + starts[1:]) // 2
+        cuts[0], cuts[-1] = 0, frames
+        np.maximum.accumulate(cuts, out=cuts)
+        np.minimum(cuts, frames, out=cuts)
+    return cuts
+
+
+def uniform_cuts(words: int, frames: int) -> np.ndarray:
+    """Cut points int [words + 1] at equal distances: the paper's ablation without an alignment."""
+    return np.arange(words + 1, dtype=np.int64) * frames // max(words, 1)
