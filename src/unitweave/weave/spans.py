@@ -16,8 +16,10 @@ def draw_spans(words: int, ratio: float, mean_length: float, rng: Random) -> lis
 
     The number of words drawn is floor(ratio * words) or one more, by chance, such that its expectation
     is ratio * words exactly, for every number of words, also for one. Span lengths are Poisson with
-    mean `mean_length`, redrawn when 0, the last one cut to what is still missing; every arrangement of
-    the spans among the words that stay speech is equally likely. Neighbouring spans are merged.
+    mean `mean_length`, redrawn when 0, the last one cut to what is still missing. The words stand in a
+    circle, on which every arrangement of the spans is equally likely; so each word, also the first and
+    the last, is drawn with probability `ratio`. A span across the circle's seam becomes two; touching
+    spans are merged.
     """
     wanted = ratio * words
     count = int(wanted)
@@ -34,15 +36,22 @@ def draw_spans(words: int, ratio: float, mean_length: float, rng: Random) -> lis
         lengths.append(length)
         left -= length
     slots = sorted(rng.sample(range(words - count + len(lengths)), len(lengths)))
-    spans: list[tuple[int, int]] = []
+    turn = rng.randrange(words)
+    placed: list[tuple[int, int]] = []
     drawn = 0
     for i, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
-        first = slot - i + drawn  # slots before this one: `slot - i` words of speech and `i` spans
+        # Before this span come `slot - i` words of speech and the spans so far; then the circle is turned.
+        first = (slot - i + drawn + turn) % words
         drawn += length
+        placed.append((first, min(first + length, words)))
+        if first + length > words:
+            placed.append((0, first + length - words))
+    spans: list[tuple[int, int]] = []
+    for first, last in sorted(placed):
         if spans and spans[-1][1] == first:
-            spans[-1] = (spans[-1][0], first + length)
+            spans[-1] = (spans[-1][0], last)
         else:
-            spans.append((first, first + length))
+            spans.append((first, last))
     return spans
 
 

@@ -1,0 +1,95 @@
+"""What a vocoder costs in intelligibility: word error rate of an independent recogniser, as a markdown table.
+
+    python benchmarks/vocoder_wer.py --vocoder RUN/vocoder --corpus RUN/corpus --units RUN/units [--split test]
+        [--limit 200] [--wavs FOLDER] [--plot FILE.png]
+
+The recogniser (Moonshine tiny, inside the package moonshine-voice) hears the recordings and what the
+vocoder makes of their units; neither it nor its training knows our voice. `--wavs` keeps the audio,
+`--plot` draws spectrograms of the first three utterances side by side.
+"""
+
+import argparse
+import re
+import time
+from pathlib import Path
+
+import jiwer
+import numpy as np
+from moonshine_voice import ModelArch, Transcriber, get_model_path
+
+from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
+from unitweave.core.manifest import Pair, read_manifest
+from unitweave.units.table import read_units, read_units_metadata
+from unitweave.vocoder.segments import Recording
+from unitweave.vocoder.synthesis import Vocoder
+from unitweave.vocoder.train import mel_distance
+
+SILENCE = np.zeros(SAMPLE_RATE // 4, np.float32)  # on either side, for both: recognisers expect some
+
+
+def words(text: str) -> str:
+    """Lower case, letters, digits and apostrophes only."""
+    return " ".join(re.sub(r"[^a-z0-9' ]", " ", text.lower()).split())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vocoder", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--units", type=Path, required=True)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--wavs", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    units = read_units(options.units)
+    vocoder = Vocoder.from_pretrained(options.vocoder, read_units_metadata(options.units).get("codebook"))
+    pairs = [pair for pair in read_manifest(options.corpus, options.split) if pair.tgt_text and pair.tgt_audio]
+    pairs = [pair for pair in pairs if (pair.id, "tgt") in units][: options.limit]
+    original = [read_audio(pair.tgt_audio or "") for pair in pairs]
+    start = time.perf_counter()
+    spoken = vocoder.synthesise([units[pair.id, "tgt"].units for pair in pairs])
+    seconds = time.perf_counter() - start
+    recogniser = Transcriber(get_model_path("tiny-en"), ModelArch.TINY)
+
+    def error_rate(waveforms: list[np.ndarray]) -> float:
+        heard = []
+        for waveform in waveforms:
+            padded = np.concatenate([SILENCE, np.clip(waveform, -1, 1), SILENCE])
+            lines = recogniser.transcribe_without_streaming(padded.tolist(), SAMPLE_RATE).lines
+            heard.append(words(" ".join(line.text for line in lines)))
+        return 100 * float(jiwer.wer([words(pair.tgt_text or "") for pair in pairs], heard))
+
+    recordings = [Recording(pair.id, pair.tgt_audio or "", units[pair.id, "tgt"].units) for pair in pairs]
+    length = sum(map(len, spoken)) / SAMPLE_RATE
+    print(
+        f"{len(pairs)} utterances of {options.split}, {length:.0f} s, spoken {length / seconds:.0f} times real time\n"
+    )
+    print("| speech | WER (%) | mel distance (nepers) |")
+    print("| --- | ---: | ---: |")
+    print(f"| recordings | {error_rate(original):.1f} | 0 |")
+    print(f"| resynthesised from units | {error_rate(spoken):.1f} | {mel_distance(vocoder.model, recordings):.3f} |")
+    for pair, waveform in zip(pairs, spoken, strict=True) if options.wavs else ():
+        write_audio(options.wavs / f"{pair.id}.wav", waveform)
+    if options.plot:
+        plot(options.plot, pairs[:3], original, spoken)
+
+
+def plot(path: Path, pairs: list[Pair], original: list[np.ndarray], spoken: list[np.ndarray]) -> None:
+    """Spectrograms: recordings on the left, resynthesis on the right."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(len(pairs), 2, figsize=(16, 3.5 * len(pairs)), squeeze=False)
+    for row, (pair, *both) in enumerate(zip(pairs, original, spoken, strict=False)):
+        for column, waveform in enumerate(both):
+            axes[row, column].specgram(waveform + 1e-7, NFFT=512, noverlap=384, Fs=SAMPLE_RATE, vmin=-140, vmax=-30)
+            axes[row, column].set_title(f"{pair.tgt_text} ({'recording' if column == 0 else 'from units'})")
+    figure.tight_layout()
+    figure.savefig(path, dpi=70)
+
+
+if __name__ == "__main__":
+    main()

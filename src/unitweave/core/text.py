@@ -1,0 +1,132 @@
+"""Text as it is trained on and scored: one explicit normalisation, written down in manifests as NORMALISER.
+
+What `normalise` does, in this order
+    1. NFC; invisible format characters deleted (soft hyphen, zero-width joiners, marks of direction)
+    2. numbers written out in the language (num2words): integers, ordinals where the language marks
+       them with letters, decimals with each digit behind the point by itself; thousands may be
+       grouped; more than 15 digits are read one by one. Estonian, Mongolian, Tamil and Chinese keep
+       their digits: num2words lacks them.
+    3. lower case (Turkish I and İ as Turkish has them)
+    4. typographic apostrophes become '; one between two letters stays, every other goes
+    5. hyphens, all other punctuation and symbols become spaces; letters, accents and vowel signs stay
+    6. Chinese and Japanese: every ideograph and kana is a word of its own, so that word error rate
+       is character error rate there and spans have something to count; Latin words and digits stay whole
+    7. white space becomes single spaces, none at the ends
+
+Applying it twice changes nothing. A change to any rule is a new name in NORMALISER.
+"""
+
+import functools
+import re
+import unicodedata
+
+from num2words import num2words
+
+NORMALISER = "unitweave-1"
+
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʹ′´`＇", "'"))
+_CHARACTER_LANGUAGES = ("zh", "ja")
+_POINT_LANGUAGES = ("en", "cy", "zh", "ja", "ta", "mn")  # 1,234.5; the others write 1.234,5
+_SPACE_LANGUAGES = ("fr", "ru", "sv", "lv")  # a plain space groups thousands: 1 234,5
+_MOST_DIGITS = 15  # longer ones are telephone or serial numbers
+# num2words' own decimals are wrong in several languages: 12.05 is "twelve and a half" in Persian.
+_POINTS = {
+    "ar": "فاصلة", "ca": "coma", "cy": "pwynt", "de": "komma", "en": "point", "es": "coma", "fa": "ممیز",
+    "fr": "virgule", "id": "koma", "it": "virgola", "ja": "点", "lv": "komats", "nl": "komma", "pt": "vírgula",
+    "ru": "запятая", "sl": "vejica", "sv": "komma", "tr": "virgül",
+}  # fmt: skip
+_ORDINALS = {
+    "en": "st|nd|rd|th",
+    "fr": "ers?|ères?|res?|es?|èmes?",
+    "nl": "e|ste|de",
+    **dict.fromkeys(("es", "it", "pt", "ca"), "[ºª]"),
+}
+
+
+def normalise(text: str, language: str) -> str:
+    """Normalise `text` of `language` ("es", "sv-SE", ...) as this module's docstring says.
+
+    Any language code is taken; where the rules know nothing of it, digits stay as they are.
+    """
+    language = language.lower().replace("_", "-").split("-")[0]
+    text = unicodedata.normalize("NFC", "".join(c for c in text if unicodedata.category(c) != "Cf"))
+    text = _number_pattern(language).sub(lambda found: _spoken(found, language), text)
+    if language == "tr":
+        text = text.replace("İ", "i").replace("I", "ı")
+    text = unicodedata.normalize("NFC", text.lower()).translate(_APOSTROPHES)
+    kept = "".join(c if c == "'" or _is_word_character(c) else " " for c in text)
+    if language in _CHARACTER_LANGUAGES:
+        kept = _one_word_per_character(kept)
+    kept = re.sub(r"(?<![^\W\d_])'|'(?![^\W\d_])", " ", kept)
+    return unicodedata.normalize("NFC", " ".join(kept.split()))
+
+
+def _is_word_character(character: str) -> bool:
+    # Letters, marks, decimal digits, and letter-like numbers (〇).
+    return unicodedata.category(character)[0] in "LM" or unicodedata.category(character) in ("Nd", "Nl")
+
+
+def _one_word_per_character(text: str) -> str:
+    pieces, after_wide = [], False
+    for character in text:
+        if unicodedata.category(character)[0] != "M":  # a mark stays with what it marks
+            wide = unicodedata.category(character) in ("Lo", "Lm", "Nl")
+            if wide or after_wide:
+                pieces.append(" ")
+            after_wide = wide
+        pieces.append(character)
+    return "".join(pieces)
+
+
+@functools.cache
+def _number_pattern(language: str) -> re.Pattern[str]:
+    point, group = (".", ",") if language in _POINT_LANGUAGES else (",", ".")
+    if language in _SPACE_LANGUAGES:
+        group += " "
+    groups = rf"\d{{1,3}}(?:[{group}\u00a0\u202f\u2009٬]\d{{3}})+(?!\d)"
+    ordinal = rf"(?P<ordinal>{_ORDINALS[language]})\b" if language in _ORDINALS else r"(?P<ordinal>(?!))"
+    if "º" in ordinal:
+        ordinal = ordinal.removesuffix(r"\b")
+    return re.compile(rf"(?P<whole>{groups}|\d+)(?:(?:[{point}٫](?P<part>\d+))|{ordinal})?", re.IGNORECASE)
+
+
+def _spoken(found: re.Match[str], language: str) -> str:
+    """The words of one number, or its bare digits where there are no words for it."""
+    whole = "".join(str(unicodedata.decimal(c)) for c in found["whole"] if c.isdecimal())
+    part = "".join(str(unicodedata.decimal(c)) for c in found["part"] or "")
+    ordinal = found["ordinal"] or ""
+    if not _has_numbers(language):
+        return " ".join(filter(None, (whole, part, ordinal)))
+    if len(whole) > _MOST_DIGITS:
+        words = _digit_by_digit(whole, language)
+    else:
+        words = _in_words(whole, "ordinal" if ordinal else "cardinal", language)
+    if part:
+        words += f" {_POINTS.get(language, '')} {_digit_by_digit(part, language)}"
+    if ordinal.lower() == "ª":
+        words = re.sub(r"o\b", "a", words)
+    return f" {words} "
+
+
+def _digit_by_digit(digits: str, language: str) -> str:
+    return " ".join(_in_words(digit, "cardinal", language) for digit in digits)
+
+
+@functools.lru_cache(maxsize=4096)
+def _in_words(number: str, kind: str, language: str) -> str:
+    try:
+        words = str(num2words(int(number), lang=language, to=kind))
+    except Exception:  # num2words raises what it likes for numbers that a language's tables do not reach
+        words = ""
+    if words.strip():
+        return words
+    return number if kind == "cardinal" else _in_words(number, "cardinal", language)
+
+
+@functools.cache
+def _has_numbers(language: str) -> bool:
+    try:
+        num2words(1, lang=language)
+    except NotImplementedError:
+        return False
+    return True

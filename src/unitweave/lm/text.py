@@ -1,0 +1,131 @@
+"""A small text language model, which stands in for the text LLM that the method starts from.
+
+It has its own byte-level BPE tokenizer and is trained from scratch on text alone: sentences of every
+language, and pairs of a sentence and its translation, one after the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import atomic_path, remove
+from unitweave.core.stage import Outcome
+from unitweave.core.training import quiet_transformers
+from unitweave.lm.data import WordTokens
+from unitweave.lm.engine import OptimiserSettings, fit
+from unitweave.lm.stream import Order
+from unitweave.weave.sequence import SOURCE, Woven
+
+_BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
+
+
+@dataclass
+class SmallLm:
+    """Shape of the small Llama."""
+
+    hidden_size: int = 256
+    layers: int = 6
+    heads: int = 4
+    feed_forward: int = 704
+    vocabulary: int = 1024  # size of the BPE vocabulary
+
+
+@dataclass
+class TextLmSettings:
+    """Settings of the small text language model."""
+
+    shape: SmallLm = field(default_factory=SmallLm)
+    sentences: int = 20_000  # parallel sentences beside those of the corpus, for text alone
+    optimiser: OptimiserSettings = field(
+        default_factory=lambda: OptimiserSettings(steps=400, batch=128, learning_rate=2e-3, lr_schedule="cosine")
+    )
+
+
+def train_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, in which a word carries the space before it."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[_BEGIN, _END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator((" " + text for text in texts), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=_BEGIN, eos_token=_END, pad_token=_END)
+
+
+def new_llama(shape: SmallLm, vocabulary: int) -> LlamaForCausalLM:
+    """A small LlamaForCausalLM with random weights and tied embeddings."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            intermediate_size=shape.feed_forward,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    )
+
+
+class TextSource:
+    """Steps of text: a sentence pair in either order, or a sentence alone; a pure function of (seed, step)."""
+
+    def __init__(
+        self, sentences: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, batch: int, seed: int
+    ) -> None:
+        self.sentences, self.batch, self.seed = sentences, batch, seed
+        self.tokens = WordTokens(tokenizer)
+        self.order = Order([range(len(sentences))], seed)
+        self.begin, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self.line = tokenizer("\n", add_special_tokens=False)["input_ids"]
+
+    def sequences(self, step: int) -> list[Woven]:
+        """The sequences of an optimiser step; all tokens count as one segment."""
+        result = []
+        for position in range(step * self.batch, (step + 1) * self.batch):
+            rng = Random((self.seed << 64) + position)
+            sentence = self.sentences[self.order[position]]
+            languages = sorted(set(sentence) - {"en"})
+            pair = [rng.choice(languages), "en"]
+            if rng.random() < 0.1:
+                pair = [rng.choice(pair)]
+            ids: list[int] = [self.begin]
+            for language in pair:
+                ids += [*self.tokens.text(sentence[language]).tolist(), *self.line]
+            ids[-1:] = [self.end]
+            result.append(Woven(np.array(ids, dtype=np.int32), np.full(len(ids), SOURCE, dtype=np.uint8)))
+        return result
+
+
+def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[dict[str, str]]) -> Outcome:
+    """Train tokenizer and model on `sentences` (language -> normalised text); writes folder/model.
+
+    Goes on from the last checkpoint in `folder` after an interruption.
+    """
+    quiet_transformers()
+    if not sentences:
+        raise InputError("there is no text to train the small language model on")
+    tokenizer = train_tokenizer([text for s in sentences for text in s.values()], settings.shape.vocabulary)
+    set_seed(settings.optimiser.seed)
+    model = new_llama(settings.shape, len(tokenizer))
+    source = TextSource(sentences, tokenizer, settings.optimiser.batch, settings.optimiser.seed)
+    fit(model, source, settings.optimiser, folder, "text LM: training")
+    with atomic_path(folder / "model") as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    remove(folder / "checkpoints")
+    parameters = sum(p.numel() for p in model.parameters())
+    return Outcome(counts={"sentences": len(sentences), "parameters": parameters, "vocabulary": len(tokenizer)})

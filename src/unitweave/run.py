@@ -1,0 +1,168 @@
+"""All stages of a run in order; each is done once and skipped when nothing changed."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of_file
+from unitweave.core.manifest import FILE_NAME as MANIFEST
+from unitweave.core.manifest import read_manifest, read_metadata, write_manifest
+from unitweave.core.progress import say
+from unitweave.core.stage import Outcome, fingerprint_of, run_stage
+from unitweave.corpus.embedded import EmbeddedCorpus, build_embedded, embedded_text, plan_digest
+from unitweave.lm.text import train_text_lm
+from unitweave.lm.train import LmSettings, train_lm
+from unitweave.recipe import Recipe
+from unitweave.score.score import score_run
+from unitweave.serve.translate import translate_split
+from unitweave.units.extract import extract_units, train_codebook
+from unitweave.units.train_encoder import train_encoder
+from unitweave.vocoder.train import train_vocoder
+
+
+class Run:
+    """A run folder and the recipe that fills it. Every method does one stage and returns its fingerprint."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder, self.recipe = Path(folder), recipe
+
+    def corpus(self) -> str:
+        """The utterance pairs."""
+        choice = self.recipe.corpus
+        if (choice.manifest is None) == (choice.embedded is None):
+            raise InputError("corpus: name one source, either 'manifest' (a corpus folder) or 'embedded'")
+        if choice.embedded is not None:
+            embedded: EmbeddedCorpus = choice.embedded
+            # Only what changes the audio counts: the number of workers does not.
+            return run_stage(
+                self.folder, "corpus", embedded, {}, lambda f: build_embedded(f, embedded), extra=plan_digest(embedded)
+            )
+        source = Path(str(choice.manifest))
+        if not (source / MANIFEST).exists():
+            raise InputError(f"corpus.manifest {source}: no manifest there; make one with 'unitweave corpus'")
+        return run_stage(
+            self.folder, "corpus", choice, {"manifest": digest_of_file(source / MANIFEST)}, lambda f: _adopt(f, source)
+        )
+
+    def encoder(self) -> str:
+        """The speech encoder."""
+        settings = self.recipe.encoder
+        return self._stage("encoder", settings, ("corpus",), lambda f: train_encoder(f, settings, self._at("corpus")))
+
+    def codebook(self) -> str:
+        """The k-means codebook."""
+        settings = self.recipe.codebook
+        return self._stage(
+            "codebook",
+            settings,
+            ("corpus", "encoder"),
+            lambda f: train_codebook(f, settings, self._at("corpus"), self._at("encoder/model")),
+        )
+
+    def units(self) -> str:
+        """Units and word frames of every recording."""
+        settings = self.recipe.units
+        return self._stage(
+            "units",
+            settings,
+            ("corpus", "encoder", "codebook"),
+            lambda f: extract_units(f, settings, self._at("corpus"), self._at("encoder/model"), self._at("codebook")),
+        )
+
+    def text_lm(self) -> str | None:
+        """The small text language model; None where every system names a pretrained one."""
+        if all(system.pretrained for system in self.recipe.systems.values()):
+            return None
+        settings = self.recipe.text_lm
+        return self._stage(
+            "text_lm", settings, ("corpus",), lambda f: train_text_lm(f, settings, self._sentences(settings.sentences))
+        )
+
+    def lm(self, name: str) -> str:
+        """One system: the language model fine-tuned on speech."""
+        settings: LmSettings = self.recipe.systems[name]
+        own = settings.pretrained is None
+        return self._stage(
+            f"lm/{name}",
+            settings,
+            ("corpus", "units", *(("text_lm",) if own else ())),
+            lambda f: train_lm(
+                f, settings, self._at("corpus"), self._at("units"), self._at("text_lm/model") if own else None
+            ),
+        )
+
+    def vocoder(self) -> str:
+        """The voice."""
+        settings = self.recipe.vocoder
+        return self._stage(
+            "vocoder",
+            settings,
+            ("corpus", "units"),
+            lambda f: train_vocoder(f, settings, self._at("corpus"), self._at("units")),
+        )
+
+    def translate(self, name: str) -> str:
+        """The test split, translated by one system."""
+        settings = self.recipe.translate
+        return self._stage(
+            f"speech/{name}",
+            settings,
+            ("corpus", "units", f"lm/{name}", "vocoder"),
+            lambda f: translate_split(
+                f, settings, self._at("corpus"), self._at("units"), self._at(f"lm/{name}/model"), self._at("vocoder")
+            ),
+        )
+
+    def score(self) -> str:
+        """Scores of all systems."""
+        settings, systems = self.recipe.score, list(self.recipe.systems)
+        return self._stage(
+            "score",
+            settings,
+            ("corpus", "units", "vocoder", *(f"speech/{name}" for name in systems)),
+            lambda f: score_run(f, settings, self.folder, systems),
+        )
+
+    def all(self) -> None:
+        """Every stage, in order."""
+        self.corpus()
+        self.encoder()
+        self.codebook()
+        self.units()
+        self.text_lm()
+        for name in self.recipe.systems:
+            self.lm(name)
+        self.vocoder()
+        for name in self.recipe.systems:
+            self.translate(name)
+        self.score()
+
+    def _at(self, name: str) -> Path:
+        return self.folder / name
+
+    def _stage(self, name: str, settings: object, reads: tuple[str, ...], work: Callable[[Path], Outcome]) -> str:
+        return run_stage(self.folder, name, settings, {r: fingerprint_of(self.folder, r) for r in reads}, work)
+
+    def _sentences(self, number: int) -> list[dict[str, str]]:
+        """Text for the small text LM: the training pairs' own, and further sentences of the phrasebook."""
+        pairs = [p for p in read_manifest(self._at("corpus"), "train") if p.src_text and p.tgt_text]
+        own = [{p.src_lang: str(p.src_text), p.tgt_lang: str(p.tgt_text)} for p in pairs]
+        embedded = self.recipe.corpus.embedded
+        return own + (embedded_text(embedded, number) if embedded is not None and number else [])
+
+
+def _adopt(folder: Path, source: Path) -> Outcome:
+    """Take over a manifest that lies elsewhere; its audio stays where it is."""
+    pairs = read_manifest(source)
+    write_manifest(folder, pairs, read_metadata(source))
+    say(f"corpus: {len(pairs)} pairs of {source}")
+    return Outcome(counts={"pairs": len(pairs)})
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raise InputError when `folder` cannot become or be a run folder."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; --out names a folder")
+    if re.search(r"[\0]", str(folder)):
+        raise InputError("--out: not a possible folder name")

@@ -1,0 +1,115 @@
+"""Scores for other people's outputs: a folder of wavs and a file of references, from any system."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import write_json
+from unitweave.core.progress import meter, say
+from unitweave.score.hearing import Speech, hear
+from unitweave.score.mos import load_predictors
+from unitweave.score.recognisers import load_recogniser
+from unitweave.score.rows import References
+from unitweave.score.score import ScoreSettings, assemble, check_settings
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def score_folder(
+    wavs: Path, references: Path, settings: ScoreSettings | None = None, out: Path | None = None
+) -> dict[str, Any]:
+    """ASR-BLEU, chrF, speech rate, silence and MOS of the audio files in `wavs`; the layout of scores.json.
+
+    references  a file of `name<TAB>text` lines, where name is the file's name with or without its
+                suffix; or of plain lines, one for each audio file in natural order (0_pred.wav,
+                1_pred.wav, ..., 10_pred.wav, as fairseq names them)
+    out         where to write the result as JSON, if anywhere
+
+    Raises InputError on an empty folder, a file that is no audio, and when files and references
+    are not one to one.
+    """
+    settings = settings or ScoreSettings()
+    check_settings(settings)
+    paths = audio_files(wavs)
+    texts = match_references(paths, references)
+    recogniser = load_recogniser(settings.recogniser, settings.model, settings.device)
+    predictors, notes = load_predictors(settings.mos, settings.device if settings.device != "auto" else "cpu")
+    for note in notes:
+        say(f"score: {note}")
+    ids = list(paths)
+    limit = settings.mos_utterances or len(ids)
+    # All files are looked at before hours of recognition, so that a bad one is known at once.
+    for path in paths.values():
+        read_audio(path)
+    speech = Speech(ids, lambda some: [read_audio(paths[id]) for id in some])
+    with meter("score: listening", len(ids)) as progress:
+        heard = hear(speech, recogniser, None, progress, predictors, ids[:: max(1, len(ids) // limit)][:limit])
+    scores = assemble({Path(wavs).name: heard}, {}, References(ids, texts), recogniser, settings, "file")
+    scores["mos_predictors"] = {"signatures": [predictor.signature for predictor in predictors]}
+    scores["notes"] = notes
+    if out:
+        write_json(out, scores)
+    return scores
+
+
+def audio_files(folder: Path) -> dict[str, Path]:
+    """The audio files directly in `folder`, in natural order: name without suffix -> path."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES), key=lambda p: _natural(p.name))
+    if not paths:
+        raise InputError(f"{folder}: no audio files in it ({', '.join(AUDIO_SUFFIXES)})")
+    files: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in files:
+            raise InputError(f"{path}: {files[path.stem].name} has the same name but for the suffix")
+        files[path.stem] = path
+    return files
+
+
+def match_references(files: dict[str, Path], references: Path) -> list[str]:
+    """The reference text of each of `files`, in their order. Raises InputError when they are not one to one."""
+    try:
+        lines = Path(references).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{references}: no such file") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise InputError(f"{references}: not a text file in UTF-8") from None
+    lines = [line for line in lines if line.strip()]
+    if not any("\t" in line for line in lines):
+        if len(lines) != len(files):
+            raise InputError(f"{references}: {len(lines)} references for {len(files)} audio files; give one each")
+        return [line.strip() for line in lines]
+    texts: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        name, tab, text = line.partition("\t")
+        if not tab or not text.strip():
+            raise InputError(f"{references}, line {number}: not 'name<TAB>text'")
+        key = _stem(name.strip(), files)
+        if key is None:
+            raise InputError(f"{references}, line {number}: there is no audio file for {name.strip()!r}")
+        if key in texts:
+            raise InputError(f"{references}, line {number}: a second reference for {name.strip()!r}")
+        texts[key] = text.strip()
+    missing = [name for name in files if name not in texts]
+    if missing:
+        raise InputError(f"{references}: no reference for {files[missing[0]].name}")
+    return [texts[name] for name in files]
+
+
+def _stem(name: str, files: dict[str, Path]) -> str | None:
+    """The key in `files` that a reference's name means: the name itself, or without its suffix."""
+    if name in files:
+        return name
+    stem = Path(name).name
+    suffix = Path(stem).suffix
+    stem = stem[: -len(suffix)] if suffix.lower() in AUDIO_SUFFIXES else stem
+    return stem if stem in files else None
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sorting key that puts 2_pred.wav before 10_pred.wav."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]

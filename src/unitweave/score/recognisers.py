@@ -1,0 +1,277 @@
+"""Speech recognisers for ASR-BLEU, each with the text normalisation that its protocol prescribes.
+
+A recogniser is never exchangeable for another: the same speech gets a different score from each. So
+each one carries a signature that names it down to its revision, and goes with every number.
+"""
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of_file
+from unitweave.core.text import normalise
+
+DEFAULT_MODELS = {
+    "moonshine": "",  # inside the moonshine-voice package
+    "fairseq": "facebook/wav2vec2-large-960h-lv60-self",
+    "whisper": "openai/whisper-medium.en",
+}
+MOONSHINE_VERSION = "0.1.0"  # later versions download their models
+MOONSHINE_PADDING = 0.5  # seconds of digital silence at both ends; see docs/scoring.md
+
+
+class Recogniser(Protocol):
+    """English speech to text, with the normalisation of both sides before they are compared.
+
+    signature   names the recogniser, its revision and how it is run
+    normaliser  names what `clean_hypothesis` and `clean_reference` do
+    """
+
+    signature: str
+    normaliser: str
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+        """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order."""
+
+    def clean_hypothesis(self, text: str) -> str:
+        """The transcript as it goes into the score."""
+
+    def clean_reference(self, text: str) -> str:
+        """The reference text as it goes into the score."""
+
+
+def load_recogniser(name: str, model: str = "", device: str = "auto") -> Recogniser:
+    """Load the recogniser "moonshine", "fairseq" or "whisper".
+
+    `model` is a local folder or a hub name that takes the place of the protocol's own checkpoint;
+    the signature tells. `device` is "auto" (CUDA where there is one), "cpu", "cuda", ... and does
+    not concern moonshine, which runs on the CPU. Raises InputError when it cannot be had.
+    """
+    if name not in DEFAULT_MODELS:
+        raise InputError(f"recogniser {name!r} is none of {', '.join(DEFAULT_MODELS)}")
+    if name == "moonshine":
+        if model:
+            raise InputError("the moonshine recogniser has its model inside the package; leave 'model' empty")
+        return Moonshine()
+    model = model or DEFAULT_MODELS[name]
+    return FairseqCtc(model, _device(device)) if name == "fairseq" else Whisper(model, _device(device))
+
+
+class Moonshine:
+    """Moonshine tiny English (27 million parameters, MIT), offline, from the package moonshine-voice.
+
+    Its voice activity detector is switched off: it is one object for the whole process, so that a
+    transcript would depend on what was transcribed before it, and it cuts sentences in pieces.
+    Each waveform gets half a second of silence at both ends instead. One single-threaded model per
+    core works through the list; the transcripts do not depend on how many there are.
+    """
+
+    normaliser = "unitweave-en both sides"
+
+    def __init__(self, workers: int | None = None) -> None:
+        try:
+            from moonshine_voice.moonshine_api import ModelArch
+            from moonshine_voice.transcriber import Transcriber
+            from moonshine_voice.utils import get_model_path
+
+            version = importlib.metadata.version("moonshine-voice")
+        except ImportError as error:
+            raise InputError(
+                f"the moonshine recogniser is not installed ({error}); do "
+                f"'pip install moonshine-voice=={MOONSHINE_VERSION}'"
+            ) from None
+        folder = Path(get_model_path("tiny-en"))
+        if not folder.is_dir():
+            raise InputError(
+                f"moonshine-voice {version} has no model inside; do 'pip install moonshine-voice=={MOONSHINE_VERSION}'"
+            )
+        options = {"vad_threshold": "0.0", "vad_max_segment_duration": "600", "return_audio_data": "false"}
+        with _environment("MOONSHINE_ORT_SINGLE_THREAD", "1"):
+            self._models = [
+                Transcriber(folder, ModelArch.TINY, options=options) for _ in range(workers or _usable_cores())
+            ]
+        self.signature = f"moonshine-tiny-en,moonshine-voice-{version},vad-off,pad-{MOONSHINE_PADDING}s"
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+        """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order."""
+        step = len(self._models)
+        texts = [""] * len(waveforms)
+
+        def work(k: int) -> None:
+            for i in range(k, len(waveforms), step):
+                texts[i] = self._one(self._models[k], waveforms[i])
+
+        with ThreadPoolExecutor(step) as pool:
+            for done in [pool.submit(work, k) for k in range(step)]:
+                done.result()
+        return texts
+
+    def clean_hypothesis(self, text: str) -> str:
+        """Lower case, numbers in words, no punctuation but the apostrophe within a word."""
+        return normalise(text, "en")
+
+    clean_reference = clean_hypothesis
+
+    @staticmethod
+    def _one(model: Any, waveform: np.ndarray) -> str:
+        padded = np.pad(waveform, round(MOONSHINE_PADDING * SAMPLE_RATE))
+        lines = model.transcribe_without_streaming(padded.tolist(), SAMPLE_RATE).lines
+        return " ".join(line.text.strip() for line in lines).strip()
+
+
+class FairseqCtc:
+    """fairseq's ASR-BLEU: wav2vec 2.0 CTC, greedy; hypothesis lower-cased, reference as it is.
+
+    After examples/speech_to_speech/asr_bleu of fairseq: the waveform is normalised to zero mean and
+    unit variance over its whole length, given to the model alone and without a mask; repeated
+    tokens are merged, blanks dropped, "|" is the space, nothing else is touched. Where the tool
+    means to mix stereo down but does not (it scores the left channel), unitweave mixes.
+    """
+
+    normaliser = "fairseq: hypothesis lower-cased, reference as it is"
+
+    def __init__(self, model: str, device: torch.device) -> None:
+        from transformers import AutoTokenizer, Wav2Vec2ForCTC
+
+        tokenizer = _load(AutoTokenizer, model)
+        network = _load(Wav2Vec2ForCTC, model)
+        self._model = network.to(device).eval()
+        self._device = device
+        self._blank = tokenizer.pad_token_id
+        self._tokens = tokenizer.convert_ids_to_tokens(range(network.config.vocab_size))
+        self._space = "|" if "|" in self._tokens else " "
+        self.signature = f"wav2vec2-ctc-greedy,{_revision(model, network)}"
+
+    @torch.inference_mode()
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+        """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order, one at a time."""
+        texts = []
+        for waveform in waveforms:
+            samples = torch.from_numpy(np.pad(waveform, (0, max(0, 400 - len(waveform))))).float()[None]  # [1, samples]
+            samples = torch.nn.functional.layer_norm(samples, samples.shape)
+            logits = self._model(samples.to(self._device)).logits[0]  # [frames, tokens]
+            texts.append(collapse(logits.argmax(-1).tolist(), self._tokens, self._blank, self._space))
+        return texts
+
+    def clean_hypothesis(self, text: str) -> str:
+        """Lower case, nothing else."""
+        return text.strip().lower()
+
+    def clean_reference(self, text: str) -> str:
+        """As it is: fairseq leaves the reference raw, case and punctuation included."""
+        return text.strip()
+
+
+class Whisper:
+    """Seamless's ASR-BLEU: Whisper medium.en, greedy, and Whisper's English normaliser on both sides.
+
+    The normaliser folds British into American spelling with a table that comes with the checkpoint
+    (normalizer.json); a checkpoint without it says so in its signature.
+    """
+
+    batch = 8
+
+    def __init__(self, model: str, device: torch.device) -> None:
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+        from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+        self._processor = _load(WhisperProcessor, model)
+        self._model = _load(WhisperForConditionalGeneration, model).to(device).eval()
+        self._device = device
+        spelling = self._processor.tokenizer.english_spelling_normalizer
+        self._normalise: Callable[[str], str] = EnglishTextNormalizer(spelling or {})
+        self.normaliser = "whisper-english both sides" + ("" if spelling else " (without its spelling table)")
+        self.signature = f"whisper-greedy,{_revision(model, self._model)}"
+        # English-only checkpoints take neither language nor task.
+        multilingual = getattr(self._model.generation_config, "is_multilingual", False)
+        self._options = {"language": "en", "task": "transcribe"} if multilingual else {}
+
+    @torch.inference_mode()
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+        """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order; 30 s windows."""
+        texts: list[str] = []
+        for start in range(0, len(waveforms), self.batch):
+            batch = [np.asarray(waveform) for waveform in waveforms[start : start + self.batch]]
+            if max(len(waveform) for waveform in batch) > 30 * SAMPLE_RATE:
+                texts += [self._generate([waveform])[0] for waveform in batch]
+            else:
+                texts += self._generate(batch)
+        return texts
+
+    def clean_hypothesis(self, text: str) -> str:
+        """Whisper's English text normaliser."""
+        return self._normalise(text).strip()
+
+    clean_reference = clean_hypothesis
+
+    def _generate(self, batch: list[np.ndarray]) -> list[str]:
+        long = max(len(waveform) for waveform in batch) > 30 * SAMPLE_RATE
+        shape = {"truncation": False, "padding": "longest"} if long else {}
+        features = self._processor(
+            batch, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True, **shape
+        )
+        tokens = self._model.generate(
+            features.input_features.to(self._device),
+            attention_mask=features.attention_mask.to(self._device),
+            return_timestamps=long,
+            num_beams=1,
+            do_sample=False,
+            **self._options,
+        )
+        return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def collapse(path: Sequence[int], tokens: Sequence[str], blank: int, space: str = "|") -> str:
+    """The text of a CTC path [frames]: repeats merged, blanks dropped, tokens joined, `space` a space."""
+    kept = [token for i, token in enumerate(path) if token != blank and (i == 0 or token != path[i - 1])]
+    return "".join(tokens[token] for token in kept).replace(space, " ").strip()
+
+
+def _load(kind: Any, model: str) -> Any:
+    try:
+        return kind.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{model}: cannot be loaded as {kind.__name__} ({reason}); give a local folder") from None
+
+
+def _revision(model: str, network: Any) -> str:
+    """`name@revision`: the hub's commit, or the digest of a local checkpoint's weights."""
+    folder = Path(model)
+    if folder.is_dir():
+        weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+        return f"{folder.name}@{digest_of_file(weights[0])[:8] if weights else 'unknown'}"
+    return f"{model}@{(getattr(network.config, '_commit_hash', None) or 'unknown')[:8]}"
+
+
+def _device(name: str) -> torch.device:
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _usable_cores() -> int:
+    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+class _environment:
+    """Set an environment variable while the block runs."""
+
+    def __init__(self, name: str, value: str) -> None:
+        self.name, self.value = name, value
+
+    def __enter__(self) -> None:
+        self.before = os.environ.get(self.name)
+        os.environ[self.name] = self.value
+
+    def __exit__(self, *_: object) -> None:
+        if self.before is None:
+            del os.environ[self.name]
+        else:
+            os.environ[self.name] = self.before

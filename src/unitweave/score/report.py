@@ -1,0 +1,249 @@
+"""The report: one self-contained HTML page about one run or several, to look at and to listen to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from unitweave import __version__
+from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import write_text
+from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.stage import STAGE_FILE, read_stage
+from unitweave.score import pictures, table
+from unitweave.score.charts import Line, line_chart
+from unitweave.score.hearing import read_lines
+from unitweave.score.score import RESYNTHESIS, read_scores
+from unitweave.units.table import UnitRow, read_units
+
+HEADINGS = {"transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
+LOSSES = ("loss_source", "loss_transcript", "loss_translation", "loss_target")
+PICTURE_RATIO = 0.5  # text ratio of the interleaving that the pictures show
+
+
+@dataclass
+class RunData:
+    """What the report reads of one run folder."""
+
+    name: str
+    folder: Path
+    scores: dict[str, Any]
+    utterances: dict[str, dict[str, Any]]
+    pairs: dict[str, Pair]
+    units: dict[tuple[str, str], UnitRow]
+    logs: dict[str, list[dict[str, Any]]]
+    dev: dict[str, list[dict[str, Any]]]
+    stages: dict[str, dict[str, Any]]
+
+
+def write_report(path: Path, runs: Sequence[Path]) -> Path:
+    """Write one HTML file about `runs`, which must have been scored; nothing in it needs the network.
+
+    Raises InputError when a run has no scores or its folder is no run.
+    """
+    if not runs:
+        raise InputError("no run folder given to report on")
+    data = [_read_run(Path(run), len(runs) > 1) for run in runs]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    signatures = {run.scores["signature"] for run in data}
+    page = environment.get_template("report.html.jinja").render(
+        version=__version__,
+        runs=[_run_part(run) for run in data],
+        charts=[Markup(chart) for chart in _charts(data)],
+        score_rows=_score_rows(data),
+        columns=[HEADINGS.get(key, heading.replace("\n", " ")) for key, heading, _ in table.COLUMNS],
+        mos=[heading for _, heading in _mos_columns(data)],
+        several_signatures=len(signatures) > 1,
+        picture_ratio=PICTURE_RATIO,
+    )
+    write_text(Path(path), page)
+    return Path(path)
+
+
+def _read_run(folder: Path, several: bool) -> RunData:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such run folder")
+    scores = read_scores(folder / "score")
+    systems = list(scores["systems"])
+    examples = set(scores.get("examples", ()))
+    have_units = any((folder / "units").glob("units-*.parquet"))
+    units = read_units(folder / "units") if have_units else {}
+    logs = {system: _lines_if_any(folder / "lm" / system / "log.jsonl") for system in systems}
+    names = ["corpus", "units", "vocoder", *(f"lm/{system}" for system in systems)]
+    return RunData(
+        name=folder.resolve().name if several else "",
+        folder=folder,
+        scores=scores,
+        utterances={row["id"]: row for row in read_lines(folder / "score" / "utterances.jsonl")},
+        pairs={pair.id: pair for pair in read_manifest(folder / "corpus", "test")},
+        units={key: row for key, row in units.items() if key[0] in examples},
+        logs=logs,
+        dev={system: _lines_if_any(folder / "lm" / system / "dev.jsonl") for system in systems},
+        stages={name: read_stage(folder, name) for name in names if (folder / name / STAGE_FILE).exists()},
+    )
+
+
+def _lines_if_any(path: Path) -> list[dict[str, Any]]:
+    return read_lines(path) if path.exists() else []
+
+
+def _run_part(run: RunData) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "folder": str(run.folder),
+        "facts": _facts(run),
+        "stages": [
+            {
+                "name": name,
+                "seconds": stage.get("seconds"),
+                "counts": _plain(stage.get("counts", {})),
+                "settings": _plain(stage.get("settings", {})),
+            }
+            for name, stage in run.stages.items()
+        ],
+        "examples": [_example(run, id) for id in run.scores.get("examples", ()) if id in run.utterances],
+        "remarks": table.remarks(run.scores),
+        "languages": _languages(run),
+    }
+
+
+def _facts(run: RunData) -> list[tuple[str, str]]:
+    hours = run.scores.get("training_hours", {})
+    facts = [("Languages", ", ".join(f"{k}: {v:g} h" for k, v in hours.items()) + " of source speech to train on")]
+    facts.append(("Tested on", f"{run.scores['signature_fields']['utterances']} utterances of the test split"))
+    for system, log in run.logs.items():
+        if log:
+            ratios = [row.get("ratio", 0.0) for row in log]
+            kind = "units only" if not max(ratios) else f"text ratio from {ratios[0]:g} to {ratios[-1]:g}"
+            seconds = run.stages.get(f"lm/{system}", {}).get("seconds") or log[-1].get("seconds") or 0.0
+            facts.append((f"System {system}", f"{log[-1]['step']} steps, {kind}, {seconds / 60:.1f} minutes"))
+    return facts
+
+
+def _plain(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _plain(value, f"{prefix}{key}.")
+        else:
+            rows.append((prefix + key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
+
+
+def _charts(runs: Sequence[RunData]) -> list[str]:
+    def label(run: RunData, name: str) -> str:
+        return f"{run.name}: {name}" if run.name else name
+
+    def over_steps(source: str, key: str, steps: bool = False) -> list[Line]:
+        return [
+            Line(label(run, system), [(row["step"], row[key]) for row in rows if row.get(key) is not None], steps)
+            for run in runs
+            for system, rows in getattr(run, source).items()
+        ]
+
+    charts = [
+        (
+            "Text ratio of the training sequences",
+            line_chart("Text ratio", "step", over_steps("logs", "ratio", True), 1.0),
+        ),
+        ("Training loss", line_chart("Training loss", "step", over_steps("logs", "loss"))),
+        ("Text BLEU on the dev split", line_chart("Dev text BLEU", "step", over_steps("dev", "text_bleu"), 100.0)),
+        ("Transcript WER on the dev split, %", line_chart("Dev WER", "step", over_steps("dev", "wer"))),
+    ]
+    for run in runs:
+        for system, rows in run.logs.items():
+            lines = [
+                Line(key.removeprefix("loss_"), [(row["step"], row[key]) for row in rows if row.get(key) is not None])
+                for key in LOSSES
+            ]
+            title = f"Loss by part of the sequence, {label(run, system)}"
+            charts.append((title, line_chart(title, "step", lines)))
+    return [f"<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>" for title, svg in charts if svg]
+
+
+def _mos_columns(runs: Sequence[RunData]) -> list[tuple[str, str]]:
+    names = sorted({name for run in runs for name in table.mos_names(run.scores)})
+    return [(name, table.MOS_HEADINGS.get(name, name).replace("\n", "")) for name in names]
+
+
+def _score_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
+    rows = []
+    for run in runs:
+        for kind in ("systems", "ceilings"):
+            for name, row in run.scores[kind].items():
+                bleu = row["asr_bleu"]
+                rows.append(
+                    {
+                        "name": f"{run.name}: {name}" if run.name else name,
+                        "ceiling": kind == "ceilings",
+                        "bar": bleu["score"],
+                        "low": bleu["low"],
+                        "high": bleu["high"],
+                        "cells": [
+                            table.shown(row.get(key), digits, interval=key == "asr_bleu")
+                            for key, _, digits in table.COLUMNS
+                        ],
+                        "mos": [table.shown(row.get("mos", {}).get(key), 2) for key, _ in _mos_columns(runs)],
+                    }
+                )
+    return rows
+
+
+def _languages(run: RunData) -> list[dict[str, Any]]:
+    """ASR-BLEU per language and system, by falling hours of training speech."""
+    hours = run.scores.get("training_hours", {})
+    rows = {name: row["languages"] for name, row in run.scores["systems"].items() if row.get("languages")}
+    languages = sorted({lang for row in rows.values() for lang in row}, key=lambda lang: -hours.get(lang, 0.0))
+    return [
+        {
+            "language": language,
+            "hours": hours.get(language, 0.0),
+            "cells": [(name, table.shown(row[language]["asr_bleu"], 1, interval=True)) for name, row in rows.items()],
+        }
+        for language in languages
+    ]
+
+
+def _example(run: RunData, id: str) -> dict[str, Any]:
+    pair, record = run.pairs[id], run.utterances[id]
+    players = [_player("Source", pair.src_audio, record["source"] or "", run.units.get((id, "src")))]
+    players.append(_player("Reference", pair.tgt_audio, record["reference"], run.units.get((id, "tgt"))))
+    outputs = {
+        system: {row["id"]: row for row in read_lines(run.folder / "speech" / system / "outputs.jsonl")}
+        for system in run.scores["systems"]
+    }
+    for system in run.scores["systems"]:
+        row = record["rows"][system]
+        audio = outputs[system][id].get("audio")
+        player = _player(system, audio and str(run.folder / "speech" / system / audio), row["translation"])
+        player |= {"heard": row["heard"], "transcript": row["transcript"], "system": True}
+        players.append(player)
+    kept = run.folder / "score" / "resynthesised" / f"{id}.wav"
+    if RESYNTHESIS in record["rows"] and kept.exists():
+        player = _player("Reference units, resynthesised", str(kept), record["reference"])
+        players.append(player | {"heard": record["rows"][RESYNTHESIS]["heard"]})
+    return {"id": id, "language": pair.src_lang, "players": players}
+
+
+def _player(name: str, audio: str | None, text: str, units: UnitRow | None = None) -> dict[str, Any]:
+    player: dict[str, Any] = {"name": name, "text": text, "heard": None, "transcript": None, "system": False}
+    player |= {"audio": None, "picture": None, "words": [], "woven": [], "seconds": 0.0}
+    if audio is None:
+        return player
+    waveform = read_audio(audio)
+    player |= {"audio": pictures.audio_uri(waveform), "seconds": len(waveform) / 16_000}
+    if units is not None:
+        words = pictures.word_boxes(units, PICTURE_RATIO)
+        player |= {"picture": pictures.spectrogram_uri(waveform), "words": words}
+        player["woven"] = pictures.woven_pieces(words)
+    return player

@@ -1,0 +1,276 @@
+"""The score stage: the systems of a run, their ceilings, and whether they differ."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitweave.core.audio import read_audio, write_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json, write_json, write_text
+from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.progress import meter, say
+from unitweave.core.stage import Outcome
+from unitweave.score import metrics
+from unitweave.score.hearing import Heard, Speech, hear, read_lines
+from unitweave.score.mos import load_predictors
+from unitweave.score.recognisers import Recogniser, load_recogniser
+from unitweave.score.rows import References, Written, score_by_language, score_row
+from unitweave.score.table import print_table as print_table
+from unitweave.units.table import UnitRow, read_units
+
+REFERENCE_SPEECH = "reference speech"
+RESYNTHESIS = "resynthesised units"
+
+
+@dataclass
+class ScoreSettings:
+    """How speech is scored."""
+
+    recogniser: str = "moonshine"  # "moonshine" (offline), "fairseq" or "whisper": recogniser with its normalisation
+    model: str = ""  # folder or hub name in place of the recogniser's own checkpoint
+    device: str = "auto"  # where a hub recogniser and UTMOS run: "auto", "cpu", "cuda", ...
+    bootstrap_samples: int = 1000  # resamples for the 95 % intervals and the paired bootstrap; 0 or 1: no intervals
+    randomisation_trials: int = 10000  # of the approximate randomisation test; 0: left out
+    mos: tuple[str, ...] = ("dnsmos",)  # MOS predictors, of "dnsmos" and "utmos"; one that is missing is left out
+    mos_utterances: int = 20  # how many utterances are rated, evenly spread over the test set; 0: all of them
+    ceilings: bool = True  # recognise the reference speech and the resynthesised reference units as well
+    examples: int = 8  # utterances that are kept as audio for the report
+
+
+def check_settings(settings: ScoreSettings) -> None:
+    """Raise InputError when a setting is impossible."""
+    from unitweave.score.mos import PREDICTORS
+    from unitweave.score.recognisers import DEFAULT_MODELS
+
+    if settings.recogniser not in DEFAULT_MODELS:
+        raise InputError(f"score.recogniser {settings.recogniser!r} is none of {', '.join(DEFAULT_MODELS)}")
+    for name in settings.mos:
+        if name not in PREDICTORS:
+            raise InputError(f"score.mos: {name!r} is none of {', '.join(PREDICTORS)}")
+    for name in ("bootstrap_samples", "randomisation_trials", "mos_utterances", "examples"):
+        if getattr(settings, name) < 0:
+            raise InputError(f"score.{name} {getattr(settings, name)} must not be negative")
+
+
+def score_run(folder: Path, settings: ScoreSettings, run: Path, systems: Sequence[str]) -> Outcome:
+    """Score RUN/speech/<system> for each of `systems`; write `folder`/scores.json and utterances.jsonl.
+
+    Goes on where an interrupted call with the same settings stopped. Raises InputError when a
+    system's outputs are missing, incomplete, or unlike the other systems' or the test split.
+    """
+    check_settings(settings)
+    if not systems:
+        raise InputError(f"{run}: no systems to score")
+    pairs = {pair.id: pair for pair in read_manifest(run / "corpus", "test")}
+    outputs = {system: read_outputs(run / "speech" / system, pairs) for system in systems}
+    ids = _common_ids(outputs, pairs)
+    units = _target_units(run, ids)
+    references = _references([pairs[id] for id in ids], units)
+    recogniser = load_recogniser(settings.recogniser, settings.model, settings.device)
+    predictors, notes = load_predictors(settings.mos, settings.device if settings.device != "auto" else "cpu")
+    examples = _evenly(ids, settings.examples)
+    jobs = {system: _system_speech(run / "speech" / system, outputs[system], ids) for system in systems}
+    if settings.ceilings:
+        jobs |= _ceilings(run, pairs, units, ids, notes)
+    for note in notes:
+        say(f"score: {note}")
+
+    def keep(id: str, waveform: np.ndarray) -> None:
+        if id in examples:
+            write_audio(folder / "resynthesised" / f"{id}.wav", waveform)
+
+    heard: dict[str, list[Heard]] = {}
+    rated = _evenly(ids, settings.mos_utterances or len(ids))
+    with meter("score: listening", len(ids) * len(jobs)) as progress:
+        for name, speech in jobs.items():
+            log = folder / f"heard-{name.replace(' ', '-')}.jsonl"
+            kept = keep if name == RESYNTHESIS else None
+            heard[name] = hear(speech, recogniser, log, progress, predictors, rated, kept)
+    written = {system: _written(outputs[system], ids) for system in systems}
+    scores = assemble(heard, written, references, recogniser, settings, _source_of(pairs[id] for id in ids))
+    scores["mos_predictors"] = {"signatures": [p.signature for p in predictors], "utterances": len(rated)}
+    scores["training_hours"] = _training_hours(run)
+    scores["notes"] = notes
+    scores["examples"] = examples
+    write_json(folder / "scores.json", scores)
+    _write_utterances(folder / "utterances.jsonl", heard, written, references, recogniser)
+    counts = {"utterances": len(ids)} | {name: row["asr_bleu"]["score"] for name, row in scores["systems"].items()}
+    return Outcome(counts=counts)
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """Read the scores.json of a score stage's folder. Raises InputError when there is none."""
+    scores = read_json(Path(folder) / "scores.json")
+    if not isinstance(scores, dict) or "systems" not in scores or "signature" not in scores:
+        raise InputError(f"{folder}/scores.json: not a score file of this version")
+    return scores
+
+
+def assemble(
+    heard: Mapping[str, list[Heard]],
+    written: Mapping[str, Written],
+    references: References,
+    recogniser: Recogniser,
+    settings: ScoreSettings,
+    source: str,
+) -> dict[str, Any]:
+    """All numbers of scores.json from what was heard and written; names not in `written` are ceilings."""
+    samples = settings.bootstrap_samples
+    rows: dict[str, dict[str, dict[str, Any]]] = {"systems": {}, "ceilings": {}}
+    sacrebleu = ""
+    for name, records in heard.items():
+        of_system = written.get(name)
+        row, sacrebleu = score_row(records, references, recogniser, of_system, samples)
+        languages = score_by_language(records, references, recogniser, of_system, samples)
+        row |= {"languages": languages} if languages else {}
+        rows["ceilings" if name in (REFERENCE_SPEECH, RESYNTHESIS) else "systems"][name] = row
+    texts = [recogniser.clean_reference(text) for text in references.texts]
+    signature = metrics.Signature(
+        recogniser.signature,
+        recogniser.normaliser,
+        metrics.digest_of_references(source, texts),
+        len(references.ids),
+        sacrebleu,
+    )
+    hypotheses = {
+        name: [recogniser.clean_hypothesis(record.text) for record in heard[name]] for name in rows["systems"]
+    }
+    tests = metrics.compare_systems(hypotheses, texts, "bs", samples) if samples > 1 else []
+    if settings.randomisation_trials:
+        tests += metrics.compare_systems(hypotheses, texts, "ar", settings.randomisation_trials)
+    return {"signature": str(signature), "signature_fields": vars(signature), **rows, "significance": tests}
+
+
+def read_outputs(folder: Path, pairs: Mapping[str, Pair]) -> dict[str, dict[str, Any]]:
+    """Read a system's outputs.jsonl: utterance id -> row. Raises InputError on what cannot be scored."""
+    path = folder / "outputs.jsonl"
+    outputs: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(read_lines(path), 1):
+        id = str(row.get("id"))
+        if id not in pairs:
+            raise InputError(f"{path}, line {number}: utterance {id!r} is not in the corpus's test split")
+        if id in outputs:
+            raise InputError(f"{path}, line {number}: utterance {id!r} stands there twice")
+        if row.get("audio") and not (folder / row["audio"]).is_file():
+            raise InputError(f"{folder / row['audio']}: no such audio file, but {path} names it (utterance {id})")
+        outputs[id] = row
+    if not outputs:
+        raise InputError(f"{path}: no utterances in it; decode the test split first")
+    return outputs
+
+
+def _common_ids(outputs: Mapping[str, Mapping[str, Any]], pairs: Mapping[str, Pair]) -> list[str]:
+    first, *others = outputs
+    for other in others:
+        for name, missing in (
+            (other, outputs[first].keys() - outputs[other].keys()),
+            (first, outputs[other].keys() - outputs[first].keys()),
+        ):
+            if missing:
+                raise InputError(f"system {name!r} lacks utterance {min(missing)!r}; decode the same ones with each")
+    return [id for id in pairs if id in outputs[first]]
+
+
+def _references(pairs: Sequence[Pair], units: Mapping[str, UnitRow]) -> References:
+    for pair in pairs:
+        if not (pair.tgt_text_raw or pair.tgt_text or "").strip():
+            raise InputError(f"utterance {pair.id}: no reference translation in the manifest")
+    have = all(pair.src_text and pair.src_text.strip() for pair in pairs)
+    return References(
+        ids=[pair.id for pair in pairs],
+        texts=[pair.tgt_text_raw or pair.tgt_text or "" for pair in pairs],
+        translation=[pair.tgt_text or "" for pair in pairs] if all(pair.tgt_text for pair in pairs) else None,
+        transcript=[pair.src_text or "" for pair in pairs] if have else None,
+        units=[units[pair.id].units for pair in pairs] if all(pair.id in units for pair in pairs) else None,
+        language=[pair.src_lang for pair in pairs],
+    )
+
+
+def _source_of(pairs: Any) -> str:
+    kinds = Counter("tgt_text_raw" if pair.tgt_text_raw else "tgt_text" for pair in pairs)
+    return "+".join(sorted(kinds))
+
+
+def _target_units(run: Path, ids: Sequence[str]) -> dict[str, UnitRow]:
+    if not any((run / "units").glob("units-*.parquet")):
+        return {}
+    wanted = set(ids)
+    return {id: row for (id, side), row in read_units(run / "units").items() if side == "tgt" and id in wanted}
+
+
+def _system_speech(folder: Path, outputs: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> Speech:
+    def load(some: Sequence[str]) -> list[np.ndarray | None]:
+        return [read_audio(folder / outputs[id]["audio"]) if outputs[id].get("audio") else None for id in some]
+
+    return Speech(ids, load)
+
+
+def _ceilings(
+    run: Path, pairs: Mapping[str, Pair], units: Mapping[str, UnitRow], ids: Sequence[str], notes: list[str]
+) -> dict[str, Speech]:
+    jobs = {}
+    if all(pairs[id].tgt_audio for id in ids):
+        jobs[REFERENCE_SPEECH] = Speech(ids, lambda some: [read_audio(pairs[id].tgt_audio or "") for id in some])
+    else:
+        notes.append("no ceiling on reference speech: the corpus has none for some of the utterances")
+    if not (run / "vocoder").is_dir() or any(id not in units for id in ids):
+        notes.append("no ceiling on resynthesised units: there is no vocoder, or no units for some of the utterances")
+    else:
+        from unitweave.vocoder.synthesis import Vocoder
+
+        vocoder = Vocoder.from_pretrained(run / "vocoder")
+        jobs[RESYNTHESIS] = Speech(ids, lambda some: list(vocoder.synthesise([units[id].units for id in some])))
+    return jobs
+
+
+def _written(outputs: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> Written:
+    return Written(
+        [outputs[id].get("transcript") or "" for id in ids],
+        [outputs[id].get("translation") or "" for id in ids],
+        [outputs[id].get("units") or [] for id in ids],
+    )
+
+
+def _training_hours(run: Path) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for pair in read_manifest(run / "corpus", "train"):
+        seconds[pair.src_lang] = seconds.get(pair.src_lang, 0.0) + (pair.src_seconds or 0.0)
+    return {language: round(total / 3600, 2) for language, total in sorted(seconds.items())}
+
+
+def _evenly(ids: Sequence[str], count: int) -> list[str]:
+    count = min(count, len(ids))
+    return [ids[(2 * i + 1) * len(ids) // (2 * count)] for i in range(count)]
+
+
+def _write_utterances(
+    path: Path,
+    heard: Mapping[str, list[Heard]],
+    written: Mapping[str, Written],
+    references: References,
+    recogniser: Recogniser,
+) -> None:
+    """One line per utterance: references, and per row what was heard (raw and as scored) and written."""
+    lines = []
+    for i, id in enumerate(references.ids):
+        rows: dict[str, dict[str, Any]] = {}
+        for name, records in heard.items():
+            rows[name] = {"heard": records[i].text, "scored": recogniser.clean_hypothesis(records[i].text)}
+            rows[name] |= {"seconds": round(records[i].seconds, 3), "mos": records[i].mos}
+            if name in written:
+                rows[name]["transcript"] = written[name].transcript[i]
+                rows[name]["translation"] = written[name].translation[i]
+        line = {
+            "id": id,
+            "language": references.language[i] if references.language else None,
+            "source": references.transcript[i] if references.transcript else None,
+            "reference": recogniser.clean_reference(references.texts[i]),
+            "rows": rows,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False))
+    write_text(path, "\n".join(lines) + "\n")

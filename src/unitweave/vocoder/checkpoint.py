@@ -1,0 +1,55 @@
+"""Checkpoints of a training: modules and optimisers as safetensors, no pickles."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unitweave.core.files import atomic_path, read_json, write_json
+
+_STATE_FILE = "state.safetensors"
+_STEP_FILE = "step.json"
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    modules: Mapping[str, torch.nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> None:
+    """Write everything that the steps after `step` depend on; an earlier checkpoint is replaced once it is whole."""
+    tensors: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for index, entries in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(value) for key, value in entries.items()}
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_file({key: value.contiguous().clone() for key, value in tensors.items()}, temporary / _STATE_FILE)
+        write_json(temporary / _STEP_FILE, {"step": step})
+
+
+def load_checkpoint(
+    folder: Path, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> int:
+    """Put modules and optimisers back as they were saved; return the steps done (0 without a checkpoint)."""
+    if not folder.exists():
+        return 0
+    tensors = load_file(folder / _STATE_FILE)
+    for name, module in modules.items():
+        prefix = f"module/{name}/"
+        module.load_state_dict(
+            {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        )
+    for name, optimizer in optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        prefix = f"optimizer/{name}/"
+        for key, value in tensors.items():
+            if key.startswith(prefix):
+                index, entry = key.removeprefix(prefix).split("/")
+                state.setdefault(int(index), {})[entry] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(read_json(folder / _STEP_FILE)["step"])

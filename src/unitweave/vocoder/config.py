@@ -1,0 +1,86 @@
+"""What a unit vocoder is made of: the content of its config.json."""
+
+from dataclasses import dataclass, field
+
+from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.errors import InputError
+from unitweave.units.table import SAMPLES_PER_FRAME
+
+GENERATORS = ("vocos", "hifigan")
+EXCITATIONS = ("harmonic", "none")
+FORMAT = 1
+
+
+@dataclass
+class UnitVocoderConfig:
+    """Shape of a unit vocoder; units at 50 Hz in, mono 16 kHz out.
+
+    num_units       size of the codebook
+    codebook        fingerprint of the codebook whose units it was trained on
+    generator       "vocos": all layers at frame rate, inverse STFT at the end;
+                    "hifigan": transposed convolutions up to 16 kHz
+    dim             channels of the unit embedding and of the Vocos layers
+    hidden          channels inside a ConvNeXt block
+    layers          ConvNeXt blocks at the units' 50 frames a second
+    fine_layers     ConvNeXt blocks after the step up to 50 * upsample frames a second
+    upsample        spectral frames for each unit (2: 100 a second)
+    kernel          frames that the depthwise convolution of a block sees
+    n_fft           samples in the window of the inverse STFT; 4 hops, the hop being 320 / upsample
+    excitation      what the predicted spectra shape. "harmonic": a pulse train at the predicted pitch
+                    plus noise, as a source-filter vocoder has it; "none": magnitude and phase are
+                    predicted outright, as in Vocos
+    f0_mean         mean pitch of the training speech in Hz, the starting point of the pitch head
+    hifigan_channels     channels after HiFi-GAN's first convolution (512 is V1, 128 is V2)
+    hifigan_rates        its upsampling factors; their product is 320
+    hifigan_kernels      kernel sizes of its residual blocks
+    hifigan_dilations    dilations in each residual block
+    speakers        names of the speakers it can imitate; empty for a single voice
+    durations       whether it has a duration predictor, so that it takes deduplicated units
+    sample_rate     Hz
+    hop             samples for each unit
+    """
+
+    num_units: int
+    codebook: str = ""
+    generator: str = "vocos"
+    dim: int = 256
+    hidden: int = 768
+    layers: int = 4
+    fine_layers: int = 2
+    upsample: int = 2
+    kernel: int = 7
+    n_fft: int = 640
+    excitation: str = "harmonic"
+    f0_mean: float = 150.0
+    hifigan_channels: int = 512
+    hifigan_rates: tuple[int, ...] = (5, 4, 4, 2, 2)
+    hifigan_kernels: tuple[int, ...] = (3, 7, 11)
+    hifigan_dilations: tuple[int, ...] = (1, 3, 5)
+    speakers: list[str] = field(default_factory=list)
+    durations: bool = False
+    sample_rate: int = SAMPLE_RATE
+    hop: int = SAMPLES_PER_FRAME
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        self.hifigan_rates = tuple(self.hifigan_rates)
+        self.hifigan_kernels = tuple(self.hifigan_kernels)
+        self.hifigan_dilations = tuple(self.hifigan_dilations)
+        if self.generator not in GENERATORS:
+            raise InputError(f"vocoder: generator {self.generator!r} is none of {', '.join(GENERATORS)}")
+        if self.excitation not in EXCITATIONS:
+            raise InputError(f"vocoder: excitation {self.excitation!r} is none of {', '.join(EXCITATIONS)}")
+        if self.hop % self.upsample or self.n_fft != 4 * self.hop // self.upsample:
+            raise InputError(
+                f"vocoder: n_fft has to be 4 * {self.hop} / upsample; {self.n_fft} with upsample {self.upsample} is not"
+            )
+        product = 1
+        for rate in self.hifigan_rates:
+            product *= rate
+        if product != self.hop:
+            raise InputError(f"vocoder: hifigan_rates {self.hifigan_rates} multiply to {product}, not {self.hop}")
+
+    @property
+    def num_speakers(self) -> int:
+        """Speakers to choose from; 0 for a single voice."""
+        return len(self.speakers)

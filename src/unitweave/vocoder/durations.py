@@ -1,0 +1,47 @@
+"""How long each unit lasts, for units whose repetitions were removed."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unitweave.vocoder.vocos import frame_mask
+
+_LONGEST = 50  # frames, one second
+
+
+class DurationPredictor(nn.Module):
+    """Two convolutions over the deduplicated units, after FastSpeech (arXiv 1905.09263)."""
+
+    def __init__(self, num_units: int, dim: int = 128, kernel: int = 3) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_units, dim)
+        self.first = nn.Conv1d(dim, dim, kernel, padding=kernel // 2)
+        self.first_norm = nn.LayerNorm(dim)
+        self.second = nn.Conv1d(dim, dim, kernel, padding=kernel // 2)
+        self.second_norm = nn.LayerNorm(dim)
+        self.out = nn.Linear(dim, 1)
+
+    def forward(self, units: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Deduplicated units [batch, runs] -> natural logarithm of their frames [batch, runs]."""
+        mask = frame_mask(lengths, units.shape[1])
+        x = self.embedding(units)
+        for layer, norm in ((self.first, self.first_norm), (self.second, self.second_norm)):
+            x = x if mask is None else x * mask
+            x = norm(F.relu(layer(x.transpose(1, 2)).transpose(1, 2)))
+        return self.out(x).squeeze(-1).float()
+
+    @torch.inference_mode()
+    def expand(self, units: np.ndarray) -> np.ndarray:
+        """Deduplicated units [runs] -> units at 50 Hz [frames], each repeated for its predicted frames."""
+        log_frames = self(torch.as_tensor(units.astype(np.int64))[None].to(self.out.weight.device))[0]
+        frames = log_frames.exp().round().clamp(1, _LONGEST).long().cpu().numpy()
+        return np.repeat(units, frames)
+
+
+def deduplicate(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Units at 50 Hz [frames] -> (units without repetitions [runs], frames of each [runs])."""
+    if len(units) == 0:
+        return units, np.zeros(0, np.int64)
+    starts = np.flatnonzero(np.concatenate([[True], units[1:] != units[:-1]]))
+    return units[starts], np.diff(np.append(starts, len(units)))

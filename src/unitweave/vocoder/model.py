@@ -1,0 +1,121 @@
+"""The unit vocoder: units in, waveform out, saved as safetensors with a config.json beside them."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import atomic_path, read_json, write_json
+from unitweave.vocoder.config import FORMAT, UnitVocoderConfig
+from unitweave.vocoder.durations import DurationPredictor
+from unitweave.vocoder.excitation import Position
+from unitweave.vocoder.hifigan import HifiGanGenerator
+from unitweave.vocoder.vocos import VocosGenerator
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class UnitVocoder(nn.Module):
+    """Units [batch, frames] at 50 Hz -> waveform [batch, frames * 320] at 16 kHz."""
+
+    def __init__(self, config: UnitVocoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.num_units, config.dim)
+        self.speaker = nn.Embedding(config.num_speakers, config.dim) if config.num_speakers else None
+        kind = VocosGenerator if config.generator == "vocos" else HifiGanGenerator
+        self.generator: VocosGenerator | HifiGanGenerator = kind(config)
+        self.durations = DurationPredictor(config.num_units) if config.durations else None
+
+    @property
+    def context_frames(self) -> int:
+        """Units on either side of a unit that can change its 320 samples."""
+        return self.generator.context_frames
+
+    def forward(self, units: Tensor, speaker: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Synthesise a batch.
+
+        units    [batch, frames] integers in [0, num_units); what stands beyond `lengths` is ignored
+        speaker  [batch] indices into config.speakers; needed when there are any
+        lengths  [batch] frames of each utterance; all `frames` when None
+        Returns float32 [batch, frames * 320]; an utterance's samples are the same alone and in a batch,
+        and zero beyond its length. Raises InputError on units outside the codebook.
+        """
+        self.check(units)
+        waveform, _ = self.generate(units, speaker, lengths)
+        if lengths is not None:
+            inside = torch.arange(waveform.shape[1], device=units.device) < lengths[:, None] * self.config.hop
+            waveform = waveform * inside
+        return waveform
+
+    def generate(
+        self,
+        units: Tensor,
+        speaker: Tensor | None = None,
+        lengths: Tensor | None = None,
+        f0: Tensor | None = None,
+        position: Position | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`forward` without its checks, for training and streaming: the waveform and the pitch in Hz.
+
+        f0 [batch, frames] in Hz replaces the predicted pitch; `position` says where in its utterance
+        a stretch of units lies.
+        """
+        x = self.embedding(units)  # [batch, frames, dim]
+        if self.speaker is not None:
+            if speaker is None:
+                raise InputError("vocoder: it was trained on several speakers; say which one is to speak")
+            x = x + self.speaker(speaker)[:, None]
+        return self.generator(x, lengths, f0, position)
+
+    def check(self, units: Tensor) -> None:
+        """Raise InputError unless there are units and all of them are in the codebook."""
+        if units.numel() == 0:
+            raise InputError("vocoder: there are no units to speak")
+        low, high = int(units.min()), int(units.max())
+        if low < 0 or high >= self.config.num_units:
+            wrong = low if low < 0 else high
+            raise InputError(f"vocoder: unit {wrong} is outside the codebook of {self.config.num_units} units")
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config.json and model.safetensors into `folder`, each whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / WEIGHTS_FILE) as temporary:
+            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, temporary)
+        write_json(folder / CONFIG_FILE, asdict(self.config))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, codebook: str | None = None) -> Self:
+        """Load a vocoder, on the CPU and in evaluation mode.
+
+        codebook  fingerprint of the codebook that its units come from; InputError when the vocoder
+                  was trained on another one, and when the folder holds no vocoder.
+        """
+        folder = Path(folder)
+        record = read_json(folder / CONFIG_FILE)
+        if not isinstance(record, dict) or "num_units" not in record or "generator" not in record:
+            raise InputError(f"{folder / CONFIG_FILE}: not the configuration of a unit vocoder")
+        known = {entry.name for entry in fields(UnitVocoderConfig)}
+        if record.get("format") != FORMAT or not known.issuperset(record):
+            raise InputError(f"{folder / CONFIG_FILE}: a vocoder of another version; train it again")
+        config = UnitVocoderConfig(**record)
+        if codebook is not None and codebook != config.codebook:
+            raise InputError(
+                f"{folder}: this vocoder speaks units of codebook {config.codebook}, not of {codebook}; train another"
+            )
+        model = cls(config)
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except FileNotFoundError:
+            raise InputError(f"{folder / WEIGHTS_FILE}: no such file") from None
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of this vocoder ({reason})") from None
+        return model.eval()

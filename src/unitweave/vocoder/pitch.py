@@ -1,0 +1,67 @@
+"""Pitch of recorded speech by autocorrelation, for training; good enough for clean speech."""
+
+import torch
+from torch import Tensor
+
+_WINDOW = 1024  # samples
+_LAGS = (40, 266)  # samples: 400 Hz to 60 Hz at 16 kHz
+
+
+def track_pitch(waveform: Tensor, hop: int = 320, rate: int = 16_000) -> tuple[Tensor, Tensor]:
+    """Pitch at each frame of a batch of recordings.
+
+    waveform [batch, frames * hop] at `rate` Hz -> (f0 [batch, frames] in Hz, voiced [batch, frames] bool).
+    f0 belongs to a frame's first sample; where speech is unvoiced it is interpolated (in the logarithm)
+    from the voiced frames around, and 0 throughout a recording without any.
+    """
+    side = _WINDOW // 2
+    framed = torch.nn.functional.pad(waveform.float(), (side, side)).unfold(1, _WINDOW, hop)[
+        :, : waveform.shape[1] // hop
+    ]
+    framed = framed - framed.mean(dim=-1, keepdim=True)
+    window = torch.hann_window(_WINDOW, device=waveform.device)
+    correlation = _autocorrelation(framed * window)  # [batch, frames, lags]
+    energy = framed.square().mean(dim=-1)
+    shape = _autocorrelation(window[None])[0]
+    normalised = correlation / (correlation[..., :1] + 1e-9) / (shape / shape[0])
+    low, high = _LAGS
+    lags = torch.arange(low, high + 1, device=waveform.device)
+    # Twice the period correlates as well as the period: the shorter one wins unless clearly worse.
+    scores = normalised[..., low : high + 1] - 0.1 * torch.log2(lags / low)
+    peak = scores[..., 1:-1].argmax(dim=-1) + low + 1
+    strength = normalised.gather(-1, peak[..., None]).squeeze(-1)
+    before, at, after = (correlation.gather(-1, (peak + shift)[..., None]).squeeze(-1) for shift in (-1, 0, 1))
+    shift = 0.5 * (before - after) / (before - 2 * at + after + 1e-12)
+    f0 = rate / (peak + shift.clamp(-0.5, 0.5))
+    loud = energy > 1e-3 * energy.amax(dim=1, keepdim=True).clamp(min=1e-6)
+    voiced = (strength > 0.55) & loud
+    voiced &= (f0 / _median(f0)).log().abs() < 0.25  # a lonely octave error is no pitch
+    return _interpolate(f0, voiced), voiced
+
+
+def _autocorrelation(framed: Tensor) -> Tensor:
+    """Autocorrelation of what lies below 2 kHz, where speech is most periodic: [..., lags]."""
+    power = torch.fft.rfft(framed, n=2 * _WINDOW).abs().square()
+    power[..., power.shape[-1] // 4 :] = 0
+    return torch.fft.irfft(power)[..., : _LAGS[1] + 2]
+
+
+def _median(f0: Tensor) -> Tensor:
+    """Median over 5 frames."""
+    padded = torch.nn.functional.pad(f0[:, None], (2, 2), mode="replicate")[:, 0]
+    return padded.unfold(1, 5, 1).median(dim=-1).values
+
+
+def _interpolate(f0: Tensor, voiced: Tensor) -> Tensor:
+    frames = f0.shape[1]
+    index = torch.arange(frames, device=f0.device).expand_as(f0)
+    before = torch.where(voiced, index, -1).cummax(dim=1).values
+    after = torch.where(voiced, index, frames).flip(1).cummin(dim=1).values.flip(1)
+    none = before.amax(dim=1, keepdim=True) < 0
+    left = torch.where(before < 0, after, before).clamp(0, frames - 1)
+    right = torch.where(after >= frames, before, after).clamp(0, frames - 1)
+    span = (right - left).clamp(min=1)
+    weight = ((index - left) / span).clamp(0, 1)
+    log_f0 = f0.log()
+    mixed = torch.lerp(log_f0.gather(1, left), log_f0.gather(1, right), weight).exp()
+    return torch.where(none, torch.zeros_like(mixed), mixed)

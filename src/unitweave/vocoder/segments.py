@@ -1,0 +1,155 @@
+"""Training data of the vocoder: aligned stretches of units and waveform, drawn at random."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
+from unitweave.core.manifest import read_manifest
+from unitweave.units.table import SAMPLES_PER_FRAME, read_units
+
+MINIMUM_FRAMES = 8
+_CACHED_RECORDINGS = 4096
+_EDGE_FRAMES = 6
+_SLACK_FRAMES = 3  # an encoder yields up to 2 frames fewer than samples / 320; more means a mix-up
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One utterance: its audio file, its units uint16 [frames], the index of its speaker."""
+
+    id: str
+    audio: str
+    units: np.ndarray
+    speaker: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Segments of a training step.
+
+    units     int64 [batch, frames]
+    waveform  float32 [batch, frames * 320]
+    lengths   int64 [batch], in frames
+    speaker   int64 [batch]
+    judged    float32 [batch, frames]: 0 where a loss would be unfair, since the segment was cut out of
+              an utterance there and the units on the other side of the cut are missing
+    """
+
+    units: Tensor
+    waveform: Tensor
+    lengths: Tensor
+    speaker: Tensor
+    judged: Tensor
+
+    def part(self, rows: slice, device: torch.device) -> "Batch":
+        """Some rows of the batch, on a device."""
+        return Batch(*(getattr(self, entry.name)[rows].to(device) for entry in fields(self)))
+
+
+def find_recordings(
+    corpus: Path, units: Path, side: str, split: str, speakers: list[str] | None = None
+) -> tuple[list[Recording], list[dict[str, str]]]:
+    """Utterances of a split that have both audio and units on `side`; and those left out, with reasons.
+
+    `speakers` gives each recording the index of its speaker in that list.
+    """
+    rows = read_units(units)
+    found, skipped = [], []
+    for pair in read_manifest(corpus, split):
+        audio = pair.tgt_audio if side == "tgt" else pair.src_audio
+        row = rows.get((pair.id, side))
+        if audio is None or row is None:
+            reason = "no audio" if audio is None else "no units"
+        elif len(row.units) < MINIMUM_FRAMES:
+            reason = f"shorter than {MINIMUM_FRAMES} frames"
+        elif speakers and pair.speaker not in speakers:
+            reason = f"speaker {pair.speaker!r} is not among those trained on"
+        else:
+            speaker = speakers.index(pair.speaker) if speakers else 0
+            found.append(Recording(pair.id, audio, row.units, speaker))
+            continue
+        skipped.append({"id": pair.id, "reason": reason})
+    return found, skipped
+
+
+@lru_cache(maxsize=_CACHED_RECORDINGS)
+def _waveform(path: str) -> np.ndarray:
+    """The recording as 16-bit integers [samples]: half the memory of floats."""
+    return np.round(np.clip(read_audio(path), -1, 1) * 32767).astype(np.int16)
+
+
+def load_segment(recording: Recording, start: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Units [frames] and waveform [frames * 320] from frame `start` on.
+
+    Unit i stands at samples [320 i, 320 (i + 1)); a waveform that ends up to 3 frames early is filled
+    with silence. Raises InputError when units and recording do not belong together.
+    """
+    waveform = _waveform(recording.audio)
+    missing = len(recording.units) - len(waveform) / SAMPLES_PER_FRAME
+    if missing > _SLACK_FRAMES:
+        raise InputError(
+            f"{recording.audio}: {len(recording.units)} units but only {len(waveform) // SAMPLES_PER_FRAME} frames"
+            f" of audio (utterance {recording.id}); extract the units again"
+        )
+    piece = waveform[start * SAMPLES_PER_FRAME : (start + frames) * SAMPLES_PER_FRAME].astype(np.float32) / 32767
+    piece = np.pad(piece, (0, frames * SAMPLES_PER_FRAME - len(piece)))
+    return recording.units[start : start + frames], piece
+
+
+def draw_batch(recordings: list[Recording], ends: np.ndarray, step: int, batch: int, frames: int, seed: int) -> Batch:
+    """The batch of a training step: a pure function of the recordings, the seed and the step.
+
+    `ends` is the running sum of the recordings' frames: a segment lies around a frame drawn from the
+    whole corpus, moved to where it fits into its utterance. So the beginnings and ends of utterances
+    come as often as what lies between. Utterances shorter than `frames` are taken whole and padded.
+    """
+    generator = np.random.default_rng([seed, step])
+    units = np.zeros((batch, frames), np.int64)
+    waveform = np.zeros((batch, frames * SAMPLES_PER_FRAME), np.float32)
+    lengths, speaker = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
+    judged = np.ones((batch, frames), np.float32)
+    edge = min(_EDGE_FRAMES, frames // 4)
+    for i in range(batch):
+        middle = int(generator.integers(ends[-1]))
+        number = int(np.searchsorted(ends, middle, side="right"))
+        recording = recordings[number]
+        total = len(recording.units)
+        length = min(frames, total)
+        start = min(max(middle - (int(ends[number]) - total) - length // 2, 0), total - length)
+        judged[i, :edge] = start == 0
+        judged[i, length - edge :] *= start + length == total
+        units[i, :length], waveform[i, : length * SAMPLES_PER_FRAME] = load_segment(recording, start, length)
+        lengths[i], speaker[i] = length, recording.speaker
+    return Batch(*(torch.from_numpy(array) for array in (units, waveform, lengths, speaker, judged)))
+
+
+def batches(
+    recordings: list[Recording], first_step: int, last_step: int, batch: int, frames: int, seed: int
+) -> Iterator[Batch]:
+    """Batches of the steps [first_step, last_step), each drawn in a thread while the one before is used."""
+    ends = np.cumsum([len(recording.units) for recording in recordings])
+    stop = threading.Event()
+
+    def draw(step: int) -> Batch | None:
+        return None if stop.is_set() else draw_batch(recordings, ends, step, batch, frames, seed)
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            pending = [pool.submit(draw, step) for step in range(first_step, min(first_step + 2, last_step))]
+            for step in range(first_step, last_step):
+                ready = pending.pop(0).result()
+                if step + 2 < last_step:
+                    pending.append(pool.submit(draw, step + 2))
+                assert ready is not None
+                yield ready
+        finally:
+            stop.set()

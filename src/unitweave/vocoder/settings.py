@@ -1,0 +1,61 @@
+"""The settings of `unitweave vocoder train`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class VocoderSettings:
+    """How to train a unit vocoder.
+
+    generator         "vocos" (fast, the default) or "hifigan" (the paper's)
+    excitation        of "vocos": "harmonic" (pulse train and noise, shaped by the network; clear after
+                      minutes) or "none" (magnitude and phase outright; wants the adversarial part)
+    side              "tgt" or "src": whose voice to learn
+    steps             optimiser steps
+    batch             segments in a step, over all processes
+    segment_frames    frames (50 a second) in a segment
+    learning_rate     peak of the generator's, after the warm-up; falls along a cosine to a twentieth
+    warmup_steps      steps over which the learning rate rises from 0
+    adversarial_from  step from which discriminators take part; null: never
+    discriminator_learning_rate   learning rate of the discriminators
+    discriminator_channels        their width (32 is HiFi-GAN's own)
+    spectral_weight   weight of the mel and multi-resolution STFT losses
+    matching_weight   weight of the feature-matching loss, from adversarial_from on
+    pitch_weight      weight of the pitch loss ("harmonic" only)
+    dim               channels of the unit embedding and of the Vocos layers
+    hidden            channels inside a ConvNeXt block
+    layers            ConvNeXt blocks at 50 frames a second
+    fine_layers       ConvNeXt blocks at 100 frames a second
+    hifigan_channels  channels of HiFi-GAN (512 is its V1, 128 its V2)
+    speakers          learn one voice for each speaker of the manifest instead of a single one
+    durations         also train a duration predictor, for deduplicated units
+    bf16              compute in bfloat16 where that is safe
+    checkpoint_every  steps between checkpoints, from which an interrupted training goes on
+    seed              of weights and batches
+    """
+
+    generator: Literal["vocos", "hifigan"] = "vocos"
+    excitation: Literal["harmonic", "none"] = "harmonic"
+    side: Literal["tgt", "src"] = "tgt"
+    steps: int = 400
+    batch: int = 16
+    segment_frames: int = 64
+    learning_rate: float = 2e-3
+    warmup_steps: int = 20
+    adversarial_from: int | None = None
+    discriminator_learning_rate: float = 2e-4
+    discriminator_channels: int = 16
+    spectral_weight: float = 1.0
+    matching_weight: float = 0.1
+    pitch_weight: float = 1.0
+    dim: int = 256
+    hidden: int = 768
+    layers: int = 4
+    fine_layers: int = 2
+    hifigan_channels: int = 512
+    speakers: bool = False
+    durations: bool = False
+    bf16: bool = False
+    checkpoint_every: int = 200
+    seed: int = 0

@@ -1,0 +1,144 @@
+"""Turn units into speech: many utterances at once, or one as its units come in."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unitweave.core.errors import InputError
+from unitweave.vocoder.excitation import Position, frame_cycles
+from unitweave.vocoder.model import UnitVocoder
+
+_BUCKET = 32  # batches are padded to a multiple of so many frames: few shapes, so few compiled kernels
+_BATCH_FRAMES = 4000  # 80 s of speech in a batch at most
+
+
+class Vocoder:
+    """A trained unit vocoder, ready to speak."""
+
+    def __init__(self, model: UnitVocoder, device: str | torch.device = "cpu") -> None:
+        self.model = model.eval().to(device)
+        self.device = torch.device(device)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path, codebook: str | None = None, device: str | torch.device = "cpu") -> Self:
+        """Load from the folder that training left. Raises InputError as UnitVocoder.from_pretrained does."""
+        return cls(UnitVocoder.from_pretrained(folder, codebook), device)
+
+    @torch.inference_mode()
+    def synthesise(
+        self, units: Sequence[np.ndarray], speaker: str | None = None, deduplicated: bool = False
+    ) -> list[np.ndarray]:
+        """Speak each array of units [frames] at 50 Hz: float32 waveforms [frames * 320] at 16 kHz, in the same order.
+
+        speaker       a name from config.speakers; needed when there are any
+        deduplicated  the units are without repetitions; the duration predictor gives each its frames
+        Each utterance sounds the same whatever it is batched with. An empty array gives an empty waveform.
+        Raises InputError on units outside the codebook.
+        """
+        index = self._speaker(speaker)
+        units = [self._checked(row, f"utterance {i}") for i, row in enumerate(units)]
+        if deduplicated:
+            units = [self._expanded(row) for row in units]
+        waveforms = [np.zeros(0, np.float32)] * len(units)
+        for rows in _buckets([len(row) for row in units]):
+            longest = max(len(units[row]) for row in rows)
+            padded = torch.zeros(len(rows), -(-longest // _BUCKET) * _BUCKET, dtype=torch.long)
+            for i, row in enumerate(rows):
+                padded[i, : len(units[row])] = torch.from_numpy(units[row])
+            lengths = torch.tensor([len(units[row]) for row in rows], device=self.device)
+            speakers = None if index is None else index.expand(len(rows))
+            made = self.model(padded.to(self.device), speakers, lengths).cpu().numpy()
+            for i, row in enumerate(rows):
+                waveforms[row] = made[i, : len(units[row]) * self.model.config.hop].copy()
+        return waveforms
+
+    @torch.inference_mode()
+    def stream(self, units: Iterable[int], chunk_frames: int = 50, speaker: str | None = None) -> Iterator[np.ndarray]:
+        """Speak units as they come: yield float32 waveforms of `chunk_frames` * 320 samples, the last one shorter.
+
+        The samples are those of `synthesise` on the whole utterance. A chunk can be made once the
+        `model.context_frames` units after it are known, so that is the delay. Deduplicated units are
+        not for streaming: expand them first.
+        """
+        if chunk_frames < 1:
+            raise InputError("vocoder: a chunk has to be at least one frame long")
+        index, context = self._speaker(speaker), self.model.context_frames
+        held: list[int] = []  # units from frame `first` on
+        first = spoken = 0
+        cycles: Tensor | None = None
+        for unit in units:
+            held.append(int(self._checked(np.asarray([unit]), "the stream")[0]))
+            if first + len(held) - spoken == chunk_frames + context:
+                waveform, cycles = self._chunk(held, first, spoken, spoken + chunk_frames, cycles, index)
+                spoken += chunk_frames
+                drop = max(0, spoken - context - first)
+                held, first = held[drop:], first + drop
+                yield waveform
+        end = first + len(held)
+        while spoken < end:
+            upto = min(spoken + chunk_frames, end)
+            waveform, cycles = self._chunk(held, first, spoken, upto, cycles, index)
+            spoken = upto
+            yield waveform
+
+    def _chunk(
+        self, held: list[int], first: int, start: int, stop: int, cycles: Tensor | None, speaker: Tensor | None
+    ) -> tuple[np.ndarray, Tensor | None]:
+        """Frames [start, stop) of an utterance whose units from frame `first` on are `held`.
+
+        `cycles` is how far the pulse train is at `start`; the value returned with the waveform, at `stop`.
+        """
+        position = Position(frame=first, anchor=start - first, cycles=cycles)
+        units = torch.tensor([held], device=self.device)
+        waveform, f0 = self.model.generate(units, speaker, position=position)
+        hop = self.model.config.hop
+        if f0 is not None:
+            passed = frame_cycles(f0, hop, self.model.config.sample_rate)[:, start - first : stop - first].sum(dim=1)
+            cycles = (passed if cycles is None else cycles + passed) % 1.0
+        return waveform[0, (start - first) * hop : (stop - first) * hop].cpu().numpy(), cycles
+
+    def _checked(self, units: np.ndarray, name: str) -> np.ndarray:
+        units = np.asarray(units)
+        if units.ndim != 1 or (units.size and not np.issubdtype(units.dtype, np.integer)):
+            raise InputError(f"vocoder: {name}: units have to be a one-dimensional array of integers")
+        units = units.astype(np.int64)
+        wrong = units[(units < 0) | (units >= self.model.config.num_units)]
+        if wrong.size:
+            raise InputError(
+                f"vocoder: {name}: unit {wrong[0]} is outside the codebook of {self.model.config.num_units} units"
+            )
+        return units
+
+    def _expanded(self, units: np.ndarray) -> np.ndarray:
+        if self.model.durations is None:
+            raise InputError(
+                "vocoder: it has no duration predictor; train one with 'durations: true' or keep repeated units"
+            )
+        return self.model.durations.expand(units) if len(units) else units
+
+    def _speaker(self, name: str | None) -> Tensor | None:
+        names = self.model.config.speakers
+        if not names:
+            if name is not None:
+                raise InputError(f"vocoder: it has a single voice, so there is no speaker {name!r}")
+            return None
+        if name not in names:
+            raise InputError(f"vocoder: speaker {name!r} is none of {', '.join(names)}")
+        return torch.tensor([names.index(name)], device=self.device)
+
+
+def _buckets(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of the non-empty rows, longest first, in batches of at most _BATCH_FRAMES padded frames."""
+    order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i])
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * (lengths[batch[0]] + _BUCKET) > _BATCH_FRAMES:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
