@@ -8,7 +8,12 @@ import sacrebleu
 from unitweave.core.errors import InputError
 from unitweave.score import metrics
 
-REFERENCES = ["the cat sat on the mat", "i would like two tickets please", "where is the station", "it is raining again"]
+REFERENCES = [
+    "the cat sat on the mat",
+    "i would like two tickets please",
+    "where is the station",
+    "it is raining again",
+]
 GOOD = ["the cat sat on the mat", "i would like two tickets", "where is the stations", "it is raining again"]
 BAD = ["a cat on mat", "i like ticket please", "", "it rains"]
 
@@ -47,7 +52,9 @@ def test_a_clearly_better_system_is_significant_and_the_same_system_is_not():
 
 def test_unit_error_rate_counts_edits_over_the_length_of_the_references():
     # One substitution and one deletion in 4 + 2 reference units.
-    assert metrics.unit_error_rate([[1, 9, 3], [5, 6]], [np.array([1, 2, 3, 4]), np.array([5, 6])]) == pytest.approx(200 / 6)
+    assert metrics.unit_error_rate([[1, 9, 3], [5, 6]], [np.array([1, 2, 3, 4]), np.array([5, 6])]) == pytest.approx(
+        200 / 6
+    )
     assert metrics.without_repeats([4, 4, 1, 1, 1, 4]) == [4, 1, 4]
 
 

@@ -10,7 +10,12 @@ from unitweave.core.errors import InputError
 from unitweave.score.metrics import bleu, word_error_rate
 from unitweave.score.recognisers import collapse, load_recogniser
 
-SENTENCES = ["i would like a cup of coffee please", "it is very cold today", "he does not want to go to the doctor", "yes"]
+SENTENCES = [
+    "i would like a cup of coffee please",
+    "it is very cold today",
+    "he does not want to go to the doctor",
+    "yes",
+]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,14 @@ def tiny_ctc(tmp_path_factory):
     from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2ForCTC
 
     folder = tmp_path_factory.mktemp("ctc")
-    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, **{c: 5 + i for i, c in enumerate("ETAOINSHRDLU'")}}
+    vocabulary = {
+        "<pad>": 0,
+        "<s>": 1,
+        "</s>": 2,
+        "<unk>": 3,
+        "|": 4,
+        **{c: 5 + i for i, c in enumerate("ETAOINSHRDLU'")},
+    }
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """Schedule, spans and sequences: the method's own rules."""
 
+import itertools
 from random import Random
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_smooth_schedules_fall_from_start_to_zero_at_end(shape: str) -> None:
     ratio = text_ratio(ScheduleSettings(shape=shape, end=100), 200)
     values = [ratio(step) for step in range(201)]
     assert values[0] == pytest.approx(0.9) and values[100:] == [0.0] * 101
-    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values))
     assert values[50] == pytest.approx(0.45)
 
 
@@ -81,7 +82,7 @@ def test_a_schedule_that_cannot_be_is_refused(bad: dict) -> None:
 def test_spans_are_disjoint_in_order_inside_and_of_the_right_size(n: int, ratio: float, mean: float, seed: int) -> None:
     spans = draw_spans(n, ratio, mean, Random(seed))
     edges = [edge for span in spans for edge in span]
-    assert all(a < b for a, b in zip(edges, edges[1:], strict=False)), "disjoint, not touching, not empty"
+    assert all(a < b for a, b in itertools.pairwise(edges)), "disjoint, not touching, not empty"
     assert not edges or (edges[0] >= 0 and edges[-1] <= n)
     drawn = sum(last - first for first, last in spans)
     assert int(ratio * n) <= drawn <= int(ratio * n) + 1
@@ -213,7 +214,9 @@ def test_each_task_has_its_own_segments_and_ends(task: str) -> None:
     assert woven.ids[-1] == MARKERS.end and woven.ids[0] == MARKERS.of(TASKS[task][0])
 
 
-@pytest.mark.parametrize(("sides", "woven_sides"), [("source", {SOURCE}), ("target", {TARGET}), ("both", {SOURCE, TARGET})])
+@pytest.mark.parametrize(
+    ("sides", "woven_sides"), [("source", {SOURCE}), ("target", {TARGET}), ("both", {SOURCE, TARGET})]
+)
 def test_only_the_chosen_sides_are_interleaved(sides: str, woven_sides: set[int]) -> None:
     one = example(2)
     woven = weave(one, "s2st", 1.0, WeaveSettings(sides=sides), MARKERS, Random(0))

@@ -92,7 +92,7 @@ def _settings(sections: Sequence[str], arguments: list[str], prog: str) -> dict[
     parser = ArgumentParser(exit_on_error=False, prog=prog)
     kinds = {field.name: field.type for field in fields(Recipe)}
     for section in sections:
-        parser.add_class_arguments(kinds[section], section)  # type: ignore[arg-type]
+        parser.add_class_arguments(kinds[section], section)
     try:
         given = parser.parse_args(arguments, defaults=False)
     except ArgumentError as error:
@@ -112,7 +112,9 @@ def _open_run(folder: Path, recipe: Path | None, overrides: dict[str, Any]) -> A
     kept = folder / "recipe.yaml"
     source = recipe or kept
     if not source.exists() and recipe is None:
-        raise InputError(f"{folder}: not a run folder (no recipe.yaml); begin one with 'unitweave run RECIPE --out {folder}'")
+        raise InputError(
+            f"{folder}: not a run folder (no recipe.yaml); begin one with 'unitweave run RECIPE --out {folder}'"
+        )
     load_recipe(source)  # checks it on its own, so that an error names the file
     content = merged(yaml.safe_load(source.read_text(encoding="utf-8")), overrides)
     checked = parse_recipe(content)
@@ -125,7 +127,9 @@ def _open_run(folder: Path, recipe: Path | None, overrides: dict[str, Any]) -> A
 
 def run_command(arguments: list[str]) -> None:
     """unitweave run RECIPE --out RUN [--SECTION.KEY VALUE ...]"""
-    parser = _Parser(prog="unitweave run", description="Do every stage of a recipe that is not yet done.", add_help=False)
+    parser = _Parser(
+        prog="unitweave run", description="Do every stage of a recipe that is not yet done.", add_help=False
+    )
     parser.add_argument("recipe", help="a YAML file, or the name of a built-in recipe")
     parser.add_argument("--out", type=Path, required=True, help="the run folder")
     if {"-h", "--help"} & set(arguments):
@@ -190,7 +194,9 @@ def lm_train_command(arguments: list[str]) -> None:
     run = _open_run(known.run, None, _settings(["lm"], rest, parser.prog) if rest else {})
     systems = [known.system] if known.system else list(run.recipe.systems)
     if known.system and known.system not in run.recipe.systems:
-        raise InputError(f"{known.run}: the recipe has no system {known.system!r}; it has: {', '.join(run.recipe.systems)}")
+        raise InputError(
+            f"{known.run}: the recipe has no system {known.system!r}; it has: {', '.join(run.recipe.systems)}"
+        )
     for system in systems:
         run.lm(system)
 
@@ -224,7 +230,9 @@ def translate_command(arguments: list[str]) -> None:
             "seconds": result.seconds,
         }
         write_json(wav.with_suffix(".json"), about)
-        print(json.dumps({"audio": str(wav)} | {k: about[k] for k in ("transcript", "translation")}, ensure_ascii=False))
+        print(
+            json.dumps({"audio": str(wav)} | {k: about[k] for k in ("transcript", "translation")}, ensure_ascii=False)
+        )
 
 
 def report_command(arguments: list[str]) -> None:

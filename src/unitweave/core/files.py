@@ -4,7 +4,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         if temporary.is_dir() and path.exists():
             remove(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise_if_disk_full(error, path)
         raise
@@ -87,5 +86,5 @@ def digest_of(value: Any) -> str:
 
 def digest_of_file(path: Path) -> str:
     """16 hexadecimal digits of a file's content."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

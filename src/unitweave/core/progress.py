@@ -55,7 +55,9 @@ class _LineMeter(Meter):
         self._last = now
         elapsed = now - self._start
         left = elapsed / self.done * (self.total - self.done) if self.done else 0.0
-        console.print(f"{self.label}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left {self.note}".rstrip())
+        console.print(
+            f"{self.label}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left {self.note}".rstrip()
+        )
 
 
 @contextlib.contextmanager

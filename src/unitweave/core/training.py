@@ -37,9 +37,7 @@ class MeterCallback(TrainerCallback):
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         note = f"loss {loss:.3f}" if loss is not None else ""
         self.meter.advance(state.global_step - self.meter.done, note)

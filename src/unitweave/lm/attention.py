@@ -55,7 +55,7 @@ def packed_attention(
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
     """The layout says which tokens see each other; transformers need not build a mask."""
-    return None
+    return
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from unitweave.core.files import read_json
+from unitweave.core.optim import make_optimiser
 from unitweave.core.progress import meter
 from unitweave.core.training import MeterCallback, last_checkpoint, use_bf16
 from unitweave.lm.attention import PACKED
@@ -52,7 +53,8 @@ class OptimiserSettings:
     steps: int = 600  # optimiser steps
     batch: int = 16  # utterance pairs (or text pairs) per optimiser step, over all processes
     accumulation: int = 1  # micro-batches per optimiser step and process
-    learning_rate: float = 5e-5  # of Adam; the paper's value, for a 1B model
+    optimiser: str = "adam"  # "adam" (the paper's), or "muon", which learns faster from scratch
+    learning_rate: float = 5e-5  # the paper's value, for a 1B model; Muon's matrices take ten times it
     lr_schedule: str = "linear"  # any of transformers' names: "linear", "cosine", "constant_with_warmup", ...
     warmup: float = 0.03  # share of the steps
     weight_decay: float = 0.0
@@ -70,6 +72,8 @@ class WeaveTrainer(Trainer):
     """Trainer on packed micro-batches whose loss is normalised over the whole optimiser step."""
 
     loss_is_scaled_for_ga = True  # `step_weight` already spans all micro-batches and processes
+    optimiser: str = "adam"
+    optimizer: torch.optim.Optimizer | None
     log_path: Path | None = None
     ratio: Callable[[int], float] | None = None
 
@@ -79,9 +83,19 @@ class WeaveTrainer(Trainer):
         self._sums = torch.zeros(2, len(SEGMENTS) + 1)
         self._tokens, self._since = 0, time.monotonic()
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimiser that the settings name."""
+        if self.optimizer is None:
+            self.optimizer = make_optimiser(
+                self.optimiser, self.model, self.args.learning_rate, self.args.weight_decay
+            )
+        return self.optimizer
+
     def get_train_dataloader(self) -> DataLoader:
         """The micro-batches of this process, in order: the dataset itself knows rank, accumulation and step."""
-        return DataLoader(self.train_dataset, batch_size=None, shuffle=False, num_workers=self.args.dataloader_num_workers)
+        return DataLoader(
+            self.train_dataset, batch_size=None, shuffle=False, num_workers=self.args.dataloader_num_workers
+        )
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -118,7 +132,7 @@ class WeaveTrainer(Trainer):
             self._tokens, self._since = 0, now
         super().log(logs, start_time)
         if self.log_path is not None and self.is_world_process_zero() and "loss" in logs:
-            with open(self.log_path, "a", encoding="utf-8") as file:
+            with self.log_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.state.global_step} | logs) + "\n")
 
 
@@ -128,9 +142,7 @@ class EveryStepsCallback(TrainerCallback):
     def __init__(self, every: int, function: Callable[[int], None]) -> None:
         self.every, self.function = every, function
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.every and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
             self.function(state.global_step)
 
@@ -166,6 +178,7 @@ def fit(
         first_step,
     )
     trainer = WeaveTrainer(model=model, args=arguments, train_dataset=dataset)
+    trainer.optimiser = settings.optimiser
     trainer.log_path, trainer.ratio = folder / LOG_FILE, ratio
     trainer.remove_callback(PrinterCallback)
     with meter(label, settings.steps, first_step) as progress:
@@ -186,8 +199,6 @@ def _arguments(work: Path, settings: OptimiserSettings) -> TrainingArguments:
         warmup_steps=int(settings.warmup * settings.steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        adam_beta2=0.98,
-        optim="adamw_torch_fused",
         bf16=use_bf16(settings.precision),
         use_cpu=not torch.cuda.is_available(),
         save_steps=settings.checkpoint_every,

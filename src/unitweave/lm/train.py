@@ -13,7 +13,7 @@ from unitweave.core.training import quiet_transformers
 from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs, make_example
 from unitweave.lm.engine import OptimiserSettings, fit
 from unitweave.lm.stream import Order, SpeechSource
-from unitweave.lm.vocabulary import Vocabulary, extend_model, extend_tokenizer
+from unitweave.lm.vocabulary import extend_model, extend_tokenizer
 from unitweave.weave.schedule import ScheduleSettings, text_ratio
 from unitweave.weave.sequence import WeaveSettings, check_weave
 

@@ -35,7 +35,12 @@ class Codebook:
         with atomic_path(Path(folder) / "codebook.safetensors") as temporary:
             save_file({"centroids": self.centroids.contiguous()}, temporary)
         self.fingerprint = digest_of_file(Path(folder) / "codebook.safetensors")
-        about = {"layer": self.layer, "encoder": self.encoder, "num_units": self.num_units, "fingerprint": self.fingerprint}
+        about = {
+            "layer": self.layer,
+            "encoder": self.encoder,
+            "num_units": self.num_units,
+            "fingerprint": self.fingerprint,
+        }
         write_json(Path(folder) / "codebook.json", about)
 
     @classmethod

@@ -86,6 +86,8 @@ def new_encoder(shape: SmallEncoder, vocabulary: CharacterVocabulary) -> Wav2Vec
         conv_depthwise_kernel_size=shape.conv_kernel,
         # Rotary positions cost next to nothing; the default bias builds [frames, frames, head] tensors.
         position_embeddings_type="rotary",
+        # The default 0.02 suits a width of 1,024; a narrow network starts so small with it that CTC stalls.
+        initializer_range=shape.hidden_size**-0.5,
         hidden_dropout=0.0,
         activation_dropout=0.0,
         attention_dropout=0.0,
@@ -110,7 +112,9 @@ def ctc_config(vocabulary: CharacterVocabulary) -> dict[str, object]:
     }
 
 
-def load_encoder(folder: Path | str, device: str | torch.device = "cpu") -> tuple[Wav2Vec2BertForCTC, CharacterVocabulary]:
+def load_encoder(
+    folder: Path | str, device: str | torch.device = "cpu"
+) -> tuple[Wav2Vec2BertForCTC, CharacterVocabulary]:
     """A trained encoder and its vocabulary, in evaluation mode and float32."""
     if not (Path(folder) / "config.json").exists():
         raise InputError(f"{folder}: no encoder here; train one with 'unitweave units train-encoder'")

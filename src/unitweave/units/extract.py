@@ -163,7 +163,9 @@ def _extract_shard(extractor: UnitExtractor, items: Sequence[Item], settings: Ex
     rows: list[UnitRow | None] = [None] * len(usable)
     for batch, waveforms in _read_ahead(usable, batches_of(usable, settings.batch_seconds), settings.workers):
         part = [usable[i] for i in batch]
-        for i, item, (units, words) in zip(batch, part, extractor.extract(waveforms, [x.text for x in part]), strict=True):
+        for i, item, (units, words) in zip(
+            batch, part, extractor.extract(waveforms, [x.text for x in part]), strict=True
+        ):
             words = words or WordFrames(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
             spoken = item.text.split(" ") if item.text else []
             rows[i] = UnitRow(item.id, item.side, units, spoken, words.starts, words.ends, words.scores)

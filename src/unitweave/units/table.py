@@ -4,6 +4,7 @@ Stored as Parquet shards `units-00000.parquet`, ... in one folder. One unit stan
 50 frames a second; repeated units are kept.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,9 @@ def read_units(folder: Path) -> dict[tuple[str, str], UnitRow]:
         ids, sides, words = (columns[name].to_pylist() for name in ("id", "side", "words"))
         arrays = {name: _split(columns[name]) for name in ("units", "starts", "ends", "scores")}
         for i, key in enumerate(zip(ids, sides, strict=True)):
-            rows[key] = UnitRow(*key, arrays["units"][i], words[i], *(arrays[n][i] for n in ("starts", "ends", "scores")))
+            rows[key] = UnitRow(
+                *key, arrays["units"][i], words[i], *(arrays[n][i] for n in ("starts", "ends", "scores"))
+            )
     return rows
 
 
@@ -97,4 +100,4 @@ def read_units_metadata(folder: Path) -> dict[str, str]:
 def _split(column: pa.ListArray) -> list[np.ndarray]:
     """One numpy view per row of a list column."""
     values, offsets = column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()
-    return [values[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [values[a:b] for a, b in itertools.pairwise(offsets)]

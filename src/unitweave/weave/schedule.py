@@ -1,5 +1,6 @@
 """How much of the speech is text at each optimiser step."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ class ScheduleSettings:
     The paper's schedule is the default: 0.9 at step 0, less 0.1 every 300 optimiser steps, to 0.
     """
 
-    shape: str = "staircase"  # "staircase", "linear", "cosine", "constant", "points" or "none" (units only, the baseline)
+    shape: str = (
+        "staircase"  # "staircase", "linear", "cosine", "constant", "points" or "none" (units only, the baseline)
+    )
     start: float = 0.9  # text ratio at step 0
     decrement: float = 0.1  # staircase: how much less at each stair
     stair_steps: float = 300  # staircase: optimiser steps of one stair
@@ -83,7 +86,7 @@ def check_schedule(settings: ScheduleSettings) -> None:
 def _interpolate(points: list[tuple[float, float]], step: float) -> float:
     if step <= points[0][0]:
         return points[0][1]
-    for (a, low), (b, high) in zip(points, points[1:], strict=False):
+    for (a, low), (b, high) in itertools.pairwise(points):
         if step < b:
             return low + (high - low) * (step - a) / (b - a)
     return points[-1][1]

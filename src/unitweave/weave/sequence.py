@@ -159,9 +159,7 @@ def weave_speech(
     return pieces, spans
 
 
-def weave(
-    example: Example, task: str, ratio: float, settings: WeaveSettings, markers: Markers, rng: Random
-) -> Woven:
+def weave(example: Example, task: str, ratio: float, settings: WeaveSettings, markers: Markers, rng: Random) -> Woven:
     """Build the training sequence of one example for `task` at text ratio `ratio`.
 
     The spans of the two sides are drawn independently. Equal arguments and an equally seeded `rng`

@@ -1,0 +1,28 @@
+# Needs Python 3.11, gcc and make. PYTHON can name another interpreter.
+PYTHON ?= python3.11
+VENV := .venv
+RUN ?= runs/demo
+
+.PHONY: demo test lint setup clean
+
+setup: $(VENV)/.ready
+
+# pip takes the CPU build of torch that the constraints name; see docs/architecture.md.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	touch $@
+
+demo: setup
+	$(VENV)/bin/unitweave run demo --out $(RUN)
+
+test: setup lint
+	$(VENV)/bin/python -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff check src tests benchmarks
+	$(VENV)/bin/ruff format --check src tests benchmarks
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) runs
