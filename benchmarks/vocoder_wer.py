@@ -82,10 +82,12 @@ def plot(path: Path, pairs: list[Pair], original: list[np.ndarray], spoken: list
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    floor = np.random.default_rng(0)
     figure, axes = pyplot.subplots(len(pairs), 2, figsize=(16, 3.5 * len(pairs)), squeeze=False)
     for row, (pair, *both) in enumerate(zip(pairs, original, spoken, strict=False)):
         for column, waveform in enumerate(both):
-            axes[row, column].specgram(waveform + 1e-7, NFFT=512, noverlap=384, Fs=SAMPLE_RATE, vmin=-140, vmax=-30)
+            audible = waveform + 1e-7 * floor.standard_normal(len(waveform))  # no logarithm of 0
+            axes[row, column].specgram(audible, NFFT=512, noverlap=384, Fs=SAMPLE_RATE, vmin=-140, vmax=-30)
             axes[row, column].set_title(f"{pair.tgt_text} ({'recording' if column == 0 else 'from units'})")
     figure.tight_layout()
     figure.savefig(path, dpi=70)

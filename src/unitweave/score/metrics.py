@@ -73,7 +73,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], samples: int = 10
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], samples: int = 1000) -> tuple[Interval, str]:
     """Corpus chrF2 (sacrebleu), otherwise as `bleu`."""
-    return _sacrebleu(CHRF(), hypotheses, references, samples)
+    return _sacrebleu(_Chrf(), hypotheses, references, samples)
 
 
 def word_error_rate(hypotheses: Sequence[str], references: Sequence[str], samples: int = 1000) -> Interval:
@@ -113,6 +113,7 @@ def compare_systems(
     test        "bs" paired bootstrap (Koehn 2004) or "ar" approximate randomisation (Riezler and
                 Maxwell 2005), with `samples` resamples (0: sacrebleu's 1,000 and 10,000)
 
+    Systems that say the same get p = 1 (sacrebleu's resamples of a difference of 0 would give a small one).
     Returns a row per system but the first: system, against, difference, p_value, signature.
     """
     if len(hypotheses) < 2:
@@ -134,7 +135,7 @@ def compare_systems(
             "system": name,
             "against": names[0],
             "difference": round(result.score - first.score, 4),
-            "p_value": round(float(result.p_value), 5),
+            "p_value": round(float(result.p_value), 5) if list(hypotheses[name]) != list(hypotheses[names[0]]) else 1.0,
             "test": {"bs": "paired bootstrap", "ar": "approximate randomisation"}[test],
             "signature": str(signatures["BLEU"]),
         }
@@ -156,6 +157,13 @@ def silence_share(waveform: np.ndarray) -> float:
 def speech_rate(texts: Sequence[str], seconds: Sequence[float]) -> float:
     """Words a second over the corpus, silence included."""
     return sum(len(text.split()) for text in texts) / max(1e-9, sum(seconds))
+
+
+class _Chrf(CHRF):
+    """sacrebleu 2.6 mixes float and numpy float32 when a resample scores 0, and its mean then fails."""
+
+    def _compute_f_score(self, statistics: Any) -> float:
+        return float(super()._compute_f_score(statistics))
 
 
 def _sacrebleu(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str], samples: int) -> Any:

@@ -84,6 +84,7 @@ def score_run(folder: Path, settings: ScoreSettings, run: Path, systems: Sequenc
         if id in examples:
             write_audio(folder / "resynthesised" / f"{id}.wav", waveform)
 
+    folder.mkdir(parents=True, exist_ok=True)
     heard: dict[str, list[Heard]] = {}
     rated = _evenly(ids, settings.mos_utterances or len(ids))
     with meter("score: listening", len(ids) * len(jobs)) as progress:
