@@ -5,14 +5,14 @@ import os
 # Tests share two cores with each other's worker threads: waiting threads should sleep, not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import pytest
+import torch
 
-from unitweave.lm.text import SmallLm, new_llama, train_tokenizer  # noqa: E402
-from unitweave.weave.sequence import Example, Markers, WeaveSettings, prepare_speech  # noqa: E402
+from unitweave.lm.text import SmallLm, new_llama, train_tokenizer
+from unitweave.weave.sequence import Example, Markers, WeaveSettings, prepare_speech
 
 TEXTS = ["the small dog sleeps", "a red house by the sea", "where is the station", "el perro duerme en la casa"]
 
@@ -40,7 +40,7 @@ def random_example(seed: int) -> Example:
     """An utterance pair of random units (ids 100 to 199) and random text (ids 1 to 99)."""
     rng = np.random.default_rng(seed)
 
-    def speech():  # noqa: ANN202
+    def speech():
         words = int(rng.integers(1, 7))
         ends = np.cumsum(rng.integers(2, 8, size=words))
         tokens = [rng.integers(1, 99, size=int(n)).astype(np.int32) for n in rng.integers(1, 3, size=words)]

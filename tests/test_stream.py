@@ -1,11 +1,13 @@
 """The batch stream is a pure function of (seed, data, step), and packing changes no number."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
-from conftest import MARKERS, random_example
 from torch.utils.data import DataLoader
 
+from conftest import MARKERS, random_example
 from unitweave.core.errors import InputError
 from unitweave.lm.attention import PACKED
 from unitweave.lm.packing import IGNORED, pack, split_step, step_weight
@@ -35,9 +37,9 @@ def speech_source(**changes) -> SpeechSource:
 def sequences_of(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
     """The sequences of a packed micro-batch, read back from its positions."""
     used = int(batch["used"])
-    starts = (batch["position_ids"][0, :used] == 0).nonzero().flatten().tolist() + [used]
+    starts = [*(batch["position_ids"][0, :used] == 0).nonzero().flatten().tolist(), used]
     ids = batch["input_ids"][0].tolist()
-    return [tuple(ids[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+    return [tuple(ids[a:b]) for a, b in itertools.pairwise(starts)]
 
 
 def stream(processes: int, accumulation: int, steps: int = 6, workers: int = 0, first: int = 0) -> list[list[tuple]]:
@@ -113,7 +115,8 @@ def test_impossible_task_mixtures_are_refused(tasks: dict[str, float]) -> None:
 def woven(*lengths: int) -> list[Woven]:
     rng = np.random.default_rng(sum(lengths))
     return [
-        Woven(rng.integers(1, 200, n).astype(np.int32), np.sort(rng.integers(1, 5, n)).astype(np.uint8)) for n in lengths
+        Woven(rng.integers(1, 200, n).astype(np.int32), np.sort(rng.integers(1, 5, n)).astype(np.uint8))
+        for n in lengths
     ]
 
 

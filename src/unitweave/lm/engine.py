@@ -86,9 +86,7 @@ class WeaveTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser that the settings name."""
         if self.optimizer is None:
-            self.optimizer = make_optimiser(
-                self.optimiser, self.model, self.args.learning_rate, self.args.weight_decay
-            )
+            self.optimizer = make_optimiser(self.optimiser, self.model, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
 
     def get_train_dataloader(self) -> DataLoader:
