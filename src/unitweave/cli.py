@@ -41,6 +41,8 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
+    # Waiting OpenMP threads should sleep: beside a busy process, spinning ones slow everything down tenfold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)

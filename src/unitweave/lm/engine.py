@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 from unitweave.core.files import read_json
 from unitweave.core.optim import make_optimiser
 from unitweave.core.progress import meter
-from unitweave.core.training import MeterCallback, last_checkpoint, use_bf16
+from unitweave.core.training import MeterCallback, last_checkpoint, quiet_transformers, use_bf16
 from unitweave.lm.attention import PACKED
 from unitweave.lm.packing import IGNORED
 from unitweave.lm.stream import StepDataset, StepSource
@@ -128,10 +128,10 @@ class WeaveTrainer(Trainer):
             logs["tokens_per_second"] = self._tokens * self.args.world_size / (now - self._since)
             self._sums.zero_()
             self._tokens, self._since = 0, now
-        super().log(logs, start_time)
         if self.log_path is not None and self.is_world_process_zero() and "loss" in logs:
             with self.log_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.state.global_step} | logs) + "\n")
+        super().log(logs, start_time)
 
 
 class EveryStepsCallback(TrainerCallback):
@@ -158,6 +158,7 @@ def fit(
 
     Writes folder/log.jsonl (a line per `log_every` steps) and folder/checkpoints.
     """
+    quiet_transformers()
     work = folder / "checkpoints"
     resume = last_checkpoint(work)
     first_step = int(read_json(Path(resume) / "trainer_state.json")["global_step"]) if resume else 0
