@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MARKERS, random_example
 
+from conftest import MARKERS, random_example
 from unitweave.lm.engine import OptimiserSettings, fit
 from unitweave.lm.stream import Order, SpeechSource
 from unitweave.lm.text import SmallLm, new_llama
