@@ -126,11 +126,12 @@ def prepare_speech(
         sure = (scores >= settings.min_score) & (np.diff(cuts) > 0) if words else np.zeros(0, dtype=bool)
     units = units.astype(np.int32)
     if deduplicate and len(units):
-        # A run that crosses a word boundary is cut there, so that both words keep a unit of it.
+        # A run that crosses a word boundary goes to the word in which it begins: cut there, it would
+        # betray the boundary, which a recording to be translated does not.
         keep = np.append(True, units[1:] != units[:-1])
-        keep[cuts[cuts < len(units)]] = True
         cuts = np.append(0, np.cumsum(keep))[cuts]
         units = units[keep]
+        sure = sure & (np.diff(cuts) > 0)
     lengths = np.array([len(t) for t in word_tokens], dtype=np.int64)
     text = np.concatenate(word_tokens).astype(np.int32) if words else np.empty(0, np.int32)
     return Speech(units, cuts, text, np.append(0, np.cumsum(lengths)), np.flatnonzero(sure & (lengths > 0)))

@@ -1,0 +1,80 @@
+"""What the commands share: their parsers, settings as flags, and the run folder that they work on."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unitweave.core.errors import InputError
+
+SECTIONS = ("corpus", "encoder", "codebook", "units", "text_lm", "lm", "vocoder", "translate", "score")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors are InputErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}")
+
+
+def settings_of(sections: Sequence[str], arguments: list[str], prog: str) -> dict[str, Any]:
+    """What the flags --SECTION.KEY VALUE say, as nested plain values; nothing for what is not given."""
+    from dataclasses import fields
+
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    from unitweave.recipe import Recipe, one_line
+
+    parser = ArgumentParser(exit_on_error=False, prog=prog)
+    kinds = {field.name: field.type for field in fields(Recipe)}
+    for section in sections:
+        parser.add_class_arguments(kinds[section], section)
+    try:
+        given = parser.parse_args(arguments, defaults=False)
+    except ArgumentError as error:
+        raise InputError(f"{prog}: {one_line(error)}") from None
+    return given.as_dict()
+
+
+def open_run(folder: Path, recipe: Path | None, overrides: dict[str, Any]) -> Any:
+    """A Run for `folder`: its own recipe (or the one named), with the overrides, which are kept."""
+    import yaml
+
+    from unitweave.core.files import write_text
+    from unitweave.recipe import load_recipe, merged, parse_recipe
+    from unitweave.run import Run, check_run_folder
+
+    check_run_folder(folder)
+    kept = folder / "recipe.yaml"
+    source = recipe or kept
+    if not source.exists() and recipe is None:
+        raise InputError(
+            f"{folder}: not a run folder (no recipe.yaml); begin one with 'unitweave run RECIPE --out {folder}'"
+        )
+    load_recipe(source)  # checks it on its own, so that an error names the file
+    content = merged(yaml.safe_load(source.read_text(encoding="utf-8")), overrides)
+    checked = parse_recipe(content)
+    try:
+        write_text(kept, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    except PermissionError:
+        raise InputError(f"{folder}: may not be written to") from None
+    return Run(folder, checked)
+
+
+def stage_command(words: str, section: str, method: str, arguments: list[str]) -> None:
+    """A command that does one stage of a run folder: unitweave WORDS RUN [--recipe FILE] [--SECTION.KEY VALUE ...]"""
+    parser = Parser(prog=f"unitweave {words}", add_help=False)
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--recipe", type=Path, help="begin the folder with this recipe")
+    if {"-h", "--help"} & set(arguments):
+        parser.print_help()
+        settings_of([section], ["--help"], f"unitweave {words} RUN")
+        return
+    known, rest = parser.parse_known_args(arguments)
+    overrides = settings_of([section], rest, parser.prog) if rest else {}
+    getattr(open_run(known.run, known.recipe, overrides), method)()
+
+
+def recipes_folder() -> Path:
+    """Where the built-in recipes are."""
+    return Path(__file__).parent.parent / "recipes"

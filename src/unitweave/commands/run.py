@@ -1,0 +1,43 @@
+"""unitweave run."""
+
+from pathlib import Path
+
+from unitweave.commands.base import SECTIONS, Parser, open_run, recipes_folder, settings_of
+from unitweave.core.errors import InputError
+
+
+def run(arguments: list[str]) -> None:
+    """unitweave run RECIPE --out RUN [--SECTION.KEY VALUE ...]"""
+    parser = Parser(
+        prog="unitweave run", description="Do every stage of a recipe that is not yet done.", add_help=False
+    )
+    parser.add_argument("recipe", help="a YAML file, or the name of a built-in recipe")
+    parser.add_argument("--out", type=Path, required=True, help="the run folder")
+    if {"-h", "--help"} & set(arguments):
+        parser.print_help()
+        settings_of(SECTIONS, ["--help"], "unitweave run RECIPE --out RUN")
+        return
+    known, rest = parser.parse_known_args(arguments)
+    overrides = settings_of(SECTIONS, rest, "unitweave run") if rest else {}
+    builtin = recipes_folder() / f"{known.recipe}.yaml"
+    path = builtin if builtin.exists() and not Path(known.recipe).exists() else Path(known.recipe)
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in recipes_folder().glob("*.yaml")))
+        raise InputError(f"{known.recipe}: no such recipe; give a YAML file or one of: {names}")
+    opened = open_run(known.out, path, overrides)
+    opened.all()
+    _show(opened.folder)
+
+
+def _show(folder: Path) -> None:
+    """The end of a run: the table, and where to look and listen."""
+    from unitweave.score.report import write_report
+    from unitweave.score.score import read_scores
+    from unitweave.score.table import print_table
+
+    report = write_report(folder / "report.html", [folder])
+    print_table(read_scores(folder / "score"))
+    print(f"\nreport: {report}")
+    for system in sorted((folder / "speech").iterdir()):
+        for wav in sorted((system / "audio").glob("*.wav"))[:3]:
+            print(f"listen: {wav}")
