@@ -82,7 +82,16 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
         parsed: Namespace = parser.parse_object({"recipe": content})
     except ArgumentError as error:
         raise InputError(one_line(error)) from None
-    return parser.instantiate(parsed).recipe
+    recipe: Recipe = parser.instantiate(parsed).recipe
+    _check_together(recipe)
+    return recipe
+
+
+def _check_together(recipe: Recipe) -> None:
+    """Raise InputError when settings of different stages do not fit."""
+    for name, system in recipe.systems.items():
+        if system.deduplicate and not recipe.vocoder.durations:
+            raise InputError(f"systems.{name}.deduplicate needs a duration predictor: set vocoder.durations: true")
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

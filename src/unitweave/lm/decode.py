@@ -1,45 +1,49 @@
 """Decoding in stages: transcript, translation, units, each with the vocabulary of its stage enforced.
 
 A batch advances together, one token a step, with a key-value cache; rows may be in different stages, and a
-row that ends leaves the batch.
+row that ends leaves the batch. What an utterance gets does not depend on what it is batched with.
 """
 
+import time
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
+from unitweave.lm.beam import search_texts
+from unitweave.lm.cache import growing_cache
+from unitweave.lm.stages import (
+    DONE,
+    STAGE_NAMES,
+    TRANSLATION,
+    UNITS,
+    DecodeSettings,
+    Given,
+    Rules,
+    State,
+    Translation,
+    check_settings,
+    in_a_loop,
+)
 from unitweave.lm.vocabulary import Vocabulary
+from unitweave.units.runs import deduplicate
 
-TRANSCRIPT_TAG, TRANSCRIPT, TRANSLATION_TAG, TRANSLATION, UNITS, DONE = range(6)
-
-
-@dataclass
-class DecodeSettings:
-    """How translations are decoded."""
-
-    batch: int = 32  # utterances decoded together
-    temperature: float = 0.0  # of the units; 0 takes the most probable one
-    text_per_second: float = 12.0  # most text tokens per second of source speech, plus 16
-    units_per_frame: float = 2.5  # most target units per source frame, plus 50
-    repeat_limit: int = 60  # one unit may not be repeated more often than this in a row (60 are 1.2 s)
-    seed: int = 1
+__all__ = ["DecodeSettings", "Given", "Listener", "StageDecoder", "Translation"]
 
 
-@dataclass
-class Translation:
-    """What the model said: language of the source, transcript, translation and target units."""
+class Listener(Protocol):
+    """Told of what is decoded while it is decoded; `index` is the place of the source in the call."""
 
-    language: str = ""
-    transcript: str = ""
-    translation: str = ""
-    units: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    complete: bool = True  # False where a length limit cut it off
-    score: float = 0.0  # mean log-probability of the chosen tokens
+    def text(self, index: int, said: Translation) -> None:
+        """Transcript and translation are complete; units follow."""
+
+    def unit(self, index: int, unit: int) -> None:
+        """The next unit of the spoken translation."""
 
 
 class StageDecoder:
@@ -47,29 +51,17 @@ class StageDecoder:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> None:
         self.model, self.tokenizer, self.vocabulary = model.eval(), tokenizer, vocabulary
-        self._allowed = self._stage_masks()
+        rows = self.model.get_output_embeddings().weight.shape[0]
+        self.rules = Rules(vocabulary, tokenizer, rows, self.model.device)
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "cpu") -> "StageDecoder":
+    def load(
+        cls, folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "StageDecoder":
         """From a model folder that `train_lm` wrote. Raises InputError when it is none."""
         vocabulary = Vocabulary.load(Path(folder))
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
         return cls(model, AutoTokenizer.from_pretrained(folder), vocabulary)
-
-    def _stage_masks(self) -> torch.Tensor:
-        """Additive mask [stages, rows of the output layer]: 0 where a stage may say a token, -inf elsewhere."""
-        v = self.vocabulary
-        rows = self.model.get_output_embeddings().weight.shape[0]
-        allowed = torch.full((DONE + 1, rows), -torch.inf)
-        tags = list(v.languages.values())
-        text = [i for i in range(v.text_size) if i not in set(self.tokenizer.all_special_ids)]
-        allowed[TRANSCRIPT_TAG, tags] = 0
-        allowed[TRANSCRIPT, [*text, v.markers["translation"]]] = 0
-        allowed[TRANSLATION_TAG, tags] = 0
-        allowed[TRANSLATION, [*text, v.markers["target"]]] = 0
-        allowed[UNITS, [*range(v.unit_offset, v.unit_offset + v.num_units), v.markers["end"]]] = 0
-        allowed[DONE, v.markers["end"]] = 0
-        return allowed.to(self.model.device)
 
     def prompt(self, units: np.ndarray) -> list[int]:
         """Token ids up to the point where the model begins to transcribe."""
@@ -77,97 +69,60 @@ class StageDecoder:
         if len(units) and int(units.max()) >= v.num_units:
             raise InputError(f"unit {int(units.max())} is outside the model's codebook of {v.num_units} units")
         begin = [] if v.begin is None else [v.begin]
+        if v.deduplicate:
+            units, _ = deduplicate(units)
         body = (units.astype(np.int64) + v.unit_offset).tolist()
         return [*begin, v.markers["source"], *body, v.markers["transcript"]]
 
-    def translate(self, sources: Sequence[np.ndarray], settings: DecodeSettings) -> list[Translation]:
-        """Translate the units of each source utterance; results in the order given."""
+    def translate(
+        self,
+        sources: Sequence[np.ndarray],
+        settings: DecodeSettings,
+        given: Sequence[Given | None] | None = None,
+        listener: Listener | None = None,
+    ) -> list[Translation]:
+        """Translate the units (at 50 Hz) of each source utterance; results in the order given.
+
+        given     transcript, translation or language of each source, where the caller knows better
+        listener  told of texts and units as soon as they are decoded
+        Raises InputError on units outside the codebook, unknown languages and impossible settings.
+        """
+        check_settings(settings)
+        forced = [self.rules.forced(one) for one in given or [None] * len(sources)]
         order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-        results: list[Translation] = [Translation() for _ in sources]
+        results = [Translation() for _ in sources]
         for first in range(0, len(order), settings.batch):
             part = order[first : first + settings.batch]
-            for i, result in zip(part, self._batch([sources[i] for i in part], settings), strict=True):
+            batch = _Batch(self, part, [sources[i] for i in part], [forced[i] for i in part], settings, listener)
+            for i, result in zip(part, batch.run(), strict=True):
                 results[i] = result
         return results
 
-    @torch.inference_mode()
-    def _batch(self, sources: Sequence[np.ndarray], settings: DecodeSettings) -> list[Translation]:
-        device = self.model.device
-        v = self.vocabulary
+    def begin(self, sources: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prompts of a batch, padded on the left: ids and attention mask, int64 [batch, tokens]."""
         prompts = [self.prompt(units) for units in sources]
         longest = max(map(len, prompts))
-        count = len(prompts)
-        ids = torch.zeros(count, longest, dtype=torch.long)
-        mask = torch.zeros(count, longest, dtype=torch.long)
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros(len(prompts), longest, dtype=torch.long)
         for i, prompt in enumerate(prompts):
             ids[i, longest - len(prompt) :] = torch.tensor(prompt)
             mask[i, longest - len(prompt) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        frames = torch.tensor([len(u) for u in sources], device=device)
-        state = _State(count, frames, settings, device)
-        cache = DynamicCache(config=self.model.config)
-        generator = torch.Generator().manual_seed(settings.seed)
-        rows = torch.arange(count, device=device)  # which utterance each row of the batch is
-        positions = (mask.cumsum(1) - 1).clamp_min(0)
-        said: list[list[int]] = [[] for _ in sources]
-        while len(rows):
-            output = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            logits = output.logits[:, -1].float()
-            token = self._choose(logits, state, rows, settings, generator)
-            for row, t in zip(rows.tolist(), token.tolist(), strict=True):
-                said[row].append(t)
-            state.advance(rows, token, v)
-            ids, positions = token[:, None], positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            keep = state.stage[rows] != DONE
-            if not bool(keep.all()):
-                kept = keep.nonzero().flatten()
-                rows, ids, positions, mask = rows[kept], ids[kept], positions[kept], mask[kept]
-                cache.batch_select_indices(kept)
-        return [self._read(tokens, state, i) for i, tokens in enumerate(said)]
+        return ids.to(self.model.device), mask.to(self.model.device)
 
-    def _choose(
-        self,
-        logits: torch.Tensor,
-        state: "_State",
-        rows: torch.Tensor,
-        settings: DecodeSettings,
-        generator: torch.Generator,
-    ) -> torch.Tensor:
-        """The next token of each row: the most probable one that its stage allows; units may be sampled."""
-        stage = state.stage[rows]
-        logits = logits + self._allowed[stage]
-        closing = self._closing(stage)
-        over = state.left[rows] <= 0
-        stuck = (stage == UNITS) & (state.repeats[rows] >= settings.repeat_limit)
-        if bool(stuck.any()):
-            logits[stuck.nonzero().flatten(), state.last[rows][stuck]] = -torch.inf
-        log_probs = logits.log_softmax(-1)
-        token = log_probs.argmax(-1)
-        if settings.temperature > 0:
-            speaking = (stage == UNITS).nonzero().flatten()
-            if len(speaking):
-                weights = (logits[speaking] / settings.temperature).softmax(-1)
-                token[speaking] = torch.multinomial(weights.cpu(), 1, generator=generator)[:, 0].to(token.device)
-        token = torch.where(over & (closing >= 0), closing, token)
-        state.cut[rows] |= over & (closing >= 0)
-        state.score[rows] += log_probs.gather(1, token[:, None])[:, 0]
-        return token
+    def step(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        """Logits [batch, vocabulary] of the token after `ids` [batch, tokens], which the cache takes in."""
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
 
-    def _closing(self, stage: torch.Tensor) -> torch.Tensor:
-        """The marker that ends each row's stage, -1 for a stage that has none."""
-        markers = self.vocabulary.markers
-        table = torch.tensor([-1, markers["translation"], -1, markers["target"], markers["end"], markers["end"]])
-        return table.to(stage.device)[stage]
-
-    def _read(self, tokens: list[int], state: "_State", row: int) -> Translation:
+    def read(self, tokens: Sequence[int]) -> Translation:
+        """Take the tokens of one utterance apart: language, texts and units."""
         v = self.vocabulary
         first, second = tokens.index(v.markers["translation"]), tokens.index(v.markers["target"])
         names = {i: language for language, i in v.languages.items()}
@@ -177,37 +132,104 @@ class StageDecoder:
             transcript=self.tokenizer.decode(tokens[1:first]).strip(),
             translation=self.tokenizer.decode(tokens[first + 2 : second]).strip(),
             units=np.array(units, dtype=np.int64),
-            complete=not bool(state.cut[row]),
-            score=float(state.score[row]) / len(tokens),
         )
 
 
-class _State:
-    """Where each utterance of a batch stands: its stage, what is left of the stage's length, its last unit."""
+class _Batch:
+    """One batch on its way through the stages."""
 
-    def __init__(self, count: int, frames: torch.Tensor, settings: DecodeSettings, device: torch.device) -> None:
-        self.stage = torch.full((count,), TRANSCRIPT_TAG, device=device)
-        self.text_limit = (frames / 50 * settings.text_per_second + 16).long()
-        self.unit_limit = (frames * settings.units_per_frame + 50).long()
-        self.left = self.text_limit.clone()
-        self.last = torch.zeros(count, dtype=torch.long, device=device)
-        self.repeats = torch.zeros(count, dtype=torch.long, device=device)
-        self.cut = torch.zeros(count, dtype=torch.bool, device=device)
-        self.score = torch.zeros(count, device=device)
+    def __init__(
+        self,
+        decoder: StageDecoder,
+        indices: Sequence[int],
+        sources: Sequence[np.ndarray],
+        forced: Sequence[dict[int, list[int]]],
+        settings: DecodeSettings,
+        listener: Listener | None,
+    ) -> None:
+        self.decoder, self.settings, self.sources, self.forced = decoder, settings, sources, list(forced)
+        self.indices, self.listener = indices, listener
+        self.said: list[list[int]] = [[] for _ in sources]
+        self.units: list[list[int]] = [[] for _ in sources]
+        self.seconds = np.zeros((len(sources), DONE + 1))
+        self.results: list[Translation] = [Translation() for _ in sources]
+        # An utterance draws from its own stream of random numbers, so that its batch does not matter.
+        self.random = [np.random.default_rng([settings.seed, zlib.crc32(s.astype("<i8").tobytes())]) for s in sources]
 
-    def advance(self, rows: torch.Tensor, token: torch.Tensor, vocabulary: Vocabulary) -> None:
-        """Take note of the tokens that `rows` said."""
-        stage, markers = self.stage[rows], vocabulary.markers
-        self.repeats[rows] = torch.where(token == self.last[rows], self.repeats[rows] + 1, 1)
-        self.last[rows] = token
-        self.left[rows] -= 1
-        new = stage.clone()
-        new[stage == TRANSCRIPT_TAG] = TRANSCRIPT
-        new[(stage == TRANSCRIPT) & (token == markers["translation"])] = TRANSLATION_TAG
-        new[stage == TRANSLATION_TAG] = TRANSLATION
-        new[(stage == TRANSLATION) & (token == markers["target"])] = UNITS
-        new[(stage == UNITS) & (token == markers["end"])] = DONE
-        self.stage[rows] = new
-        started = rows[new != stage]
-        limit = torch.where(self.stage[started] == UNITS, self.unit_limit[started], self.text_limit[started])
-        self.left[started] = limit
+    @torch.inference_mode()
+    def run(self) -> list[Translation]:
+        decoder, settings = self.decoder, self.settings
+        if settings.beam > 1:
+            start = time.monotonic()
+            self.forced = search_texts(decoder, self.sources, self.forced, settings)
+            self.seconds[:, TRANSLATION] += (time.monotonic() - start) / len(self.sources)
+        ids, mask = decoder.begin(self.sources)
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        state = State([len(s) for s in self.sources], self.forced, settings, decoder.rules)
+        cache = growing_cache(decoder.model.config)
+        rows = list(range(len(self.sources)))  # which utterance each row of the batch is
+        while rows:
+            start = time.monotonic()
+            log_probs, imposed = state.constrain(decoder.step(ids, mask, positions, cache))
+            token = self._choose(log_probs, imposed, state, rows)
+            before = state.stage.tolist()
+            state.advance(token, log_probs.gather(1, token[:, None])[:, 0])
+            after = state.stage.tolist()
+            said = token.tolist()
+            self.seconds[rows, before] += (time.monotonic() - start) / len(rows)
+            self._note(rows, said, before, after, state)
+            ids, positions = token[:, None], positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            if DONE in after:
+                kept = torch.tensor([i for i, stage in enumerate(after) if stage != DONE], dtype=torch.long)
+                for i, stage in enumerate(after):
+                    if stage == DONE:
+                        self._finish(rows[i], state, i)
+                kept = kept.to(mask.device)
+                rows = [rows[i] for i in kept.tolist()]
+                ids, positions, mask = ids[kept], positions[kept], mask[kept]
+                state.select(kept)
+                cache.batch_select_indices(kept)
+        return self.results
+
+    def _choose(
+        self, log_probs: torch.Tensor, imposed: torch.Tensor, state: State, rows: Sequence[int]
+    ) -> torch.Tensor:
+        """The next token of each row: the imposed one, or the most probable one; units may be sampled."""
+        token = log_probs.argmax(-1)
+        if self.settings.temperature > 0:
+            speaking = (state.stage == UNITS).nonzero().flatten()
+            if len(speaking):
+                shares = (log_probs[speaking] / self.settings.temperature).softmax(-1).double().cumsum(-1)
+                drawn = [self.random[rows[i]].random() for i in speaking.tolist()]
+                at = torch.tensor(drawn, dtype=torch.double, device=shares.device)[:, None] * shares[:, -1:]
+                token[speaking] = torch.searchsorted(shares, at, right=True)[:, 0].clamp(max=shares.shape[1] - 1)
+        return torch.where(imposed >= 0, imposed, token)
+
+    def _note(
+        self, rows: Sequence[int], said: Sequence[int], before: Sequence[int], after: Sequence[int], state: State
+    ) -> None:
+        """Keep what was said, tell the listener, and end the utterances that turn in circles."""
+        offset = self.decoder.vocabulary.unit_offset
+        for i, row in enumerate(rows):
+            self.said[row].append(said[i])
+            if before[i] == TRANSLATION and after[i] != TRANSLATION and self.listener:
+                self.listener.text(self.indices[row], self.decoder.read(self.said[row]))
+            if before[i] == UNITS and after[i] == UNITS:
+                self.units[row].append(said[i] - offset)
+                if self.listener:
+                    self.listener.unit(self.indices[row], said[i] - offset)
+                if in_a_loop(self.units[row]):
+                    state.left[i] = 0
+
+    def _finish(self, row: int, state: State, place: int) -> None:
+        result = self.decoder.read(self.said[row])
+        score, count = state.score[place].tolist(), state.count[place].tolist()
+        for name, stages in STAGE_NAMES.items():
+            tokens = sum(count[s] for s in stages)
+            if tokens:
+                result.scores[name] = sum(score[s] for s in stages) / tokens
+                result.seconds[name] = float(self.seconds[row, list(stages)].sum())
+        result.score = sum(score) / max(1, sum(count))
+        result.complete = not bool(state.cut[place])
+        self.results[row] = result

@@ -20,7 +20,7 @@ from unitweave.core.training import quiet_transformers
 from unitweave.lm.data import WordTokens
 from unitweave.lm.engine import OptimiserSettings, fit
 from unitweave.lm.stream import Order
-from unitweave.weave.sequence import SOURCE, Woven
+from unitweave.weave.sequence import NONE, SOURCE, Woven
 
 _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
 
@@ -42,6 +42,7 @@ class TextLmSettings:
 
     shape: SmallLm = field(default_factory=SmallLm)
     sentences: int = 20_000  # parallel sentences beside those of the corpus, for text alone
+    drills: float = 0.3  # share of sequences that say random words twice: large LMs can copy from context, this teaches it
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(steps=400, batch=128, learning_rate=2e-3, lr_schedule="cosine")
     )
@@ -81,12 +82,17 @@ def new_llama(shape: SmallLm, vocabulary: int) -> LlamaForCausalLM:
 
 
 class TextSource:
-    """Steps of text: a sentence pair in either order, or a sentence alone; a pure function of (seed, step)."""
+    """Steps of text: a sentence and its translation, or one alone; a pure function of (seed, step)."""
 
     def __init__(
-        self, sentences: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, batch: int, seed: int
+        self,
+        sentences: Sequence[dict[str, str]],
+        tokenizer: PreTrainedTokenizerBase,
+        batch: int,
+        seed: int,
+        drills: float = 0.0,
     ) -> None:
-        self.sentences, self.batch, self.seed = sentences, batch, seed
+        self.sentences, self.batch, self.seed, self.drills = sentences, batch, seed, drills
         self.tokens = WordTokens(tokenizer)
         self.order = Order([range(len(sentences))], seed)
         self.begin, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -100,14 +106,27 @@ class TextSource:
             sentence = self.sentences[self.order[position]]
             languages = sorted(set(sentence) - {"en"})
             pair = [rng.choice(languages), "en"]
-            if rng.random() < 0.1:
-                pair = [rng.choice(pair)]
+            draw = rng.random()
+            if draw < self.drills:
+                texts = [self._random_words(rng)] * 2
+            elif draw < self.drills + 0.1:
+                texts = [sentence[rng.choice(pair)]]
+            else:
+                texts = [sentence[language] for language in pair]
             ids: list[int] = [self.begin]
-            for language in pair:
-                ids += [*self.tokens.text(sentence[language]).tolist(), *self.line]
+            for text in texts:
+                ids += [*self.tokens.text(text).tolist(), *self.line]
             ids[-1:] = [self.end]
-            result.append(Woven(np.array(ids, dtype=np.int32), np.full(len(ids), SOURCE, dtype=np.uint8)))
+            segments = np.full(len(ids), SOURCE, dtype=np.uint8)
+            if draw < self.drills:
+                segments[: 1 + len(ids) // 2] = NONE  # random words are not to be predicted, only to be said again
+            result.append(Woven(np.array(ids, dtype=np.int32), segments))
         return result
+
+    def _random_words(self, rng: Random) -> str:
+        """4 to 12 words of as many sentences: what comes next can only be known by looking back."""
+        chosen = [rng.choice(self.sentences) for _ in range(rng.randint(4, 12))]
+        return " ".join(rng.choice(rng.choice(list(sentence.values())).split()) for sentence in chosen)
 
 
 def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[dict[str, str]]) -> Outcome:
@@ -121,7 +140,7 @@ def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[di
     tokenizer = train_tokenizer([text for s in sentences for text in s.values()], settings.shape.vocabulary)
     set_seed(settings.optimiser.seed)
     model = new_llama(settings.shape, len(tokenizer))
-    source = TextSource(sentences, tokenizer, settings.optimiser.batch, settings.optimiser.seed)
+    source = TextSource(sentences, tokenizer, settings.optimiser.batch, settings.optimiser.seed, settings.drills)
     fit(model, source, settings.optimiser, folder, "text LM: training")
     with atomic_path(folder / "model") as temporary:
         model.save_pretrained(temporary)

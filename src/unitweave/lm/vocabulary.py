@@ -35,6 +35,7 @@ class Vocabulary:
     markers      stage marker -> token id
     languages    language code -> token id of its tag
     begin        the tokenizer's begin-of-text token, None where it has none
+    deduplicate  whether the model takes and says units without repetitions
     """
 
     text_size: int
@@ -44,6 +45,7 @@ class Vocabulary:
     markers: dict[str, int]
     languages: dict[str, int]
     begin: int | None = None
+    deduplicate: bool = False
 
     @property
     def size(self) -> int:
@@ -72,7 +74,11 @@ class Vocabulary:
 
 
 def extend_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, num_units: int, languages: Sequence[str], codebook: str
+    tokenizer: PreTrainedTokenizerBase,
+    num_units: int,
+    languages: Sequence[str],
+    codebook: str,
+    deduplicate: bool = False,
 ) -> Vocabulary:
     """Add units, markers and language tags to `tokenizer` (in place) and say where they are.
 
@@ -97,6 +103,7 @@ def extend_tokenizer(
         markers=dict(zip(_MARKERS, rest, strict=False)),
         languages=dict(zip(languages, rest[len(_MARKERS) :], strict=True)),
         begin=tokenizer.bos_token_id,
+        deduplicate=deduplicate,
     )
 
 

@@ -84,7 +84,7 @@ class Translator:
         clock.append(time.monotonic())
         said = self.decoder.translate(sources, settings or DecodeSettings())
         clock.append(time.monotonic())
-        spoken = speak(self.vocoder, [t.units for t in said])
+        spoken = speak(self.vocoder, [t.units for t in said], self.decoder.vocabulary.deduplicate)
         clock.append(time.monotonic())
         spent = np.diff(clock) / len(waveforms)
         seconds = dict(zip(("units", "language model", "vocoder"), spent.tolist(), strict=True))
@@ -96,11 +96,12 @@ class Translator:
         ]
 
 
-def speak(vocoder: Vocoder, units: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Waveform of each unit sequence; nothing said is an empty waveform."""
+def speak(vocoder: Vocoder, units: Sequence[np.ndarray], deduplicated: bool = False) -> list[np.ndarray]:
+    """Waveform of each unit sequence, with or without repetitions; nothing said is an empty waveform."""
     heard = [i for i, u in enumerate(units) if len(u)]
     waveforms = [np.zeros(0, np.float32) for _ in units]
-    for i, waveform in zip(heard, vocoder.synthesise([units[i] for i in heard]) if heard else [], strict=True):
+    made = vocoder.synthesise([units[i] for i in heard], deduplicated=deduplicated) if heard else []
+    for i, waveform in zip(heard, made, strict=True):
         waveforms[i] = waveform
     return waveforms
 
@@ -125,7 +126,7 @@ def translate_split(
             part = pairs[first : first + settings.batch]
             start = time.monotonic()
             said = decoder.translate([rows[p.id, "src"].units for p in part], settings)
-            spoken = speak(voice, [t.units for t in said])
+            spoken = speak(voice, [t.units for t in said], decoder.vocabulary.deduplicate)
             seconds = (time.monotonic() - start) / len(part)
             for pair, t, waveform in zip(part, said, spoken, strict=True):
                 # A system that says nothing still has a file, so that it is scored and not left out.

@@ -37,11 +37,3 @@ class DurationPredictor(nn.Module):
         log_frames = self(torch.as_tensor(units.astype(np.int64))[None].to(self.out.weight.device))[0]
         frames = log_frames.exp().round().clamp(1, _LONGEST).long().cpu().numpy()
         return np.repeat(units, frames)
-
-
-def deduplicate(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Units at 50 Hz [frames] -> (units without repetitions [runs], frames of each [runs])."""
-    if len(units) == 0:
-        return units, np.zeros(0, np.int64)
-    starts = np.flatnonzero(np.concatenate([[True], units[1:] != units[:-1]]))
-    return units[starts], np.diff(np.append(starts, len(units)))

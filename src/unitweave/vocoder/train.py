@@ -17,7 +17,7 @@ from unitweave.units.table import read_units_metadata
 from unitweave.vocoder.checkpoint import load_checkpoint, save_checkpoint
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
-from unitweave.vocoder.durations import deduplicate
+from unitweave.units.runs import deduplicate
 from unitweave.vocoder.losses import SpectralLoss
 from unitweave.vocoder.model import UnitVocoder
 from unitweave.vocoder.pitch import track_pitch
