@@ -180,12 +180,13 @@ def test_settings_that_cannot_be_met_are_bad_input(tmp_path, change, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_asking_for_more_than_the_phrasebook_holds_is_bad_input(tmp_path, monkeypatch):
-    monkeypatch.setattr(phrasebook, "count", lambda: 400)
+def test_asking_for_more_than_the_topics_hold_is_bad_input(tmp_path):
     with pytest.raises(InputError, match="the phrasebook has"):
-        build_embedded(tmp_path, EmbeddedCorpus(train=390, dev=5, test=10))
+        build_embedded(tmp_path, EmbeddedCorpus(topics=["time"], train=850, dev=5, test=10))
     with pytest.raises(InputError, match="the phrasebook has"):
-        embedded_text(EmbeddedCorpus(train=100, dev=5, test=10), 500)
+        embedded_text(EmbeddedCorpus(topics=["time"], train=100, dev=5, test=10), 5000)
+    with pytest.raises(InputError, match="no topic 'tiem'"):
+        build_embedded(tmp_path, EmbeddedCorpus(topics=["tiem"]))
 
 
 def test_further_text_is_deterministic_and_holds_nothing_that_is_tested():

@@ -48,6 +48,8 @@ class EmbeddedCorpus:
     """Utterance pairs for validation, the same sentences in every language."""
     test: int = 200
     """Utterance pairs for testing, the same sentences in every language."""
+    topics: list[str] | None = None
+    """What the sentences are about (food, travel, ...; docs/phrasebook.md lists them); null for everything."""
     seed: int = 0
     """Draws sentences, speakers, pitch, speed and noise."""
     unseen_speaker_share: float = 0.5
@@ -114,12 +116,12 @@ def embedded_text(settings: EmbeddedCorpus, number: int) -> list[dict[str, str]]
     held_out = {pair for s in parts["test"] for pair in phrasebook.content_pairs(s)} - known
     drawn = number + number // 4 + len(taken)
     while True:
-        drawn = min(drawn, phrasebook.count())
-        pool = phrasebook.draw(drawn, settings.languages, settings.seed + 1)
+        drawn = min(drawn, phrasebook.count(settings.topics))
+        pool = phrasebook.draw(drawn, settings.languages, settings.seed + 1, settings.topics)
         further = [s for s in pool if s.text["en"] not in taken and not held_out & phrasebook.content_pairs(s)]
         if len(further) >= number:
             return [{code: normalise(text, code) for code, text in s.text.items()} for s in further[:number]]
-        if drawn == phrasebook.count():
+        if drawn == phrasebook.count(settings.topics):
             raise InputError(f"the phrasebook has {len(further)} sentences beside the corpus, not {number}")
         drawn *= 2
 
@@ -172,12 +174,12 @@ def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
     # Holding word combinations out for test costs train some sentences; how many shows only afterwards.
     drawn = max(_SMALLEST_POOL, most + settings.dev + 2 * settings.test + most // 20)
     while True:
-        drawn = min(drawn, phrasebook.count())
-        sentences = phrasebook.draw(drawn, settings.languages, settings.seed)
+        drawn = min(drawn, phrasebook.count(settings.topics))
+        sentences = phrasebook.draw(drawn, settings.languages, settings.seed, settings.topics)
         parts = phrasebook.split(sentences, settings.dev, settings.test, settings.seed)
         if len(parts["train"]) >= most:
             return parts | {"train": parts["train"][:most]}
-        if drawn == phrasebook.count():
+        if drawn == phrasebook.count(settings.topics):
             raise InputError(f"train: the phrasebook has {len(parts['train'])} sentences for training, not {most}")
         drawn += drawn // 4 + 1
 

@@ -186,9 +186,22 @@ def _size(frame: Frame) -> int:
     return total * good // prod(len(frame.choices[i]) for i in frame.apart)
 
 
-def count() -> int:
-    """The exact number of different sentences."""
-    return sum(map(_size, frames()))
+def topics() -> list[str]:
+    """What the sentences are about, in the order of frames.yaml."""
+    return list(dict.fromkeys(frame.topic for frame in frames()))
+
+
+def _frames_of(chosen: Sequence[str] | None) -> list[Frame]:
+    """The frames of some topics, or of all. Raises InputError for a topic that there is not."""
+    for topic in chosen or []:
+        if topic not in topics():
+            raise InputError(f"The phrasebook has no topic {topic!r}; it has {', '.join(topics())}.")
+    return [frame for frame in frames() if chosen is None or frame.topic in chosen]
+
+
+def count(topics: Sequence[str] | None = None) -> int:
+    """The exact number of different sentences, in all topics or in some."""
+    return sum(map(_size, _frames_of(topics)))
 
 
 def _every(frame: Frame) -> Iterator[tuple[str, ...]]:
@@ -225,19 +238,20 @@ def _fill(frame: Frame, number: int, rng: random.Random) -> list[tuple[str, ...]
     return list(found)
 
 
-def draw(number: int, languages: Sequence[str], seed: int) -> list[Sentence]:
+def draw(number: int, languages: Sequence[str], seed: int, topics: Sequence[str] | None = None) -> list[Sentence]:
     """Draw `number` different sentences, spread evenly over frames and over the words in them.
 
-    `languages` are the languages to word them in; English always comes along. The same arguments
-    give the same list. Raises InputError where there are fewer sentences than asked for, or where
-    a language has no file.
+    `languages` are the languages to word them in; English always comes along. `topics` are those to
+    draw from, all by default. The same arguments give the same list. Raises InputError where there
+    are fewer sentences than asked for, or where a language has no file or a topic no frame.
     """
-    if not 0 <= number <= count():
-        raise InputError(f"The phrasebook holds {count()} sentences; {number} cannot be drawn.")
+    if not 0 <= number <= count(topics):
+        raise InputError(f"The phrasebook holds {count(topics)} such sentences; {number} cannot be drawn.")
     codes = dict.fromkeys([PIVOT, *languages])
     wordings = [wording(code) for code in codes]
     rng = random.Random(seed)
-    order = rng.sample(frames(), len(frames()))  # which frames get the odd ones out is drawn too
+    possible = _frames_of(topics)
+    order = rng.sample(possible, len(possible))  # which frames get the odd ones out is drawn too
     quotas = _quotas(number, [_size(frame) for frame in order])
     chosen = [(frame, f) for frame, quota in zip(order, quotas, strict=True) for f in _fill(frame, quota, rng)]
     rng.shuffle(chosen)

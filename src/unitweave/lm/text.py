@@ -22,6 +22,7 @@ from unitweave.lm.engine import OptimiserSettings, fit
 from unitweave.lm.stream import Order
 from unitweave.weave.sequence import NONE, SOURCE, Woven
 
+_DRILLS = 0.1  # share of such sequences after the first `drill_steps`
 _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
 
 
@@ -42,7 +43,7 @@ class TextLmSettings:
 
     shape: SmallLm = field(default_factory=SmallLm)
     sentences: int = 20_000  # parallel sentences beside those of the corpus, for text alone
-    drills: float = 0.3  # share of sequences that say random words twice: large LMs can copy from context, this teaches it
+    drill_steps: int = 0  # first steps, on random tokens said twice: any large LM can copy from context, this teaches it
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(steps=400, batch=128, learning_rate=2e-3, lr_schedule="cosine")
     )
@@ -90,9 +91,10 @@ class TextSource:
         tokenizer: PreTrainedTokenizerBase,
         batch: int,
         seed: int,
-        drills: float = 0.0,
+        drill_steps: int = 0,
     ) -> None:
-        self.sentences, self.batch, self.seed, self.drills = sentences, batch, seed, drills
+        self.sentences, self.batch, self.seed, self.drill_steps = sentences, batch, seed, drill_steps
+        self.vocabulary = len(tokenizer)
         self.tokens = WordTokens(tokenizer)
         self.order = Order([range(len(sentences))], seed)
         self.begin, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -106,27 +108,25 @@ class TextSource:
             sentence = self.sentences[self.order[position]]
             languages = sorted(set(sentence) - {"en"})
             pair = [rng.choice(languages), "en"]
-            draw = rng.random()
-            if draw < self.drills:
-                texts = [self._random_words(rng)] * 2
-            elif draw < self.drills + 0.1:
-                texts = [sentence[rng.choice(pair)]]
-            else:
-                texts = [sentence[language] for language in pair]
+            if step < self.drill_steps or rng.random() < _DRILLS:
+                result.append(self._drill(rng))
+                continue
+            if rng.random() < 0.1:
+                pair = [rng.choice(pair)]
             ids: list[int] = [self.begin]
-            for text in texts:
-                ids += [*self.tokens.text(text).tolist(), *self.line]
+            for language in pair:
+                ids += [*self.tokens.text(sentence[language]).tolist(), *self.line]
             ids[-1:] = [self.end]
-            segments = np.full(len(ids), SOURCE, dtype=np.uint8)
-            if draw < self.drills:
-                segments[: 1 + len(ids) // 2] = NONE  # random words are not to be predicted, only to be said again
-            result.append(Woven(np.array(ids, dtype=np.int32), segments))
+            result.append(Woven(np.array(ids, dtype=np.int32), np.full(len(ids), SOURCE, dtype=np.uint8)))
         return result
 
-    def _random_words(self, rng: Random) -> str:
-        """4 to 12 words of as many sentences: what comes next can only be known by looking back."""
-        chosen = [rng.choice(self.sentences) for _ in range(rng.randint(4, 12))]
-        return " ".join(rng.choice(rng.choice(list(sentence.values())).split()) for sentence in chosen)
+    def _drill(self, rng: Random) -> Woven:
+        """Random tokens, said twice: the second time they are known only from looking back."""
+        once = [rng.randrange(self.vocabulary) for _ in range(rng.randint(8, 16))]
+        ids = [self.begin, *once, *self.line, *once, self.end]
+        segments = np.full(len(ids), SOURCE, dtype=np.uint8)
+        segments[: len(once) + 2] = NONE
+        return Woven(np.array(ids, dtype=np.int32), segments)
 
 
 def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[dict[str, str]]) -> Outcome:
@@ -140,7 +140,7 @@ def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[di
     tokenizer = train_tokenizer([text for s in sentences for text in s.values()], settings.shape.vocabulary)
     set_seed(settings.optimiser.seed)
     model = new_llama(settings.shape, len(tokenizer))
-    source = TextSource(sentences, tokenizer, settings.optimiser.batch, settings.optimiser.seed, settings.drills)
+    source = TextSource(sentences, tokenizer, settings.optimiser.batch, settings.optimiser.seed, settings.drill_steps)
     fit(model, source, settings.optimiser, folder, "text LM: training")
     with atomic_path(folder / "model") as temporary:
         model.save_pretrained(temporary)
