@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file
 from unitweave.core.manifest import FILE_NAME as MANIFEST
-from unitweave.core.manifest import read_manifest, read_metadata, write_manifest
-from unitweave.core.progress import say
+from unitweave.core.manifest import read_manifest
 from unitweave.core.stage import Outcome, fingerprint_of, run_stage
+from unitweave.core.text import NORMALISER
+from unitweave.corpus.assemble import adopt
 from unitweave.corpus.embedded import EmbeddedCorpus, build_embedded, embedded_text, plan_digest
 from unitweave.lm.text import train_text_lm
 from unitweave.lm.train import LmSettings, train_lm
@@ -36,13 +38,23 @@ class Run:
             embedded: EmbeddedCorpus = choice.embedded
             # Only what changes the audio counts: the number of workers does not.
             return run_stage(
-                self.folder, "corpus", embedded, {}, lambda f: build_embedded(f, embedded), extra=plan_digest(embedded)
+                self.folder,
+                "corpus",
+                replace(embedded, workers=0),
+                {},
+                lambda f: build_embedded(f, embedded),
+                extra=plan_digest(embedded),
             )
         source = Path(str(choice.manifest))
         if not (source / MANIFEST).exists():
             raise InputError(f"corpus.manifest {source}: no manifest there; make one with 'unitweave corpus'")
         return run_stage(
-            self.folder, "corpus", choice, {"manifest": digest_of_file(source / MANIFEST)}, lambda f: _adopt(f, source)
+            self.folder,
+            "corpus",
+            choice,
+            {"manifest": digest_of_file(source / MANIFEST)},
+            lambda f: adopt(f, source),
+            extra=NORMALISER,
         )
 
     def encoder(self) -> str:
@@ -150,14 +162,6 @@ class Run:
         own = [{p.src_lang: str(p.src_text), p.tgt_lang: str(p.tgt_text)} for p in pairs]
         embedded = self.recipe.corpus.embedded
         return own + (embedded_text(embedded, number) if embedded is not None and number else [])
-
-
-def _adopt(folder: Path, source: Path) -> Outcome:
-    """Take over a manifest that lies elsewhere; its audio stays where it is."""
-    pairs = read_manifest(source)
-    write_manifest(folder, pairs, read_metadata(source))
-    say(f"corpus: {len(pairs)} pairs of {source}")
-    return Outcome(counts={"pairs": len(pairs)})
 
 
 def check_run_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The manifest: one row per utterance pair, written by every corpus command and read by every later stage.
 
 Columns
-    id            unique within the manifest
+    id            unique within the manifest, and fit to name a file: later stages write ID.wav
     split         "train", "dev" or "test"
     src_lang      ISO 639-1 code of the source language; tgt_lang likewise ("en")
     src_audio     path of the source recording, relative to the manifest's folder, or absolute; tgt_audio likewise
@@ -11,6 +11,7 @@ Columns
     src_seconds   duration of the recording in seconds; tgt_seconds likewise
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from unitweave.core.files import atomic_path
 
 FILE_NAME = "manifest.parquet"
 SPLITS = ("train", "dev", "test")
+_FILE_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f/\\:\ud800-\udfff]+")
 
 _SCHEMA = pa.schema(
     [
@@ -66,13 +68,14 @@ def write_manifest(folder: Path, pairs: Sequence[Pair], metadata: dict[str, str]
     """Write `folder`/manifest.parquet; paths below `folder` are stored relative to it.
 
     `metadata` (for instance the text normaliser) is kept in the Parquet schema. Raises InputError
-    on duplicate ids and unknown splits.
+    on duplicate ids, ids that cannot name a file, and unknown splits.
     """
     folder = Path(folder)
     seen: set[str] = set()
     for pair in pairs:
         if pair.id in seen:
             raise InputError(f"{folder}: utterance id {pair.id!r} stands twice in the corpus")
+        _check_id(pair.id, folder)
         if pair.split not in SPLITS:
             raise InputError(f"{folder}: utterance {pair.id}: split {pair.split!r} is none of {', '.join(SPLITS)}")
         seen.add(pair.id)
@@ -101,6 +104,7 @@ def read_manifest(folder: Path, split: str | None = None) -> list[Pair]:
         raise InputError(f"{path}: not a manifest of this version; it lacks the column {missing[0]!r}")
     pairs = []
     for row in table.select([field.name for field in fields(Pair)]).to_pylist():
+        _check_id(row["id"], path)
         for side in ("src_audio", "tgt_audio"):
             row[side] = row[side] and str(Path(folder) / row[side])
         pairs.append(Pair(**row))
@@ -109,8 +113,24 @@ def read_manifest(folder: Path, split: str | None = None) -> list[Pair]:
 
 def read_metadata(folder: Path) -> dict[str, str]:
     """The key-value metadata that the corpus command stored with the manifest."""
-    metadata = pq.read_schema(Path(folder) / FILE_NAME).metadata or {}
+    path = Path(folder) / FILE_NAME
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no manifest; make one with 'unitweave corpus'") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not a readable manifest ({error})") from None
     return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+def is_file_name(text: str) -> bool:
+    """Whether an id can stand in a file name: no separators, no leading dot, no control characters, not too long."""
+    return _FILE_NAME.fullmatch(text) is not None and len(text.encode()) <= 200
+
+
+def _check_id(id: str, where: Path) -> None:
+    if not is_file_name(id):
+        raise InputError(f"{where}: utterance id {id!r} cannot name a file; use letters, digits, '_', '-' and '.'")
 
 
 def _relative(path: str | None, folder: Path) -> str | None:

@@ -8,7 +8,8 @@ What `normalise` does, in this order
        their digits: num2words lacks them.
     3. lower case (Turkish I and İ as Turkish has them)
     4. typographic apostrophes become '; one between two letters stays, every other goes
-    5. hyphens, all other punctuation and symbols become spaces; letters, accents and vowel signs stay
+    5. hyphens, all other punctuation and symbols become spaces; letters, accents and vowel signs stay,
+       and so does the dot of the Catalan l·l
     6. Chinese and Japanese: every ideograph and kana is a word of its own, so that word error rate
        is character error rate there and spans have something to count; Latin words and digits stay whole
     7. white space becomes single spaces, none at the ends
@@ -48,17 +49,39 @@ def normalise(text: str, language: str) -> str:
 
     Any language code is taken; where the rules know nothing of it, digits stay as they are.
     """
-    language = language.lower().replace("_", "-").split("-")[0]
+    language = language_code(language)
     text = unicodedata.normalize("NFC", "".join(c for c in text if unicodedata.category(c) != "Cf"))
     text = _number_pattern(language).sub(lambda found: _spoken(found, language), text)
     if language == "tr":
         text = text.replace("İ", "i").replace("I", "ı")
     text = unicodedata.normalize("NFC", text.lower()).translate(_APOSTROPHES)
-    kept = "".join(c if c == "'" or _is_word_character(c) else " " for c in text)
+    if language == "ca":
+        text = re.sub("l[·‧](?=l)|ŀ(?=l)", "l·", text)
+    kept = "".join(c if c in "'·" or _is_word_character(c) else " " for c in text)
+    kept = re.sub("(?<!l)·|·(?!l)" if language == "ca" else "·", " ", kept)
     if language in _CHARACTER_LANGUAGES:
         kept = _one_word_per_character(kept)
     kept = re.sub(r"(?<![^\W\d_])'|'(?![^\W\d_])", " ", kept)
     return unicodedata.normalize("NFC", " ".join(kept.split()))
+
+
+def language_code(language: str) -> str:
+    """The ISO 639-1 part of a language tag, as manifests have it: "zh" of "zh-CN", "sv" of "sv_SE"."""
+    return language.lower().replace("_", "-").split("-")[0]
+
+
+def rules(language: str) -> dict[str, str]:
+    """What `normalise` does with texts of `language`, in words; corpus commands write it into the manifest."""
+    language = language_code(language)
+    point, group = _number_signs(language)
+    return {
+        "unicode": "NFC, format characters deleted",
+        "numbers": f"written out; point {point!r}, groups {group!r}" if _has_numbers(language) else "kept as digits",
+        "case": "lower" + (", dotted and dotless i kept apart" if language == "tr" else ""),
+        "apostrophes": "kept between letters",
+        "punctuation": "spaces" + (", l·l kept" if language == "ca" else ""),
+        "words": "one per ideograph or kana" if language in _CHARACTER_LANGUAGES else "between spaces",
+    }
 
 
 def _is_word_character(character: str) -> bool:
@@ -78,11 +101,15 @@ def _one_word_per_character(text: str) -> str:
     return "".join(pieces)
 
 
+def _number_signs(language: str) -> tuple[str, str]:
+    """The decimal point, and the characters that group thousands."""
+    point, group = (".", ",") if language in _POINT_LANGUAGES else (",", ".")
+    return point, group + (" " if language in _SPACE_LANGUAGES else "")
+
+
 @functools.cache
 def _number_pattern(language: str) -> re.Pattern[str]:
-    point, group = (".", ",") if language in _POINT_LANGUAGES else (",", ".")
-    if language in _SPACE_LANGUAGES:
-        group += " "
+    point, group = _number_signs(language)
     groups = rf"\d{{1,3}}(?:[{group}\u00a0\u202f\u2009٬]\d{{3}})+(?!\d)"
     ordinal = rf"(?P<ordinal>{_ORDINALS[language]})\b" if language in _ORDINALS else r"(?P<ordinal>(?!))"
     if "º" in ordinal:
