@@ -138,6 +138,7 @@ def speech(words: int, seed: int, first_unit: int = 100) -> Speech:
     return prepare_speech(units, ends - lengths, ends, np.ones(words), tokens, WeaveSettings())
 
 
+@settings(deadline=None)
 @given(st.integers(1, 15), st.integers(0, 2**31))
 def test_ratio_zero_is_exactly_the_units_and_ratio_one_exactly_the_text(words: int, seed: int) -> None:
     one = speech(words, seed)
@@ -183,13 +184,36 @@ def test_uniform_boundaries_need_no_alignment() -> None:
     assert one.cuts.tolist() == [0, 5, 10, 15, 20] and one.eligible.tolist() == [0, 1, 2, 3]
 
 
-def test_deduplicated_units_keep_word_cuts_on_run_boundaries() -> None:
+def test_a_run_that_crosses_a_word_boundary_goes_to_the_word_in_which_it_begins() -> None:
     units = np.array([5, 5, 5, 6, 6, 6, 6, 7])
     tokens = [np.array([1], dtype=np.int32), np.array([2], dtype=np.int32)]
     one = prepare_speech(
         units, np.array([0, 5]), np.array([5, 8]), np.ones(2), tokens, WeaveSettings(), deduplicate=True
     )
-    assert one.units.tolist() == [5, 6, 6, 7] and one.cuts.tolist() == [0, 2, 4]
+    assert one.units.tolist() == [5, 6, 7] and one.cuts.tolist() == [0, 2, 3]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 3), st.floats(0, 1), st.integers(0, 2**31))
+def test_deduplicated_speech_is_exactly_the_runs_and_woven_word_by_word(
+    words: int, kinds: int, ratio: float, seed: int
+) -> None:
+    """Few kinds of units, so that runs are long, cross word boundaries and swallow whole words."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 6, size=words)
+    ends = np.cumsum(lengths)
+    units = rng.integers(100, 100 + kinds, size=int(ends[-1]))
+    tokens = [np.array([i + 1], dtype=np.int32) for i in range(words)]
+    one = prepare_speech(units, ends - lengths, ends, np.ones(words), tokens, WeaveSettings(), deduplicate=True)
+    runs = [int(u) for u, _ in itertools.groupby(units.tolist())]
+    none, _ = weave_speech(one, 0.0, WeaveSettings(), 905, Random(seed))
+    assert np.concatenate(none).tolist() == one.units.tolist() == runs
+    assert one.cuts[0] == 0 and one.cuts[-1] == len(runs) and (np.diff(one.cuts) >= 0).all()
+    assert one.eligible.tolist() == np.flatnonzero(np.diff(one.cuts)).tolist(), "a swallowed word stays speech"
+    pieces, spans = weave_speech(one, ratio, WeaveSettings(), 905, Random(seed))
+    as_text = {word for first, last in spans for word in range(first, last)}
+    expected = [[w + 1] if w in as_text else one.units[one.cuts[w] : one.cuts[w + 1]].tolist() for w in range(words)]
+    assert np.concatenate(pieces).tolist() == [token for word in expected for token in word]
 
 
 def example(seed: int) -> Example:

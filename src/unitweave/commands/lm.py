@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unitweave.commands.base import Parser, open_run, settings_of, stage_command
+from unitweave.commands.base import Parser, open_run, recipes_folder, settings_of, stage_command
 from unitweave.core.errors import InputError
 
 
@@ -12,7 +12,10 @@ def text(arguments: list[str]) -> None:
 
 
 def train(arguments: list[str]) -> None:
-    """unitweave lm train RUN --system NAME [--lm.KEY VALUE ...]"""
+    """unitweave lm train RUN --system NAME [--lm.KEY VALUE ...]
+
+    Started by torchrun or accelerate launch, all processes train together.
+    """
     parser = Parser(prog="unitweave lm train", add_help=False)
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--system", help="name of the system (default: all of the recipe)")
@@ -21,11 +24,62 @@ def train(arguments: list[str]) -> None:
         settings_of(["lm"], ["--help"], "unitweave lm train RUN")
         return
     known, rest = parser.parse_known_args(arguments)
-    run = open_run(known.run, None, settings_of(["lm"], rest, parser.prog) if rest else {})
-    systems = [known.system] if known.system else list(run.recipe.systems)
-    if known.system and known.system not in run.recipe.systems:
-        raise InputError(
-            f"{known.run}: the recipe has no system {known.system!r}; it has: {', '.join(run.recipe.systems)}"
+
+    from unitweave.lm.processes import together
+    from unitweave.lm.train import train_lm
+
+    def work() -> None:
+        run = open_run(known.run, None, settings_of(["lm"], rest, parser.prog) if rest else {})
+        systems = [known.system] if known.system else list(run.recipe.systems)
+        if known.system and known.system not in run.recipe.systems:
+            raise InputError(
+                f"{known.run}: the recipe has no system {known.system!r}; it has: {', '.join(run.recipe.systems)}"
+            )
+        for system in systems:
+            run.lm(system)
+
+    together(work, {"train_lm": train_lm})
+
+
+def plan(arguments: list[str]) -> None:
+    """unitweave lm plan RECIPE [--units RUN] [--system NAME] [--gpu KIND] [--gpus N] [--json]"""
+    parser = Parser(prog="unitweave lm plan", description="What a training will be like, before it is begun.")
+    parser.add_argument("recipe", help="a YAML file, or the name of a built-in recipe")
+    parser.add_argument("--units", type=Path, metavar="RUN", help="a run folder whose corpus and units are measured")
+    parser.add_argument("--system", help="name of the system (default: all of the recipe)")
+    parser.add_argument("--gpu", default="h100", help="kind of GPU (default: h100)")
+    parser.add_argument("--gpus", type=int, default=1, help="how many of them (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    known = parser.parse_args(arguments)
+
+    import json
+    from dataclasses import asdict
+
+    from unitweave.lm.plan import lines_of, make_plan, measure
+    from unitweave.recipe import load_recipe
+
+    builtin = recipes_folder() / f"{known.recipe}.yaml"
+    recipe = load_recipe(builtin if builtin.exists() and not Path(known.recipe).exists() else Path(known.recipe))
+    if known.system and known.system not in recipe.systems:
+        raise InputError(f"{known.recipe}: has no system {known.system!r}; it has: {', '.join(recipe.systems)}")
+    systems = [known.system] if known.system else list(recipe.systems)
+    corpus = known.units / "corpus" if known.units else _manifest(recipe.corpus.manifest)
+    units = known.units / "units" if known.units else None
+    own = known.units / "text_lm/model" if known.units else None
+    plans = []
+    for name in systems:
+        settings = recipe.systems[name]
+        tokenizer = settings.pretrained or (str(own) if own is not None and own.exists() else None)
+        lengths = measure(settings, corpus, units, tokenizer)
+        plans.append(
+            make_plan(name, settings, recipe.codebook.num_units, recipe.text_lm.shape, lengths, known.gpu, known.gpus)
         )
-    for system in systems:
-        run.lm(system)
+    if known.json:
+        print(json.dumps([asdict(one) for one in plans], indent=2))
+    else:
+        print("\n\n".join("\n".join(lines_of(one, known.gpu, known.gpus)) for one in plans))
+
+
+def _manifest(folder: str | None) -> Path | None:
+    """The corpus folder that a recipe names, if it is there already."""
+    return Path(folder) if folder is not None and (Path(folder) / "manifest.parquet").exists() else None

@@ -6,34 +6,63 @@ from unitweave.commands.base import Parser
 
 
 def translate(arguments: list[str]) -> None:
-    """unitweave translate RUN WAV... [-o DIR] [--system NAME]"""
+    """unitweave translate MODEL RECORDING... [-o DIR]"""
     import json
+    from dataclasses import replace
 
-    from unitweave.core.audio import write_audio
-    from unitweave.core.files import write_json
+    import torch
+
+    from unitweave.core.errors import InputError
+    from unitweave.core.progress import say
+    from unitweave.lm.decode import Given
+    from unitweave.serve.jobs import find_tasks, translate_tasks
+    from unitweave.serve.segments import SegmentSettings
     from unitweave.serve.translate import Translator
 
     parser = Parser(prog="unitweave translate", description="Translate recordings into spoken English.")
-    parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("audio", type=Path, nargs="+", help="recordings")
+    parser.add_argument("model", help="a run folder, an exported model, or the name of one on the hub (owner/name)")
+    parser.add_argument("audio", nargs="+", help="recordings, folders of recordings, or patterns such as 'talks/*.mp3'")
     parser.add_argument("-o", "--out", type=Path, default=Path("translations"), help="where the results go")
-    parser.add_argument("--system", default="scheduled", help="which system of the run (default: scheduled)")
+    parser.add_argument("--system", help="which system of a run folder (default: scheduled, or the only one)")
+    parser.add_argument("--text-only", action="store_true", help="stop after the translation; no speech")
+    parser.add_argument("--beam", type=int, help="beams of the search over the texts (default: the model's settings)")
+    parser.add_argument("--temperature", type=float, help="sample the units; 0 takes the most probable one")
+    parser.add_argument("--batch", type=int, help="utterances decoded together")
+    parser.add_argument("--seed", type=int, help="of the sampling")
+    parser.add_argument("--transcript", help="what is said, where you know it (one short recording)")
+    parser.add_argument("--translation", help="what is to be said (one short recording)")
+    parser.add_argument("--language", help="language of the recordings, where the model should not find it out")
+    parser.add_argument("--cut-above", type=float, default=30.0, help="seconds above which a recording is cut")
+    parser.add_argument("--longest", type=float, default=20.0, help="seconds of the longest utterance it is cut into")
+    parser.add_argument(
+        "--bf16", action="store_true", help="the language model in bfloat16: faster, slightly other results"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     known = parser.parse_args(arguments)
-    translator = Translator.from_run(known.run, known.system)
-    for path in known.audio:
-        result = translator.translate(path)
-        wav = known.out / f"{path.stem}.wav"
-        write_audio(wav, result.waveform)
-        about = {
-            "source": str(path),
-            "language": result.language,
-            "transcript": result.transcript,
-            "translation": result.translation,
-            "units": result.units.tolist(),
-            "complete": result.complete,
-            "seconds": result.seconds,
-        }
-        write_json(wav.with_suffix(".json"), about)
-        print(
-            json.dumps({"audio": str(wav)} | {k: about[k] for k in ("transcript", "translation")}, ensure_ascii=False)
-        )
+    tasks = find_tasks(known.audio, known.out)
+    given = None
+    if known.transcript is not None or known.translation is not None or known.language is not None:
+        given = Given(known.transcript, known.translation, known.language)
+        if len(tasks) > 1 and (known.transcript is not None or known.translation is not None):
+            raise InputError(f"--transcript and --translation go with one recording, not with {len(tasks)}")
+    dtype = torch.bfloat16 if known.bf16 else torch.float32
+    translator = Translator.from_pretrained(known.model, known.system, known.device, dtype)
+    named = {name: getattr(known, name) for name in ("beam", "temperature", "batch", "seed")}
+    settings = replace(
+        translator.settings, text_only=known.text_only, **{k: v for k, v in named.items() if v is not None}
+    )
+    segmenting = SegmentSettings(longest=known.longest)
+    failed = []
+    for done in translate_tasks(translator, tasks, settings, given, segmenting, known.cut_above):
+        if done.about is None:
+            failed.append(done.error)
+            if len(tasks) > 1:
+                say(done.error)
+            continue
+        shown = {key: done.about[key] for key in ("transcript", "translation")}
+        wav = done.task.stem.with_name(done.task.stem.name + ".wav")
+        print(json.dumps(({} if settings.text_only else {"audio": str(wav)}) | shown, ensure_ascii=False), flush=True)
+    if failed and len(tasks) == 1:
+        raise InputError(failed[0])
+    if failed:
+        raise InputError(f"{len(failed)} of {len(tasks)} recordings could not be translated, the first: {failed[0]}")

@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import soundfile
 
@@ -64,8 +65,24 @@ class EmbeddedCorpus:
         return self.train[language] if isinstance(self.train, dict) else self.train
 
 
+class Speaking(Protocol):
+    """The settings that decide how a sentence is spoken; `EmbeddedCorpus` explains them."""
+
+    seed: int
+    unseen_speaker_share: float
+    noise_db: float | None
+
+
+def check_speaking(settings: Speaking) -> None:
+    """Raise InputError for settings that cannot be."""
+    if not 0 <= settings.unseen_speaker_share <= 1:
+        raise InputError(f"unseen_speaker_share: {settings.unseen_speaker_share} is not in 0..1")
+    if settings.noise_db is not None and settings.noise_db < _NOISE_JITTER_DB:
+        raise InputError(f"noise_db: {settings.noise_db} dB is too loud to be learnt from")
+
+
 @dataclass(frozen=True)
-class _Recording:
+class Recording:
     """A pair that is to be: its manifest row but for the durations, and its two utterances."""
 
     pair: Pair
@@ -81,8 +98,15 @@ def build_embedded(folder: Path, settings: EmbeddedCorpus) -> Outcome:
     audio of another corpus.
     """
     folder = Path(folder)
-    plan = _plan(folder, settings)
-    _claim(folder, plan)
+    return speak_plan(folder, _plan(folder, settings), settings.workers, "embedded")
+
+
+def speak_plan(folder: Path, plan: Sequence[Recording], workers: int, kind: str) -> Outcome:
+    """Speak every recording of `plan` into `folder` and write the manifest; go on where an earlier call stopped.
+
+    kind  of corpus, as the manifest and the folder's speech.json name it
+    """
+    _claim(folder, plan, kind)
     utterances = list({u.path: u for recording in plan for u in (recording.source, recording.target)}.values())
     for directory in {utterance.path.parent for utterance in utterances}:
         directory.mkdir(parents=True, exist_ok=True)
@@ -92,7 +116,7 @@ def build_embedded(folder: Path, settings: EmbeddedCorpus) -> Outcome:
     problems: dict[Path, str] = {}
     with (
         meter("corpus: speaking", len(utterances), len(utterances) - len(missing)) as progress,
-        contextlib.closing(speak_all(missing, settings.workers)) as spoken,
+        contextlib.closing(speak_all(missing, workers)) as spoken,
     ):
         for utterance, problem in spoken:
             if problem:
@@ -100,7 +124,7 @@ def build_embedded(folder: Path, settings: EmbeddedCorpus) -> Outcome:
             else:
                 seconds[utterance.path] = _seconds(utterance.path)
             progress.advance()
-    return _write(folder, plan, seconds, problems)
+    return _write(folder, plan, seconds, problems, kind)
 
 
 def embedded_text(settings: EmbeddedCorpus, number: int) -> list[dict[str, str]]:
@@ -128,14 +152,14 @@ def embedded_text(settings: EmbeddedCorpus, number: int) -> list[dict[str, str]]
 
 def plan_digest(settings: EmbeddedCorpus) -> str:
     """16 hexadecimal digits that name all that the corpus will hold: sentences, voices, engines' versions."""
-    return _digest(Path(), _plan(Path(), settings))
+    return digest_of_plan(Path(), _plan(Path(), settings))
 
 
-def _plan(folder: Path, settings: EmbeddedCorpus) -> list[_Recording]:
+def _plan(folder: Path, settings: EmbeddedCorpus) -> list[Recording]:
     _check(settings)
     parts = _split(settings)
     plan = [
-        _recording(folder, settings, language, split, index, sentence)
+        plan_recording(folder, settings, language, split, index, sentence)
         for language in settings.languages
         for split in SPLITS
         for index, sentence in enumerate(parts[split])
@@ -162,10 +186,7 @@ def _check(settings: EmbeddedCorpus) -> None:
         raise InputError(f"train: a number for {extra!r}, which is not among the languages")
     if settings.dev < 0 or settings.test < 0:
         raise InputError("dev and test cannot be negative")
-    if not 0 <= settings.unseen_speaker_share <= 1:
-        raise InputError(f"unseen_speaker_share: {settings.unseen_speaker_share} is not in 0..1")
-    if settings.noise_db is not None and settings.noise_db < _NOISE_JITTER_DB:
-        raise InputError(f"noise_db: {settings.noise_db} dB is too loud to be learnt from")
+    check_speaking(settings)
 
 
 def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
@@ -184,9 +205,10 @@ def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
         drawn += drawn // 4 + 1
 
 
-def _recording(
-    folder: Path, settings: EmbeddedCorpus, language: str, split: str, index: int, sentence: Sentence
-) -> _Recording:
+def plan_recording(
+    folder: Path, settings: Speaking, language: str, split: str, index: int, sentence: Sentence
+) -> Recording:
+    """One pair: who says it, how, against which noise, and where it lies; a function of its arguments."""
     rng = random.Random(f"{settings.seed} {language} {sentence.key}")
     share = 0.0 if split == "train" else settings.unseen_speaker_share
     unseen = int((index + 1) * share) > int(index * share)  # spread evenly, exactly that share
@@ -215,19 +237,20 @@ def _recording(
         tgt_text_raw=target.text,
         speaker=speaker.name,
     )
-    return _Recording(pair, source, target)
+    return Recording(pair, source, target)
 
 
-def _claim(folder: Path, plan: Sequence[_Recording]) -> None:
+def _claim(folder: Path, plan: Sequence[Recording], kind: str) -> None:
     """Note in `folder` which corpus its audio belongs to; refuse a folder with the audio of another."""
-    path, digest = folder / PLAN_FILE, _digest(folder, plan)
+    path, digest = folder / PLAN_FILE, digest_of_plan(folder, plan)
     if not path.exists():
-        write_json(path, {"corpus": "embedded", "plan": digest})
+        write_json(path, {"corpus": kind, "plan": digest})
     elif read_json(path).get("plan") != digest:
-        raise InputError(f"{folder}: holds the audio of an embedded corpus made otherwise; delete it or give another")
+        raise InputError(f"{folder}: holds the audio of a corpus made otherwise; delete it or give another")
 
 
-def _digest(folder: Path, plan: Sequence[_Recording]) -> str:
+def digest_of_plan(folder: Path, plan: Sequence[Recording]) -> str:
+    """16 hexadecimal digits that name the texts, voices and engines of a plan whose paths are below `folder`."""
     spoken = [
         asdict(utterance) | {"path": str(utterance.path.relative_to(folder))}
         for recording in plan
@@ -245,7 +268,9 @@ def _seconds(path: Path) -> float:
         return 0.0
 
 
-def _write(folder: Path, plan: Sequence[_Recording], seconds: dict[Path, float], problems: dict[Path, str]) -> Outcome:
+def _write(
+    folder: Path, plan: Sequence[Recording], seconds: dict[Path, float], problems: dict[Path, str], kind: str
+) -> Outcome:
     pairs: list[Pair] = []
     outcome = Outcome()
     for recording in plan:
@@ -257,7 +282,7 @@ def _write(folder: Path, plan: Sequence[_Recording], seconds: dict[Path, float],
             pairs.append(replace(recording.pair, src_seconds=seconds[paths[0]], tgt_seconds=seconds[paths[1]]))
     if not pairs:
         raise InputError(f"{folder}: not one utterance could be spoken; the first: {outcome.skipped[0]['reason']}")
-    write_manifest(folder, pairs, {"normaliser": NORMALISER, "corpus": "embedded"})
+    write_manifest(folder, pairs, {"normaliser": NORMALISER, "corpus": kind})
     outcome.counts = {
         "pairs": len(pairs),
         **{split: sum(pair.split == split for pair in pairs) for split in SPLITS},

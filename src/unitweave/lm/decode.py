@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 
 from unitweave.core.errors import InputError
 from unitweave.lm.beam import search_texts
-from unitweave.lm.cache import growing_cache
+from unitweave.lm.cache import closed_up, growing_cache
 from unitweave.lm.stages import (
     DONE,
     STAGE_NAMES,
@@ -30,6 +30,7 @@ from unitweave.lm.stages import (
     check_settings,
     in_a_loop,
 )
+from unitweave.lm.step_attention import use_step_attention
 from unitweave.lm.vocabulary import Vocabulary
 from unitweave.units.runs import deduplicate
 
@@ -61,6 +62,7 @@ class StageDecoder:
         """From a model folder that `train_lm` wrote. Raises InputError when it is none."""
         vocabulary = Vocabulary.load(Path(folder))
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
+        use_step_attention(model)
         return cls(model, AutoTokenizer.from_pretrained(folder), vocabulary)
 
     def prompt(self, units: np.ndarray) -> list[int]:
@@ -181,12 +183,12 @@ class _Batch:
             ids, positions = token[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             if DONE in after:
-                kept = torch.tensor([i for i, stage in enumerate(after) if stage != DONE], dtype=torch.long)
                 for i, stage in enumerate(after):
                     if stage == DONE:
                         self._finish(rows[i], state, i)
-                kept = kept.to(mask.device)
-                rows = [rows[i] for i in kept.tolist()]
+                places = closed_up([stage != DONE for stage in after])
+                rows = [rows[i] for i in places]
+                kept = torch.tensor(places, dtype=torch.long, device=mask.device)
                 ids, positions, mask = ids[kept], positions[kept], mask[kept]
                 state.select(kept)
                 cache.batch_select_indices(kept)

@@ -1,5 +1,6 @@
 """The training engine: transformers' Trainer over the step-exact stream of packed batches."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -8,23 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 from torch.utils.data import DataLoader
-from transformers import (
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations, is_deepspeed_available
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import SchedulerType
 
+from unitweave.core.errors import InputError
 from unitweave.core.files import read_json
-from unitweave.core.optim import make_optimiser
-from unitweave.core.progress import meter
-from unitweave.core.training import MeterCallback, last_checkpoint, quiet_transformers, use_bf16
-from unitweave.lm.attention import PACKED
+from unitweave.core.optim import OPTIMISERS, make_optimiser
+from unitweave.core.progress import meter, say
+from unitweave.core.training import PRECISIONS, last_checkpoint, quiet_transformers, use_bf16
+from unitweave.lm.attention import FLASH, LAID_OUT, PACKED, flash_works
+from unitweave.lm.checkpoints import whole_checkpoint
+from unitweave.lm.logs import LineCallback, Throughput, report_callbacks
+from unitweave.lm.loss import CROSS_ENTROPIES, training_forward
 from unitweave.lm.packing import IGNORED
 from unitweave.lm.stream import StepDataset, StepSource
 from unitweave.weave.sequence import SEGMENTS
@@ -53,6 +52,7 @@ class OptimiserSettings:
     steps: int = 600  # optimiser steps
     batch: int = 16  # utterance pairs (or text pairs) per optimiser step, over all processes
     accumulation: int = 1  # micro-batches per optimiser step and process
+    forward_tokens: int | None = None  # most tokens of one forward pass; a larger micro-batch takes several
     optimiser: str = "adam"  # "adam" (the paper's), or "muon", which learns faster from scratch
     learning_rate: float = 5e-5  # the paper's value, for a 1B model; Muon's matrices take ten times it
     lr_schedule: str = "linear"  # any of transformers' names: "linear", "cosine", "constant_with_warmup", ...
@@ -60,12 +60,42 @@ class OptimiserSettings:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     precision: str = "bf16"  # "bf16" or "fp32"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # compute activations again going back: less memory, a third more work
+    compile: str | None = None  # a torch.compile backend, usually "inductor"; null compiles nothing
+    cross_entropy: str = "chunked"  # "chunked": never all logits at once; or "plain"
+    fsdp: bool = False  # shard weights, gradients and optimiser states over the processes (FSDP 2)
+    deepspeed: str | None = None  # a DeepSpeed JSON file; needs the package deepspeed
     checkpoint_every: int = 200  # steps
     log_every: int = 10  # steps
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])  # and "wandb", "mlflow", "trackio", ...
     workers: int = 0  # processes that build batches ahead
     seed: int = 1
     loss_weights: LossWeights = field(default_factory=LossWeights)
+
+
+def check_optimiser(settings: OptimiserSettings) -> None:
+    """Raise InputError when the settings are of no use, before anything is loaded."""
+    for name, choices in (("optimiser", OPTIMISERS), ("precision", PRECISIONS), ("cross_entropy", CROSS_ENTROPIES)):
+        if getattr(settings, name) not in choices:
+            raise InputError(f"optimiser.{name} {getattr(settings, name)!r} is none of {', '.join(choices)}")
+    for name in ("steps", "batch", "accumulation", "learning_rate", "checkpoint_every", "log_every"):
+        if getattr(settings, name) <= 0:
+            raise InputError(f"optimiser.{name} {getattr(settings, name)} must be above 0")
+    schedules = [kind.value for kind in SchedulerType]
+    if settings.lr_schedule not in schedules:
+        raise InputError(f"optimiser.lr_schedule {settings.lr_schedule!r} is none of {', '.join(schedules)}")
+    for name in settings.report_to:
+        if name != "tensorboard" and name not in get_available_reporting_integrations():
+            raise InputError(f"optimiser.report_to: {name!r} is no logger that is installed (pip install {name}?)")
+    if settings.deepspeed is not None and not is_deepspeed_available():
+        raise InputError("optimiser.deepspeed needs the package deepspeed: pip install deepspeed")
+    weights = settings.loss_weights.by_code()
+    if min(weights) < 0 or not any(weights):
+        raise InputError("optimiser.loss_weights must not be below 0, and one of them has to be above")
+    if (settings.fsdp or settings.deepspeed) and settings.optimiser == "muon":
+        raise InputError("optimiser.optimiser 'muon' needs whole matrices: it does not go with fsdp or deepspeed")
+    if settings.fsdp and settings.deepspeed:
+        raise InputError("optimiser.fsdp and optimiser.deepspeed exclude each other; set one")
 
 
 class WeaveTrainer(Trainer):
@@ -80,8 +110,9 @@ class WeaveTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False
-        self._sums = torch.zeros(2, len(SEGMENTS) + 1)
-        self._tokens, self._since = 0, time.monotonic()
+        self._sums = torch.zeros(2, len(SEGMENTS) + 1, dtype=torch.float64, device=self.args.device)
+        self.throughput = Throughput(self.model, self.args)
+        self._flash = self.args.bf16 and flash_works(self.args.device)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser that the settings name."""
@@ -95,54 +126,68 @@ class WeaveTrainer(Trainer):
             self.train_dataset, batch_size=None, shuffle=False, num_workers=self.args.dataloader_num_workers
         )
 
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of a micro-batch, pass by pass; gradients are exchanged once, at its end."""
+        *first, last = inputs["passes"]
+        loss = torch.zeros((), device=self.args.device)
+        for batch in first:
+            with self.accelerator.no_sync(model):
+                loss += super().training_step(model, batch, num_items_in_batch)
+        return loss + super().training_step(model, last, num_items_in_batch)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Weighted sum of the token losses over the weight of the whole step."""
-        labels, weights, segments = inputs["labels"], inputs["weights"], inputs["segments"]
-        logits = model(
-            input_ids=inputs["input_ids"],
-            position_ids=inputs["position_ids"],
-            layout=inputs["layout"],
-            place=inputs["place"],
-            use_cache=False,
-        ).logits[0]  # [tokens, vocabulary]
-        losses = functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")  # [tokens]
-        counted = labels != IGNORED
-        self._sums[0].index_add_(0, segments[counted].cpu(), losses.detach()[counted].cpu())
-        self._sums[1] += torch.bincount(segments[counted].cpu(), minlength=len(SEGMENTS) + 1)
-        self._tokens += int(inputs["used"])
+        segments, labels = inputs.pop("segments"), inputs["labels"]
+        self.throughput.count(inputs.pop("used"), inputs.pop("squares"))
+        step_weight = inputs.pop("step_weight")
+        for name in LAID_OUT if self._flash else FLASH:
+            inputs.pop(name)
+        loss, losses = model(**inputs)
+        counted = (labels != IGNORED).double()
+        self._sums[0].index_add_(0, segments, losses.double() * counted)
+        self._sums[1].index_add_(0, segments, counted)
         # DistributedDataParallel averages gradients over processes; the step's loss is their sum.
-        return (losses * weights).sum() / inputs["step_weight"] * self.args.world_size
+        return loss / step_weight * self.args.world_size
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the losses per segment, the text ratio and the speed, and append all to log.jsonl."""
         if "loss" in logs:
-            sums = self.accelerator.reduce(self._sums.to(self.args.device), reduction="sum").cpu()
+            sums = self.accelerator.reduce(self._sums, reduction="sum").cpu()
             means = sums[0] / sums[1].clamp_min(1)
             logs |= {f"loss_{name}": float(means[i + 1]) for i, name in enumerate(SEGMENTS) if sums[1, i + 1]}
             logs["loss"] = float(sums[0].sum() / sums[1].sum().clamp_min(1))
             if self.ratio is not None:
                 logs["ratio"] = self.ratio(self.state.global_step - 1)
-            now = time.monotonic()
-            logs["tokens_per_second"] = self._tokens * self.args.world_size / (now - self._since)
+            logs |= self.throughput.read(self.accelerator)
             self._sums.zero_()
-            self._tokens, self._since = 0, now
         if self.log_path is not None and self.is_world_process_zero() and "loss" in logs:
             with self.log_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.state.global_step} | logs) + "\n")
         super().log(logs, start_time)
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint that is there whole or not at all; the one before goes when it is."""
+        with whole_checkpoint(self.args, self.state.global_step, self.accelerator.wait_for_everyone) as folder:
+            self._checkpoint_folder = folder
+            super()._save_checkpoint(model, trial)
 
-class EveryStepsCallback(TrainerCallback):
-    """Calls a function after every so many optimiser steps, and after the last."""
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._checkpoint_folder)
+
+
+class EvaluateCallback(TrainerCallback):
+    """Calls a function after every so many optimiser steps."""
 
     def __init__(self, every: int, function: Callable[[int], None]) -> None:
         self.every, self.function = every, function
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.every and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
+        if state.global_step % self.every == 0:
+            due = control.should_log
             self.function(state.global_step)
+            control.should_log = due  # logging the scores has taken it back
 
 
 def fit(
@@ -152,21 +197,26 @@ def fit(
     folder: Path,
     label: str,
     ratio: Callable[[int], float] | None = None,
-    callbacks: tuple[TrainerCallback, ...] = (),
-) -> None:
+    evaluate: Callable[[PreTrainedModel, int], dict[str, float]] | None = None,
+    evaluate_every: int = 0,
+    inner: PreTrainedModel | None = None,
+) -> dict[str, torch.Tensor] | None:
     """Train `model` in place on the steps of `source`; goes on from the last checkpoint in `folder`.
 
-    Writes folder/log.jsonl (a line per `log_every` steps) and folder/checkpoints.
+    evaluate  called with the causal LM and the step every `evaluate_every` steps; its numbers go to the loggers
+    inner     the causal LM inside `model` where that is a LoRA wrapper
+    Writes folder/log.jsonl (a line per `log_every` steps), folder/tensorboard and folder/checkpoints.
+    Returns the whole model's weights where it was sharded (on the first process), else None.
     """
     quiet_transformers()
+    check_optimiser(settings)
+    causal = inner or model
     work = folder / "checkpoints"
     resume = last_checkpoint(work)
     first_step = int(read_json(Path(resume) / "trainer_state.json")["global_step"]) if resume else 0
-    _trim_log(folder / LOG_FILE, first_step)
-    model.set_attn_implementation(PACKED)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
     arguments = _arguments(work, settings)
+    if arguments.process_index == 0:
+        trim_log(folder / LOG_FILE, first_step)
     dataset = StepDataset(
         source,
         settings.steps,
@@ -175,17 +225,32 @@ def fit(
         arguments.process_index,
         arguments.world_size,
         first_step,
+        settings.forward_tokens,
     )
-    trainer = WeaveTrainer(model=model, args=arguments, train_dataset=dataset)
-    trainer.optimiser = settings.optimiser
-    trainer.log_path, trainer.ratio = folder / LOG_FILE, ratio
-    trainer.remove_callback(PrinterCallback)
-    with meter(label, settings.steps, first_step) as progress:
-        trainer.add_callback(MeterCallback(progress))
-        for callback in callbacks:
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(training_forward(causal, settings.cross_entropy))
+        causal.set_attn_implementation(PACKED)
+        stack.callback(causal.set_attn_implementation, "sdpa")
+        trainer = WeaveTrainer(model=model, args=arguments, train_dataset=dataset)
+        trainer.optimiser = settings.optimiser
+        trainer.log_path, trainer.ratio = folder / LOG_FILE, ratio
+        trainer.remove_callback(PrinterCallback)
+        progress = stack.enter_context(meter(label, settings.steps, first_step))
+        for callback in (LineCallback(progress), *report_callbacks(settings.report_to, folder, first_step)):
             trainer.add_callback(callback)
+        if evaluate is not None and (settings.fsdp or settings.deepspeed):
+            say("the weights are sharded, so the dev split is not decoded during training")
+        elif evaluate is not None:
+            trainer.add_callback(EvaluateCallback(evaluate_every, lambda step: trainer.log(evaluate(causal, step))))
+        trainer.throughput.since = time.monotonic()
         trainer.train(resume_from_checkpoint=resume)
-    model.set_attn_implementation("sdpa")
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+        return (
+            trainer.accelerator.get_state_dict(trainer.model_wrapped) if settings.fsdp or settings.deepspeed else None
+        )
 
 
 def _arguments(work: Path, settings: OptimiserSettings) -> TrainingArguments:
@@ -201,18 +266,23 @@ def _arguments(work: Path, settings: OptimiserSettings) -> TrainingArguments:
         bf16=use_bf16(settings.precision),
         use_cpu=not torch.cuda.is_available(),
         save_steps=settings.checkpoint_every,
-        save_total_limit=1,
+        save_total_limit=None,  # checkpoints.py removes the one before when the next is whole
         logging_steps=settings.log_every,
-        report_to=[],
+        report_to=[name for name in settings.report_to if name != "tensorboard"],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=settings.workers,
         ignore_data_skip=True,  # the dataset itself begins at the step to go on from
+        torch_compile=settings.compile is not None,
+        torch_compile_backend=settings.compile,
+        fsdp="full_shard" if settings.fsdp else None,
+        fsdp_config={"version": 2} if settings.fsdp else None,
+        deepspeed=settings.deepspeed,
         seed=settings.seed,
     )
 
 
-def _trim_log(path: Path, step: int) -> None:
+def trim_log(path: Path, step: int) -> None:
     """Drop log lines later than `step`: they come again."""
     if path.exists():
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]

@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from unitweave.core.errors import InputError
-from unitweave.lm.packing import pack, split_step, step_weight
-from unitweave.weave.sequence import TASKS, Example, Markers, WeaveSettings, Woven, weave
+from unitweave.lm.packing import pack, split_to_budget, step_weight
+from unitweave.weave.sequence import TASKS, Example, Markers, WeaveSettings, Woven, can_do, weave
 
 
 class StepSource(Protocol):
@@ -86,24 +85,49 @@ class SpeechSource:
     markers: Markers
     tasks: dict[str, float] = field(default_factory=lambda: {"s2st": 1.0})
     seed: int = 0
+    extra: Sequence[Example] = ()  # sentence pairs without speech, for the task mt
+    extra_order: Order | None = None
+    extra_share: float = 0.0  # share of the drawn examples that come from `extra`
+    max_tokens: int | None = None  # longer sequences are cut
 
     def __post_init__(self) -> None:
-        unknown = set(self.tasks) - set(TASKS)
-        if unknown:
-            raise InputError(f"tasks has the unknown task {min(unknown)!r}; known are {', '.join(TASKS)}")
-        if not self.tasks or min(self.tasks.values()) < 0 or sum(self.tasks.values()) <= 0:
-            raise InputError("tasks needs at least one task with a weight above 0")
+        check_tasks(self.tasks)
 
     def sequences(self, step: int) -> list[Woven]:
         """The woven sequences of an optimiser step."""
         ratio = self.ratio(step)
-        names, weights = list(self.tasks), list(self.tasks.values())
         woven = []
         for position in range(step * self.batch, (step + 1) * self.batch):
             rng = Random((self.seed << 64) + position)
-            task = names[0] if len(names) == 1 else rng.choices(names, weights)[0]
-            woven.append(weave(self.examples[self.order[position]], task, ratio, self.weave, self.markers, rng))
+            example, task = self._draw(position, rng)
+            one = weave(example, task, ratio, self.weave, self.markers, rng)
+            if self.max_tokens is not None and len(one.ids) > self.max_tokens:
+                one = Woven(one.ids[: self.max_tokens], one.segments[: self.max_tokens])
+            woven.append(one)
         return woven
+
+    def _draw(self, position: int, rng: Random) -> tuple[Example, str]:
+        """The example at a position of the endless stream, and what to train on it."""
+        if self.extra_order is not None:
+            # Evenly mixed in: after n examples, n * share of them (rounded down) were extra text.
+            before = int(position * self.extra_share)
+            if int((position + 1) * self.extra_share) > before:
+                return self.extra[self.extra_order[before]], "mt"
+            position -= before
+        example = self.examples[self.order[position]]
+        names = [name for name in self.tasks if self.tasks[name] > 0 and can_do(example, name)]
+        if len(names) == 1:
+            return example, names[0]
+        return example, rng.choices(names, [self.tasks[name] for name in names])[0]
+
+
+def check_tasks(tasks: dict[str, float]) -> None:
+    """Raise InputError when the mixture of tasks cannot be."""
+    unknown = set(tasks) - set(TASKS)
+    if unknown:
+        raise InputError(f"tasks has the unknown task {min(unknown)!r}; known are {', '.join(TASKS)}")
+    if not tasks or min(tasks.values()) < 0 or sum(tasks.values()) <= 0:
+        raise InputError("tasks needs at least one task with a weight above 0")
 
 
 class StepDataset(Dataset):
@@ -118,19 +142,21 @@ class StepDataset(Dataset):
         rank: int = 0,
         processes: int = 1,
         first_step: int = 0,
+        forward_tokens: int | None = None,
     ) -> None:
         self.source, self.steps, self.loss_weights = source, steps, list(loss_weights)
         self.accumulation, self.rank, self.processes, self.first_step = accumulation, rank, processes, first_step
+        self.forward_tokens = forward_tokens
 
     def __len__(self) -> int:
         return self.steps * self.accumulation
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Packed micro-batch; `step_weight` is the loss weight of the whole step, over all processes."""
+    def __getitem__(self, index: int) -> dict[str, list[dict[str, Any]]]:
+        """The packed forward passes of a micro-batch; `step_weight` is the loss weight of the whole step."""
         step, turn = divmod(index, self.accumulation)
         sequences = self.source.sequences(self.first_step + step)
-        parts = split_step(sequences, self.accumulation * self.processes)
+        parts = split_to_budget(sequences, self.accumulation * self.processes, self.forward_tokens)
+        weight = step_weight(sequences, self.loss_weights)
         mine = parts[turn * self.processes + self.rank]
-        batch = pack([sequences[i] for i in mine], self.loss_weights)
-        batch["step_weight"] = torch.tensor(step_weight(sequences, self.loss_weights))
-        return batch
+        packed = [pack([sequences[i] for i in piece], self.loss_weights) for piece in mine]
+        return {"passes": [batch | {"step_weight": weight} for batch in packed]}

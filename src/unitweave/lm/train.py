@@ -1,21 +1,37 @@
 """Fine-tuning a text language model on woven sequences: the method itself, and its baseline."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, remove
+from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.progress import say
 from unitweave.core.stage import Outcome
-from unitweave.core.training import quiet_transformers
-from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.engine import OptimiserSettings, fit
-from unitweave.lm.stream import Order, SpeechSource
-from unitweave.lm.vocabulary import extend_model, extend_tokenizer
-from unitweave.weave.schedule import ScheduleSettings, text_ratio
-from unitweave.weave.sequence import WeaveSettings, check_weave
+from unitweave.core.training import quiet_transformers, use_bf16
+from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs, make_example, read_extra_text
+from unitweave.lm.engine import OptimiserSettings, check_optimiser, fit
+from unitweave.lm.evaluate import DevSet, EvaluationSettings
+from unitweave.lm.processes import announce, is_main, wait
+from unitweave.lm.start import (
+    EMBEDDING_INITS,
+    add_languages,
+    earlier_vocabulary,
+    extend_for,
+    load_causal_lm,
+    start_vocabulary,
+)
+from unitweave.lm.stream import Order, SpeechSource, check_tasks
+from unitweave.lm.tuning import LoraSettings, add_lora, check_lora, merge_lora
+from unitweave.lm.vocabulary import Vocabulary
+from unitweave.units.table import UnitRow
+from unitweave.weave.schedule import ScheduleSettings, check_schedule, text_ratio
+from unitweave.weave.sequence import Example, Markers, WeaveSettings, can_do, check_weave, longest
+
+__all__ = ["LmSettings", "check_settings", "load_causal_lm", "train_lm"]
 
 
 @dataclass
@@ -28,16 +44,37 @@ class LmSettings:
     tasks: dict[str, float] = field(default_factory=lambda: {"s2st": 1.0})  # task -> weight in the mixture
     deduplicate: bool = False  # drop repeated units; the vocoder then needs a duration predictor
     temperature: float = 1.0  # above 1, language pairs with little data come up more often
+    extra_text: str | None = None  # TSV or Parquet of parallel text (src_lang, tgt_lang, src_text, tgt_text) for mt
+    extra_share: float = 0.2  # share of the training examples that come from extra text
+    max_tokens: int | None = None  # longest sequence, all speech as units; null takes what the model was made for
+    too_long: str = "drop"  # what happens to longer ones: "drop", or "cut" off at the end
+    embedding_init: str = "mean"  # the units' rows start at the mean of the text's; "aligned": of the words they speak
+    trim_vocabulary: bool = False  # keep only the text tokens that the corpus uses: for small machines
+    lora: LoraSettings | None = None  # train low-rank updates only; null trains all weights
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
 
 
-def load_causal_lm(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Any causal LM and its tokenizer, in float32. Raises InputError when it cannot be loaded."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), tokenizer
-    except (OSError, ValueError) as error:
-        raise InputError(f"language model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+def check_settings(settings: LmSettings) -> None:
+    """Raise InputError when settings cannot be, before any data is loaded."""
+    check_weave(settings.weave)
+    check_schedule(settings.schedule)
+    check_tasks(settings.tasks)
+    check_optimiser(settings.optimiser)
+    if settings.lora is not None:
+        check_lora(settings.lora)
+    if settings.too_long not in ("drop", "cut"):
+        raise InputError(f"too_long {settings.too_long!r} is neither 'drop' nor 'cut'")
+    if settings.embedding_init not in EMBEDDING_INITS:
+        raise InputError(f"embedding_init {settings.embedding_init!r} is none of {', '.join(EMBEDDING_INITS)}")
+    if settings.embedding_init == "aligned" and settings.weave.boundaries == "uniform":
+        raise InputError("embedding_init 'aligned' needs the alignment, and weave.boundaries is 'uniform'")
+    if not 0 <= settings.extra_share < 1:
+        raise InputError(f"extra_share {settings.extra_share} must be from 0 to below 1")
+    if settings.temperature <= 0:
+        raise InputError(f"temperature {settings.temperature} must be above 0")
+    if settings.max_tokens is not None and settings.max_tokens < 16:
+        raise InputError(f"max_tokens {settings.max_tokens} leaves no room for an utterance")
 
 
 def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text_lm: Path | None = None) -> Outcome:
@@ -46,36 +83,123 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
     Goes on from the last checkpoint in `folder` after an interruption.
     """
     quiet_transformers()
-    check_weave(settings.weave)
+    check_settings(settings)
     optimiser = settings.optimiser
-    ratio = text_ratio(settings.schedule, optimiser.steps)
     if settings.pretrained is None and text_lm is None:
         raise InputError("lm.pretrained is not given and the run has no text LM of its own; name a causal LM")
-    model, tokenizer = load_causal_lm(settings.pretrained or str(text_lm))
-    pairs, rows = load_pairs(corpus, units, "train")
+    name = settings.pretrained or str(text_lm)
     codebook, num_units = codebook_of(units)
-    vocabulary = extend_tokenizer(tokenizer, num_units, languages_of(pairs), codebook)
+    vocabulary = earlier_vocabulary(name, num_units, codebook, settings.deduplicate)
+    announce("train_lm", folder, settings, corpus, units, text_lm)
+    model, tokenizer = load_causal_lm(name)
+    pairs, rows = load_pairs(corpus, units, "train")
+    extra = read_extra_text(Path(settings.extra_text)) if settings.extra_text else []
+    languages = languages_of([*pairs, *extra])
     set_seed(optimiser.seed)
-    extend_model(model, vocabulary, optimiser.seed)
+    if vocabulary is None:
+        texts = (f" {word}" for p in [*pairs, *extra] for t in (p.src_text, p.tgt_text) for word in (t or "").split())
+        tokenizer, vocabulary = start_vocabulary(
+            model,
+            tokenizer,
+            num_units,
+            languages,
+            codebook,
+            settings.deduplicate,
+            texts if settings.trim_vocabulary else None,
+        )
+        examples = _examples(settings, pairs, rows, vocabulary, WordTokens(tokenizer))
+        extend_for(model, vocabulary, settings.embedding_init, optimiser.seed, lambda: examples)
+    else:
+        vocabulary = add_languages(model, tokenizer, vocabulary, languages)
+        examples = _examples(settings, pairs, rows, vocabulary, WordTokens(tokenizer))
     tokens = WordTokens(tokenizer)
-    examples = [make_example(p, rows, vocabulary, tokens, settings.weave, settings.deduplicate) for p in pairs]
-    groups: dict[tuple[str, str], list[int]] = {}
-    for i, pair in enumerate(pairs):
-        groups.setdefault((pair.src_lang, pair.tgt_lang), []).append(i)
+    limit = settings.max_tokens or int(model.config.get_text_config().max_position_embeddings)
+    kept, skipped, cut = usable(examples, pairs, settings, vocabulary.weave_markers, limit)
+    if not kept:
+        raise InputError(f"no training pair is left: {skipped[0]['reason']} (and {len(skipped) - 1} more)")
     source = SpeechSource(
-        examples=examples,
-        order=Order([groups[key] for key in sorted(groups)], optimiser.seed, settings.temperature),
+        examples=[examples[i] for i in kept],
+        order=_order([pairs[i] for i in kept], optimiser.seed, settings.temperature),
         batch=optimiser.batch,
-        ratio=ratio,
+        ratio=text_ratio(settings.schedule, optimiser.steps),
         weave=settings.weave,
         markers=vocabulary.weave_markers,
         tasks=settings.tasks,
         seed=optimiser.seed,
+        extra=_examples(settings, extra, {}, vocabulary, tokens),
+        extra_order=_order(extra, optimiser.seed + 1, settings.temperature) if extra else None,
+        extra_share=settings.extra_share,
+        max_tokens=limit,
     )
-    fit(model, source, optimiser, folder, f"{folder.name}: training", ratio)
-    with atomic_path(folder / "model") as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        vocabulary.save(temporary)
-    remove(folder / "checkpoints")
-    return Outcome(counts={"pairs": len(pairs), "parameters": sum(p.numel() for p in model.parameters())})
+    wrapped = add_lora(model, vocabulary, settings.lora, use_bf16(optimiser.precision)) if settings.lora else model
+    dev = None
+    if settings.evaluation.every and (dev_pairs := read_manifest(corpus, "dev")):
+        dev = DevSet(dev_pairs, rows, tokenizer, vocabulary, settings.evaluation, folder)
+    elif settings.evaluation.every:
+        say("there is no dev split, so none is decoded")
+    state = fit(
+        wrapped,
+        source,
+        optimiser,
+        folder,
+        f"{folder.name}: training",
+        source.ratio,
+        evaluate=dev if dev is not None and dev.pairs else None,
+        evaluate_every=settings.evaluation.every,
+        inner=model,
+    )
+    if settings.lora:
+        model = merge_lora(wrapped)
+    if is_main():
+        with atomic_path(folder / "model") as temporary:
+            model.save_pretrained(temporary, state_dict=state)
+            tokenizer.save_pretrained(temporary)
+            vocabulary.save(temporary)
+        remove(folder / "checkpoints")
+    wait()
+    counts = {"pairs": len(kept), "parameters": sum(p.numel() for p in model.parameters())}
+    return Outcome(
+        counts=counts | ({"extra text": len(extra)} if extra else {}) | ({"cut": cut} if cut else {}), skipped=skipped
+    )
+
+
+def usable(
+    examples: Sequence[Example], pairs: Sequence[Pair], settings: LmSettings, markers: Markers, limit: int
+) -> tuple[list[int], list[dict[str, str]], int]:
+    """Which examples are trained on; those left out, with the reason; and how many are cut at the end.
+
+    limit  most tokens of a sequence, counted with all speech as units, as it is when the ratio has reached 0
+    """
+    kept, skipped, cut = [], [], 0
+    for i, (example, pair) in enumerate(zip(examples, pairs, strict=True)):
+        tasks = [task for task, weight in settings.tasks.items() if weight > 0 and can_do(example, task)]
+        if not tasks:
+            skipped.append(
+                {"id": pair.id, "reason": f"lacks speech or text for every task of {sorted(settings.tasks)}"}
+            )
+            continue
+        length = max(longest(example, task, markers) for task in tasks)
+        if length > limit and settings.too_long == "drop":
+            skipped.append({"id": pair.id, "reason": f"{length} tokens are more than max_tokens {limit}"})
+            continue
+        cut += length > limit
+        kept.append(i)
+    return kept, skipped, cut
+
+
+def _examples(
+    settings: LmSettings,
+    pairs: Sequence[Pair],
+    rows: dict[tuple[str, str], UnitRow],
+    vocabulary: Vocabulary,
+    tokens: WordTokens,
+) -> list[Example]:
+    return [make_example(p, rows, vocabulary, tokens, settings.weave, settings.deduplicate) for p in pairs]
+
+
+def _order(pairs: Sequence[Pair], seed: int, temperature: float) -> Order:
+    """The pairs in an endless order, by language pair."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, pair in enumerate(pairs):
+        groups.setdefault((pair.src_lang, pair.tgt_lang), []).append(i)
+    return Order([groups[key] for key in sorted(groups)], seed, temperature)

@@ -65,6 +65,27 @@ def load_recogniser(name: str, model: str = "", device: str = "auto") -> Recogni
     return FairseqCtc(model, _device(device)) if name == "fairseq" else Whisper(model, _device(device))
 
 
+# The recogniser writes now the one, now the other; common words only, since a score says what was done.
+_AMERICAN = {
+    british + ending: american + ending
+    for british, american in (
+        ("neighbour", "neighbor"),
+        ("colour", "color"),
+        ("flavour", "flavor"),
+        ("harbour", "harbor"),
+        ("favourite", "favorite"),
+        ("theatre", "theater"),
+        ("centre", "center"),
+        ("metre", "meter"),
+        ("kilometre", "kilometer"),
+        ("litre", "liter"),
+        ("traveller", "traveler"),
+        ("grey", "gray"),
+    )
+    for ending in ("", "s")
+}
+
+
 class Moonshine:
     """Moonshine tiny English (27 million parameters, MIT), offline, from the package moonshine-voice.
 
@@ -74,7 +95,7 @@ class Moonshine:
     core works through the list; the transcripts do not depend on how many there are.
     """
 
-    normaliser = "unitweave-en both sides"
+    normaliser = "unitweave-en,american-spelling both sides"
 
     def __init__(self, workers: int | None = None) -> None:
         try:
@@ -115,8 +136,8 @@ class Moonshine:
         return texts
 
     def clean_hypothesis(self, text: str) -> str:
-        """Lower case, numbers in words, no punctuation but the apostrophe within a word."""
-        return normalise(text, "en")
+        """Lower case, numbers in words, no punctuation but the apostrophe within a word, American spelling."""
+        return " ".join(_AMERICAN.get(word, word) for word in normalise(text, "en").split())
 
     clean_reference = clean_hypothesis
 

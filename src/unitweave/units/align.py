@@ -1,16 +1,19 @@
 """Batched CTC forced alignment: which frames of an utterance belong to which character, and so to which word.
 
 Viterbi over the CTC lattice (Graves et al. 2006) of blank, c1, blank, c2, ..., blank; vectorised over
-utterances and lattice states, with a loop over frames only.
+utterances and lattice states, with a loop over frames only. It only ever adds, compares and takes the
+larger, element by element, so an utterance's path does not depend on the others in the batch.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-_IMPOSSIBLE = -1e30  # finite, so that impossible paths stay comparable and never give NaN
+_IMPOSSIBLE = np.float32(-1e30)  # finite, so that impossible paths stay comparable and never give NaN
+_CELLS = 16_000_000  # lattice cells (4 bytes each) in memory at once
 
 
 def forced_align(
@@ -26,55 +29,110 @@ def forced_align(
     frames than there are (its characters, and a blank between equal neighbours) the array is empty and
     the log-probability -inf.
     """
-    batch, num_frames, _ = log_probs.shape
-    lengths = torch.tensor([len(t) for t in targets])
-    states = 2 * int(lengths.max() if batch else 0) + 1
-    labels = torch.full((batch, states), blank)
-    for i, target in enumerate(targets):
-        labels[i, 1 : 2 * len(target) : 2] = torch.as_tensor(target, dtype=torch.long)
-    # A path may jump over the blank between two characters only when they differ.
-    skip = torch.zeros(batch, states, dtype=torch.bool)
-    skip[:, 3::2] = labels[:, 3::2] != labels[:, 1:-2:2]
-    emissions = log_probs.float().gather(2, labels[:, None, :].expand(-1, num_frames, -1))  # [batch, frames, states]
-    score, back = _viterbi(emissions, frame_lengths, skip)
-    last = 2 * lengths  # the final blank; a path may also end one state earlier, on the last character
-    rows = torch.arange(batch)
-    before = (last - 1).clamp_min(0)
-    state = torch.where((score[rows, before] > score[rows, last]) & (lengths > 0), before, last)
-    best = score[rows, state]
+    probs = log_probs.float().numpy(force=True)
+    return align_all([row[: int(n)] for row, n in zip(probs, frame_lengths, strict=True)], targets, blank)
+
+
+def align_all(
+    log_probs: Sequence[np.ndarray], targets: Sequence[Sequence[int]], blank: int = 0
+) -> tuple[list[np.ndarray], torch.Tensor]:
+    """As `forced_align`, from float32 [frames, characters] of each utterance without padding."""
+    aligned: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    first = 0
+    while first < len(log_probs):
+        last = _group_end(log_probs, targets, first)
+        positions, best = _align(log_probs[first:last], [np.asarray(t, np.intp) for t in targets[first:last]], blank)
+        aligned += positions
+        scores.append(best)
+        first = last
+    return aligned, torch.from_numpy(np.concatenate(scores) if scores else np.empty(0, np.float32))
+
+
+def _group_end(log_probs: Sequence[np.ndarray], targets: Sequence[Sequence[int]], first: int) -> int:
+    """How far a group of utterances reaches whose lattices fit into memory together."""
+    frames = width = 0
+    for i in range(first, len(log_probs)):
+        frames, width = max(frames, len(log_probs[i])), max(width, len(targets[i]) + 1)
+        if i > first and (i + 1 - first) * frames * 2 * width > _CELLS:
+            return i
+    return len(log_probs)
+
+
+def _align(
+    log_probs: Sequence[np.ndarray], targets: Sequence[np.ndarray], blank: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Paths and scores of a group.
+
+    Scores are kept relative to the path of blanks alone, so that a blank costs nothing, and all
+    utterances end on the last row: the rows before an utterance's first frame are blanks like others.
+    Column k of `blanks` is the blank after k characters, column k of `labels` the k-th character.
+    """
+    lengths = np.array([len(row) for row in log_probs])
+    counts = np.array([len(target) for target in targets])
+    batch, num_rows, width = len(lengths), int(lengths.max()) + 1, int(counts.max()) + 1
+    lattice = np.empty((num_rows, 2, batch, width), np.float32)
+    blanks, labels = lattice[:, 0], lattice[:, 1]
+    blanks[0] = labels[:] = _IMPOSSIBLE
+    blanks[0, :, 0] = 0
+    skip = np.full((batch, width), _IMPOSSIBLE)
+    blank_path = np.zeros(batch)
+    for i, (row, target) in enumerate(zip(log_probs, targets, strict=True)):
+        silent = row[:, blank]
+        labels[num_rows - len(row) :, i, 1 : len(target) + 1] = (row - silent[:, None]).take(target, axis=1)
+        blank_path[i] = silent.sum(dtype=np.float64)
+        # A path may go from one character to the next without a blank only when they differ.
+        skip[i, 2 : len(target) + 1][target[1:] != target[:-1]] = 0
+    _accumulate(lattice.reshape(num_rows, 2, -1), skip.reshape(-1))
+    rows = np.arange(batch)
+    on_blank, on_label = blanks[-1, rows, counts], labels[-1, rows, counts]
+    best = np.maximum(on_blank, on_label)
     possible = best > _IMPOSSIBLE / 2
-    path = _backtrace(back, frame_lengths, state)  # [batch, frames]
-    positions = torch.where(path % 2 == 1, path // 2, -1).numpy()
-    aligned = [positions[i, : int(n)] if possible[i] else positions[i, :0] for i, n in enumerate(frame_lengths)]
-    return aligned, torch.where(possible, best, -torch.inf)
+    end = rows * width + counts + np.where(on_label > on_blank, batch * width, 0)
+    states = _backtrace(lattice.reshape(num_rows, -1), skip.reshape(-1), end)
+    positions = np.where(states < batch * width, -1, (states - 1) % width)
+    firsts = np.where(possible, num_rows - lengths, num_rows)
+    return [positions[first:, i] for i, first in enumerate(firsts)], np.where(
+        possible, best + blank_path, -np.inf
+    ).astype(np.float32)
 
 
-def _viterbi(emissions: torch.Tensor, lengths: torch.Tensor, skip: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Best score per state at each utterance's last frame, and the step (0, 1 or 2 states) that led to each state."""
-    batch, num_frames, states = emissions.shape
-    back = torch.zeros(num_frames, batch, states, dtype=torch.uint8)
-    padded = emissions.new_full((batch, states + 2), _IMPOSSIBLE)  # two impossible states to the left
-    score = padded[:, 2:]
-    score[:, : min(2, states)] = emissions[:, 0, :2]
-    final = score.clone()
-    no_skip = ~skip
-    for t in range(1, num_frames):
-        stay, step = padded[:, 2:], padded[:, 1:-1]
-        jump = padded[:, :-2].masked_fill(no_skip, _IMPOSSIBLE)
-        best, choice = torch.stack((stay, step, jump)).max(dim=0)
-        back[t] = choice.to(torch.uint8)
-        padded[:, 2:] = (best + emissions[:, t]).clamp_min(_IMPOSSIBLE)
-        final = torch.where((lengths == t + 1)[:, None], padded[:, 2:], final)
-    return final, back
+def _accumulate(lattice: np.ndarray, skip: np.ndarray) -> None:
+    """Turn emissions [frames, 2, batch * width] into scores of the best paths that end in each state, in place.
+
+    All utterances' states lie in one row. What reaches over from the utterance before lands on column 0
+    of `labels`, where the emission is impossible.
+    """
+    best, jump = np.empty(lattice.shape[2] - 1, np.float32), np.empty(lattice.shape[2] - 1, np.float32)
+    barrier = skip[1:]
+    for (blanks, labels), (new_blanks, new_labels) in itertools.pairwise(lattice):
+        np.maximum(blanks, labels, out=new_blanks)
+        np.maximum(labels[1:], blanks[:-1], out=best)
+        np.add(labels[:-1], barrier, out=jump)
+        np.maximum(best, jump, out=best)
+        new_labels[1:] += best
 
 
-def _backtrace(back: torch.Tensor, lengths: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-    num_frames, batch, _ = back.shape
-    path = torch.zeros(batch, num_frames, dtype=torch.long)
-    rows = torch.arange(batch)
-    for t in range(num_frames - 1, -1, -1):
-        path[:, t] = state
-        state = torch.where(t < lengths, state - back[t, rows, state].long(), state)
+def _backtrace(lattice: np.ndarray, skip: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """States of the best paths [frames, batch], as columns of `lattice`, from the states that they end in."""
+    half = len(skip)
+    columns = np.arange(half)
+    # Where a state can be reached from beside itself: a blank from its character, a character from the
+    # blank before it or, if that is allowed, from the character before it.
+    step_from = np.concatenate([columns + half, columns - 1])
+    jump_from = np.concatenate([columns, columns + half - 1])
+    barrier = np.concatenate([np.full_like(skip, _IMPOSSIBLE), skip])
+    path = np.empty((len(lattice), len(state)), np.intp)
+    path[-1] = state
+    for t in range(len(lattice) - 1, 0, -1):
+        before = lattice[t - 1]
+        one, two = step_from.take(state), jump_from.take(state)
+        stay, step = before.take(state), before.take(one)
+        jump = before.take(two)
+        jump += barrier.take(state)
+        # Of equal paths the one that stays longest.
+        state = np.where(jump > np.maximum(stay, step), two, np.where(step > stay, one, state))
+        path[t - 1] = state
     return path
 
 

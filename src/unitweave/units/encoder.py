@@ -76,8 +76,8 @@ class SmallEncoder:
     conv_kernel: int = 15  # frames at 50 Hz
 
 
-def new_encoder(shape: SmallEncoder, vocabulary: CharacterVocabulary) -> Wav2Vec2BertForCTC:
-    """A small Wav2Vec2BertForCTC with random weights."""
+def new_encoder(shape: SmallEncoder, vocabulary: CharacterVocabulary, **settings: object) -> Wav2Vec2BertForCTC:
+    """A small Wav2Vec2BertForCTC with random weights; `settings` are further ones of its configuration."""
     config = Wav2Vec2BertConfig(
         hidden_size=shape.hidden_size,
         num_hidden_layers=shape.layers,
@@ -94,7 +94,7 @@ def new_encoder(shape: SmallEncoder, vocabulary: CharacterVocabulary) -> Wav2Vec
         feat_proj_dropout=0.0,
         final_dropout=0.0,
         conformer_conv_dropout=0.0,
-        **ctc_config(vocabulary),
+        **(ctc_config(vocabulary) | settings),
     )
     return Wav2Vec2BertForCTC(config)
 
@@ -129,15 +129,12 @@ def encoder_fingerprint(folder: Path) -> str:
 
 @torch.inference_mode()
 def encode(
-    model: Wav2Vec2BertForCTC, features: torch.Tensor, mask: torch.Tensor, layer: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model: Wav2Vec2BertForCTC, features: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """One pass over [batch, frames, 160] with mask [batch, frames].
 
-    Returns float32 hidden states after `layer` conformer blocks [batch, frames, hidden] and CTC
-    log-probabilities [batch, frames, characters]. Raises InputError when there is no such layer.
+    Returns float32 hidden states after each of the `layers` (conformer blocks, counted from 1)
+    [batch, frames, hidden] and CTC log-probabilities [batch, frames, characters].
     """
-    blocks = model.config.num_hidden_layers
-    if not 1 <= layer <= blocks:
-        raise InputError(f"layer {layer} of the encoder does not exist; it has the layers 1 to {blocks}")
-    output = model(input_features=features, attention_mask=mask, output_hidden_states=True)
-    return output.hidden_states[layer].float(), output.logits.float().log_softmax(-1)
+    output = model(input_features=features, attention_mask=mask, output_hidden_states=bool(layers))
+    return [output.hidden_states[layer].float() for layer in layers], output.logits.float().log_softmax(-1)

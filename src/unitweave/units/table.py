@@ -5,7 +5,7 @@ Stored as Parquet shards `units-00000.parquet`, ... in one folder. One unit stan
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,14 +78,17 @@ def read_units(folder: Path) -> dict[tuple[str, str], UnitRow]:
         table = pq.read_table(path)
         if table.schema.names != SCHEMA.names:
             raise InputError(f"{path}: not a units file of this version")
-        columns = {name: table.column(name).combine_chunks() for name in SCHEMA.names}
-        ids, sides, words = (columns[name].to_pylist() for name in ("id", "side", "words"))
-        arrays = {name: _split(columns[name]) for name in ("units", "starts", "ends", "scores")}
-        for i, key in enumerate(zip(ids, sides, strict=True)):
-            rows[key] = UnitRow(
-                *key, arrays["units"][i], words[i], *(arrays[n][i] for n in ("starts", "ends", "scores"))
-            )
+        rows |= {(row.id, row.side): row for row in rows_of_table(table)}
     return rows
+
+
+def rows_of_table(table: pa.Table) -> Iterator[UnitRow]:
+    """Rows of a table with our schema, in order."""
+    columns = {name: table.column(name).combine_chunks() for name in SCHEMA.names}
+    ids, sides, words = (columns[name].to_pylist() for name in ("id", "side", "words"))
+    arrays = {name: _split(columns[name]) for name in ("units", "starts", "ends", "scores")}
+    for i, (id_, side) in enumerate(zip(ids, sides, strict=True)):
+        yield UnitRow(id_, side, arrays["units"][i], words[i], *(arrays[n][i] for n in ("starts", "ends", "scores")))
 
 
 def read_units_metadata(folder: Path) -> dict[str, str]:

@@ -6,20 +6,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jiwer
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import SeamlessM4TFeatureExtractor, Trainer, TrainingArguments, Wav2Vec2BertForCTC, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    SeamlessM4TFeatureExtractor,
+    Trainer,
+    TrainerControl,
+    TrainingArguments,
+    Wav2Vec2BertForCTC,
+    set_seed,
+)
 
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, remove
-from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.manifest import read_manifest
 from unitweave.core.optim import make_optimiser
-from unitweave.core.progress import meter
+from unitweave.core.progress import meter, say
 from unitweave.core.stage import Outcome
 from unitweave.core.training import MeterCallback, last_checkpoint, quiet_transformers, use_bf16
-from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, ctc_config, encode, load_encoder, new_encoder
+from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, ctc_config, new_encoder
+from unitweave.units.error_rates import Recording, a_few, error_rates, rates_of, recordings, transcripts
 from unitweave.units.features import extract_features, num_frames, pad_features
 
 
@@ -39,33 +48,16 @@ class EncoderSettings:
     max_seconds: float = 30.0  # longer recordings are left out of training
     precision: str = "bf16"  # "bf16" or "fp32"
     gradient_checkpointing: bool = False
+    layerdrop: float = 0.0  # chance of a block to be left out of a training step
+    spec_augment: bool = False  # mask spans of time and of mel bins in training
+    mask_time: float = 0.05  # share of the frames that spec_augment masks, in spans of 10
+    mask_feature: float = 0.0  # share of the hidden dimensions that spec_augment masks, in spans of 10
     checkpoint_every: int = 100  # steps
+    evaluate_every: int = 0  # steps between error rates on the dev split; 0: only at the end
+    evaluate_recordings: int = 500  # dev recordings per language that these error rates are measured on
+    patience: int = 0  # stop after so many evaluations without a lower dev WER, and keep the best; 0: never
     workers: int = 0  # processes that read audio ahead
     seed: int = 1
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One side of a pair as the encoder sees it."""
-
-    id: str
-    language: str
-    audio: str
-    text: str
-    seconds: float
-
-
-def recordings(pairs: Sequence[Pair], max_seconds: float) -> list[Recording]:
-    """Every transcribed recording of the pairs, both sides."""
-    found = []
-    for pair in pairs:
-        for side, language, audio, text, seconds in (
-            ("src", pair.src_lang, pair.src_audio, pair.src_text, pair.src_seconds),
-            ("tgt", pair.tgt_lang, pair.tgt_audio, pair.tgt_text, pair.tgt_seconds),
-        ):
-            if audio and text and seconds <= max_seconds:
-                found.append(Recording(f"{pair.id}/{side}", language, audio, text, seconds))
-    return found
 
 
 class SpeechDataset(Dataset):
@@ -126,9 +118,12 @@ class LengthBatches(Sampler[list[int]]):
 
 
 class EncoderTrainer(Trainer):
-    """Trainer whose batches are length-bucketed."""
+    """Trainer with length-bucketed batches, whose evaluation is the error rate of what the encoder hears."""
 
     sampler: LengthBatches
+    vocabulary: CharacterVocabulary
+    control: TrainerControl
+    dev: Sequence[Recording] = ()
     optimiser: str = "adam"
     optimizer: torch.optim.Optimizer | None
 
@@ -149,17 +144,31 @@ class EncoderTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)
 
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Error rates on the dev recordings, shared out over the processes; eval_wer is the languages' mean."""
+        heard = transcripts(self.model, self.vocabulary, self.dev[self.args.process_index :: self.args.world_size])
+        if self.args.world_size > 1:
+            heard = gather_object(heard)
+        rates = rates_of(heard)
+        words = [rate for name, rate in rates.items() if name.startswith("wer_")]
+        metrics = {f"eval_{name}": rate for name, rate in rates.items()} | {"eval_wer": sum(words) / len(words)}
+        self.log(dict(metrics))
+        shown = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
+        say(f"encoder: step {self.state.global_step}: {shown}")
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
 
 def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outcome:
     """Train the encoder on the corpus' train split; writes a transformers checkpoint with vocab.json to `folder`.
 
     Goes on from the last checkpoint in `folder` after an interruption. Measures WER and CER per
-    language on the dev split.
+    language on the dev split, every `evaluate_every` steps and at the end.
     """
     quiet_transformers()
     train = recordings(read_manifest(corpus, "train"), settings.max_seconds)
-    if not train:
-        raise InputError(f"{corpus}: no recording with a transcript to train the encoder on")
+    dev = recordings(read_manifest(corpus, "dev"), settings.max_seconds)
+    _check(settings, corpus, train, dev)
     vocabulary = CharacterVocabulary.from_texts(item.text for item in train)
     too_short = [i for i in train if num_frames(int(i.seconds * 16_000)) < len(i.text)]
     train = [i for i in train if num_frames(int(i.seconds * 16_000)) >= len(i.text)]
@@ -172,8 +181,11 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outc
         model=model,
         args=_arguments(work, settings),
         train_dataset=SpeechDataset(train, vocabulary),
+        eval_dataset=SpeechDataset(dev, vocabulary),
+        callbacks=[EarlyStoppingCallback(settings.patience)] if settings.patience else [],
     )
     trainer.optimiser = settings.optimiser
+    trainer.vocabulary, trainer.dev = vocabulary, a_few(dev, settings.evaluate_recordings)
     trainer.sampler = LengthBatches([i.seconds for i in train], settings.batch_seconds, settings.seed)
     with meter("encoder: training", settings.steps) as progress:
         trainer.remove_callback(_printer())
@@ -184,45 +196,52 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outc
         trainer.model.eval().save_pretrained(temporary)
         vocabulary.save(temporary)
         SeamlessM4TFeatureExtractor().save_pretrained(temporary)
+    steps = {"steps": trainer.state.global_step} if settings.patience else {}
     remove(work)
-    dev = recordings(read_manifest(corpus, "dev"), settings.max_seconds)
     return Outcome(
-        counts={"recordings": len(train), "characters": len(vocabulary.tokens), **error_rates(folder / "model", dev)},
+        counts={
+            "recordings": len(train),
+            "characters": len(vocabulary.tokens),
+            **steps,
+            **error_rates(folder / "model", dev),
+        },
         skipped=[{"id": i.id, "reason": "fewer frames than characters"} for i in too_short],
     )
 
 
-def error_rates(model_folder: Path, items: Sequence[Recording], batch: int = 32) -> dict[str, float]:
-    """WER and CER per language of the greedy CTC output, in percent."""
-    model, vocabulary = load_encoder(model_folder)
-    layer = model.config.num_hidden_layers
-    pairs: dict[str, list[tuple[str, str]]] = {}
-    ordered = sorted(items, key=lambda item: item.seconds)
-    for first in range(0, len(ordered), batch):
-        part = ordered[first : first + batch]
-        features, mask = pad_features(extract_features([read_audio(i.audio) for i in part]))
-        _, log_probs = encode(model, features, mask, layer)
-        for item, best, length in zip(part, log_probs.argmax(-1).tolist(), mask.sum(1).tolist(), strict=True):
-            pairs.setdefault(item.language, []).append((item.text, vocabulary.decode(best[:length])))
-    rates = {}
-    for language, texts in sorted(pairs.items()):
-        references, hypotheses = (list(side) for side in zip(*texts, strict=True))
-        rates[f"wer_{language}"] = round(100 * jiwer.wer(references, hypotheses), 2)
-        rates[f"cer_{language}"] = round(100 * jiwer.cer(references, hypotheses), 2)
-    return rates
+def _check(settings: EncoderSettings, corpus: Path, train: Sequence[Recording], dev: Sequence[Recording]) -> None:
+    if not train:
+        raise InputError(f"{corpus}: no recording with a transcript to train the encoder on")
+    if settings.patience and not settings.evaluate_every:
+        raise InputError("encoder.patience needs encoder.evaluate_every: how many steps between two evaluations")
+    if settings.evaluate_every and not dev:
+        raise InputError(f"{corpus}: encoder.evaluate_every needs recordings in the dev split, and there are none")
 
 
 def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -> Wav2Vec2BertForCTC:
     if settings.pretrained is None:
-        return new_encoder(settings.shape, vocabulary)
+        return new_encoder(settings.shape, vocabulary, **_regularisation(settings))
     try:
         return Wav2Vec2BertForCTC.from_pretrained(
-            settings.pretrained, ignore_mismatched_sizes=True, dtype=torch.float32, **ctc_config(vocabulary)
+            settings.pretrained,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+            **(ctc_config(vocabulary) | _regularisation(settings)),
         )
     except (OSError, ValueError) as error:
         raise InputError(
             f"encoder.pretrained {settings.pretrained!r} cannot be loaded: {str(error).splitlines()[0]}"
         ) from None
+
+
+def _regularisation(settings: EncoderSettings) -> dict[str, object]:
+    """Layerdrop and spec-augment, which are on by default in the class; here they are what the settings say."""
+    return {
+        "layerdrop": settings.layerdrop,
+        "apply_spec_augment": settings.spec_augment,
+        "mask_time_prob": settings.mask_time,
+        "mask_feature_prob": settings.mask_feature,
+    }
 
 
 def _arguments(work: Path, settings: EncoderSettings) -> TrainingArguments:
@@ -237,8 +256,14 @@ def _arguments(work: Path, settings: EncoderSettings) -> TrainingArguments:
         max_grad_norm=1.0,
         bf16=use_bf16(settings.precision),
         use_cpu=not torch.cuda.is_available(),
-        save_steps=settings.checkpoint_every,
+        # The best checkpoint can only be kept where there is one: at each evaluation.
+        save_steps=settings.evaluate_every if settings.patience else settings.checkpoint_every,
         save_total_limit=1,
+        eval_strategy="steps" if settings.evaluate_every else "no",
+        eval_steps=settings.evaluate_every or None,
+        load_best_model_at_end=settings.patience > 0,
+        metric_for_best_model="eval_wer" if settings.patience else None,
+        greater_is_better=False if settings.patience else None,
         logging_steps=10,
         report_to=[],
         disable_tqdm=True,

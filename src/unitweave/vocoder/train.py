@@ -13,11 +13,11 @@ from unitweave.core.files import remove
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import Outcome
+from unitweave.units.runs import deduplicate
 from unitweave.units.table import read_units_metadata
 from unitweave.vocoder.checkpoint import load_checkpoint, save_checkpoint
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
-from unitweave.units.runs import deduplicate
 from unitweave.vocoder.losses import SpectralLoss
 from unitweave.vocoder.model import UnitVocoder
 from unitweave.vocoder.pitch import track_pitch

@@ -9,6 +9,7 @@ that it says of a text. Pure functions; token ids come from the caller.
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 import numpy as np
@@ -160,6 +161,23 @@ def weave_speech(
     return pieces, spans
 
 
+def can_do(example: Example, task: str) -> bool:
+    """Whether the example has every segment of the task."""
+    parts = (example.source, example.transcript, example.translation, example.target)
+    return all(parts[segment - 1] is not None for segment in TASKS[task])
+
+
+def longest(example: Example, task: str, markers: Markers) -> int:
+    """Tokens of the example's sequence with all speech as units, begin token and markers included."""
+    speech = (example.source, None, None, example.target)
+    text = (None, example.transcript, example.translation, None)
+    total = 1 if markers.begin is None else 2
+    for segment in TASKS[task]:
+        part, words = speech[segment - 1], text[segment - 1]
+        total += 1 + (len(part.units) if part is not None else 0) + (len(words) if words is not None else 0)
+    return total
+
+
 def weave(example: Example, task: str, ratio: float, settings: WeaveSettings, markers: Markers, rng: Random) -> Woven:
     """Build the training sequence of one example for `task` at text ratio `ratio`.
 
@@ -169,8 +187,9 @@ def weave(example: Example, task: str, ratio: float, settings: WeaveSettings, ma
     pieces: list[np.ndarray] = []
     counts: list[tuple[int, int]] = []  # (segment, tokens), the closing marker included
     order = TASKS[task]
-    opening = [markers.of(order[0])] if markers.begin is None else [markers.begin, markers.of(order[0])]
-    pieces.append(np.array(opening, dtype=np.int32))
+    first = markers.of(order[0])
+    opening = _tokens(first) if markers.begin is None else _tokens(markers.begin, first)
+    pieces.append(opening)
     for number, segment in enumerate(order):
         if segment in (SOURCE, TARGET):
             speech = example.source if segment == SOURCE else example.target
@@ -185,7 +204,13 @@ def weave(example: Example, task: str, ratio: float, settings: WeaveSettings, ma
             parts = [text]
         closing = markers.of(order[number + 1]) if number + 1 < len(order) else markers.end
         pieces += parts
-        pieces.append(np.array([closing], dtype=np.int32))
+        pieces.append(_tokens(closing))
         counts.append((segment, sum(map(len, parts)) + 1))
     codes, lengths = zip((NONE, len(opening)), *counts, strict=True)
     return Woven(np.concatenate(pieces), np.repeat(np.array(codes, dtype=np.uint8), lengths))
+
+
+@lru_cache(maxsize=64)
+def _tokens(*ids: int) -> np.ndarray:
+    """Token ids as an array, made once: five of them are in every sequence."""
+    return np.array(ids, dtype=np.int32)

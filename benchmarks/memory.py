@@ -1,0 +1,59 @@
+"""Memory over 2,000 training steps, as a markdown table: it must not grow with ever-new shapes. Needs a run with units.
+
+    python benchmarks/memory.py RUN [--text-lm FOLDER] [--steps 2000]
+
+A very small model on real utterances, so that every step brings new lengths (and, while the text ratio
+falls, ever other ones) to the same kernels, in bf16 as in a real training.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import psutil
+import torch
+
+from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.engine import OptimiserSettings, fit
+from unitweave.lm.start import load_causal_lm
+from unitweave.lm.stream import Order, SpeechSource
+from unitweave.lm.text import SmallLm, new_llama
+from unitweave.lm.vocabulary import extend_tokenizer
+from unitweave.weave.schedule import ScheduleSettings, text_ratio
+from unitweave.weave.sequence import WeaveSettings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run folder with corpus and units")
+    parser.add_argument("--text-lm", type=Path, help="model folder (default: RUN/text_lm/model)")
+    parser.add_argument("--steps", type=int, default=2000)
+    options = parser.parse_args()
+    pairs, rows = load_pairs(options.run / "corpus", options.run / "units", "train")
+    _, tokenizer = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
+    codebook, num_units = codebook_of(options.run / "units")
+    vocabulary = extend_tokenizer(tokenizer, num_units, languages_of(pairs), codebook)
+    tokens = WordTokens(tokenizer)
+    examples = [make_example(pair, rows, vocabulary, tokens, WeaveSettings()) for pair in pairs]
+    ratio = text_ratio(ScheduleSettings(stair_steps=0.05, unit="share"), options.steps)
+    order = Order([range(len(examples))], 1)
+    source = SpeechSource(examples, order, 8, ratio, WeaveSettings(), vocabulary.weave_markers)
+    torch.manual_seed(0)
+    model = new_llama(SmallLm(hidden_size=32, layers=1, heads=2, feed_forward=64), -(-vocabulary.size // 64) * 64)
+    settings = OptimiserSettings(
+        steps=options.steps, batch=8, learning_rate=1e-3, checkpoint_every=options.steps, report_to=[]
+    )
+    points = [options.steps * i // 20 for i in (1, 2, 5, 10, 15, 20)]
+
+    def look(_: object, step: int) -> dict[str, float]:
+        if step in points:
+            print(f"| {step} | {psutil.Process().memory_info().rss / 2**20:,.0f} |", flush=True)
+        return {}
+
+    print("| step | resident memory, MiB |\n| ---: | ---: |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(model, source, settings, Path(folder), "memory", ratio, evaluate=look, evaluate_every=options.steps // 20)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Real parallel text of open vocabulary, from Debian packages: dialogue in seven languages, and example sentences.
+
+    python examples/campaigns.py --out campaigns [--languages es fr de it pt ru ca] [--root FOLDER]
+
+The campaigns of Battle for Wesnoth (GPL-2+) are translated as gettext catalogues, wesnoth-1.16-*; the
+German-English dictionary Ding (trans-de-en, GPL-2+) has example sentences. The packages are fetched with
+apt-get (or taken from --root, where they were unpacked or installed); nothing of them comes with unitweave.
+Strings of several sentences are split where both sides have as many; markup is dropped, and so are
+sentences with variables, of fewer than 3 or more than 12 words, and ones that were not translated.
+
+OUT/LANGUAGE.tsv and OUT/all.tsv (all languages) are what `corpus.spoken.text` and `lm.extra_text` of a
+recipe take. How many English sentences all languages have in common is printed: dev and test come from those.
+"""
+
+import argparse
+import html
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+CAMPAIGNS = ("did", "dm", "dw", "ei", "httt", "l", "low", "nr", "sof", "sota", "sotbe", "thot", "trow")
+CAMPAIGNS += ("tsg", "ttb", "utbs")
+DICTIONARY = "trans-de-en"
+LOCALES = {"es": "es", "fr": "fr", "de": "de", "it": "it", "pt": "pt_BR", "ru": "ru", "ca": "ca"}
+FEWEST_WORDS, MOST_WORDS = 3, 12
+COLUMNS = ("src_lang", "tgt_lang", "src_text", "tgt_text", "origin")
+
+_TAG = re.compile(r"<[^<>]*>")
+# What may stand in a sentence; variables ($name), format codes and lists bring other characters.
+_PLAIN = re.compile(r"[\w\s.,;:!?'’‘\"“”„«»‹›¿¡…—–‑-]+")
+_END = re.compile(r"(?<=[.!?…])[\"”“»’']*\s+(?=[\"“„«‘'¿¡—–-]*\s*[^\W\d_a-zà-öø-ÿа-яё])")
+_WORD = re.compile(r"\w*[^\W\d_]\w*(?:[’'‑-]\w+)*|\d+")
+_EDGE = ' \t\n"“”„«»‹›—–-'
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for packages and tables")
+    parser.add_argument("--languages", nargs="+", choices=tuple(LOCALES), default=list(LOCALES))
+    parser.add_argument("--root", type=Path, help="where the packages are unpacked; / if they are installed")
+    parser.add_argument("--no-names", action="store_true", help="leave out English sentences that look to hold a name")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        root = options.root or fetch(options.out / "packages")
+        tables = {code: dict(read(root, code, options.no_names)) for code in options.languages}
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        print(f"campaigns.py: {error}", file=sys.stderr)
+        return 2
+    common = set.intersection(*(set(table) for table in tables.values()))
+    for code, table in tables.items():
+        write(options.out / f"{code}.tsv", {code: table})
+        counts: dict[str, int] = {}
+        for _, origin in table.values():
+            counts[origin] = counts.get(origin, 0) + 1
+        print(f"{code}: {len(table)} pairs ({', '.join(f'{name} {n}' for name, n in sorted(counts.items()))})")
+    write(options.out / "all.tsv", tables)
+    print(f"English sentences that all of them have: {len(common)}")
+    print(f"\n{options.out}/all.tsv; go on with a recipe that says\n")
+    print(f"  corpus: {{spoken: {{text: {options.out}/all.tsv, languages: [es, fr], dev: 60, test: 120}}}}")
+    return 0
+
+
+def fetch(folder: Path) -> Path:
+    """Download the packages and unpack them below `folder`; nothing is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [*(f"wesnoth-1.16-{name}" for name in CAMPAIGNS), DICTIONARY]
+    missing = [name for name in names if not list(folder.glob(f"{name}_*.deb"))]
+    if missing:
+        subprocess.run(["apt-get", "download", *missing], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    for name in names:
+        package = next(folder.glob(f"{name}_*.deb"))
+        subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True)
+    return folder / "root"
+
+
+def read(root: Path, code: str, no_names: bool) -> Iterator[tuple[str, tuple[str, str]]]:
+    """English sentence -> (its translation, where it is from); the first translation of a sentence counts."""
+    seen: set[str] = set()
+    for origin, english, other in strings(root, code):
+        for source, target in sentences(other, english):
+            if target not in seen and not (no_names and has_name(target)):
+                seen.add(target)
+                yield target, (source, origin)
+    if not seen:
+        raise ValueError(f"{root}: no sentence in {code}; are the packages unpacked there?")
+
+
+def strings(root: Path, code: str) -> Iterator[tuple[str, str, str]]:
+    """(origin, English, translation) of every string."""
+    for name in CAMPAIGNS:
+        for path in sorted(
+            root.glob(f"usr/share/games/wesnoth/*/locale/{LOCALES[code]}/LC_MESSAGES/wesnoth-{name}.mo")
+        ):
+            for english, other in read_mo(path):
+                yield "wesnoth", english.rpartition("^")[2], other
+    if code == "de":
+        for path in root.glob("usr/share/trans/de-en"):
+            yield from (("ding", english, german) for german, english in read_dictionary(path))
+
+
+def read_mo(path: Path) -> Iterator[tuple[str, str]]:
+    """Message and translation of a gettext catalogue; its header and plural forms are left out."""
+    data = path.read_bytes()
+    order = {b"\xde\x12\x04\x95": "<", b"\x95\x04\x12\xde": ">"}.get(data[:4])
+    if order is None:
+        raise ValueError(f"{path}: no gettext catalogue")
+    count, originals, translations = struct.unpack_from(f"{order}3I", data, 8)
+    for i in range(count):
+        texts = []
+        for table in (originals, translations):
+            length, at = struct.unpack_from(f"{order}2I", data, table + 8 * i)
+            texts.append(data[at : at + length].decode("utf-8"))
+        message = texts[0].rpartition("\x04")[2]  # what stands before is the message's context
+        if message and "\0" not in message:
+            yield message, texts[1]
+
+
+def read_dictionary(path: Path) -> Iterator[tuple[str, str]]:
+    """German and English items of Ding's dictionary: 'a | b :: A | B', remarks in brackets dropped."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        german, separator, english = line.partition("::")
+        sides = [re.sub(r"\{[^{}]*\}|\[[^\[\]]*\]", " ", side).split("|") for side in (german, english)]
+        if not separator or len(sides[0]) != len(sides[1]):
+            continue
+        for one, other in zip(*sides, strict=True):
+            variants = one.split(";"), other.split(";")
+            if len(variants[0]) == len(variants[1]):
+                yield from zip(*variants, strict=True)
+            elif all(variants):
+                yield variants[0][0], variants[1][0]
+
+
+def sentences(source: str, target: str) -> Iterator[tuple[str, str]]:
+    """The sentences of a string and of its translation, where both have as many, and each is fit to be spoken."""
+    split = [[part.strip(_EDGE) for part in _END.split(clean(text))] for text in (source, target)]
+    if len(split[0]) == len(split[1]):
+        for one, other in zip(*split, strict=True):
+            if fit(one) and fit(other) and one.casefold() != other.casefold():
+                yield one, other
+
+
+def clean(text: str) -> str:
+    """The text on one line, without markup."""
+    return " ".join(_TAG.sub(" ", html.unescape(text)).replace("...", "…").split())
+
+
+def fit(text: str) -> bool:
+    """Whether a text is a whole sentence of the right length with nothing unspeakable in it."""
+    if not text or not _PLAIN.fullmatch(text) or "_" in text or text[-1] not in ".!?…":
+        return False
+    return text.lstrip("¿¡'’‘")[:1].isupper() and FEWEST_WORDS <= len(_WORD.findall(text)) <= MOST_WORDS
+
+
+def has_name(english: str) -> bool:
+    """Whether a word that is not the first begins with a capital letter."""
+    words = _WORD.findall(english)[1:]
+    return any(word[0].isupper() and word.split("'")[0].split("’")[0] not in ("I", "God", "English") for word in words)
+
+
+def write(path: Path, tables: dict[str, dict[str, tuple[str, str]]]) -> None:
+    """The sentences of each language's table as tab-separated values."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write("\t".join(COLUMNS) + "\n")
+        for code, table in tables.items():
+            for english, (other, origin) in table.items():
+                file.write("\t".join((code, "en", other, english, origin)) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""unitweave experiment: a grid of trainings, and the page of its results."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unitweave.commands.base import Parser
+from unitweave.core.errors import InputError
+
+if TYPE_CHECKING:
+    from unitweave.experiment.plan import Cell, Plan
+
+
+def experiment(arguments: list[str]) -> None:
+    """unitweave experiment EXPERIMENT --out FOLDER [--plan] [--hours H] [--only PATTERN ...] [--page FILE]"""
+    parser = Parser(
+        prog="unitweave experiment",
+        description="Do what is missing of a grid of trainings, then write the page of its results.",
+    )
+    parser.add_argument("experiment", help="a YAML file, or the name of a built-in experiment")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the experiment")
+    parser.add_argument("--plan", action="store_true", help="print the grid and the hours it will take; do nothing")
+    parser.add_argument("--measure", type=int, metavar="STEPS", help="time so many steps of each model first")
+    parser.add_argument("--hours", type=float, help="stop after so many hours; the same command goes on later")
+    parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="cells by name, with * and ?")
+    parser.add_argument(
+        "--pretrained", nargs="+", default=[], metavar="MODEL=FOLDER", help="where a model of the experiment lies"
+    )
+    parser.add_argument("--page", type=Path, help="where the results go (default: results.md in the folder)")
+    given = parser.parse_args(arguments)
+    if given.hours is not None and given.hours <= 0:
+        raise InputError(f"--hours {given.hours:g} must be above 0")
+    if given.measure is not None and given.measure < 1:
+        raise InputError(f"--measure {given.measure} must be above 0")
+
+    from unitweave.experiment.driver import chosen, sit
+    from unitweave.experiment.hours import measure
+    from unitweave.experiment.page import write_page
+    from unitweave.experiment.plan import builtin_experiments, load_experiment
+    from unitweave.run import check_run_folder
+
+    builtin = {path.stem: path for path in builtin_experiments()}
+    path = Path(given.experiment)
+    if not path.exists():
+        if given.experiment not in builtin:
+            raise InputError(f"{path}: no such experiment; give a YAML file or one of: {', '.join(builtin)}")
+        path = builtin[given.experiment]
+    folders = dict(_named(text) for text in given.pretrained)
+    plan, content = load_experiment(path, folders)
+    check_run_folder(given.out)
+    cells = chosen(plan.cells, given.only)
+    if given.measure:
+        if not all((given.out / "subsets" / cell.data).exists() for cell in cells):
+            raise InputError(f"{given.out}: --measure needs the shared stages; do them with --only and one cell's name")
+        measure(given.out, plan, cells, given.measure)
+    if given.plan:
+        _show_plan(given.out, plan, cells)
+        return
+    name = given.experiment if given.experiment in builtin else path.name
+    complete = sit(given.out, plan, content, f"unitweave experiment {name} --out FOLDER", given.only, given.hours)
+    page = write_page(given.page or given.out / "results.md", [given.out])
+    print(f"{'all chosen cells are done' if complete else 'not all cells are done yet'}; results: {page}")
+
+
+def results(arguments: list[str]) -> None:
+    """unitweave experiment results FOLDER... --page FILE"""
+    from unitweave.experiment.page import write_page
+
+    parser = Parser(prog="unitweave experiment results", description="Write one page about one or several experiments.")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of experiments, done or not")
+    parser.add_argument("--page", type=Path, required=True, help="the Markdown file; its figures go beside it")
+    given = parser.parse_args(arguments)
+    print(write_page(given.page, given.folders))
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, folder = text.partition("=")
+    if not equals or not folder:
+        raise InputError(f"--pretrained {text!r}: write MODEL=FOLDER")
+    return name, folder
+
+
+def _show_plan(folder: Path, plan: "Plan", cells: "list[Cell]") -> None:
+    """The grid as a table: each cell, its state and the time that is left to it."""
+    from unitweave.experiment.hours import plan_rows
+
+    rows = plan_rows(folder, plan, cells)
+    width = max(len(cell.name) for cell in cells)
+    known = 0.0
+    unknown = 0
+    for cell, state, seconds in rows:
+        shown = "" if state == "done" else "?" if seconds is None else f"{seconds / 60:.1f} min"
+        print(f"{cell.name:<{width}}  {cell.steps:>7} steps  {shown:>10}  {state}")
+        known += seconds or 0.0
+        unknown += seconds is None
+    print(
+        f"\n{len(rows)} cells, {sum(state == 'done' for _, state, _ in rows)} done; {known / 3600:.2f} hours to go",
+        end="",
+    )
+    print(f", and {unknown} cells of unknown length (time them with --measure 4)" if unknown else "")

@@ -1,0 +1,139 @@
+"""The figures of the results page, as SVG files that do not change when the numbers do not."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from unitweave.core.files import write_text
+from unitweave.experiment.findings import METRICS, Comparison
+from unitweave.experiment.results import GridResults, Result
+
+# Wong's palette, which readers with colour blindness can tell apart; the marker says the same as the colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def score_figure(path: Path, results: GridResults, comparisons: Sequence[Comparison], metric: str) -> bool:
+    """A panel per language model: score of baseline and method against hours of training speech, every seed a mark."""
+    models = list(dict.fromkeys(c.group[0] for c in comparisons))
+    if not models:
+        return False
+    figure = Figure(figsize=(1.2 + 4.0 * len(models), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    experiment = results.plan.experiment
+    for ax, model in zip(axes, models, strict=True):
+        own = sorted((c for c in comparisons if c.group[0] == model), key=lambda c: c.hours)
+        for i, system in enumerate((experiment.baseline, experiment.method)):
+            side = [c.theirs if i == 0 else c.ours for c in own]
+            scores = [[r.score(metric) or 0.0 for r in results_of.values()] for results_of in side]
+            means = [sum(values) / len(values) for values in scores]
+            hours = [c.hours for c in own]
+            ax.plot(hours, means, color=COLOURS[i], marker=MARKERS[i], markersize=4, label=system)
+            spread = [[m - min(v) for m, v in zip(means, scores, strict=True)]]
+            spread += [[max(v) - m for m, v in zip(means, scores, strict=True)]]
+            ax.errorbar(hours, means, yerr=spread, color=COLOURS[i], fmt="none", capsize=3, linewidth=1)
+            for hour, values in zip(hours, scores, strict=True):
+                ax.plot([hour] * len(values), values, MARKERS[i], color=COLOURS[i], alpha=0.35, markersize=4)
+        if metric == "asr_bleu":
+            _ceilings(ax, results)
+        ax.set_xscale("log")
+        ax.set_xticks([c.hours for c in own], [f"{c.hours:.2g}" for c in own], minor=False)
+        ax.set_xticks([], minor=True)
+        ax.set_title(model)
+        ax.set_xlabel("hours of training speech")
+    axes[0].set_ylabel(METRICS[metric])
+    axes[0].set_ylim(bottom=0)
+    axes[-1].legend(loc="lower right", frameon=False)
+    _save(figure, path)
+    return True
+
+
+def _ceilings(ax: Any, results: GridResults) -> None:
+    for name, row in results.ceilings.items():
+        ax.axhline(row["asr_bleu"]["score"], color="#777777", linewidth=0.8, linestyle=":")
+        ax.annotate(name, (0.01, row["asr_bleu"]["score"]), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+
+
+def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> bool:
+    """A panel per model, amount and number of steps: a dev score against the optimiser step, a line per training."""
+    groups = [g for g in results.groups() if any(r.curve for r in results.results if r.cell.group == g)]
+    if not groups:
+        return False
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    figure = Figure(figsize=(1.0 + 3.2 * columns, 0.6 + 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    systems = list(results.plan.experiment.systems)
+    for ax, group in zip(axes, groups, strict=False):
+        for result in (r for r in results.results if r.cell.group == group):
+            i = systems.index(result.cell.system)
+            points = [(step, scores[metric]) for step, scores in result.curve if metric in scores]
+            first = result.cell.seed == min(results.find(group, result.cell.system))
+            ax.plot(
+                [step for step, _ in points],
+                [score for _, score in points],
+                color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[i % len(MARKERS)],
+                markersize=3,
+                linewidth=1,
+                alpha=0.8,
+                label=result.cell.system if first else None,
+            )
+        ax.set_title(f"{group[0]}, {group[1]} ({results.hours(group[1]):.2f} h), {group[2]} steps", fontsize=9)
+        ax.set_xlabel("optimiser step", fontsize=8)
+        ax.legend(fontsize=6, frameon=False)
+    for ax in axes[len(groups) :]:
+        ax.set_visible(False)
+    for row in range(rows):
+        axes[row * columns].set_ylabel(label)
+    _save(figure, path)
+    return True
+
+
+def language_figure(path: Path, results: GridResults, metric: str) -> bool:
+    """Score per language against that language's hours, one mark per training of baseline and method."""
+    experiment = results.plan.experiment
+    points: dict[str, list[tuple[float, float, str]]] = {}
+    for system in (experiment.baseline, experiment.method):
+        for result in (r for r in results.results if r.cell.system == system):
+            for language, value in language_scores(result, metric).items():
+                points.setdefault(system, []).append((result.hours[language], value, language))
+    if not points:
+        return False
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    ax = figure.subplots()
+    named = {language for marks in points.values() for _, _, language in marks}
+    for i, (system, marks) in enumerate(points.items()):
+        ax.plot(
+            [x for x, _, _ in marks], [y for _, y, _ in marks], MARKERS[i], color=COLOURS[i], label=system, alpha=0.8
+        )
+    highest = {
+        language: max((y, x) for m in points.values() for x, y, own in m if own == language) for language in named
+    }
+    for language, (y, x) in highest.items():
+        ax.annotate(language, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    ax.set_xscale("log")
+    ax.set_xlabel("hours of the language's training speech")
+    ax.set_ylabel(METRICS[metric])
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False)
+    _save(figure, path)
+    return True
+
+
+def language_scores(result: Result, metric: str) -> dict[str, float]:
+    """Language -> score; empty for a test set in one language."""
+    rows = result.row.get("languages", {})
+    return {language: row[metric]["score"] for language, row in rows.items() if metric in row}
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write SVG without a date and with reproducible ids, its text as text."""
+    content = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "unitweave", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+    write_text(path, "\n".join(line.rstrip() for line in content.getvalue().splitlines()) + "\n")

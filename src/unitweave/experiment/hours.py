@@ -1,0 +1,95 @@
+"""How long a cell will take, from the cells that are done, or from a few measured steps."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
+from unitweave.core.stage import read_stage
+from unitweave.experiment.plan import Cell, Plan
+from unitweave.experiment.state import is_done, is_needed, status
+from unitweave.lm.train import train_lm
+
+MEASURED_FILE = "measured.json"  # model -> seconds of an optimiser step
+_WARM_UP = 2  # steps that are not counted
+
+
+def seconds_of(run: Path, stage: str) -> float | None:
+    """Wall time of a finished stage in seconds; None for one that is not there or not finished."""
+    if not (run / stage / "stage.json").exists():
+        return None
+    record = read_stage(run, stage)
+    return float(record["seconds"]) if record["status"] == "done" else None
+
+
+def estimate(run: Path, plan: Plan, cell: Cell) -> float | None:
+    """Seconds that what is missing of a cell will take; None where nothing is known about its model yet.
+
+    The training's share comes from finished trainings of the same model and system, else of the same
+    model, else from `measure`; translation and scoring from any finished cells.
+    """
+    total = 0.0
+    if seconds_of(run, f"lm/{cell.name}") is None:
+        per_step = step_seconds(run, plan, cell)
+        if per_step is None:
+            return None
+        total += per_step * cell.steps
+    for stage in ("speech", "scores"):
+        if seconds_of(run, f"{stage}/{cell.name}") is None:
+            known = [s for c in plan.cells if (s := seconds_of(run, f"{stage}/{c.name}")) is not None]
+            total += sum(known) / len(known) if known else 0.0
+    return total
+
+
+def step_seconds(run: Path, plan: Plan, cell: Cell) -> float | None:
+    """Seconds of an optimiser step in a cell, looks at the dev split included where finished cells have them."""
+    same_model = [c for c in plan.cells if c.model == cell.model]
+    for alike in ([c for c in same_model if c.system == cell.system], same_model):
+        known = [(s, c.steps) for c in alike if (s := seconds_of(run, f"lm/{c.name}")) is not None]
+        if known:
+            return sum(seconds for seconds, _ in known) / sum(steps for _, steps in known)
+    path = run / MEASURED_FILE
+    return read_json(path).get(cell.model) if path.exists() else None
+
+
+def measure(run: Path, plan: Plan, cells: Sequence[Cell], steps: int) -> None:
+    """Train the first cell of each model for a few steps, throw the result away, and keep the time of a step.
+
+    The shared stages have to be there. Loading and the first steps are not counted.
+    """
+    measured: dict[str, Any] = read_json(run / MEASURED_FILE) if (run / MEASURED_FILE).exists() else {}
+    for model in dict.fromkeys(cell.model for cell in cells):
+        cell = next(c for c in cells if c.model == model)
+        short, long = _train(run, plan, cell, _WARM_UP), _train(run, plan, cell, _WARM_UP + steps)
+        measured[model] = round(max(long - short, 0.0) / steps, 4)
+    write_json(run / MEASURED_FILE, measured)
+
+
+def _train(run: Path, plan: Plan, cell: Cell, steps: int) -> float:
+    settings = plan.recipe.systems[cell.name]
+    optimiser = replace(settings.optimiser, steps=steps, checkpoint_every=steps + 1, report_to=[])
+    settings = replace(settings, optimiser=optimiser, evaluation=replace(settings.evaluation, every=0))
+    text_lm = run / "text_lm/model" if settings.pretrained is None else None
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=run) as folder:
+        start = time.monotonic()
+        train_lm(Path(folder) / "lm", settings, run / "subsets" / cell.data, run / "units", text_lm)
+        return time.monotonic() - start
+
+
+def plan_rows(run: Path, plan: Plan, cells: Sequence[Cell]) -> list[tuple[Cell, str, float | None]]:
+    """(cell, state, seconds that are left to do) of every cell."""
+    rows: list[tuple[Cell, str, float | None]] = []
+    for cell in cells:
+        needed = is_needed(run, cell)
+        if is_done(run, cell):
+            rows.append((cell, "done", 0.0))
+        elif needed is False:
+            rows.append((cell, "not needed: the dev score no longer rose", 0.0))
+        else:
+            begun = status(run, f"lm/{cell.name}") != "missing"
+            state = "begun" if begun else "to do" if needed else "if the dev score still rises"
+            rows.append((cell, state, estimate(run, plan, cell)))
+    return rows

@@ -1,0 +1,210 @@
+"""An experiment: a grid of trainings that share everything but the language model, read from one YAML file."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from unitweave.core.errors import InputError
+from unitweave.recipe import Recipe, merged, one_line, parse_recipe
+
+_AXES = ("models", "data", "systems", "seeds", "steps")
+_OF_THE_GRID = ("steps", "seed", "batch")  # keys of lm.optimiser that no system may set for itself
+
+
+@dataclass
+class Block:
+    """A part of the grid: every combination of these. An empty list stands for all that the experiment names."""
+
+    models: list[str] = field(default_factory=list)
+    data: list[str] = field(default_factory=list)
+    systems: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [1])
+    steps: list[int] = field(default_factory=list)  # optimiser steps of a training; empty: the recipe's
+    until: str = "all"  # "dev": a longer training only while the last lengthening raised the dev score; "all": each
+
+
+@dataclass
+class Experiment:
+    """What is compared with what; the YAML's keys."""
+
+    title: str
+    question: str = ""  # what the experiment is to answer, for the page of results
+    base: str | None = None  # a recipe that `recipe` adds to: a built-in one's name, or a file beside the experiment's
+    recipe: dict[str, Any] = field(default_factory=dict)  # settings of the stages, as in a recipe, without systems
+    models: dict[str, dict[str, Any]] = field(default_factory=lambda: {"scratch": {}})  # name -> what differs from lm
+    data: dict[str, float | dict[str, float]] = field(default_factory=lambda: {"all": 1.0})
+    # name -> how much of each language's training speech: up to 1 a share, above 1 utterance pairs; or by language
+    systems: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> what differs from lm
+    baseline: str = "baseline"  # the system that the others are compared with
+    method: str = "scheduled"  # the system that the ablations are compared with
+    looks: int = 5  # times that the dev split is decoded in a training, the last at its end; 0 never
+    grid: list[Block] = field(default_factory=lambda: [Block()])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid."""
+
+    model: str
+    data: str
+    system: str
+    steps: int
+    seed: int
+    shorter: "Cell | None" = field(default=None, compare=False)  # needed only if this one's dev score still rose
+
+    @property
+    def name(self) -> str:
+        """Its name in the run folder: lm/NAME, speech/NAME, scores/NAME."""
+        return f"{self.model}_{self.data}_{self.system}_{self.steps}_s{self.seed}"
+
+    @property
+    def group(self) -> tuple[str, str, int]:
+        """What compared systems have in common, but for the seed."""
+        return self.model, self.data, self.steps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment with its recipe, whose systems are the cells, and the cells in the order of their doing."""
+
+    experiment: Experiment
+    recipe: Recipe
+    cells: list[Cell]
+
+
+def load_experiment(path: Path, pretrained: Mapping[str, str] | None = None) -> tuple[Plan, dict[str, Any]]:
+    """Read and check an experiment; also returns its plain content, with the base recipe written out.
+
+    pretrained  model -> folder, in place of what the file says
+    Raises InputError that names the file and the key.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: an experiment is a mapping, this is {type(content).__name__}")
+    try:
+        content = _with_base(content, path.parent)
+        for name, folder in (pretrained or {}).items():
+            if name not in (content.get("models") or {}):
+                raise InputError(f"--pretrained {name}: the experiment has no such model")
+            content["models"][name] = merged(content["models"][name] or {}, {"pretrained": folder})
+        return parse_experiment(content), content
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The content with its base recipe, less that one's systems, merged in."""
+    if content.get("base") is None:
+        return content
+    name = str(content["base"])
+    builtin = Path(__file__).parent.parent / "recipes" / f"{name}.yaml"
+    source = builtin if builtin.exists() else folder / name
+    if not source.exists():
+        raise InputError(f"base: no recipe {name!r}, neither built in nor at {source}")
+    base = yaml.safe_load(source.read_text(encoding="utf-8"))
+    if not isinstance(base, dict):
+        raise InputError(f"base: {source} is no recipe")
+    base.pop("systems", None)
+    return content | {"base": None, "recipe": merged(base, content.get("recipe") or {})}
+
+
+def parse_experiment(content: Mapping[str, Any]) -> Plan:
+    """A plan from plain values, without a base. Raises InputError that names the key."""
+    known = [f.name for f in fields(Experiment)]
+    for key in content:
+        if key not in known:
+            raise InputError(f"unknown key {key!r}; an experiment has: {', '.join(known)}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Experiment, "experiment")
+    try:
+        experiment: Experiment = parser.instantiate(parser.parse_object({"experiment": dict(content)})).experiment
+    except ArgumentError as error:
+        raise InputError(one_line(error).replace("experiment.", "")) from None
+    _check(experiment)
+    shared = experiment.recipe.get("lm") or {}
+    default = parse_recipe({"lm": shared, "systems": {"x": {}}}).systems["x"].optimiser.steps
+    cells = make_cells(experiment, default)
+    for steps in sorted({cell.steps for cell in cells}):
+        if experiment.looks and steps % experiment.looks:
+            raise InputError(f"looks: {steps} steps do not divide into {experiment.looks} looks at the dev split")
+    systems = {cell.name: _settings(experiment, cell) for cell in cells}
+    return Plan(experiment, parse_recipe(experiment.recipe | {"systems": systems}), cells)
+
+
+def make_cells(experiment: Experiment, default_steps: int) -> list[Cell]:
+    """The cells of all blocks, each once, in the order of the blocks.
+
+    Within a block the smallest amounts of work that can be compared come first: all systems of a seed
+    side by side, so that a sitting that ends early has whole comparisons.
+    """
+    cells: dict[Cell, Cell] = {}
+    for block in experiment.grid:
+        models, data = block.models or list(experiment.models), block.data or list(experiment.data)
+        systems, steps = block.systems or list(experiment.systems), sorted(block.steps or [default_steps])
+        for model, amount, seed, system in itertools.product(models, data, block.seeds, systems):
+            shorter = None
+            for length in steps:
+                cell = Cell(model, amount, system, length, seed, shorter)
+                cells.setdefault(cell, cell)
+                shorter = cell if block.until == "dev" else None
+    return list(cells.values())
+
+
+def _settings(experiment: Experiment, cell: Cell) -> dict[str, Any]:
+    """What differs from the recipe's lm in one cell."""
+    looks = {"evaluation": {"every": cell.steps // experiment.looks if experiment.looks else 0}}
+    own = merged(experiment.models[cell.model] or {}, experiment.systems[cell.system] or {})
+    return merged(own, looks | {"optimiser": {"steps": cell.steps, "seed": cell.seed}})
+
+
+def _check(experiment: Experiment) -> None:
+    """Raise InputError for a grid that names what is not there, or compares what cannot be compared."""
+    if "systems" in experiment.recipe:
+        raise InputError("recipe.systems: an experiment's systems stand beside its recipe, not in it")
+    if not experiment.systems:
+        raise InputError("systems: name at least one")
+    for axis in ("models", "data", "systems"):
+        for name in getattr(experiment, axis):
+            if not name.replace("-", "").isalnum():
+                raise InputError(f"{axis}.{name}: a name has letters, digits and - only")
+    for name, amount in experiment.data.items():
+        for value in amount.values() if isinstance(amount, dict) else [amount]:
+            if value <= 0:
+                raise InputError(f"data.{name}: {value} must be above 0")
+    for axis in ("models", "systems"):
+        for name, own in getattr(experiment, axis).items():
+            found = [key for key in _OF_THE_GRID if key in ((own or {}).get("optimiser") or {})]
+            # A model may need batches of its own; of compared systems each sees the same.
+            found = [key for key in found if axis == "systems" or key != "batch"]
+            if found:
+                raise InputError(f"{axis}.{name}.optimiser.{found[0]}: all compared systems have the same")
+    for number, block in enumerate(experiment.grid, 1):
+        if block.until not in ("all", "dev"):
+            raise InputError(f"grid, block {number}: until {block.until!r} is neither 'all' nor 'dev'")
+        if block.until == "dev" and not experiment.looks:
+            raise InputError(f"grid, block {number}: until 'dev' needs looks at the dev split; set looks above 0")
+        for axis in ("models", "data", "systems"):
+            for name in getattr(block, axis):
+                if name not in getattr(experiment, axis):
+                    raise InputError(f"grid, block {number}: {axis} has no {name!r}")
+        for axis in ("seeds", "steps"):
+            values = getattr(block, axis)
+            if len(set(values)) < len(values) or any(value < (axis == "steps") for value in values):
+                raise InputError(f"grid, block {number}: {axis} {values} should be different numbers, none below 0")
+    for name in (experiment.baseline, experiment.method):
+        if name not in experiment.systems:
+            raise InputError(f"systems has no {name!r}, which baseline or method names")
+
+
+def builtin_experiments() -> list[Path]:
+    """The experiments that come with the package."""
+    return sorted((Path(__file__).parent.parent / "recipes" / "experiments").glob("*.yaml"))

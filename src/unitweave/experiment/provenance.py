@@ -1,0 +1,69 @@
+"""What made a result: the commit of the code, the command and the machine."""
+
+import os
+import platform
+import subprocess
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import unitweave
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json, write_json
+
+FILE_NAME = "provenance.json"
+
+
+@cache
+def commit() -> str:
+    """The commit of the running code, with "+" where the sources were changed since; its version where unknown."""
+    source = Path(unitweave.__file__).parent
+    git = ["git", "--no-optional-locks", "-C", str(source)]
+    try:
+        found = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", str(source)], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {unitweave.__version__}"
+    return found.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+@cache
+def machine() -> str:
+    """Processor or GPU, cores and memory, in a few words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{cores} cores of {_processor()}, {memory:.0f} GiB"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
+    return " ".join((names[0] if names else platform.processor() or platform.machine()).split())
+
+
+def note(folder: Path, command: str) -> None:
+    """Add this sitting to folder/provenance.json: a training that goes on after an interruption has several."""
+    sittings = read_notes(folder)
+    sitting = {"commit": commit(), "command": command, "machine": machine()}
+    if not sittings or {key: sittings[-1].get(key) for key in sitting} != sitting:
+        began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        write_json(folder / FILE_NAME, [*sittings, sitting | {"began": began}])
+
+
+def read_notes(folder: Path) -> list[dict[str, Any]]:
+    """The sittings that made what is in `folder`, oldest first."""
+    path = Path(folder) / FILE_NAME
+    if not path.exists():
+        return []
+    sittings = read_json(path)
+    if not isinstance(sittings, list):
+        raise InputError(f"{path}: not a list of sittings")
+    return sittings

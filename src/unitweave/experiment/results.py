@@ -1,0 +1,166 @@
+"""The results of a grid, read from the run's own files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitweave.core.errors import InputError
+from unitweave.core.manifest import read_manifest
+from unitweave.core.stage import read_stage
+from unitweave.experiment.hours import seconds_of
+from unitweave.experiment.plan import Cell, Plan, parse_experiment
+from unitweave.experiment.provenance import read_notes
+from unitweave.experiment.state import dev_curve, is_done, is_needed, read_experiment_folder, status
+from unitweave.experiment.statistics import sentence_counts
+from unitweave.score.hearing import read_lines
+from unitweave.score.score import read_scores
+
+
+@dataclass
+class Result:
+    """One finished cell.
+
+    row         its row of scores.json;  signature of its ASR-BLEU
+    heard       what the recogniser heard, as scored;  references likewise, in the same order
+    written     the model's own translation;  texts: the normalised references
+    hours       language -> hours of source speech that it was trained on
+    curve       (step, scores) of each look at the dev split
+    """
+
+    cell: Cell
+    row: dict[str, Any]
+    signature: str
+    heard: list[str]
+    references: list[str]
+    written: list[str]
+    texts: list[str]
+    hours: dict[str, float]
+    curve: list[tuple[int, dict[str, float]]]
+    seconds: float
+    sittings: list[dict[str, Any]]
+    ceilings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def counts(self) -> dict[str, np.ndarray]:
+        """Metric -> sentence counts for resampling, [utterances, 10]."""
+        return {
+            "asr_bleu": sentence_counts(self.heard, self.references),
+            "text_bleu": sentence_counts(self.written, self.texts),
+        }
+
+    @property
+    def total_hours(self) -> float:
+        """Hours of source speech, all languages together."""
+        return sum(self.hours.values())
+
+    @property
+    def dev_bleu(self) -> float | None:
+        """Text BLEU on the dev split at the end of the training."""
+        return dict(self.curve).get(self.cell.steps, {}).get("bleu")
+
+    def score(self, metric: str) -> float | None:
+        """One number of the row, by its name in scores.json."""
+        value = self.row.get(metric)
+        return value["score"] if isinstance(value, dict) else value
+
+
+@dataclass
+class GridResults:
+    """An experiment and all that is known of it so far.
+
+    missing  (cell, state) of the cells that have no scores and are needed, or may be
+    spared   cells that are not needed, since the dev score no longer rose
+    amounts  name of the amount -> language -> {"pairs", "hours"}
+    """
+
+    folder: Path
+    plan: Plan
+    results: list[Result]
+    missing: list[tuple[Cell, str]]
+    spared: list[Cell]
+    amounts: dict[str, dict[str, dict[str, float]]]
+
+    @property
+    def partial(self) -> bool:
+        """Whether cells are missing."""
+        return bool(self.missing)
+
+    @property
+    def ceilings(self) -> dict[str, dict[str, Any]]:
+        """The rows of the ceilings; empty until the first cell is scored."""
+        return next((r.ceilings for r in self.results if r.ceilings), {})
+
+    def find(self, group: tuple[str, str, int], system: str) -> dict[int, Result]:
+        """Seed -> result of one system, for a model, an amount of data and a number of steps."""
+        return {r.cell.seed: r for r in self.results if r.cell.group == group and r.cell.system == system}
+
+    def groups(self) -> list[tuple[str, str, int]]:
+        """Every (model, data, steps) that has a result, in the plan's order of models and data, by steps."""
+        experiment = self.plan.experiment
+        found = {r.cell.group for r in self.results}
+        order = {n: i for axis in (experiment.models, experiment.data) for i, n in enumerate(axis)}
+        return sorted(found, key=lambda g: (order[g[0]], self.hours(g[1]), order[g[1]], g[2]))
+
+    def hours(self, data: str) -> float:
+        """Hours of source speech of an amount of data."""
+        return sum(language["hours"] for language in self.amounts[data].values())
+
+
+def read_grid(folder: Path) -> GridResults:
+    """Everything that the folder of an experiment holds. Raises InputError when it is no such folder."""
+    folder = Path(folder)
+    plan = parse_experiment(read_experiment_folder(folder))
+    amounts = {}
+    for name in dict.fromkeys(cell.data for cell in plan.cells):
+        if status(folder, f"subsets/{name}") == "done":
+            amounts[name] = read_stage(folder, f"subsets/{name}")["counts"]
+    texts: dict[str, str] = {}
+    results, missing, spared = [], [], []
+    for cell in plan.cells:
+        if is_done(folder, cell):
+            if not texts:
+                texts = {pair.id: pair.tgt_text or "" for pair in read_manifest(folder / "corpus", "test")}
+            results.append(read_result(folder, cell, texts, amounts))
+        elif is_needed(folder, cell) is False:
+            spared.append(cell)
+        else:
+            begun = status(folder, f"lm/{cell.name}") != "missing"
+            missing.append((cell, "begun" if begun else "not begun"))
+    return GridResults(folder, plan, results, missing, spared, amounts)
+
+
+def read_result(
+    folder: Path, cell: Cell, texts: dict[str, str], amounts: dict[str, dict[str, dict[str, float]]]
+) -> Result:
+    """One finished cell. Raises InputError when a file of it is missing or of another cell."""
+    place = folder / "scores" / cell.name
+    scores, lines = read_scores(place), read_lines(place / "utterances.jsonl")
+    if cell.name not in scores["systems"]:
+        raise InputError(f"{place}/scores.json: has no scores of {cell.name}")
+    rows = [line["rows"][cell.name] for line in lines]
+    unknown = [line["id"] for line in lines if line["id"] not in texts]
+    if unknown:
+        raise InputError(f"{place}/utterances.jsonl: utterance {unknown[0]!r} is not in the corpus's test split")
+    return Result(
+        cell=cell,
+        row=scores["systems"][cell.name],
+        signature=scores["signature"],
+        heard=[row["scored"] for row in rows],
+        references=[line["reference"] for line in lines],
+        written=[row["translation"] for row in rows],
+        texts=[texts[line["id"]] for line in lines],
+        hours={language: counted["hours"] for language, counted in amounts[cell.data].items()},
+        curve=dev_curve(folder / "lm" / cell.name),
+        seconds=seconds_of(folder, f"lm/{cell.name}") or 0.0,
+        sittings=read_notes(folder / "lm" / cell.name),
+        ceilings=scores["ceilings"],
+    )
+
+
+def signatures(results: Sequence[Result]) -> list[str]:
+    """The different signatures among results: scores with unequal ones must not be compared."""
+    return sorted({result.signature for result in results})

@@ -1,0 +1,65 @@
+"""How far the cells of a grid are, from what lies in its run folder."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unitweave.core.errors import InputError
+from unitweave.core.stage import read_stage
+from unitweave.experiment.plan import Cell
+from unitweave.lm.evaluate import DEV_FILE
+from unitweave.score.hearing import read_lines
+
+EXPERIMENT_FILE = "experiment.yaml"
+
+
+def dev_curve(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """(step, scores) of each look at the dev split; of a step that came twice, as after a restart, the later one."""
+    path = folder / DEV_FILE
+    rows = {int(row["step"]): row for row in (read_lines(path) if path.exists() else [])}
+    return [(step, {k: v for k, v in rows[step].items() if k not in ("step", "examples")}) for step in sorted(rows)]
+
+
+def dev_score(run: Path, cell: Cell) -> float | None:
+    """Text BLEU on the dev split at the end of a cell's training; None where it is not there (yet)."""
+    curve = dict(dev_curve(run / "lm" / cell.name))
+    return curve[cell.steps]["bleu"] if cell.steps in curve else None
+
+
+def is_needed(run: Path, cell: Cell) -> bool | None:
+    """Whether a cell has to be done; None where a shorter one has to come first to decide."""
+    if cell.shorter is None:
+        return True
+    before = is_needed(run, cell.shorter)
+    if not before:
+        return before
+    if not is_done(run, cell.shorter):
+        return None
+    if cell.shorter.shorter is None:
+        return True
+    longer, shorter = dev_score(run, cell.shorter), dev_score(run, cell.shorter.shorter)
+    if longer is None or shorter is None:
+        raise InputError(f"{run}/lm/{cell.shorter.name}: no dev scores, which decide on longer trainings; delete it")
+    return longer > shorter
+
+
+def is_done(run: Path, cell: Cell) -> bool:
+    """Whether a cell has its scores."""
+    return status(run, f"scores/{cell.name}") == "done"
+
+
+def status(run: Path, stage: str) -> str:
+    """ "done", "running" (or interrupted), or "missing"."""
+    return str(read_stage(run, stage)["status"]) if (run / stage / "stage.json").exists() else "missing"
+
+
+def read_experiment_folder(folder: Path) -> dict[str, Any]:
+    """The plain content of the experiment that a folder belongs to. Raises InputError when it is none."""
+    path = Path(folder) / EXPERIMENT_FILE
+    if not path.exists():
+        raise InputError(f"{folder}: not the folder of an experiment (no {EXPERIMENT_FILE})")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not an experiment")
+    return content

@@ -1,0 +1,80 @@
+"""Whether two systems differ: sacrebleu's BLEU, resampled over utterances and over seeds."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sacrebleu.metrics import BLEU
+
+ESTABLISHED_SEEDS = 3  # fewer seeds establish nothing
+_ORDERS = 4  # n-grams of 1 to 4 words
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher one system's BLEU is than another's.
+
+    mean  over the seeds;  low, high  95 % interval over resampled utterances and seeds
+    each  seed -> difference
+    """
+
+    mean: float
+    low: float
+    high: float
+    each: dict[int, float]
+
+    @property
+    def verdict(self) -> str:
+        """ "established", "indicated" or "open"; see `VERDICTS`."""
+        one_sign = all(d > 0 for d in self.each.values()) or all(d < 0 for d in self.each.values())
+        if not (self.low > 0 or self.high < 0) or not one_sign:
+            return "open"
+        return "established" if len(self.each) >= ESTABLISHED_SEEDS else "indicated"
+
+
+VERDICTS = {
+    "established": f"at least {ESTABLISHED_SEEDS} seeds, all with the same sign, and the 95 % interval leaves 0 out",
+    "indicated": f"the same with fewer than {ESTABLISHED_SEEDS} seeds",
+    "open": "the interval has 0 in it, or the seeds disagree in sign",
+}
+
+
+def sentence_counts(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """What sacrebleu's corpus BLEU adds up, int64 [utterances, 10]: matches and n-grams of each order, both lengths."""
+    metric = BLEU(effective_order=True)
+    rows = []
+    for hypothesis, reference in zip(hypotheses, references, strict=True):
+        score = metric.sentence_score(hypothesis, [reference])
+        rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
+    return np.array(rows, dtype=np.int64)
+
+
+def bleu_of(counts: np.ndarray) -> float:
+    """Corpus BLEU of summed counts, [10]: sacrebleu's own formula."""
+    return float(
+        BLEU.compute_bleu(
+            counts[:_ORDERS].tolist(), counts[_ORDERS : 2 * _ORDERS].tolist(), int(counts[-2]), int(counts[-1])
+        ).score
+    )
+
+
+def difference(ours: dict[int, np.ndarray], theirs: dict[int, np.ndarray], samples: int = 1000) -> Difference:
+    """BLEU of `ours` less that of `theirs`; both map a seed to its sentence counts, [utterances, 10].
+
+    Each resample draws utterances (the same for all) and seeds, with replacement. With one seed the
+    interval is that of the paired bootstrap over utterances. SACREBLEU_SEED sets the seed.
+    """
+    seeds = sorted(ours)
+    if seeds != sorted(theirs) or not seeds:
+        raise ValueError("the two systems have different seeds")
+    rng = np.random.default_rng(int(os.environ.get("SACREBLEU_SEED", "12345")))
+    number = len(ours[seeds[0]])
+    each = {s: bleu_of(ours[s].sum(0)) - bleu_of(theirs[s].sum(0)) for s in seeds}
+    drawn = np.empty(samples)
+    for i in range(samples):
+        rows = rng.integers(0, number, number)
+        found = [bleu_of(ours[s][rows].sum(0)) - bleu_of(theirs[s][rows].sum(0)) for s in seeds]
+        drawn[i] = np.mean(rng.choice(found, len(seeds)))
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Difference(float(np.mean(list(each.values()))), float(low), float(high), each)

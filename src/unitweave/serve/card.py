@@ -1,0 +1,181 @@
+"""The model card of an exported model: README.md as the hub shows it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from unitweave import __version__
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json, write_text
+from unitweave.core.manifest import Pair, read_manifest
+
+_SHOWN = (("asr_bleu", "ASR-BLEU"), ("text_bleu", "text BLEU"), ("text_chrf", "text chrF"),
+          ("transcript_wer", "transcript WER %"), ("agreement_wer", "agreement WER %"))  # fmt: skip
+
+
+def write_card(
+    path: Path,
+    run: Path,
+    system: str,
+    recipe: Mapping[str, Any],
+    about: Mapping[str, Any],
+    license: str | None,
+    title: str,
+) -> None:
+    """Write the card: data, scores with their signature, licences, limits, intended use."""
+    scores_file = run / "score" / "scores.json"
+    scores = read_json(scores_file) if scores_file.exists() else None
+    pairs = _pairs(run)
+    languages = sorted({p.src_lang for p in pairs} | {"en"})
+    merged = {**(recipe.get("lm") or {}), **((recipe.get("systems") or {}).get(system) or {})}
+    base = merged.get("pretrained")
+    row = (scores or {}).get("systems", {}).get(system)
+    data = ModelCardData(
+        library_name="unitweave",
+        pipeline_tag="audio-to-audio",
+        language=languages,
+        license=license or "other",
+        base_model=base,
+        tags=["speech-to-speech-translation", "speech-translation", "discrete-speech-units", "unitweave"],
+        model_name=title,
+        eval_results=_results(row, scores, pairs),
+    )
+    sources = ", ".join(code for code in languages if code != "en") or "unknown"
+    body = f"""---
+{data.to_yaml()}
+---
+# {title}
+
+Translates speech ({sources}) into English speech. Trained with unitweave {__version__}:
+a language model that reads discrete speech units, writes transcript and translation, and speaks units, which a
+vocoder turns into a waveform. Method: scheduled interleaved speech-text training (arXiv 2506.10299).
+
+## Use
+
+```python
+from unitweave.serve.translate import Translator
+
+result = Translator.from_pretrained("{title}").translate("recording.wav")
+print(result.transcript, "->", result.translation)
+result.save("english.wav")
+```
+
+`unitweave translate {title} recording.wav -o out/` does the same. The language model alone is an ordinary causal LM:
+`transformers.AutoModelForCausalLM.from_pretrained("{title}")`.
+
+## What is inside
+
+| part | folder | fingerprint of its weights |
+| --- | --- | --- |
+{_parts(about["fingerprints"])}
+
+All weights are safetensors. The parts belong together: the vocoder and the language model know the units of this
+codebook only, and the codebook belongs to this encoder.
+
+## Training data
+
+{_data(pairs, recipe)}
+
+System `{system}`; base language model: {base or "a small one, trained from scratch on the corpus's text"}.
+
+## Scores
+
+{_scores(row, scores)}
+
+## Intended use and limits
+
+For research on speech translation, and for speech like that of the training data. It has not been tested on other
+accents, noise, spontaneous or overlapping speech, and other domains than its corpus. It can leave out, invent or
+change content, names and numbers above all, and it says so in no way; do not rely on it where a mistake can do harm.
+The English voice is that of the training data for every speaker; it does not imitate anybody.
+
+## Licences
+
+{_licences(recipe, base, license)}
+"""
+    write_text(path, body)
+
+
+def _pairs(run: Path) -> list[Pair]:
+    try:
+        return read_manifest(run / "corpus")
+    except InputError:
+        return []
+
+
+def _parts(fingerprints: Mapping[str, Any]) -> str:
+    lm = ", ".join(f"`{digest}`" for digest in fingerprints["language_model"].values())
+    rows = [f"| language model, tokenizer | . | {lm} |"]
+    rows += [f"| {name} | {name}/ | `{fingerprints[name]}` |" for name in ("encoder", "codebook", "vocoder")]
+    return "\n".join(rows)
+
+
+def _data(pairs: list[Pair], recipe: Mapping[str, Any]) -> str:
+    if not pairs:
+        return "The corpus of this run is not beside it any more."
+    corpus = recipe.get("corpus") or {}
+    kind = "made by speech engines from unitweave's phrasebook" if corpus.get("embedded") else "the user's own corpus"
+    lines = ["| source | pairs (train) | source hours | English hours |", "| --- | ---: | ---: | ---: |"]
+    for language in sorted({p.src_lang for p in pairs}):
+        some = [p for p in pairs if p.src_lang == language and p.split == "train"]
+        hours = sum(p.src_seconds for p in some) / 3600, sum(p.tgt_seconds for p in some) / 3600
+        lines.append(f"| {language} | {len(some)} | {hours[0]:.2f} | {hours[1]:.2f} |")
+    return f"Speech: {kind}.\n\n" + "\n".join(lines)
+
+
+def _scores(row: Mapping[str, Any] | None, scores: Mapping[str, Any] | None) -> str:
+    if row is None or scores is None:
+        return "This system had not been scored when it was exported."
+    lines = [f"Test split, {row.get('utterances', '?')} utterances.", "", "| measure | score |", "| --- | ---: |"]
+    for key, name in _SHOWN:
+        value = _number(row.get(key))
+        if value is not None:
+            lines.append(f"| {name} | {value:.1f} |")
+    lines += ["", f"Signature: `{scores['signature']}`"]
+    lines += [f"\n{note}" for note in scores.get("notes", ())]
+    return "\n".join(lines)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, Mapping):
+        value = value.get("score")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _results(
+    row: Mapping[str, Any] | None, scores: Mapping[str, Any] | None, pairs: list[Pair]
+) -> list[EvalResult] | None:
+    value = _number((row or {}).get("asr_bleu"))
+    if value is None or scores is None:
+        return None
+    languages = "-".join(sorted({p.src_lang for p in pairs})) or "unknown"
+    return [
+        EvalResult(
+            task_type="audio-to-audio",
+            task_name="Speech-to-speech translation",
+            dataset_type="unitweave",
+            dataset_name=f"test split, {languages} to English",
+            dataset_split="test",
+            metric_type="asr-bleu",
+            metric_name="ASR-BLEU",
+            metric_value=round(value, 2),
+            metric_config=str(scores["signature"]),
+        )
+    ]
+
+
+def _licences(recipe: Mapping[str, Any], base: str | None, license: str | None) -> str:
+    lines = [f"This model: {license or 'not stated by its maker'}. unitweave itself: Apache-2.0."]
+    encoder = (recipe.get("encoder") or {}).get("pretrained")
+    if base:
+        lines.append(f"- The language model was fine-tuned from `{base}`, whose licence goes on to hold.")
+    if encoder:
+        lines.append(f"- The encoder was fine-tuned from `{encoder}`, whose licence goes on to hold.")
+    if (recipe.get("corpus") or {}).get("embedded"):
+        lines.append("- Training speech was made with eSpeak NG (GPL-3.0) and SVOX Pico "
+                     "(Apache-2.0).")  # fmt: skip
+    else:
+        lines.append("- The licence of the training corpus may put conditions on models made from it.")
+    return "\n".join(lines)

@@ -1,0 +1,163 @@
+"""Many recordings: what the names on the command line mean, which results are there already, and the work."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of, digest_of_file, read_json, write_json
+from unitweave.core.progress import meter
+from unitweave.lm.decode import DecodeSettings, Given
+from unitweave.serve.long import translate_long
+from unitweave.serve.recordings import SUFFIXES, load_audio, seconds_of
+from unitweave.serve.segments import SegmentSettings
+from unitweave.serve.translate import SpeechTranslation, Translator, check_length
+
+
+@dataclass(frozen=True)
+class Task:
+    """A recording and where its results go: stem.wav, stem.json, for long ones stem.srt and stem.vtt."""
+
+    source: Path
+    stem: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A task that is done: its JSON's content, or why it could not be done; `before` where an earlier call did it."""
+
+    task: Task
+    about: dict[str, Any] | None
+    error: str = ""
+    before: bool = False
+
+
+def find_tasks(names: Sequence[str], out: Path) -> list[Task]:
+    """The recordings that files, folders (with all below them) and patterns name.
+
+    A folder's recordings keep their places below it. Two that would get the same result file keep their
+    suffixes. Raises InputError when a name stands for nothing or results would overwrite a source.
+    """
+    found: dict[Path, Path] = {}  # recording -> its place below `out`
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix.lower() in SUFFIXES]
+            inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+            if not inside:
+                raise InputError(f"{path}: no recordings in this folder ({', '.join(SUFFIXES)})")
+            found |= {p: p.relative_to(path) for p in inside}
+        elif not path.exists() and glob.has_magic(name):
+            # The pattern may be absolute, which Path.glob does not take.
+            matching = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]  # noqa: PTH207
+            if not matching:
+                raise InputError(f"{name}: no file fits this pattern")
+            found |= {p: Path(p.name) for p in matching}
+        else:
+            found[path] = Path(path.name)
+    stems = [place.with_suffix("") for place in found.values()]
+    tasks = [
+        Task(source, out / (place if stems.count(place.with_suffix("")) > 1 else place.with_suffix("")))
+        for source, place in found.items()
+    ]
+    seen: dict[Path, Path] = {}
+    for task in tasks:
+        if task.stem in seen:
+            raise InputError(
+                f"{task.source} and {seen[task.stem]} would both be written to {task.stem}.wav; rename one"
+            )
+        seen[task.stem] = task.source
+        if task.stem.with_name(task.stem.name + ".wav").absolute() == task.source.absolute():
+            raise InputError(f"{task.source}: its translation would overwrite it; give another folder with -o")
+    return tasks
+
+
+def translate_tasks(
+    translator: Translator,
+    tasks: Sequence[Task],
+    settings: DecodeSettings,
+    given: Given | None = None,
+    segmenting: SegmentSettings | None = None,
+    cut_above: float = 30.0,
+) -> Iterator[Finished]:
+    """Translate recordings, short ones in batches; yields each when its files are written.
+
+    cut_above  seconds above which a recording is cut into utterances
+    A recording that cannot be translated is reported and the others go on. One whose results are there
+    already, by the same model and settings from the same file, is not done again.
+    """
+    segmenting = segmenting or SegmentSettings()
+    model = digest_of(
+        [translator.fingerprint(), asdict(settings), asdict(segmenting), given and vars(given), cut_above]
+    )
+    short: list[tuple[Task, str]] = []
+    with meter("translating", len(tasks)) as progress:
+        for number, task in enumerate(tasks):
+            try:
+                job = digest_of([model, digest_of_file(task.source)])
+                about = _before(task, job)
+                seconds = seconds_of(task.source)
+                if about is not None:
+                    progress.advance()
+                    yield Finished(task, about, before=True)
+                elif seconds is not None and seconds <= cut_above:
+                    short.append((task, job))
+                elif given is not None and (given.transcript or given.translation):
+                    raise InputError(
+                        f"{task.source}: a given text goes with a single utterance of up to {cut_above:g} s"
+                    )
+                else:
+                    result = translate_long(translator, task.source, task.stem, settings, segmenting, job)
+                    progress.advance()
+                    yield Finished(task, read_json(result.about))
+            except FileNotFoundError:
+                progress.advance()
+                yield Finished(task, None, f"{task.source}: no such audio file")
+            except (InputError, IsADirectoryError) as error:
+                progress.advance()
+                yield Finished(task, None, str(error))
+            if short and (len(short) == 4 * settings.batch or number == len(tasks) - 1):
+                for finished in _translate_short(translator, short, settings, given):
+                    progress.advance()
+                    yield finished
+                short = []
+
+
+def _translate_short(
+    translator: Translator, tasks: Sequence[tuple[Task, str]], settings: DecodeSettings, given: Given | None
+) -> Iterator[Finished]:
+    waveforms, readable = [], []
+    for task, job in tasks:
+        try:
+            waveform = load_audio(task.source)
+            check_length(waveform, str(task.source))
+        except InputError as error:
+            yield Finished(task, None, str(error))
+            continue
+        waveforms.append(waveform)
+        readable.append((task, job))
+    results = translator.translate_all(waveforms, settings, [given] * len(waveforms)) if waveforms else []
+    for (task, job), result in zip(readable, results, strict=True):
+        yield Finished(task, _write(task, job, result, speech=not settings.text_only))
+
+
+def _write(task: Task, job: str, result: SpeechTranslation, speech: bool) -> dict[str, Any]:
+    about = {"source": str(task.source), "job": job} | result.plain()
+    if speech:
+        result.save(task.stem.with_name(task.stem.name + ".wav"))
+    write_json(task.stem.with_name(task.stem.name + ".json"), about)
+    return about
+
+
+def _before(task: Task, job: str) -> dict[str, Any] | None:
+    """The JSON that an earlier call of the same job wrote; it is written last, so all else is there too."""
+    path = task.stem.with_name(task.stem.name + ".json")
+    if not path.exists():
+        return None
+    try:
+        about = read_json(path)
+    except InputError:
+        return None
+    return about if isinstance(about, dict) and about.get("job") == job else None

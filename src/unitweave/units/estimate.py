@@ -1,0 +1,116 @@
+"""What CTC fine-tuning of an encoder takes on a GPU: memory and time, written out.
+
+An estimate, not a measurement: the terms stand below one by one, and the share of a GPU's peak that
+training reaches is an assumption which the table states.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
+
+from unitweave.units.encoder import CharacterVocabulary, new_encoder
+from unitweave.units.table import FRAME_RATE
+from unitweave.units.train_encoder import EncoderSettings
+
+PEAK_SHARE = 0.3  # of the bf16 peak; an assumption, usual for conformers at this size
+_LONGEST = 15.0  # seconds of a recording in a batch: attention grows with its square
+_RUNTIME = 1.5  # GiB for CUDA context, library workspaces and fragmentation
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU by its data sheet: memory in GiB, dense bf16 peak in TFLOP/s."""
+
+    name: str
+    memory: float
+    peak: float
+
+
+GPUS = (
+    Gpu("RTX 3090", 24, 71),
+    Gpu("RTX 4090", 24, 165),
+    Gpu("A100 40 GB", 40, 312),
+    Gpu("A100 80 GB", 80, 312),
+    Gpu("H100 SXM 80 GB", 80, 989),
+    Gpu("H200 141 GB", 141, 989),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory of one process in GiB, work in FLOP for the whole training."""
+
+    parameters: int
+    states: float  # float32 weights, gradients and both Adam moments, and autocast's bf16 weights: 18 bytes each
+    activations: float
+    flop: float
+
+    @property
+    def memory(self) -> float:
+        """GiB in all."""
+        return self.states + self.activations + _RUNTIME
+
+    def hours(self, gpu: Gpu) -> float:
+        """Hours on one such GPU at PEAK_SHARE of its peak."""
+        return self.flop / (gpu.peak * 1e12 * PEAK_SHARE) / 3600
+
+
+def estimate(settings: EncoderSettings) -> Estimate:
+    """What a training with these settings takes. A hub name counts as the shape of facebook/w2v-bert-2.0.
+
+    Memory: 16 bytes a parameter, 18 in bf16; for each frame of a batch either all that a block keeps for its
+    backward pass, in every block, or (gradient checkpointing) the inputs of all blocks and one block's whole.
+    A block keeps in bf16, per frame: two feed-forwards (input, inner twice, output), attention (input, q, k,
+    v, output), convolution (input, gate twice, three more) and, in float32, five norms; and per frame
+    and head, logits, probabilities and position bias over the recording's length.
+    Work: 6 FLOP per parameter and frame, 8 with gradient checkpointing, and as much for the attention products.
+    """
+    config, parameters = _shape(settings)
+    hidden, inner, blocks = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    frames = settings.batch_seconds * FRAME_RATE
+    longest = min(_LONGEST, settings.batch_seconds) * FRAME_RATE
+    half = 2 if settings.precision == "bf16" else 4
+    block = half * (2 * (2 * hidden + 2 * inner) + 5 * hidden + 6 * hidden) + 4 * 5 * hidden
+    block += half * 3 * config.num_attention_heads * longest
+    kept = block + blocks * 4 * hidden if settings.gradient_checkpointing else blocks * block
+    passes = 4 if settings.gradient_checkpointing else 3
+    per_frame = 2 * parameters + blocks * 3 * 2 * hidden * longest
+    return Estimate(
+        parameters=parameters,
+        states=(18 if settings.precision == "bf16" else 16) * parameters / 2**30,
+        activations=frames * kept / 2**30,
+        flop=passes * per_frame * frames * settings.accumulation * settings.steps,
+    )
+
+
+def _shape(settings: EncoderSettings) -> tuple[Wav2Vec2BertConfig, int]:
+    with torch.device("meta"):
+        if settings.pretrained is None:
+            model = new_encoder(settings.shape, CharacterVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz"]))
+        elif (Path(settings.pretrained) / "config.json").exists():
+            model = Wav2Vec2BertForCTC(Wav2Vec2BertConfig.from_pretrained(settings.pretrained, vocab_size=64))
+        else:
+            model = Wav2Vec2BertForCTC(Wav2Vec2BertConfig(vocab_size=64))
+    return model.config, sum(parameter.numel() for parameter in model.parameters())
+
+
+def plan(settings: EncoderSettings, gpus: Sequence[Gpu] = GPUS) -> str:
+    """A markdown table: whether each GPU holds the training, and how long it takes."""
+    found = estimate(settings)
+    hours = settings.steps * settings.accumulation * settings.batch_seconds / 3600
+    lines = [
+        f"{found.parameters / 1e6:.0f} M parameters; {settings.steps} steps of "
+        f"{settings.accumulation * settings.batch_seconds:g} s see {hours:.0f} hours of speech",
+        f"states {found.states:.1f} GiB + activations {found.activations:.1f} GiB + runtime {_RUNTIME} GiB"
+        f" = {found.memory:.1f} GiB; {found.flop:.2g} FLOP at {PEAK_SHARE:.0%} of the bf16 peak",
+        "",
+        "| GPU | memory (GiB) | fits | hours |",
+        "| --- | ---: | --- | ---: |",
+    ]
+    for gpu in gpus:
+        fits = "yes" if found.memory < 0.95 * gpu.memory else "no"
+        lines.append(f"| {gpu.name} | {gpu.memory:g} | {fits} | {found.hours(gpu):.1f} |")
+    return "\n".join(lines)

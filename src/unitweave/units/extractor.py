@@ -1,0 +1,82 @@
+"""An encoder with its codebook: waveforms in, units and word frames out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import Wav2Vec2BertForCTC
+
+from unitweave.core.errors import InputError
+from unitweave.units.align import WordFrames, align_all, word_frames
+from unitweave.units.codebook import Codebook
+from unitweave.units.encoder import CharacterVocabulary, encoder_fingerprint, load_encoder
+from unitweave.units.features import extract_features
+from unitweave.units.inference import EncoderInference, single_threads
+
+UnitsAndWords = tuple[np.ndarray, WordFrames | None]
+
+
+class UnitExtractor:
+    """Waveforms in, units out; with a transcript, word frames as well.
+
+    The units of a recording are the same alone, in any company and on any number of threads.
+    """
+
+    def __init__(
+        self,
+        model: Wav2Vec2BertForCTC,
+        vocabulary: CharacterVocabulary,
+        codebook: Codebook,
+        precision: str = "fp32",
+    ) -> None:
+        self.model, self.vocabulary, self.codebook = model, vocabulary, codebook
+        self.inference = EncoderInference(model, precision)
+        self._centroids = Codebook(
+            codebook.centroids.to(model.device), codebook.layer, codebook.encoder, codebook.fingerprint
+        )
+
+    @classmethod
+    def load(
+        cls, encoder: Path, codebook: Path, precision: str = "fp32", device: str | torch.device = "cpu"
+    ) -> "UnitExtractor":
+        """From an encoder folder and a codebook folder. Raises InputError when they do not belong together."""
+        book = Codebook.load(codebook)
+        if book.encoder != encoder_fingerprint(encoder):
+            raise InputError(f"{codebook}: this codebook was made with another encoder than {encoder}")
+        return cls(*load_encoder(encoder, device), book, precision)
+
+    def extract(
+        self, waveforms: Sequence[np.ndarray], texts: Sequence[str | None] | None = None
+    ) -> list[UnitsAndWords]:
+        """Units (uint16 [frames]) of each waveform (16 kHz), and its word frames where a text is given."""
+        texts = texts or [None] * len(waveforms)
+        with single_threads(min(len(waveforms), torch.get_num_threads()) or 1) as pool:
+            if self.inference.batched:
+                features = list(pool.map(lambda one: extract_features([one])[0], waveforms))
+                return self.from_features(features, texts)
+            parts = pool.map(lambda one, text: self.from_features(extract_features([one]), [text]), waveforms, texts)
+            return [part[0] for part in parts]
+
+    def from_features(self, features: Sequence[torch.Tensor], texts: Sequence[str | None]) -> list[UnitsAndWords]:
+        """As `extract`, from the features [frames, 160] of each recording, on the calling thread alone.
+
+        For results that depend on nothing else, call it on a thread of `single_threads`.
+        """
+        spoken = [i for i, one in enumerate(features) if len(one)]
+        encoded = self.inference([features[i] for i in spoken], [self.codebook.layer])
+        units = [np.empty(0, np.uint16)] * len(features)
+        log_probs = [np.empty((0, len(self.vocabulary.tokens)), np.float32)] * len(features)
+        for i, ((hidden,), ctc) in zip(spoken, encoded, strict=True):
+            units[i] = self._centroids.assign(hidden).cpu().numpy().astype(np.uint16)
+            log_probs[i] = ctc.cpu().numpy()
+        return list(zip(units, self._align(log_probs, texts), strict=True))
+
+    def _align(self, log_probs: Sequence[np.ndarray], texts: Sequence[str | None]) -> list[WordFrames | None]:
+        words: list[WordFrames | None] = [None] * len(texts)
+        known = [i for i, text in enumerate(texts) if text]
+        targets = [self.vocabulary.encode(texts[i] or "") for i in known]
+        positions, _ = align_all([log_probs[i] for i in known], targets, self.vocabulary.blank)
+        for i, at, target in zip(known, positions, targets, strict=True):
+            words[i] = word_frames(at, target, log_probs[i], self.vocabulary.delimiter)
+        return words

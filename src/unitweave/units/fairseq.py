@@ -1,0 +1,218 @@
+"""Units in the formats of fairseq's speech-to-speech examples, out and in.
+
+unit file   SIDE/SPLIT.txt   `id|u1 u2 u3`, one line a recording; read by splitting at the first `|`
+manifest    SIDE/SPLIT.tsv   the root folder, then `relative path<TAB>samples at 16 kHz` in the same order
+S2UT        SPLIT.tsv        a header, then id, src_audio, src_n_frames (10 ms), tgt_audio (the units), tgt_n_frames
+
+fairseq calls our split dev "valid". Unit files and manifests are those of examples/textless_nlp and
+examples/hubert, the S2UT table that of examples/speech_to_speech/preprocessing/prep_s2ut_data.py.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of, write_text
+from unitweave.core.manifest import SPLITS, Pair, read_manifest
+from unitweave.core.stage import Outcome
+from unitweave.units.runs import deduplicate
+from unitweave.units.table import FRAME_RATE, SIDES, UnitRow, read_units, write_shard
+
+FORMATS = ("fairseq", "s2ut")
+S2UT_COLUMNS = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
+_NAMES = {"train": "train", "dev": "valid", "test": "test"}
+_HOP = 160  # samples of one of fairseq's 10 ms frames
+
+Units = dict[tuple[str, str], np.ndarray]  # (utterance id, side) -> units
+
+
+def export_units(folder: Path, kind: str, corpus: Path, units: Path, reduce: bool = False) -> list[Path]:
+    """Write the units of a run in one of FORMATS into `folder`; `reduce` drops repetitions. Returns the files.
+
+    Raises InputError where an id or a path cannot stand in the format.
+    """
+    if kind not in FORMATS:
+        raise InputError(f"--format {kind!r} is none of {', '.join(FORMATS)}")
+    rows = read_units(units)
+    found = {key: deduplicate(row.units)[0] if reduce else row.units for key, row in rows.items()}
+    pairs = read_manifest(corpus)
+    files: list[Path] = []
+    for split in SPLITS:
+        own = [pair for pair in pairs if pair.split == split]
+        if own and kind == "s2ut":
+            files.append(_write_s2ut(folder / f"{_NAMES[split]}.tsv", own, found))
+        elif own:
+            for side in SIDES:
+                files += _write_side(folder / side, split, side, own, found)
+    return files
+
+
+def _write_side(folder: Path, split: str, side: str, pairs: Sequence[Pair], units: Units) -> list[Path]:
+    present = [pair for pair in pairs if (pair.id, side) in units]
+    if not present:
+        return []
+    lines = []
+    for pair in present:
+        _check(pair.id, "|\n\r", "fairseq unit file")
+        lines.append(f"{pair.id}|{_spelled(units[pair.id, side])}\n")
+    unit_file = folder / f"{_NAMES[split]}.txt"
+    write_text(unit_file, "".join(lines))
+    audio = [os.path.abspath(getattr(pair, f"{side}_audio")) for pair in present]  # noqa: PTH100 (keeps links)
+    root = os.path.commonpath([os.path.dirname(path) for path in audio])  # noqa: PTH120
+    rows = [f"{root}\n"]
+    for pair, path in zip(present, audio, strict=True):
+        _check(path, "\t\n\r", "fairseq manifest")
+        rows.append(f"{os.path.relpath(path, root)}\t{_samples(pair, side)}\n")
+    manifest = folder / f"{_NAMES[split]}.tsv"
+    write_text(manifest, "".join(rows))
+    return [unit_file, manifest]
+
+
+def _write_s2ut(path: Path, pairs: Sequence[Pair], units: Units) -> Path:
+    lines = ["\t".join(S2UT_COLUMNS) + "\n"]
+    for pair in pairs:
+        if not pair.src_audio or (pair.id, "tgt") not in units:
+            continue
+        own = units[pair.id, "tgt"]
+        _check(pair.id, '\t\n\r"\\', "S2UT table")
+        _check(pair.src_audio, '\t\n\r"\\', "S2UT table")
+        frames = _samples(pair, "src") // _HOP
+        lines.append(f"{pair.id}\t{pair.src_audio}\t{frames}\t{_spelled(own)}\t{len(own)}\n")
+    write_text(path, "".join(lines))
+    return path
+
+
+def read_unit_file(path: Path) -> dict[str, np.ndarray]:
+    """Units by id from a fairseq unit file. Raises InputError that names the line."""
+    found: dict[str, np.ndarray] = {}
+    for number, line in _lines(path):
+        id_, bar, spelled = line.partition("|")
+        if not bar or not id_:
+            raise InputError(f"{path}, line {number}: not 'id|u1 u2 u3'")
+        if id_ in found:
+            raise InputError(f"{path}, line {number}: the id {id_!r} stands twice")
+        found[id_] = _parsed(spelled, path, number)
+    return found
+
+
+def read_s2ut(path: Path) -> dict[str, np.ndarray]:
+    """Target units by id from an S2UT table. Raises InputError that names the line."""
+    found: dict[str, np.ndarray] = {}
+    columns: list[str] = []
+    for number, line in _lines(path):
+        values = line.split("\t")
+        if number == 1:
+            columns = values
+            missing = [name for name in ("id", "tgt_audio", "tgt_n_frames") if name not in columns]
+            if missing:
+                raise InputError(f"{path}: not an S2UT table; it lacks the column {missing[0]!r}")
+            continue
+        if len(values) != len(columns):
+            raise InputError(f"{path}, line {number}: {len(values)} columns in place of {len(columns)}")
+        row = dict(zip(columns, values, strict=True))
+        units = _parsed(row["tgt_audio"], path, number)
+        if row["tgt_n_frames"] != str(len(units)):
+            raise InputError(f"{path}, line {number}: {len(units)} units, but tgt_n_frames is {row['tgt_n_frames']}")
+        if row["id"] in found:
+            raise InputError(f"{path}, line {number}: the id {row['id']!r} stands twice")
+        found[row["id"]] = units
+    return found
+
+
+def read_fairseq_manifest(path: Path) -> list[tuple[Path, int]]:
+    """Audio files and their numbers of samples from a fairseq manifest. Raises InputError that names the line."""
+    found: list[tuple[Path, int]] = []
+    root = Path()
+    for number, line in _lines(path):
+        if number == 1:
+            root = Path(line)
+            continue
+        relative, tab, samples = line.rpartition("\t")
+        if not tab or not samples.isdigit():
+            raise InputError(f"{path}, line {number}: not 'path<TAB>samples'")
+        found.append((root / relative, int(samples)))
+    return found
+
+
+def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units: int) -> Outcome:
+    """Write the units that lie in `source` in one of FORMATS for the pairs of `corpus` as our table to `folder`.
+
+    There are no word frames in these formats: all words get score 0, so training leaves them as units.
+    Raises InputError where nothing fits the corpus or a unit is none of `num_units`.
+    """
+    if kind not in FORMATS:
+        raise InputError(f"--format {kind!r} is none of {', '.join(FORMATS)}")
+    pairs = read_manifest(corpus)
+    found = _found(kind, source, {pair.split for pair in pairs})
+    rows, skipped = [], []
+    for pair in pairs:
+        for side in SIDES:
+            if not getattr(pair, f"{side}_audio"):
+                continue
+            units = found.pop((pair.id, side), None)
+            if units is None:
+                skipped.append({"id": f"{pair.id}/{side}", "reason": f"no units in {source}"})
+                continue
+            if len(units) and int(units.max()) >= num_units:
+                raise InputError(f"{source}: {pair.id}/{side} has the unit {units.max()}; --num-units says {num_units}")
+            words = (getattr(pair, f"{side}_text") or "").split()
+            nowhere = np.zeros(len(words), np.int32)
+            rows.append(UnitRow(pair.id, side, units, words, nowhere, nowhere, np.zeros(len(words), np.float32)))
+    if not rows:
+        raise InputError(f"{source}: none of its ids is an utterance of {corpus}")
+    name = digest_of([[row.id, row.side, row.units.tolist()] for row in rows])
+    metadata = {"codebook": f"imported-{name}", "num_units": str(num_units), "frame_rate": str(FRAME_RATE)}
+    write_shard(folder, 0, rows, metadata)
+    return Outcome(counts={"recordings": len(rows), "unknown_ids": len(found)}, skipped=skipped)
+
+
+def _found(kind: str, source: Path, splits: set[str]) -> Units:
+    found: Units = {}
+    sides: Mapping[str, str] = {"tgt": ""} if kind == "s2ut" else {side: side for side in SIDES}
+    for side, below in sides.items():
+        for split in splits:
+            path = source / below / (_NAMES[split] + (".tsv" if kind == "s2ut" else ".txt"))
+            if path.exists():
+                read = read_s2ut(path) if kind == "s2ut" else read_unit_file(path)
+                found |= {(id_, side): units for id_, units in read.items()}
+    if not found:
+        expected = "train.tsv, valid.tsv, test.tsv" if kind == "s2ut" else "src/train.txt, tgt/train.txt, ..."
+        raise InputError(f"{source}: no {kind} files; expected {expected}")
+    return found
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line.rstrip("\r")
+
+
+def _parsed(spelled: str, path: Path, number: int) -> np.ndarray:
+    words = spelled.split()
+    if not all(word.isdecimal() and int(word) < 2**16 for word in words):
+        raise InputError(f"{path}, line {number}: units are whole numbers from 0 to 65535")
+    return np.array([int(word) for word in words], np.uint16)
+
+
+def _spelled(units: np.ndarray) -> str:
+    return " ".join(map(str, units.tolist()))
+
+
+def _samples(pair: Pair, side: str) -> int:
+    """Samples of a recording at 16 kHz, from its duration."""
+    return round(getattr(pair, f"{side}_seconds") * 16_000)
+
+
+def _check(text: str, forbidden: str, where: str) -> None:
+    bad = [character for character in forbidden if character in text]
+    if bad:
+        raise InputError(f"{text!r} has the character {bad[0]!r}, which cannot stand in a {where}")

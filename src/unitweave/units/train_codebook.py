@@ -1,0 +1,124 @@
+"""Fitting the codebook: a bounded sample of the train split through the encoder, k-means, and a quality report."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unitweave.core.errors import InputError
+from unitweave.core.manifest import read_manifest
+from unitweave.core.progress import meter
+from unitweave.core.stage import Outcome
+from unitweave.units.codebook import Codebook, nearest
+from unitweave.units.encoder import CharacterVocabulary, encoder_fingerprint, load_encoder
+from unitweave.units.inference import EncoderInference, single_threads
+from unitweave.units.kmeans import kmeans
+from unitweave.units.quality import Agreement, frame_characters
+from unitweave.units.reading import best_device, features_of, in_order
+from unitweave.units.recordings import Item, batches_of, items_of, sample
+
+_QUALITY_FRAMES = 50_000  # frames of the sample that character purity is measured on
+
+
+@dataclass
+class CodebookSettings:
+    """Settings of the k-means codebook."""
+
+    num_units: int = 500  # clusters
+    layer: int = 3  # hidden layer of the encoder, counted from 1
+    # Frames sampled from the train split, spread evenly over languages and speakers; they take
+    # 4 bytes x hidden size each in memory (1,000,000 of 1,024 dimensions: 4 GB).
+    max_frames: int = 200_000
+    iterations: int = 20  # passes of k-means at most
+    seed: int = 1
+
+
+def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encoder: Path) -> Outcome:
+    """Fit the codebook on frames of the train split; writes codebook.safetensors and codebook.json to `folder`.
+
+    The counts of the outcome report inertia, dead clusters, the perplexity of the units in use, the purity
+    of their characters (see quality.py), and the memory that the sample takes.
+    """
+    if settings.num_units > 2**16:
+        raise InputError(f"codebook.num_units {settings.num_units}: units are stored in 16 bits, at most 65536 fit")
+    model, vocabulary = load_encoder(encoder, best_device())
+    states = hidden_sample(EncoderInference(model), vocabulary, corpus, [settings.layer], settings)
+    result = kmeans(states.hidden[0], settings.num_units, settings.seed, settings.iterations)
+    Codebook(result.centroids, settings.layer, encoder_fingerprint(encoder)).save(folder)
+    agreement = Agreement.of(nearest(states.hidden[0][:_QUALITY_FRAMES], result.centroids)[0], states.characters)
+    return Outcome(
+        counts={
+            "units": settings.num_units,
+            "frames": len(states.hidden[0]),
+            "inertia": round(result.inertia, 3),
+            "dead": result.dead,
+            "perplexity": round(result.perplexity, 1),
+            "character_purity": round(agreement.purity, 4),
+            "character_information": round(agreement.information, 4),
+            "sample_mib": round(states.hidden[0].nbytes / 2**20),
+        }
+    )
+
+
+@dataclass
+class HiddenSample:
+    """Frames for k-means: per layer float32 [frames, hidden], and the character of each (-1: none) int64 [frames]."""
+
+    hidden: list[torch.Tensor]
+    characters: torch.Tensor
+
+
+def hidden_sample(
+    inference: EncoderInference,
+    vocabulary: CharacterVocabulary,
+    corpus: Path,
+    layers: Sequence[int],
+    settings: CodebookSettings,
+    split: str = "train",
+) -> HiddenSample:
+    """Hidden states of at most `settings.max_frames` frames of a split, at each of the `layers` (ascending)."""
+    items = items_of(read_manifest(corpus, split))
+    chosen = sample(items, settings.max_frames, settings.seed)
+    if not chosen:
+        raise InputError(f"{corpus}: no recordings in the {split} split")
+    size = inference.model.config.hidden_size
+    rows = [torch.empty(settings.max_frames, size) for _ in layers]
+    characters = torch.empty(settings.max_frames, dtype=torch.long)
+    filled = 0
+    with meter("codebook: hidden states", len(chosen)) as progress:
+        for count, hidden, named in _encoded(inference, vocabulary, chosen, layers):
+            take = min(len(named), settings.max_frames - filled)
+            for own, new in zip(rows, hidden, strict=True):
+                own[filled : filled + take] = new[:take]
+            characters[filled : filled + take] = torch.from_numpy(named[:take])
+            filled += take
+            progress.advance(count)
+    return HiddenSample([own[:filled] for own in rows], characters[:filled])
+
+
+def _encoded(
+    inference: EncoderInference, vocabulary: CharacterVocabulary, items: Sequence[Item], layers: Sequence[int]
+) -> Iterator[tuple[int, list[torch.Tensor], np.ndarray]]:
+    """For each batch of items: their number, hidden states of each layer [frames, hidden], characters [frames]."""
+
+    def run(batch: list[Item], features: list[torch.Tensor]) -> tuple[int, list[torch.Tensor], np.ndarray]:
+        usable = [i for i, one in enumerate(features) if len(one)]
+        encoded = inference([features[i] for i in usable], layers)
+        hidden = [torch.cat([states[n].cpu() for states, _ in encoded]) for n in range(len(layers))]
+        log_probs = [ctc.cpu().numpy() for _, ctc in encoded]
+        named = frame_characters(log_probs, [batch[i].text for i in usable], vocabulary)
+        return len(batch), hidden, named
+
+    batches = [[items[i] for i in batch] for batch in batches_of(items, 60.0)]
+    # Not by length: where the sample is cut off, no length of recording shall be missing.
+    batches = [batches[i] for i in np.random.default_rng(0).permutation(len(batches))]
+    with single_threads(0) as pool:
+        if inference.batched:
+            for batch, features in in_order(pool, features_of, batches):
+                yield run(batch, features)
+        else:
+            for _, result in in_order(pool, lambda batch: run(batch, features_of(batch)), batches):
+                if result[0]:
+                    yield result
