@@ -122,7 +122,8 @@ def print_stages(translator: Translator, paths: list[Path], batch: int, speech: 
         for name, index in (("audio", 0), ("units", 1), ("vocoder", 3)):
             spent[name] += clock[index + 1] - clock[index]
         for name, stage in (("transcript", "transcript"), ("translation", "translation"), ("speech units", "units")):
-            spent[name] += sum(t.seconds.get(stage, 0.0) for t in said)
+            share = sum(t.seconds.get(stage, 0.0) for t in said) / sum(sum(t.seconds.values()) for t in said)
+            spent[name] += share * (clock[3] - clock[2])  # the decoder's own clock is wall time
     print("\n| stage | seconds | real-time factor |")
     print("| --- | ---: | ---: |")
     for name, seconds in spent.items():

@@ -163,7 +163,8 @@ def main() -> None:
     lengths = [len(s.ids) for step in range(20) for s in source.sequences(step)]
     flops = per_token + per_square * sum(n * n for n in lengths) / sum(lengths)
     print(
-        f"{torch.get_num_threads()} threads on {device}, measured peak {peak / 1e12:.2f} TFLOPS, {options.batch} pairs\n"
+        f"{torch.get_num_threads()} threads on {device}, peak {peak / 1e12:.2f} TFLOPS (measured), "
+        f"{options.batch} pairs\n"
     )
     print("| training | useful tokens/s | MFU | against usual |\n| --- | ---: | ---: | ---: |")
     for name, speed in best.items():

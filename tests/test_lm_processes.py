@@ -30,7 +30,7 @@ def test_two_processes_train_the_systems_that_are_not_yet_done(tmp_path: Path, t
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "unitweave"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "lm", "train", str(run)], env=environment, capture_output=True, text=True, timeout=240
+        [*command, "lm", "train", str(run)], env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (run / "lm/done/stage.json").read_bytes() == before

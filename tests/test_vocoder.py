@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from unitweave.core.errors import InputError
-from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.units.runs import deduplicate
+from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.excitation import Position, pulse_train
 from unitweave.vocoder.model import UnitVocoder
 from unitweave.vocoder.pitch import track_pitch

@@ -143,7 +143,8 @@ def _digit_by_digit(digits: str, language: str) -> str:
 def _in_words(number: str, kind: str, language: str) -> str:
     try:
         words = str(num2words(int(number), lang=language, to=kind))
-    except Exception:  # num2words raises what it likes for numbers that a language's tables do not reach
+    except (NotImplementedError, ArithmeticError, LookupError, TypeError, ValueError):
+        # What num2words raises for numbers that a language's tables do not reach.
         words = ""
     if words.strip():
         return words

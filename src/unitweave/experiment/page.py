@@ -37,6 +37,7 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
     write_text(path, "\n\n".join(parts) + "\n")
     return path
 
+
 _HEAD = """This page is written by `unitweave experiment`; no number and no finding on it is typed by hand. Each
 experiment is a grid of trainings that share corpus, encoder, codebook, units, text LM, vocoder and decoding, and differ
 only in what the tables say. Compared systems have equal steps and see the same utterances in the same order. The test

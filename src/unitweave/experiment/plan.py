@@ -130,8 +130,7 @@ def parse_experiment(content: Mapping[str, Any]) -> Plan:
     except ArgumentError as error:
         raise InputError(one_line(error).replace("experiment.", "")) from None
     _check(experiment)
-    shared = experiment.recipe.get("lm") or {}
-    default = parse_recipe({"lm": shared, "systems": {"x": {}}}).systems["x"].optimiser.steps
+    default = parse_recipe(experiment.recipe | {"systems": {"any": {}}}).systems["any"].optimiser.steps
     cells = make_cells(experiment, default)
     for steps in sorted({cell.steps for cell in cells}):
         if experiment.looks and steps % experiment.looks:

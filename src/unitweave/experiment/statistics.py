@@ -52,11 +52,10 @@ def sentence_counts(hypotheses: Sequence[str], references: Sequence[str]) -> np.
 
 def bleu_of(counts: np.ndarray) -> float:
     """Corpus BLEU of summed counts, [10]: sacrebleu's own formula."""
-    return float(
-        BLEU.compute_bleu(
-            counts[:_ORDERS].tolist(), counts[_ORDERS : 2 * _ORDERS].tolist(), int(counts[-2]), int(counts[-1])
-        ).score
-    )
+    matches, ngrams = counts[:_ORDERS].tolist(), counts[_ORDERS : 2 * _ORDERS].tolist()
+    # "exp" is what corpus BLEU is smoothed with by default; compute_bleu's own default is not at all.
+    score = BLEU.compute_bleu(matches, ngrams, int(counts[-2]), int(counts[-1]), smooth_method="exp")
+    return float(score.score)
 
 
 def difference(ours: dict[int, np.ndarray], theirs: dict[int, np.ndarray], samples: int = 1000) -> Difference:

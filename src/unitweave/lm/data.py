@@ -1,17 +1,15 @@
 """From manifest and units to examples that can be woven."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.text import normalise
+from unitweave.corpus.text_table import read_parallel_text
 from unitweave.lm.vocabulary import Vocabulary
 from unitweave.units.table import UnitRow, read_units, read_units_metadata
 from unitweave.weave.sequence import Example, Speech, WeaveSettings, prepare_speech
@@ -85,35 +83,13 @@ def load_pairs(corpus: Path, units: Path, split: str) -> tuple[list[Pair], dict[
     return pairs, rows
 
 
-EXTRA_COLUMNS = ("src_lang", "tgt_lang", "src_text", "tgt_text")
-
-
 def read_extra_text(path: Path) -> list[Pair]:
-    """Parallel text, as pairs without recordings: a Parquet file or a TSV with EXTRA_COLUMNS in its first line.
-
-    The texts are normalised as transcripts are. Raises InputError that names the line.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".parquet":
-            rows = pq.read_table(path).to_pylist()
-        else:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        raise InputError(f"extra_text {path}: not readable ({' '.join(str(error).split())})") from None
-    if not rows:
-        raise InputError(f"extra_text {path}: holds no sentence pair")
+    """A table of parallel text as pairs without recordings, normalised as transcripts are."""
     pairs = []
-    for number, row in enumerate(rows, start=2 if path.suffix != ".parquet" else 1):
-        missing = [name for name in EXTRA_COLUMNS if not row.get(name)]
-        if missing:
-            raise InputError(
-                f"extra_text {path}, line {number}: no {missing[0]}; the columns are {', '.join(EXTRA_COLUMNS)}"
-            )
-        source, target = normalise(row["src_text"], row["src_lang"]), normalise(row["tgt_text"], row["tgt_lang"])
+    for number, row in enumerate(read_parallel_text(path), start=1):
+        source, target = normalise(row.src_text, row.src_lang), normalise(row.tgt_text, row.tgt_lang)
         if source and target:
-            pairs.append(Pair(f"text-{number}", "train", row["src_lang"], row["tgt_lang"], None, None, source, target))
+            pairs.append(Pair(f"text-{number}", "train", row.src_lang, row.tgt_lang, None, None, source, target))
     return pairs
 
 

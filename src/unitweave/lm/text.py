@@ -43,7 +43,7 @@ class TextLmSettings:
 
     shape: SmallLm = field(default_factory=SmallLm)
     sentences: int = 20_000  # parallel sentences beside those of the corpus, for text alone
-    drill_steps: int = 0  # first steps, on random tokens said twice: any large LM can copy from context, this teaches it
+    drill_steps: int = 0  # first steps, on random tokens said twice: teaches to copy from context, as large LMs can
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(steps=400, batch=128, learning_rate=2e-3, lr_schedule="cosine")
     )

@@ -15,7 +15,7 @@ from unitweave.units.encoder import CharacterVocabulary, new_encoder
 from unitweave.units.table import FRAME_RATE
 from unitweave.units.train_encoder import EncoderSettings
 
-PEAK_SHARE = 0.3  # of the bf16 peak; an assumption, usual for conformers at this size
+PEAK_SHARE = 0.3  # of the bf16 peak; an assumption, not measured on any GPU
 _LONGEST = 15.0  # seconds of a recording in a batch: attention grows with its square
 _RUNTIME = 1.5  # GiB for CUDA context, library workspaces and fragmentation
 

@@ -2,8 +2,8 @@
 
 The same function as transformers' own forward pass with the same weights (a test holds them equal), less
 what batches and training need. On a CPU the products of one recording already fill a core, so batches gain
-nothing, and padding, masks and layout copies cost a third of the time. A recording's result is that of a
-computation in which no other recording takes part.
+little, and masks and layout copies are saved. A recording's result is that of a computation in which no other
+recording takes part.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,213 @@
+"""The page of results: exactly the numbers of the run's files, findings by rule, and the word "partial"."""
+
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from sacrebleu.metrics import BLEU
+
+from unitweave.core.files import write_json
+from unitweave.core.manifest import Pair, write_manifest
+from unitweave.experiment.page import write_page
+from unitweave.experiment.plan import parse_experiment
+from unitweave.experiment.results import read_grid
+from unitweave.experiment.statistics import Difference, bleu_of, difference, sentence_counts
+
+TEXT = "the soup is very hot and we want to buy a ticket for the train near our house today"
+WORDS = TEXT.split()
+TESTED = 12
+
+
+def sentences(seed: int) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(4, 9))) for _ in range(TESTED)]
+
+
+def damaged(texts: list[str], share: float, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(w if rng.random() > share else "bread" for w in text.split()) for text in texts]
+
+
+REFERENCES = sentences(0)
+
+
+def test_counts_add_up_to_sacrebleus_corpus_score() -> None:
+    for share in (0.0, 0.3, 0.9, 1.0):
+        texts = damaged(REFERENCES, share, 1)
+        expected = BLEU().corpus_score(texts, [REFERENCES]).score
+        assert bleu_of(sentence_counts(texts, REFERENCES).sum(0)) == pytest.approx(expected, abs=1e-9)
+    assert bleu_of(sentence_counts([""] * TESTED, REFERENCES).sum(0)) == 0
+
+
+def test_a_difference_is_measured_on_the_same_utterances() -> None:
+    good, bad = (sentence_counts(damaged(REFERENCES, share, 2), REFERENCES) for share in (0.1, 0.7))
+    found = difference({1: good}, {1: bad}, 200)
+    assert found.mean == pytest.approx(bleu_of(good.sum(0)) - bleu_of(bad.sum(0)))
+    assert found.low <= found.mean <= found.high and found.low > 0
+    same = difference({1: good, 2: bad}, {1: good, 2: bad}, 50)
+    assert (same.mean, same.low, same.high, same.verdict) == (0, 0, 0, "open")
+    with pytest.raises(ValueError, match="different seeds"):
+        difference({1: good}, {2: good})
+
+
+def test_findings_follow_from_seeds_signs_and_intervals() -> None:
+    def verdict(low: float, high: float, *each: float) -> str:
+        return Difference(float(np.mean(each)), low, high, dict(enumerate(each))).verdict
+
+    assert verdict(1, 5, 2, 3, 4) == "established"
+    assert verdict(-5, -1, -2, -3, -4) == "established"
+    assert verdict(1, 5, 2, 3) == "indicated"
+    assert verdict(-0.1, 5, 2, 3, 4) == "open"
+    assert verdict(1, 5, 2, 3, -0.1) == "open"
+
+
+CONTENT: dict[str, Any] = {
+    "title": "Tiny & small",
+    "question": "Does it work?",
+    "recipe": {"corpus": {"embedded": {"languages": ["es", "fr"]}}},
+    "data": {"all": 1.0, "some": 0.3},
+    "systems": {
+        "baseline": {"schedule": {"shape": "none"}},
+        "scheduled": {},
+        "mask": {"weave": {"replace_with": "mask"}},
+    },
+    "looks": 2,
+    "grid": [
+        {"systems": ["baseline", "scheduled"], "seeds": [1, 2, 3], "steps": [10]},
+        {"systems": ["mask"], "data": ["some"], "steps": [10]},
+    ],
+}
+HOURS = {"all": {"es": 2.5, "fr": 0.5}, "some": {"es": 0.75, "fr": 0.15}}
+SHARES = {"baseline": 0.5, "scheduled": 0.2, "mask": 0.6}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished grid as files: nothing was trained, the scores are made up."""
+    run = tmp_path_factory.mktemp("grid")
+    (run / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
+    ids = [f"u{i}" for i in range(TESTED)]
+    rows = [Pair(i, "test", "es", "en", None, None, "x", t) for i, t in zip(ids, REFERENCES, strict=True)]
+    write_manifest(run / "corpus", rows)
+    for name, hours in HOURS.items():
+        counts = {language: {"pairs": 10, "hours": value} for language, value in hours.items()}
+        write_json(run / f"subsets/{name}/stage.json", {"format": 1, "status": "done", "counts": counts})
+    for number, cell in enumerate(parse_experiment(CONTENT).cells):
+        write_cell(run, cell.name, cell.system, number, ids)
+    return run
+
+
+def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -> None:
+    heard, written = (damaged(REFERENCES, SHARES[system] + extra, number) for extra in (0.1, 0.0))
+
+    def score(texts: list[str]) -> dict[str, float]:
+        value = round(BLEU().corpus_score(texts, [REFERENCES]).score, 4)
+        return {"score": value, "low": value - 3.21, "high": value + 4.56}
+
+    for stage in ("lm", "scores"):
+        write_json(run / stage / name / "stage.json", {"format": 1, "status": "done", "seconds": 66.0 + 60 * number})
+    looks = [{"step": step, "bleu": 10.0 * step / 10 + number, "wer": 50.0} for step in (5, 10)]
+    (run / "lm" / name / "dev.jsonl").write_text("".join(json.dumps(x) + "\n" for x in looks))
+    sitting = {"commit": f"abc{number}", "command": "unitweave experiment x --out FOLDER", "machine": "1 core of X"}
+    write_json(run / "lm" / name / "provenance.json", [sitting])
+    row: dict[str, Any] = {"asr_bleu": score(heard), "text_bleu": score(written), "transcript_wer": score(written)}
+    row["languages"] = {code: {"asr_bleu": score(heard), "text_bleu": score(written)} for code in ("es", "fr")}
+    ceilings = {"reference speech": {"asr_bleu": {"score": 87.65, "low": 80.0, "high": 90.0}}} if not number else {}
+    scores = {"signature": "asr:x | n:12", "systems": {name: row}, "ceilings": ceilings}
+    write_json(run / "scores" / name / "scores.json", scores)
+    lines = []
+    for i, id in enumerate(ids):
+        own = {"scored": heard[i], "translation": written[i]}
+        lines.append(json.dumps({"id": id, "reference": REFERENCES[i], "rows": {name: own}}))
+    (run / "scores" / name / "utterances.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(tmp_path_factory.mktemp("docs") / "results.md", [folder])
+
+
+def rows_of(text: str, heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading, the head left out."""
+    below = text[text.index(heading) :]
+    lines = re.search(r"(?:^\|.*\n?)+", below, re.MULTILINE)
+    assert lines
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
+
+
+def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Path, folder: Path) -> None:
+    text = page.read_text()
+    assert "Partial" not in text
+    rows = rows_of(text, "### Every training")
+    grid = read_grid(folder)
+    assert len(rows) == len(grid.results) == 13
+    for row, result in zip(rows, grid.results, strict=True):
+        number = grid.results.index(result)
+        asr, written = result.row["asr_bleu"], result.row["text_bleu"]
+        assert row[:5] == ["scratch", result.cell.data, result.cell.system, "10", str(result.cell.seed)]
+        assert row[5] == f"{asr['score']:.1f} [{asr['low']:.1f}, {asr['high']:.1f}]"
+        assert row[6].startswith(f"{written['score']:.1f} [")
+        assert row[8:] == [
+            f"{1.1 + number:.1f}",
+            f"abc{number}",
+            "`unitweave experiment x --out FOLDER`",
+            "1 core of X",
+        ]
+    assert [row[3] for row in rows_of(text, "### Training speech")] == ["2.50", "0.50", "0.75", "0.15"]
+    assert "87.7 [80.0, 90.0]" in text and "asr:x | n:12" in text and "Does it work?" in text
+
+
+def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folder: Path) -> None:
+    text = page.read_text()
+    grid = read_grid(folder)
+    first, *_ = rows_of(text, "### scheduled against baseline")
+    assert first[:5] == ["scratch", "some", "0.90", "10", "ASR-BLEU"]
+    theirs, ours = (
+        [r.row["asr_bleu"]["score"] for r in grid.results if (r.cell.data, r.cell.system) == ("some", system)]
+        for system in ("baseline", "scheduled")
+    )
+    for cell, scores in zip(first[5:7], (theirs, ours), strict=True):
+        assert cell == f"{np.mean(scores):.1f} ({min(scores):.1f} to {max(scores):.1f})"
+    assert first[7].startswith(f"{np.mean(ours) - np.mean(theirs):+.1f} [")
+    assert len(first[8].split()) == 3 and first[9] == "established"
+    assert "- established: scratch, some (0.90 h, 10 steps): scheduled is" in text
+    (mask,) = rows_of(text, "### Further systems")
+    assert mask[4] == "mask" and mask[9] in ("indicated", "open")  # one seed establishes nothing
+
+
+def test_figures_stand_beside_the_page_and_nothing_changes_when_written_again(page: Path, folder: Path) -> None:
+    text = page.read_text()
+    linked = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
+    assert sorted(Path(link).name for link in linked) == [
+        f"tiny-small-{name}.svg" for name in ("asr-bleu", "curves", "languages", "text-bleu")
+    ]
+    before = {link: (page.parent / link).read_bytes() for link in linked}
+    assert all(content.startswith(b"<?xml") and b"</svg>" in content for content in before.values())
+    write_page(page, [folder])
+    assert page.read_text() == text
+    assert {link: (page.parent / link).read_bytes() for link in linked} == before
+
+
+def test_a_grid_with_missing_cells_is_called_partial_and_names_them(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "grid")
+    shutil.rmtree(tmp_path / "grid/scores/scratch_all_scheduled_10_s2")
+    shutil.rmtree(tmp_path / "grid/scores/scratch_some_mask_10_s1")
+    shutil.rmtree(tmp_path / "grid/lm/scratch_some_mask_10_s1")
+    text = write_page(tmp_path / "results.md", [tmp_path / "grid"]).read_text()
+    assert text.count("**Partial: 11 of 13 cells are done.**") == 2
+    assert "- `scratch_all_scheduled_10_s2` (begun)\n- `scratch_some_mask_10_s1` (not begun)" in text
+    assert "### Further systems" not in text
+    row = next(r for r in rows_of(text, "### scheduled against baseline") if r[1] == "all")
+    assert len(row[8].split()) == 2 and row[9] != "established"  # two seeds are left
+
+
+def test_an_experiment_that_has_just_begun_has_a_page_too(tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
+    text = write_page(tmp_path / "results.md", [tmp_path]).read_text()
+    assert "**Partial: 0 of 13 cells are done.**" in text and "nothing yet" in text
