@@ -145,7 +145,7 @@ def main() -> None:
         f" matrix peak {peaks['fp32'] / 1e9:.0f} GFLOP/s in float32, {peaks['bf16'] / 1e9:.0f} in bf16\n"
     )
     print(
-        "| extraction | ms a recording | hours of audio an hour | share of the peak | units that differ | ratio | ratio of processor time |"
+        "| extraction | ms each | hours of audio an hour | share of peak | units that differ | ratio | processor time |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     names = {"peers": "one at a time, scikit-learn", "fp32": "unitweave, fp32", "bf16": "unitweave, bf16"}

@@ -174,3 +174,9 @@ def test_say_gives_what_the_file_holds(tmp_path):
     utterance = Utterance(tmp_path / "a.wav", TEXTS[0], PICO)
     assert list(speak_all([utterance])) == [(utterance, "")]
     assert np.array_equal(read_audio(utterance.path), say(TEXTS[0], PICO))
+
+
+def test_a_file_that_cannot_be_written_ends_it_all_and_is_no_fault_of_the_text(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"):
+        list(speak_all([Utterance(tmp_path / "file" / "a.wav", TEXTS[0], PICO)]))

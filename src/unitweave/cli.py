@@ -1,5 +1,6 @@
 """The command line: `unitweave run` does everything; each stage is a command of its own with the same settings."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,9 @@ COMMANDS = (
 )
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
     # Waiting OpenMP threads should sleep: beside a busy process, spinning ones slow everything down tenfold.
@@ -70,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (for instance `| head`); that is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        print(f"unitweave: no space left{where}; make room, and the same command goes on from here", file=sys.stderr)
+        return 2
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -19,7 +19,7 @@ from unitweave.lm.train import LmSettings, train_lm
 from unitweave.recipe import Recipe
 from unitweave.score.score import score_run
 from unitweave.serve.translate import translate_split
-from unitweave.units.extract import extract_units, train_codebook
+from unitweave.units.extract import extract_units, settings_that_count, train_codebook
 from unitweave.units.train_encoder import train_encoder
 from unitweave.vocoder.train import train_vocoder
 
@@ -88,7 +88,7 @@ class Run:
         settings = self.recipe.units
         return self._stage(
             "units",
-            settings,
+            settings_that_count(settings),
             ("corpus", "encoder", "codebook"),
             lambda f: extract_units(f, settings, self._at("corpus"), self._at("encoder/model"), self._at("codebook")),
         )

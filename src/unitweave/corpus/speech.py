@@ -151,7 +151,10 @@ class _Worker:
         line = self.output.readline()
         if not line:
             raise RuntimeError(f"a speech worker ended unexpectedly (exit code {self._process.wait()})")
-        return str(json.loads(line)["problem"])
+        answer = json.loads(line)
+        if answer["fatal"]:
+            raise InputError(answer["fatal"])
+        return str(answer["problem"])
 
 
 # --- in the worker -----------------------------------------------------------------------------
@@ -164,12 +167,17 @@ def _serve() -> None:
         utterance = Utterance(
             Path(request["path"]), request["text"], Voice(**request["voice"]), noise_db=request["noise_db"]
         )
-        problem = ""
+        problem = fatal = ""
         try:
-            write_audio(utterance.path, _finish(_synthesise(utterance), utterance))
-        except (InputError, OSError) as error:
+            waveform = _finish(_synthesise(utterance), utterance)
+        except InputError as error:
             problem = str(error)
-        sys.stdout.write(json.dumps({"problem": problem}) + "\n")
+        else:
+            try:
+                write_audio(utterance.path, waveform)
+            except (InputError, OSError) as error:  # nothing is wrong with the utterance: the disk is full, or the like
+                fatal = str(error)
+        sys.stdout.write(json.dumps({"problem": problem, "fatal": fatal}) + "\n")
         sys.stdout.flush()
 
 

@@ -40,16 +40,22 @@ def score_figure(path: Path, results: GridResults, comparisons: Sequence[Compari
                 ax.plot([hour] * len(values), values, MARKERS[i], color=COLOURS[i], alpha=0.35, markersize=4)
         if metric == "asr_bleu":
             _ceilings(ax, results)
-        ax.set_xscale("log")
-        ax.set_xticks([c.hours for c in own], [f"{c.hours:.2g}" for c in own], minor=False)
-        ax.set_xticks([], minor=True)
+        _hours_axis(ax, [c.hours for c in own])
         ax.set_title(model)
         ax.set_xlabel("hours of training speech")
     axes[0].set_ylabel(METRICS[metric])
-    axes[0].set_ylim(bottom=0)
-    axes[-1].legend(loc="lower right", frameon=False)
+    axes[0].set_ylim(bottom=0, top=1.06 * axes[0].get_ylim()[1])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     _save(figure, path)
     return True
+
+
+def _hours_axis(ax: Any, hours: Sequence[float]) -> None:
+    """A logarithmic axis with a tick at each amount of speech."""
+    ticks = sorted(set(hours))
+    ax.set_xscale("log")
+    ax.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks], minor=False)
+    ax.set_xticks([], minor=True)
 
 
 def _ceilings(ax: Any, results: GridResults) -> None:
@@ -67,7 +73,9 @@ def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> b
     rows = -(-len(groups) // columns)
     figure = Figure(figsize=(1.0 + 3.2 * columns, 0.6 + 2.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-    systems = list(results.plan.experiment.systems)
+    experiment = results.plan.experiment
+    # Baseline and method first, so that they have the colours that they have in the other figures.
+    systems = list(dict.fromkeys([experiment.baseline, experiment.method, *experiment.systems]))
     for ax, group in zip(axes, groups, strict=False):
         for result in (r for r in results.results if r.cell.group == group):
             i = systems.index(result.cell.system)
@@ -116,11 +124,11 @@ def language_figure(path: Path, results: GridResults, metric: str) -> bool:
     }
     for language, (y, x) in highest.items():
         ax.annotate(language, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
-    ax.set_xscale("log")
+    _hours_axis(ax, [x for marks in points.values() for x, _, _ in marks])
     ax.set_xlabel("hours of the language's training speech")
     ax.set_ylabel(METRICS[metric])
-    ax.set_ylim(bottom=0)
-    ax.legend(frameon=False)
+    ax.set_ylim(bottom=0, top=1.1 * ax.get_ylim()[1])
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     _save(figure, path)
     return True
 

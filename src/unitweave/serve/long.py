@@ -1,6 +1,6 @@
 """Long recordings: cut into utterances where nobody speaks, translated in batches, put back at their times.
 
-Memory does not depend on the length: the recording is read twice in blocks, once to find the speech and once
+Memory does not follow the length: the recording is read twice in blocks, once to find the speech and once
 to cut it out, and the English track is written as it is put together. Finished utterances lie in a folder
 beside the result until all are done, so that an interrupted job goes on behind the last of them.
 """
