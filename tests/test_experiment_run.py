@@ -183,7 +183,7 @@ def test_bad_input_ends_with_a_line(experiment: Path, tmp_path: Path, capsys: py
         (["experiment", str(experiment), *out, "--only", "x*"], "fits no cell"),
         (["experiment", str(experiment), *out, "--hours", "0"], "above 0"),
         (["experiment", str(experiment), *out, "--pretrained", "tiny"], "MODEL=FOLDER"),
-        (["experiment", str(experiment), *out, "--measure", "2"], "shared stages"),
+        (["experiment", str(experiment), *out, "--measure", "0"], "above 0"),
         (["experiment", "results", str(tmp_path), "--page", str(tmp_path / "r.md")], "not the folder of an experiment"),
     ):
         assert main(arguments) == 2

@@ -19,7 +19,9 @@ def experiment(arguments: list[str]) -> None:
     parser.add_argument("experiment", help="a YAML file, or the name of a built-in experiment")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the experiment")
     parser.add_argument("--plan", action="store_true", help="print the grid and the hours it will take; do nothing")
-    parser.add_argument("--measure", type=int, metavar="STEPS", help="time so many steps of each model first")
+    parser.add_argument(
+        "--measure", type=int, metavar="STEPS", help="do the shared stages and time so many steps of each model"
+    )
     parser.add_argument("--hours", type=float, help="stop after so many hours; the same command goes on later")
     parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="cells by name, with * and ?")
     parser.add_argument(
@@ -32,7 +34,7 @@ def experiment(arguments: list[str]) -> None:
     if given.measure is not None and given.measure < 1:
         raise InputError(f"--measure {given.measure} must be above 0")
 
-    from unitweave.experiment.driver import chosen, sit
+    from unitweave.experiment.driver import chosen, prepare, sit
     from unitweave.experiment.hours import measure
     from unitweave.experiment.page import write_page
     from unitweave.experiment.plan import builtin_experiments, load_experiment
@@ -49,8 +51,7 @@ def experiment(arguments: list[str]) -> None:
     check_run_folder(given.out)
     cells = chosen(plan.cells, given.only)
     if given.measure:
-        if not all((given.out / "subsets" / cell.data).exists() for cell in cells):
-            raise InputError(f"{given.out}: --measure needs the shared stages; do them with --only and one cell's name")
+        prepare(given.out, plan, content)
         measure(given.out, plan, cells, given.measure)
     if given.plan:
         _show_plan(given.out, plan, cells)

@@ -122,6 +122,13 @@ def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
     return [c for c in cells if not only or any(fnmatch.fnmatchcase(c.name, pattern) for pattern in only)]
 
 
+def prepare(folder: Path, plan: Plan, content: dict[str, Any]) -> None:
+    """The stages that all cells share, and a copy of the experiment; one process does them, others wait for it."""
+    write_text(folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    with _locked(folder, "shared", wait=True):
+        Grid(folder, plan).shared()
+
+
 def sit(
     folder: Path,
     plan: Plan,
@@ -140,13 +147,10 @@ def sit(
     cells = chosen(plan.cells, only)
     grid = Grid(folder, plan, command)
     end = None if hours is None else time.monotonic() + 3600 * hours
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     complete, begun = True, False
     try:
         with _alarm(end):
-            with _locked(folder, "shared", wait=True):
-                grid.shared()
+            prepare(folder, plan, content)
             for number, cell in enumerate(cells, 1):
                 if not is_needed(folder, cell):
                     complete &= is_needed(folder, cell) is False
