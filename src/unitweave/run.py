@@ -19,7 +19,7 @@ from unitweave.lm.train import LmSettings, train_lm
 from unitweave.recipe import Recipe
 from unitweave.score.score import score_run
 from unitweave.serve.translate import translate_split
-from unitweave.units.extract import extract_units, settings_that_count, train_codebook
+from unitweave.units.extract import check_extract, extract_units, settings_that_count, train_codebook
 from unitweave.units.train_encoder import train_encoder
 from unitweave.vocoder.train import train_vocoder
 
@@ -86,6 +86,7 @@ class Run:
     def units(self) -> str:
         """Units and word frames of every recording."""
         settings = self.recipe.units
+        check_extract(settings)
         return self._stage(
             "units",
             settings_that_count(settings),

@@ -41,14 +41,19 @@ def settings_that_count(settings: ExtractSettings) -> dict[str, object]:
     return {"precision": settings.precision, "shard_pairs": settings.shard_pairs}
 
 
+def check_extract(settings: ExtractSettings) -> None:
+    """Raise InputError when a setting is not one of its choices."""
+    if settings.engine not in ENGINES:
+        raise InputError(f"units.engine {settings.engine!r} is none of {', '.join(ENGINES)}")
+
+
 def extract_units(folder: Path, settings: ExtractSettings, corpus: Path, encoder: Path, codebook: Path) -> Outcome:
     """Extract units and word frames of every pair into Parquet shards in `folder`; finished shards are kept.
 
     The shards are byte for byte the same whatever the engine, the number of workers and of interruptions.
     Raises InputError when `folder` holds shards of another codebook or a recording can't be read.
     """
-    if settings.engine not in ENGINES:
-        raise InputError(f"units.engine {settings.engine!r} is none of {', '.join(ENGINES)}")
+    check_extract(settings)
     extractor = UnitExtractor.load(encoder, codebook, settings.precision, best_device())
     pairs = read_manifest(corpus)
     metadata = {
