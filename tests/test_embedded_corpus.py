@@ -115,7 +115,9 @@ def test_ctrl_c_ends_the_build_and_its_workers(tmp_path):
         "try: build_embedded(Path(sys.argv[1]), EmbeddedCorpus(train=300, dev=5, test=5, workers=2))\n"
         "except KeyboardInterrupt: sys.exit(130)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.PIPE)
+    # A shell that starts the tests in the background has them ignore SIGINT; the build must not inherit that.
+    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + code]
+    process = subprocess.Popen([*command, tmp_path], stderr=subprocess.PIPE)
     _wait_for(lambda: len(list(tmp_path.rglob("*.wav"))) >= 3)
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
     workers = [int(pid) for pid in listed.split()]
