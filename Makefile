@@ -5,15 +5,21 @@ RUN ?= runs/demo
 
 .PHONY: demo test lint setup clean
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready-dev
 
 # pip takes the CPU build of torch that the constraints name; see docs/architecture.md.
+INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	$(INSTALL) --editable '.[demo]'
 	touch $@
 
-demo: setup
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(INSTALL) --editable '.[demo,dev]'
+	touch $@
+
+demo: $(VENV)/.ready
 	$(VENV)/bin/unitweave run demo --out $(RUN)
 
 test: setup lint

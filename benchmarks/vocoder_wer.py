@@ -3,33 +3,26 @@
     python benchmarks/vocoder_wer.py --vocoder RUN/vocoder --corpus RUN/corpus --units RUN/units [--split test]
         [--limit 200] [--wavs FOLDER] [--plot FILE.png]
 
-The recogniser (Moonshine tiny, inside the package moonshine-voice) hears the recordings and what the
-vocoder makes of their units; neither it nor its training knows our voice. `--wavs` keeps the audio,
-`--plot` draws spectrograms of the first three utterances side by side.
+The recogniser of the scores (Moonshine tiny, inside the package moonshine-voice) hears the recordings and
+what the vocoder makes of their units; neither it nor its training knows our voice. `--wavs` keeps the
+audio, `--plot` draws spectrograms of the first three utterances side by side, `--mos` adds DNSMOS.
 """
 
 import argparse
-import re
 import time
 from pathlib import Path
 
 import jiwer
 import numpy as np
-from moonshine_voice import ModelArch, Transcriber, get_model_path
 
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.score.mos import Dnsmos
+from unitweave.score.recognisers import Moonshine
 from unitweave.units.table import read_units, read_units_metadata
 from unitweave.vocoder.segments import Recording
 from unitweave.vocoder.synthesis import Vocoder
 from unitweave.vocoder.train import mel_distance
-
-SILENCE = np.zeros(SAMPLE_RATE // 4, np.float32)  # on either side, for both: recognisers expect some
-
-
-def words(text: str) -> str:
-    """Lower case, letters, digits and apostrophes only."""
-    return " ".join(re.sub(r"[^a-z0-9' ]", " ", text.lower()).split())
 
 
 def main() -> None:
@@ -41,6 +34,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--wavs", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--mos", type=int, default=0, metavar="N", help="rate the first N utterances with DNSMOS")
     options = parser.parse_args()
     units = read_units(options.units)
     vocoder = Vocoder.from_pretrained(options.vocoder, read_units_metadata(options.units).get("codebook"))
@@ -50,25 +44,28 @@ def main() -> None:
     start = time.perf_counter()
     spoken = vocoder.synthesise([units[pair.id, "tgt"].units for pair in pairs])
     seconds = time.perf_counter() - start
-    recogniser = Transcriber(get_model_path("tiny-en"), ModelArch.TINY)
+    recogniser = Moonshine()
+    predictor = Dnsmos() if options.mos else None
 
     def error_rate(waveforms: list[np.ndarray]) -> float:
-        heard = []
-        for waveform in waveforms:
-            padded = np.concatenate([SILENCE, np.clip(waveform, -1, 1), SILENCE])
-            lines = recogniser.transcribe_without_streaming(padded.tolist(), SAMPLE_RATE).lines
-            heard.append(words(" ".join(line.text for line in lines)))
-        return 100 * float(jiwer.wer([words(pair.tgt_text or "") for pair in pairs], heard))
+        heard = [recogniser.clean_hypothesis(text) for text in recogniser.transcribe(waveforms)]
+        return 100 * float(jiwer.wer([recogniser.clean_reference(pair.tgt_text or "") for pair in pairs], heard))
+
+    def opinion(waveforms: list[np.ndarray]) -> str:
+        if predictor is None:
+            return "–"
+        return f"{np.mean([predictor.predict(w)['dnsmos_ovrl'] for w in waveforms[: options.mos]]):.2f}"
 
     recordings = [Recording(pair.id, pair.tgt_audio or "", units[pair.id, "tgt"].units) for pair in pairs]
     length = sum(map(len, spoken)) / SAMPLE_RATE
     print(
         f"{len(pairs)} utterances of {options.split}, {length:.0f} s, spoken {length / seconds:.0f} times real time\n"
     )
-    print("| speech | WER (%) | mel distance (nepers) |")
-    print("| --- | ---: | ---: |")
-    print(f"| recordings | {error_rate(original):.1f} | 0 |")
-    print(f"| resynthesised from units | {error_rate(spoken):.1f} | {mel_distance(vocoder.model, recordings):.3f} |")
+    distance = mel_distance(vocoder.model, recordings)
+    print("| speech | WER (%) | mel distance (nepers) | DNSMOS |")
+    print("| --- | ---: | ---: | ---: |")
+    print(f"| recordings | {error_rate(original):.1f} | 0 | {opinion(original)} |")
+    print(f"| resynthesised from units | {error_rate(spoken):.1f} | {distance:.3f} | {opinion(spoken)} |")
     for pair, waveform in zip(pairs, spoken, strict=True) if options.wavs else ():
         write_audio(options.wavs / f"{pair.id}.wav", waveform)
     if options.plot:

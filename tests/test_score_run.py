@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from unitweave.cli import main
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json, write_json
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.core.stage import run_stage
 from unitweave.score import score as stage
-from unitweave.score.folder import score_folder
+from unitweave.score.folder import score_folders
 from unitweave.score.report import write_report
 from unitweave.score.score import ScoreSettings, print_table, read_scores, score_run
 from unitweave.units.table import UnitRow, write_shard
@@ -177,14 +178,14 @@ def test_a_folder_of_wavs_scores_like_the_run(spoken_run, tmp_path):
     wavs = spoken_run / "speech" / "scheduled"
     references = tmp_path / "references.tsv"
     references.write_text("".join(f"{i}.wav\t{text}.\n" for i, text in enumerate(SENTENCES)))
-    scores = score_folder(wavs, references, SETTINGS)
+    scores = score_folders([wavs], references, SETTINGS)
     assert (
         scores["systems"]["scheduled"]["asr_bleu"]
         == read_scores(spoken_run / "score")["systems"]["scheduled"]["asr_bleu"]
     )
     plain = tmp_path / "references.txt"
     plain.write_text("\n".join(SENTENCES))
-    assert score_folder(wavs, plain, SETTINGS)["systems"]["scheduled"]["asr_bleu"]["score"] > 50
+    assert score_folders([wavs], plain, SETTINGS)["systems"]["scheduled"]["asr_bleu"]["score"] > 50
     for text, message in (
         ("\n".join([*SENTENCES, "one more"]), "5 references for 4 audio files"),
         (references.read_text() + "9.wav\tone more\n", "line 5: there is no audio file for '9.wav'"),
@@ -192,7 +193,30 @@ def test_a_folder_of_wavs_scores_like_the_run(spoken_run, tmp_path):
     ):
         plain.write_text(text)
         with pytest.raises(InputError, match=re.escape(message)):
-            score_folder(wavs, plain, SETTINGS)
+            score_folders([wavs], plain, SETTINGS)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no audio files in it"):
-        score_folder(tmp_path / "empty", references, SETTINGS)
+        score_folders([tmp_path / "empty"], references, SETTINGS)
+
+
+def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, tmp_path, capsys):
+    references = tmp_path / "references.txt"
+    references.write_text("\n".join(SENTENCES))
+    folders = [str(spoken_run / "speech" / name) for name in ("baseline", "scheduled")]
+    settings = ["--score.mos", "[]", "--score.bootstrap_samples", "20", "--score.randomisation_trials", "20"]
+    out = tmp_path / "scores.json"
+    assert main(["score", *folders, "--references", str(references), "-o", str(out), *settings]) == 0
+    scores, of_run = json.loads(out.read_text()), read_scores(spoken_run / "score")
+    heard = [scores["systems"]["scheduled"], of_run["systems"]["scheduled"]]
+    assert heard[0]["asr_bleu"]["score"] == heard[1]["asr_bleu"]["score"]
+    assert "scheduled against baseline" in capsys.readouterr().out
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("0.wav", "1.wav", "2.wav", "3.wav"):
+        (broken / name).write_text("this is no sound")
+    assert main(["score", str(broken), "--references", str(references)]) == 2
+    error = capsys.readouterr().err
+    assert "0.wav" in error and error.count("\n") == 1
+    assert main(["score", folders[0], folders[0], "--references", str(references)]) == 2
+    assert "second folder of the name" in capsys.readouterr().err

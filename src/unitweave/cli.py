@@ -48,6 +48,7 @@ COMMANDS = (
     Command("push", "MODEL OWNER/NAME", "upload an exported model to the hub", "export:push"),
     Command("serve", "MODEL", "a page and an HTTP API for one model", "serve:serve"),
     Command("score", "RUN", "ASR-BLEU and the other scores of all systems", "score:score"),
+    Command("score", "WAVS... --references FILE", "the same for the wavs of any system", "score:score"),
     Command("report", "RUN...", "one HTML page about one or several runs", "score:report"),
     Command("env", "", "versions, threads and devices, for bug reports", "env:env"),
 )

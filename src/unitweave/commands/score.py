@@ -2,17 +2,39 @@
 
 from pathlib import Path
 
-from unitweave.commands.base import Parser, stage_command
+from unitweave.commands.base import Parser, settings_of, stage_command
 
 
 def score(arguments: list[str]) -> None:
-    """unitweave score RUN [--score.KEY VALUE ...]"""
+    """unitweave score RUN [--score.KEY VALUE ...], or FOLDER... --references FILE [-o FILE] for any system's wavs"""
     from unitweave.score.score import read_scores
     from unitweave.score.table import print_table
 
+    if any(argument == "--references" or argument.startswith("--references=") for argument in arguments):
+        score_wavs(arguments)
+        return
     stage_command("score", "score", "score", arguments)
-    if not {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(arguments):
+        print("\nunitweave score FOLDER... --references FILE [-o FILE] scores the wavs of any system")
+    else:
         print_table(read_scores(Path(arguments[0]) / "score"))
+
+
+def score_wavs(arguments: list[str]) -> None:
+    """Other people's outputs: one folder of wavs for each system, and their references."""
+    from unitweave.score.folder import score_folders
+    from unitweave.score.score import ScoreSettings
+    from unitweave.score.table import print_table
+
+    parser = Parser(prog="unitweave score", description="Score folders of audio files from any system.")
+    parser.add_argument("folders", type=Path, nargs="+", help="audio files, one folder for each system")
+    parser.add_argument("--references", type=Path, required=True, help="name<TAB>text, or a line for each file")
+    parser.add_argument("-o", "--out", type=Path, help="where to write the scores as JSON")
+    known, rest = parser.parse_known_args(arguments)
+    given = settings_of(["score"], rest, parser.prog).get("score", {}) if rest else {}
+    if "mos" in given:
+        given["mos"] = tuple(given["mos"])
+    print_table(score_folders(known.folders, known.references, ScoreSettings(**given), known.out))
 
 
 def report(arguments: list[str]) -> None:

@@ -1,6 +1,7 @@
-"""Scores for other people's outputs: a folder of wavs and a file of references, from any system."""
+"""Scores for other people's outputs: folders of wavs and a file of references, from any system."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from unitweave.score.score import ScoreSettings, assemble, check_settings
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
-def score_folder(
-    wavs: Path, references: Path, settings: ScoreSettings | None = None, out: Path | None = None
+def score_folders(
+    folders: Sequence[Path], references: Path, settings: ScoreSettings | None = None, out: Path | None = None
 ) -> dict[str, Any]:
-    """ASR-BLEU, chrF, speech rate, silence and MOS of the audio files in `wavs`; the layout of scores.json.
+    """ASR-BLEU, chrF, speech rate, silence and MOS of folders of audio files; the layout of scores.json.
 
+    folders     one for each system; the first is what the others are compared with
     references  a file of `name<TAB>text` lines, where name is the file's name with or without its
                 suffix; or of plain lines, one for each audio file in natural order (0_pred.wav,
                 1_pred.wav, ..., 10_pred.wav, as fairseq names them)
@@ -32,21 +34,34 @@ def score_folder(
     """
     settings = settings or ScoreSettings()
     check_settings(settings)
-    paths = audio_files(wavs)
-    texts = match_references(paths, references)
+    systems: dict[str, dict[str, Path]] = {}
+    for folder in folders:
+        name = Path(folder).resolve().name
+        if name in systems:
+            raise InputError(f"{folder}: a second folder of the name {name!r}; folder names are the systems' names")
+        systems[name] = audio_files(folder)
+    texts = {name: match_references(paths, references) for name, paths in systems.items()}
+    first = next(iter(systems))
+    ids = list(systems[first])
+    for name in systems:
+        if texts[name] != texts[first]:
+            raise InputError(f"{references}: gives the files of {name} other references than those of {first}")
+    # All files are looked at before hours of recognition, so that a bad one is known at once.
+    for path in (path for paths in systems.values() for path in paths.values()):
+        read_audio(path)
     recogniser = load_recogniser(settings.recogniser, settings.model, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device if settings.device != "auto" else "cpu")
     for note in notes:
         say(f"score: {note}")
-    ids = list(paths)
     limit = settings.mos_utterances or len(ids)
-    # All files are looked at before hours of recognition, so that a bad one is known at once.
-    for path in paths.values():
-        read_audio(path)
-    speech = Speech(ids, lambda some: [read_audio(paths[id]) for id in some])
-    with meter("score: listening", len(ids)) as progress:
-        heard = hear(speech, recogniser, None, progress, predictors, ids[:: max(1, len(ids) // limit)][:limit])
-    scores = assemble({Path(wavs).name: heard}, {}, References(ids, texts), recogniser, settings, "file")
+    heard = {}
+    with meter("score: listening", len(ids) * len(systems)) as progress:
+        for name, paths in systems.items():
+            keys = list(paths)
+            speech = Speech(keys, lambda some, paths=paths: [read_audio(paths[id]) for id in some])
+            rated = keys[:: max(1, len(keys) // limit)][:limit]
+            heard[name] = hear(speech, recogniser, None, progress, predictors, rated)
+    scores = assemble(heard, {}, References(ids, texts[first]), recogniser, settings, "file")
     scores["mos_predictors"] = {"signatures": [predictor.signature for predictor in predictors]}
     scores["notes"] = notes
     if out:

@@ -23,7 +23,7 @@ def print_table(scores: Mapping[str, Any], console: Console | None = None) -> No
     """Print systems, ceilings, significance and the signature of a scores.json on standard output."""
     console = console or Console(highlight=False)
     table = Table(
-        title=f"Test split, {scores['signature_fields']['utterances']} utterances",
+        title=f"{scores['signature_fields']['utterances']} utterances",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
