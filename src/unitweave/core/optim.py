@@ -1,6 +1,6 @@
 """Optimisers: Adam, as the paper has it, and Muon, which learns faster from scratch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -41,13 +41,18 @@ class Together(torch.optim.Optimizer):
 
 
 def make_optimiser(
-    name: str, model: nn.Module, learning_rate: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.98)
+    name: str,
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.98),
+    outer_layers: Collection[str] = ("lm_head",),
 ) -> torch.optim.Optimizer:
     """Build an optimiser.
 
     "adam"  AdamW on everything; no weight decay on vectors
     "muon"  Muon (Jordan et al. 2024) at ten times `learning_rate` on the matrices inside the network,
-            AdamW on embeddings, the output layer, convolutions and vectors
+            AdamW on embeddings, `outer_layers` (names of modules), convolutions and vectors
     """
     if name not in OPTIMISERS:
         raise InputError(f"optimiser {name!r} is none of {', '.join(OPTIMISERS)}")
@@ -58,7 +63,8 @@ def make_optimiser(
     for path, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name == "muon" and parameter.ndim == 2 and id(parameter) not in outer and "lm_head" not in path:
+        hidden = id(parameter) not in outer and not set(outer_layers) & set(path.split("."))
+        if name == "muon" and parameter.ndim == 2 and hidden:
             inner.append(parameter)
         else:
             (matrices if parameter.ndim >= 2 else vectors).append(parameter)

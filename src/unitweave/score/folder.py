@@ -1,9 +1,12 @@
 """Scores for other people's outputs: folders of wavs and a file of references, from any system."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
@@ -58,7 +61,7 @@ def score_folders(
     with meter("score: listening", len(ids) * len(systems)) as progress:
         for name, paths in systems.items():
             keys = list(paths)
-            speech = Speech(keys, lambda some, paths=paths: [read_audio(paths[id]) for id in some])
+            speech = Speech(keys, partial(_read, paths))
             rated = keys[:: max(1, len(keys) // limit)][:limit]
             heard[name] = hear(speech, recogniser, None, progress, predictors, rated)
     scores = assemble(heard, {}, References(ids, texts[first]), recogniser, settings, "file")
@@ -67,6 +70,10 @@ def score_folders(
     if out:
         write_json(out, scores)
     return scores
+
+
+def _read(paths: Mapping[str, Path], ids: Sequence[str]) -> list[np.ndarray | None]:
+    return [read_audio(paths[id]) for id in ids]
 
 
 def audio_files(folder: Path) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unitweave.core.files import atomic_path, read_json, write_json
+from unitweave.core.optim import Together
 
 _STATE_FILE = "state.safetensors"
 _STEP_FILE = "step.json"
@@ -24,8 +25,10 @@ def save_checkpoint(
     for name, module in modules.items():
         tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
     for name, optimizer in optimizers.items():
-        for index, entries in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(value) for key, value in entries.items()}
+        for part, one in enumerate(_parts(optimizer)):
+            prefix = f"optimizer/{name}/{part}"
+            for index, entries in one.state_dict()["state"].items():
+                tensors |= {f"{prefix}/{index}/{key}": torch.as_tensor(value) for key, value in entries.items()}
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         save_file({key: value.contiguous().clone() for key, value in tensors.items()}, temporary / _STATE_FILE)
@@ -45,11 +48,18 @@ def load_checkpoint(
             {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         )
     for name, optimizer in optimizers.items():
-        state: dict[int, dict[str, Tensor]] = {}
-        prefix = f"optimizer/{name}/"
-        for key, value in tensors.items():
-            if key.startswith(prefix):
-                index, entry = key.removeprefix(prefix).split("/")
-                state.setdefault(int(index), {})[entry] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        states = []
+        for part, one in enumerate(_parts(optimizer)):
+            state: dict[int, dict[str, Tensor]] = {}
+            prefix = f"optimizer/{name}/{part}/"
+            for key, value in tensors.items():
+                if key.startswith(prefix):
+                    index, entry = key.removeprefix(prefix).split("/")
+                    state.setdefault(int(index), {})[entry] = value
+            states.append({"state": state, "param_groups": one.state_dict()["param_groups"]})
+        optimizer.load_state_dict({"parts": states} if isinstance(optimizer, Together) else states[0])
     return int(read_json(folder / _STEP_FILE)["step"])
+
+
+def _parts(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    return optimizer.parts if isinstance(optimizer, Together) else [optimizer]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from unitweave.core.errors import InputError
 from unitweave.core.files import remove
 from unitweave.core.manifest import read_manifest
+from unitweave.core.optim import make_optimiser
 from unitweave.core.progress import meter
 from unitweave.core.stage import Outcome
 from unitweave.units.runs import deduplicate
@@ -25,6 +26,7 @@ from unitweave.vocoder.segments import Batch, Recording, batches, find_recording
 from unitweave.vocoder.settings import VocoderSettings
 
 CHECKPOINT = "checkpoint"
+_OUTER_LAYERS = ("head", "pitch", "durations")  # Muon's steps are too long for what writes spectra, pitch and durations
 _CHECKED_UTTERANCES = 32
 
 
@@ -83,8 +85,11 @@ class _Trainer:
             durations=settings.durations,
         )
         self.model = UnitVocoder(config)
-        rate = settings.learning_rate
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate, betas=(0.8, 0.99), weight_decay=0.01)
+        self.optimizer = make_optimiser(
+            settings.optimiser, self.model, settings.learning_rate, 0.01, (0.8, 0.99), _OUTER_LAYERS
+        )
+        for group in self.optimizer.param_groups:
+            group["peak"] = group["lr"]
         self.step = 0
         self.modules: dict[str, torch.nn.Module] = {"model": self.model}
         self.optimizers: dict[str, torch.optim.Optimizer] = {"generator": self.optimizer}
@@ -130,9 +135,9 @@ class _Trainer:
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         settings = self.settings
-        rate = learning_rate(settings, self.step)
+        share = learning_rate_share(settings, self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = share * group["peak"]
         harmonic = settings.generator == "vocos" and settings.excitation == "harmonic"
         f0 = voiced = None
         if harmonic:
@@ -199,12 +204,12 @@ class _Trainer:
         return total / max(count, 1)
 
 
-def learning_rate(settings: VocoderSettings, step: int) -> float:
-    """Learning rate of the generator at a step: a linear rise, then half a cosine down to a twentieth."""
+def learning_rate_share(settings: VocoderSettings, step: int) -> float:
+    """Share of the generator's peak learning rate at a step: a linear rise, then half a cosine down to a twentieth."""
     if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    share = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return settings.learning_rate * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, share))))
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return 0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))
 
 
 @torch.inference_mode()
