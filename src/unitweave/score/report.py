@@ -19,6 +19,7 @@ from unitweave.score.charts import Line, line_chart
 from unitweave.score.hearing import read_lines
 from unitweave.score.score import RESYNTHESIS, read_scores
 from unitweave.units.table import UnitRow, read_units
+from unitweave.weave.schedule import ScheduleSettings, text_ratio
 
 HEADINGS = {"transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
 LOSSES = ("loss_source", "loss_transcript", "loss_translation", "loss_target")
@@ -123,11 +124,21 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     facts.append(("Tested on", f"{run.scores['signature_fields']['utterances']} utterances of the test split"))
     for system, log in run.logs.items():
         if log:
-            ratios = [row.get("ratio", 0.0) for row in log]
+            ratios = [ratio for _, ratio in _ratios(run, system)]
             kind = "units only" if not max(ratios) else f"text ratio from {ratios[0]:g} to {ratios[-1]:g}"
             seconds = run.stages.get(f"lm/{system}", {}).get("seconds") or log[-1].get("seconds") or 0.0
             facts.append((f"System {system}", f"{log[-1]['step']} steps, {kind}, {seconds / 60:.1f} minutes"))
     return facts
+
+
+def _ratios(run: RunData, system: str) -> list[tuple[float, float]]:
+    """(step, text ratio) at every step; the log has but every tenth or so, which misses short stairs."""
+    settings = run.stages.get(f"lm/{system}", {}).get("settings", {})
+    if "schedule" not in settings:
+        return [(row["step"], row.get("ratio", 0.0)) for row in run.logs[system]]
+    steps = settings["optimiser"]["steps"]
+    ratio = text_ratio(ScheduleSettings(**settings["schedule"]), steps)
+    return [(step, ratio(step)) for step in range(steps + 1)]
 
 
 def _plain(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -144,20 +155,24 @@ def _charts(runs: Sequence[RunData]) -> list[str]:
     def label(run: RunData, name: str) -> str:
         return f"{run.name}: {name}" if run.name else name
 
-    def over_steps(source: str, key: str, steps: bool = False) -> list[Line]:
+    def over_steps(source: str, key: str) -> list[Line]:
         return [
-            Line(label(run, system), [(row["step"], row[key]) for row in rows if row.get(key) is not None], steps)
+            Line(label(run, system), [(row["step"], row[key]) for row in rows if row.get(key) is not None])
             for run in runs
             for system, rows in getattr(run, source).items()
         ]
 
+    schedules = [
+        Line(label(run, system), _ratios(run, system), True) for run in runs for system, log in run.logs.items() if log
+    ]
+
     charts = [
         (
             "Text ratio of the training sequences",
-            line_chart("Text ratio", "step", over_steps("logs", "ratio", True), 1.0),
+            line_chart("Text ratio", "step", schedules, 1.0),
         ),
         ("Training loss", line_chart("Training loss", "step", over_steps("logs", "loss"))),
-        ("Text BLEU on the dev split", line_chart("Dev text BLEU", "step", over_steps("dev", "text_bleu"), 100.0)),
+        ("Text BLEU on the dev split", line_chart("Dev text BLEU", "step", over_steps("dev", "bleu"), 100.0)),
         ("Transcript WER on the dev split, %", line_chart("Dev WER", "step", over_steps("dev", "wer"))),
     ]
     for run in runs:
