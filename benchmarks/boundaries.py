@@ -87,11 +87,10 @@ def main() -> None:
 
     from unitweave.units.extractor import UnitExtractor
 
-    extractor = UnitExtractor.load(options.run / "encoder", options.run / "codebook")
+    extractor = UnitExtractor.load(options.run / "encoder/model", options.run / "codebook")
     differences, left_out, words = [], 0, 0
     for text, (waveform, begins) in zip(texts, spoken, strict=True):
-        (found,) = extractor.extract([waveform], [text])
-        frames = found.words
+        ((_, frames),) = extractor.extract([waveform], [text])
         if frames is None or len(frames.starts) != len(begins):
             left_out += 1  # eSpeak takes some words together, as "de la"
             continue
