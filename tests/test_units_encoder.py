@@ -11,10 +11,10 @@ from units_corpus import write_corpus
 from unitweave.commands.units import plan as plan_command
 from unitweave.core.errors import InputError
 from unitweave.units import train_encoder as module
-from unitweave.units.encoder import SmallEncoder, load_encoder
+from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, load_encoder
 from unitweave.units.error_rates import Heard, Recording, a_few, rates_of
 from unitweave.units.estimate import GPUS, estimate
-from unitweave.units.train_encoder import EncoderSettings, LengthBatches, train_encoder
+from unitweave.units.train_encoder import EncoderSettings, LengthBatches, _initial_model, train_encoder
 
 TINY = SmallEncoder(hidden_size=32, layers=2, heads=2, feed_forward=64, conv_kernel=5)
 
@@ -100,6 +100,17 @@ def test_layerdrop_spec_augment_and_infinities_are_what_the_settings_say(corpus:
     train_encoder(tmp_path / "b", settings_of(steps=1, spec_augment=True, mask_time=0.1), corpus)
     written = json.loads((tmp_path / "b/model/config.json").read_text())
     assert written["apply_spec_augment"] and written["mask_time_prob"] == 0.1 and written["layerdrop"] == 0.0
+
+
+def test_characters_that_the_pretrained_encoder_knew_keep_their_output_rows(corpus: Path, tmp_path: Path) -> None:
+    train_encoder(tmp_path / "first", settings_of(steps=1), corpus)
+    first, characters = load_encoder(tmp_path / "first/model")
+    others = CharacterVocabulary([*characters.tokens[:3], "ç", *reversed(characters.tokens[3:])])  # one more, reordered
+    second = _initial_model(settings_of(pretrained=str(tmp_path / "first/model")), others)
+    for token, row in characters.ids.items():
+        assert torch.equal(second.lm_head.weight[others.ids[token]], first.lm_head.weight[row])
+        assert torch.equal(second.lm_head.bias[others.ids[token]], first.lm_head.bias[row])
+    assert second.lm_head.weight[others.ids["ç"]].any()
 
 
 def test_patience_without_evaluations_is_refused(corpus: Path, tmp_path: Path) -> None:

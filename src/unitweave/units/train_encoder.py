@@ -1,5 +1,6 @@
 """CTC fine-tuning of the speech encoder on the source and target recordings of a corpus."""
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from safetensors import safe_open
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
@@ -222,7 +224,7 @@ def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -
     if settings.pretrained is None:
         return new_encoder(settings.shape, vocabulary, **_regularisation(settings))
     try:
-        return Wav2Vec2BertForCTC.from_pretrained(
+        model = Wav2Vec2BertForCTC.from_pretrained(
             settings.pretrained,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
@@ -232,6 +234,26 @@ def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -
         raise InputError(
             f"encoder.pretrained {settings.pretrained!r} cannot be loaded: {str(error).splitlines()[0]}"
         ) from None
+    _keep_known_characters(model, vocabulary, Path(settings.pretrained))
+    return model
+
+
+@torch.no_grad()
+def _keep_known_characters(model: Wav2Vec2BertForCTC, vocabulary: CharacterVocabulary, folder: Path) -> None:
+    """Give characters that the encoder in `folder` could already write their rows of its output layer."""
+    weights = folder / "model.safetensors"
+    if not (weights.exists() and (folder / "vocab.json").exists()):
+        return  # without CTC output, as facebook/w2v-bert-2.0, or from the hub: the output layer begins anew
+    known: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    with safe_open(weights, "pt") as tensors:
+        if "lm_head.weight" not in tensors.keys():  # noqa: SIM118 - it is no dictionary
+            return
+        weight, bias = tensors.get_tensor("lm_head.weight"), tensors.get_tensor("lm_head.bias")
+    model.lm_head.reset_parameters()  # of the same size but for another alphabet, it was loaded as it is
+    for token, row in vocabulary.ids.items():
+        if known.get(token, len(weight)) < len(weight):
+            model.lm_head.weight[row] = weight[known[token]]
+            model.lm_head.bias[row] = bias[known[token]]
 
 
 def _regularisation(settings: EncoderSettings) -> dict[str, object]:
