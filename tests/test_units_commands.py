@@ -8,6 +8,8 @@ import yaml
 
 from units_corpus import write_corpus
 from unitweave.cli import main
+from unitweave.recipe import load_recipe
+from unitweave.run import Run
 from unitweave.units.table import read_units
 
 TINY = {"hidden_size": 32, "layers": 2, "heads": 2, "feed_forward": 64, "conv_kernel": 5}
@@ -56,6 +58,8 @@ def test_units_go_out_and_come_back(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert list(before) == list(after)
     assert all((before[key].units == after[key].units).all() for key in before)
     assert json.loads((other / "units/stage.json").read_text())["status"] == "done"
+    assert Run(other, load_recipe(other / "recipe.yaml")).has_imported_units()  # so `unitweave run` keeps them
+    assert not Run(run, load_recipe(run / "recipe.yaml")).has_imported_units()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
-from unitweave.core.stage import Outcome, fingerprint_of, run_stage
+from unitweave.core.progress import say
+from unitweave.core.stage import STAGE_FILE, Outcome, fingerprint_of, read_stage, run_stage
 from unitweave.core.text import NORMALISER
 from unitweave.corpus.assemble import adopt
 from unitweave.corpus.embedded import EmbeddedCorpus, build_embedded, embedded_text, plan_digest
@@ -94,6 +95,14 @@ class Run:
             lambda f: extract_units(f, settings, self._at("corpus"), self._at("encoder/model"), self._at("codebook")),
         )
 
+    def has_imported_units(self) -> bool:
+        """Whether the units came from 'unitweave units import', for the corpus as it is."""
+        if not (self.folder / "units" / STAGE_FILE).exists():
+            return False
+        stage = read_stage(self.folder, "units")
+        same = stage["inputs"].get("corpus") == fingerprint_of(self.folder, "corpus")
+        return bool("import" in stage["settings"] and stage["status"] == "done" and same)
+
     def text_lm(self) -> str | None:
         """The small text language model; None where every system names a pretrained one."""
         if all(system.pretrained for system in self.recipe.systems.values()):
@@ -151,9 +160,12 @@ class Run:
     def all(self) -> None:
         """Every stage, in order."""
         self.corpus()
-        self.encoder()
-        self.codebook()
-        self.units()
+        if self.has_imported_units():
+            say("units: imported, kept ('unitweave units extract' would make our own)")
+        else:
+            self.encoder()
+            self.codebook()
+            self.units()
         self.text_lm()
         for name in self.recipe.systems:
             self.lm(name)

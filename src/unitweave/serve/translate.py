@@ -22,6 +22,7 @@ from unitweave.serve.package import Parts, find_parts
 from unitweave.serve.recordings import load_audio
 from unitweave.units.extract import UnitExtractor
 from unitweave.units.features import num_frames
+from unitweave.units.reading import best_device
 from unitweave.units.table import FRAME_RATE, read_units
 from unitweave.vocoder.synthesis import Vocoder
 
@@ -248,8 +249,9 @@ def translate_split(
     pairs = [pair for pair in read_manifest(corpus, split) if (pair.id, "src") in rows]
     if not pairs:
         raise InputError(f"{corpus}: the {split} split has nothing to translate")
-    decoder = StageDecoder.load(model)
-    voice = Vocoder.from_pretrained(vocoder, codebook=decoder.vocabulary.codebook)
+    device = best_device()
+    decoder = StageDecoder.load(model, device)
+    voice = Vocoder.from_pretrained(vocoder, decoder.vocabulary.codebook, device)
     audio = folder / "audio"
     remove(audio)
     lines = []
