@@ -30,11 +30,14 @@ def together(work: Callable[[], None], tasks: dict[str, Callable[..., Any]]) -> 
         finally:
             announce(None)
             _leading = False
+            state.destroy_process_group()
         return
     console.quiet = True
     while (message := _exchange(None)) is not None:
         name, arguments = message
         tasks[name](*arguments)
+    # Left open, gloo's threads may outlive what they use, and an interpreter that is done aborts.
+    state.destroy_process_group()
 
 
 def announce(name: str | None, *arguments: Any) -> None:
