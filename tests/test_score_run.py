@@ -17,7 +17,7 @@ from unitweave.core.stage import run_stage
 from unitweave.score import score as stage
 from unitweave.score.folder import score_folders
 from unitweave.score.report import write_report
-from unitweave.score.score import ScoreSettings, print_table, read_scores, score_run
+from unitweave.score.score import ScoreSettings, check_settings, print_table, read_scores, score_run
 from unitweave.units.table import UnitRow, write_shard
 
 SENTENCES = ["the soup is too hot", "my sister lives in a small house", "where is the station", "thank you very much"]
@@ -61,7 +61,7 @@ def spoken_run(tmp_path_factory):
         ]
         (run / "lm" / system).mkdir(parents=True)
         write_lines(run / "lm" / system / "log.jsonl", log)
-        write_lines(run / "lm" / system / "dev.jsonl", [{"step": 3, "text_bleu": 50.0, "wer": 7.0}])
+        write_lines(run / "lm" / system / "dev.jsonl", [{"step": 3, "bleu": 50.0, "wer": 7.0}])
     run_stage(run, "score", SETTINGS, {}, lambda folder: score_run(folder, SETTINGS, run, ["baseline", "scheduled"]))
     return run
 
@@ -96,7 +96,7 @@ def test_a_killed_scoring_goes_on_without_hearing_again(spoken_run, tmp_path, mo
     shutil.copytree(spoken_run, run)
     expected = read_json(run / "score" / "scores.json")
     (run / "score" / "scores.json").unlink()
-    log = run / "score" / "heard-scheduled.jsonl"
+    (log,) = (run / "score").glob("heard-scheduled-*.jsonl")
     whole = log.read_text()
     log.write_text(whole[:-20])  # killed while writing the last utterance
     heard = []
@@ -123,7 +123,7 @@ def test_the_ceiling_on_resynthesised_units_uses_the_vocoder(spoken_run, tmp_pat
     by_length = {int(soundfile.info(p).duration * 50): read_audio(p) for p in (run / "corpus").glob("*.wav")}
 
     class Fake:
-        def synthesise(self, units):
+        def synthesise(self, units, speaker, deduplicated):
             return [by_length[len(row)] for row in units]
 
     monkeypatch.setattr(synthesis.Vocoder, "from_pretrained", classmethod(lambda *_: Fake()))
@@ -139,6 +139,7 @@ def test_the_report_is_one_file_with_players_pictures_and_no_network(spoken_run,
     assert page.count("data:image/png") == 4 and page.count('class="chart"') >= 4
     assert not re.search(r"(src|href)=\"(?!data:|#)", page) and "http" not in page.replace("http-equiv", "")
     assert "must not be compared" not in page
+    assert "Text BLEU on the dev split" in page and "Transcript WER on the dev split" in page
 
 
 def test_runs_scored_in_different_ways_are_never_in_one_table_unsaid(spoken_run, tmp_path):
@@ -220,3 +221,61 @@ def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, t
     assert "0.wav" in error and error.count("\n") == 1
     assert main(["score", folders[0], folders[0], "--references", str(references)]) == 2
     assert "second folder of the name" in capsys.readouterr().err
+
+
+def test_silence_is_an_empty_transcript_and_not_what_a_recogniser_makes_of_it(spoken_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    soundfile.write(run / "speech" / "scheduled" / "0.wav", np.zeros(1600), 16_000)
+    shutil.rmtree(run / "score")
+    score_run(run / "score", SETTINGS, run, ["scheduled"])
+    row = read_scores(run / "score")["systems"]["scheduled"]
+    assert row["silent_utterances"] == 1
+    first = json.loads((run / "score" / "utterances.jsonl").read_text().split("\n")[0])
+    assert first["rows"]["scheduled"]["heard"] == ""
+
+
+def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceiling(spoken_run, tmp_path, monkeypatch):
+    synthesis = pytest.importorskip("unitweave.vocoder.synthesis")
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    shutil.rmtree(run / "score")
+    (run / "vocoder").mkdir()
+    path = run / "speech" / "scheduled" / "outputs.jsonl"
+    write_lines(path, [row | {"deduplicated": True} for row in map(json.loads, path.read_text().splitlines())])
+    asked = []
+
+    class Fake:
+        def synthesise(self, units, speaker, deduplicated):
+            asked.append(deduplicated and all((row[1:] != row[:-1]).all() for row in units))
+            return [np.random.default_rng(0).normal(size=16_000).astype(np.float32) for _ in units]
+
+    monkeypatch.setattr(synthesis.Vocoder, "from_pretrained", classmethod(lambda *_: Fake()))
+    score_run(run / "score", SETTINGS, run, ["scheduled"])
+    scores = read_scores(run / "score")
+    row = scores["systems"]["scheduled"]
+    assert "unit_error_rate" not in row and row["unit_error_rate_without_repeats"] > 0
+    assert asked == [True] and any("durations predicted" in note for note in scores["notes"])
+
+
+def test_the_wavs_of_any_system_have_an_error_rate_and_no_agreement_with_a_text_that_is_not_known(spoken_run, tmp_path):
+    references = tmp_path / "references.txt"
+    references.write_text("\n".join(SENTENCES))
+    folder, corpus = spoken_run / "speech" / "scheduled", tmp_path / "reference"
+    corpus.mkdir()
+    for i in range(len(SENTENCES)):
+        shutil.copy(spoken_run / "corpus" / f"{i}.wav", corpus / f"{i}.wav")
+    scores = score_folders([folder], references, SETTINGS, reference_speech=corpus)
+    row = scores["systems"]["scheduled"]
+    assert "agreement_wer" not in row and row["asr_wer"]["score"] < 30
+    assert scores["ceilings"]["reference speech"]["asr_bleu"]["score"] > 50
+    references.write_text("\n".join([*SENTENCES[:1], "", *SENTENCES[1:]]))
+    with pytest.raises(InputError, match="line 2: empty"):
+        score_folders([folder], references, SETTINGS)
+    with pytest.raises(InputError, match="not a file that can be written"):
+        score_folders([folder], references, SETTINGS, out=tmp_path)
+
+
+def test_a_device_that_is_not_there_is_said_in_one_line():
+    with pytest.raises(InputError, match=r"score\.device 'nonsense'"):
+        check_settings(ScoreSettings(device="nonsense"))

@@ -150,9 +150,9 @@ def test_speakers_sound_different_and_unknown_ones_are_refused() -> None:
     vocoder, units = Vocoder(small_model(generator="vocos", speakers=["ann", "bob"])), some_units(20)
     ann, bob = (vocoder.synthesise([units], speaker=name)[0] for name in ("ann", "bob"))
     assert np.abs(ann - bob).max() > 1e-2
-    for name in ("eve", None):
-        with pytest.raises(InputError, match="none of ann, bob"):
-            vocoder.synthesise([units], speaker=name)
+    assert np.array_equal(vocoder.synthesise([units])[0], ann), "the first one, where none is named"
+    with pytest.raises(InputError, match="none of ann, bob"):
+        vocoder.synthesise([units], speaker="eve")
     with pytest.raises(InputError, match="single voice"):
         Vocoder(small_model(generator="vocos")).synthesise([units], speaker="ann")
 

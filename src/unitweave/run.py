@@ -18,7 +18,7 @@ from unitweave.corpus.spoken import SpokenCorpus, build_spoken, spoken_digest, s
 from unitweave.lm.text import train_text_lm
 from unitweave.lm.train import LmSettings, train_lm
 from unitweave.recipe import Recipe
-from unitweave.score.score import score_run
+from unitweave.score.score import score_run, scored_by
 from unitweave.serve.translate import translate_split
 from unitweave.units.extract import check_extract, extract_units, settings_that_count, train_codebook
 from unitweave.units.train_encoder import train_encoder
@@ -155,6 +155,7 @@ class Run:
             settings,
             ("corpus", "units", "vocoder", *(f"speech/{name}" for name in systems)),
             lambda f: score_run(f, settings, self.folder, systems),
+            scored_by(settings),
         )
 
     def all(self) -> None:
@@ -177,8 +178,10 @@ class Run:
     def _at(self, name: str) -> Path:
         return self.folder / name
 
-    def _stage(self, name: str, settings: object, reads: tuple[str, ...], work: Callable[[Path], Outcome]) -> str:
-        return run_stage(self.folder, name, settings, {r: fingerprint_of(self.folder, r) for r in reads}, work)
+    def _stage(
+        self, name: str, settings: object, reads: tuple[str, ...], work: Callable[[Path], Outcome], extra: object = None
+    ) -> str:
+        return run_stage(self.folder, name, settings, {r: fingerprint_of(self.folder, r) for r in reads}, work, extra)
 
     def _sentences(self, number: int) -> list[dict[str, str]]:
         """Text for the small text LM: the training pairs' own, and further sentences of the phrasebook."""

@@ -61,18 +61,22 @@ def open_run(folder: Path, recipe: Path | None, overrides: dict[str, Any]) -> An
     return Run(folder, checked)
 
 
-def stage_command(words: str, section: str, method: str, arguments: list[str]) -> None:
-    """A command that does one stage of a run folder: unitweave WORDS RUN [--recipe FILE] [--SECTION.KEY VALUE ...]"""
+def stage_command(words: str, section: str, method: str, arguments: list[str]) -> Path | None:
+    """A command that does one stage of a run folder: unitweave WORDS RUN [--recipe FILE] [--SECTION.KEY VALUE ...]
+
+    Returns the run folder; None where only help was wanted.
+    """
     parser = Parser(prog=f"unitweave {words}", add_help=False)
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--recipe", type=Path, help="begin the folder with this recipe")
     if {"-h", "--help"} & set(arguments):
         parser.print_help()
         settings_of([section], ["--help"], f"unitweave {words} RUN")
-        return
+        return None
     known, rest = parser.parse_known_args(arguments)
     overrides = settings_of([section], rest, parser.prog) if rest else {}
     getattr(open_run(known.run, known.recipe, overrides), method)()
+    return Path(known.run)
 
 
 def recipes_folder() -> Path:

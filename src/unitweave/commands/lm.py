@@ -25,7 +25,7 @@ def train(arguments: list[str]) -> None:
         return
     known, rest = parser.parse_known_args(arguments)
 
-    from unitweave.lm.processes import together
+    from unitweave.core.processes import together
     from unitweave.lm.train import train_lm
 
     def work() -> None:

@@ -13,11 +13,11 @@ def score(arguments: list[str]) -> None:
     if any(argument == "--references" or argument.startswith("--references=") for argument in arguments):
         score_wavs(arguments)
         return
-    stage_command("score", "score", "score", arguments)
-    if {"-h", "--help"} & set(arguments):
+    run = stage_command("score", "score", "score", arguments)
+    if run is None:
         print("\nunitweave score FOLDER... --references FILE [-o FILE] scores the wavs of any system")
     else:
-        print_table(read_scores(Path(arguments[0]) / "score"))
+        print_table(read_scores(run / "score"))
 
 
 def score_wavs(arguments: list[str]) -> None:
@@ -29,12 +29,14 @@ def score_wavs(arguments: list[str]) -> None:
     parser = Parser(prog="unitweave score", description="Score folders of audio files from any system.")
     parser.add_argument("folders", type=Path, nargs="+", help="audio files, one folder for each system")
     parser.add_argument("--references", type=Path, required=True, help="name<TAB>text, or a line for each file")
+    parser.add_argument("--reference-speech", type=Path, help="recordings of the references, for the ceiling")
     parser.add_argument("-o", "--out", type=Path, help="where to write the scores as JSON")
     known, rest = parser.parse_known_args(arguments)
     given = settings_of(["score"], rest, parser.prog).get("score", {}) if rest else {}
     if "mos" in given:
         given["mos"] = tuple(given["mos"])
-    print_table(score_folders(known.folders, known.references, ScoreSettings(**given), known.out))
+    settings = ScoreSettings(**given)
+    print_table(score_folders(known.folders, known.references, settings, known.out, known.reference_speech))
 
 
 def report(arguments: list[str]) -> None:

@@ -4,5 +4,14 @@ from unitweave.commands.base import stage_command
 
 
 def train(arguments: list[str]) -> None:
-    """unitweave vocoder train RUN [--vocoder.KEY VALUE ...]"""
-    stage_command("vocoder train", "vocoder", "vocoder", arguments)
+    """unitweave vocoder train RUN [--vocoder.KEY VALUE ...]
+
+    Started by torchrun or accelerate launch, all processes train together.
+    """
+    from unitweave.core.processes import together
+    from unitweave.vocoder.train import train_vocoder
+
+    together(
+        lambda: stage_command("vocoder train", "vocoder", "vocoder", arguments),
+        {"train_vocoder": train_vocoder},
+    )

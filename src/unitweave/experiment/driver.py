@@ -26,7 +26,7 @@ from unitweave.experiment.subsets import write_subset
 from unitweave.lm.evaluate import DEV_FILE
 from unitweave.lm.train import train_lm
 from unitweave.run import Run
-from unitweave.score.score import score_run
+from unitweave.score.score import score_run, scored_by
 
 
 class TimeUp(BaseException):
@@ -84,6 +84,7 @@ class Grid(Run):
             settings,
             ("corpus", "units", "vocoder", f"speech/{cell.name}"),
             lambda f: score_run(f, settings, self.folder, [cell.name]),
+            scored_by(settings),
         )
 
     def do(self, cell: Cell) -> None:

@@ -1,11 +1,12 @@
 """Whether two systems differ: sacrebleu's BLEU, resampled over utterances and over seeds."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sacrebleu.metrics import BLEU
+
+from unitweave.score.metrics import bootstrap_seed
 
 ESTABLISHED_SEEDS = 3  # fewer seeds establish nothing
 _ORDERS = 4  # n-grams of 1 to 4 words
@@ -67,7 +68,7 @@ def difference(ours: dict[int, np.ndarray], theirs: dict[int, np.ndarray], sampl
     seeds = sorted(ours)
     if seeds != sorted(theirs) or not seeds:
         raise ValueError("the two systems have different seeds")
-    rng = np.random.default_rng(int(os.environ.get("SACREBLEU_SEED", "12345")))
+    rng = np.random.default_rng(bootstrap_seed())
     number = len(ours[seeds[0]])
     each = {s: bleu_of(ours[s].sum(0)) - bleu_of(theirs[s].sum(0)) for s in seeds}
     drawn = np.empty(samples)

@@ -38,6 +38,7 @@ class DecodeSettings:
     units_per_frame: float = 2.5  # most target units per source frame, plus 50
     repeat_limit: int = 60  # one unit may not be repeated more often than this in a row (60 are 1.2 s)
     seed: int = 1
+    speaker: str | None = None  # whose voice, where the vocoder has several; null: its first
 
 
 @dataclass(frozen=True)

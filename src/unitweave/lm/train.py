@@ -9,13 +9,13 @@ from transformers import set_seed
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, remove
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.processes import announce, is_main, wait
 from unitweave.core.progress import say
 from unitweave.core.stage import Outcome
 from unitweave.core.training import quiet_transformers, use_bf16
 from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs, make_example, read_extra_text
 from unitweave.lm.engine import OptimiserSettings, check_optimiser, fit
 from unitweave.lm.evaluate import DevSet, EvaluationSettings
-from unitweave.lm.processes import announce, is_main, wait
 from unitweave.lm.start import (
     EMBEDDING_INITS,
     add_languages,

@@ -25,7 +25,7 @@ class Line:
 
 def line_chart(title: str, x_label: str, lines: Sequence[Line], y_max: float | None = None) -> str:
     """An SVG element with all `lines`; empty when none of them has a point."""
-    lines = [line for line in lines if line.points]
+    lines = [line for line in lines if any(math.isfinite(y) for _, y in line.points)]
     if not lines:
         return ""
     xs = [x for line in lines for x, _ in line.points]

@@ -16,33 +16,44 @@ from unitweave.score.hearing import Speech, hear
 from unitweave.score.mos import load_predictors
 from unitweave.score.recognisers import load_recogniser
 from unitweave.score.rows import References
-from unitweave.score.score import ScoreSettings, assemble, check_settings
+from unitweave.score.score import REFERENCE_SPEECH, ScoreSettings, assemble, check_settings, evenly
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def score_folders(
-    folders: Sequence[Path], references: Path, settings: ScoreSettings | None = None, out: Path | None = None
+    folders: Sequence[Path],
+    references: Path,
+    settings: ScoreSettings | None = None,
+    out: Path | None = None,
+    reference_speech: Path | None = None,
 ) -> dict[str, Any]:
     """ASR-BLEU, chrF, speech rate, silence and MOS of folders of audio files; the layout of scores.json.
 
-    folders     one for each system; the first is what the others are compared with
-    references  a file of `name<TAB>text` lines, where name is the file's name with or without its
-                suffix; or of plain lines, one for each audio file in natural order (0_pred.wav,
-                1_pred.wav, ..., 10_pred.wav, as fairseq names them)
-    out         where to write the result as JSON, if anywhere
+    folders           one for each system; the first is what the others are compared with
+    references        a file of `name<TAB>text` lines, where name is the file's name with or without its
+                      suffix; or of plain lines, one for each audio file in natural order (0_pred.wav,
+                      1_pred.wav, ..., 10_pred.wav, as fairseq names them)
+    out               where to write the result as JSON, if anywhere
+    reference_speech  folder of recordings of the references, for the ceiling
 
     Raises InputError on an empty folder, a file that is no audio, and when files and references
     are not one to one.
     """
     settings = settings or ScoreSettings()
     check_settings(settings)
+    if out and (out.is_dir() or not out.parent.is_dir()):
+        raise InputError(f"{out}: not a file that can be written; its folder has to exist")
     systems: dict[str, dict[str, Path]] = {}
     for folder in folders:
         name = Path(folder).resolve().name
         if name in systems:
             raise InputError(f"{folder}: a second folder of the name {name!r}; folder names are the systems' names")
         systems[name] = audio_files(folder)
+    if reference_speech:
+        if REFERENCE_SPEECH in systems:
+            raise InputError(f"a system's folder may not be called {REFERENCE_SPEECH!r}")
+        systems[REFERENCE_SPEECH] = audio_files(reference_speech)
     texts = {name: match_references(paths, references) for name, paths in systems.items()}
     first = next(iter(systems))
     ids = list(systems[first])
@@ -53,19 +64,19 @@ def score_folders(
     for path in (path for paths in systems.values() for path in paths.values()):
         read_audio(path)
     recogniser = load_recogniser(settings.recogniser, settings.model, settings.device)
-    predictors, notes = load_predictors(settings.mos, settings.device if settings.device != "auto" else "cpu")
+    predictors, notes = load_predictors(settings.mos, settings.device)
     for note in notes:
         say(f"score: {note}")
-    limit = settings.mos_utterances or len(ids)
     heard = {}
     with meter("score: listening", len(ids) * len(systems)) as progress:
         for name, paths in systems.items():
             keys = list(paths)
             speech = Speech(keys, partial(_read, paths))
-            rated = keys[:: max(1, len(keys) // limit)][:limit]
+            rated = evenly(keys, settings.mos_utterances or len(keys))
             heard[name] = hear(speech, recogniser, None, progress, predictors, rated)
     scores = assemble(heard, {}, References(ids, texts[first]), recogniser, settings, "file")
-    scores["mos_predictors"] = {"signatures": [predictor.signature for predictor in predictors]}
+    rated_number = min(settings.mos_utterances or len(ids), len(ids))
+    scores["mos_predictors"] = {"signatures": [p.signature for p in predictors], "utterances": rated_number}
     scores["notes"] = notes
     if out:
         write_json(out, scores)
@@ -100,7 +111,11 @@ def match_references(files: dict[str, Path], references: Path) -> list[str]:
         raise InputError(f"{references}: no such file") from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise InputError(f"{references}: not a text file in UTF-8") from None
-    lines = [line for line in lines if line.strip()]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise InputError(f"{references}, line {number}: empty; every audio file has a reference")
     if not any("\t" in line for line in lines):
         if len(lines) != len(files):
             raise InputError(f"{references}: {len(lines)} references for {len(files)} audio files; give one each")

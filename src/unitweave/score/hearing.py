@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.audio import SAMPLE_RATE, is_silent
 from unitweave.core.errors import InputError
 from unitweave.core.progress import Meter
 from unitweave.score.metrics import silence_share
@@ -33,7 +33,8 @@ class Speech:
     """Utterances to be heard, in order.
 
     load  gives the waveforms (float32 [samples] at 16 kHz) of some of the ids; None stands for an
-          utterance in which the system said nothing, which is scored as the empty transcript
+          utterance in which the system said nothing. That, and digital silence, is scored as the empty
+          transcript: recognisers invent words for it (Moonshine hears "You").
     """
 
     ids: Sequence[str]
@@ -61,7 +62,7 @@ def hear(
     wanted = set(rated)
     for start in range(0, len(missing), BATCH):
         ids = missing[start : start + BATCH]
-        waveforms = speech.load(ids)
+        waveforms = [None if w is None or not len(w) or is_silent(w) else w for w in speech.load(ids)]
         spoken = [(id, waveform) for id, waveform in zip(ids, waveforms, strict=True) if waveform is not None]
         texts = dict(zip([id for id, _ in spoken], recogniser.transcribe([w for _, w in spoken]), strict=True))
         records = []
@@ -88,8 +89,10 @@ def read_lines(path: Path) -> list[dict]:
     """Read a JSON lines file. Raises InputError, naming the line, when it is missing or no such file."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    rows: list[dict] = []
+    text = path.read_text(encoding="utf-8").removesuffix("\n")
+    # Not splitlines: a text may hold U+2028, which it takes for the end of a line.
+    for number, line in enumerate(text.split("\n") if text else [], 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -108,5 +111,5 @@ def _read_log(path: Path) -> Iterator[Heard]:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         path.write_bytes(whole)
-    for line in whole.decode("utf-8").splitlines():
+    for line in whole.decode("utf-8").split("\n")[:-1]:
         yield Heard(**json.loads(line))

@@ -47,7 +47,7 @@ class Signature:
     references: str  # which text, and a digest of all of it
     utterances: int
     sacrebleu: str
-    silence: str = "kept"
+    silence: str = "kept, all-silent is empty"
     sample_rate: int = SAMPLE_RATE
 
     def __str__(self) -> str:
@@ -184,10 +184,20 @@ def _error_rate(process: Any, hypotheses: Sequence[str], references: Sequence[st
     score = 100.0 * counts[:, 0].sum() / counts[:, 1].sum()
     if samples < 2:
         return Interval(score)
-    random = np.random.default_rng(int(os.environ.get("SACREBLEU_SEED", "12345")))
+    random = np.random.default_rng(bootstrap_seed())
     drawn = counts[random.integers(0, len(counts), (samples, len(counts)))].sum(axis=1)  # [samples, 2]
     low, high = np.percentile(100.0 * drawn[:, 0] / drawn[:, 1], (2.5, 97.5))
     return Interval(float(score), float(low), float(high))
+
+
+def bootstrap_seed() -> int | None:
+    """sacrebleu's seed, so that all intervals come from one; its "none" draws anew each time."""
+    seed = os.environ.get("SACREBLEU_SEED", "12345")
+    if seed.lower() == "none":
+        return None
+    if not seed.isdigit():
+        raise InputError(f"SACREBLEU_SEED {seed!r} is neither a number nor 'none'")
+    return int(seed)
 
 
 def _counts(output: Any) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.score.recognisers import device_of
 
 UTMOS_HUB = "tarepan/SpeechMOS:v1.2.0"
 PREDICTORS = ("dnsmos", "utmos")
@@ -27,16 +28,23 @@ class Predictor(Protocol):
         """Named scores, 1 to 5, of a float32 waveform [samples] at 16 kHz."""
 
 
-def load_predictors(names: Sequence[str], device: str = "cpu") -> tuple[list[Predictor], list[str]]:
+def load_predictors(names: Sequence[str], device: str = "auto") -> tuple[list[Predictor], list[str]]:
     """The predictors of `names` that can be had, and a sentence for each that cannot."""
     found: list[Predictor] = []
     notes = []
     for name in names:
         try:
-            found.append(Dnsmos() if name == "dnsmos" else Utmos(device))
+            found.append(Dnsmos() if name == "dnsmos" else Utmos(device_of(device)))
         except _Missing as missing:
             notes.append(f"{name} left out: {missing}")
     return found, notes
+
+
+def installed(names: Sequence[str]) -> list[str]:
+    """Those of `names` whose packages are here, with versions; what only the network has counts as here."""
+    packages = importlib.util.find_spec("speechmos") and importlib.util.find_spec("onnxruntime")
+    found = [f"dnsmos-{importlib.metadata.version('speechmos')}"] if "dnsmos" in names and packages else []
+    return [*found, *(name for name in names if name != "dnsmos")]
 
 
 class Dnsmos:
@@ -85,13 +93,13 @@ class Dnsmos:
 class Utmos:
     """UTMOS22 strong learner (Saeki et al. 2022) from SpeechMOS 1.2.0 through torch.hub; needs the network once."""
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: torch.device) -> None:
         try:
             self._model: Any = torch.hub.load(UTMOS_HUB, "utmos22_strong", trust_repo=True, verbose=False)
         except Exception as error:
             # torch.hub fails in as many ways as there are networks; whatever it is, the score goes on without.
             raise _Missing(f"torch.hub has no {UTMOS_HUB} ({str(error) or type(error).__name__})") from None
-        self._device = torch.device(device)
+        self._device = device
         self._model = self._model.to(self._device).eval()
         self.signature = f"utmos22_strong,{UTMOS_HUB}"
 

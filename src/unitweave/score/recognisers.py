@@ -16,8 +16,8 @@ import torch
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of_file
-from unitweave.core.text import normalise
+from unitweave.core.files import digest_of, digest_of_file
+from unitweave.core.text import NORMALISER, normalise
 
 DEFAULT_MODELS = {
     "moonshine": "",  # inside the moonshine-voice package
@@ -62,7 +62,18 @@ def load_recogniser(name: str, model: str = "", device: str = "auto") -> Recogni
             raise InputError("the moonshine recogniser has its model inside the package; leave 'model' empty")
         return Moonshine()
     model = model or DEFAULT_MODELS[name]
-    return FairseqCtc(model, _device(device)) if name == "fairseq" else Whisper(model, _device(device))
+    return FairseqCtc(model, device_of(device)) if name == "fairseq" else Whisper(model, device_of(device))
+
+
+def identity(name: str, model: str = "") -> str:
+    """Which recogniser `load_recogniser` would load, without loading it; a hub model by its name."""
+    if name == "moonshine":
+        try:
+            return f"moonshine-{importlib.metadata.version('moonshine-voice')}"
+        except importlib.metadata.PackageNotFoundError:
+            return "moonshine"
+    model = model or DEFAULT_MODELS[name]
+    return f"{name} {_digest(Path(model)) if Path(model).is_dir() else model}"
 
 
 # The recogniser writes now the one, now the other; common words only, since a score says what was done.
@@ -95,7 +106,7 @@ class Moonshine:
     core works through the list; the transcripts do not depend on how many there are.
     """
 
-    normaliser = "unitweave-en,american-spelling both sides"
+    normaliser = f"{NORMALISER}-en,american-spelling both sides"
 
     def __init__(self, workers: int | None = None) -> None:
         try:
@@ -256,24 +267,49 @@ def collapse(path: Sequence[int], tokens: Sequence[str], blank: int, space: str 
     return "".join(tokens[token] for token in kept).replace(space, " ").strip()
 
 
-def _load(kind: Any, model: str) -> Any:
+def check_device(name: str) -> None:
+    """Raise InputError unless torch can compute on the device; "auto" always works."""
     try:
-        return kind.from_pretrained(model)
-    except (OSError, ValueError) as error:
+        torch.empty(0, device=device_of(name))
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
+        raise InputError(f"score.device {name!r}: torch cannot use it here ({reason})") from None
+
+
+def _load(kind: Any, model: str) -> Any:
+    """A tokenizer, processor or network from a folder, a hub name, or a hub name@revision."""
+    from safetensors import SafetensorError
+    from transformers import PreTrainedModel
+
+    name, _, revision = (model, "", "") if Path(model).is_dir() else model.partition("@")
+    options = {"revision": revision} if revision else {}
+    try:
+        if not issubclass(kind, PreTrainedModel):
+            return kind.from_pretrained(name, **options)
+        network, report = kind.from_pretrained(name, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{model}: cannot be loaded as {kind.__name__} ({reason}); give a local folder") from None
+    # Others, as the mask's embedding, play no part in recognition and are missing from well-known checkpoints.
+    if any(key.startswith("lm_head") for key in report["missing_keys"]):
+        raise InputError(f"{model}: has no output layer, so it recognises nothing; give a checkpoint tuned with CTC")
+    return network
 
 
 def _revision(model: str, network: Any) -> str:
-    """`name@revision`: the hub's commit, or the digest of a local checkpoint's weights."""
+    """`name@revision`: the hub's commit, or a digest of all that a local folder holds."""
     folder = Path(model)
     if folder.is_dir():
-        weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-        return f"{folder.name}@{digest_of_file(weights[0])[:8] if weights else 'unknown'}"
-    return f"{model}@{(getattr(network.config, '_commit_hash', None) or 'unknown')[:8]}"
+        return f"{folder.resolve().name}@{_digest(folder)}"
+    return f"{model.partition('@')[0]}@{(getattr(network.config, '_commit_hash', None) or 'unknown')[:8]}"
 
 
-def _device(name: str) -> torch.device:
+def _digest(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".txt"))
+    return digest_of([[path.name, digest_of_file(path)] for path in files])[:8]
+
+
+def device_of(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 

@@ -21,7 +21,7 @@ from unitweave.score.score import RESYNTHESIS, read_scores
 from unitweave.units.table import UnitRow, read_units
 from unitweave.weave.schedule import ScheduleSettings, text_ratio
 
-HEADINGS = {"transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
+HEADINGS = {"asr_wer": "ASR WER %", "transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
 LOSSES = ("loss_source", "loss_transcript", "loss_translation", "loss_target")
 PICTURE_RATIO = 0.5  # text ratio of the interleaving that the pictures show
 

@@ -52,11 +52,15 @@ class Written:
     transcript: list[str]
     translation: list[str]
     units: list[list[int]]
+    deduplicated: bool = False  # the units are without repetitions
 
     def select(self, keep: Sequence[int]) -> "Written":
         """The outputs at these positions."""
         return Written(
-            [self.transcript[i] for i in keep], [self.translation[i] for i in keep], [self.units[i] for i in keep]
+            [self.transcript[i] for i in keep],
+            [self.translation[i] for i in keep],
+            [self.units[i] for i in keep],
+            self.deduplicated,
         )
 
 
@@ -65,8 +69,9 @@ def score_row(
 ) -> tuple[dict[str, Any], str]:
     """The numbers of one row, and the sacrebleu signature of its ASR-BLEU.
 
-    For a system (`written` given) agreement is the error of the recogniser's transcript against the
-    model's own translation; for a ceiling, against the text that was to be spoken.
+    For a system whose texts are known (`written`) agreement is the error of the recogniser's transcript
+    against the model's own translation, over the utterances that have one. Without, `asr_wer` is the
+    error against the reference; for a ceiling, whose text is the reference, that is its agreement.
     """
     hypotheses = [recogniser.clean_hypothesis(record.text) for record in heard]
     texts = [recogniser.clean_reference(text) for text in references.texts]
@@ -81,15 +86,15 @@ def score_row(
         "words_per_second": round(metrics.speech_rate(hypotheses, seconds), 3),
         "silence_share": round(float(np.average([r.silence for r in heard], weights=np.maximum(seconds, 1e-9))), 4),
     }
-    spoken = texts
+    row["asr_wer"] = metrics.word_error_rate(hypotheses, texts, samples).plain() if all(texts) else None
     if written:
         row |= _score_written(written, references, samples)
         spoken = [recogniser.clean_reference(text) for text in written.translation]
-    said = [i for i, text in enumerate(spoken) if text]
-    if said:
-        pair = [hypotheses[i] for i in said], [spoken[i] for i in said]
-        row["agreement_wer"] = metrics.word_error_rate(*pair, samples).plain()
-        row["agreement_bleu"] = metrics.bleu(*pair, samples)[0].plain()
+        said = [i for i, text in enumerate(spoken) if text]
+        if said:
+            pair = [hypotheses[i] for i in said], [spoken[i] for i in said]
+            row["agreement_wer"] = metrics.word_error_rate(*pair, samples).plain()
+            row["agreement_bleu"] = metrics.bleu(*pair, samples)[0].plain()
     names = sorted({name for record in heard for name in record.mos})
     for name in names:
         values = [record.mos[name] for record in heard if name in record.mos]
@@ -123,7 +128,8 @@ def _score_written(written: Written, references: References, samples: int) -> di
         row["transcript_wer"] = metrics.word_error_rate(written.transcript, references.transcript, samples).plain()
         row["transcript_cer"] = metrics.character_error_rate(written.transcript, references.transcript, samples).plain()
     if references.units is not None:
-        row["unit_error_rate"] = round(metrics.unit_error_rate(written.units, references.units), 2)
+        if not written.deduplicated:
+            row["unit_error_rate"] = round(metrics.unit_error_rate(written.units, references.units), 2)
         once = [metrics.without_repeats(units) for units in written.units]
         expected = [metrics.without_repeats(units) for units in references.units]
         row["unit_error_rate_without_repeats"] = round(metrics.unit_error_rate(once, expected), 2)

@@ -11,7 +11,7 @@ import numpy as np
 
 from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import read_json, write_json, write_text
+from unitweave.core.files import digest_of, read_json, write_json, write_text
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter, say
 from unitweave.core.stage import Outcome
@@ -21,6 +21,7 @@ from unitweave.score.mos import load_predictors
 from unitweave.score.recognisers import Recogniser, load_recogniser
 from unitweave.score.rows import References, Written, score_by_language, score_row
 from unitweave.score.table import print_table as print_table
+from unitweave.units.runs import deduplicate
 from unitweave.units.table import UnitRow, read_units
 
 REFERENCE_SPEECH = "reference speech"
@@ -45,16 +46,25 @@ class ScoreSettings:
 def check_settings(settings: ScoreSettings) -> None:
     """Raise InputError when a setting is impossible."""
     from unitweave.score.mos import PREDICTORS
-    from unitweave.score.recognisers import DEFAULT_MODELS
+    from unitweave.score.recognisers import DEFAULT_MODELS, check_device
 
     if settings.recogniser not in DEFAULT_MODELS:
         raise InputError(f"score.recogniser {settings.recogniser!r} is none of {', '.join(DEFAULT_MODELS)}")
     for name in settings.mos:
         if name not in PREDICTORS:
             raise InputError(f"score.mos: {name!r} is none of {', '.join(PREDICTORS)}")
+    check_device(settings.device)
     for name in ("bootstrap_samples", "randomisation_trials", "mos_utterances", "examples"):
         if getattr(settings, name) < 0:
             raise InputError(f"score.{name} {getattr(settings, name)} must not be negative")
+
+
+def scored_by(settings: ScoreSettings) -> list[str]:
+    """What scores depend on beside settings and speech: with another of these they are made again."""
+    from unitweave.score.mos import installed
+    from unitweave.score.recognisers import identity
+
+    return [identity(settings.recogniser, settings.model), *installed(settings.mos), str(metrics.bootstrap_seed())]
 
 
 def score_run(folder: Path, settings: ScoreSettings, run: Path, systems: Sequence[str]) -> Outcome:
@@ -72,11 +82,13 @@ def score_run(folder: Path, settings: ScoreSettings, run: Path, systems: Sequenc
     units = _target_units(run, ids)
     references = _references([pairs[id] for id in ids], units)
     recogniser = load_recogniser(settings.recogniser, settings.model, settings.device)
-    predictors, notes = load_predictors(settings.mos, settings.device if settings.device != "auto" else "cpu")
-    examples = _evenly(ids, settings.examples)
+    predictors, notes = load_predictors(settings.mos, settings.device)
+    examples = evenly(ids, settings.examples)
     jobs = {system: _system_speech(run / "speech" / system, outputs[system], ids) for system in systems}
+    written = {system: _written(outputs[system], ids) for system in systems}
     if settings.ceilings:
-        jobs |= _ceilings(run, pairs, units, ids, notes)
+        without_repeats = all(system.deduplicated for system in written.values())
+        jobs |= _ceilings(run, pairs, units, ids, notes, without_repeats)
     for note in notes:
         say(f"score: {note}")
 
@@ -85,14 +97,15 @@ def score_run(folder: Path, settings: ScoreSettings, run: Path, systems: Sequenc
             write_audio(folder / "resynthesised" / f"{id}.wav", waveform)
 
     folder.mkdir(parents=True, exist_ok=True)
+    # What another recogniser or predictor heard before an interruption does not count.
+    heard_by = digest_of([recogniser.signature, *(predictor.signature for predictor in predictors)])[:8]
     heard: dict[str, list[Heard]] = {}
-    rated = _evenly(ids, settings.mos_utterances or len(ids))
+    rated = evenly(ids, settings.mos_utterances or len(ids))
     with meter("score: listening", len(ids) * len(jobs)) as progress:
         for name, speech in jobs.items():
-            log = folder / f"heard-{name.replace(' ', '-')}.jsonl"
+            log = folder / f"heard-{name.replace(' ', '-')}-{heard_by}.jsonl"
             kept = keep if name == RESYNTHESIS else None
             heard[name] = hear(speech, recogniser, log, progress, predictors, rated, kept)
-    written = {system: _written(outputs[system], ids) for system in systems}
     scores = assemble(heard, written, references, recogniser, settings, _source_of(pairs[id] for id in ids))
     scores["mos_predictors"] = {"signatures": [p.signature for p in predictors], "utterances": len(rated)}
     scores["training_hours"] = _training_hours(run)
@@ -141,10 +154,22 @@ def assemble(
     hypotheses = {
         name: [recogniser.clean_hypothesis(record.text) for record in heard[name]] for name in rows["systems"]
     }
-    tests = metrics.compare_systems(hypotheses, texts, "bs", samples) if samples > 1 else []
-    if settings.randomisation_trials:
-        tests += metrics.compare_systems(hypotheses, texts, "ar", settings.randomisation_trials)
+    tests = _significance(hypotheses, texts, settings)
+    spoken = references.language or []
+    for language in sorted(set(spoken)) if len(set(spoken)) > 1 else ():
+        keep = [i for i, value in enumerate(spoken) if value == language]
+        some = {name: [texts[i] for i in keep] for name, texts in hypotheses.items()}
+        tests += [test | {"language": language} for test in _significance(some, [texts[i] for i in keep], settings)]
     return {"signature": str(signature), "signature_fields": vars(signature), **rows, "significance": tests}
+
+
+def _significance(
+    hypotheses: Mapping[str, Sequence[str]], texts: Sequence[str], settings: ScoreSettings
+) -> list[dict[str, Any]]:
+    """Each system against the first by both of sacrebleu's paired tests, as far as the settings want them."""
+    samples, trials = settings.bootstrap_samples, settings.randomisation_trials
+    tests = metrics.compare_systems(hypotheses, texts, "bs", samples) if samples > 1 else []
+    return tests + (metrics.compare_systems(hypotheses, texts, "ar", trials) if trials else [])
 
 
 def read_outputs(folder: Path, pairs: Mapping[str, Pair]) -> dict[str, dict[str, Any]]:
@@ -212,8 +237,14 @@ def _system_speech(folder: Path, outputs: Mapping[str, Mapping[str, Any]], ids: 
 
 
 def _ceilings(
-    run: Path, pairs: Mapping[str, Pair], units: Mapping[str, UnitRow], ids: Sequence[str], notes: list[str]
+    run: Path,
+    pairs: Mapping[str, Pair],
+    units: Mapping[str, UnitRow],
+    ids: Sequence[str],
+    notes: list[str],
+    without_repeats: bool,
 ) -> dict[str, Speech]:
+    """Reference speech and resynthesised reference units, the latter with durations as all the systems have them."""
     jobs = {}
     if all(pairs[id].tgt_audio for id in ids):
         jobs[REFERENCE_SPEECH] = Speech(ids, lambda some: [read_audio(pairs[id].tgt_audio or "") for id in some])
@@ -222,10 +253,20 @@ def _ceilings(
     if not (run / "vocoder").is_dir() or any(id not in units for id in ids):
         notes.append("no ceiling on resynthesised units: there is no vocoder, or no units for some of the utterances")
     else:
+        from unitweave.serve.translate import speak
         from unitweave.vocoder.synthesis import Vocoder
 
         vocoder = Vocoder.from_pretrained(run / "vocoder")
-        jobs[RESYNTHESIS] = Speech(ids, lambda some: list(vocoder.synthesise([units[id].units for id in some])))
+        if without_repeats:
+            notes.append(f"{RESYNTHESIS}: repetitions dropped, durations predicted, as in the systems' own speech")
+
+        def resynthesise(some: Sequence[str]) -> list[np.ndarray | None]:
+            spoken = [units[id].units for id in some]
+            if without_repeats:
+                spoken = [deduplicate(one)[0] for one in spoken]
+            return list(speak(vocoder, spoken, without_repeats))
+
+        jobs[RESYNTHESIS] = Speech(ids, resynthesise)
     return jobs
 
 
@@ -234,6 +275,7 @@ def _written(outputs: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> Wr
         [outputs[id].get("transcript") or "" for id in ids],
         [outputs[id].get("translation") or "" for id in ids],
         [outputs[id].get("units") or [] for id in ids],
+        any(outputs[id].get("deduplicated") for id in ids),
     )
 
 
@@ -244,7 +286,8 @@ def _training_hours(run: Path) -> dict[str, float]:
     return {language: round(total / 3600, 2) for language, total in sorted(seconds.items())}
 
 
-def _evenly(ids: Sequence[str], count: int) -> list[str]:
+def evenly(ids: Sequence[str], count: int) -> list[str]:
+    """`count` of the ids, at equal distances."""
     count = min(count, len(ids))
     return [ids[(2 * i + 1) * len(ids) // (2 * count)] for i in range(count)]
 

@@ -11,6 +11,7 @@ from rich.table import Table
 COLUMNS = (
     # key in a row of scores.json, heading, digits
     ("asr_bleu", "ASR-BLEU", 1),
+    ("asr_wer", "ASR\nWER %", 1),
     ("text_bleu", "text\nBLEU", 1),
     ("text_chrf", "text\nchrF", 1),
     ("transcript_wer", "script\nWER %", 1),
@@ -43,25 +44,51 @@ def print_table(scores: Mapping[str, Any], console: Console | None = None) -> No
     console.print(table)
     if scores["ceilings"]:
         console.print("* a ceiling: the same recogniser on a perfect translation")
+    console.print(details(scores), soft_wrap=True, markup=False)
     for line in remarks(scores):
         console.print(line, soft_wrap=True, markup=False)
+
+
+DETAILS = (
+    ("asr_chrf", "ASR chrF", 1),
+    ("transcript_cer", "script CER %", 1),
+    ("unit_error_rate", "unit errors %", 1),
+    ("unit_error_rate_without_repeats", "without repeats %", 1),
+    ("words_per_second", "words/s", 2),
+    ("silence_share", "silence share", 2),
+)
+
+
+def details(scores: Mapping[str, Any]) -> str:
+    """The lesser numbers, a line for each row of the table."""
+    lines = []
+    for name, row in (scores["systems"] | scores["ceilings"]).items():
+        known = [f"{heading} {shown(row[key], digits)}" for key, heading, digits in DETAILS if row.get(key) is not None]
+        lines.append(f"{name}: {', '.join(known)}")
+    return "\n".join(lines)
 
 
 def remarks(scores: Mapping[str, Any]) -> list[str]:
     """What stands below the table: what the columns mean, significance, notes and the signature."""
     lines = [
-        "Square brackets hold the 95 % interval. Agreement is what the recogniser hears against what the model wrote; "
-        "for a ceiling, against the text that was to be spoken."
+        "Square brackets hold the 95 % interval. ASR WER is what the recogniser hears against the reference, agreement "
+        "against what the model wrote."
     ]
     for test in scores["significance"]:
+        where = f" in {test['language']}" if "language" in test else ""
         lines.append(
-            f"{test['system']} against {test['against']}: {test['difference']:+.1f} ASR-BLEU, "
+            f"{test['system']} against {test['against']}{where}: {test['difference']:+.1f} ASR-BLEU, "
             f"p = {test['p_value']:.4f} ({test['test']})"
         )
     silent = {name: row["silent_utterances"] for name, row in scores["systems"].items() if row["silent_utterances"]}
     for name, count in silent.items():
         lines.append(f"{name}: nothing heard in {count} utterances; they count as empty")
     lines += list(scores.get("notes", ()))
+    predictors = scores.get("mos_predictors", {})
+    if predictors.get("signatures"):
+        lines.append(
+            f"MOS: {', '.join(predictors['signatures'])}, on {predictors['utterances']} utterances of each row"
+        )
     lines.append(f"signature: {scores['signature']}")
     return lines
 

@@ -158,7 +158,7 @@ class Translator:
         clock.append(time.monotonic())
         said = self.decoder.translate(sources, settings, given, listener)
         clock.append(time.monotonic())
-        spoken = speak(self.vocoder, [t.units for t in said], self.decoder.vocabulary.deduplicate)
+        spoken = speak(self.vocoder, [t.units for t in said], self.decoder.vocabulary.deduplicate, settings.speaker)
         clock.append(time.monotonic())
         share = 1 / max(1, len(waveforms))
         results = []
@@ -203,10 +203,10 @@ class Translator:
         A model without repetitions is heard when its last unit is known, since only then durations are.
         """
         if self.decoder.vocabulary.deduplicate:
-            (whole,) = speak(self.vocoder, [np.fromiter(units, np.int64)], deduplicated=True)
+            (whole,) = speak(self.vocoder, [np.fromiter(units, np.int64)], True, self.settings.speaker)
             yield from (whole[i : i + chunk_frames * 320] for i in range(0, len(whole), chunk_frames * 320))
         else:
-            yield from self.vocoder.stream(units, chunk_frames)
+            yield from self.vocoder.stream(units, chunk_frames, self.settings.speaker)
 
     def align(self, waveform: np.ndarray, text: str, language: str = "en") -> list[tuple[str, float, float]]:
         """Each word of `text` with the seconds at which it begins and ends in the waveform, by forced alignment.
@@ -231,11 +231,16 @@ def check_length(waveform: np.ndarray, name: str) -> None:
         raise InputError(f"{name}: too short to translate; it lasts {len(waveform) / SAMPLE_RATE:.3f} s")
 
 
-def speak(vocoder: Vocoder, units: Sequence[np.ndarray], deduplicated: bool = False) -> list[np.ndarray]:
-    """Waveform of each unit sequence, with or without repetitions; nothing said is an empty waveform."""
+def speak(
+    vocoder: Vocoder, units: Sequence[np.ndarray], deduplicated: bool = False, speaker: str | None = None
+) -> list[np.ndarray]:
+    """Waveform of each unit sequence, with or without repetitions; nothing said is an empty waveform.
+
+    speaker  whose voice, where the vocoder has several; None takes its first
+    """
     heard = [i for i, u in enumerate(units) if len(u)]
     waveforms = [np.zeros(0, np.float32) for _ in units]
-    made = vocoder.synthesise([units[i] for i in heard], deduplicated=deduplicated) if heard else []
+    made = vocoder.synthesise([units[i] for i in heard], speaker, deduplicated) if heard else []
     for i, waveform in zip(heard, made, strict=True):
         waveforms[i] = waveform
     return waveforms
@@ -262,7 +267,7 @@ def translate_split(
             part = pairs[first : first + settings.batch]
             start = time.monotonic()
             said = decoder.translate([rows[p.id, "src"].units for p in part], settings)
-            spoken = speak(voice, [t.units for t in said], decoder.vocabulary.deduplicate)
+            spoken = speak(voice, [t.units for t in said], decoder.vocabulary.deduplicate, settings.speaker)
             seconds = (time.monotonic() - start) / len(part)
             for pair, t, waveform in zip(part, said, spoken, strict=True):
                 # A system that says nothing still has a file, so that it is scored and not left out.
@@ -276,6 +281,7 @@ def translate_split(
                         "transcript": t.transcript,
                         "translation": t.translation,
                         "units": t.units.tolist(),
+                        "deduplicated": decoder.vocabulary.deduplicate,
                         "complete": t.complete,
                         "seconds": round(seconds, 4),
                     }

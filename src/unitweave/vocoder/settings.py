@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from unitweave.core.errors import InputError
+
 
 @dataclass
 class VocoderSettings:
@@ -62,3 +64,12 @@ class VocoderSettings:
     bf16: bool = False
     checkpoint_every: int = 200
     seed: int = 0
+
+
+def check_settings(settings: VocoderSettings) -> None:
+    """Raise InputError for numbers that cannot be."""
+    for name in ("steps", "batch", "segment_frames", "checkpoint_every"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"vocoder.{name} {getattr(settings, name)} must be at least 1")
+    if settings.learning_rate <= 0:
+        raise InputError(f"vocoder.learning_rate {settings.learning_rate} must be above 0")

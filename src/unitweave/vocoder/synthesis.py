@@ -34,7 +34,7 @@ class Vocoder:
     ) -> list[np.ndarray]:
         """Speak each array of units [frames] at 50 Hz: float32 waveforms [frames * 320] at 16 kHz, in the same order.
 
-        speaker       a name from config.speakers; needed when there are any
+        speaker       a name from config.speakers; None takes the first, or the only voice
         deduplicated  the units are without repetitions; the duration predictor gives each its frames
         Each utterance sounds the same whatever it is batched with. An empty array gives an empty waveform.
         Raises InputError on units outside the codebook.
@@ -126,6 +126,7 @@ class Vocoder:
             if name is not None:
                 raise InputError(f"vocoder: it has a single voice, so there is no speaker {name!r}")
             return None
+        name = names[0] if name is None else name
         if name not in names:
             raise InputError(f"vocoder: speaker {name!r} is none of {', '.join(names)}")
         return torch.tensor([names.index(name)], device=self.device)

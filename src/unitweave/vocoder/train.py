@@ -12,6 +12,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import remove
 from unitweave.core.manifest import read_manifest
 from unitweave.core.optim import make_optimiser
+from unitweave.core.processes import announce, is_main
 from unitweave.core.progress import meter
 from unitweave.core.stage import Outcome
 from unitweave.units.runs import deduplicate
@@ -23,7 +24,7 @@ from unitweave.vocoder.losses import SpectralLoss
 from unitweave.vocoder.model import UnitVocoder
 from unitweave.vocoder.pitch import track_pitch
 from unitweave.vocoder.segments import Batch, Recording, batches, find_recordings, load_segment
-from unitweave.vocoder.settings import VocoderSettings
+from unitweave.vocoder.settings import VocoderSettings, check_settings
 
 CHECKPOINT = "checkpoint"
 _OUTER_LAYERS = ("head", "pitch", "durations")  # Muon's steps are too long for what writes spectra, pitch and durations
@@ -35,8 +36,10 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
 
     Leaves config.json and model.safetensors in `folder`; while it runs, `folder`/checkpoint holds
     what an interrupted call with the same settings goes on from. Raises InputError when there is
-    nothing to train on or a recording cannot be read.
+    nothing to train on, a setting is impossible or a recording cannot be read.
     """
+    check_settings(settings)
+    announce("train_vocoder", folder, settings, corpus, units)
     speakers = sorted({pair.speaker for pair in read_manifest(corpus, "train")}) if settings.speakers else []
     recordings, skipped = find_recordings(corpus, units, settings.side, "train", speakers)
     if not recordings:
@@ -53,6 +56,8 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     dev, _ = find_recordings(corpus, units, settings.side, "dev", speakers)
     if dev:
         counts["dev_mel_distance"] = round(mel_distance(trainer.model, dev[:_CHECKED_UTTERANCES]), 4)
+    if is_main():
+        remove(folder / CHECKPOINT)  # not before: the dev split may hold a recording that cannot be read
     return Outcome(counts=counts, skipped=skipped)
 
 
@@ -123,7 +128,7 @@ class _Trainer:
         self.model.eval()
         if accelerator.is_main_process:
             self.model.save_pretrained(self.folder)
-            remove(self.folder / CHECKPOINT)
+        accelerator.wait_for_everyone()
 
     def _autocast(self) -> torch.autocast:
         # accelerate's own precision belongs to the whole process and could not differ between stages.

@@ -16,7 +16,7 @@ from unitweave.core.progress import console
 _leading = False
 
 
-def together(work: Callable[[], None], tasks: dict[str, Callable[..., Any]]) -> None:
+def together(work: Callable[[], object], tasks: dict[str, Callable[..., Any]]) -> None:
     """Do `work` in the first process; the others do the `tasks` that it announces by name, until it is done."""
     global _leading
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
