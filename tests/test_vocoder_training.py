@@ -1,15 +1,23 @@
 """Training of the unit vocoder: it learns, it resumes to the digit, it names what it cannot use."""
 
-from dataclasses import replace
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from unitweave.cli import main
 from unitweave.core.audio import write_audio
 from unitweave.core.errors import InputError
+from unitweave.core.files import write_json
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.units.table import UnitRow, write_shard
 from unitweave.vocoder import train as train_module
@@ -137,3 +145,31 @@ def test_units_that_do_not_belong_to_the_recording_are_an_error(data: Path, tmp_
     write_manifest(tmp_path, [Pair("u0", "train", "fr", "en", None, str(tmp_path / "short.wav"), None, "a")])
     with pytest.raises(InputError, match=r"short\.wav: 48 units but only 10 frames of audio \(utterance u0\)"):
         train_vocoder(tmp_path / "out", replace(TINY, steps=1), tmp_path, data / "units")
+
+
+def test_two_processes_train_together_as_one(data: Path, tmp_path: Path) -> None:
+    recipe = {"corpus": {"manifest": str(data)}, "vocoder": asdict(replace(TINY, steps=12, batch=4))}
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for run in runs:
+        shutil.copytree(data, run / "corpus")
+        shutil.copytree(data / "units", run / "units")
+        for stage in ("corpus", "units"):
+            write_json(run / stage / "stage.json", {"format": 1, "status": "done", "fingerprint": stage})
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["vocoder", "train", str(runs[0])]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "unitweave"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "vocoder", "train", str(runs[1])], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    # Not to the digit: the spectral loss is a ratio over a process's share, and the mean of ratios is another one.
+    one, two = (json.loads((run / "vocoder/stage.json").read_text())["counts"]["dev_mel_distance"] for run in runs)
+    assert abs(one - two) < 0.02 * one
+    assert not (runs[1] / "vocoder/checkpoint").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("checkpoint_every", 0), ("batch", 0), ("learning_rate", 0.0)])
+def test_numbers_that_cannot_be_are_refused(data: Path, tmp_path: Path, name: str, value: float) -> None:
+    with pytest.raises(InputError, match=name):
+        train_vocoder(tmp_path, replace(TINY, **{name: value}), data, data / "units")
