@@ -10,6 +10,7 @@ import soundfile
 
 from unitweave.cli import main
 from unitweave.core.audio import read_audio
+from unitweave.core.device import check_device
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json, write_json
 from unitweave.core.manifest import Pair, write_manifest
@@ -17,7 +18,7 @@ from unitweave.core.stage import run_stage
 from unitweave.score import score as stage
 from unitweave.score.folder import score_folders
 from unitweave.score.report import write_report
-from unitweave.score.score import ScoreSettings, check_settings, print_table, read_scores, score_run
+from unitweave.score.score import ScoreSettings, print_table, read_scores, score_run
 from unitweave.units.table import UnitRow, write_shard
 
 SENTENCES = ["the soup is too hot", "my sister lives in a small house", "where is the station", "thank you very much"]
@@ -278,4 +279,4 @@ def test_the_wavs_of_any_system_have_an_error_rate_and_no_agreement_with_a_text_
 
 def test_a_device_that_is_not_there_is_said_in_one_line():
     with pytest.raises(InputError, match=r"score\.device 'nonsense'"):
-        check_settings(ScoreSettings(device="nonsense"))
+        check_device("nonsense", "score.device")

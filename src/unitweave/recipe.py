@@ -1,5 +1,6 @@
 """A recipe: the settings of every stage of a run, read from one YAML file."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,12 +13,17 @@ from unitweave.core.errors import InputError
 from unitweave.corpus.embedded import EmbeddedCorpus
 from unitweave.corpus.spoken import SpokenCorpus
 from unitweave.lm.decode import DecodeSettings
+from unitweave.lm.stages import check_settings as check_decoding
 from unitweave.lm.text import TextLmSettings
 from unitweave.lm.train import LmSettings
+from unitweave.lm.train import check_settings as check_lm
 from unitweave.score.score import ScoreSettings
-from unitweave.units.extract import CodebookSettings, ExtractSettings
-from unitweave.units.train_encoder import EncoderSettings
+from unitweave.score.score import check_settings as check_score
+from unitweave.units.extract import CodebookSettings, ExtractSettings, check_extract
+from unitweave.units.train_codebook import check_codebook
+from unitweave.units.train_encoder import EncoderSettings, check_encoder
 from unitweave.vocoder.settings import VocoderSettings
+from unitweave.vocoder.settings import check_settings as check_vocoder
 
 
 @dataclass
@@ -83,14 +89,25 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     try:
         parsed: Namespace = parser.parse_object({"recipe": content})
     except ArgumentError as error:
-        raise InputError(one_line(error)) from None
+        raise InputError(_clear(one_line(error))) from None
     recipe: Recipe = parser.instantiate(parsed).recipe
-    _check_together(recipe)
+    check_recipe(recipe)
     return recipe
 
 
-def _check_together(recipe: Recipe) -> None:
-    """Raise InputError when settings of different stages do not fit."""
+def check_recipe(recipe: Recipe) -> None:
+    """Raise InputError for values that cannot be, in whichever stage, and for stages that do not fit together."""
+    check_encoder(recipe.encoder)
+    check_codebook(recipe.codebook)
+    check_extract(recipe.units)
+    check_vocoder(recipe.vocoder)
+    check_decoding(recipe.translate)
+    check_score(recipe.score)
+    for name, system in recipe.systems.items():
+        try:
+            check_lm(system)
+        except InputError as error:
+            raise InputError(f"systems.{name} (or lm): {error}") from None
     for name, system in recipe.systems.items():
         if system.deduplicate and not recipe.vocoder.durations:
             raise InputError(f"systems.{name}.deduplicate needs a duration predictor: set vocoder.durations: true")
@@ -110,6 +127,12 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def builtin_recipes() -> list[Path]:
     """The recipes that come with the package."""
     return sorted((Path(__file__).parent / "recipes").glob("*.yaml"))
+
+
+def _clear(text: str) -> str:
+    """jsonargparse's word for an unknown key of a system, in plain ones; it tells the class and not the section."""
+    found = re.search(r"Option '([\w.-]+)' is not accepted", text)
+    return f"lm or systems: no setting {found.group(1)!r}; 'unitweave lm train --help' lists them" if found else text
 
 
 def one_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ def serve(arguments: list[str]) -> None:
     import os
     import tempfile
 
+    from unitweave.core.device import check_device
     from unitweave.core.errors import InputError
     from unitweave.core.progress import say
     from unitweave.serve.batching import Limits
@@ -34,6 +35,9 @@ def serve(arguments: list[str]) -> None:
     limits = Limits(**{entry.name: getattr(known, entry.name) for entry in fields(Limits)})
     if any(value <= 0 for name, value in vars(limits).items() if name != "gather_seconds"):
         raise InputError("unitweave serve: a limit has to be more than 0")
+    check_device(known.device, "--device")
+    if not 0 <= known.port <= 65535:
+        raise InputError(f"unitweave serve: --port {known.port} is not in 0..65535")
     try:
         import uvicorn
 

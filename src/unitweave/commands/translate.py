@@ -12,6 +12,7 @@ def translate(arguments: list[str]) -> None:
 
     import torch
 
+    from unitweave.core.device import check_device
     from unitweave.core.errors import InputError
     from unitweave.core.progress import say
     from unitweave.lm.decode import Given
@@ -39,6 +40,11 @@ def translate(arguments: list[str]) -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     known = parser.parse_args(arguments)
+    check_device(known.device, "--device")
+    if known.out.exists() and not known.out.is_dir():
+        raise InputError(f"-o {known.out}: is a file; give a folder")
+    if known.longest < 1 or known.cut_above <= 0:
+        raise InputError("--longest has to be at least 1 second, and --cut-above more than 0")
     tasks = find_tasks(known.audio, known.out)
     given = None
     if known.transcript is not None or known.translation is not None or known.language is not None:

@@ -2,7 +2,8 @@
 
 A stage owns the folder RUN/<name>/ and describes itself in RUN/<name>/stage.json. Its fingerprint
 is that of its settings and of the fingerprints of the stages it reads from, so that a change
-anywhere upstream makes everything downstream run again, and nothing else.
+anywhere upstream makes everything downstream run again, and nothing else. What a stage had made
+before stands aside until the new result is there, and comes back when the new settings are refused.
 """
 
 import importlib.metadata
@@ -49,6 +50,7 @@ def run_stage(
     Raises InputError when the folder is of another version of the format.
     """
     folder = Path(run) / name
+    aside = folder.with_name(f".{folder.name}.before")
     plain = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
     fingerprint = digest_of({"name": name, "settings": plain, "inputs": dict(inputs), "extra": extra})
     record = read_stage(run, name) if (folder / STAGE_FILE).exists() else None
@@ -64,6 +66,9 @@ def run_stage(
     else:
         if record:
             say(f"{name}: doing it again, since {_difference(record, plain, inputs)}")
+            if record["status"] == "done":
+                remove(aside)
+                folder.rename(aside)
             remove(folder)
         before = 0.0
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +84,11 @@ def run_stage(
     start = time.monotonic()
     try:
         outcome = work(folder)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, InputError) and aside.exists():
+            remove(folder)
+            aside.rename(folder)
+            raise
         # Interrupted or failed: remember the time already spent, keep "running" so that it resumes.
         write_json(folder / STAGE_FILE, stage | {"seconds": round(before + time.monotonic() - start, 1)})
         raise
@@ -92,6 +101,7 @@ def run_stage(
         "versions": versions(),
     }
     write_json(folder / STAGE_FILE, stage | done)
+    remove(aside)
     shown = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if not isinstance(value, dict | list))
     say(f"{name}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
     return fingerprint

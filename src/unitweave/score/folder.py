@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unitweave.core.audio import read_audio
+from unitweave.core.device import check_device
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_json
 from unitweave.core.progress import meter, say
@@ -42,6 +43,7 @@ def score_folders(
     """
     settings = settings or ScoreSettings()
     check_settings(settings)
+    check_device(settings.device, "score.device")
     if out and (out.is_dir() or not out.parent.is_dir()):
         raise InputError(f"{out}: not a file that can be written; its folder has to exist")
     systems: dict[str, dict[str, Path]] = {}

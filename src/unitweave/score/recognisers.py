@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.device import device_of
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.text import NORMALISER, normalise
@@ -267,15 +268,6 @@ def collapse(path: Sequence[int], tokens: Sequence[str], blank: int, space: str 
     return "".join(tokens[token] for token in kept).replace(space, " ").strip()
 
 
-def check_device(name: str) -> None:
-    """Raise InputError unless torch can compute on the device; "auto" always works."""
-    try:
-        torch.empty(0, device=device_of(name))
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"score.device {name!r}: torch cannot use it here ({reason})") from None
-
-
 def _load(kind: Any, model: str) -> Any:
     """A tokenizer, processor or network from a folder, a hub name, or a hub name@revision."""
     from safetensors import SafetensorError
@@ -307,10 +299,6 @@ def _revision(model: str, network: Any) -> str:
 def _digest(folder: Path) -> str:
     files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".txt"))
     return digest_of([[path.name, digest_of_file(path)] for path in files])[:8]
-
-
-def device_of(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def _usable_cores() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unitweave.core.audio import read_audio, write_audio
+from unitweave.core.device import check_device
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, read_json, write_json, write_text
 from unitweave.core.manifest import Pair, read_manifest
@@ -46,14 +47,13 @@ class ScoreSettings:
 def check_settings(settings: ScoreSettings) -> None:
     """Raise InputError when a setting is impossible."""
     from unitweave.score.mos import PREDICTORS
-    from unitweave.score.recognisers import DEFAULT_MODELS, check_device
+    from unitweave.score.recognisers import DEFAULT_MODELS
 
     if settings.recogniser not in DEFAULT_MODELS:
         raise InputError(f"score.recogniser {settings.recogniser!r} is none of {', '.join(DEFAULT_MODELS)}")
     for name in settings.mos:
         if name not in PREDICTORS:
             raise InputError(f"score.mos: {name!r} is none of {', '.join(PREDICTORS)}")
-    check_device(settings.device)
     for name in ("bootstrap_samples", "randomisation_trials", "mos_utterances", "examples"):
         if getattr(settings, name) < 0:
             raise InputError(f"score.{name} {getattr(settings, name)} must not be negative")
@@ -74,6 +74,7 @@ def score_run(folder: Path, settings: ScoreSettings, run: Path, systems: Sequenc
     system's outputs are missing, incomplete, or unlike the other systems' or the test split.
     """
     check_settings(settings)
+    check_device(settings.device, "score.device")
     if not systems:
         raise InputError(f"{run}: no systems to score")
     pairs = {pair.id: pair for pair in read_manifest(run / "corpus", "test")}

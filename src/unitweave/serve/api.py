@@ -27,7 +27,7 @@ from unitweave.core.errors import InputError
 from unitweave.lm.decode import Given, Translation
 from unitweave.serve.batching import Batcher, Busy, Job, Limits, Stream
 from unitweave.serve.recordings import load_audio
-from unitweave.serve.translate import SpeechTranslation, Translator, check_length
+from unitweave.serve.translate import SpeechTranslation, Translator, check_audible
 
 _BLOCK = 1 << 20
 _DRAINED = 8  # bodies of up to so many times the limit are read, and thrown away, before they are refused
@@ -229,7 +229,7 @@ async def receive(audio: UploadFile, batcher: Batcher) -> np.ndarray:
 def load_recording(path: Path, limits: Limits) -> np.ndarray:
     """A recording that a client sent, float32 [samples] at 16 kHz. Raises InputError within the limits' bounds."""
     waveform = load_audio(path, "the recording", limits.audio_seconds)
-    check_length(waveform, "the recording")
+    check_audible(waveform, "the recording")
     return waveform
 
 

@@ -1,5 +1,6 @@
 """From a run to one folder that others load, and from there to the hub."""
 
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -66,12 +67,14 @@ def export_run(
 def push(folder: Path, name: str, private: bool = False) -> str:
     """Upload an exported folder to the hub as `owner/name`; returns its address. Raises InputError when it fails."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
 
     folder = Path(folder)
     if not (folder / PACKAGE_FILE).exists():
         raise InputError(f"{folder}: not an exported model; make one with 'unitweave export RUN -o {folder}'")
     Parts.of_package(folder).check()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise InputError(f"{name}: not a name on the hub; give owner/name")
     api = HfApi()
     try:
         address = api.create_repo(name, private=private, exist_ok=True, repo_type="model")
@@ -80,7 +83,7 @@ def push(folder: Path, name: str, private: bool = False) -> str:
         )
     except LocalTokenNotFoundError:
         raise InputError("the hub does not know you on this machine: run 'hf auth login' first") from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name}: the hub did not take it ({reason})") from None
     return str(address)

@@ -13,7 +13,7 @@ from unitweave.lm.decode import DecodeSettings, Given
 from unitweave.serve.long import translate_long
 from unitweave.serve.recordings import SUFFIXES, load_audio, seconds_of
 from unitweave.serve.segments import SegmentSettings
-from unitweave.serve.translate import SpeechTranslation, Translator, check_length
+from unitweave.serve.translate import SpeechTranslation, Translator, check_audible
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _translate_short(
     for task, job in tasks:
         try:
             waveform = load_audio(task.source)
-            check_length(waveform, str(task.source))
+            check_audible(waveform, str(task.source))
         except InputError as error:
             yield Finished(task, None, str(error))
             continue

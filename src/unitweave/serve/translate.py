@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitweave.core.audio import SAMPLE_RATE, write_audio
+from unitweave.core.audio import SAMPLE_RATE, is_silent, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of, digest_of_file, remove
 from unitweave.core.manifest import read_manifest
@@ -152,7 +152,7 @@ class Translator:
         settings = settings or self.settings
         waveforms = [r if isinstance(r, np.ndarray) else load_audio(Path(r)) for r in recordings]
         for recording, waveform in zip(recordings, waveforms, strict=True):
-            check_length(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
+            check_audible(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
         clock = [time.monotonic()]
         sources = self.units_of(waveforms)
         clock.append(time.monotonic())
@@ -225,10 +225,12 @@ class Translator:
         ]
 
 
-def check_length(waveform: np.ndarray, name: str) -> None:
-    """Raise InputError when there is not a single frame in a waveform at 16 kHz."""
+def check_audible(waveform: np.ndarray, name: str) -> None:
+    """Raise InputError when there is not a single frame in a waveform at 16 kHz, or nothing that can be heard."""
     if num_frames(len(waveform)) == 0:
         raise InputError(f"{name}: too short to translate; it lasts {len(waveform) / SAMPLE_RATE:.3f} s")
+    if is_silent(waveform):
+        raise InputError(f"{name}: nothing can be heard in it")
 
 
 def speak(

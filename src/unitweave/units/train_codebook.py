@@ -35,14 +35,22 @@ class CodebookSettings:
     seed: int = 1
 
 
+def check_codebook(settings: CodebookSettings) -> None:
+    """Raise InputError for values that cannot be; whether the encoder has the layer is known once it is there."""
+    for name in ("num_units", "layer", "max_frames", "iterations"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"codebook.{name} {getattr(settings, name)} must be at least 1")
+    if settings.num_units > 2**16:
+        raise InputError(f"codebook.num_units {settings.num_units}: units are stored in 16 bits, at most 65536 fit")
+
+
 def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encoder: Path) -> Outcome:
     """Fit the codebook on frames of the train split; writes codebook.safetensors and codebook.json to `folder`.
 
     The counts of the outcome report inertia, dead clusters, the perplexity of the units in use, the purity
     of their characters (see quality.py), and the memory that the sample takes.
     """
-    if settings.num_units > 2**16:
-        raise InputError(f"codebook.num_units {settings.num_units}: units are stored in 16 bits, at most 65536 fit")
+    check_codebook(settings)
     model, vocabulary = load_encoder(encoder, best_device())
     states = hidden_sample(EncoderInference(model), vocabulary, corpus, [settings.layer], settings)
     result = kmeans(states.hidden[0], settings.num_units, settings.seed, settings.iterations)

@@ -25,7 +25,7 @@ from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, remove
 from unitweave.core.manifest import read_manifest
-from unitweave.core.optim import make_optimiser
+from unitweave.core.optim import OPTIMISERS, make_optimiser
 from unitweave.core.progress import meter, say
 from unitweave.core.stage import Outcome
 from unitweave.core.training import MeterCallback, last_checkpoint, quiet_transformers, use_bf16
@@ -60,6 +60,17 @@ class EncoderSettings:
     patience: int = 0  # stop after so many evaluations without a lower dev WER, and keep the best; 0: never
     workers: int = 0  # processes that read audio ahead
     seed: int = 1
+
+
+def check_encoder(settings: EncoderSettings) -> None:
+    """Raise InputError for values that cannot be."""
+    for name in ("steps", "batch_seconds", "accumulation", "learning_rate", "max_seconds", "checkpoint_every"):
+        if getattr(settings, name) <= 0:
+            raise InputError(f"encoder.{name} {getattr(settings, name)} must be above 0")
+    if settings.optimiser not in OPTIMISERS:
+        raise InputError(f"encoder.optimiser {settings.optimiser!r} is none of {', '.join(OPTIMISERS)}")
+    if settings.precision not in ("bf16", "fp32"):
+        raise InputError(f"encoder.precision {settings.precision!r} is neither 'bf16' nor 'fp32'")
 
 
 class SpeechDataset(Dataset):

@@ -1,0 +1,19 @@
+"""Devices by the names that users give them."""
+
+import torch
+
+from unitweave.core.errors import InputError
+
+
+def device_of(name: str) -> torch.device:
+    """The device that a name means; "auto" is the GPU where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def check_device(name: str, setting: str) -> None:
+    """Raise InputError unless torch can compute on the device; `setting` says whose name it is."""
+    try:
+        torch.empty(0, device=device_of(name))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{setting} {name!r}: torch cannot use it here ({reason})") from None
