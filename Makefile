@@ -7,7 +7,7 @@ RUN ?= runs/demo
 
 setup: $(VENV)/.ready-dev
 
-# pip takes the CPU build of torch that the constraints name; see docs/architecture.md.
+# With pip the index's own torch==2.13.0 is the CPU build; other installers bring several GB of CUDA.
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -14,7 +14,7 @@ COLUMNS = (
     ("asr_wer", "ASR\nWER %", 1),
     ("text_bleu", "text\nBLEU", 1),
     ("text_chrf", "text\nchrF", 1),
-    ("transcript_wer", "script\nWER %", 1),
+    ("transcript_wer", "transcr.\nWER %", 1),
     ("agreement_wer", "agree\nWER %", 1),
 )
 MOS_HEADINGS = {"dnsmos_ovrl": "DNS\nMOS", "utmos": "UT\nMOS"}
