@@ -51,9 +51,9 @@ def print_table(scores: Mapping[str, Any], console: Console | None = None) -> No
 
 DETAILS = (
     ("asr_chrf", "ASR chrF", 1),
-    ("transcript_cer", "script CER %", 1),
+    ("transcript_cer", "transcript CER %", 1),
     ("unit_error_rate", "unit errors %", 1),
-    ("unit_error_rate_without_repeats", "without repeats %", 1),
+    ("unit_error_rate_without_repeats", "unit errors without repeats %", 1),
     ("words_per_second", "words/s", 2),
     ("silence_share", "silence share", 2),
 )
