@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from conftest import MARKERS, random_example
 from unitweave.core.errors import InputError
-from unitweave.lm.attention import FLASH, LAID_OUT, PACKED
+from unitweave.lm.attention import FLASH, LAID_OUT, PACKED, packed_attention
 from unitweave.lm.packing import IGNORED, pack, split_step, step_weight
 from unitweave.lm.stream import Order, SpeechSource, StepDataset
 from unitweave.lm.text import SmallLm, new_llama
@@ -83,6 +83,15 @@ def test_every_step_has_its_own_text_ratio_and_other_seeds_other_sequences() -> 
     assert [s.ids.tolist() for s in speech_source(seed=6).sequences(3)] != [
         s.ids.tolist() for s in speech_source().sequences(3)
     ]
+
+
+def test_a_steps_sequences_have_the_ratio_of_that_step_and_not_of_its_neighbours() -> None:
+    def ids(step: int, ratio) -> list[list[int]]:
+        return [s.ids.tolist() for s in speech_source(ratio=ratio).sequences(step)]
+
+    for step, text in ((2, 0.0), (3, 1.0), (4, 0.0)):
+        assert ids(step, lambda s: float(s == 3)) == ids(step, lambda s, text=text: text)
+        assert ids(step, lambda s: 0.0) != ids(step, lambda s: 1.0)
 
 
 def test_an_epoch_without_temperature_has_every_utterance_once() -> None:
@@ -176,6 +185,23 @@ def test_packed_loss_and_gradients_equal_those_of_each_sequence_alone(
     assert float(packed.detach()) == pytest.approx(float(alone.detach()), rel=1e-5)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_token_hears_of_those_after_it(dtype: torch.dtype) -> None:
+    q, k, v = torch.randn(3, 1, 2, 40, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+    def attended(key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return packed_attention(torch.nn.Module(), q, key, value, None)[0]  # [1, tokens, heads, head]
+
+    plain = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True)
+    torch.testing.assert_close(attended(k, v).float(), plain.transpose(1, 2), rtol=0.05, atol=0.05)
+    for x in (k, v):
+        x[:, :, 30:] = 5.0
+    before = attended(k, v)[:, :30]
+    for x in (k, v):
+        x[:, :, 30:] = -5.0
+    assert torch.equal(before, attended(k, v)[:, :30])
 
 
 def test_tokens_of_weight_zero_are_not_predicted() -> None:
