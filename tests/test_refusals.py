@@ -15,9 +15,9 @@ from unitweave.recipe import parse_recipe
 
 def write(text: str, fails: bool = False):
     def work(folder: Path) -> Outcome:
-        (folder / "result").write_text(text)
         if fails:
             raise InputError("it cannot be")
+        (folder / "result").write_text(text)
         return Outcome()
 
     return work
@@ -47,6 +47,20 @@ def test_an_interrupted_change_goes_on_with_the_new_settings(tmp_path: Path) -> 
     run_stage(tmp_path, "one", {"a": 2}, {}, write("second"))
     assert (tmp_path / "one/result").read_text() == "second" and (tmp_path / "one/half").exists()
     assert not (tmp_path / ".one.before").exists()
+
+
+def test_progress_of_a_change_that_fails_later_is_kept(tmp_path: Path) -> None:
+    run_stage(tmp_path, "one", {"a": 1}, {}, write("first"))
+
+    def full(folder: Path) -> Outcome:
+        (folder / "checkpoint").write_text("")
+        raise InputError("no space left")
+
+    with pytest.raises(InputError, match="no space left"):
+        run_stage(tmp_path, "one", {"a": 2}, {}, full)
+    assert (tmp_path / "one/checkpoint").exists() and (tmp_path / ".one.before/result").exists()
+    run_stage(tmp_path, "one", {"a": 2}, {}, write("second"))
+    assert (tmp_path / "one/checkpoint").exists() and not (tmp_path / ".one.before").exists()
 
 
 @pytest.mark.parametrize(

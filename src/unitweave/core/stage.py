@@ -85,7 +85,8 @@ def run_stage(
     try:
         outcome = work(folder)
     except BaseException as error:
-        if isinstance(error, InputError) and aside.exists():
+        refused = isinstance(error, InputError) and [path.name for path in folder.iterdir()] == [STAGE_FILE]
+        if refused and aside.exists():  # not when there is progress to go on from, as after a full disk
             remove(folder)
             aside.rename(folder)
             raise
