@@ -20,7 +20,7 @@ from unitweave.lm.trim import trim_model, trim_tokenizer
 CORPUS = [
     "the quick brown fox jumps over the lazy dog", "the dogs and the foxes are jumping", "el perro duerme en la casa",
     "los perros duermen en las casas rojas", "ein hund schläft im haus", "naïve café über straße",
-    "quickly brownish lazily",
+    "quickly brownish lazily", "日本語 をはなす",
 ] * 3  # fmt: skip
 USED = [" the", " dog", " perro", " casa", " straße", " jumping"]
 SPECIAL = ["<bos>", "<eos>", "<pad>", "<unk>", "<unused0>", "<unused1>"]
@@ -90,6 +90,16 @@ def test_texts_in_use_keep_their_tokens_and_others_can_still_be_written(make, tm
     if make is not unigram:
         other = " quickly los foxes"
         assert loaded.decode(loaded(other, add_special_tokens=False)["input_ids"]) == other
+
+
+def test_far_characters_are_spelt_in_bytes_unless_a_text_has_them() -> None:
+    tokenizer = gemma_like()
+    without, _ = trim_tokenizer(tokenizer, USED)
+    assert "日" in tokenizer.get_vocab() and "日" not in without.get_vocab() and "q" in without.get_vocab()
+    ids = without(" 日", add_special_tokens=False)["input_ids"]
+    assert without.convert_ids_to_tokens(ids) == ["▁", "<0xE6>", "<0x97>", "<0xA5>"] and without.decode(ids) == " 日"
+    with_it, kept = trim_tokenizer(tokenizer, [*USED, "日"])
+    assert [kept[i] for i in with_it("日")["input_ids"]] == tokenizer("日")["input_ids"]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])

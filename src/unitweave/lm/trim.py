@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from unitweave.core.errors import InputError
 
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
+_LAST_LATIN, _LAST_OF_ALL = "\u024f", "\U0010ffff"
 _CONFIG_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -26,8 +27,9 @@ def trim_tokenizer(
     """A tokenizer with the tokens that `texts` need, and the old id of each of its tokens.
 
     Kept are the tokens of the texts, the tokens on the way to them (byte-pair merges), all single
-    characters and bytes, and the tokenizer's named special tokens. Raises InputError for a tokenizer
-    that is no byte-pair or unigram model of the tokenizers library.
+    characters and bytes, and the tokenizer's named special tokens. Where the tokenizer can spell any
+    character in bytes, of the characters only Latin ones and those in use are kept. Raises InputError
+    for a tokenizer that is no byte-pair or unigram model of the tokenizers library.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"trim_vocabulary needs a tokenizer of the tokenizers library, not {type(tokenizer).__name__}")
@@ -37,7 +39,8 @@ def trim_tokenizer(
     if kind not in ("BPE", "Unigram"):
         raise InputError(f"trim_vocabulary: a {kind} tokenizer cannot be trimmed; BPE and Unigram can")
     vocabulary = tokenizer.get_vocab()
-    needed = {name for name in vocabulary if len(name) == 1 or _is_byte(name)}
+    last = _LAST_LATIN if _spells_in_bytes(state["model"], vocabulary) else _LAST_OF_ALL
+    needed = {name for name in vocabulary if _is_byte(name) or (len(name) == 1 and name <= last)}
     needed |= {str(getattr(tokenizer, name)) for name in _NAMED if getattr(tokenizer, name) is not None}
     needed |= {str(state["model"]["unk_token"])} if state["model"].get("unk_token") else set()
     needed |= set(_template_tokens(state.get("post_processor")))
@@ -82,6 +85,10 @@ def _renumber_configs(model: PreTrainedModel, new: dict[int, int]) -> None:
 
 def _is_byte(token: str) -> bool:
     return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+
+def _spells_in_bytes(model: dict[str, Any], vocabulary: dict[str, int]) -> bool:
+    return bool(model.get("byte_fallback")) and all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
 
 
 def _template_tokens(processor: Any) -> list[str]:
