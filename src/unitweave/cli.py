@@ -97,13 +97,17 @@ def _dispatch(arguments: list[str]) -> int:
             module, function = command.function.split(":")
             getattr(import_module(f"unitweave.commands.{module}"), function)(arguments[len(words) :])
             return 0
+    group = [command for command in COMMANDS if command.words.startswith(f"{arguments[0]} ")]
+    if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        print(_usage(group))
+        return 0 if len(arguments) > 1 else 2
     raise InputError(f"no command '{' '.join(arguments[:2])}'; 'unitweave --help' lists them")
 
 
-def _usage() -> str:
+def _usage(commands: Sequence[Command] = COMMANDS) -> str:
     """The list of commands."""
     known = ", ".join(sorted(path.stem for path in recipes_folder().glob("*.yaml")))
-    rows = [f"  {f'{c.words} {c.takes}':<38}{c.does}" for c in COMMANDS]
+    rows = [f"  {f'{c.words} {c.takes}':<38}{c.does}" for c in commands]
     return "\n".join(
         [
             "usage: unitweave COMMAND ...",

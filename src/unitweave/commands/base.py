@@ -36,6 +36,18 @@ def settings_of(sections: Sequence[str], arguments: list[str], prog: str) -> dic
     return given.as_dict()
 
 
+def print_settings(sections: Sequence[str]) -> None:
+    """The help of the flags --SECTION.KEY."""
+    from typing import get_type_hints
+
+    from unitweave.commands.explain import explain
+    from unitweave.recipe import Recipe
+
+    kinds = get_type_hints(Recipe)
+    for section in sections:
+        print("\n" + explain(kinds[section], section), end="")
+
+
 def open_run(folder: Path, recipe: Path | None, overrides: dict[str, Any]) -> Any:
     """A Run for `folder`: its own recipe (or the one named), with the overrides, which are kept."""
     import yaml
@@ -71,7 +83,7 @@ def stage_command(words: str, section: str, method: str, arguments: list[str]) -
     parser.add_argument("--recipe", type=Path, help="begin the folder with this recipe")
     if {"-h", "--help"} & set(arguments):
         parser.print_help()
-        settings_of([section], ["--help"], f"unitweave {words} RUN")
+        print_settings([section])
         return None
     known, rest = parser.parse_known_args(arguments)
     overrides = settings_of([section], rest, parser.prog) if rest else {}

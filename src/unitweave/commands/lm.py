@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unitweave.commands.base import Parser, open_run, recipes_folder, settings_of, stage_command
+from unitweave.commands.base import Parser, open_run, print_settings, recipes_folder, settings_of, stage_command
 from unitweave.core.errors import InputError
 
 
@@ -21,7 +21,7 @@ def train(arguments: list[str]) -> None:
     parser.add_argument("--system", help="name of the system (default: all of the recipe)")
     if {"-h", "--help"} & set(arguments):
         parser.print_help()
-        settings_of(["lm"], ["--help"], "unitweave lm train RUN")
+        print_settings(["lm"])
         return
     known, rest = parser.parse_known_args(arguments)
 

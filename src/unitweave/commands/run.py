@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unitweave.commands.base import SECTIONS, Parser, open_run, recipes_folder, settings_of
+from unitweave.commands.base import SECTIONS, Parser, open_run, print_settings, recipes_folder, settings_of
 from unitweave.core.errors import InputError
 
 
@@ -15,7 +15,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the run folder")
     if {"-h", "--help"} & set(arguments):
         parser.print_help()
-        settings_of(SECTIONS, ["--help"], "unitweave run RECIPE --out RUN")
+        print_settings(SECTIONS)
         return
     known, rest = parser.parse_known_args(arguments)
     overrides = settings_of(SECTIONS, rest, "unitweave run") if rest else {}

@@ -36,8 +36,8 @@ class LossWeights:
     """Weight of each segment's tokens in the loss."""
 
     source: float = 1.0  # source units, and the text woven into them
-    transcript: float = 1.0
-    translation: float = 1.0
+    transcript: float = 1.0  # source text
+    translation: float = 1.0  # target text
     target: float = 1.0  # target units, and the text woven into them
 
     def by_code(self) -> list[float]:
@@ -57,8 +57,8 @@ class OptimiserSettings:
     learning_rate: float = 5e-5  # the paper's value, for a 1B model; Muon's matrices take ten times it
     lr_schedule: str = "linear"  # any of transformers' names: "linear", "cosine", "constant_with_warmup", ...
     warmup: float = 0.03  # share of the steps
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0  # not on vectors
+    max_grad_norm: float = 1.0  # gradients of a larger norm are scaled down
     precision: str = "bf16"  # "bf16" or "fp32"
     gradient_checkpointing: bool = False  # compute activations again going back: less memory, a third more work
     compile: str | None = None  # a torch.compile backend, usually "inductor"; null compiles nothing
@@ -67,9 +67,9 @@ class OptimiserSettings:
     deepspeed: str | None = None  # a DeepSpeed JSON file; needs the package deepspeed
     checkpoint_every: int = 200  # steps
     log_every: int = 10  # steps
-    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])  # and "wandb", "mlflow", "trackio", ...
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])  # loggers; "wandb", "mlflow", "trackio", ...
     workers: int = 0  # processes that build batches ahead
-    seed: int = 1
+    seed: int = 1  # of new rows, order, spans and dropout
     loss_weights: LossWeights = field(default_factory=LossWeights)
 
 

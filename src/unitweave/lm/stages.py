@@ -37,7 +37,7 @@ class DecodeSettings:
     text_per_second: float = 12.0  # most text tokens per second of source speech, plus 16
     units_per_frame: float = 2.5  # most target units per source frame, plus 50
     repeat_limit: int = 60  # one unit may not be repeated more often than this in a row (60 are 1.2 s)
-    seed: int = 1
+    seed: int = 1  # of sampled units
     speaker: str | None = None  # whose voice, where the vocoder has several; null: its first
 
 

@@ -30,10 +30,10 @@ _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
 class SmallLm:
     """Shape of the small Llama."""
 
-    hidden_size: int = 256
-    layers: int = 6
-    heads: int = 4
-    feed_forward: int = 704
+    hidden_size: int = 256  # width
+    layers: int = 6  # transformer layers
+    heads: int = 4  # attention heads of each
+    feed_forward: int = 704  # width inside the gated feed-forward layer
     vocabulary: int = 1024  # size of the BPE vocabulary
 
 

@@ -14,9 +14,9 @@ from unitweave.lm.vocabulary import Vocabulary
 class LoraSettings:
     """Low-rank adaptation (Hu et al. 2021): for models too large to train whole."""
 
-    rank: int = 64
+    rank: int = 64  # of each update
     alpha: int = 128  # the update is scaled by alpha / rank
-    dropout: float = 0.0
+    dropout: float = 0.0  # of the updates' input
     targets: list[str] | None = None  # names of linear layers; null takes all but the output layer
 
 

@@ -69,10 +69,10 @@ class CharacterVocabulary:
 class SmallEncoder:
     """Shape of an encoder that is trained from scratch."""
 
-    hidden_size: int = 192
-    layers: int = 4
-    heads: int = 4
-    feed_forward: int = 768
+    hidden_size: int = 192  # width
+    layers: int = 4  # Conformer layers
+    heads: int = 4  # attention heads of each
+    feed_forward: int = 768  # width inside the feed-forward layers
     conv_kernel: int = 15  # frames at 50 Hz
 
 

@@ -30,9 +30,9 @@ class CodebookSettings:
     layer: int = 3  # hidden layer of the encoder, counted from 1
     # Frames sampled from the train split, spread evenly over languages and speakers; they take
     # 4 bytes x hidden size each in memory (1,000,000 of 1,024 dimensions: 4 GB).
-    max_frames: int = 200_000
+    max_frames: int = 200_000  # frames that k-means sees, spread over languages and speakers
     iterations: int = 20  # passes of k-means at most
-    seed: int = 1
+    seed: int = 1  # of the sample and of the first centroids
 
 
 def check_codebook(settings: CodebookSettings) -> None:

@@ -44,12 +44,12 @@ class EncoderSettings:
     batch_seconds: float = 70.0  # seconds of speech in a batch of one process
     accumulation: int = 1  # batches per optimiser step
     optimiser: str = "adam"  # "adam", or "muon", which learns faster from scratch
-    learning_rate: float = 2e-3
+    learning_rate: float = 2e-3  # peak, after the warm-up
     warmup: float = 0.1  # share of the steps
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # not on vectors
     max_seconds: float = 30.0  # longer recordings are left out of training
     precision: str = "bf16"  # "bf16" or "fp32"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = False  # compute activations again going back: less memory, a third more work
     layerdrop: float = 0.0  # chance of a block to be left out of a training step
     spec_augment: bool = False  # mask spans of time and of mel bins in training
     mask_time: float = 0.05  # share of the frames that spec_augment masks, in spans of 10
@@ -59,7 +59,7 @@ class EncoderSettings:
     evaluate_recordings: int = 500  # dev recordings per language that these error rates are measured on
     patience: int = 0  # stop after so many evaluations without a lower dev WER, and keep the best; 0: never
     workers: int = 0  # processes that read audio ahead
-    seed: int = 1
+    seed: int = 1  # of weights, dropout and the order of recordings
 
 
 def check_encoder(settings: EncoderSettings) -> None:

@@ -8,62 +8,35 @@ from unitweave.core.errors import InputError
 
 @dataclass
 class VocoderSettings:
-    """How to train a unit vocoder.
+    """How to train a unit vocoder."""
 
-    generator         "vocos" (fast, the default) or "hifigan" (the paper's)
-    excitation        of "vocos": "harmonic" (pulse train and noise, shaped by the network; clear after
-                      minutes) or "none" (magnitude and phase outright; wants the adversarial part)
-    side              "tgt" or "src": whose voice to learn
-    steps             optimiser steps
-    batch             segments in a step, over all processes
-    segment_frames    frames (50 a second) in a segment
-    optimiser         of the generator: "muon" (Muon on the matrices of the Vocos layers, AdamW on all else; learns
-                      two to three times as fast) or "adam" (AdamW; as published)
-    learning_rate     peak of the generator's, after the warm-up; falls along a cosine to a twentieth
-    warmup_steps      steps over which the learning rate rises from 0
-    adversarial_from  step from which discriminators take part; null: never
-    discriminator_learning_rate   learning rate of the discriminators
-    discriminator_channels        their width (32 is HiFi-GAN's own)
-    spectral_weight   weight of the mel and multi-resolution STFT losses
-    matching_weight   weight of the feature-matching loss, from adversarial_from on
-    pitch_weight      weight of the pitch loss ("harmonic" only)
-    dim               channels of the unit embedding and of the Vocos layers
-    hidden            channels inside a ConvNeXt block
-    layers            ConvNeXt blocks at 50 frames a second
-    fine_layers       ConvNeXt blocks at 100 frames a second
-    hifigan_channels  channels of HiFi-GAN (512 is its V1, 128 its V2)
-    speakers          learn one voice for each speaker of the manifest instead of a single one
-    durations         also train a duration predictor, for deduplicated units
-    bf16              compute in bfloat16 where that is safe
-    checkpoint_every  steps between checkpoints, from which an interrupted training goes on
-    seed              of weights and batches
-    """
-
-    generator: Literal["vocos", "hifigan"] = "vocos"
-    excitation: Literal["harmonic", "none"] = "harmonic"
-    side: Literal["tgt", "src"] = "tgt"
-    steps: int = 400
-    batch: int = 16
-    segment_frames: int = 64
-    optimiser: Literal["adam", "muon"] = "muon"
-    learning_rate: float = 2e-3
-    warmup_steps: int = 20
-    adversarial_from: int | None = None
-    discriminator_learning_rate: float = 2e-4
-    discriminator_channels: int = 16
-    spectral_weight: float = 1.0
-    matching_weight: float = 0.1
-    pitch_weight: float = 1.0
-    dim: int = 256
-    hidden: int = 768
-    layers: int = 4
-    fine_layers: int = 2
-    hifigan_channels: int = 512
-    speakers: bool = False
-    durations: bool = False
-    bf16: bool = False
-    checkpoint_every: int = 200
-    seed: int = 0
+    generator: Literal["vocos", "hifigan"] = "vocos"  # "vocos" (fast, the default) or "hifigan" (the paper's)
+    excitation: Literal["harmonic", "none"] = "harmonic"  # of "vocos": "harmonic" (pulse train and noise, shaped by
+    # the network; clear after minutes) or "none" (magnitude and phase outright; wants the adversarial part)
+    side: Literal["tgt", "src"] = "tgt"  # "tgt" or "src": whose voice to learn
+    steps: int = 400  # optimiser steps
+    batch: int = 16  # segments in a step, over all processes
+    segment_frames: int = 64  # frames (50 a second) in a segment
+    optimiser: Literal["adam", "muon"] = "muon"  # of the generator: "muon" (Muon on the matrices of the Vocos layers,
+    # AdamW on all else; learns two to three times as fast) or "adam" (AdamW; as published)
+    learning_rate: float = 2e-3  # peak of the generator's, after the warm-up; falls along a cosine to a twentieth
+    warmup_steps: int = 20  # steps over which the learning rate rises from 0
+    adversarial_from: int | None = None  # step from which discriminators take part; null: never
+    discriminator_learning_rate: float = 2e-4  # learning rate of the discriminators
+    discriminator_channels: int = 16  # their width (32 is HiFi-GAN's own)
+    spectral_weight: float = 1.0  # weight of the mel and multi-resolution STFT losses
+    matching_weight: float = 0.1  # weight of the feature-matching loss, from adversarial_from on
+    pitch_weight: float = 1.0  # weight of the pitch loss ("harmonic" only)
+    dim: int = 256  # channels of the unit embedding and of the Vocos layers
+    hidden: int = 768  # channels inside a ConvNeXt block
+    layers: int = 4  # ConvNeXt blocks at 50 frames a second
+    fine_layers: int = 2  # ConvNeXt blocks at 100 frames a second
+    hifigan_channels: int = 512  # channels of HiFi-GAN (512 is its V1, 128 its V2)
+    speakers: bool = False  # learn one voice for each speaker of the manifest instead of a single one
+    durations: bool = False  # also train a duration predictor, for deduplicated units
+    bf16: bool = False  # compute in bfloat16 where that is safe
+    checkpoint_every: int = 200  # steps between checkpoints, from which an interrupted training goes on
+    seed: int = 0  # of weights and batches
 
 
 def check_settings(settings: VocoderSettings) -> None:
