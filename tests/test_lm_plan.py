@@ -133,6 +133,9 @@ def test_the_command_plans_every_system_and_names_what_does_not_fit(
     assert any("schedule takes 2700 steps" in warning for warning in plans[0]["warnings"])
     assert main(["lm", "plan", str(recipe), "--units", str(data), "--system", "b"]) == 0
     assert "steps at each text ratio" in capsys.readouterr().out
+    (data / "recipe.yaml").write_text(recipe.read_text())
+    assert main(["lm", "plan", str(data), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == plans, "a run folder has its own recipe, corpus and units"
     assert main(["lm", "plan", str(recipe), "--gpu", "abacus"]) == 2
     assert "abacus" in capsys.readouterr().err
     large = settings(pretrained="meta-llama/Llama-3.1-8B", optimiser={"batch": 512}, lora=None)

@@ -38,7 +38,7 @@ COMMANDS = (
     Command("units import", "RUN --format F --from DIR", "units from such files", "units:import_units"),
     Command("lm text", "RUN", "the small text language model", "lm:text"),
     Command("lm train", "RUN --system NAME", "one system: the LM fine-tuned on woven speech and text", "lm:train"),
-    Command("lm plan", "RECIPE [--units RUN]", "sizes, lengths, stages, memory, hours and warnings", "lm:plan"),
+    Command("lm plan", "RECIPE|RUN [--units RUN]", "sizes, lengths, stages, memory, hours and warnings", "lm:plan"),
     Command("vocoder train", "RUN", "the voice", "vocoder:train"),
     Command("translate", "MODEL RECORDING...", "recordings in, English speech out", "translate:translate"),
     Command("experiment", "GRID --out FOLDER", "a grid of trainings and the page of results", "experiment:experiment"),

@@ -42,10 +42,12 @@ def train(arguments: list[str]) -> None:
 
 
 def plan(arguments: list[str]) -> None:
-    """unitweave lm plan RECIPE [--units RUN] [--system NAME] [--gpu KIND] [--gpus N] [--json]"""
+    """unitweave lm plan RECIPE|RUN [--units RUN] [--system NAME] [--gpu KIND] [--gpus N] [--json]"""
     parser = Parser(prog="unitweave lm plan", description="What a training will be like, before it is begun.")
-    parser.add_argument("recipe", help="a YAML file, or the name of a built-in recipe")
-    parser.add_argument("--units", type=Path, metavar="RUN", help="a run folder whose corpus and units are measured")
+    parser.add_argument("recipe", help="a YAML file, the name of a built-in recipe, or a run folder, for its own")
+    parser.add_argument(
+        "--units", type=Path, metavar="RUN", help="a run folder whose corpus and units are measured (default: RECIPE's)"
+    )
     parser.add_argument("--system", help="name of the system (default: all of the recipe)")
     parser.add_argument("--gpu", default="h100", help="kind of GPU (default: h100)")
     parser.add_argument("--gpus", type=int, default=1, help="how many of them (default: 1)")
@@ -58,8 +60,11 @@ def plan(arguments: list[str]) -> None:
     from unitweave.lm.plan import lines_of, make_plan, measure
     from unitweave.recipe import load_recipe
 
-    builtin = recipes_folder() / f"{known.recipe}.yaml"
-    recipe = load_recipe(builtin if builtin.exists() and not Path(known.recipe).exists() else Path(known.recipe))
+    builtin, given = recipes_folder() / f"{known.recipe}.yaml", Path(known.recipe)
+    if (given / "recipe.yaml").exists():
+        known.units = known.units or (given if (given / "units").is_dir() else None)
+        given = given / "recipe.yaml"
+    recipe = load_recipe(builtin if builtin.exists() and not given.exists() else given)
     if known.system and known.system not in recipe.systems:
         raise InputError(f"{known.recipe}: has no system {known.system!r}; it has: {', '.join(recipe.systems)}")
     systems = [known.system] if known.system else list(recipe.systems)

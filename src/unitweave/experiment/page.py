@@ -102,6 +102,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
     if drawn:
         parts.append("### Learning curves")
     picture("curves", drawn, "Text BLEU on the dev split during training")
+    if drawn:
+        parts.append(_looks(grid))
     if any(figures.language_scores(result, "asr_bleu") for result in grid.results):
         parts += ["### Per language", _languages(grid)]
         picture(
@@ -200,6 +202,23 @@ def _ablations(grid: GridResults, found: Sequence[tuple[Comparison, Comparison |
     return _table(
         [*heads, f"ASR-BLEU against {experiment.method}", "finding", f"against {experiment.baseline}", "finding"], rows
     )
+
+
+def _looks(grid: GridResults) -> str:
+    """Text BLEU on the dev split at each look, mean over the seeds: whether it still rose at the end."""
+    looks = grid.plan.experiment.looks
+    rows: dict[tuple[str, ...], list[list[float]]] = {}
+    for r in grid.results:
+        if len(r.curve) == looks:
+            model, data, system, steps, _ = _axes(r)
+            rows.setdefault((model, data, system, steps), []).append([scores["bleu"] for _, scores in r.curve])
+    heads = ["model", "data", "system", "steps", "seeds"]
+    shares = [f"at {100 * look / looks:.0f} %" for look in range(1, looks + 1)]
+    cells = [
+        [*key, str(len(curves)), *(f"{sum(look) / len(look):.1f}" for look in zip(*curves, strict=True))]
+        for key, curves in rows.items()
+    ]
+    return "Dev text BLEU along the training, mean over the seeds:\n\n" + _table([*heads, *shares], cells)
 
 
 def _languages(grid: GridResults) -> str:
