@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.integrations import is_deepspeed_available
 
 from conftest import MARKERS, random_example
 from unitweave.lm.engine import OptimiserSettings, fit
@@ -102,18 +103,29 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model/model.safetensors")
 
 
-def on_two_processes(folder: Path, arguments: str) -> None:
-    folder.mkdir()
+def on_two_processes(folder: Path, arguments: str, before: str = "") -> None:
+    folder.mkdir(exist_ok=True)
     program = folder / "two.py"
-    program.write_text(script(folder, arguments))
+    program.write_text(before + script(folder, arguments))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("how", ["", ", fsdp=True"])
-def test_two_processes_train_as_one_does(tmp_path: Path, how: str) -> None:
-    """Over gloo, with DistributedDataParallel or FSDP: the losses and weights of one process with twice the turns."""
+needs_deepspeed = pytest.mark.skipif(not is_deepspeed_available(), reason="needs deepspeed")
+ZERO = {
+    "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True},
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+}
+
+
+@pytest.mark.parametrize("how", ["", ", fsdp=True", pytest.param(", deepspeed='ds.json'", marks=needs_deepspeed)])
+def test_two_processes_train_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Over gloo, with DDP, FSDP or DeepSpeed's ZeRO 3: the losses and weights of one process with twice the turns."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ds.json").write_text(json.dumps(ZERO))
     train(tmp_path / "one", accumulation=2)
     on_two_processes(tmp_path / "two", f"accumulation=1{how}")
     for one, two in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
@@ -124,6 +136,27 @@ def test_two_processes_train_as_one_does(tmp_path: Path, how: str) -> None:
     assert one.keys() == two.keys() and "model.layers.1.mlp.up_proj.weight" in two
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("how", ["fsdp=True", pytest.param("deepspeed='ds.json'", marks=needs_deepspeed)])
+def test_a_sharded_training_killed_and_resumed_equals_one_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ds.json").write_text(json.dumps(ZERO))
+    on_two_processes(tmp_path / "whole", how)
+    killed = (
+        "import os, signal; from unitweave.lm import engine; own = engine.WeaveTrainer.training_step\n"
+        "def late(self, *args, **kwargs):\n"
+        "    if self.state.global_step == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return own(self, *args, **kwargs)\n"
+        "engine.WeaveTrainer.training_step = late\n"
+    )
+    with pytest.raises(AssertionError):
+        on_two_processes(tmp_path / "killed", how, killed)
+    assert [path.name for path in (tmp_path / "killed/checkpoints").iterdir()] == ["checkpoint-3"]
+    on_two_processes(tmp_path / "killed", how)
+    assert same_training(tmp_path / "killed", tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
