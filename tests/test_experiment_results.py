@@ -118,7 +118,8 @@ def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -
     write_json(run / "lm" / name / "provenance.json", [sitting])
     row: dict[str, Any] = {"asr_bleu": score(heard), "text_bleu": score(written), "transcript_wer": score(written)}
     row["languages"] = {code: {"asr_bleu": score(heard), "text_bleu": score(written)} for code in ("es", "fr")}
-    ceilings = {"reference speech": {"asr_bleu": {"score": 87.65, "low": 80.0, "high": 90.0}}} if not number else {}
+    ceiling = {"asr_bleu": {"score": 87.65, "low": 80.0, "high": 90.0}, "asr_wer": {"score": 4.31}}
+    ceilings = {"reference speech": ceiling} if not number else {}
     scores = {"signature": "asr:x | n:12", "systems": {name: row}, "ceilings": ceilings}
     write_json(run / "scores" / name / "scores.json", scores)
     lines = []
@@ -160,7 +161,12 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
             "1 core of X",
         ]
     assert [row[3] for row in rows_of(text, "### Training speech")] == ["2.50", "0.50", "0.75", "0.15"]
-    assert "87.7 [80.0, 90.0]" in text and "asr:x | n:12" in text and "Does it work?" in text
+    assert rows_of(text, "### Ceilings") == [["reference speech", "87.7 [80.0, 90.0]", "4.3"]]
+    curves = rows_of(text, "Dev text BLEU along the training")
+    (baseline,) = (row for row in curves if row[:5] == ["scratch", "some", "baseline", "10", "3"])
+    number = sum(i for i, r in enumerate(grid.results) if (r.cell.data, r.cell.system) == ("some", "baseline")) / 3
+    assert baseline[5:] == [f"{5 + number:.1f}", f"{10 + number:.1f}"], "a mean over the seeds at each look"
+    assert "asr:x | n:12" in text and "Does it work?" in text
 
 
 def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folder: Path) -> None:
