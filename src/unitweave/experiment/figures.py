@@ -17,16 +17,22 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def score_figure(path: Path, results: GridResults, comparisons: Sequence[Comparison], metric: str) -> bool:
-    """A panel per language model: score of baseline and method against hours of training speech, every seed a mark."""
-    models = list(dict.fromkeys(c.group[0] for c in comparisons))
-    if not models:
+def score_figure(path: Path, experiments: Sequence[tuple[GridResults, Sequence[Comparison]]], metric: str) -> bool:
+    """A panel per experiment and language model: score of baseline and method against hours of training speech.
+
+    A line is the mean over the seeds, and every seed a mark.
+    """
+    panels = [
+        (results, model, sorted((c for c in own if c.group[0] == model), key=lambda c: c.hours))
+        for results, own in experiments
+        for model in dict.fromkeys(c.group[0] for c in own)
+    ]
+    if not panels:
         return False
-    figure = Figure(figsize=(1.2 + 4.0 * len(models), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
-    experiment = results.plan.experiment
-    for ax, model in zip(axes, models, strict=True):
-        own = sorted((c for c in comparisons if c.group[0] == model), key=lambda c: c.hours)
+    figure = Figure(figsize=(1.2 + 4.0 * len(panels), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (results, model, own) in zip(axes, panels, strict=True):
+        experiment = results.plan.experiment
         for i, system in enumerate((experiment.baseline, experiment.method)):
             side = [c.theirs if i == 0 else c.ours for c in own]
             scores = [[r.score(metric) or 0.0 for r in results_of.values()] for results_of in side]
@@ -41,7 +47,8 @@ def score_figure(path: Path, results: GridResults, comparisons: Sequence[Compari
         if metric == "asr_bleu":
             _ceilings(ax, results)
         _hours_axis(ax, [c.hours for c in own])
-        ax.set_title(model)
+        languages = sorted({language for result in results.results for language in result.hours})
+        ax.set_title(f"{model} ({', '.join(languages)})", fontsize=10)
         ax.set_xlabel("hours of training speech")
     axes[0].set_ylabel(METRICS[metric])
     axes[0].set_ylim(bottom=0, top=1.06 * axes[0].get_ylim()[1])
@@ -56,6 +63,8 @@ def _hours_axis(ax: Any, hours: Sequence[float]) -> None:
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks], minor=False)
     ax.set_xticks([], minor=True)
+    if len(ticks) == 1:  # a logarithmic axis around a single point has no sensible limits of its own
+        ax.set_xlim(ticks[0] / 3, ticks[0] * 3)
 
 
 def _ceilings(ax: Any, results: GridResults) -> None:

@@ -32,6 +32,11 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
         raise InputError("two of the experiments have the same title; the page could not tell them apart")
     comparisons = [method_against_baseline(grid) for grid in grids]
     parts = ["# Results", _HEAD, *_summary(grids, comparisons)]
+    overview = path.parent / path.stem / "asr-bleu.svg"
+    finals = [(grid, longest(own)) for grid, own in zip(grids, comparisons, strict=True)]
+    if len(grids) > 1 and figures.score_figure(overview, finals, "asr_bleu"):
+        caption = "ASR-BLEU of both systems against hours of training speech, a panel per experiment and language model"
+        parts.append(f"![{caption}]({path.stem}/{overview.name})")
     for grid, own in zip(grids, comparisons, strict=True):
         parts += _experiment(grid, own, path)
     write_text(path, "\n\n".join(parts) + "\n")
@@ -92,7 +97,7 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
         for metric, name in METRICS.items():
             caption = f"{name} of both systems against hours of training speech"
             file = metric.replace("_", "-")
-            picture(file, figures.score_figure(place(file), grid, final, metric), caption)
+            picture(file, figures.score_figure(place(file), [(grid, final)], metric), caption)
         parts.append(_comparisons(comparisons))
     if dev := best_on_dev(grid):
         parts += ["### Each trained until its dev score stops rising", _best_on_dev(grid, dev)]
