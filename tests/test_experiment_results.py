@@ -125,7 +125,8 @@ def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -
     lines = []
     for i, id in enumerate(ids):
         own = {"scored": heard[i], "translation": written[i]}
-        lines.append(json.dumps({"id": id, "reference": REFERENCES[i], "rows": {name: own}}))
+        language = "es" if i % 2 else "fr"
+        lines.append(json.dumps({"id": id, "language": language, "reference": REFERENCES[i], "rows": {name: own}}))
     (run / "scores" / name / "utterances.jsonl").write_text("\n".join(lines) + "\n")
 
 
@@ -167,6 +168,20 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
     number = sum(i for i, r in enumerate(grid.results) if (r.cell.data, r.cell.system) == ("some", "baseline")) / 3
     assert baseline[5:] == [f"{5 + number:.1f}", f"{10 + number:.1f}"], "a mean over the seeds at each look"
     assert "asr:x | n:12" in text and "Does it work?" in text
+
+
+def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Path) -> None:
+    text, grid = page.read_text(), read_grid(folder)
+    rows = [row for row in rows_of(text, "### Per language") if row[3] == "some"]
+    assert [row[:2] for row in rows] == [["es", "0.75"], ["fr", "0.15"]]  # most speech first
+    for row, first in zip(rows, (1, 0), strict=True):
+        ours, theirs = (
+            [BLEU().corpus_score(r.heard[first::2], [REFERENCES[first::2]]).score for r in found.values()]
+            for found in (grid.find(("scratch", "some", 10), system) for system in ("scheduled", "baseline"))
+        )
+        mean = (sum(ours) - sum(theirs)) / len(ours)
+        assert row[7].startswith(f"{mean:+.1f} [") and row[8] == "3"
+        assert f"{row[9]}: scratch, some, {row[0]} ({row[1]} h, 10 steps): scheduled is" in text
 
 
 def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from unitweave.experiment.results import GridResults, Result
 from unitweave.experiment.statistics import Difference, difference
 from unitweave.score.metrics import compare_systems
@@ -16,6 +18,7 @@ class Comparison:
     group    (model, data, steps) that both share
     hours    of source speech
     p_values seed -> p of sacrebleu's paired bootstrap on ASR-BLEU
+    languages  source language -> difference of ASR-BLEU on its utterances; empty for a test set in one
     """
 
     group: tuple[str, str, int]
@@ -26,6 +29,7 @@ class Comparison:
     theirs: dict[int, Result]
     differences: dict[str, Difference]
     p_values: dict[int, float]
+    languages: dict[str, Difference]
 
 
 def compare(results: GridResults, group: tuple[str, str, int], system: str, against: str) -> Comparison | None:
@@ -45,7 +49,23 @@ def compare(results: GridResults, group: tuple[str, str, int], system: str, agai
     for s in seeds:
         (row,) = compare_systems({against: theirs[s].heard, system: ours[s].heard}, ours[s].references, "bs", 1000)
         p_values[s] = row["p_value"]
-    return Comparison(group, system, against, results.hours(group[1]), ours, theirs, found, p_values)
+    languages = _by_language(ours, theirs)
+    return Comparison(group, system, against, results.hours(group[1]), ours, theirs, found, p_values, languages)
+
+
+def _by_language(ours: dict[int, Result], theirs: dict[int, Result]) -> dict[str, Difference]:
+    """ASR-BLEU of `ours` less that of `theirs` on each source language's utterances, where there are several."""
+    spoken = np.array(next(iter(ours.values())).languages)
+    languages = sorted(set(spoken.tolist()))
+    if len(languages) < 2:
+        return {}
+    return {
+        language: difference(
+            {s: r.counts["asr_bleu"][spoken == language] for s, r in ours.items()},
+            {s: r.counts["asr_bleu"][spoken == language] for s, r in theirs.items()},
+        )
+        for language in languages
+    }
 
 
 def method_against_baseline(results: GridResults) -> list[Comparison]:
@@ -105,10 +125,21 @@ def best_on_dev(results: GridResults) -> list[dict[str, Result]]:
 def in_words(comparison: Comparison, metric: str) -> str:
     """A finding as a sentence; its verdict stands in front of it on the page."""
     model, data, steps = comparison.group
-    found = comparison.differences[metric]
+    where = f"{model}, {data} ({comparison.hours:.2f} h, {steps} steps)"
+    return f"{where}: {_said(comparison, comparison.differences[metric], metric)}"
+
+
+def of_language(comparison: Comparison, language: str, hours: float) -> str:
+    """The same about the utterances of one source language, with its hours of training speech."""
+    model, data, steps = comparison.group
+    where = f"{model}, {data}, {language} ({hours:.2f} h, {steps} steps)"
+    return f"{where}: {_said(comparison, comparison.languages[language], 'asr_bleu')}"
+
+
+def _said(comparison: Comparison, found: Difference, metric: str) -> str:
     way = "above" if found.mean > 0 else "below"
     seeds = f"{len(found.each)} seed" + ("s" if len(found.each) > 1 else "")
     return (
-        f"{model}, {data} ({comparison.hours:.2f} h, {steps} steps): {comparison.system} is {abs(found.mean):.1f} "
-        f"{METRICS[metric]} {way} {comparison.against} [{found.low:+.1f}, {found.high:+.1f}], {seeds}"
+        f"{comparison.system} is {abs(found.mean):.1f} {METRICS[metric]} {way} {comparison.against} "
+        f"[{found.low:+.1f}, {found.high:+.1f}], {seeds}"
     )

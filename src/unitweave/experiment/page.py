@@ -15,6 +15,7 @@ from unitweave.experiment.findings import (
     in_words,
     longest,
     method_against_baseline,
+    of_language,
 )
 from unitweave.experiment.results import GridResults, Result, read_grid, signatures
 from unitweave.experiment.statistics import VERDICTS, Difference
@@ -64,6 +65,11 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
         state = f"**Partial: {done} of {done + len(grid.missing)} cells are done.** " if grid.partial else ""
         lines = [f"{state}{grid.plan.experiment.title}:", ""]
         found = [(c.differences[metric].verdict, in_words(c, metric)) for c in longest(list(own)) for metric in METRICS]
+        found += [
+            (difference.verdict, of_language(c, language, grid.amounts[c.group[1]][language]["hours"]))
+            for c in longest(list(own))
+            for language, difference in c.languages.items()
+        ]
         found += [(c.differences["asr_bleu"].verdict, in_words(c, "asr_bleu")) for c, _ in ablations(grid)]
         ordered = [f"- {verdict}: {text}" for name in VERDICTS for verdict, text in found if verdict == name]
         parts.append("\n".join(lines + (ordered or ["- nothing yet: no two compared systems are done"])))
@@ -110,7 +116,10 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
     if drawn:
         parts.append(_looks(grid))
     if any(figures.language_scores(result, "asr_bleu") for result in grid.results):
-        parts += ["### Per language", _languages(grid)]
+        parts.append("### Per language")
+        if any(c.languages for c in comparisons):
+            parts.append(_language_differences(grid, comparisons))
+        parts.append(_languages(grid))
         picture(
             "languages",
             figures.language_figure(place("languages"), grid, "asr_bleu"),
@@ -224,6 +233,24 @@ def _looks(grid: GridResults) -> str:
         for key, curves in rows.items()
     ]
     return "Dev text BLEU along the training, mean over the seeds:\n\n" + _table([*heads, *shares], cells)
+
+
+def _language_differences(grid: GridResults, comparisons: Sequence[Comparison]) -> str:
+    """Method against baseline on each language's utterances, the language with most speech first."""
+    rows = []
+    for c in comparisons:
+        hours = {language: grid.amounts[c.group[1]][language]["hours"] for language in c.languages}
+        for language in sorted(hours, key=lambda code: -hours[code]):
+            means = [
+                sum(figures.language_scores(r, "asr_bleu")[language] for r in side.values()) / len(side)
+                for side in (c.theirs, c.ours)
+            ]
+            found = c.languages[language]
+            shown = [*(f"{mean:.1f}" for mean in means), _signed(found), str(len(found.each)), found.verdict]
+            rows.append([language, f"{hours[language]:.2f}", c.group[0], c.group[1], str(c.group[2]), *shown])
+    first = comparisons[0]
+    heads = ["language", "hours", "model", "data", "steps", f"{first.against}, ASR-BLEU", first.system]
+    return _table([*heads, "difference", "seeds", "finding"], rows)
 
 
 def _languages(grid: GridResults) -> str:

@@ -27,6 +27,7 @@ class Result:
     row         its row of scores.json;  signature of its ASR-BLEU
     heard       what the recogniser heard, as scored;  references likewise, in the same order
     written     the model's own translation;  texts: the normalised references
+    languages   source language of each utterance
     hours       language -> hours of source speech that it was trained on
     curve       (step, scores) of each look at the dev split
     """
@@ -38,6 +39,7 @@ class Result:
     references: list[str]
     written: list[str]
     texts: list[str]
+    languages: list[str]
     hours: dict[str, float]
     curve: list[tuple[int, dict[str, float]]]
     seconds: float
@@ -153,6 +155,7 @@ def read_result(
         references=[line["reference"] for line in lines],
         written=[row["translation"] for row in rows],
         texts=[texts[line["id"]] for line in lines],
+        languages=[line["language"] for line in lines],
         hours={language: counted["hours"] for language, counted in amounts[cell.data].items()},
         curve=dev_curve(folder / "lm" / cell.name),
         seconds=seconds_of(folder, f"lm/{cell.name}") or 0.0,
