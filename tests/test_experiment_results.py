@@ -232,3 +232,20 @@ def test_an_experiment_that_has_just_begun_has_a_page_too(tmp_path: Path) -> Non
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
     text = write_page(tmp_path / "results.md", [tmp_path]).read_text()
     assert "**Partial: 0 of 13 cells are done.**" in text and "nothing yet" in text
+
+
+def test_a_baseline_with_more_steps_is_compared_with_the_method_that_had_fewer(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    longer = {"systems": ["baseline"], "data": ["some"], "seeds": [1], "steps": [20]}
+    (run / "experiment.yaml").write_text(yaml.safe_dump({**CONTENT, "grid": [*CONTENT["grid"], longer]}))
+    write_cell(run, "scratch_some_baseline_20_s1", "baseline", 5, [f"u{i}" for i in range(TESTED)])
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    row, _ = rows_of(text, "### scheduled against a baseline with more steps")
+    found = {r.cell.name: r.row["asr_bleu"]["score"] for r in read_grid(run).results}
+    ours, theirs = found["scratch_some_scheduled_10_s1"], found["scratch_some_baseline_20_s1"]
+    assert row[:8] == ["scratch", "some", "0.90", "10", "20", "ASR-BLEU", f"{theirs:.1f}", f"{ours:.1f}"]
+    assert row[8].startswith(f"{ours - theirs:+.1f} [") and row[9] == "1"
+    assert f"{row[10]}: scratch, some (0.90 h, scheduled 10 steps, baseline 20): scheduled is" in text
+    equal = [r for r in rows_of(text, "### scheduled against baseline, at equal steps") if r[1] == "some"]
+    assert {r[3] for r in equal} == {"10"}, "equal steps stay what they were"

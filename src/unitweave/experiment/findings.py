@@ -1,6 +1,7 @@
 """Which systems are compared, and what follows from the comparison: by rule, from the numbers alone."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,26 +16,56 @@ METRICS = {"asr_bleu": "ASR-BLEU", "text_bleu": "text BLEU"}
 class Comparison:
     """One system against another, on the seeds that both have.
 
-    group    (model, data, steps) that both share
+    group    (model, data, steps) of `system`
+    against_steps  of `against`; those of `system` where the two are compared at equal steps
     hours    of source speech
-    p_values seed -> p of sacrebleu's paired bootstrap on ASR-BLEU
-    languages  source language -> difference of ASR-BLEU on its utterances; empty for a test set in one
     """
 
     group: tuple[str, str, int]
     system: str
     against: str
+    against_steps: int
     hours: float
     ours: dict[int, Result]
     theirs: dict[int, Result]
     differences: dict[str, Difference]
-    p_values: dict[int, float]
-    languages: dict[str, Difference]
+
+    @cached_property
+    def p_values(self) -> dict[int, float]:
+        """Seed -> p of sacrebleu's paired bootstrap on ASR-BLEU."""
+        found = {}
+        for seed, own in self.ours.items():
+            heard = {self.against: self.theirs[seed].heard, self.system: own.heard}
+            (row,) = compare_systems(heard, own.references, "bs", 1000)
+            found[seed] = row["p_value"]
+        return found
+
+    @cached_property
+    def languages(self) -> dict[str, Difference]:
+        """Source language -> difference of ASR-BLEU on its utterances; empty for a test set in one."""
+        spoken = np.array(next(iter(self.ours.values())).languages)
+        languages = sorted(set(spoken.tolist()))
+        if len(languages) < 2:
+            return {}
+        return {
+            language: difference(
+                {s: r.counts["asr_bleu"][spoken == language] for s, r in self.ours.items()},
+                {s: r.counts["asr_bleu"][spoken == language] for s, r in self.theirs.items()},
+            )
+            for language in languages
+        }
 
 
-def compare(results: GridResults, group: tuple[str, str, int], system: str, against: str) -> Comparison | None:
-    """`system` against `against` in one group; None where they have no seed in common."""
-    ours, theirs = results.find(group, system), results.find(group, against)
+def compare(
+    results: GridResults, group: tuple[str, str, int], system: str, against: str, against_steps: int | None = None
+) -> Comparison | None:
+    """`system` against `against` in one group; None where they have no seed in common.
+
+    against_steps  another number of steps for `against`; None: the group's
+    """
+    model, data, steps = group
+    against_steps = against_steps or steps
+    ours, theirs = results.find(group, system), results.find((model, data, against_steps), against)
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
@@ -45,27 +76,7 @@ def compare(results: GridResults, group: tuple[str, str, int], system: str, agai
         )
         for metric in METRICS
     }
-    p_values = {}
-    for s in seeds:
-        (row,) = compare_systems({against: theirs[s].heard, system: ours[s].heard}, ours[s].references, "bs", 1000)
-        p_values[s] = row["p_value"]
-    languages = _by_language(ours, theirs)
-    return Comparison(group, system, against, results.hours(group[1]), ours, theirs, found, p_values, languages)
-
-
-def _by_language(ours: dict[int, Result], theirs: dict[int, Result]) -> dict[str, Difference]:
-    """ASR-BLEU of `ours` less that of `theirs` on each source language's utterances, where there are several."""
-    spoken = np.array(next(iter(ours.values())).languages)
-    languages = sorted(set(spoken.tolist()))
-    if len(languages) < 2:
-        return {}
-    return {
-        language: difference(
-            {s: r.counts["asr_bleu"][spoken == language] for s, r in ours.items()},
-            {s: r.counts["asr_bleu"][spoken == language] for s, r in theirs.items()},
-        )
-        for language in languages
-    }
+    return Comparison(group, system, against, against_steps, results.hours(data), ours, theirs, found)
 
 
 def method_against_baseline(results: GridResults) -> list[Comparison]:
@@ -73,6 +84,19 @@ def method_against_baseline(results: GridResults) -> list[Comparison]:
     experiment = results.plan.experiment
     pairs = [compare(results, group, experiment.method, experiment.baseline) for group in results.groups()]
     return [pair for pair in pairs if pair is not None]
+
+
+def method_against_longer_baseline(results: GridResults) -> list[Comparison]:
+    """The method at its fewest steps against the baseline at its most, where those are more: does it catch up?"""
+    experiment = results.plan.experiment
+    found = []
+    for model, data in dict.fromkeys(group[:2] for group in results.groups()):
+        own = [r.cell for r in results.results if r.cell.group[:2] == (model, data)]
+        fewest = min((cell.steps for cell in own if cell.system == experiment.method), default=0)
+        most = max((cell.steps for cell in own if cell.system == experiment.baseline), default=0)
+        if 0 < fewest < most:
+            found.append(compare(results, (model, data, fewest), experiment.method, experiment.baseline, most))
+    return [pair for pair in found if pair is not None]
 
 
 def longest(comparisons: list[Comparison]) -> list[Comparison]:
@@ -124,16 +148,23 @@ def best_on_dev(results: GridResults) -> list[dict[str, Result]]:
 
 def in_words(comparison: Comparison, metric: str) -> str:
     """A finding as a sentence; its verdict stands in front of it on the page."""
-    model, data, steps = comparison.group
-    where = f"{model}, {data} ({comparison.hours:.2f} h, {steps} steps)"
+    model, data, _ = comparison.group
+    where = f"{model}, {data} ({comparison.hours:.2f} h, {_steps(comparison)})"
     return f"{where}: {_said(comparison, comparison.differences[metric], metric)}"
 
 
 def of_language(comparison: Comparison, language: str, hours: float) -> str:
     """The same about the utterances of one source language, with its hours of training speech."""
-    model, data, steps = comparison.group
-    where = f"{model}, {data}, {language} ({hours:.2f} h, {steps} steps)"
+    model, data, _ = comparison.group
+    where = f"{model}, {data}, {language} ({hours:.2f} h, {_steps(comparison)})"
     return f"{where}: {_said(comparison, comparison.languages[language], 'asr_bleu')}"
+
+
+def _steps(comparison: Comparison) -> str:
+    own = comparison.group[2]
+    if comparison.against_steps == own:
+        return f"{own} steps"
+    return f"{comparison.system} {own} steps, {comparison.against} {comparison.against_steps}"
 
 
 def _said(comparison: Comparison, found: Difference, metric: str) -> str:

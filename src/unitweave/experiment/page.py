@@ -15,6 +15,7 @@ from unitweave.experiment.findings import (
     in_words,
     longest,
     method_against_baseline,
+    method_against_longer_baseline,
     of_language,
 )
 from unitweave.experiment.results import GridResults, Result, read_grid, signatures
@@ -70,7 +71,8 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
             for c in longest(list(own))
             for language, difference in c.languages.items()
         ]
-        found += [(c.differences["asr_bleu"].verdict, in_words(c, "asr_bleu")) for c, _ in ablations(grid)]
+        others = [*method_against_longer_baseline(grid), *(c for c, _ in ablations(grid))]
+        found += [(c.differences["asr_bleu"].verdict, in_words(c, "asr_bleu")) for c in others]
         ordered = [f"- {verdict}: {text}" for name in VERDICTS for verdict, text in found if verdict == name]
         parts.append("\n".join(lines + (ordered or ["- nothing yet: no two compared systems are done"])))
     return parts
@@ -105,6 +107,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
             file = metric.replace("_", "-")
             picture(file, figures.score_figure(place(file), [(grid, final)], metric), caption)
         parts.append(_comparisons(comparisons))
+    if longer := method_against_longer_baseline(grid):
+        parts += [f"### {experiment.method} against a {experiment.baseline} with more steps", _unequal(longer)]
     if dev := best_on_dev(grid):
         parts += ["### Each trained until its dev score stops rising", _best_on_dev(grid, dev)]
     if others := ablations(grid):
@@ -169,6 +173,28 @@ def _comparisons(comparisons: Sequence[Comparison]) -> str:
     )
     note = "Scores are means over the seeds, with the lowest and the highest; p is sacrebleu's paired bootstrap."
     return f"{table}\n\n{note}"
+
+
+def _unequal(comparisons: Sequence[Comparison]) -> str:
+    """The same at unequal steps, all in favour of the baseline."""
+    rows = [
+        [
+            *_of_group(c),
+            str(c.against_steps),
+            name,
+            _spread(c.theirs, metric),
+            _spread(c.ours, metric),
+            _signed(c.differences[metric]),
+            str(len(c.ours)),
+            c.differences[metric].verdict,
+        ]
+        for c in comparisons
+        for metric, name in METRICS.items()
+    ]
+    first = comparisons[0]
+    steps = [f"steps of {first.system}", f"of {first.against}"]
+    heads = ["model", "data", "hours", *steps, "score", first.against, first.system, "difference", "seeds", "finding"]
+    return _table(heads, rows)
 
 
 def _of_group(c: Comparison) -> list[str]:
