@@ -17,7 +17,7 @@ import unitweave.lm.train as lm_train
 from unitweave.cli import main
 from unitweave.core.manifest import read_manifest
 from unitweave.experiment import driver
-from unitweave.experiment.hours import estimate, measure
+from unitweave.experiment.hours import estimate, measure, shared_to_do
 from unitweave.experiment.plan import load_experiment
 from unitweave.experiment.results import read_grid
 
@@ -105,6 +105,27 @@ def test_what_is_done_is_not_done_again(run: Path, experiment: Path, capsys: pyt
     assert main(["experiment", str(experiment), "--out", str(run), "--plan"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("done\n") == 2 and f"{THIRD}  " in shown and "3 cells, 2 done" in shown
+    assert "not counted" not in shown
+
+
+def test_a_plan_names_the_shared_stages_that_it_does_not_count(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["experiment", str(experiment), "--out", str(tmp_path / "new"), "--plan"]) == 0
+    assert "not counted: corpus, encoder, codebook, units, vocoder, which" in capsys.readouterr().out
+    assert not (tmp_path / "new").exists()
+
+
+def test_imported_units_are_kept_and_need_no_encoder(run: Path, experiment: Path, tmp_path: Path) -> None:
+    other, units = tmp_path / "other", tmp_path / "units"
+    shutil.copytree(run / "corpus", other / "corpus")
+    assert main(["units", "export", str(run), "--format", "fairseq", "-o", str(units)]) == 0
+    back = ["units", "import", str(other), "--format", "fairseq", "--from", str(units), "--num-units", "16"]
+    assert main(back) == 0
+    plan, _ = load_experiment(experiment)
+    driver.Grid(other, plan).corpus_and_units()
+    assert not (other / "encoder").exists()
+    assert shared_to_do(other, plan) == ["vocoder"]
 
 
 def test_compared_systems_see_the_same_utterances_in_the_same_order(

@@ -95,6 +95,16 @@ class Run:
             lambda f: extract_units(f, settings, self._at("corpus"), self._at("encoder/model"), self._at("codebook")),
         )
 
+    def corpus_and_units(self) -> None:
+        """The corpus and its units; imported ones are kept."""
+        self.corpus()
+        if self.has_imported_units():
+            say("units: imported, kept ('unitweave units extract' would make our own)")
+            return
+        self.encoder()
+        self.codebook()
+        self.units()
+
     def has_imported_units(self) -> bool:
         """Whether the units came from 'unitweave units import', for the corpus as it is."""
         if not (self.folder / "units" / STAGE_FILE).exists():
@@ -160,13 +170,7 @@ class Run:
 
     def all(self) -> None:
         """Every stage, in order."""
-        self.corpus()
-        if self.has_imported_units():
-            say("units: imported, kept ('unitweave units extract' would make our own)")
-        else:
-            self.encoder()
-            self.codebook()
-            self.units()
+        self.corpus_and_units()
         self.text_lm()
         for name in self.recipe.systems:
             self.lm(name)

@@ -82,7 +82,7 @@ def _named(text: str) -> tuple[str, str]:
 
 def _show_plan(folder: Path, plan: "Plan", cells: "list[Cell]") -> None:
     """The grid as a table: each cell, its state and the time that is left to it."""
-    from unitweave.experiment.hours import plan_rows
+    from unitweave.experiment.hours import plan_rows, shared_to_do
 
     rows = plan_rows(folder, plan, cells)
     width = max(len(cell.name) for cell in cells)
@@ -98,3 +98,5 @@ def _show_plan(folder: Path, plan: "Plan", cells: "list[Cell]") -> None:
         end="",
     )
     print(f", and {unknown} cells of unknown length (time them with --measure 4)" if unknown else "")
+    if stages := shared_to_do(folder, plan):
+        print(f"not counted: {', '.join(stages)}, which all cells share and which come first")

@@ -43,10 +43,7 @@ class Grid(Run):
 
     def shared(self) -> None:
         """The stages that all cells share."""
-        self.corpus()
-        self.encoder()
-        self.codebook()
-        self.units()
+        self.corpus_and_units()
         self.text_lm()
         self.vocoder()
         for name in dict.fromkeys(cell.data for cell in self.plan.cells):

@@ -79,6 +79,16 @@ def _train(run: Path, plan: Plan, cell: Cell, steps: int) -> float:
         return time.monotonic() - start
 
 
+def shared_to_do(run: Path, plan: Plan) -> list[str]:
+    """The stages that all cells share and that are not done."""
+    stages = ["corpus"]
+    if status(run, "units") != "done":  # imported units have no encoder and no codebook
+        stages += ["encoder", "codebook", "units"]
+    if any(system.pretrained is None for system in plan.recipe.systems.values()):
+        stages.append("text_lm")
+    return [stage for stage in [*stages, "vocoder"] if status(run, stage) != "done"]
+
+
 def plan_rows(run: Path, plan: Plan, cells: Sequence[Cell]) -> list[tuple[Cell, str, float | None]]:
     """(cell, state, seconds that are left to do) of every cell."""
     rows: list[tuple[Cell, str, float | None]] = []

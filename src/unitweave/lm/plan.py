@@ -209,10 +209,12 @@ def lines_of(plan: Plan, gpu: str, gpus: int) -> list[str]:
     if plan.memory:
         parts = ", ".join(f"{name} {size:.1f}" for name, size in plan.memory.items())
         lines.append(f"  {'memory of each GPU, estimated':<34} {sum(plan.memory.values()):.1f} GiB ({parts})")
-        lines.append(
-            f"  {'hours at ' + format(MFU, '.0%') + ' of the peak':<34} " + f"{plan.hours[gpu]:.2f} on {gpus} {gpu}"
-        )
-        others = ", ".join(f"{kind} {value:.2f}" for kind, value in plan.hours.items() if kind != gpu)
+        lines.append(f"  {f'time at {MFU:.0%} of the peak':<34} {_time(plan.hours[gpu])} on {gpus} {gpu}")
+        others = ", ".join(f"{kind} {_time(value)}" for kind, value in plan.hours.items() if kind != gpu)
         lines.append(f"  {'':<34} {others}")
     lines += [f"  warning: {warning}" for warning in plan.warnings]
     return lines
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
