@@ -123,7 +123,7 @@ def language_figure(path: Path, results: GridResults, metric: str) -> bool:
         return False
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     ax = figure.subplots()
-    named = {language for marks in points.values() for _, _, language in marks}
+    named = sorted({language for marks in points.values() for _, _, language in marks})
     for i, (system, marks) in enumerate(points.items()):
         ax.plot(
             [x for x, _, _ in marks], [y for _, y, _ in marks], MARKERS[i], color=COLOURS[i], label=system, alpha=0.8
