@@ -47,9 +47,9 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
 
 _HEAD = """This page is written by `unitweave experiment`; no number and no finding on it is typed by hand. Each
 experiment is a grid of trainings that share corpus, encoder, codebook, units, text LM, vocoder and decoding, and differ
-only in what the tables say. Compared systems have equal steps and see the same utterances in the same order. The test
-split is translated and scored once per training, and nothing is chosen on it. docs/experiments.md says how to do it
-again.
+only in what the tables say. Compared systems have equal steps, unless the steps of both are named, and see the same
+utterances in the same order. The test split is translated and scored once per training, and nothing is chosen on it.
+docs/experiments.md says how to do it again.
 
 A difference is of corpus BLEU between systems with the same seeds; behind it stands its 95 % interval, from 1,000
 resamples of utterances and of seeds. Of twenty comparisons without any true difference one leaves 0 out by chance. By
