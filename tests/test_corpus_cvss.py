@@ -1,5 +1,6 @@
 """CVSS-C with CoVoST 2 and Common Voice: what comes in, what is refused, what an interruption leaves, and the chain."""
 
+import csv
 import io
 import json
 import shutil
@@ -9,6 +10,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,6 +20,7 @@ from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 from cvss_miniature import ENGLISH, Miniature, build, encoded, pack, parquet_layout, tone
 from unitweave.cli import main
 from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest, read_metadata
 from unitweave.core.text import NORMALISER, normalise, rules
 from unitweave.corpus import recordings
@@ -140,6 +143,96 @@ def test_transcripts_come_from_common_voice_where_covost_has_none(mini: Miniatur
         assert main(["corpus", "cvss", *arguments]) == 0
         found = {pair.src_text_raw for pair in read_manifest(tmp_path / "out")}
         assert found == {source for name, (_, source, _) in mini.clips.items() if "_es_" in name}
+
+
+def without_sentences(mini: Miniature, folder: Path) -> tuple[Path, dict[str, str]]:
+    """A table as it is published, and what the Spanish clips say."""
+    table, texts = ["path\ttranslation\tsplit\n"], {}
+    for name, (split, source, english) in mini.clips.items():
+        if "_es_" in name:
+            table.append(f"{name}.mp3\t{english}\t{split}\n")
+            texts[name] = source
+    (folder / "covost_v2.es_en.tsv").write_text("".join(table))
+    return folder / "covost_v2.es_en.tsv", texts
+
+
+def validated(texts: dict[str, str]) -> bytes:
+    rows = [f"me\t{name}.mp3\t{text.replace(chr(92), chr(92) * 2)}\n" for name, text in texts.items()]
+    return "".join(["client_id\tpath\tsentence\n", *rows]).encode(errors="surrogateescape")
+
+
+def test_transcripts_that_are_given_later_are_used(
+    mini: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    table, texts = without_sentences(mini, tmp_path)
+    arguments = ["--cvss", mini.archives()[0], "--covost", str(table), "--out", str(tmp_path / "out")]
+    voices = ["--common-voice", str(mini.folder / "es.tar.gz")]
+    assert main(["corpus", "cvss", *arguments, *voices]) == 2
+    assert "there is no text" in capsys.readouterr().err
+    (tmp_path / "es").mkdir()
+    (tmp_path / "es/validated.tsv").write_bytes(validated(texts))
+    assert main(["corpus", "cvss", *arguments, *voices, str(tmp_path / "es")]) == 0
+    assert {name: pair.src_text_raw for name, pair in pairs_of(tmp_path / "out").items()} == texts
+
+
+def test_a_new_table_counts_more_than_what_was_noted_of_an_archive(mini: Miniature, tmp_path: Path) -> None:
+    table = tmp_path / "covost_v2.es_en.tsv"
+    table.write_bytes((mini.folder / "covost_v2.es_en.tsv").read_bytes())
+    arguments = ["--cvss", mini.archives()[0], "--covost", str(table), str(mini.folder / "es.tar.gz")]
+    assert main(["corpus", "cvss", *arguments, "--out", str(tmp_path / "out")]) == 0
+    table.write_text(table.read_text().replace("El mar", "La mar"))
+    assert main(["corpus", "cvss", *arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "La mar" in {pair.src_text_raw for pair in read_manifest(tmp_path / "out")}
+
+
+def test_a_byte_that_is_no_utf_8_costs_one_clip_and_not_the_archive(mini: Miniature, tmp_path: Path) -> None:
+    table, texts = without_sentences(mini, tmp_path)
+    bad = next(iter(texts))
+    with tarfile.open(mini.folder / "es.tar.gz") as tar:
+        clips = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}  # type: ignore[union-attr]
+    transcripts = validated(texts | {bad: "caf\udce9"}).replace(b"me\t", b"m\xe9\t")
+    pack(tmp_path / "es.tar.gz", clips | {"es/validated.tsv": transcripts})
+    arguments = ["--cvss", mini.archives()[0], "--covost", str(table), str(tmp_path / "es.tar.gz")]
+    for _ in range(2):  # the second time from what was noted of the archive
+        assert main(["corpus", "cvss", *arguments, "--out", str(tmp_path / "out")]) == 0
+        pairs = pairs_of(tmp_path / "out")
+        assert set(pairs) == set(texts) - {bad} and {pair.speaker for pair in pairs.values()} == {"m?"}
+        assert f"{bad}\tes\tsource: the text is in a wrong encoding" in (tmp_path / "out/skipped.tsv").read_text()
+
+
+def test_a_stray_carriage_return_is_a_space(mini: Miniature, tmp_path: Path) -> None:
+    table = tmp_path / "covost_v2.es_en.tsv"
+    content = (mini.folder / "covost_v2.es_en.tsv").read_bytes()
+    table.write_bytes(content.replace(b"El mar", b"El\rmar").replace(b"\n", b"\r\n"))
+    arguments = ["--cvss", mini.archives()[0], "--covost", str(table), str(mini.folder / "es.tar.gz")]
+    assert main(["corpus", "cvss", *arguments, "--out", str(tmp_path / "out")]) == 0
+    pairs = read_manifest(tmp_path / "out")
+    assert len(pairs) == 10 and "El mar" in {pair.src_text_raw for pair in pairs}
+
+
+def test_a_table_that_csv_refuses_is_named_with_its_line(
+    mini: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    table = tmp_path / "covost_v2.es_en.tsv"
+    content = (mini.folder / "covost_v2.es_en.tsv").read_text().splitlines()
+    content[2] = content[2].replace("\t", "\t" + "a" * (csv.field_size_limit() + 1), 1)
+    table.write_text("\n".join(content))
+    arguments = ["--cvss", mini.archives()[0], "--covost", str(table), "--out", str(tmp_path / "out")]
+    assert main(["corpus", "cvss", *arguments]) == 2
+    assert "covost_v2.es_en.tsv, line 3: field larger" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("before", ["--common-voice", "--out"])
+def test_of_two_places_with_the_same_clips_the_first_counts_in_every_call(
+    before: str, mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet_layout(mini, tmp_path / "covost2")
+    arguments = command(mini, tmp_path / "out")
+    arguments.insert(arguments.index(before), str(tmp_path / "covost2"))
+    assert main(arguments) == 0
+    first = files_of(tmp_path / "out")
+    monkeypatch.setattr(recordings, "read_audio", lambda *_: pytest.fail("decoded again"))
+    assert main(arguments) == 0 and files_of(tmp_path / "out") == first
 
 
 KILLED = """
@@ -284,6 +377,7 @@ def _tar(path: Path, **changes: object) -> Path:
         {"type": tarfile.LNKTYPE, "linkname": "train.tsv"},
         {"type": tarfile.CHRTYPE},
         {"size": 1 << 40},
+        {"size": 1 << 27},
         {"type": tarfile.XHDTYPE, "size": 1 << 35},
         {"type": tarfile.GNUTYPE_LONGNAME, "size": 1 << 35},
     ],
@@ -306,6 +400,35 @@ def test_an_archive_that_is_not_safe_is_refused(changes: dict, tmp_path: Path, c
     assert str(path) in error and "refused" in error
     made = {p for p in tmp_path.rglob("*") if tmp_path / "out" not in (p, *p.parents)}
     assert made == before and not list((tmp_path / "out").rglob("*.flac"))
+
+
+def headers(kind: bytes, content: bytes, times: int = 1) -> bytes:
+    """Headers that announce what follows them."""
+    info = tarfile.TarInfo("././@Announced")
+    info.type, info.size = kind, len(content)
+    return (info.tobuf(tarfile.GNU_FORMAT) + content.ljust(512, b"\0")) * times
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "content",
+    [headers(tarfile.GNUTYPE_LONGNAME, b"train.tsv", 2000), headers(tarfile.XHDTYPE, b"22 GNU.sparse.map=abc\n")],
+)
+def test_an_archive_with_impossible_headers_is_named(content: bytes, first: bool, tmp_path: Path) -> None:
+    member = tarfile.TarInfo("train.tsv").tobuf()
+    (tmp_path / "cvss_c_es_en_v1.0.tar").write_bytes((b"" if first else member) + content + member + b"\0" * 1024)
+    with pytest.raises(InputError, match=r"cvss_c_es_en_v1.0.tar: damaged"):
+        list(members(tmp_path / "cvss_c_es_en_v1.0.tar"))
+
+
+def test_an_archive_that_is_cut_off_within_a_clip_is_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(3 << 20)  # more than is read ahead
+    pack(tmp_path / "es.tar.gz", {"es/clips/a.mp3": noise, "es/clips/b.mp3": noise})
+    whole = (tmp_path / "es.tar.gz").read_bytes()
+    (tmp_path / "es.tar.gz").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(InputError, match="download it again"):
+        for member in members(tmp_path / "es.tar.gz"):
+            member.read()
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.99])

@@ -1,6 +1,7 @@
 """The manifest, its adoption into a run, the statistics, and what counts as a change of the corpus."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from cvss_miniature import tone
+from cvss_miniature import encoded, tone
 from unitweave import run as run_module
 from unitweave.cli import main
 from unitweave.core.audio import AudioError, is_silent, read_audio
@@ -17,7 +18,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.stage import Outcome, read_stage
 from unitweave.core.text import NORMALISER, language_code, normalise, rules
-from unitweave.corpus import assemble
+from unitweave.corpus import assemble, recordings
+from unitweave.corpus.recordings import Task
 from unitweave.corpus.stats import parts_of
 from unitweave.recipe import parse_recipe
 from unitweave.run import Run
@@ -77,6 +79,28 @@ def test_a_recipe_adopts_a_manifest_and_its_counts(tmp_path: Path) -> None:
     assert adopted(tmp_path / "c", tmp_path / "run") == [pair(tmp_path / "c")]
     counts = read_stage(tmp_path / "run", "corpus")["counts"]
     assert counts["pairs"] == counts["train"] == 1 and counts["skipped"] == {"source: too loud": 3}
+
+
+def test_recordings_from_changed_sources_change_the_manifest(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("id,src_audio\na,a.wav\nb,b.wav\nbad,none.wav\n")
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", tone(0.5, 16_000, 1), 16_000)
+    languages = ["--src-lang", "es", "--tgt-lang", "en"]
+    arguments = ["corpus", "table", "--table", str(table), "--out", str(tmp_path / "c"), *languages]
+
+    def manifest() -> bytes:
+        assert main(arguments) == 0
+        return (tmp_path / "c/manifest.parquet").read_bytes()
+
+    first = manifest()
+    adopted(tmp_path / "c", tmp_path / "run")
+    before = read_metadata(tmp_path / "run/corpus")["recordings"]
+    assert before == read_metadata(tmp_path / "c")["recordings"] and manifest() == first
+    soundfile.write(tmp_path / "b.wav", tone(0.5, 16_000, 2), 16_000)
+    assert manifest() != first, "although all recordings last as long as before"
+    adopted(tmp_path / "c", tmp_path / "run")
+    assert read_metadata(tmp_path / "run/corpus")["recordings"] != before
 
 
 @pytest.mark.parametrize("metadata", [{}, {"normaliser": "unitweave-0"}])
@@ -153,6 +177,32 @@ def test_stats_of_nothing_are_one_line_and_code_2(
     write_manifest(tmp_path / "c", [pair(tmp_path / "c")])
     assert main(["corpus", "stats", *(str(tmp_path / "c") if a == "FOLDER" else a for a in arguments)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_would_fill_the_memory_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    flac = encoded(tone(1.0, 48_000, 1, channels=8), 48_000, "FLAC")
+    assert len(read_audio(flac)) == len(read_audio(flac, max_seconds=4)) == 16_000
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("decoded"))
+    for seconds in (0.9, 3.9):  # too long; more samples than 3.9 seconds of stereo
+        with pytest.raises(AudioError, match="too long"):
+            read_audio(flac, max_seconds=seconds)
+
+
+def test_recordings_that_wait_for_a_thread_are_bounded_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio = encoded(tone(0.5, 16_000, 1), 16_000, "WAV")
+    monkeypatch.setattr(recordings, "_MAX_WAITING_BYTES", 3 * len(audio))
+
+    def tasks() -> Iterator[Task]:
+        for i in range(20):
+            done = (tmp_path / recordings.JOURNAL).read_text().count("\n")
+            assert i - done <= 3
+            yield Task(f"audio/{i}.flac", str(i), audio)
+
+    with recordings.Recordings(tmp_path, workers=8) as made:
+        made.make(tasks())
+        assert all(made.has(f"audio/{i}.flac", str(i)) for i in range(20))
 
 
 def test_problems_of_recordings_have_names_of_their_own(tmp_path: Path) -> None:

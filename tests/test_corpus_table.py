@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cvss_miniature import encoded, tone
@@ -48,6 +48,11 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "rate.wav").write_bytes(damaged)
     (folder / "text.wav").write_text("this is no audio")
     (folder / "zero.wav").write_bytes(b"")
+    soundfile.write(folder / "bomb.flac", np.zeros(2000 * 4000, np.int16), 2000)  # 9 kB
+    soundfile.write(folder / "pcm.raw", tone(1.0, 16_000, 0), 16_000, subtype="PCM_16", format="RAW")
+    stream = bytearray(encoded(tone(1.0, 16_000, 0), 16_000, "FLAC"))
+    stream[21:26] = bytes([stream[21] & 0xF0, 0, 0, 0, 0])  # the number of samples, as where FLAC comes from a pipe
+    (folder / "stream.flac").write_bytes(stream)
     (folder / "cut.wav").write_bytes((folder / "src0.wav").read_bytes()[:40])
     return folder
 
@@ -153,6 +158,10 @@ BAD = {
     "short": ("short.wav", "oui", "source: the recording is too short"),
     "long": ("long.flac", "oui", "source: the recording is too long"),
     "hours": ("hours.wav", "oui", "source: the recording is too long"),
+    "bomb": ("bomb.flac", "oui", "source: the recording is too long"),
+    "raw": ("pcm.raw", "oui", "source: not readable as audio"),
+    "stream": ("stream.flac", "oui", "source: not readable as audio"),
+    "sentence": ("a" * 300, "oui", "source: no such audio file"),
     "rate": ("rate.wav", "oui", "source: impossible sampling rate"),
     "many": ("src0.wav", "mot " * 50, "source: too much text for the recording"),
     "none": ("src0.wav", "", "source: no words in the text"),
@@ -165,12 +174,12 @@ BAD = {
 
 def test_every_bad_row_is_skipped_with_its_id_and_reason(clips: Path, tmp_path: Path) -> None:
     content = [{"id": n, "src_audio": a, "src_text": t} for n, (a, t, _) in BAD.items()]
-    content += [{"id": f"good{i}", "src_audio": f"src{i % 8}.wav", "src_text": "très bien"} for i in range(22)]
+    content += [{"id": f"good{i}", "src_audio": f"src{i % 8}.wav", "src_text": "très bien"} for i in range(26)]
     content.append({"id": "good3", "src_audio": "src4.wav", "src_text": "encore"})
     out = tmp_path / "out"
     pairs = build(clips, write(tmp_path / "t.jsonl", content), out, *LANGUAGES)
     assert skipped(out) == {n: reason for n, (_, _, reason) in BAD.items()} | {"good3": "the id stands twice"}
-    assert {p.id for p in pairs} == {f"good{i}" for i in range(22)}
+    assert {p.id for p in pairs} == {f"good{i}" for i in range(26)}
     third = next(p for p in pairs if p.id == "good3")
     assert np.allclose(read_audio(str(third.src_audio)), read_audio(clips / "src3.wav"), atol=1e-4), (
         "not its namesake's"
@@ -196,12 +205,13 @@ def test_limits_are_settings_and_changing_them_decodes_nothing_again(
 def test_rows_that_cannot_be_read_are_skipped_not_fatal(clips: Path, tmp_path: Path) -> None:
     table = tmp_path / "t.tsv"
     lines = [b"id\tsrc_audio\tsrc_text"] + [f"g{i}\tsrc{i}.wav\tbien".encode() for i in range(5)]
-    lines += [b"few\tsrc1.wav", b"latin\tsrc1.wav\t\xe9t\xe9"]
+    lines += [b"few\tsrc1.wav", b"latin\tsrc1.wav\t\xe9t\xe9", b"path\t\xe9t\xe9.wav\toui"]
     table.write_bytes(b"\r\n".join(lines) + b"\r\n")
     assert len(build(clips, table, tmp_path / "out", *LANGUAGES)) == 5
     assert set(skipped(tmp_path / "out").values()) == {
         "the row cannot be read",
         "source: the text is in a wrong encoding",
+        "source: no such audio file",
     }
     # The right name of the encoding, or a byte order mark, repairs it.
     assert len(build(clips, table, tmp_path / "latin", *LANGUAGES, "--encoding", "latin-1")) == 6
@@ -213,6 +223,43 @@ def test_rows_that_cannot_be_read_are_skipped_not_fatal(clips: Path, tmp_path: P
     )
     assert len(build(clips, lines_of_json, tmp_path / "json", *LANGUAGES)) == 2
     assert len(skipped(tmp_path / "json")) == 2
+
+
+def test_an_unclosed_quote_costs_one_row_and_not_the_rest(clips: Path, tmp_path: Path) -> None:
+    lines = ["id,src_audio,src_text", *(f"r{i},src{i % 8}.wav,oui" for i in range(40))]
+    lines[3] += ',"and another'
+    lines[5] = lines[5].replace("oui", '"oui')
+    lines[9] = lines[9].replace("oui", '"oui, ""oui"",\noui"')  # a good one, of two lines
+    lines[20] = lines[20].replace("oui", '"oui')  # goes on to the end
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(lines) + "\n")
+    pairs = build(clips, table, tmp_path / "out", *LANGUAGES)
+    assert {p.id for p in pairs} == {f"r{i}" for i in range(40)} - {"r2", "r4", "r19"}
+    assert next(p for p in pairs if p.id == "r8").src_text_raw == 'oui, "oui",\noui'
+    problems = [line.split("\t")[3] for line in (tmp_path / "out/skipped.tsv").read_text().splitlines()[1:]]
+    assert [p.split(" (")[0] for p in problems] == [
+        "line 4: a quote is not closed, or only in line 6",
+        "line 6: a quote is not closed, or only in line 10",
+        "line 22: a quote is not closed, or only in line 42",
+    ]
+
+
+def test_a_header_that_csv_refuses_is_named(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "t.csv").write_text('"id"x,src_audio\na,src1.wav\n')
+    assert main(["corpus", "table", "--table", str(tmp_path / "t.csv"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "t.csv, line 1: the names of the columns cannot be read" in error and error.count("\n") == 0
+
+
+def test_tables_of_the_same_name_give_ids_of_their_own(clips: Path, tmp_path: Path) -> None:
+    tables = [tmp_path / part for part in ("es/train.tsv", "fr/train.tsv", "2/fr/train.tsv", "fr/train.csv", "dev.tsv")]
+    for table in tables:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        write(table, [{"src_audio": f"src{i}.wav", "src_text": "oui"} for i in range(2)])
+    pairs = build(clips, tables[0], tmp_path / "out", *LANGUAGES, "--table", *map(str, [*tables, tables[1]]))
+    names = {"es-train", "fr-train", "fr-train-2", "fr-train-3", "dev"}
+    assert {p.id for p in pairs} == {f"{name}-00000{i}" for name in names for i in (1, 2)}
+    assert skipped(tmp_path / "out") == dict.fromkeys(("fr-train-000001", "fr-train-000002"), "the id stands twice")
 
 
 def test_text_is_needed_unless_a_column_says_which_side_lacks_it(clips: Path, tmp_path: Path) -> None:
@@ -283,6 +330,10 @@ def test_no_group_is_divided_between_splits(by: str, clips: Path, tmp_path: Path
 
 
 @given(st.text(st.characters(), min_size=1, max_size=300))
+@example("日本語/" * 40)
+@example("a" + "日" * 100)
+@example("ab" + "🎈é" * 100)
+@example("abc" + "語" * 200)
 def test_any_id_becomes_a_file_name_and_stays_one(id: str) -> None:
     name = file_name(id)
     assert is_file_name(name) and file_name(name) == name and "/" not in name and name not in (".", "..")
@@ -295,6 +346,11 @@ def test_ids_that_are_paths_stay_apart(clips: Path, tmp_path: Path) -> None:
     pairs = build(clips, write(tmp_path / "t.csv", content), tmp_path / "out", *LANGUAGES)
     assert len({p.id for p in pairs}) == len({p.src_audio for p in pairs}) == 4
     assert all((tmp_path / "out") in Path(str(p.src_audio)).resolve().parents for p in pairs)
+
+
+def test_long_ids_that_begin_or_end_alike_stay_apart() -> None:
+    long = "語" * 100
+    assert len({file_name(id) for id in (long, "a" + long, long + "a", long[1:], long + "/")}) == 5
 
 
 @given(st.text())

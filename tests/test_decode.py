@@ -1,7 +1,10 @@
 """Decoding: stages, batches, beams, given texts; transformers' generate and a plain beam search as references."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +12,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from serving import make_run
 from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair, write_manifest
 from unitweave.lm.decode import DecodeSettings, Given, StageDecoder, Translation
 from unitweave.lm.stages import DONE, LOOP_WINDOW, State, in_a_loop
 from unitweave.lm.step_attention import use_step_attention
-from unitweave.lm.vocabulary import extend_model, extend_tokenizer
+from unitweave.lm.vocabulary import Vocabulary, extend_model, extend_tokenizer
+from unitweave.serve.engine import engine_settings
+from unitweave.serve.translate import translate_split
+from unitweave.units.table import UnitRow, write_shard
+from unitweave.weave.sequence import SOURCE, Example, WeaveSettings, prepare_speech, weave
 
 UNITS_IN_BOOK = 24
 
@@ -30,6 +39,12 @@ def decoder(text_lm_folder: Path) -> StageDecoder:
         torch.nn.init.normal_(parameter, std=0.3)
     use_step_attention(model)
     return StageDecoder(model, tokenizer, vocabulary)
+
+
+@pytest.fixture(scope="module")
+def direct(decoder: StageDecoder) -> StageDecoder:
+    """The same model, as if it had been trained without the chain of thought."""
+    return StageDecoder(decoder.model, decoder.tokenizer, replace(decoder.vocabulary, tasks=["direct"]))
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +76,11 @@ def test_a_batch_gives_what_each_utterance_gets_alone(decoder: StageDecoder, sou
         assert len(result.units) == 0 or not how.get("text_only")
 
 
+@pytest.mark.parametrize("kind", ["decoder", "direct"])
 def test_greedy_decoding_is_what_transformers_generate_says_under_the_same_rules(
-    decoder: StageDecoder, sources: list
+    kind: str, sources: list, request: pytest.FixtureRequest
 ) -> None:
+    decoder: StageDecoder = request.getfixturevalue(kind)
     tokens = decoder.rules.tokens()
     settings = short(repeat_limit=1000)  # generate knows no such limit
     for source, result in zip(sources, decoder.translate(sources, settings), strict=True):
@@ -101,8 +118,61 @@ def test_greedy_decoding_is_what_transformers_generate_says_under_the_same_rules
         assert np.array_equal(reference.units, result.units)
 
 
-def plain_beam_search(decoder: StageDecoder, source: np.ndarray, settings: DecodeSettings) -> list[int]:
-    """Beam search without a cache and without a batch: every hypothesis is a list, computed from its beginning."""
+@pytest.mark.parametrize("kind", ["decoder", "direct"])
+def test_a_prompt_is_how_the_training_sequence_of_the_utterance_begins(
+    kind: str, sources: list, request: pytest.FixtureRequest
+) -> None:
+    """Up to and with the marker that opens what the model has to say."""
+    decoder: StageDecoder = request.getfixturevalue(kind)
+    v, text = decoder.vocabulary, np.array([decoder.vocabulary.languages["es"], 7, 8], np.int32)
+    for source in sources:
+        units = source.astype(np.int32) + v.unit_offset
+        none = np.empty(0, np.int32)
+        speech = prepare_speech(units, none, none, none, [], WeaveSettings())
+        task = "s2st" if kind == "decoder" else "direct"
+        woven = weave(Example(speech, speech, text, text), task, 0.0, WeaveSettings(), v.weave_markers, Random(0))
+        said = woven.ids[np.flatnonzero(woven.segments == SOURCE)[-1] + 1 :]
+        assert [*decoder.prompt(source), *said.tolist()] == woven.ids.tolist()
+
+
+def test_a_model_without_texts_speaks_at_once(direct: StageDecoder, sources: list) -> None:
+    heard = Heard()
+    results = direct.translate(sources, short(batch=2), listener=heard)
+    assert [heard.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
+    assert heard.texts == dict.fromkeys(range(len(sources)), ""), "a listener that waits for texts waits not for ever"
+    assert all(r.language == r.transcript == r.translation == "" and set(r.scores) == {"units"} for r in results)
+    for one, other in zip(results, direct.translate(sources, short(beam=3)), strict=True):
+        assert same(one, other), "there is nothing to search"
+    with pytest.raises(InputError, match="without texts"):
+        direct.translate(sources[:1], short(), [Given(transcript="el perro")])
+    with pytest.raises(InputError, match="text_only"):
+        direct.translate(sources[:1], short(text_only=True))
+
+
+def test_a_split_is_translated_by_a_model_without_texts(tmp_path: Path, text_lm_folder: Path) -> None:
+    run = make_run(tmp_path / "run", text_lm_folder)
+    lm, rng = run / "lm/scheduled/model", np.random.default_rng(0)
+    vocabulary = Vocabulary.load(lm)
+    replace(vocabulary, tasks=["direct"]).save(lm)
+    none = np.empty(0, np.int32)
+    units = [rng.integers(0, 16, size=n).astype(np.uint16) for n in (30, 12)]
+    rows = [UnitRow(f"u{i}", "src", u, [], none, none, none.astype(np.float32)) for i, u in enumerate(units)]
+    write_shard(run / "units", 0, rows, {"codebook": vocabulary.codebook, "num_units": "16", "frame_rate": "50"})
+    write_manifest(run / "corpus", [Pair(f"u{i}", "test", "es", "en", "x", None, "el perro", "a") for i in range(2)])
+    outcome = translate_split(run / "out", short(), run / "corpus", run / "units", lm, run / "vocoder")
+    lines = [json.loads(line) for line in (run / "out/outputs.jsonl").read_text().splitlines()]
+    assert outcome.counts["utterances"] == len(lines) == 2
+    assert all(line["units"] and line["translation"] == "" for line in lines)
+    assert all((run / "out" / line["audio"]).exists() for line in lines)
+    with pytest.raises(InputError, match="without s2st"):
+        engine_settings(lm)
+
+
+def plain_beam_search(decoder: StageDecoder, source: np.ndarray, settings: DecodeSettings) -> tuple[list[int], bool]:
+    """Beam search without a cache and without a batch: every hypothesis is a list, computed from its beginning.
+
+    Returns the best one and whether a limit cut it off.
+    """
     settings = DecodeSettings(**(vars(settings) | {"text_only": True}))
     prompt = decoder.prompt(source)
 
@@ -128,18 +198,21 @@ def plain_beam_search(decoder: StageDecoder, source: np.ndarray, settings: Decod
     while any(int(replay(said).stage) != DONE for _, said in beams):
         grown = [one for total, said in beams for one in extensions(said, total)]
         beams = sorted(grown, key=lambda one: -one[0])[: settings.beam]
-    return max(beams, key=lambda one: one[0] / len(one[1]) ** settings.length_penalty)[1]
+    best = max(beams, key=lambda one: one[0] / len(one[1]) ** settings.length_penalty)[1]
+    return best, bool(replay(best).cut)
 
 
 def test_beam_search_finds_what_a_plain_one_finds(decoder: StageDecoder, sources: list) -> None:
     settings = short(beam=3, text_only=True, text_per_second=0.0)
     for source, result in zip(sources[:3], decoder.translate(sources[:3], settings), strict=True):
-        expected = decoder.read(plain_beam_search(decoder, source, settings))
+        tokens, cut = plain_beam_search(decoder, source, settings)
+        expected = decoder.read(tokens)
         assert (expected.language, expected.transcript, expected.translation) == (
             result.language,
             result.transcript,
             result.translation,
         )
+        assert result.complete is not cut
 
 
 def test_a_given_text_is_said_and_the_rest_follows_from_it(decoder: StageDecoder, sources: list) -> None:
@@ -161,6 +234,8 @@ def test_units_out_of_the_book_and_unknown_languages_are_refused(decoder: StageD
         decoder.translate(sources[:1], short(), [Given(language="xx")])
     with pytest.raises(InputError, match="beam"):
         decoder.translate(sources[:1], short(beam=0))
+    with pytest.raises(InputError, match="seed"):
+        decoder.translate(sources[:1], short(seed=-1))
 
 
 class Heard:

@@ -6,15 +6,37 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GptOssConfig,
+    Lfm2Config,
+    LlamaConfig,
+    MambaConfig,
+    MptConfig,
+    PreTrainedModel,
+    TrainingArguments,
+)
 from transformers.integrations import is_deepspeed_available
 
 from conftest import MARKERS, random_example
+from unitweave.core.errors import InputError
+from unitweave.lm import engine
+from unitweave.lm.attention import flash_fits
 from unitweave.lm.engine import OptimiserSettings, fit
+from unitweave.lm.isolation import take_packed_rows
 from unitweave.lm.stream import Order, SpeechSource
 from unitweave.lm.text import SmallLm, new_llama
 from unitweave.weave.schedule import ScheduleSettings, text_ratio
@@ -23,29 +45,40 @@ from unitweave.weave.sequence import WeaveSettings
 STEPS = 8
 
 
-def train(folder: Path, optimiser: str = "adam", accumulation: int = 2, **changes: object) -> None:
+def ratio_of(steps: int) -> Callable[[int], float]:
+    return text_ratio(ScheduleSettings(stair_steps=1), steps)
+
+
+def source_of(steps: int) -> SpeechSource:
+    examples = [random_example(seed) for seed in range(10)]
+    return SpeechSource(examples, Order([range(10)], 1), 8, ratio_of(steps), WeaveSettings(), MARKERS)
+
+
+def settings_of(**changes: object) -> OptimiserSettings:
+    base = {"steps": STEPS, "batch": 8, "learning_rate": 1e-2, "precision": "fp32", "report_to": []}
+    return OptimiserSettings(**(base | {"checkpoint_every": 3, "log_every": 1} | changes))  # type: ignore[arg-type]
+
+
+def lively(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with larger random weights, so that what it hears changes what it says."""
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def train(
+    folder: Path, optimiser: str = "adam", accumulation: int = 2, dropout: float = 0.0, **changes: object
+) -> None:
     """A short training of a tiny model with the paper's kind of schedule."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    ratio = text_ratio(ScheduleSettings(stair_steps=1), STEPS)
-    source = SpeechSource(
-        [random_example(seed) for seed in range(10)], Order([range(10)], 1), 8, ratio, WeaveSettings(), MARKERS
-    )
-    settings = OptimiserSettings(
-        steps=STEPS,
-        batch=8,
-        accumulation=accumulation,
-        optimiser=optimiser,
-        learning_rate=1e-2,
-        precision="fp32",
-        checkpoint_every=3,
-        log_every=1,
-        report_to=[],
-        **changes,  # type: ignore[arg-type]
-    )
+    ratio = ratio_of(STEPS)
+    settings = settings_of(accumulation=accumulation, optimiser=optimiser, **changes)
     folder.mkdir(exist_ok=True)
     model = new_llama(SmallLm(hidden_size=32, layers=2, heads=2, feed_forward=64), 210)
-    state = fit(model, source, settings, folder, "test", ratio)
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = dropout
+    state = fit(model, source_of(STEPS), settings, folder, "test", ratio)
     if int(os.environ.get("RANK", "0")) == 0:
         model.save_pretrained(folder / "model", state_dict=state)
 
@@ -70,15 +103,15 @@ def same_training(folder: Path, other: Path) -> bool:
 
 
 def test_a_training_killed_at_any_moment_and_resumed_equals_one_left_alone(tmp_path: Path) -> None:
-    killed = subprocess.Popen([sys.executable, "-c", script(tmp_path / "killed", "")])
+    killed = subprocess.Popen([sys.executable, "-c", script(tmp_path / "killed", "dropout=0.3")])
     deadline = time.monotonic() + 900
     while not (tmp_path / "killed/checkpoints/checkpoint-3/trainer_state.json").exists():
         assert killed.poll() is None and time.monotonic() < deadline, "it ended before a checkpoint was there"
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    train(tmp_path / "whole")
-    train(tmp_path / "killed")
+    train(tmp_path / "whole", dropout=0.3)
+    train(tmp_path / "killed", dropout=0.3)
     assert same_training(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -175,6 +208,105 @@ def test_what_saves_memory_or_time_changes_no_loss(tmp_path: Path, changes: dict
     for plain, saving in zip(log_of(tmp_path / "plain"), log_of(tmp_path / "saving"), strict=True):
         assert saving["loss"] == pytest.approx(plain["loss"], rel=1e-4)
         assert saving["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-3)
+
+
+def test_a_step_in_several_passes_is_one_step_to_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its DeepSpeed backward takes an optimiser step wherever gradients are said to be due."""
+    due: list[bool] = []
+    own = Accelerator.backward
+
+    def backward(self: Accelerator, loss: torch.Tensor, **kwargs: object) -> None:
+        due.append(self.sync_gradients)
+        own(self, loss, **kwargs)
+
+    monkeypatch.setattr(Accelerator, "backward", backward)
+    train(tmp_path, forward_tokens=60)
+    assert len(due) > 2 * STEPS and sum(due) == STEPS and due[-1]
+
+
+def test_one_process_uses_one_of_several_gpus_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More would make the Trainer cut the packed row in pieces, one for each GPU."""
+
+    class OnTwoGpus(TrainingArguments):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self._n_gpu = 2
+
+    monkeypatch.setattr(engine, "TrainingArguments", OnTwoGpus)
+    seen: list[int] = []
+    said: list[str] = []
+    monkeypatch.setattr(engine.WeaveTrainer, "train", lambda self, **_: seen.append(self.args.n_gpu))
+    monkeypatch.setattr(engine, "say", said.append)
+    train(tmp_path)
+    assert seen == [1] and len(said) == 1 and "torchrun --nproc-per-node 2" in said[0]
+
+
+def gpt2() -> GPT2LMHeadModel:
+    return GPT2LMHeadModel(GPT2Config(vocab_size=210, n_embd=32, n_layer=2, n_head=2, n_positions=512))
+
+
+def test_a_model_with_dropout_does_not_train_on_the_flash_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel knows no dropout; without it a row would be one sequence, each hearing all before it."""
+    monkeypatch.setattr(engine, "flash_works", lambda device: True)
+    monkeypatch.setattr(engine, "use_bf16", lambda precision: True)
+    fit(gpt2(), source_of(2), settings_of(steps=2), tmp_path, "test")
+    assert len(log_of(tmp_path)) == 2
+    assert flash_fits(LlamaConfig()) and flash_fits(GPT2Config(attn_pdrop=0, embd_pdrop=0, resid_pdrop=0))
+    assert not flash_fits(LlamaConfig(attention_dropout=0.1)) and not flash_fits(Gemma2Config())
+
+
+@pytest.mark.parametrize("cross_entropy", ["chunked", "plain"])
+def test_an_architecture_whose_sequences_hear_each_other_is_refused(tmp_path: Path, cross_entropy: str) -> None:
+    for config in (
+        FalconConfig(vocab_size=210, hidden_size=32, num_hidden_layers=2, num_attention_heads=2),
+        BloomConfig(vocab_size=210, hidden_size=32, n_layer=2, n_head=2),
+        MptConfig(vocab_size=210, d_model=32, n_layers=2, n_heads=2),
+        MambaConfig(vocab_size=210, hidden_size=32, num_hidden_layers=2),
+        Lfm2Config(
+            vocab_size=210, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, layer_types=["conv", "full_attention"],
+        ),
+        GptOssConfig(
+            vocab_size=210, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=16, num_local_experts=2, num_experts_per_tok=1,
+        ),
+    ):  # fmt: skip
+        model = lively(AutoModelForCausalLM.from_config(config))
+        own = model.config._attn_implementation
+        with pytest.raises(InputError, match=f"{type(model).__name__} cannot be trained"):
+            fit(model, source_of(2), settings_of(cross_entropy=cross_entropy), tmp_path, "test")
+        assert model.config._attn_implementation == own
+
+
+def test_looking_at_an_architecture_draws_nothing_and_leaves_it_as_it_was() -> None:
+    model = lively(gpt2())
+    ids = torch.arange(9)[None]
+    before, state = model.eval()(ids).logits, torch.get_rng_state()
+    model.train()
+    assert take_packed_rows(model) == "sdpa"
+    assert torch.equal(torch.get_rng_state(), state) and model.training
+    model.set_attn_implementation("sdpa")
+    assert torch.equal(model.eval()(ids).logits, before)
+
+
+def test_a_model_that_caps_its_attention_trains_and_has_its_own_attention_again(tmp_path: Path) -> None:
+    """Gemma 2, which transformers runs with its eager attention alone."""
+    config = Gemma2Config(
+        vocab_size=210, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, attn_logit_softcapping=1.0, sliding_window=4,
+    )  # fmt: skip
+    model = lively(Gemma2ForCausalLM(config))
+    ids = torch.arange(9)[None]
+
+    def look(causal: Gemma2ForCausalLM, step: int) -> dict[str, float]:
+        assert causal(ids).logits.shape == (1, 9, 210) and causal.config._attn_implementation == "eager"
+        return {}
+
+    settings = settings_of(steps=2, cross_entropy="plain")
+    fit(model, source_of(2), settings, tmp_path, "test", evaluate=look, evaluate_every=1)
+    assert model.config._attn_implementation == "eager" and len(log_of(tmp_path)) == 2
 
 
 def test_a_full_disk_while_saving_leaves_the_checkpoint_before_and_training_goes_on_from_it(tmp_path: Path) -> None:

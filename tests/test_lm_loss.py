@@ -83,6 +83,15 @@ def test_forward_passes_keep_to_the_budget_and_are_equally_many_everywhere() -> 
     assert [len(part) for part in split_to_budget(woven(90, 10), 1, 50)] == [2], "a long sequence is a pass of its own"
 
 
+def test_one_sequence_above_the_budget_makes_no_more_passes_than_the_others_need() -> None:
+    sequences = woven(300, *range(20, 60, 2))
+    ((*passes,),) = split_to_budget(sequences, 1, 250)
+    tokens = [[len(sequences[i].ids) for i in piece] for piece in passes]
+    assert sorted(n for piece in tokens for n in piece) == sorted(len(s.ids) for s in sequences)
+    assert all(sum(piece) <= 250 or piece == [300] for piece in tokens)
+    assert len(passes) <= 6  # 1,080 tokens are five passes at least
+
+
 def test_a_step_in_several_passes_has_the_same_sequences_and_weight() -> None:
     whole, cut = (StepDataset(speech_source(), 3, WEIGHTS, forward_tokens=tokens)[1]["passes"] for tokens in (None, 99))
     assert len(whole) == 1 < len(cut)

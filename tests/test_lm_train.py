@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
+from transformers.trainer_utils import SchedulerType
 
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.lm.decode import DecodeSettings, StageDecoder
-from unitweave.lm.engine import OptimiserSettings
+from unitweave.lm.engine import LR_SCHEDULES, OptimiserSettings
 from unitweave.lm.evaluate import EvaluationSettings, choose, scores_of
 from unitweave.lm.start import companions_of
 from unitweave.lm.train import LmSettings, train_lm
@@ -22,6 +23,7 @@ from unitweave.weave.schedule import ScheduleSettings
 from unitweave.weave.sequence import Example, WeaveSettings, prepare_speech
 
 UNITS = 12
+NEEDING_ARGUMENTS = sorted({kind.value for kind in SchedulerType} - set(LR_SCHEDULES))
 TEXTS = {
     "es": ["el perro duerme", "la casa roja", "donde está la estación", "sí"],
     "de": ["der hund schläft", "das rote haus", "wo ist der bahnhof", "ja"],
@@ -116,6 +118,56 @@ def test_lora_trains_the_new_rows_and_the_merged_model_is_an_ordinary_one(
     assert start.counts["parameters"] == sum(p.numel() for p in after.parameters())
 
 
+def test_lora_on_weights_frozen_in_bf16_trains(
+    tmp_path: Path, data: Path, text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitweave.lm.train.use_bf16", lambda precision: True)
+    monkeypatch.setattr("unitweave.lm.engine.use_bf16", lambda precision: True)
+    train(tmp_path / "x", data, text_lm_folder, lora=LoraSettings(rank=2))
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "x/model", dtype="auto").dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("tasks", [{"direct": 1.0}, {"asr": 1.0}, {"s2tt": 1.0, "s2st": 0.0}])
+def test_what_a_model_was_trained_on_decides_how_it_decodes(
+    tmp_path: Path, data: Path, text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch, tasks: dict[str, float]
+) -> None:
+    """Without s2st there are no texts to score on the way; without direct, too, there is no speech at all."""
+    said: list[str] = []
+    monkeypatch.setattr("unitweave.lm.train.say", said.append)
+    train(tmp_path, data, text_lm_folder, tasks=tasks, evaluation=EvaluationSettings(every=1))
+    (line,) = said
+    assert "dev split is not decoded" in line and not (tmp_path / "dev.jsonl").exists()
+    trained = next(iter(tasks))
+    assert Vocabulary.load(tmp_path / "model").tasks == [trained]
+    if trained != "direct":
+        with pytest.raises(InputError, match=f"trained on {trained} alone"):
+            StageDecoder.load(tmp_path / "model")
+        return
+    (result,) = StageDecoder.load(tmp_path / "model").translate([np.arange(9)], DecodeSettings(units_per_frame=0.1))
+    assert len(result.units) and (result.language, result.transcript, result.translation) == ("", "", "")
+
+
+def test_a_model_of_before_tasks_were_kept_says_its_texts(tmp_path: Path, data: Path, text_lm_folder: Path) -> None:
+    train(tmp_path, data, text_lm_folder, tasks={"s2st": 2.0, "asr": 1.0})
+    content = json.loads((tmp_path / "model/unitweave.json").read_text())
+    assert content.pop("tasks") == ["s2st", "asr"]
+    (tmp_path / "model/unitweave.json").write_text(json.dumps(content))
+    (result,) = StageDecoder.load(tmp_path / "model").translate([np.arange(9)], DecodeSettings(units_per_frame=0.1))
+    assert result.language in ("en", "es")
+
+
+def test_a_model_that_does_not_say_how_long_a_sequence_may_be_needs_max_tokens(
+    tmp_path: Path, data: Path, text_lm_folder: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
+    BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=1, n_head=2)).save_pretrained(
+        tmp_path / "bloom"
+    )
+    tokenizer.save_pretrained(tmp_path / "bloom")
+    with pytest.raises(InputError, match="set max_tokens"):
+        train(tmp_path / "x", data, text_lm_folder, pretrained=str(tmp_path / "bloom"))
+
+
 def test_extra_text_is_mixed_in_as_translation_and_brings_its_languages(
     tmp_path: Path, data: Path, text_lm_folder: Path
 ) -> None:
@@ -191,6 +243,12 @@ def test_units_of_another_codebook_are_refused_before_data_is_loaded(
         ({"optimiser": {"steps": 0}}, "optimiser.steps"),
         ({"optimiser": {"optimiser": "muon", "fsdp": True}}, "muon"),
         ({"optimiser": {"cross_entropy": "x"}}, "cross_entropy"),
+        ({"optimiser": {"forward_tokens": 0}}, "forward_tokens"),
+        ({"optimiser": {"warmup": 100}}, "share of the steps"),
+        ({"optimiser": {"warmup": -0.1}}, "share of the steps"),
+        ({"optimiser": {"seed": -1}}, "optimiser.seed"),
+        ({"optimiser": {"lr_schedule": "zigzag"}}, "lr_schedule"),
+        *(({"optimiser": {"lr_schedule": name}}, "lr_schedule") for name in NEEDING_ARGUMENTS),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_data_is_loaded(tmp_path: Path, changes: dict, message: str) -> None:
@@ -198,12 +256,16 @@ def test_settings_that_cannot_be_are_refused_before_data_is_loaded(tmp_path: Pat
         train(tmp_path / "x", tmp_path / "no data", tmp_path / "no model", **changes)
 
 
-@pytest.mark.parametrize("optimiser", [{"report_to": ["nonesuch"]}, {"lr_schedule": "zigzag"}])
-def test_unknown_loggers_and_learning_rate_schedules_are_refused(
-    tmp_path: Path, data: Path, text_lm_folder: Path, optimiser: dict
+def test_unknown_loggers_are_refused(tmp_path: Path, data: Path, text_lm_folder: Path) -> None:
+    with pytest.raises(InputError, match="nonesuch"):
+        train(tmp_path / "x", data, text_lm_folder, optimiser={"report_to": ["nonesuch"]})
+
+
+@pytest.mark.parametrize("name", LR_SCHEDULES)
+def test_a_learning_rate_schedule_that_is_offered_works(
+    tmp_path: Path, data: Path, text_lm_folder: Path, name: str
 ) -> None:
-    with pytest.raises(InputError):
-        train(tmp_path / "x", data, text_lm_folder, optimiser=optimiser)
+    train(tmp_path, data, text_lm_folder, optimiser={"lr_schedule": name, "steps": 1})
 
 
 def test_units_start_at_the_text_of_the_words_that_they_occur_in() -> None:

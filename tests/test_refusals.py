@@ -1,14 +1,20 @@
 """What is refused changes nothing: finished stages, units and recipes stay as they were."""
 
+import contextlib
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from unitweave import cli
 from unitweave.cli import main
+from unitweave.core import files
 from unitweave.core.errors import InputError
-from unitweave.core.files import read_json
+from unitweave.core.files import atomic_path, read_json
+from unitweave.core.manifest import Pair, write_manifest
 from unitweave.core.stage import Outcome, run_stage
 from unitweave.recipe import parse_recipe
 
@@ -63,6 +69,50 @@ def test_progress_of_a_change_that_fails_later_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "one/checkpoint").exists() and not (tmp_path / ".one.before").exists()
 
 
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def killed_while_deleting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill after the first of a folder's files is deleted: the clean-up of the dying process does not happen."""
+
+    def rmtree(folder: Path) -> None:
+        sorted(path for path in Path(folder).rglob("*") if path.is_file())[-1].unlink()
+        monkeypatch.setattr(files, "remove", lambda path: None)
+        raise Killed
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+
+
+def test_a_folder_that_is_replaced_is_whole_whenever_the_process_is_killed(
+    tmp_path: Path, killed_while_deleting: None
+) -> None:
+    for text in ("old", "new"):
+        with contextlib.suppress(Killed), atomic_path(tmp_path / "folder") as temporary:
+            temporary.mkdir()
+            for name in ("a", "b"):
+                (temporary / name).write_text(text)
+    assert [(tmp_path / "folder" / name).read_text() for name in ("a", "b")] == ["new", "new"]
+
+
+def test_a_stage_killed_while_it_drops_what_no_longer_counts_goes_on(
+    tmp_path: Path, killed_while_deleting: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(folder: Path) -> Outcome:
+        (folder / "aaa").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(tmp_path, "one", {"a": 1}, {}, interrupted)
+    with pytest.raises(Killed):
+        run_stage(tmp_path, "one", {"a": 2}, {}, write("second"))
+    monkeypatch.undo()
+    run_stage(tmp_path, "one", {"a": 2}, {}, write("second"))
+    assert (tmp_path / "one/result").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -75,6 +125,9 @@ def test_progress_of_a_change_that_fails_later_is_kept(tmp_path: Path) -> None:
         ({"score": {"recogniser": "siri"}}, "score.recogniser 'siri'"),
         ({"translate": {"beam": 0}}, "beam"),
         ({"units": {"engine": "spark"}}, "units.engine 'spark'"),
+        ({"units": {"precision": "fp16"}}, "units.precision 'fp16'"),
+        ({"units": {"shard_pairs": 0}}, "units.shard_pairs 0"),
+        ({"units": {"workers": -1}}, "units.workers -1"),
         ({"systems": {"a": {"optimiser": {"steps": 0}}}}, "systems.a"),
     ],
 )
@@ -111,3 +164,44 @@ def test_impossible_flags_end_in_one_line(
     assert main(given) == 2
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("picture", "named"), [("file/x.svg", "file"), ("folder.svg", "folder.svg")])
+def test_an_output_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture, picture: str, named: str
+) -> None:
+    pair = Pair("a", "train", "es", "en", "a.wav", None, None, None, src_seconds=1.0)
+    write_manifest(tmp_path, [pair])
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.svg").mkdir()
+    assert main(["corpus", "stats", str(tmp_path), "--picture", str(tmp_path / picture)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"unitweave: {tmp_path / named}: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "filename", "told"),
+    [
+        (errno.EACCES, "/c/.tmp-12345678-stats.png", "unitweave: /c/stats.png: Permission denied\n"),
+        (errno.EROFS, "/c/x", "unitweave: /c/x: Read-only file system\n"),
+        (errno.EACCES, None, None),
+        (errno.ENOENT, "/c/x", None),
+        (errno.EBADF, 3, None),
+    ],
+)
+def test_errors_of_files_are_one_line_only_where_they_name_one_that_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    number: int,
+    filename: str | int | None,
+    told: str | None,
+) -> None:
+    def refused(_: list[str]) -> int:
+        raise OSError(number, os.strerror(number), filename)
+
+    monkeypatch.setattr(cli, "_dispatch", refused)
+    if told is None:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            main([])
+    else:
+        assert main([]) == 2 and capsys.readouterr().err == told

@@ -1,5 +1,6 @@
 """A corpus spoken from given text: one split for all languages, nothing of the test set in training."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,11 @@ def test_bad_settings_are_refused(table: Path, changes: dict[str, object], words
 def test_a_bad_table_is_named_with_its_line(table: Path, tmp_path: Path) -> None:
     table.write_text(table.read_text() + "es\ten\t\tNothing.\tx\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"text.tsv, line 26: no src_text"):
+        read_parallel_text(table)
+    table.write_text(
+        table.read_text() + f"es\ten\t{'a' * (csv.field_size_limit() + 1)}\tNothing.\tx\n", encoding="utf-8"
+    )
+    with pytest.raises(InputError, match=r"text.tsv: not readable as a table.*field larger"):
         read_parallel_text(table)
     with pytest.raises(InputError, match="no such file"):
         spoken_settings(settings(tmp_path / "nothing.tsv"))

@@ -204,6 +204,15 @@ def test_no_token_hears_of_those_after_it(dtype: torch.dtype) -> None:
     assert torch.equal(before, attended(k, v)[:, :30])
 
 
+@pytest.mark.parametrize("how", [{"dropout": 0.1}, {"softcap": 30.0}])
+def test_what_the_flash_kernel_cannot_do_is_an_error_and_no_leak(how: dict[str, float]) -> None:
+    """With `cumulative` alone nothing else says where the sequences begin."""
+    q, k, v = torch.randn(3, 1, 2, 40, 16)
+    cumulative = torch.tensor([0, 15, 40], dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="no dropout and no softcap"):
+        packed_attention(torch.nn.Module(), q, k, v, None, cumulative=cumulative, longest=25, **how)
+
+
 def test_tokens_of_weight_zero_are_not_predicted() -> None:
     sequences = woven(40, 20)
     batch = pack(sequences, [0.0, 0.0, 1.0, 1.0, 1.0])

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from units_corpus import write_corpus, write_encoder
+from unitweave.core.audio import write_audio
 from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.units.codebook import Codebook, nearest
 from unitweave.units.encoder import CharacterVocabulary
 from unitweave.units.kmeans import kmeans
@@ -106,6 +108,18 @@ def test_a_codebook_is_bounded_deterministic_and_reports_its_quality(
     assert 0 < counts["character_purity"] <= 1 and 0 <= counts["character_information"] <= 1
     with pytest.raises(InputError, match="layer 3"):
         train_codebook(tmp_path / "c", CodebookSettings(num_units=16, layer=3, max_frames=400), *trained)
+
+
+def test_recordings_shorter_than_a_frame_leave_the_codebook_to_the_others(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    corpus, encoder = trained
+    for i in range(300):  # whole batches of them
+        write_audio(tmp_path / f"{i}.wav", np.full(200, 0.1, np.float32))
+    clicks = [Pair(f"x{i}", "train", "xx", "en", str(tmp_path / f"{i}.wav"), None, "a", None) for i in range(300)]
+    write_manifest(tmp_path, [*read_manifest(corpus), *clicks])
+    settings = CodebookSettings(num_units=16, layer=2, max_frames=400)
+    assert train_codebook(tmp_path / "out", settings, tmp_path, encoder).counts["frames"] > 100
 
 
 def test_layers_are_probed_one_row_each(trained: tuple[Path, Path]) -> None:

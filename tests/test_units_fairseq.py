@@ -20,7 +20,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     rows = []
     for pair in read_manifest(corpus):
         for side in ("src", "tgt"):
-            units = np.repeat(rng.integers(0, 50, 20), rng.integers(1, 4, 20)).astype(np.uint16)
+            frames = round(getattr(pair, f"{side}_seconds") * 50)
+            units = np.repeat(rng.integers(0, 50, frames), rng.integers(1, 4, frames))[:frames].astype(np.uint16)
             zero = np.zeros(1, np.int32)
             rows.append(UnitRow(pair.id, side, units, ["x"], zero, zero + 1, zero.astype(np.float32)))
     write_shard(tmp_path / "units", 0, rows, {"codebook": "abc", "num_units": "50", "frame_rate": "50"})
@@ -69,6 +70,21 @@ def test_exported_units_come_back(kind: str, sides: tuple, folders: tuple[Path, 
         assert len(row.words) == len(row.scores) == len(row.starts) and not row.scores.any()
     metadata = read_units_metadata(tmp_path / "back")
     assert metadata["num_units"] == "50" and metadata["codebook"].startswith("imported-")
+
+
+def test_units_without_their_repetitions_are_refused_and_a_single_misfit_is_skipped(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    export_units(tmp_path / "reduced", "fairseq", *folders, reduce=True)
+    with pytest.raises(InputError, match=r"only \d+ units for \d+ frames of audio, and \d+ more"):
+        import_units(tmp_path / "back", "fairseq", tmp_path / "reduced", folders[0], 50)
+    export_units(tmp_path / "whole", "fairseq", *folders)
+    path = tmp_path / "whole/src/valid.txt"
+    first, *others = path.read_text().split("\n")
+    path.write_text("\n".join([first[:12], *others]))
+    outcome = import_units(tmp_path / "back", "fairseq", tmp_path / "whole", folders[0], 50)
+    (skipped,) = outcome.skipped
+    assert skipped["id"] == "u003/src" and "frames of audio" in skipped["reason"]
 
 
 def test_ids_are_split_at_the_first_bar(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_killed_training_resumed_equals_an_uninterrupted_one(
     train_vocoder(tmp_path / "killed", settings, data, data / "units")
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert not (tmp_path / "killed" / "checkpoint").exists()
+    assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
 
 
 def test_hifigan_trains_with_discriminators_in_bf16(data: Path, tmp_path: Path) -> None:
@@ -147,6 +147,13 @@ def test_units_that_do_not_belong_to_the_recording_are_an_error(data: Path, tmp_
         train_vocoder(tmp_path / "out", replace(TINY, steps=1), tmp_path, data / "units")
 
 
+def test_units_without_their_repetitions_are_an_error(data: Path, tmp_path: Path) -> None:
+    write_audio(tmp_path / "long.wav", np.ones(320 * 60, np.float32) * 0.1)
+    write_manifest(tmp_path, [Pair("u0", "train", "fr", "en", None, str(tmp_path / "long.wav"), None, "a")])
+    with pytest.raises(InputError, match=r"long\.wav: only 48 units for 60 frames of audio \(utterance u0\)"):
+        train_vocoder(tmp_path / "out", replace(TINY, steps=1), tmp_path, data / "units")
+
+
 def test_two_processes_train_together_as_one(data: Path, tmp_path: Path) -> None:
     recipe = {"corpus": {"manifest": str(data)}, "vocoder": asdict(replace(TINY, steps=12, batch=4))}
     runs = [tmp_path / "one", tmp_path / "two"]
@@ -166,7 +173,7 @@ def test_two_processes_train_together_as_one(data: Path, tmp_path: Path) -> None
     # Not to the digit: the spectral loss is a ratio over a process's share, and the mean of ratios is another one.
     one, two = (json.loads((run / "vocoder/stage.json").read_text())["counts"]["dev_mel_distance"] for run in runs)
     assert abs(one - two) < 0.02 * one
-    assert not (runs[1] / "vocoder/checkpoint").exists()
+    assert not (runs[1] / "vocoder/checkpoint.safetensors").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("checkpoint_every", 0), ("batch", 0), ("learning_rate", 0.0)])

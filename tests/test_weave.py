@@ -176,6 +176,26 @@ def test_words_aligned_unsurely_or_without_frames_stay_speech() -> None:
     assert np.concatenate(pieces).tolist() == [1, *range(105, 110), 4]
 
 
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_a_recording_that_could_not_be_aligned_stays_speech_whatever_the_least_score(deduplicate: bool) -> None:
+    tokens = [np.array([i + 1], dtype=np.int32) for i in range(3)]
+    none = np.zeros(3, dtype=np.int32)
+    settings = WeaveSettings(min_score=0.0)
+    one = prepare_speech(np.arange(100, 120), none, none, none, tokens, settings, deduplicate)
+    assert not len(one.eligible)
+    pieces, spans = weave_speech(one, 1.0, settings, 905, Random(0))
+    assert np.concatenate(pieces).tolist() == list(range(100, 120)) and spans == []
+
+
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_a_recording_without_words_is_speech_alone(deduplicate: bool) -> None:
+    empty = np.empty(0, dtype=np.int32)
+    assert word_cuts(empty, empty, 20).tolist() == [0]
+    one = prepare_speech(np.arange(100, 120), empty, empty, empty, [], WeaveSettings(), deduplicate)
+    pieces, _ = weave_speech(one, 1.0, WeaveSettings(), 905, Random(0))
+    assert np.concatenate(pieces).tolist() == list(range(100, 120)) and one.cuts.tolist() == [0]
+
+
 def test_uniform_boundaries_need_no_alignment() -> None:
     tokens = [np.array([i], dtype=np.int32) for i in range(4)]
     one = prepare_speech(

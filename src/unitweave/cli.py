@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from unitweave import __version__
 from unitweave.commands.base import recipes_folder
 from unitweave.core.errors import InputError
+from unitweave.core.files import TEMPORARY_PREFIX
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ COMMANDS = (
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,11 +79,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno in _FULL:
+            where = f" at {error.filename}" if error.filename else ""
+            problem = f"no space left{where}; make room, and the same command goes on from here"
+        elif isinstance(error.filename, str) and (isinstance(error, _REFUSED) or error.errno == errno.EROFS):
+            problem = f"{_meant(Path(error.filename))}: {error.strerror}"
+        else:
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        print(f"unitweave: no space left{where}; make room, and the same command goes on from here", file=sys.stderr)
+        print(f"unitweave: {problem}", file=sys.stderr)
         return 2
+
+
+def _meant(path: Path) -> Path:
+    """The file that a temporary one would have become."""
+    if not path.name.startswith(TEMPORARY_PREFIX):
+        return path
+    return path.with_name(path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[2] or path.name)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -8,8 +8,17 @@ from unitweave.core.errors import InputError
 
 
 def train_encoder(arguments: list[str]) -> None:
-    """unitweave units train-encoder RUN [--encoder.KEY VALUE ...]"""
-    stage_command("units train-encoder", "encoder", "encoder", arguments)
+    """unitweave units train-encoder RUN [--encoder.KEY VALUE ...]
+
+    Started by torchrun or accelerate launch, all processes train together.
+    """
+    from unitweave.core.processes import together
+    from unitweave.units.train_encoder import train_encoder
+
+    together(
+        lambda: stage_command("units train-encoder", "encoder", "encoder", arguments),
+        {"train_encoder": train_encoder},
+    )
 
 
 def codebook(arguments: list[str]) -> None:

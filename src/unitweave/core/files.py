@@ -22,19 +22,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Works for a file and for a directory (the block makes either). The old content of `path` stays
     until the new one is complete. Raises InputError when the disk is full.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mktemp(prefix=TEMPORARY_PREFIX, suffix="-" + path.name, dir=path.parent))
+    temporary = _temporary(path)
     try:
         yield temporary
         if temporary.is_dir() and path.exists():
-            remove(path)
-        temporary.replace(path)
+            # Renamed and then removed: a kill in between leaves no folder with half of its files.
+            before = _temporary(path)
+            path.rename(before)
+            temporary.replace(path)
+            remove(before)
+        else:
+            temporary.replace(path)
     except OSError as error:
         raise_if_disk_full(error, path)
         raise
     finally:
         remove(temporary)
+
+
+def discard(path: Path) -> None:
+    """Delete a folder such that a kill on the way leaves it whole, or not there (but a temporary one beside it)."""
+    if path.exists():
+        aside = _temporary(path)
+        path.rename(aside)
+        remove(aside)
+
+
+def _temporary(path: Path) -> Path:
+    return Path(tempfile.mktemp(prefix=TEMPORARY_PREFIX, suffix="-" + path.name, dir=path.parent))
 
 
 def raise_if_disk_full(error: OSError, path: Path) -> None:
@@ -51,9 +68,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left directly in `folder`."""
-    for leftover in folder.glob(TEMPORARY_PREFIX + "*"):
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Delete temporary files that a killed process left directly in `folder`; with a `name` only those for it."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*{name and '-' + name}"):
         remove(leftover)
 
 
@@ -64,8 +81,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as readable JSON, whole or not at all.
+
+    Lone surrogates, which stand for bytes that were no UTF-8, become \\udXXX, and `read_json` gives them back.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text.encode(errors="backslashreplace").decode())
 
 
 def read_json(path: Path) -> Any:
@@ -81,7 +102,7 @@ def read_json(path: Path) -> Any:
 def digest_of(value: Any) -> str:
     """16 hexadecimal digits that name a JSON-like value; equal values, equal digest."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def digest_of_file(path: Path) -> str:

@@ -18,7 +18,10 @@ _leading = False
 
 
 def together(work: Callable[[], object], tasks: dict[str, Callable[..., Any]]) -> None:
-    """Do `work` in the first process; the others do the `tasks` that it announces by name until it is done, and end."""
+    """Do `work` in the first process; the others do the `tasks` that it announces by name until it is done, and end.
+
+    Where the first one fails, it says why and ends; what started the processes then ends the others.
+    """
     global _leading
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         work()
@@ -28,13 +31,14 @@ def together(work: Callable[[], object], tasks: dict[str, Callable[..., Any]]) -
         _leading = True
         try:
             work()
-        finally:
+            # Not after a failure: the others may be in the middle of a task and wait for something else.
             announce(None)
-            _leading = False
             state.destroy_process_group()
+        finally:
+            _leading = False
         return
     console.quiet = True
-    while (message := _exchange(None)) is not None:
+    while (message := _awaited()) is not None:
         name, arguments = message
         tasks[name](*arguments)
     state.destroy_process_group()
@@ -60,6 +64,14 @@ def wait() -> None:
     """Wait for the other processes."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def _awaited() -> Any:
+    """What the first process says next; without it there is nothing left to do here."""
+    try:
+        return _exchange(None)
+    except RuntimeError:  # of torch.distributed, since the other side is gone
+        os._exit(1)
 
 
 def _exchange(message: Any) -> Any:

@@ -14,8 +14,8 @@ console = Console(file=sys.stderr, highlight=False)
 class Meter:
     """How far a piece of work is. `advance` and `describe` may be called from any thread."""
 
-    def __init__(self, label: str, total: int) -> None:
-        self.label, self.total, self.done = label, total, 0
+    def __init__(self, label: str, total: int, done: int = 0) -> None:
+        self.label, self.total, self.done, self.before = label, total, done, done
         self.note = ""
 
     def advance(self, amount: int = 1, note: str | None = None) -> None:
@@ -30,10 +30,10 @@ class Meter:
 
 
 class _BarMeter(Meter):
-    def __init__(self, label: str, total: int, progress: Progress) -> None:
-        super().__init__(label, total)
+    def __init__(self, label: str, total: int, done: int, progress: Progress) -> None:
+        super().__init__(label, total, done)
         self._progress = progress
-        self._task = progress.add_task(label, total=total, note="")
+        self._task = progress.add_task(label, total=total, completed=done, note="")
 
     def _show(self) -> None:
         self._progress.update(self._task, completed=self.done, note=self.note)
@@ -44,8 +44,8 @@ class _LineMeter(Meter):
 
     seconds_between = 15.0
 
-    def __init__(self, label: str, total: int) -> None:
-        super().__init__(label, total)
+    def __init__(self, label: str, total: int, done: int) -> None:
+        super().__init__(label, total, done)
         self._start = self._last = time.monotonic()
 
     def _show(self) -> None:
@@ -54,7 +54,8 @@ class _LineMeter(Meter):
             return
         self._last = now
         elapsed = now - self._start
-        left = elapsed / self.done * (self.total - self.done) if self.done else 0.0
+        made = self.done - self.before  # of what this call does, not of what an earlier one had done
+        left = elapsed / made * (self.total - self.done) if made else 0.0
         console.print(
             f"{self.label}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left {self.note}".rstrip()
         )
@@ -74,13 +75,9 @@ def meter(label: str, total: int, done: int = 0) -> Iterator[Meter]:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=console) as progress:
-            bar: Meter = _BarMeter(label, total, progress)
-            bar.advance(done)
-            yield bar
+            yield _BarMeter(label, total, done, progress)
     else:
-        line: Meter = _LineMeter(label, total)
-        line.done = done
-        yield line
+        yield _LineMeter(label, total, done)
 
 
 def say(text: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from unitweave import __version__
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, read_json, remove, remove_leftovers, write_json
+from unitweave.core.files import digest_of, discard, read_json, remove_leftovers, write_json
 from unitweave.core.progress import say
 
 FORMAT = 1
@@ -67,10 +67,12 @@ def run_stage(
         if record:
             say(f"{name}: doing it again, since {_difference(record, plain, inputs)}")
             if record["status"] == "done":
-                remove(aside)
+                discard(aside)
                 folder.rename(aside)
-            remove(folder)
+            discard(folder)
         before = 0.0
+    for place in (folder, aside):
+        remove_leftovers(folder.parent, place.name)
     folder.mkdir(parents=True, exist_ok=True)
     stage = {
         "format": FORMAT,
@@ -87,7 +89,7 @@ def run_stage(
     except BaseException as error:
         refused = isinstance(error, InputError) and [path.name for path in folder.iterdir()] == [STAGE_FILE]
         if refused and aside.exists():  # not when there is progress to go on from, as after a full disk
-            remove(folder)
+            discard(folder)
             aside.rename(folder)
             raise
         # Interrupted or failed: remember the time already spent, keep "running" so that it resumes.
@@ -102,7 +104,7 @@ def run_stage(
         "versions": versions(),
     }
     write_json(folder / STAGE_FILE, stage | done)
-    remove(aside)
+    discard(aside)
     shown = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if not isinstance(value, dict | list))
     say(f"{name}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
     return fingerprint

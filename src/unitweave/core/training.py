@@ -1,14 +1,12 @@
 """What every training stage on transformers' Trainer shares."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
-from unitweave.core.progress import Meter
+from unitweave.core.progress import Meter, say
 
 PRECISIONS = ("bf16", "fp32")
 
@@ -31,6 +29,14 @@ def use_bf16(precision: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """Keep a process to one GPU: with several the Trainer would split each batch over them (DataParallel)."""
+    if arguments.n_gpu > 1:
+        say(f"one of {arguments.n_gpu} GPUs is used; 'torchrun --nproc-per-node {arguments.n_gpu}' trains on all")
+        arguments._n_gpu = 1
+    return arguments
+
+
 class MeterCallback(TrainerCallback):
     """Moves a progress meter with the Trainer's optimiser steps and shows the latest loss."""
 
@@ -41,8 +47,3 @@ class MeterCallback(TrainerCallback):
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         note = f"loss {loss:.3f}" if loss is not None else ""
         self.meter.advance(state.global_step - self.meter.done, note)
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint in a Trainer's output folder, or None."""
-    return get_last_checkpoint(str(folder)) if folder.exists() else None

@@ -6,6 +6,7 @@ sizes that no corpus has is refused as a whole.
 """
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import lzma
@@ -20,7 +21,9 @@ from typing import IO, Any, Self
 from unitweave.core.errors import InputError
 from unitweave.core.progress import meter
 
-MAX_MEMBER_BYTES = 1 << 30  # a clip has kilobytes, the largest table of Common Voice some 100 MB
+MAX_MEMBER_BYTES = 1 << 30  # the largest table of Common Voice has some 100 MB
+MAX_CLIP_BYTES = 1 << 26  # a clip has kilobytes, and some of them are in memory at a time
+_CLIP = (".mp3", ".wav", ".flac", ".ogg", ".opus")
 _MAX_HEADER_BYTES = 1 << 20
 _OPENERS: dict[str, Callable[..., Any]] = {
     ".tar.gz": gzip.open,
@@ -36,6 +39,8 @@ _HEADER_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
+# What tarfile raises for a number that is none, and for thousands of headers that each announce the next.
+_BAD_HEADER = (ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -111,21 +116,36 @@ def _in_archive(path: Path) -> Iterator[Member]:
     if not path.is_file():
         raise InputError(f"{path}: no such archive")
     archive = stamp(path)
-    try:
-        with path.open("rb") as raw, meter(f"corpus: {path.name} (MB)", (path.stat().st_size >> 20) + 1) as progress:
+    with contextlib.ExitStack() as stack:
+        with _damage_named(path, _BAD_HEADER):
+            raw = stack.enter_context(path.open("rb"))
             plain: IO[bytes] = raw if _ending(path) == ".tar" else _OPENERS[str(_ending(path))](raw)
-            with tarfile.open(fileobj=plain, mode="r|", bufsize=1 << 20, tarinfo=_CheckedHeader) as tar:
-                for info in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
-                    _refuse_unsafe(info, path)
-                    if raw.tell() >> 20 > progress.done:
-                        progress.advance((raw.tell() >> 20) - progress.done)
-                    if info.isreg():
-                        name = str(PurePosixPath(info.name))
-                        yield Member(name, signature(archive, name), lambda info=info: _read(tar, info, path))  # type: ignore[misc]
+            tar = stack.enter_context(tarfile.open(fileobj=plain, mode="r|", bufsize=1 << 20, tarinfo=_CheckedHeader))
+        progress = stack.enter_context(meter(f"corpus: {path.name} (MB)", (path.stat().st_size >> 20) + 1))
+        while True:
+            with _damage_named(path, _BAD_HEADER):
+                info = tar.next()
+            if info is None:
+                return
+            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+            _refuse_unsafe(info, path)
+            if raw.tell() >> 20 > progress.done:
+                progress.advance((raw.tell() >> 20) - progress.done)
+            if info.isreg():
+                name = str(PurePosixPath(info.name))
+                yield Member(name, signature(archive, name), lambda info=info: _read(tar, info, path))  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path, further: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn what a damaged archive raises, and `further` errors, into InputErrors that name it."""
+    damage: tuple[type[Exception], ...] = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, gzip.BadGzipFile)
+    damage += further
+    try:
+        yield
     except _UnsafeHeader as error:
         raise InputError(f"{path}: {error}, which no corpus needs; the archive is refused") from None
-    except (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, gzip.BadGzipFile) as error:
+    except damage as error:
         raise InputError(f"{path}: damaged or cut off ({_words(error)}); download it again") from None
     except OSError as error:
         if error.errno is None:  # bz2 reports damage so
@@ -155,7 +175,7 @@ def _refuse_unsafe(info: tarfile.TarInfo, path: Path) -> None:
         problem = "leads outside"
     elif not (info.isreg() or info.isdir()) or info.issparse():
         problem = "is a link, a device or a sparse file"
-    elif not 0 <= info.size <= MAX_MEMBER_BYTES:
+    elif not 0 <= info.size <= (MAX_CLIP_BYTES if name.suffix.lower() in _CLIP else MAX_MEMBER_BYTES):
         problem = f"claims {info.size} bytes"
     else:
         return
@@ -163,8 +183,9 @@ def _refuse_unsafe(info: tarfile.TarInfo, path: Path) -> None:
 
 
 def _read(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> bytes:
-    file = tar.extractfile(info)
-    content = file.read() if file else b""
+    with _damage_named(path):
+        file = tar.extractfile(info)
+        content = file.read() if file else b""
     if len(content) < info.size:
         raise InputError(f"{path}: damaged or cut off in {info.name}; download it again")
     return content

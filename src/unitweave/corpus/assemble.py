@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, read_json, remove, remove_leftovers, write_json
+from unitweave.core.files import atomic_path, digest_of, read_json, remove, remove_leftovers, write_json
 from unitweave.core.manifest import FILE_NAME, SPLITS, Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.progress import console, say
 from unitweave.core.stage import Outcome, versions
@@ -91,12 +91,15 @@ def close_corpus(
     then there is a skipped.tsv and no manifest.
     """
     pairs: dict[str, Pair] = {}
+    sources: list[tuple[str, str]] = []
     left_out = list(skipped)
     for row in rows:
-        made = Skipped(row.id, row.src.language, "the id stands twice") if row.id in pairs else None
-        checked = made or _pair(folder, row, recordings, limits)
+        twice = Skipped(row.id, row.src.language, "the id stands twice") if row.id in pairs else None
+        checked = twice or _pair(folder, row, recordings, limits)
         if isinstance(checked, Pair):
             pairs[row.id] = checked
+            paths = [side.audio for side in (row.src, row.tgt) if side.audio]
+            sources += [(made.path, made.source) for path in paths if (made := recordings.get(path))]
         else:
             left_out.append(checked)
     kept = sorted(pairs.values(), key=lambda p: (p.src_lang, SPLITS.index(p.split), p.id))
@@ -104,7 +107,9 @@ def close_corpus(
     _show(kept, left_out)
     _check_enough(folder, kept, left_out, allow_skipped)
     languages = sorted({code for p in kept for code in (p.src_lang, p.tgt_lang)})
-    write_manifest(folder, kept, {"corpus": kind} | normalisation_metadata(languages))
+    # Later stages look at the manifest alone: it has to change with the recordings, even where these last as long.
+    metadata = {"corpus": kind, "recordings": digest_of(sorted(set(sources)))}
+    write_manifest(folder, kept, metadata | normalisation_metadata(languages))
     counts = count(kept) | {"skipped": len(left_out)}
     reasons = dict(Counter(s.reason for s in left_out).most_common())
     about = {"counts": counts, "skipped": reasons, "versions": versions()}
@@ -205,7 +210,7 @@ def _pair(folder: Path, row: Row, recordings: Recordings, limits: Limits) -> Pai
         tgt_text=texts["target"] or None,
         src_text_raw=row.src.text or None,
         tgt_text_raw=row.tgt.text or None,
-        speaker=row.speaker,
+        speaker=row.speaker.encode(errors="replace").decode(),
         src_seconds=seconds["source"],
         tgt_seconds=seconds["target"],
     )

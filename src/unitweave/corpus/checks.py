@@ -4,8 +4,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from unitweave.core.audio import TOO_LONG
 from unitweave.core.flags import setting
-from unitweave.corpus.recordings import TOO_LONG
 
 NO_WORDS = "no words in the text"
 

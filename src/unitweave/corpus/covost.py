@@ -6,7 +6,6 @@ Clips come from Common Voice's archives or unpacked folders, or from the same pa
 """
 
 import csv
-import io
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,17 +80,22 @@ def read_clips(places: Sequence[Path], languages: Collection[str]) -> dict[str, 
             f"{', '.join(map(str, places))}: no covost_v2.XX_en.tsv and no XX_en/*.parquet for {', '.join(languages)}"
         )
     for member in transcripts:
-        add_transcripts(clips, member.read())
+        _add_transcripts(clips, member)
     return clips
 
 
-def add_transcripts(clips: dict[str, Clip], content: bytes) -> None:
-    """Fill in transcripts and speakers from a validated.tsv of Common Voice where CoVoST's table had none."""
-    for row in _rows(content):
+def add_transcript(clips: dict[str, Clip], name: str, known: Clip) -> None:
+    """Fill in what was said, and by whom, where CoVoST's table did not know it; the table's split stays."""
+    clip = clips.get(name)
+    if clip and clip.sentence is None and known.sentence is not None:
+        clips[name] = replace(clip, sentence=known.sentence, speaker=known.speaker or clip.speaker)
+
+
+def _add_transcripts(clips: dict[str, Clip], validated: Member) -> None:
+    """Take transcripts from a validated.tsv of Common Voice where CoVoST's table had none."""
+    for row in _rows(validated):
         name = clip_name(row.get("path") or "")
-        clip = clips.get(name)
-        if clip and clip.sentence is None and row.get("sentence") is not None:
-            clips[name] = replace(clip, sentence=row["sentence"], speaker=row.get("client_id") or clip.speaker)
+        add_transcript(clips, name, Clip("", row.get("sentence"), row.get("client_id") or ""))
 
 
 def clip_tasks(
@@ -112,12 +116,12 @@ def clip_tasks(
             path = container / member.name if container.is_dir() else container
             yield from _parquet_tasks(path, wanted, is_new)
         elif _VALIDATED.fullmatch(member.name) and is_archive(container):
-            add_transcripts(clips, member.read())
+            _add_transcripts(clips, member)
 
 
 def _read_table(member: Member, split: str | None) -> dict[str, Clip]:
     clips = {}
-    for row in _rows(member.read()):
+    for row in _rows(member):
         if not row.get("path") or not (split or row.get("split")):
             raise InputError(f"{member.name}: no CoVoST 2 table; its header should name path, translation and split")
         ours = SPLIT_NAMES.get(split or row["split"])
@@ -126,14 +130,17 @@ def _read_table(member: Member, split: str | None) -> dict[str, Clip]:
     return clips
 
 
-def _rows(content: bytes) -> Iterator[dict[str, str]]:
+def _rows(table: Member) -> Iterator[dict[str, str]]:
     """Rows of a tsv as CoVoST's own script reads them: no quoting, backslash as the escape character."""
-    text = content.decode("utf-8-sig", errors="surrogateescape")
-    # A line ends in \n alone: a stray \r, or U+2028, belongs to the text.
-    lines = (line.removesuffix("\r") for line in io.StringIO(text, newline="\n").read().split("\n"))
+    text = table.read().decode("utf-8-sig", errors="surrogateescape")
+    # A line ends in \n alone. U+2028 within it belongs to the text; so does a stray \r, which csv would refuse.
+    lines = (line.removesuffix("\r").replace("\r", " ") for line in text.split("\n"))
     reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
-    for row in reader:
-        yield {key: value for key, value in row.items() if isinstance(key, str) and value is not None}
+    try:
+        for row in reader:
+            yield {key: value for key, value in row.items() if isinstance(key, str) and value is not None}
+    except csv.Error as error:
+        raise InputError(f"{table.name}, line {reader.reader.line_num}: {error}") from None
 
 
 def _read_parquet_texts(path: Path, split: str) -> dict[str, Clip]:

@@ -20,7 +20,16 @@ from unitweave.core.text import language_code
 from unitweave.corpus.archives import containers, is_archive, members, stamp
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
 from unitweave.corpus.checks import Limits
-from unitweave.corpus.covost import CLIP, Clip, clip_name, clip_tasks, local_folders, read_clips, voice_containers
+from unitweave.corpus.covost import (
+    CLIP,
+    Clip,
+    add_transcript,
+    clip_name,
+    clip_tasks,
+    local_folders,
+    read_clips,
+    voice_containers,
+)
 from unitweave.corpus.recordings import Recordings, Task
 
 _ARCHIVE_NAME = re.compile(r"cvss_[ct]_([a-z]{2})_en.*", re.IGNORECASE)
@@ -132,7 +141,8 @@ def _read_common_voice(
         recordings.make(clip_tasks(container, wanted, clips, read.is_new))
         read.done({n: [clips[n].split, clips[n].sentence, clips[n].speaker] for n in wanted})
     else:
-        clips.update({name: Clip(*entry) for name, entry in read.before.items()})
+        for name, entry in read.before.items():
+            add_transcript(clips, name, Clip(*entry))
 
 
 class _Read:
@@ -149,6 +159,7 @@ class _Read:
                 known = read_json(self._file)
                 if all(recordings.get(path) for path in known["paths"]):
                     self.before = known["texts"]
+                    recordings.settle(known["paths"])
 
     def is_new(self, path: str, source: str) -> bool:
         """Whether a recording is still to be made from this source."""

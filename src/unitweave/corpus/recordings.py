@@ -5,8 +5,6 @@ it lasts, or what is wrong with it. A build that was killed goes on behind the l
 whose source has changed since is made again.
 """
 
-import contextlib
-import io
 import json
 import os
 from collections import deque
@@ -17,17 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import soundfile
-
 from unitweave.core.audio import SAMPLE_RATE, AudioError, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import raise_if_disk_full, remove, remove_leftovers
 
 JOURNAL = "recordings.jsonl"
 SILENT = "the recording is silent"
-TOO_LONG = "the recording is too long"
 _MAX_SECONDS = 3600  # longer ones are not even decoded: a few threads of them would fill the memory
-_SMALL_BYTES = 1 << 23  # less than this is never too much to decode
+_MAX_WAITING_BYTES = 1 << 28  # of recordings that were read and wait for a thread
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,7 @@ class Recordings:
         self.workers = workers if workers > 0 else os.cpu_count() or 1
         self._made = self._read()
         self._folders: set[Path] = set()
+        self._settled: set[str] = set()
 
     def __enter__(self) -> Self:
         self._journal = (self.folder / JOURNAL).open("a", encoding="utf-8")
@@ -73,25 +69,36 @@ class Recordings:
         return self._made.get(path)
 
     def has(self, path: str, source: str) -> bool:
-        """Whether the recording was made from just this source, or found to be unusable."""
+        """Whether the recording was made from just this source, or found to be unusable.
+
+        Of several sources that have it, the first good one counts: the next would be another on every other call.
+        """
         made = self._made.get(path)
-        return made is not None and made.source == source
+        if made is not None and made.source == source:
+            self._settled.add(path)
+            return True
+        return made is not None and path in self._settled and not made.problem
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """Say that recordings which were made by an earlier call are still those that are wanted."""
+        self._settled.update(paths)
 
     def make(self, tasks: Iterable[Task]) -> None:
         """Decode, check and write recordings; `tasks` is read only a little ahead of the work.
 
         Threads do it: libsndfile and soxr work outside Python's lock, and nothing is copied between processes.
         """
-        pending: deque[Future[Made]] = deque()
+        pending: deque[tuple[int, Future[Made]]] = deque()
         pool = ThreadPoolExecutor(self.workers)
         try:
             for task in tasks:
                 self._prepare((self.folder / task.path).parent)
-                pending.append(pool.submit(_make, self.folder, task))
-                while len(pending) > 4 * self.workers:
-                    self._note(pending.popleft().result())
+                size = len(task.audio) if isinstance(task.audio, bytes) else 0
+                pending.append((size, pool.submit(_make, self.folder, task)))
+                while len(pending) > 4 * self.workers or sum(size for size, _ in pending) > _MAX_WAITING_BYTES:
+                    self._note(pending.popleft()[1].result())
             while pending:
-                self._note(pending.popleft().result())
+                self._note(pending.popleft()[1].result())
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -109,6 +116,7 @@ class Recordings:
             raise_if_disk_full(error, self.folder)
             raise
         self._made[made.path] = made
+        self._settled.add(made.path)
 
     def _read(self) -> dict[str, Made]:
         path = self.folder / JOURNAL
@@ -131,8 +139,7 @@ class Recordings:
 def _make(folder: Path, task: Task) -> Made:
     path = folder / task.path
     try:
-        _check_length(task.audio, task.path)
-        waveform = read_audio(task.audio, task.path)
+        waveform = read_audio(task.audio, task.path, _MAX_SECONDS)
     except AudioError as error:
         remove(path)
         return Made(task.path, task.source, problem=error.problem, detail=error.detail)
@@ -142,17 +149,3 @@ def _make(folder: Path, task: Task) -> Made:
         return Made(task.path, task.source, seconds, SILENT)
     write_audio(path, waveform)
     return Made(task.path, task.source, seconds)
-
-
-def _check_length(audio: bytes | Path, name: str) -> None:
-    """Raise AudioError for a recording of more than an hour, by its header."""
-    large = (
-        len(audio) > _SMALL_BYTES
-        if isinstance(audio, bytes)
-        else audio.is_file() and audio.stat().st_size > _SMALL_BYTES
-    )
-    if large:
-        with contextlib.suppress(soundfile.SoundFileError):
-            about = soundfile.info(io.BytesIO(audio) if isinstance(audio, bytes) else audio)
-            if about.duration > _MAX_SECONDS:
-                raise AudioError(name, TOO_LONG, f"{about.duration:.0f} s")

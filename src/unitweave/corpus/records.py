@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,32 +82,71 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         raise InputError(f"{path}: not readable as {encoding} ({error})") from None
 
 
+class _ReadAgain:
+    """Lines for csv.reader, of which those of the latest row can be read again."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()
+        self._row: list[str] = []
+        self.first = 1  # number of the row's first line
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._row.append(line)
+        return line
+
+    @property
+    def last(self) -> int:
+        """Number of the row's last line."""
+        return self.first + len(self._row) - 1
+
+    def next_row(self, after: int) -> None:
+        """What is read next is the row behind this line."""
+        self._again.extendleft(reversed(self._row[after - self.first + 1 :]))
+        self.first, self._row = after + 1, []
+
+
 def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Iterator[Record]:
+    lines = _ReadAgain(_lines(path, encoding))
     reader = csv.reader(
-        _lines(path, encoding),
+        lines,
         delimiter=delimiter,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         strict=quoted,
     )
-    header = next(reader, None)
+    try:
+        header = next(reader, None)
+    except csv.Error as error:
+        raise InputError(f"{path}, line 1: the names of the columns cannot be read ({error})") from None
     if not header:
         raise InputError(f"{path}: the table is empty; its first line names the columns")
     number = 0
+    lines.next_row(after=lines.last)
     while True:
         number += 1
+        cells: list[str] = []
+        problem = ""
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Record(number, {}, f"line {reader.line_num}: {error}")
+            problem = str(error)
+        if cells and len(cells) != len(header):
+            problem = f"{len(cells)} fields, the header has {len(header)}"
+        if problem:
+            if lines.last > lines.first:
+                problem = f"a quote is not closed, or only in line {lines.last} ({problem})"
+            yield Record(number, {}, f"line {lines.first}: {problem}")
+            lines.next_row(after=lines.first)  # those that such a quote swallowed are rows, too
             continue
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            yield Record(number, {}, f"line {reader.line_num}: {len(cells)} fields, the header has {len(header)}")
-        else:
+        if cells:
             yield Record(number, dict(zip(header, cells, strict=True)))
+        lines.next_row(after=lines.last)
 
 
 def _json_lines(path: Path, encoding: str) -> Iterator[Record]:

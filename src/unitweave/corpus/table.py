@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 _MANIFEST_COLUMNS = ("id", "src_audio", "tgt_audio", "src_text", "tgt_text", "split", "speaker")
+_ID_BYTES = 150  # of the readable part of a rewritten id: file systems count bytes, and 80 CJK characters are 240
 _LACKS = {"": (), "none": (), "source": ("src",), "src": ("src",), "target": ("tgt",), "tgt": ("tgt",)}
 _LACKS_TEXT: dict[str, tuple[str, ...]] = {**_LACKS, "both": ("src", "tgt")}
 
@@ -74,13 +77,28 @@ def build_table(settings: TableCorpus, columns: Columns, limits: Limits) -> Outc
     open_corpus(folder, "table", settings)
     with Recordings(folder, settings.workers) as recordings:
         ingest = Ingest(folder, recordings)
-        for table, plan in plans:
+        for (table, plan), name in zip(plans, table_names(tables), strict=True):
             root = Path(settings.audio_root) if settings.audio_root else table.parent
             records = read_records(table, settings.encoding, quoted)
-            ingest.add(plan, records, table.stem, count_rows(table), root)
+            ingest.add(plan, records, name, count_rows(table), root)
         return close_corpus(
             folder, "table", settings, ingest.rows, ingest.skipped, recordings, limits, settings.allow_skipped
         )
+
+
+def table_names(tables: Sequence[Path]) -> list[str]:
+    """What rows without an id are called after: the table's stem, where several have it with the folder's name before.
+
+    A table that is given twice has one name, so that its rows are found to stand twice.
+    """
+    paths = [table.parent.resolve() / table.name for table in tables]
+    stems = Counter(path.stem for path in set(paths))
+    names: dict[Path, str] = {}
+    for path in dict.fromkeys(paths):
+        name = path.stem if stems[path.stem] == 1 else f"{path.parent.name}-{path.stem}"
+        numbered = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
+        names[path] = next(name for name in numbered if name not in names.values())
+    return [names[path] for path in paths]
 
 
 def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
@@ -201,7 +219,7 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
         "src": None if columns.src_text is None or "src" in lacking else cell(columns.src_text),
         "tgt": None if columns.tgt_text is None or "tgt" in lacking else cell(columns.tgt_text),
     }
-    speaker = cell(columns.speaker).encode(errors="replace").decode()
+    speaker = cell(columns.speaker)
     split = SPLIT_NAMES.get(cell(columns.split).strip().lower()) if columns.split else ""
     if split is None:
         return Skipped(id, source, "the split is none of train, dev and test", repr(cell(columns.split)))
@@ -237,4 +255,6 @@ def file_name(id: str) -> str:
     """`id` itself where it can name a file; else a name that says what it was, and is another for another id."""
     if is_file_name(id):
         return id
-    return re.sub(r"[^\w-]+", "_", id).strip("_")[-80:] + "-" + signature(id)[:8]
+    readable = re.sub(r"[^\w-]+", "_", id).strip("_")[-80:]
+    short = readable.encode()[-_ID_BYTES:].decode(errors="ignore")  # the cut may go through a character
+    return f"{short}-{signature(id)[:8]}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 
 PACKED = "unitweave_packed"
 LAID_OUT, FLASH = ("layout", "place", "shapes"), ("cumulative", "longest")  # what either way needs of a batch
@@ -34,6 +34,7 @@ def packed_attention(
     cumulative: torch.Tensor | None = None,
     longest: int = 0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention inside each sequence of a packed row.
@@ -44,7 +45,9 @@ def packed_attention(
     layout      int64 [places]: the token at each place of all buckets, one bucket after the other
     place       int64 [used]: at which place each token of the row lies; tokens behind get zeros
     shapes      (sequences, longest) of each bucket
-    Returns [1, tokens, heads, head]. Without any of these the row is one sequence.
+    softcap     scores are capped softly at this size (Gemma 2)
+    Returns [1, tokens, heads, head]. Without cumulative and layout the row is one sequence. Raises
+    RuntimeError for what the flash kernel cannot do, since nothing else then says where sequences begin.
     """
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, head]
     if torch.is_autocast_enabled(q.device.type):
@@ -52,7 +55,9 @@ def packed_attention(
         q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
     tokens = q.shape[0]
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    if cumulative is not None and not dropout:
+    if cumulative is not None:
+        if dropout or softcap:
+            raise RuntimeError("flash attention has no dropout and no softcap; pass `layout` and `place` instead")
         return _flash(q, k, v, cumulative, longest, scale, sliding_window)[None], None
     if layout is None or place is None:
         layout = place = torch.arange(tokens, device=q.device)
@@ -62,7 +67,7 @@ def packed_attention(
     for count, length in shapes:
         rows = slice(at, at + count * length)
         bucket = [x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in spread]  # [count, heads, length, h]
-        outs.append(_bucket_attention(bucket[0], bucket[1], bucket[2], scale, dropout, sliding_window))
+        outs.append(_bucket_attention(bucket[0], bucket[1], bucket[2], scale, dropout, sliding_window, softcap))
         at += count * length
     return _Collect.apply(torch.cat(outs), layout, place, tokens)[None], None
 
@@ -85,8 +90,25 @@ def flash_works(device: torch.device) -> bool:
     return torch.allclose(flash.float(), plain.float(), atol=3e-2)
 
 
+def flash_fits(config: PretrainedConfig) -> bool:
+    """Whether the flash kernel does all that a model of this configuration asks of its attention.
+
+    Architectures name the dropout of their attention differently (attention_dropout, attn_pdrop, hidden_dropout_prob),
+    so that any dropout counts but that of heads for other tasks.
+    """
+    settings = config.get_text_config().to_dict()
+    dropouts = [v for k, v in settings.items() if "drop" in k and not k.startswith(("summary", "classifier"))]
+    return not any(dropouts) and not settings.get("attn_logit_softcapping")
+
+
 def _bucket_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, dropout: float, window: int | None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    dropout: float,
+    window: int | None,
+    softcap: float | None,
 ) -> torch.Tensor:
     """Causal attention of [count, heads, longest, head]; returns [count * longest, heads, head]."""
     count, heads, longest, head = q.shape
@@ -95,7 +117,12 @@ def _bucket_attention(
     hidden = None
     if window is not None and longest > window:
         hidden = torch.ones(longest, longest, dtype=torch.bool, device=q.device).tril(-window)
-    if q.dtype == torch.bfloat16 and not q.is_cuda and not dropout:
+    if softcap:
+        later = torch.ones(longest, longest, dtype=torch.bool, device=q.device).triu(1)
+        scores = softcap * torch.tanh(q @ k.transpose(2, 3) * (scale / softcap))  # [count, heads, longest, longest]
+        scores = scores.masked_fill(later if hidden is None else later | hidden, -torch.inf)
+        out = functional.dropout(scores.softmax(-1, dtype=torch.float32).to(v.dtype), dropout) @ v
+    elif q.dtype == torch.bfloat16 and not q.is_cuda and not dropout:
         mask = torch.full((longest, longest), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
         if hidden is not None:
             mask = mask.masked_fill(hidden, -torch.inf)

@@ -19,12 +19,13 @@ def search_texts(
     sources: Sequence[np.ndarray],
     forced: Sequence[dict[int, list[int]]],
     settings: DecodeSettings,
-) -> list[dict[int, list[int]]]:
+) -> list[tuple[dict[int, list[int]], bool]]:
     """The best transcript and translation of each source, as tokens that decoding then has to say.
 
     Keeps settings.beam hypotheses of (language, transcript, translation) together, ranked by their
     log-probability; a finished one keeps its place. The answer is the finished hypothesis with the best
-    log-probability / length ** length_penalty. What is `forced` already stays.
+    log-probability / length ** length_penalty; with it goes whether a limit cut it off. What is `forced`
+    already stays.
     """
     beam, text_only = settings.beam, DecodeSettings(**(vars(settings) | {"text_only": True}))
     ids, mask = decoder.begin(sources)
@@ -41,7 +42,7 @@ def search_texts(
     total[:, 0] = 0.0  # all hypotheses are still the same one
     said = torch.zeros(len(every), 0, dtype=torch.long, device=device)
     owners = list(range(len(sources)))  # which source each group of rows is
-    found: list[dict[int, list[int]]] = [{} for _ in sources]
+    found: list[tuple[dict[int, list[int]], bool]] = [({}, False) for _ in sources]
     while owners:
         token, rows, log_prob, total = _extend(logits, state, total)
         state.select(rows)
@@ -90,8 +91,8 @@ def _extend(
 
 def _best(
     state: State, said: torch.Tensor, total: torch.Tensor, group: int, beam: int, length_penalty: float
-) -> dict[int, list[int]]:
-    """The best finished hypothesis of a group, as the tokens of each stage."""
+) -> tuple[dict[int, list[int]], bool]:
+    """The best finished hypothesis of a group, as the tokens of each stage, and whether a limit cut it off."""
     stages = (TRANSCRIPT_TAG, TRANSCRIPT, TRANSLATION_TAG, TRANSLATION)
     rows = slice(group * beam, (group + 1) * beam)
     lengths = state.count[rows][:, list(stages)].sum(1)
@@ -100,4 +101,4 @@ def _best(
     found = {}
     for stage in stages:
         found[stage], tokens = tokens[: counts[stage]], tokens[counts[stage] :]
-    return found
+    return found, bool(state.cut[winner])

@@ -1,5 +1,6 @@
 """Decoding in stages: transcript, translation, units, each with the vocabulary of its stage enforced.
 
+A model that was trained without the chain of thought says units alone.
 A batch advances together, one token a step, with a key-value cache; rows may be in different stages, and a
 row that ends leaves the batch. What an utterance gets does not depend on what it is batched with.
 """
@@ -41,7 +42,7 @@ class Listener(Protocol):
     """Told of what is decoded while it is decoded; `index` is the place of the source in the call."""
 
     def text(self, index: int, said: Translation) -> None:
-        """Transcript and translation are complete; units follow."""
+        """Transcript and translation are complete (both empty where the model says no texts); units follow."""
 
     def unit(self, index: int, unit: int) -> None:
         """The next unit of the spoken translation."""
@@ -59,14 +60,22 @@ class StageDecoder:
     def load(
         cls, folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> "StageDecoder":
-        """From a model folder that `train_lm` wrote. Raises InputError when it is none."""
+        """From a model folder that `train_lm` wrote.
+
+        Raises InputError when it is none, and when none of the tasks that it was trained on ends in units.
+        """
         vocabulary = Vocabulary.load(Path(folder))
+        if not vocabulary.translates:
+            raise InputError(
+                f"{folder}: trained on {', '.join(vocabulary.tasks)} alone, this model does not translate speech into "
+                "speech; tasks needs s2st or direct for that"
+            )
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
         use_step_attention(model)
         return cls(model, AutoTokenizer.from_pretrained(folder), vocabulary)
 
     def prompt(self, units: np.ndarray) -> list[int]:
-        """Token ids up to the point where the model begins to transcribe."""
+        """Token ids up to the point where the model begins to transcribe (or to speak, where it says no texts)."""
         v = self.vocabulary
         if len(units) and int(units.max()) >= v.num_units:
             raise InputError(f"unit {int(units.max())} is outside the model's codebook of {v.num_units} units")
@@ -74,7 +83,7 @@ class StageDecoder:
         if v.deduplicate:
             units, _ = deduplicate(units)
         body = (units.astype(np.int64) + v.unit_offset).tolist()
-        return [*begin, v.markers["source"], *body, v.markers["transcript"]]
+        return [*begin, v.markers["source"], *body, v.markers["transcript" if v.has_texts else "target"]]
 
     def translate(
         self,
@@ -90,6 +99,10 @@ class StageDecoder:
         Raises InputError on units outside the codebook, unknown languages and impossible settings.
         """
         check_settings(settings)
+        if settings.text_only and not self.vocabulary.has_texts:
+            raise InputError(
+                "decoding: text_only is not for this model, which goes from speech to speech without texts"
+            )
         forced = [self.rules.forced(one) for one in given or [None] * len(sources)]
         order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
         results = [Translation() for _ in sources]
@@ -126,6 +139,8 @@ class StageDecoder:
     def read(self, tokens: Sequence[int]) -> Translation:
         """Take the tokens of one utterance apart: language, texts and units."""
         v = self.vocabulary
+        if not v.has_texts:
+            return Translation(units=np.array([t - v.unit_offset for t in tokens if t != v.markers["end"]], np.int64))
         first, second = tokens.index(v.markers["translation"]), tokens.index(v.markers["target"])
         names = {i: language for language, i in v.languages.items()}
         units = [t - v.unit_offset for t in tokens[second + 1 :] if t != v.markers["end"]]
@@ -161,13 +176,15 @@ class _Batch:
     @torch.inference_mode()
     def run(self) -> list[Translation]:
         decoder, settings = self.decoder, self.settings
-        if settings.beam > 1:
-            start = time.monotonic()
-            self.forced = search_texts(decoder, self.sources, self.forced, settings)
-            self.seconds[:, TRANSLATION] += (time.monotonic() - start) / len(self.sources)
+        cut = self._search_texts() if settings.beam > 1 and decoder.vocabulary.has_texts else []
         ids, mask = decoder.begin(self.sources)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         state = State([len(s) for s in self.sources], self.forced, settings, decoder.rules)
+        if cut:
+            state.cut = torch.tensor(cut, device=state.cut.device)  # said again, the texts run into no limit
+        if self.listener and not decoder.vocabulary.has_texts:
+            for index in self.indices:
+                self.listener.text(index, Translation())
         cache = growing_cache(decoder.model.config)
         rows = list(range(len(self.sources)))  # which utterance each row of the batch is
         while rows:
@@ -193,6 +210,14 @@ class _Batch:
                 state.select(kept)
                 cache.batch_select_indices(kept)
         return self.results
+
+    def _search_texts(self) -> list[bool]:
+        """Impose the texts that a beam search finds; returns whether a limit cut each off."""
+        start = time.monotonic()
+        found = search_texts(self.decoder, self.sources, self.forced, self.settings)
+        self.forced = [tokens for tokens, _ in found]
+        self.seconds[:, TRANSLATION] += (time.monotonic() - start) / len(self.sources)
+        return [was_cut for _, was_cut in found]
 
     def _choose(
         self, log_probs: torch.Tensor, imposed: torch.Tensor, state: State, rows: Sequence[int]

@@ -10,25 +10,35 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations, is_deepspeed_available
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import SchedulerType
 
+from unitweave.core.checkpoints import CheckpointedTrainer, last_checkpoint
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json
 from unitweave.core.optim import OPTIMISERS, make_optimiser
 from unitweave.core.progress import meter, say
-from unitweave.core.training import PRECISIONS, last_checkpoint, quiet_transformers, use_bf16
-from unitweave.lm.attention import FLASH, LAID_OUT, PACKED, flash_works
-from unitweave.lm.checkpoints import whole_checkpoint
+from unitweave.core.training import PRECISIONS, one_device, quiet_transformers, use_bf16
+from unitweave.lm.attention import FLASH, LAID_OUT, PACKED, flash_fits, flash_works
+from unitweave.lm.isolation import take_packed_rows
 from unitweave.lm.logs import LineCallback, Throughput, report_callbacks
-from unitweave.lm.loss import CROSS_ENTROPIES, training_forward
+from unitweave.lm.loss import CROSS_ENTROPIES, own_forward, training_forward
 from unitweave.lm.packing import IGNORED
 from unitweave.lm.stream import StepDataset, StepSource
 from unitweave.weave.sequence import SEGMENTS
 
 LOG_FILE = "log.jsonl"
+# transformers' others need arguments of their own, or a dev loss.
+LR_SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
 
 
 @dataclass
@@ -55,8 +65,8 @@ class OptimiserSettings:
     forward_tokens: int | None = None  # most tokens of one forward pass; a larger micro-batch takes several
     optimiser: str = "adam"  # "adam" (the paper's), or "muon", which learns faster from scratch
     learning_rate: float = 5e-5  # the paper's value, for a 1B model; Muon's matrices take ten times it
-    lr_schedule: str = "linear"  # any of transformers' names: "linear", "cosine", "constant_with_warmup", ...
-    warmup: float = 0.03  # share of the steps
+    lr_schedule: str = "linear"  # transformers' names: "linear", "cosine", "constant_with_warmup", ...
+    warmup: float = 0.03  # share of the steps, 0 to 1
     weight_decay: float = 0.0  # not on vectors
     max_grad_norm: float = 1.0  # gradients of a larger norm are scaled down
     precision: str = "bf16"  # "bf16" or "fp32"
@@ -75,15 +85,23 @@ class OptimiserSettings:
 
 def check_optimiser(settings: OptimiserSettings) -> None:
     """Raise InputError when the settings are of no use, before anything is loaded."""
-    for name, choices in (("optimiser", OPTIMISERS), ("precision", PRECISIONS), ("cross_entropy", CROSS_ENTROPIES)):
+    for name, choices in (
+        ("optimiser", OPTIMISERS),
+        ("precision", PRECISIONS),
+        ("cross_entropy", CROSS_ENTROPIES),
+        ("lr_schedule", LR_SCHEDULES),
+    ):
         if getattr(settings, name) not in choices:
             raise InputError(f"optimiser.{name} {getattr(settings, name)!r} is none of {', '.join(choices)}")
     for name in ("steps", "batch", "accumulation", "learning_rate", "checkpoint_every", "log_every"):
         if getattr(settings, name) <= 0:
             raise InputError(f"optimiser.{name} {getattr(settings, name)} must be above 0")
-    schedules = [kind.value for kind in SchedulerType]
-    if settings.lr_schedule not in schedules:
-        raise InputError(f"optimiser.lr_schedule {settings.lr_schedule!r} is none of {', '.join(schedules)}")
+    if settings.forward_tokens is not None and settings.forward_tokens <= 0:
+        raise InputError(f"optimiser.forward_tokens {settings.forward_tokens} must be above 0, or null")
+    if not 0 <= settings.warmup <= 1:
+        raise InputError(f"optimiser.warmup {settings.warmup} must be from 0 to 1: it is a share of the steps")
+    if not 0 <= settings.seed < 2**32:
+        raise InputError(f"optimiser.seed {settings.seed} must be from 0 to below 2**32")
     for name in settings.report_to:
         if name != "tensorboard" and name not in get_available_reporting_integrations():
             raise InputError(f"optimiser.report_to: {name!r} is no logger that is installed (pip install {name}?)")
@@ -98,7 +116,7 @@ def check_optimiser(settings: OptimiserSettings) -> None:
         raise InputError("optimiser.fsdp and optimiser.deepspeed exclude each other; set one")
 
 
-class WeaveTrainer(Trainer):
+class WeaveTrainer(CheckpointedTrainer):
     """Trainer on packed micro-batches whose loss is normalised over the whole optimiser step."""
 
     loss_is_scaled_for_ga = True  # `step_weight` already spans all micro-batches and processes
@@ -112,7 +130,7 @@ class WeaveTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._sums = torch.zeros(2, len(SEGMENTS) + 1, dtype=torch.float64, device=self.args.device)
         self.throughput = Throughput(self.model, self.args)
-        self._flash = self.args.bf16 and flash_works(self.args.device)
+        self._flash = self.args.bf16 and flash_fits(self.model.config) and flash_works(self.args.device)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser that the settings name."""
@@ -122,17 +140,28 @@ class WeaveTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The micro-batches of this process, in order: the dataset itself knows rank, accumulation and step."""
+        # A loader draws a seed when it is begun: out of torch's own generator that would change the dropout of a
+        # training that is resumed, whose random state has been put back by then.
         return DataLoader(
-            self.train_dataset, batch_size=None, shuffle=False, num_workers=self.args.dataloader_num_workers
+            self.train_dataset,
+            batch_size=None,
+            shuffle=False,
+            num_workers=self.args.dataloader_num_workers,
+            generator=torch.Generator().manual_seed(self.args.seed),
         )
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of a micro-batch, pass by pass; gradients are exchanged once, at its end."""
         *first, last = inputs["passes"]
         loss = torch.zeros((), device=self.args.device)
+        state = self.accelerator.gradient_state
+        whole = state.sync_gradients
         for batch in first:
+            # DeepSpeed heeds no `no_sync`: its backward would take an optimiser step where gradients are due.
+            state._set_sync_gradients(False)
             with self.accelerator.no_sync(model):
                 loss += super().training_step(model, batch, num_items_in_batch)
+        state._set_sync_gradients(whole)
         return loss + super().training_step(model, last, num_items_in_batch)
 
     def compute_loss(
@@ -166,15 +195,6 @@ class WeaveTrainer(Trainer):
             with self.log_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.state.global_step} | logs) + "\n")
         super().log(logs, start_time)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """A checkpoint that is there whole or not at all; the one before goes when it is."""
-        with whole_checkpoint(self.args, self.state.global_step, self.accelerator.wait_for_everyone) as folder:
-            self._checkpoint_folder = folder
-            super()._save_checkpoint(model, trial)
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._checkpoint_folder)
 
 
 class EvaluateCallback(TrainerCallback):
@@ -231,8 +251,8 @@ def fit(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     with contextlib.ExitStack() as stack:
         stack.enter_context(training_forward(causal, settings.cross_entropy))
-        causal.set_attn_implementation(PACKED)
-        stack.callback(causal.set_attn_implementation, "sdpa")
+        own_attention = take_packed_rows(causal)
+        stack.callback(causal.set_attn_implementation, own_attention)
         trainer = WeaveTrainer(model=model, args=arguments, train_dataset=dataset)
         trainer.optimiser = settings.optimiser
         trainer.log_path, trainer.ratio = folder / LOG_FILE, ratio
@@ -243,7 +263,8 @@ def fit(
         if evaluate is not None and (settings.fsdp or settings.deepspeed):
             say("the weights are sharded, so the dev split is not decoded during training")
         elif evaluate is not None:
-            trainer.add_callback(EvaluateCallback(evaluate_every, lambda step: trainer.log(evaluate(causal, step))))
+            scores = _midway(evaluate, causal, own_attention)
+            trainer.add_callback(EvaluateCallback(evaluate_every, lambda step: trainer.log(scores(step))))
         trainer.throughput.since = time.monotonic()
         trainer.train(resume_from_checkpoint=resume)
         if settings.gradient_checkpointing:
@@ -253,8 +274,23 @@ def fit(
         )
 
 
+def _midway(
+    evaluate: Callable[[PreTrainedModel, int], dict[str, float]], model: PreTrainedModel, own_attention: str
+) -> Callable[[int], dict[str, float]]:
+    """`evaluate` of a model that is in training: while it is looked at, it is an ordinary causal LM again."""
+
+    def scores(step: int) -> dict[str, float]:
+        with own_forward(model):
+            model.set_attn_implementation(own_attention)
+            found = evaluate(model, step)
+            model.set_attn_implementation(PACKED)
+        return found
+
+    return scores
+
+
 def _arguments(work: Path, settings: OptimiserSettings) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=settings.steps,
         gradient_accumulation_steps=settings.accumulation,
@@ -280,6 +316,7 @@ def _arguments(work: Path, settings: OptimiserSettings) -> TrainingArguments:
         deepspeed=settings.deepspeed,
         seed=settings.seed,
     )
+    return one_device(arguments)
 
 
 def trim_log(path: Path, step: int) -> None:

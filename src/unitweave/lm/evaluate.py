@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import say
 from unitweave.lm.decode import DecodeSettings, StageDecoder, Translation
-from unitweave.lm.loss import own_forward
 from unitweave.lm.vocabulary import Vocabulary
 from unitweave.units.table import UnitRow
 
@@ -63,16 +62,15 @@ class DevSet:
         self.path = folder / DEV_FILE
 
     def __call__(self, model: PreTrainedModel, step: int) -> dict[str, float]:
-        """Scores by name, for all and for each language pair; written to dev.jsonl with the examples, and printed."""
+        """Scores of an ordinary causal LM by name, for all and for each language pair.
+
+        They are written to dev.jsonl with the examples, and printed.
+        """
         state = PartialState()
         mine = self.pairs[state.process_index :: state.num_processes]
-        implementation = model.config._attn_implementation
-        with own_forward(model):
-            model.set_attn_implementation("sdpa")
-            decoder = StageDecoder(model, self.tokenizer, self.vocabulary)
-            settings = DecodeSettings(batch=self.settings.batch)
-            said = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings)
-            model.set_attn_implementation(implementation)
+        decoder = StageDecoder(model, self.tokenizer, self.vocabulary)
+        settings = DecodeSettings(batch=self.settings.batch)
+        said = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings)
         found = {pair.id: one for pair, one in gather_object(list(zip(mine, said, strict=True)))}
         scores = scores_of(self.pairs, [found[pair.id] for pair in self.pairs])
         if state.is_main_process:

@@ -34,13 +34,16 @@ def split_to_budget(sequences: Sequence[Woven], parts: int, budget: int | None) 
     """Like `split_step`, each part cut into equally many forward passes of at most `budget` tokens.
 
     The number of passes is the same for all parts, since processes have to take them together. A
-    single sequence longer than the budget is a pass of its own.
+    single sequence longer than the budget is a pass of its own; the others are not cut finer for its sake.
     """
+
+    def fits(piece: Sequence[int]) -> bool:
+        return budget is None or len(piece) <= 1 or sum(len(sequences[i].ids) for i in piece) <= budget
+
     passes = 1
     while True:
         pieces = split_step(sequences, parts * passes)
-        largest = max(sum(len(sequences[i].ids) for i in piece) for piece in pieces)
-        if budget is None or largest <= budget or all(len(piece) <= 1 for piece in pieces):
+        if all(fits(piece) for piece in pieces):
             return [pieces[part * passes : (part + 1) * passes] for part in range(parts)]
         passes += 1
 

@@ -13,7 +13,7 @@ from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs,
 from unitweave.lm.hardware import GPUS, MFU, config_of, count_weights, hours, memory_per_gpu
 from unitweave.lm.start import load_tokenizer
 from unitweave.lm.text import SmallLm
-from unitweave.lm.train import LmSettings, check_settings
+from unitweave.lm.train import LmSettings, check_settings, token_limit
 from unitweave.lm.vocabulary import ROW_MULTIPLE, extend_tokenizer
 from unitweave.units.table import FRAME_RATE
 from unitweave.weave.schedule import last_change, text_ratio
@@ -110,7 +110,7 @@ def make_plan(
     if lengths is None or not len(lengths.tokens):
         plan.warnings.append("no corpus is there yet, so lengths, memory and hours are not known; give --units RUN")
         return plan
-    limit = settings.max_tokens or int(text.max_position_embeddings)
+    limit = token_limit(settings, config)
     _lengths_into(plan, settings, lengths, limit)
     tokens = (
         np.minimum(lengths.tokens, limit) if settings.too_long == "cut" else lengths.tokens[lengths.tokens <= limit]

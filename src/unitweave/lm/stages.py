@@ -76,6 +76,8 @@ class Translation:
 
 def check_settings(settings: DecodeSettings) -> None:
     """Raise InputError on settings that cannot be."""
+    if settings.seed < 0:
+        raise InputError(f"decoding: seed {settings.seed} cannot be negative")
     if settings.batch < 1 or settings.beam < 1:
         raise InputError("decoding: batch and beam have to be at least 1")
     if settings.temperature < 0 or settings.text_per_second < 0 or settings.units_per_frame < 0:
@@ -89,12 +91,14 @@ class Rules:
 
     allowed  float32 [stages, rows of the output layer]: 0 where a stage may say a token, -inf elsewhere
     closing  int64 [stages]: the marker that ends a stage, -1 for a stage of one token
+    first    the stage that decoding begins with: the units for a model that says no texts
     """
 
     def __init__(
         self, vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerBase, rows: int, device: torch.device
     ) -> None:
         self.vocabulary, self._words = vocabulary, WordTokens(tokenizer)
+        self.first = TRANSCRIPT_TAG if vocabulary.has_texts else UNITS
         markers = vocabulary.markers
         special = set(tokenizer.all_special_ids)
         self.text = [i for i in range(vocabulary.text_size) if i not in special]
@@ -119,10 +123,17 @@ class Rules:
         }
 
     def forced(self, given: Given | None) -> dict[int, list[int]]:
-        """Tokens that stages have to say because the caller gave them. Raises InputError on an unknown language."""
+        """Tokens that stages have to say because the caller gave them.
+
+        Raises InputError on an unknown language, and on anything given to a model that says no texts.
+        """
         found: dict[int, list[int]] = {}
-        if given is None:
+        if given is None or given == Given():
             return found
+        if self.first == UNITS:
+            raise InputError(
+                "this model goes from speech to speech without texts; it takes no transcript, translation or language"
+            )
         language = given.language or ""
         if language:
             if language not in self.vocabulary.languages:
@@ -152,9 +163,9 @@ class State:
         self._settings, self._rules = settings, rules
         self.text_limit = (length / 50 * settings.text_per_second + 16).long()
         self.unit_limit = (length * settings.units_per_frame + 50).long()
-        self.stage = torch.full((rows,), TRANSCRIPT_TAG, device=device)
+        self.stage = torch.full((rows,), rules.first, device=device)
         self.at = torch.zeros(rows, dtype=torch.long, device=device)
-        self.left = self.text_limit.clone()
+        self.left = (self.unit_limit if rules.first == UNITS else self.text_limit).clone()
         self.last = torch.zeros(rows, dtype=torch.long, device=device)
         self.repeats = torch.zeros(rows, dtype=torch.long, device=device)
         self.cut = torch.zeros(rows, dtype=torch.bool, device=device)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
 from unitweave.lm.trim import trim_model, trim_tokenizer
@@ -24,6 +24,14 @@ def load_causal_lm(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), tokenizer
+    except (OSError, ValueError) as error:
+        raise InputError(f"language model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+def check_loadable(name: str) -> None:
+    """Raise InputError when there is no causal LM of this name, from its configuration alone."""
+    try:
+        AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(f"language model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
 

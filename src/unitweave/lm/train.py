@@ -1,10 +1,10 @@
 """Fine-tuning a text language model on woven sequences: the method itself, and its baseline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transformers import set_seed
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, remove
@@ -112,8 +112,9 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
     else:
         vocabulary = add_languages(model, tokenizer, vocabulary, languages)
         examples = _examples(settings, pairs, rows, vocabulary, WordTokens(tokenizer))
+    vocabulary = replace(vocabulary, tasks=[task for task, weight in settings.tasks.items() if weight > 0])
     tokens = WordTokens(tokenizer)
-    limit = settings.max_tokens or int(model.config.get_text_config().max_position_embeddings)
+    limit = token_limit(settings, model.config)
     kept, skipped, cut = usable(examples, pairs, settings, vocabulary.weave_markers, limit)
     if not kept:
         raise InputError(f"no training pair is left: {skipped[0]['reason']} (and {len(skipped) - 1} more)")
@@ -132,11 +133,6 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
         max_tokens=limit,
     )
     wrapped = add_lora(model, vocabulary, settings.lora, use_bf16(optimiser.precision)) if settings.lora else model
-    dev = None
-    if settings.evaluation.every and (dev_pairs := read_manifest(corpus, "dev")):
-        dev = DevSet(dev_pairs, rows, tokenizer, vocabulary, settings.evaluation, folder)
-    elif settings.evaluation.every:
-        say("there is no dev split, so none is decoded")
     state = fit(
         wrapped,
         source,
@@ -144,7 +140,7 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
         folder,
         f"{folder.name}: training",
         source.ratio,
-        evaluate=dev if dev is not None and dev.pairs else None,
+        evaluate=_dev_set(corpus, rows, tokenizer, vocabulary, settings.evaluation, folder),
         evaluate_every=settings.evaluation.every,
         inner=model,
     )
@@ -185,6 +181,43 @@ def usable(
         cut += length > limit
         kept.append(i)
     return kept, skipped, cut
+
+
+def token_limit(settings: LmSettings, config: PretrainedConfig) -> int:
+    """Most tokens of a sequence: max_tokens, or what the model was made for.
+
+    Raises InputError where neither says it.
+    """
+    limit = settings.max_tokens or getattr(config.get_text_config(), "max_position_embeddings", None)
+    if limit is None:
+        raise InputError(
+            f"the configuration of this model ({config.model_type}) does not say how long a sequence may be; "
+            "set max_tokens"
+        )
+    return int(limit)
+
+
+def _dev_set(
+    corpus: Path,
+    rows: dict[tuple[str, str], UnitRow],
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: Vocabulary,
+    settings: EvaluationSettings,
+    folder: Path,
+) -> DevSet | None:
+    """What is decoded on the way; None where that is not wanted, or, with a line that says why, cannot be."""
+    if not settings.every:
+        return None
+    if not vocabulary.has_texts:
+        tasks = ", ".join(vocabulary.tasks)
+        say(f"trained on {tasks}, without s2st, a model has no texts to score; the dev split is not decoded on the way")
+        return None
+    pairs = read_manifest(corpus, "dev")
+    if not pairs:
+        say("there is no dev split, so none is decoded")
+        return None
+    dev = DevSet(pairs, rows, tokenizer, vocabulary, settings, folder)
+    return dev if dev.pairs else None
 
 
 def _examples(

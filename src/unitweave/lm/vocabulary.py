@@ -6,7 +6,7 @@ to a multiple of 64 and every one of them is initialised.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class Vocabulary:
     languages    language code -> token id of its tag
     begin        the tokenizer's begin-of-text token, None where it has none
     deduplicate  whether the model takes and says units without repetitions
+    tasks        what the model was last trained on (files of before this was kept: the whole chain)
     """
 
     text_size: int
@@ -46,6 +47,17 @@ class Vocabulary:
     languages: dict[str, int]
     begin: int | None = None
     deduplicate: bool = False
+    tasks: list[str] = field(default_factory=lambda: ["s2st"])
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the model says transcript and translation before it speaks."""
+        return "s2st" in self.tasks
+
+    @property
+    def translates(self) -> bool:
+        """Whether the model was trained to go from source units to target units, with texts between or without."""
+        return self.has_texts or "direct" in self.tasks
 
     @property
     def size(self) -> int:

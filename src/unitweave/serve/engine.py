@@ -55,6 +55,8 @@ Generate = Callable[[list[Request]], list[list[int]]]
 def engine_settings(folder: Path) -> dict[str, Any]:
     """The stages of an exported model: allowed token ids as ranges [first, last], stop token, most tokens."""
     vocabulary, tokenizer = Vocabulary.load(folder), AutoTokenizer.from_pretrained(folder)
+    if not vocabulary.has_texts:
+        raise InputError(f"{folder}: trained without s2st, this model has none of the stages that an engine keeps to")
     rules = Rules(vocabulary, tokenizer, vocabulary.size, torch.device("cpu"))
     tokens = rules.tokens()
     stages = []

@@ -76,6 +76,19 @@ class SmallEncoder:
     conv_kernel: int = 15  # frames at 50 Hz
 
 
+def check_shape(shape: SmallEncoder) -> None:
+    """Raise InputError for a shape that no encoder can have."""
+    for name in ("hidden_size", "layers", "heads", "feed_forward", "conv_kernel"):
+        if getattr(shape, name) < 1:
+            raise InputError(f"encoder.shape.{name} {getattr(shape, name)} must be at least 1")
+    if shape.hidden_size % (2 * shape.heads):
+        raise InputError(
+            f"encoder.shape.hidden_size {shape.hidden_size} must be a multiple of twice the heads ({shape.heads})"
+        )
+    if shape.conv_kernel % 2 == 0:
+        raise InputError(f"encoder.shape.conv_kernel {shape.conv_kernel} must be odd")
+
+
 def new_encoder(shape: SmallEncoder, vocabulary: CharacterVocabulary, **settings: object) -> Wav2Vec2BertForCTC:
     """A small Wav2Vec2BertForCTC with random weights; `settings` are further ones of its configuration."""
     config = Wav2Vec2BertConfig(

@@ -12,6 +12,7 @@ from unitweave.core.files import remove_leftovers
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import Outcome
+from unitweave.core.training import PRECISIONS
 from unitweave.units.align import WordFrames
 from unitweave.units.extractor import UnitExtractor as UnitExtractor
 from unitweave.units.inference import single_threads
@@ -42,7 +43,14 @@ def settings_that_count(settings: ExtractSettings) -> dict[str, object]:
 
 
 def check_extract(settings: ExtractSettings) -> None:
-    """Raise InputError when a setting is not one of its choices."""
+    """Raise InputError for values that cannot be."""
+    if settings.precision not in PRECISIONS:
+        raise InputError(f"units.precision {settings.precision!r} is none of {', '.join(PRECISIONS)}")
+    for name in ("shard_pairs", "batch_seconds"):
+        if getattr(settings, name) <= 0:
+            raise InputError(f"units.{name} {getattr(settings, name)} must be above 0")
+    if settings.workers < 0:
+        raise InputError(f"units.workers {settings.workers} must be at least 0")
     if settings.engine not in ENGINES:
         raise InputError(f"units.engine {settings.engine!r} is none of {', '.join(ENGINES)}")
 

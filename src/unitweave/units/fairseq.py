@@ -19,7 +19,7 @@ from unitweave.core.files import digest_of, write_text
 from unitweave.core.manifest import SPLITS, Pair, read_manifest
 from unitweave.core.stage import Outcome
 from unitweave.units.runs import deduplicate
-from unitweave.units.table import FRAME_RATE, SIDES, UnitRow, read_units, write_shard
+from unitweave.units.table import FRAME_RATE, SIDES, UnitRow, misfit, read_units, write_shard
 
 FORMATS = ("fairseq", "s2ut")
 S2UT_COLUMNS = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
@@ -141,13 +141,14 @@ def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units:
     """Write the units that lie in `source` in one of FORMATS for the pairs of `corpus` as our table to `folder`.
 
     There are no word frames in these formats: all words get score 0, so training leaves them as units.
-    Raises InputError where nothing fits the corpus or a unit is none of `num_units`.
+    Recordings whose units are too few or too many for their duration are skipped. Raises InputError where
+    that is most of them (repetitions were dropped), nothing fits the corpus, or a unit is none of `num_units`.
     """
     if kind not in FORMATS:
         raise InputError(f"--format {kind!r} is none of {', '.join(FORMATS)}")
     pairs = read_manifest(corpus)
     found = _found(kind, source, {pair.split for pair in pairs})
-    rows, skipped = [], []
+    rows, skipped, misfits = [], [], []
     for pair in pairs:
         for side in SIDES:
             if not getattr(pair, f"{side}_audio"):
@@ -158,15 +159,24 @@ def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units:
                 continue
             if len(units) and int(units.max()) >= num_units:
                 raise InputError(f"{source}: {pair.id}/{side} has the unit {units.max()}; --num-units says {num_units}")
+            seconds = getattr(pair, f"{side}_seconds")
+            if seconds and (reason := misfit(len(units), seconds * FRAME_RATE)):
+                misfits.append({"id": f"{pair.id}/{side}", "reason": reason})
+                continue
             words = (getattr(pair, f"{side}_text") or "").split()
             nowhere = np.zeros(len(words), np.int32)
             rows.append(UnitRow(pair.id, side, units, words, nowhere, nowhere, np.zeros(len(words), np.float32)))
+    if len(misfits) > len(rows):
+        raise InputError(
+            f"{source}: {misfits[0]['id']} has {misfits[0]['reason']}, and {len(misfits) - 1} more are like it; "
+            f"there must be {FRAME_RATE} units a second, repeated ones too"
+        )
     if not rows:
         raise InputError(f"{source}: none of its ids is an utterance of {corpus}")
     name = digest_of([[row.id, row.side, row.units.tolist()] for row in rows])
     metadata = {"codebook": f"imported-{name}", "num_units": str(num_units), "frame_rate": str(FRAME_RATE)}
     write_shard(folder, 0, rows, metadata)
-    return Outcome(counts={"recordings": len(rows), "unknown_ids": len(found)}, skipped=skipped)
+    return Outcome(counts={"recordings": len(rows), "unknown_ids": len(found)}, skipped=skipped + misfits)
 
 
 def _found(kind: str, source: Path, splits: set[str]) -> Units:

@@ -19,6 +19,7 @@ from unitweave.core.files import atomic_path
 FRAME_RATE = 50  # frames, and so units, a second
 SAMPLES_PER_FRAME = 320  # at 16 kHz
 SIDES = ("src", "tgt")
+_SLACK_FRAMES = 3  # encoders yield up to 2 frames fewer than samples / 320; more means a mix-up
 
 SCHEMA = pa.schema(
     [
@@ -98,6 +99,15 @@ def read_units_metadata(folder: Path) -> dict[str, str]:
         raise InputError(f"{folder}: no units; make them with 'unitweave units extract'")
     metadata = pq.read_schema(paths[0]).metadata or {}
     return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+def misfit(units: int, frames: float) -> str:
+    """How many units there are for a recording of so many frames, where that cannot be; "" where it can."""
+    if units > frames + _SLACK_FRAMES:
+        return f"{units} units but only {int(frames)} frames of audio"
+    if units < frames - _SLACK_FRAMES:
+        return f"only {units} units for {int(frames)} frames of audio"
+    return ""
 
 
 def _split(column: pa.ListArray) -> list[np.ndarray]:

@@ -113,6 +113,8 @@ def _encoded(
 
     def run(batch: list[Item], features: list[torch.Tensor]) -> tuple[int, list[torch.Tensor], np.ndarray]:
         usable = [i for i, one in enumerate(features) if len(one)]
+        if not usable:  # all of them shorter than a frame
+            return len(batch), [torch.empty(0, inference.model.config.hidden_size)] * len(layers), np.empty(0, np.int64)
         encoded = inference([features[i] for i in usable], layers)
         hidden = [torch.cat([states[n].cpu() for states, _ in encoded]) for n in range(len(layers))]
         log_probs = [ctc.cpu().numpy() for _, ctc in encoded]

@@ -1,5 +1,6 @@
 """CTC fine-tuning of the speech encoder on the source and target recordings of a corpus."""
 
+import itertools
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -12,24 +13,28 @@ from accelerate.utils import gather_object
 from safetensors import safe_open
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
+    AutoConfig,
     EarlyStoppingCallback,
     SeamlessM4TFeatureExtractor,
-    Trainer,
     TrainerControl,
     TrainingArguments,
+    Wav2Vec2BertConfig,
     Wav2Vec2BertForCTC,
     set_seed,
 )
+from transformers.trainer_callback import PrinterCallback
 
 from unitweave.core.audio import read_audio
+from unitweave.core.checkpoints import CheckpointedTrainer, last_checkpoint
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, remove
+from unitweave.core.files import atomic_path, read_json, remove
 from unitweave.core.manifest import read_manifest
 from unitweave.core.optim import OPTIMISERS, make_optimiser
+from unitweave.core.processes import announce, is_main, wait
 from unitweave.core.progress import meter, say
 from unitweave.core.stage import Outcome
-from unitweave.core.training import MeterCallback, last_checkpoint, quiet_transformers, use_bf16
-from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, ctc_config, new_encoder
+from unitweave.core.training import MeterCallback, one_device, quiet_transformers, use_bf16
+from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, check_shape, ctc_config, new_encoder
 from unitweave.units.error_rates import Recording, a_few, error_rates, rates_of, recordings, transcripts
 from unitweave.units.features import extract_features, num_frames, pad_features
 
@@ -67,6 +72,15 @@ def check_encoder(settings: EncoderSettings) -> None:
     for name in ("steps", "batch_seconds", "accumulation", "learning_rate", "max_seconds", "checkpoint_every"):
         if getattr(settings, name) <= 0:
             raise InputError(f"encoder.{name} {getattr(settings, name)} must be above 0")
+    for name in ("workers", "evaluate_every", "patience"):
+        if getattr(settings, name) < 0:
+            raise InputError(f"encoder.{name} {getattr(settings, name)} must be at least 0")
+    if settings.evaluate_recordings < 1:
+        raise InputError(f"encoder.evaluate_recordings {settings.evaluate_recordings} must be at least 1")
+    if not 0 <= settings.warmup <= 1:
+        raise InputError(f"encoder.warmup {settings.warmup} is a share of the steps, from 0 to 1")
+    if settings.pretrained is None:
+        check_shape(settings.shape)
     if settings.optimiser not in OPTIMISERS:
         raise InputError(f"encoder.optimiser {settings.optimiser!r} is none of {', '.join(OPTIMISERS)}")
     if settings.precision not in ("bf16", "fp32"):
@@ -98,24 +112,39 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 class LengthBatches(Sampler[list[int]]):
-    """Batches of recordings of similar length, a bounded number of seconds each, in an order drawn from the seed."""
+    """Batches of recordings of similar length, a bounded number of seconds each, in an order drawn from the seed.
 
-    def __init__(self, seconds: Sequence[float], batch_seconds: float, seed: int) -> None:
-        self.seconds, self.batch_seconds, self.seed, self.epoch = seconds, batch_seconds, seed, 0
-        self.batches = self._batches(0)
+    One process's share of an endless stream: epochs, which differ a little in their number of batches, follow
+    each other in it, so that a batch's place says what it holds.
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate before each epoch."""
-        self.epoch = epoch
+    total  batches of each process over the whole training
+    first  how many of them are done already
+    """
+
+    def __init__(
+        self,
+        seconds: Sequence[float],
+        batch_seconds: float,
+        seed: int,
+        total: int,
+        first: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.seconds, self.batch_seconds, self.seed = seconds, batch_seconds, seed
+        self.total, self.first, self.rank, self.processes = total, first, rank, processes
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return self.total
 
     def __iter__(self) -> Iterator[list[int]]:
-        yield from self._batches(self.epoch)
+        stream = itertools.chain.from_iterable(map(self.epoch, itertools.count()))
+        own = itertools.islice(stream, self.rank, None, self.processes)
+        yield from itertools.islice(own, self.first, self.total)
 
-    def _batches(self, epoch: int) -> list[list[int]]:
-        rng = random.Random(self.seed * 1_000_003 + epoch)
+    def epoch(self, number: int) -> list[list[int]]:
+        """The batches of an epoch, each recording in one of them."""
+        rng = random.Random(self.seed * 1_000_003 + number)
         # Lengths are sorted with a little noise, so that a recording meets other ones in each epoch.
         order = sorted(range(len(self.seconds)), key=lambda i: self.seconds[i] * rng.uniform(0.9, 1.1))
         batches: list[list[int]] = [[]]
@@ -130,7 +159,7 @@ class LengthBatches(Sampler[list[int]]):
         return batches
 
 
-class EncoderTrainer(Trainer):
+class EncoderTrainer(CheckpointedTrainer):
     """Trainer with length-bucketed batches, whose evaluation is the error rate of what the encoder hears."""
 
     sampler: LengthBatches
@@ -148,14 +177,15 @@ class EncoderTrainer(Trainer):
         return self.optimizer
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of similar length; accelerate spreads them over the processes."""
-        loader = DataLoader(
+        """Batches of similar length: the sampler itself knows the process and where to go on."""
+        return DataLoader(
             self.train_dataset,
             batch_sampler=self.sampler,
             collate_fn=collate,
             num_workers=self.args.dataloader_num_workers,
+            # Of its own: drawing from torch's after a resumption has put that back would change all that follows.
+            generator=torch.Generator().manual_seed(self.args.seed),
         )
-        return self.accelerator.prepare(loader)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Error rates on the dev recordings, shared out over the processes; eval_wer is the languages' mean."""
@@ -181,36 +211,53 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outc
     quiet_transformers()
     train = recordings(read_manifest(corpus, "train"), settings.max_seconds)
     dev = recordings(read_manifest(corpus, "dev"), settings.max_seconds)
-    _check(settings, corpus, train, dev)
+    check_encoder(settings)
     vocabulary = CharacterVocabulary.from_texts(item.text for item in train)
     too_short = [i for i in train if num_frames(int(i.seconds * 16_000)) < len(i.text)]
     train = [i for i in train if num_frames(int(i.seconds * 16_000)) >= len(i.text)]
+    _check(settings, corpus, train, dev, too_short)
     set_seed(settings.seed)
     model = _initial_model(settings, vocabulary)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    announce("train_encoder", folder, settings, corpus)
     work = folder / "checkpoints"
+    resume = last_checkpoint(work)
+    done = int(read_json(Path(resume) / "trainer_state.json")["global_step"]) if resume else 0
+    arguments = one_device(_arguments(work, settings))
     trainer = EncoderTrainer(
         model=model,
-        args=_arguments(work, settings),
+        args=arguments,
         train_dataset=SpeechDataset(train, vocabulary),
         eval_dataset=SpeechDataset(dev, vocabulary),
         callbacks=[EarlyStoppingCallback(settings.patience)] if settings.patience else [],
     )
     trainer.optimiser = settings.optimiser
     trainer.vocabulary, trainer.dev = vocabulary, a_few(dev, settings.evaluate_recordings)
-    trainer.sampler = LengthBatches([i.seconds for i in train], settings.batch_seconds, settings.seed)
-    with meter("encoder: training", settings.steps) as progress:
-        trainer.remove_callback(_printer())
+    trainer.sampler = LengthBatches(
+        [i.seconds for i in train],
+        settings.batch_seconds,
+        settings.seed,
+        settings.steps * settings.accumulation,
+        done * settings.accumulation,
+        arguments.process_index,
+        arguments.world_size,
+    )
+    with meter("encoder: training", settings.steps, done) as progress:
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MeterCallback(progress))
-        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+        trainer.train(resume_from_checkpoint=resume)
+    steps = {"steps": trainer.state.global_step} if settings.patience else {}
+    if not is_main():
+        wait()
+        return Outcome()
     with atomic_path(folder / "model") as temporary:
         temporary.mkdir()
         trainer.model.eval().save_pretrained(temporary)
         vocabulary.save(temporary)
         SeamlessM4TFeatureExtractor().save_pretrained(temporary)
-    steps = {"steps": trainer.state.global_step} if settings.patience else {}
     remove(work)
+    wait()
     return Outcome(
         counts={
             "recordings": len(train),
@@ -222,7 +269,18 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outc
     )
 
 
-def _check(settings: EncoderSettings, corpus: Path, train: Sequence[Recording], dev: Sequence[Recording]) -> None:
+def _check(
+    settings: EncoderSettings,
+    corpus: Path,
+    train: Sequence[Recording],
+    dev: Sequence[Recording],
+    too_short: Sequence[Recording],
+) -> None:
+    if not train and too_short:
+        raise InputError(
+            f"{corpus}: every recording has fewer frames than characters, first {too_short[0].id} "
+            f"({too_short[0].seconds:.2f} s); does the manifest give their seconds?"
+        )
     if not train:
         raise InputError(f"{corpus}: no recording with a transcript to train the encoder on")
     if settings.patience and not settings.evaluate_every:
@@ -235,9 +293,14 @@ def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -
     if settings.pretrained is None:
         return new_encoder(settings.shape, vocabulary, **_regularisation(settings))
     try:
-        model = Wav2Vec2BertForCTC.from_pretrained(
+        kind = AutoConfig.from_pretrained(settings.pretrained).model_type
+        if kind != Wav2Vec2BertConfig.model_type:
+            # transformers would load it, leaving all weights random, and say so where nobody looks.
+            raise InputError(f"encoder.pretrained {settings.pretrained!r} is a {kind}, and not a Wav2Vec2Bert model")
+        model, loading = Wav2Vec2BertForCTC.from_pretrained(
             settings.pretrained,
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
             dtype=torch.float32,
             **(ctc_config(vocabulary) | _regularisation(settings)),
         )
@@ -245,6 +308,13 @@ def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -
         raise InputError(
             f"encoder.pretrained {settings.pretrained!r} cannot be loaded: {str(error).splitlines()[0]}"
         ) from None
+    missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    absent = sorted(key for key in missing if not key.startswith("lm_head.") and "masked_spec_embed" not in key)
+    if absent:
+        raise InputError(
+            f"encoder.pretrained {settings.pretrained!r} lacks weights of a Wav2Vec2Bert model: "
+            f"{absent[0]} and {len(absent) - 1} more"
+        )
     _keep_known_characters(model, vocabulary, Path(settings.pretrained))
     return model
 
@@ -291,7 +361,6 @@ def _arguments(work: Path, settings: EncoderSettings) -> TrainingArguments:
         use_cpu=not torch.cuda.is_available(),
         # The best checkpoint can only be kept where there is one: at each evaluation.
         save_steps=settings.evaluate_every if settings.patience else settings.checkpoint_every,
-        save_total_limit=1,
         eval_strategy="steps" if settings.evaluate_every else "no",
         eval_steps=settings.evaluate_every or None,
         load_best_model_at_end=settings.patience > 0,
@@ -302,11 +371,8 @@ def _arguments(work: Path, settings: EncoderSettings) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=settings.workers,
+        ignore_data_skip=True,  # the sampler itself begins at the batch to go on from
+        restore_callback_states_from_checkpoint=settings.patience > 0,  # how long the WER has not fallen
+        ddp_find_unused_parameters=True,  # layerdrop, and the mask's vector where nothing is masked
         seed=settings.seed,
     )
-
-
-def _printer() -> type:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback

@@ -1,21 +1,21 @@
-"""Checkpoints of a training: modules and optimisers as safetensors, no pickles."""
+"""Checkpoints of a training: modules, optimisers and the step in one safetensors file, no pickles."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from unitweave.core.files import atomic_path, read_json, write_json
+from unitweave.core.files import atomic_path
 from unitweave.core.optim import Together
 
-_STATE_FILE = "state.safetensors"
-_STEP_FILE = "step.json"
+_STEP = "step"
 
 
 def save_checkpoint(
-    folder: Path,
+    path: Path,
     step: int,
     modules: Mapping[str, torch.nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer],
@@ -29,19 +29,19 @@ def save_checkpoint(
             prefix = f"optimizer/{name}/{part}"
             for index, entries in one.state_dict()["state"].items():
                 tensors |= {f"{prefix}/{index}/{key}": torch.as_tensor(value) for key, value in entries.items()}
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        save_file({key: value.contiguous().clone() for key, value in tensors.items()}, temporary / _STATE_FILE)
-        write_json(temporary / _STEP_FILE, {"step": step})
+    with atomic_path(path) as temporary:
+        save_file({key: value.contiguous().clone() for key, value in tensors.items()}, temporary, {_STEP: str(step)})
 
 
 def load_checkpoint(
-    folder: Path, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+    path: Path, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> int:
     """Put modules and optimisers back as they were saved; return the steps done (0 without a checkpoint)."""
-    if not folder.exists():
+    if not path.exists():
         return 0
-    tensors = load_file(folder / _STATE_FILE)
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
+        step = int(file.metadata()[_STEP])
     for name, module in modules.items():
         prefix = f"module/{name}/"
         module.load_state_dict(
@@ -58,7 +58,7 @@ def load_checkpoint(
                     state.setdefault(int(index), {})[entry] = value
             states.append({"state": state, "param_groups": one.state_dict()["param_groups"]})
         optimizer.load_state_dict({"parts": states} if isinstance(optimizer, Together) else states[0])
-    return int(read_json(folder / _STEP_FILE)["step"])
+    return step
 
 
 def _parts(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:

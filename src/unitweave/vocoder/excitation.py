@@ -55,7 +55,7 @@ def pulse_train(f0: Tensor, hop: int, rate: int, position: Position) -> Tensor:
     exact = f0.double()
     following = torch.cat([exact[:, 1:], exact[:, -1:]], dim=1)
     slope = (following - exact) / hop
-    within = (exact[..., None] * step + slope[..., None] * (step * (step + 1) / 2)) / rate  # [batch, frames, hop]
+    within = (exact[..., None] * step + slope[..., None] * (step * (step - 1) / 2)) / rate  # [batch, frames, hop]
     phase = starts[..., None] + within
     phase = (phase - phase.round()).float()  # in [-0.5, 0.5]: the peak, where precision counts, is at 0
     harmonics = torch.floor(rate / 2 / f0).clamp(min=1.0).float()[..., None]

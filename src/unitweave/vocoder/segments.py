@@ -14,12 +14,11 @@ from torch import Tensor
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
-from unitweave.units.table import SAMPLES_PER_FRAME, read_units
+from unitweave.units.table import SAMPLES_PER_FRAME, misfit, read_units
 
 MINIMUM_FRAMES = 8
 _CACHED_RECORDINGS = 4096
 _EDGE_FRAMES = 6
-_SLACK_FRAMES = 3  # an encoder yields up to 2 frames fewer than samples / 320; more means a mix-up
 
 
 @dataclass(frozen=True)
@@ -90,15 +89,13 @@ def _waveform(path: str) -> np.ndarray:
 def load_segment(recording: Recording, start: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Units [frames] and waveform [frames * 320] from frame `start` on.
 
-    Unit i stands at samples [320 i, 320 (i + 1)); a waveform that ends up to 3 frames early is filled
+    Unit i stands at samples [320 i, 320 (i + 1)); a waveform that ends a little early is filled
     with silence. Raises InputError when units and recording do not belong together.
     """
     waveform = _waveform(recording.audio)
-    missing = len(recording.units) - len(waveform) / SAMPLES_PER_FRAME
-    if missing > _SLACK_FRAMES:
+    if reason := misfit(len(recording.units), len(waveform) / SAMPLES_PER_FRAME):
         raise InputError(
-            f"{recording.audio}: {len(recording.units)} units but only {len(waveform) // SAMPLES_PER_FRAME} frames"
-            f" of audio (utterance {recording.id}); extract the units again"
+            f"{recording.audio}: {reason} (utterance {recording.id}); extract the units again, all repetitions kept"
         )
     piece = waveform[start * SAMPLES_PER_FRAME : (start + frames) * SAMPLES_PER_FRAME].astype(np.float32) / 32767
     piece = np.pad(piece, (0, frames * SAMPLES_PER_FRAME - len(piece)))

@@ -26,7 +26,7 @@ from unitweave.vocoder.pitch import track_pitch
 from unitweave.vocoder.segments import Batch, Recording, batches, find_recordings, load_segment
 from unitweave.vocoder.settings import VocoderSettings, check_settings
 
-CHECKPOINT = "checkpoint"
+CHECKPOINT = "checkpoint.safetensors"
 _OUTER_LAYERS = ("head", "pitch", "durations")  # Muon's steps are too long for what writes spectra, pitch and durations
 _CHECKED_UTTERANCES = 32
 
@@ -34,7 +34,7 @@ _CHECKED_UTTERANCES = 32
 def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: Path) -> Outcome:
     """Train on the "train" split of the manifest in `corpus` and the units dataset in `units`.
 
-    Leaves config.json and model.safetensors in `folder`; while it runs, `folder`/checkpoint holds
+    Leaves config.json and model.safetensors in `folder`; while it runs, `folder`/checkpoint.safetensors holds
     what an interrupted call with the same settings goes on from. Raises InputError when there is
     nothing to train on, a setting is impossible or a recording cannot be read.
     """

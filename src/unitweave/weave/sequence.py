@@ -124,7 +124,9 @@ def prepare_speech(
         sure = np.ones(words, dtype=bool)
     else:
         cuts = word_cuts(starts, ends, len(units))
-        sure = (scores >= settings.min_score) & (np.diff(cuts) > 0) if words else np.zeros(0, dtype=bool)
+        # A word that was not aligned has no frames of its own, whatever its neighbours left to it.
+        aligned = (scores >= settings.min_score) & (ends > starts)
+        sure = aligned & (np.diff(cuts) > 0) if words else np.zeros(0, dtype=bool)
     units = units.astype(np.int32)
     if deduplicate and len(units):
         # A run that crosses a word boundary goes to the word in which it begins: cut there, it would

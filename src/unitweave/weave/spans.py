@@ -86,9 +86,10 @@ def word_cuts(starts: np.ndarray, ends: np.ndarray, frames: int) -> np.ndarray:
 
     Word i owns the frames [cuts[i], cuts[i + 1]). A pause between two words is shared half and half;
     silence before the first word and after the last belongs to those, so that text in place of all
-    words leaves no unit behind. Words without frames (start = end = 0) get none.
+    words leaves no unit behind. Where no word has frames (all starts and ends 0) the last one owns all
+    of them, so such words must not stand as text.
     """
-    cuts = np.empty(len(starts) + 1, dtype=np.int64)
+    cuts = np.zeros(len(starts) + 1, dtype=np.int64)
     if len(starts):
         cuts[1:-1] = (ends[:-1] + starts[1:]) // 2
         cuts[0], cuts[-1] = 0, frames

@@ -5,9 +5,12 @@ import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import get_last_checkpoint
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import remove
@@ -26,12 +29,40 @@ _FULL_WORDS = (
 )
 
 
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint in the output folder of a CheckpointedTrainer, or None."""
+    return get_last_checkpoint(str(folder)) if folder.exists() else None
+
+
+class CheckpointedTrainer(Trainer):
+    """Trainer whose checkpoints are there whole or not at all; of earlier ones only the best is kept, if any is."""
+
+    _written_to: Path | None = None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step, best = self.state.global_step, self.state.best_global_step
+        with whole_checkpoint(self.args, step, self.accelerator.wait_for_everyone, best) as folder:
+            self._written_to = folder
+            super()._save_checkpoint(model, trial)
+            if best:
+                # Trainer's state names the folder it was told to write in; here is where the best will lie.
+                self.state.best_model_checkpoint = str(Path(str(self.args.output_dir)) / f"checkpoint-{best}")
+                if self.args.should_save:
+                    self.state.save_to_json(str(folder / f"checkpoint-{step}" / TRAINER_STATE_NAME))
+        self._written_to = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._written_to or self.args.output_dir)
+
+
 @contextlib.contextmanager
-def whole_checkpoint(arguments: TrainingArguments, step: int, barrier: Callable[[], None]) -> Iterator[Path]:
+def whole_checkpoint(
+    arguments: TrainingArguments, step: int, barrier: Callable[[], None], keep: int | None = None
+) -> Iterator[Path]:
     """Yield the folder in which the Trainer writes checkpoint-STEP; when all is written, put it in its place.
 
-    The checkpoint before it is then removed. barrier waits for the other processes. Raises InputError
-    when the disk is full, and leaves the earlier checkpoint as it is.
+    Those before it are then removed, save that of step `keep`. barrier waits for the other processes. Raises
+    InputError when the disk is full, and leaves the earlier checkpoints as they are.
     """
     work = Path(arguments.output_dir)
     partial, name = work / _PARTIAL, f"checkpoint-{step}"
@@ -53,7 +84,8 @@ def whole_checkpoint(arguments: TrainingArguments, step: int, barrier: Callable[
         ) from error
     barrier()
     if arguments.should_save:
-        earlier_ones = [path for path in work.glob("checkpoint-*") if path.name != name]
+        kept = {name, f"checkpoint-{keep}"}
+        earlier_ones = [path for path in work.glob("checkpoint-*") if path.name not in kept]
         remove(work / name)
         (partial / name).replace(work / name)
         for path in (*earlier_ones, partial):
