@@ -97,6 +97,16 @@ def test_a_trimmed_model_says_the_same_about_the_texts_in_use(
     torch.testing.assert_close(before[old], after[new])
 
 
+def test_the_working_folder_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert main(["fetch", "gemma-3-270m", "-o", "."]) == 2
+    error = capsys.readouterr().err
+    assert "you are in this folder" in error and error.count("\n") == 1
+
+
 def test_bad_input_ends_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")

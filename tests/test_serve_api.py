@@ -1,6 +1,7 @@
 """The HTTP API and the page, over a real socket: uploads good and bad, limits, streams, OpenAPI."""
 
 import base64
+import http.client
 import io
 import json
 import socket
@@ -9,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="needs unitweave[serve]")
 
 from serving import make_run, speech  # noqa: E402
 from unitweave.serve.api import make_app  # noqa: E402
-from unitweave.serve.batching import Limits  # noqa: E402
+from unitweave.serve.batching import Job, Limits  # noqa: E402
 from unitweave.serve.translate import Translator  # noqa: E402
 
 
@@ -198,7 +199,8 @@ def test_overload_is_answered_with_busy(server: SimpleNamespace, monkeypatch: py
     assert server.app.state.streams == 0
 
 
-def test_a_request_that_takes_too_long_is_given_up(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def blocked(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Make the server's translations wait for an event."""
     free, translate_all = threading.Event(), server.app.state.batcher.translator.translate_all
 
     def wait(*arguments: object) -> object:
@@ -206,13 +208,81 @@ def test_a_request_that_takes_too_long_is_given_up(server: SimpleNamespace, monk
         return translate_all(*arguments)
 
     monkeypatch.setattr(server.app.state.batcher.translator, "translate_all", wait)
+    return free
+
+
+def test_a_request_that_takes_too_long_is_given_up(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = blocked(server, monkeypatch)
     monkeypatch.setattr(server.app.state.batcher.limits, "request_seconds", 0.2)
     status, _, body = post(server, "/v1/translate", wav(0.3))
     free.set()
     assert status == 504 and "too long" in json.loads(body)["error"]
 
 
-def test_the_page_answers_in_words(server: SimpleNamespace, tmp_path: Path) -> None:
+def raw_upload(server: SimpleNamespace, path: str) -> socket.socket:
+    """A connection on which a recording was uploaded and whose answer has not been read."""
+    head = b'--b\r\nContent-Disposition: form-data; name="audio"; filename="a.wav"\r\n\r\n'
+    body = head + wav(0.3) + b"\r\n--b--\r\n"
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    raw.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n".encode() + body)  # fmt: skip
+    return raw
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited half a minute in vain")
+
+
+def test_a_client_that_leaves_before_the_text_gives_its_stream_back(
+    server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = blocked(server, monkeypatch)
+    leaving = [raw_upload(server, "/v1/stream") for _ in range(2)]  # as many as there may be
+    until(lambda: server.app.state.streams == 2)
+    assert post(server, "/v1/stream", wav(0.3))[0] == 503
+    for raw in leaving:
+        raw.close()
+    free.set()
+    until(lambda: server.app.state.streams == 0)
+    assert post(server, "/v1/stream", wav(0.3))[0] == 200
+    until(lambda: server.app.state.streams == 0)
+
+
+def test_a_stream_that_breaks_off_gives_its_place_back_and_does_not_end_as_if_it_were_whole(
+    server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(units: Iterator[int]) -> Iterator[np.ndarray]:
+        yield np.zeros(8, np.float32)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(server.app.state.batcher.translator, "stream_speech", breaks)
+    with pytest.raises(http.client.IncompleteRead):
+        post(server, "/v1/stream", wav(0.3))
+    until(lambda: server.app.state.streams == 0)
+
+
+def test_a_stream_that_takes_too_long_is_taken_out_of_the_queue(
+    server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher = server.app.state.batcher
+    free = blocked(server, monkeypatch)
+    first = batcher.submit(Job(speech(0.3)))
+    until(lambda: batcher.waiting == 0)
+    done = batcher.done
+    monkeypatch.setattr(batcher.limits, "request_seconds", 0.2)
+    assert post(server, "/v1/stream", wav(0.3))[0] == 504
+    assert server.app.state.streams == 0
+    free.set()
+    assert first.result(60).language and batcher.submit(Job(speech(0.3))).result(60).language
+    until(lambda: batcher.done > done + 1)
+    assert batcher.done == done + 2, "nobody waited for the stream any more"
+
+
+def test_the_page_answers_in_words(server: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="needs unitweave[serve]")
     from unitweave.serve.page import _answer
 
@@ -223,6 +293,14 @@ def test_the_page_answers_in_words(server: SimpleNamespace, tmp_path: Path) -> N
     (tmp_path / "bad.wav").write_bytes(b"<b>no audio")
     assert "not readable" in _answer(batcher, str(tmp_path / "bad.wav"), None)[0]
     soundfile.write(tmp_path / "good.wav", speech(0.5), 16_000)
+    align, threads = batcher.translator.align, []
+
+    def watched(*arguments: object) -> list:
+        threads.append(threading.current_thread().name)
+        return align(*arguments)
+
+    monkeypatch.setattr(batcher.translator, "align", watched)
     message, transcript, translation, spoken, words = _answer(batcher, str(tmp_path / "good.wav"), "es")
     assert "uw-error" not in message and isinstance(transcript, str) and isinstance(translation, str)
     assert spoken[0] == 16_000 and spoken[1].dtype == np.int16 and words.count("<svg") == 2
+    assert threads == ["translating"] * 2, "elsewhere the encoder's threads would get in the way of the next batch"

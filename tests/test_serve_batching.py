@@ -11,7 +11,7 @@ import pytest
 
 from serving import make_run, speech
 from unitweave.core.errors import InputError
-from unitweave.lm.decode import Given
+from unitweave.lm.decode import Given, Listener, Translation
 from unitweave.serve.batching import Batcher, Busy, Job, Limits, Stream
 from unitweave.serve.timeline import timeline
 from unitweave.serve.translate import Translator
@@ -41,11 +41,22 @@ def test_requests_that_come_together_are_translated_together(batcher: Batcher, t
 
 def test_a_bad_request_fails_alone_and_the_thread_lives(batcher: Batcher) -> None:
     good = [batcher.submit(Job(speech(0.4, i))) for i in range(2)]
-    bad = batcher.submit(Job(speech(0.4), Given(language="xx")))
-    with pytest.raises(InputError, match="'xx'"):
+    bad = batcher.submit(Job(speech(0.001)))
+    with pytest.raises(InputError, match="too short"):
         bad.result(60)
     assert all(future.result(60).language for future in good)
     assert batcher.submit(Job(speech(0.4))).result(60).language
+
+
+def test_an_unknown_language_is_refused_before_anything_is_computed(
+    batcher: Batcher, translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="'xx'"):
+        batcher.submit(Job(speech(0.4), Given(language="xx")))
+    assert batcher.waiting == 0
+    monkeypatch.setattr(translator, "units_of", None)  # would fail if the encoder ran
+    with pytest.raises(InputError, match="'xx'"):
+        translator.translate(speech(0.4), given=Given(language="xx"))
 
 
 def blocked(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
@@ -109,11 +120,47 @@ def test_a_stream_hears_texts_first_and_then_the_units(batcher: Batcher) -> None
     result = future.result(60)
     assert said.translation == result.translation and units == result.units.tolist()
     failing = Stream(60)
-    batcher.submit(Job(speech(0.5), Given(language="xx"), stream=failing))
+    batcher.submit(Job(speech(0.001), stream=failing))
     with pytest.raises(InputError):
         failing.text()
     with pytest.raises(TimeoutError):
         Stream(0.01).text()
+
+
+def test_a_stream_that_was_heard_ends_with_the_error_and_is_not_told_again(
+    batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translate_all, sizes = batcher.translator.translate_all, []
+
+    def out_of_memory(waveforms: list, settings: object, given: object, listener: Listener) -> object:
+        sizes.append(len(waveforms))
+        if len(waveforms) == 1:
+            return translate_all(waveforms, settings, given, listener)  # type: ignore[arg-type]
+        listener.text(0, Translation(translation="hello"))
+        listener.unit(0, 3)
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(batcher.translator, "translate_all", out_of_memory)
+    streams = [Stream(60), Stream(60)]
+    heard, unheard = (batcher.submit(Job(speech(0.4, i), stream=stream)) for i, stream in enumerate(streams))
+    assert streams[0].text().translation == "hello"
+    units = streams[0].units()
+    assert next(units) == 3
+    with pytest.raises(MemoryError):
+        next(units)
+    with pytest.raises(MemoryError):
+        heard.result(60)
+    assert streams[1].text().translation == unheard.result(60).translation, "nothing was heard of it: tried alone"
+    assert list(streams[1].units()) == unheard.result().units.tolist() and sizes == [2, 1]
+
+
+def test_words_of_both_recordings_come_with_the_result(batcher: Batcher, translator: Translator) -> None:
+    job, plain = Job(speech(1.0), Given("la casa", "the house", "es"), aligned=True), Job(speech(1.0))
+    for one in (job, plain):
+        batcher.submit(one).result(60)
+    english = translator.translate(job.waveform, given=job.given).waveform
+    assert job.words == (translator.align(job.waveform, "la casa", "es"), translator.align(english, "the house"))
+    assert [word for word, _, _ in job.words[0]] == ["la", "casa"] and plain.words == ([], [])
 
 
 def test_the_timeline_escapes_what_the_model_wrote() -> None:

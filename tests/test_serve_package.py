@@ -1,6 +1,7 @@
 """Exported models: the folder, its card, the parts that belong together, the hub's edge, engines."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,51 @@ def test_an_export_has_safetensors_and_no_pickles_and_is_written_whole(run: Path
     export_run(run, None, package.parent / "again")  # over an earlier export is fine
 
 
+def test_an_export_deletes_nothing_that_no_export_wrote(run: Path, tmp_path: Path) -> None:
+    web, model = tmp_path / "web", tmp_path / "model"
+    web.mkdir()
+    (web / "package.json").write_text(json.dumps({"name": "web-shop", "version": "1.0.0"}))
+    (web / "index.js").write_text("precious")
+    with pytest.raises(InputError, match="something else"):
+        export_run(run, None, web)
+    assert (web / "index.js").read_text() == "precious"
+    export_run(run, None, model)
+    for added in (".git/HEAD", "notes.md", "encoder/thesis.tex", "examples/deep/a.wav"):
+        (model / added).parent.mkdir(parents=True, exist_ok=True)
+        (model / added).write_text("precious")
+        with pytest.raises(InputError, match="was not written by an export"):
+            export_run(run, None, model)
+        assert (model / added).read_text() == "precious"
+        if (model / added).parent.name in (".git", "deep"):
+            shutil.rmtree((model / added).parent)
+        else:
+            (model / added).unlink()
+    export_run(run, None, model)
+
+
+def test_an_export_into_the_working_folder_is_refused_in_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    for out in (".", "../deep", ".."):
+        assert main(["export", str(run), "-o", out]) == 2
+        error = capsys.readouterr().err
+        assert "you are in this folder" in error and error.count("\n") == 1
+    assert Path.cwd() == tmp_path / "deep"
+
+
+def test_a_broken_recipe_is_named_in_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    for text in (b"corpus: [es\ntranslate: {", "corpus: {a: ü}".encode("latin-1"), b"translate: fast"):
+        (broken / "recipe.yaml").write_bytes(text)
+        for command in (["export", str(broken), "-o", str(tmp_path / "out")], ["translate", str(broken), "a.wav"]):
+            assert main(command) == 2
+            error = capsys.readouterr().err
+            assert "recipe.yaml" in error and error.count("\n") == 1
+
+
 def test_the_language_model_alone_loads_in_plain_transformers(package: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(package), AutoTokenizer.from_pretrained(package)
     prompt = tokenizer("<|source|><|unit_3|><|unit_7|><|transcript|>", return_tensors="pt", add_special_tokens=False)
@@ -78,8 +124,6 @@ def test_the_card_tells_data_scores_with_signature_licence_and_limits(run: Path,
 def test_parts_of_different_codebooks_are_refused_in_one_line(
     run: Path, tmp_path: Path, text_lm_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    import shutil
-
     other = make_run(tmp_path / "other", text_lm_folder, codebook_seed=5)
     for part in ("vocoder", "lm"):
         mixed = tmp_path / f"mixed-{part}"
@@ -106,6 +150,9 @@ def test_what_is_no_model_is_named(tmp_path: Path, package: Path, monkeypatch: p
         find_parts(tmp_path)
     with pytest.raises(InputError, match="no name on the hub"):
         find_parts("/nowhere/at/all")
+    for mistyped in ("läufe/übung", "runs/demo.", "runs/a--b"):
+        with pytest.raises(InputError, match="no run folder, no exported model and no name on the hub"):
+            find_parts(mistyped)
     with pytest.raises(InputError, match="single system"):
         find_parts(package, "baseline")
     about = json.loads((package / "package.json").read_text())

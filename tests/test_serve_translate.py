@@ -1,6 +1,10 @@
 """Translating files: Python use, whole folders, long recordings, interruption; on a tiny random model."""
 
+import errno
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +18,9 @@ from serving import SETTINGS, make_run, speech
 from unitweave.cli import main
 from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
-from unitweave.serve import long
-from unitweave.serve.jobs import find_tasks
+from unitweave.core.files import atomic_path, digest_of_file
+from unitweave.serve import jobs, long
+from unitweave.serve.jobs import find_tasks, translate_tasks
 from unitweave.serve.segments import CONTEXT, WINDOW, SegmentSettings, SpeechDetector, cut_out, speech_spans
 from unitweave.serve.subtitles import Cue, clock, srt, vtt
 from unitweave.serve.translate import Translator
@@ -170,11 +175,11 @@ def test_an_interrupted_long_job_goes_on_where_it_stopped(
     whole = long.translate_long(translator, tmp_path / "talk.wav", tmp_path / "whole" / "talk", settings, job="j")
     translate_all, calls = Translator.translate_all, []
 
-    def interrupted(self: Translator, waveforms: list, settings: object) -> list:
+    def interrupted(self: Translator, waveforms: list, *rest: object) -> list:
         calls.append(len(waveforms))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return translate_all(self, waveforms, settings)
+        return translate_all(self, waveforms, *rest)
 
     monkeypatch.setattr(Translator, "translate_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -183,6 +188,67 @@ def test_an_interrupted_long_job_goes_on_where_it_stopped(
     again = long.translate_long(translator, tmp_path / "talk.wav", tmp_path / "again" / "talk", settings, job="j")
     assert len(calls) == 5, "two were done before the interruption, two after it"
     assert again.audio.read_bytes() == whole.audio.read_bytes()
+
+
+def test_a_given_language_holds_for_a_long_recording_too(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    talk(tmp_path / "talk.wav", monkeypatch)
+    command = ["translate", str(run), str(tmp_path / "talk.wav"), "--cut-above", "3"]
+    for language in ("en", "es"):
+        out = tmp_path / language
+        assert main([*command, "--language", language, "--text-only", "-o", str(out)]) == 0
+        segments = json.loads((out / "talk.json").read_text())["segments"]
+        assert [segment["language"] for segment in segments] == [language] * 3
+    monkeypatch.setattr(SpeechDetector, "probabilities", None)  # would fail if anything were looked at
+    capsys.readouterr()
+    assert main([*command, "--language", "xx", "-o", str(tmp_path / "xx")]) == 2
+    assert "'xx'" in capsys.readouterr().err
+
+
+def test_text_only_leaves_the_spoken_track_of_an_earlier_call_alone(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk(tmp_path / "talk.wav", monkeypatch)
+    stem = tmp_path / "out" / "talk"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "talk.wav").write_bytes(b"spoken")
+    result = long.translate_long(
+        translator, tmp_path / "talk.wav", stem, replace(SETTINGS, text_only=True), language="es"
+    )
+    assert result.audio is None and (tmp_path / "out" / "talk.wav").read_bytes() == b"spoken"
+    assert json.loads(result.about.read_text())["segments"][2]["translation"]
+    assert (tmp_path / "out" / "talk.srt").exists()
+
+
+def test_an_inaudible_utterance_is_empty_and_the_others_are_translated(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = [np.zeros(32_000, np.float32), speech(1.0), np.zeros(32_000, np.float32)]
+    soundfile.write(tmp_path / "talk.wav", np.concatenate(quiet), 16_000)
+    windows = 5 * 16_000 // WINDOW
+    found = np.zeros(windows)
+    found[10:40] = found[70:85] = found[120:] = 1.0  # the first and the last are silence, whatever the detector thinks
+    monkeypatch.setattr(SpeechDetector, "probabilities", lambda self, blocks: found)
+    result = long.translate_long(translator, tmp_path / "talk.wav", tmp_path / "out" / "talk", SETTINGS, language="es")
+    about = json.loads(result.about.read_text())
+    first, middle, last = about["segments"]
+    assert first["units"] == last["units"] == [] and first["translation"] == last["translation"] == ""
+    assert middle["units"] and about["translation"] == middle["translation"] and about["language"] == "es"
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_a_short_recording_whose_header_says_no_length_is_a_short_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    soundfile.write(tmp_path / "voice.wav", speech(1.0), 16_000)
+    source = tmp_path / "voice.m4a"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "voice.wav", source], check=True)
+    command = ["translate", str(run), str(source), "-o", str(tmp_path / "out"), "--transcript", "hola perro"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["transcript"] == "hola perro"
+    assert main([*command, "--cut-above", "0.5"]) == 2
+    assert "single utterance of up to 0.5 s" in capsys.readouterr().err
 
 
 def test_silence_is_told_from_speech(translator: Translator, tmp_path: Path) -> None:
@@ -221,6 +287,55 @@ def test_a_folder_is_translated_once_and_bad_files_do_not_stop_it(
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+def test_one_recording_that_cannot_be_opened_does_not_end_the_batch(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "good.wav", speech(0.5), 16_000)
+    for name in ("locked.wav", "notes.txt"):
+        (tmp_path / name).write_bytes(b"private")
+
+    def digest(path: Path) -> str:  # the tests may run as root, who may read everything
+        if path.name == "locked.wav":
+            raise PermissionError(13, "Permission denied", str(path))
+        return digest_of_file(path)
+
+    monkeypatch.setattr(jobs, "digest_of_file", digest)
+    names = [str(tmp_path / name) for name in ("locked.wav", "notes.txt/x.wav", "good.wav")]
+    settings = replace(SETTINGS, text_only=True)
+    done = list(translate_tasks(translator, find_tasks(names, tmp_path / "out"), settings))
+    assert [one.error for one in done] == [
+        f"{names[0]}: not readable (Permission denied)",
+        f"{names[1]}: not readable (Not a directory)",
+        "",
+    ]
+
+
+def test_a_full_disk_ends_the_batch(translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk(tmp_path / "talk.wav", monkeypatch)
+
+    def full(path: Path, value: object) -> None:
+        with atomic_path(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(long, "write_json", full)
+    tasks = find_tasks([str(tmp_path / "talk.wav")], tmp_path / "out")
+    with pytest.raises(InputError, match="no space left"):
+        list(translate_tasks(translator, tasks, SETTINGS, cut_above=3.0))
+
+
+def test_names_that_are_no_utf_8_are_translated_and_printed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    talk(tmp_path / "talk.wav", monkeypatch, utterances=1)
+    (tmp_path / "talk.wav").rename(source)
+    for limit in ("30", "1"):  # as a short recording and as a long one
+        out = tmp_path / limit
+        assert main(["translate", str(run), str(source), "-o", str(out), "--cut-above", limit]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert Path(printed["audio"]).exists() and json.loads((out / f"{source.stem}.json").read_text())["source"]
+
+
 def test_patterns_collisions_and_overwriting(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
@@ -235,6 +350,33 @@ def test_patterns_collisions_and_overwriting(tmp_path: Path) -> None:
         find_tasks([str(tmp_path / "*.ogg")], tmp_path / "out")
     with pytest.raises(InputError, match="no recordings"):
         find_tasks([str(tmp_path / "out2")] if (tmp_path / "out2").mkdir() is None else [], tmp_path / "out")
+
+
+def test_results_are_never_written_over_a_source_by_another_name(tmp_path: Path) -> None:
+    for place in ("in/a.wav", "in/deep/b.mp3", "deep/b.wav"):
+        (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / place).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for source, out in (("in/a.wav", "link"), ("link/a.wav", "in"), ("in/a.wav", "deep/../in")):
+        with pytest.raises(InputError, match="overwrite"):
+            find_tasks([str(tmp_path / source)], tmp_path / out)
+    with pytest.raises(InputError, match=r"deep/b.wav: the translation of .*in/deep/b.mp3 would overwrite it"):
+        find_tasks([str(tmp_path / "in"), str(tmp_path / "deep/b.wav")], tmp_path)
+
+
+def test_results_of_an_earlier_call_are_no_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("translations")
+    for place in ("a.wav", "deep/b.wav", "translations/a.wav", "translations/deep/b.wav"):
+        Path(place).parent.mkdir(exist_ok=True, parents=True)
+        Path(place).touch()
+    for name in (".", str(tmp_path), "deep/.."):
+        tasks = find_tasks([name], out)
+        assert [task.stem for task in tasks] == [out / "a", out / "deep" / "b"]
+    assert [task.stem for task in find_tasks(["deep"], Path())] == [Path("b")], "the folder may lie in the results"
+    Path("more").mkdir()
+    Path("more/c.mp3").touch()
+    assert [task.stem for task in find_tasks(["more"], Path("more"))] == [Path("more/c")]
 
 
 def test_text_only_given_text_and_beam_from_the_command_line(

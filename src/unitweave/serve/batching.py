@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from unitweave.lm.decode import Given, Translation
-from unitweave.serve.translate import SpeechTranslation, Translator
+from unitweave.serve.translate import SpeechTranslation, Translator, Words
 
 
 @dataclass
@@ -40,10 +40,12 @@ class Stream:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
+        self.begun = False  # whether there is something to hear
         self._heard: queue.SimpleQueue[Translation | int | BaseException | None] = queue.SimpleQueue()
 
     def put(self, item: Translation | int | BaseException | None) -> None:
         """Called by the decoding thread; None is the end."""
+        self.begun = True
         self._heard.put(item)
 
     def text(self) -> Translation:
@@ -70,12 +72,17 @@ class Stream:
 
 @dataclass
 class Job:
-    """One request: its recording at 16 kHz, what is known of it, and where the result goes."""
+    """One request: its recording at 16 kHz, what is known of it, and where the result goes.
+
+    aligned  also find when each word is said: `words` of the recording and of its translation, there with the result
+    """
 
     waveform: np.ndarray
     given: Given | None = None
     text_only: bool = False
     stream: Stream | None = None
+    aligned: bool = False
+    words: tuple[Words, Words] = ([], [])
     result: "Future[SpeechTranslation]" = field(default_factory=Future)
 
 
@@ -102,7 +109,8 @@ class Batcher:
         return max(1, round(self._seconds * len(self._waiting)))
 
     def submit(self, job: Job) -> "Future[SpeechTranslation]":
-        """Put a job into the queue. Raises Busy when that is full."""
+        """Put a job into the queue. Raises Busy when that is full, InputError when the model lacks the language."""
+        self.translator.check_language(job.given)
         with self._changed:
             if self._closed or len(self._waiting) >= self.limits.queue:
                 raise Busy(self.retry_after())
@@ -158,15 +166,27 @@ class Batcher:
                 [job.waveform for job in jobs], settings, [job.given for job in jobs], _Listener(jobs)
             )
         except Exception as error:
-            # Whatever it is, it is this request's and must not end the thread; the others are tried alone.
-            if len(jobs) > 1:
-                for job in jobs:
+            # Whatever it is, it is one request's and must not end the thread. The others are tried alone, but for
+            # those whose client has heard something: it would hear that again.
+            for job in jobs:
+                if len(jobs) == 1 or (job.stream and job.stream.begun):
+                    _settle(job, error)
+                else:
                     self._translate([job])
-                return
-            _settle(jobs[0], error)
             return
-        for job, result in zip(jobs, results, strict=True):
-            _settle(job, result)
+        # Alignment is another pass of the encoder: those that do not want it need not wait for it.
+        for job, result in sorted(zip(jobs, results, strict=True), key=lambda pair: pair[0].aligned):
+            try:
+                if job.aligned:
+                    job.words = self._words(job, result)
+            except Exception as error:
+                _settle(job, error)
+            else:
+                _settle(job, result)
+
+    def _words(self, job: Job, result: SpeechTranslation) -> tuple[Words, Words]:
+        heard = self.translator.align(job.waveform, result.transcript, result.language)
+        return heard, self.translator.align(result.waveform, result.translation)
 
 
 def _settle(job: Job, outcome: SpeechTranslation | Exception) -> None:

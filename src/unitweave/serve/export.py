@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, write_json
+from unitweave.core.files import atomic_path, read_json, write_json
 from unitweave.core.stage import versions
 from unitweave.serve.card import write_card
 from unitweave.serve.engine import ENGINE_FILE, engine_settings
-from unitweave.serve.package import FORMAT, PACKAGE_FILE, PATTERNS, Parts, read_recipe
+from unitweave.serve.package import FOLDERS, FORMAT, PACKAGE_FILE, PATTERNS, Parts, read_recipe
 
 ENGINES = ("vllm",)
 _LEFT_OUT = ("stage.json", "log.jsonl", "trainer_state.json")
@@ -27,15 +27,14 @@ def export_run(
     engine   "vllm" also writes vllm.json: what an engine needs to keep to the stages
 
     Returns what package.json holds. Raises InputError when a part is missing or speaks other units, and
-    when `out` is there and holds something else than an export.
+    when `out` is the working folder, or is there and holds something else than an export.
     """
-    run, out = Path(run), Path(out)
+    run, out = Path(run), Path(out).resolve()
     if engine is not None and engine not in ENGINES:
         raise InputError(f"--engine {engine}: none of {', '.join(ENGINES)}")
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder")
-    if out.exists() and not (out / PACKAGE_FILE).exists() and (out.is_file() or any(out.iterdir())):
-        raise InputError(f"{out}: holds something else; name a new folder")
+    _check_target(out)
     parts = Parts.of_run(run, system)
     parts.check()
     recipe = read_recipe(run)
@@ -62,6 +61,30 @@ def export_run(
             write_json(temporary / ENGINE_FILE, engine_settings(temporary))
         write_card(temporary / "README.md", run, name, recipe, about, license, out.name)
     return about
+
+
+def _check_target(out: Path) -> None:
+    """Raise InputError unless `out` can be replaced: it is not there, empty, or an export with nothing added to it."""
+    if out in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{out}: you are in this folder; name a new one")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not _is_export(out):
+        raise InputError(f"{out}: holds something else; name a new folder")
+    for folder in (out, *(out / name for name in FOLDERS if (out / name).is_dir())):
+        for path in sorted(folder.iterdir()):
+            ours = path.is_file() and (path.name == "README.md" or _wanted(path, PATTERNS))
+            if not ours and not (path.is_dir() and folder == out and path.name in FOLDERS):
+                raise InputError(f"{path}: was not written by an export, which would delete it; name a new folder")
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether there is a package.json that is ours; npm's has the same name."""
+    try:
+        about = read_json(folder / PACKAGE_FILE)
+    except (InputError, OSError):
+        return False
+    return isinstance(about, dict) and {"format", "fingerprints"} <= about.keys()
 
 
 def push(folder: Path, name: str, private: bool = False) -> str:

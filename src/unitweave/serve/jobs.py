@@ -1,7 +1,7 @@
 """Many recordings: what the names on the command line mean, which results are there already, and the work."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from unitweave.core.files import digest_of, digest_of_file, read_json, write_jso
 from unitweave.core.progress import meter
 from unitweave.lm.decode import DecodeSettings, Given
 from unitweave.serve.long import translate_long
-from unitweave.serve.recordings import SUFFIXES, load_audio, seconds_of
+from unitweave.serve.recordings import SUFFIXES, lasts_longer, load_audio
 from unitweave.serve.segments import SegmentSettings
 from unitweave.serve.translate import SpeechTranslation, Translator, check_audible
+
+_RESULTS = (".wav", ".json", ".srt", ".vtt")
 
 
 @dataclass(frozen=True)
@@ -37,21 +39,22 @@ class Finished:
 def find_tasks(names: Sequence[str], out: Path) -> list[Task]:
     """The recordings that files, folders (with all below them) and patterns name.
 
-    A folder's recordings keep their places below it. Two that would get the same result file keep their
-    suffixes. Raises InputError when a name stands for nothing or results would overwrite a source.
+    A folder's recordings keep their places below it; what lies in `out` below it is results, not recordings.
+    Two that would get the same result file keep their suffixes. Raises InputError when a name stands for
+    nothing or results would overwrite a source.
     """
     found: dict[Path, Path] = {}  # recording -> its place below `out`
     for name in names:
         path = Path(name)
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix.lower() in SUFFIXES]
-            inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        if _holds(path.is_dir, if_hidden=False):
+            inside = _recordings_in(path, out)
             if not inside:
                 raise InputError(f"{path}: no recordings in this folder ({', '.join(SUFFIXES)})")
             found |= {p: p.relative_to(path) for p in inside}
-        elif not path.exists() and glob.has_magic(name):
+        elif glob.has_magic(name) and not _holds(path.exists, if_hidden=False):
             # The pattern may be absolute, which Path.glob does not take.
-            matching = [Path(p) for p in sorted(glob.glob(name, recursive=True)) if Path(p).is_file()]  # noqa: PTH207
+            fitting = [Path(p) for p in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
+            matching = [p for p in fitting if _holds(p.is_file, if_hidden=True)]
             if not matching:
                 raise InputError(f"{name}: no file fits this pattern")
             found |= {p: Path(p.name) for p in matching}
@@ -62,6 +65,27 @@ def find_tasks(names: Sequence[str], out: Path) -> list[Task]:
         Task(source, out / (place if stems.count(place.with_suffix("")) > 1 else place.with_suffix("")))
         for source, place in found.items()
     ]
+    _check_targets(tasks)
+    return tasks
+
+
+def _recordings_in(folder: Path, out: Path) -> list[Path]:
+    """The recordings below a folder, but for hidden ones and, where `out` is below it too, those in `out`."""
+    results = _real(out)
+    below = _real(folder) in results.parents
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and _holds(path.is_file, if_hidden=True)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (below and results in _real(path).parents)
+    ]
+
+
+def _check_targets(tasks: Sequence[Task]) -> None:
+    """Raise InputError when two tasks have the same results, or results would overwrite any of the sources."""
+    sources = {_real(task.source): task.source for task in tasks}
     seen: dict[Path, Path] = {}
     for task in tasks:
         if task.stem in seen:
@@ -69,9 +93,27 @@ def find_tasks(names: Sequence[str], out: Path) -> list[Task]:
                 f"{task.source} and {seen[task.stem]} would both be written to {task.stem}.wav; rename one"
             )
         seen[task.stem] = task.source
-        if task.stem.with_name(task.stem.name + ".wav").absolute() == task.source.absolute():
-            raise InputError(f"{task.source}: its translation would overwrite it; give another folder with -o")
-    return tasks
+        for suffix in _RESULTS:
+            source = sources.get(_real(task.stem.with_name(task.stem.name + suffix)))
+            if source is not None:
+                whose = "its translation" if source == task.source else f"the translation of {task.source}"
+                raise InputError(f"{source}: {whose} would overwrite it; give another folder with -o")
+
+
+def _real(path: Path) -> Path:
+    """Without links and `..`, so that the same file has the same path."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return path.absolute()
+
+
+def _holds(test: Callable[[], bool], if_hidden: bool) -> bool:
+    """What a test of a path says; `if_hidden` where we may not look, which reading it tells the user."""
+    try:
+        return test()
+    except OSError:
+        return if_hidden
 
 
 def translate_tasks(
@@ -86,8 +128,10 @@ def translate_tasks(
 
     cut_above  seconds above which a recording is cut into utterances
     A recording that cannot be translated is reported and the others go on. One whose results are there
-    already, by the same model and settings from the same file, is not done again.
+    already, by the same model and settings from the same file, is not done again. Raises InputError on a
+    language that the model does not know, and when the disk is full.
     """
+    translator.check_language(given)
     segmenting = segmenting or SegmentSettings()
     model = digest_of(
         [translator.fingerprint(), asdict(settings), asdict(segmenting), given and vars(given), cut_above]
@@ -96,26 +140,25 @@ def translate_tasks(
     with meter("translating", len(tasks)) as progress:
         for number, task in enumerate(tasks):
             try:
-                job = digest_of([model, digest_of_file(task.source)])
+                job = digest_of([model, _digest(task.source)])
                 about = _before(task, job)
-                seconds = seconds_of(task.source)
                 if about is not None:
                     progress.advance()
                     yield Finished(task, about, before=True)
-                elif seconds is not None and seconds <= cut_above:
+                elif not lasts_longer(task.source, cut_above):
                     short.append((task, job))
                 elif given is not None and (given.transcript or given.translation):
                     raise InputError(
                         f"{task.source}: a given text goes with a single utterance of up to {cut_above:g} s"
                     )
                 else:
-                    result = translate_long(translator, task.source, task.stem, settings, segmenting, job)
+                    language = given.language if given else None
+                    result = translate_long(translator, task.source, task.stem, settings, segmenting, job, language)
                     progress.advance()
                     yield Finished(task, read_json(result.about))
-            except FileNotFoundError:
-                progress.advance()
-                yield Finished(task, None, f"{task.source}: no such audio file")
             except (InputError, IsADirectoryError) as error:
+                if isinstance(error.__cause__, OSError):
+                    raise  # the disk is full, which is not this recording's fault
                 progress.advance()
                 yield Finished(task, None, str(error))
             if short and (len(short) == 4 * settings.batch or number == len(tasks) - 1):
@@ -123,6 +166,16 @@ def translate_tasks(
                     progress.advance()
                     yield finished
                 short = []
+
+
+def _digest(source: Path) -> str:
+    """Of the file's content. Raises InputError when it cannot be read."""
+    try:
+        return digest_of_file(source)
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such audio file") from None
+    except OSError as error:
+        raise InputError(f"{source}: not readable ({error.strerror or error})") from None
 
 
 def _translate_short(

@@ -23,6 +23,8 @@ PACKAGE_FILE = "package.json"
 FORMAT = 1
 # No pickles, no code: all that is ever fetched from the hub.
 PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md", "examples/*.wav"]
+FOLDERS = ("encoder", "codebook", "vocoder", "examples")
+_NOTHING = "no run folder, no exported model and no name on the hub"
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,18 @@ class Parts:
 
 
 def read_recipe(run: Path) -> dict[str, Any]:
-    """The recipe that a run folder was made with; empty where there is none."""
+    """The recipe that a run folder was made with; empty where there is none. Raises InputError when it is broken."""
     path = run / "recipe.yaml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return content if isinstance(content, dict) else {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that is none
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        return {}
+    for section, settings in content.items():
+        if settings is not None and not isinstance(settings, dict):
+            raise InputError(f"{path}: {section} is no mapping of settings")
+    return content
 
 
 def settings_of(values: dict[str, Any]) -> DecodeSettings:
@@ -120,16 +130,18 @@ def find_parts(path: Path | str, system: str | None = None) -> Parts:
         return Parts.of_run(folder, system)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)):
         return Parts.of_package(download(str(path)))
-    raise InputError(f"{path}: no run folder, no exported model and no name on the hub")
+    raise InputError(f"{path}: {_NOTHING}")
 
 
 def download(name: str) -> Path:
     """Fetch an exported model from the hub (or find it in the local cache); returns its folder."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=PATTERNS))
+    except HFValidationError:
+        raise InputError(f"{name}: {_NOTHING}") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(f"{name}: no such folder here, and not to be had from the hub ({_brief(error)})") from None
     if not (folder / PACKAGE_FILE).exists():

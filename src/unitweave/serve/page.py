@@ -79,7 +79,9 @@ def _answer(batcher: Batcher, path: str | None, language: str | None) -> tuple[A
         return _told("Record something, drop a file, or click on an example first.")
     try:
         waveform = load_recording(Path(path), batcher.limits)
-        future = batcher.submit(Job(waveform, given_of(None, None, language)))
+        # Words are aligned by the batcher: the encoder is for one thread at a time.
+        job = Job(waveform, given_of(None, None, language), aligned=True)
+        future = batcher.submit(job)
         result = future.result(timeout=batcher.limits.request_seconds)
     except InputError as error:
         return _told(str(error)[:1].upper() + str(error)[1:] + ".")
@@ -88,12 +90,10 @@ def _answer(batcher: Batcher, path: str | None, language: str | None) -> tuple[A
     except FutureTimeoutError:
         future.cancel()
         return _told("This took too long and was given up. Try a shorter recording.")
-    translator = batcher.translator
-    lines = timeline(
-        waveform, translator.align(waveform, result.transcript, result.language), f"Heard ({result.language})"
-    )
+    heard, said = job.words
+    lines = timeline(waveform, heard, f"Heard ({result.language})")
     if len(result.waveform):
-        lines += timeline(result.waveform, translator.align(result.waveform, result.translation), "English")
+        lines += timeline(result.waveform, said, "English")
     speech = (SAMPLE_RATE, (np.clip(result.waveform, -1, 1) * 32767).astype(np.int16)) if len(result.waveform) else None
     return _message(_summary(result)), result.transcript, result.translation, speech, lines
 

@@ -24,6 +24,7 @@ SUFFIXES = (
 )
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz; what lies outside is a damaged header
 _BLOCK_VALUES = 1_000_000  # samples of all channels in a block
+_UNKNOWN = 2**63 - 1  # libsndfile's number of frames where a header has none
 _FFMPEG_PATIENCE = 30.0  # seconds without a byte after which ffmpeg is given up
 # Containers and codecs only: no playlists, which could name other files or addresses.
 _FFMPEG_FORMATS = "aac,ac3,aiff,amr,asf,au,avi,caf,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,ogg,w64,wav"
@@ -38,9 +39,13 @@ def stream_audio(path: Path, name: str | None = None, max_seconds: float | None 
     max_seconds, has an impossible sampling rate or holds values that are no numbers.
     """
     name = name or str(path)
-    if not Path(path).is_file():
-        raise AudioError(name, "no such audio file")
-    if Path(path).stat().st_size == 0:
+    try:
+        if not Path(path).is_file():
+            raise AudioError(name, "no such audio file")
+        size = Path(path).stat().st_size
+    except OSError as error:
+        raise AudioError(name, "not readable", error.strerror or "") from None
+    if size == 0:
         raise AudioError(name, "the file is empty")
     seen = 0
     for block in _decoded(Path(path), name):
@@ -63,18 +68,36 @@ def load_audio(path: Path, name: str | None = None, max_seconds: float | None = 
 def seconds_of(path: Path) -> float | None:
     """How long a recording lasts by its header, in seconds; None where only decoding it would tell."""
     try:
-        about = soundfile.info(path)
+        with Path(path).open("rb") as file:  # by its content, and soundfile does not take every name
+            about = soundfile.info(file)
     except (soundfile.SoundFileError, OSError, TypeError):
         return None
-    if not LOWEST_RATE <= about.samplerate <= HIGHEST_RATE:
+    if not LOWEST_RATE <= about.samplerate <= HIGHEST_RATE or about.frames == _UNKNOWN:
         return None
     return about.frames / about.samplerate
 
 
+def lasts_longer(path: Path, seconds: float) -> bool:
+    """Whether a recording is longer than that, by its header or else by decoding so much of it; errors as there."""
+    told = seconds_of(path)
+    if told is not None:
+        return told > seconds
+    seen = 0
+    for block in stream_audio(path):
+        seen += len(block)
+        if seen > seconds * SAMPLE_RATE:
+            return True
+    return False
+
+
 def _decoded(path: Path, name: str) -> Iterator[np.ndarray]:
     try:
+        content = io.BufferedReader(path.open("rb", buffering=0))
+    except OSError as error:
+        raise AudioError(name, "not readable", error.strerror or "") from None
+    try:
         # By its content: a file's name may say anything.
-        file = soundfile.SoundFile(io.BufferedReader(path.open("rb", buffering=0)))
+        file = soundfile.SoundFile(content)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         yield from _ffmpeg(path, name, str(error).rstrip(".").rsplit(": ", 1)[-1])
         return

@@ -27,6 +27,7 @@ from unitweave.units.table import FRAME_RATE, read_units
 from unitweave.vocoder.synthesis import Vocoder
 
 _BATCH_SECONDS = 120.0  # seconds of padded speech in one pass of the encoder
+Words = list[tuple[str, float, float]]  # each with the seconds at which it begins and ends
 
 
 @dataclass
@@ -150,6 +151,8 @@ class Translator:
         listener  told of texts and units as they are decoded (`stream_speech` turns units into sound)
         """
         settings = settings or self.settings
+        for one in given or []:
+            self.check_language(one)
         waveforms = [r if isinstance(r, np.ndarray) else load_audio(Path(r)) for r in recordings]
         for recording, waveform in zip(recordings, waveforms, strict=True):
             check_audible(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
@@ -183,6 +186,11 @@ class Translator:
             )
         return results
 
+    def check_language(self, given: Given | None) -> None:
+        """Raise InputError when a given language is none of the model's; decoding would say so only in the end."""
+        if given is not None and given.language:
+            self.decoder.rules.forced(Given(language=given.language))
+
     def units_of(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Units of each waveform, in batches of similar length that fit into memory."""
         found: list[np.ndarray] = [np.empty(0, np.uint16)] * len(waveforms)
@@ -208,7 +216,7 @@ class Translator:
         else:
             yield from self.vocoder.stream(units, chunk_frames, self.settings.speaker)
 
-    def align(self, waveform: np.ndarray, text: str, language: str = "en") -> list[tuple[str, float, float]]:
+    def align(self, waveform: np.ndarray, text: str, language: str = "en") -> Words:
         """Each word of `text` with the seconds at which it begins and ends in the waveform, by forced alignment.
 
         A word that the encoder's alphabet cannot spell, or a text too long for the sound, gets no time: (word, 0, 0).
