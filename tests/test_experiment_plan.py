@@ -67,6 +67,8 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
         ({"grid": [{"data": ["none"]}]}, "data has no 'none'"),
         ({"grid": [{"steps": [7]}]}, "7 steps do not divide"),
         ({"grid": [{"seeds": [1, 1]}]}, "seeds"),
+        ({"grid": [{"seeds": []}]}, "seeds has to name"),
+        ({"grid": []}, "at least one block"),
         ({"grid": [{"until": "bored"}]}, "until"),
         ({"data": {"all": 0.0}}, "above 0"),
         ({"data": {"a_b": 1.0}}, "letters, digits and -"),
@@ -97,6 +99,12 @@ def test_a_base_recipe_may_lie_beside_the_experiment_and_a_model_elsewhere(tmp_p
     assert parse_experiment(content).cells == read.cells  # what is kept in the folder says the same
     with pytest.raises(InputError, match="no such model"):
         load_experiment(tmp_path / "grid.yaml", {"small": "/elsewhere"})
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(CONTENT | {"base": "base.yaml", "models": ["big"]}))
+    with pytest.raises(InputError, match="no such model"):
+        load_experiment(tmp_path / "grid.yaml", {"big": "/elsewhere"})
+    (tmp_path / "base.yaml").write_text("corpus: [")
+    with pytest.raises(InputError, match=r"base\.yaml: not readable as YAML"):
+        load_experiment(tmp_path / "grid.yaml")
 
 
 def test_only_takes_names_and_patterns() -> None:
@@ -152,16 +160,17 @@ def test_a_longer_training_is_needed_only_while_the_dev_score_rises(tmp_path: Pa
     grid = [
         {"models": ["scratch"], "data": ["all"], "systems": ["scheduled"], "steps": [10, 20, 40, 80], "until": "dev"}
     ]
-    first, second, third, fourth = plan(grid=grid).cells
-    assert [is_needed(tmp_path, c) for c in (first, second, third, fourth)] == [True, None, None, None]
+    made = plan(grid=grid)
+    first, second, third, fourth = made.cells
+    assert [is_needed(tmp_path, made, c) for c in (first, second, third, fourth)] == [True, None, None, None]
     finish(tmp_path, first.name, 10, 5.0)
-    assert is_needed(tmp_path, second) is True  # the first lengthening is always tried
+    assert is_needed(tmp_path, made, second) is True  # the first lengthening is always tried
     finish(tmp_path, second.name, 20, 9.0)
-    assert is_needed(tmp_path, third) is True
+    assert is_needed(tmp_path, made, third) is True
     finish(tmp_path, third.name, 40, 8.0)
-    assert is_needed(tmp_path, fourth) is False
+    assert is_needed(tmp_path, made, fourth) is False
     finish(tmp_path, second.name, 20, 4.0)
-    assert (is_needed(tmp_path, third), is_needed(tmp_path, fourth)) == (False, False)
+    assert (is_needed(tmp_path, made, third), is_needed(tmp_path, made, fourth)) == (False, False)
 
 
 def test_hours_come_from_finished_cells_of_the_same_model(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sacrebleu.metrics import BLEU
 
 from unitweave.core.files import write_json
 from unitweave.core.manifest import Pair, write_manifest
+from unitweave.experiment.hours import estimate, plan_rows
 from unitweave.experiment.page import write_page
 from unitweave.experiment.plan import parse_experiment
 from unitweave.experiment.results import read_grid
@@ -21,7 +23,7 @@ from unitweave.experiment.statistics import Difference, bleu_of, difference, sen
 
 TEXT = "the soup is very hot and we want to buy a ticket for the train near our house today"
 WORDS = TEXT.split()
-TESTED = 12
+TESTED = 40
 
 
 def sentences(seed: int) -> list[str]:
@@ -52,6 +54,12 @@ def test_a_difference_is_measured_on_the_same_utterances() -> None:
     assert found.low <= found.mean <= found.high and found.low > 0
     same = difference({1: good, 2: bad}, {1: good, 2: bad}, 50)
     assert (same.mean, same.low, same.high, same.verdict) == (0, 0, 0, "open")
+    number = len(seeds := {seed: sentence_counts(damaged(REFERENCES, 0.1 * seed, 9), REFERENCES) for seed in (1, 2, 3)})
+    scattered = difference(seeds, dict.fromkeys(seeds, bad), 200)
+    each = list(scattered.each.values())
+    student = 4.303 * np.std(each, ddof=1) / number**0.5
+    assert scattered.low < scattered.mean - student and scattered.high > scattered.mean + student
+    assert scattered.low < min(each) and scattered.high > max(each), "three seeds do not bound a fourth"
     with pytest.raises(ValueError, match="different seeds"):
         difference({1: good}, {2: good})
 
@@ -70,7 +78,10 @@ def test_findings_follow_from_seeds_signs_and_intervals() -> None:
 CONTENT: dict[str, Any] = {
     "title": "Tiny & small",
     "question": "Does it work?",
-    "recipe": {"corpus": {"embedded": {"languages": ["es", "fr"]}}},
+    "recipe": {
+        "corpus": {"embedded": {"languages": ["es", "fr"]}},
+        "lm": {"schedule": {"decrement": 0.5, "stair_steps": 2, "unit": "step"}},
+    },
     "data": {"all": 1.0, "some": 0.3},
     "systems": {
         "baseline": {"schedule": {"shape": "none"}},
@@ -84,7 +95,8 @@ CONTENT: dict[str, Any] = {
     ],
 }
 HOURS = {"all": {"es": 2.5, "fr": 0.5}, "some": {"es": 0.75, "fr": 0.15}}
-SHARES = {"baseline": 0.5, "scheduled": 0.2, "mask": 0.6}
+REPLICATED = [(data, system) for data in ("all", "some") for system in ("baseline", "scheduled")]
+SHARES = {"baseline": 0.6, "scheduled": 0.15, "mask": 0.6}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +132,7 @@ def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -
     row["languages"] = {code: {"asr_bleu": score(heard), "text_bleu": score(written)} for code in ("es", "fr")}
     ceiling = {"asr_bleu": {"score": 87.65, "low": 80.0, "high": 90.0}, "asr_wer": {"score": 4.31}}
     ceilings = {"reference speech": ceiling} if not number else {}
-    scores = {"signature": "asr:x | n:12", "systems": {name: row}, "ceilings": ceilings}
+    scores = {"signature": "asr:x | n:40", "systems": {name: row}, "ceilings": ceilings}
     write_json(run / "scores" / name / "scores.json", scores)
     lines = []
     for i, id in enumerate(ids):
@@ -167,7 +179,16 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
     (baseline,) = (row for row in curves if row[:5] == ["scratch", "some", "baseline", "10", "3"])
     number = sum(i for i, r in enumerate(grid.results) if (r.cell.data, r.cell.system) == ("some", "baseline")) / 3
     assert baseline[5:] == [f"{5 + number:.1f}", f"{10 + number:.1f}"], "a mean over the seeds at each look"
-    assert "asr:x | n:12" in text and "Does it work?" in text
+    assert "asr:x | n:40" in text and "Does it work?" in text
+    assert rows_of(text, "### Systems") == [
+        ["baseline", "schedule.shape: none", "0%", "0 % of the run"],
+        ["scheduled", "nothing: the recipe's own", "90%", "40 % of the run"],
+        ["mask", "weave.replace_with: mask", "90%", "40 % of the run"],
+    ]
+    scores = [[r.score("asr_bleu") for r in grid.find(("scratch", d, 10), s).values()] for d, s in REPLICATED]
+    scatter = np.mean([np.var(three, ddof=1) for three in scores]) ** 0.5
+    assert f"scatter by {scatter:.1f} ASR-BLEU (standard deviation, pooled over the 4 systems" in text
+    assert "; the dev score of baseline and scheduled still rose at the end" in text
 
 
 def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Path) -> None:
@@ -234,6 +255,53 @@ def test_an_experiment_that_has_just_begun_has_a_page_too(tmp_path: Path) -> Non
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
     text = write_page(tmp_path / "results.md", [tmp_path]).read_text()
     assert "**Partial: 0 of 13 cells are done.**" in text and "nothing yet" in text
+
+
+def test_a_longer_training_with_fewer_seeds_stands_beside_what_is_established(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    longer = {"systems": ["baseline", "scheduled"], "data": ["some"], "seeds": [1], "steps": [20]}
+    (run / "experiment.yaml").write_text(yaml.safe_dump({**CONTENT, "grid": [*CONTENT["grid"], longer]}))
+    for number, system in ((5, "baseline"), (8, "scheduled")):
+        write_cell(run, f"scratch_some_{system}_20_s1", system, number, [f"u{i}" for i in range(TESTED)])
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    assert "- established: scratch, some (0.90 h, 10 steps): scheduled is" in text
+    assert "scratch, some (0.90 h, 20 steps): scheduled is" in text
+    assert ">scratch (es, fr), 10 steps</text>" in (tmp_path / "results/tiny-small-asr-bleu.svg").read_text()
+
+
+def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    cells = parse_experiment(CONTENT).cells
+    plan = parse_experiment(CONTENT)
+    write_json(run / "units/stage.json", {"format": 1, "status": "done", "fingerprint": "ours"})
+    for cell, units in zip(cells[:3], ("ours", "ours", "older"), strict=True):
+        path = run / "lm" / cell.name / "stage.json"
+        settings = asdict(plan.recipe.systems[cell.name]) | {"pretrained": "a digest", "of_an_older_version": 1}
+        write_json(path, json.loads(path.read_text()) | {"settings": settings, "inputs": {"units": units}})
+    grid = read_grid(run)
+    assert [(cell, state) for cell, state in grid.missing] == [(cells[2], "out of date")]
+    path = run / "lm" / cells[1].name / "stage.json"
+    record = json.loads(path.read_text())
+    record["settings"]["optimiser"]["learning_rate"] = 0.5
+    write_json(path, record)
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    assert f"- `{cells[1].name}` (out of date)\n- `{cells[2].name}` (out of date)" in text
+    assert len(rows_of(text, "### Every training")) == len(cells) - 2
+    assert [row[1] for row in plan_rows(run, plan, cells)[:3]] == ["done", "out of date", "out of date"]
+    assert estimate(run, plan, cells[1]) > 0, "it has to be done anew"
+
+
+def test_a_language_without_training_speech_has_scores_and_no_place_in_the_figure(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    for name in HOURS:
+        counts = {"es": {"pairs": 1, "hours": 2}}
+        write_json(run / f"subsets/{name}/stage.json", {"format": 1, "status": "done", "counts": counts})
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    assert any(row[:2] == ["fr", "0.00"] for row in rows_of(text, "### Per language"))
+    assert ">fr</text>" not in (tmp_path / "results/tiny-small-languages.svg").read_text()
 
 
 def test_a_baseline_with_more_steps_is_compared_with_the_method_that_had_fewer(folder: Path, tmp_path: Path) -> None:

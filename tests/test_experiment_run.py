@@ -108,6 +108,32 @@ def test_what_is_done_is_not_done_again(run: Path, experiment: Path, capsys: pyt
     assert "not counted" not in shown
 
 
+def test_weights_that_are_not_there_leave_what_was_made_with_them(
+    run: Path, experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    before = {path: path.read_bytes() for path in (folder / "lm").rglob("*") if path.is_file()}
+    command = ["experiment", str(experiment), "--out", str(folder), "--only", "*_half_*"]
+    assert main([*command, "--pretrained", f"tiny={tmp_path}/moved"]) == 2
+    assert "moved' cannot be loaded" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (folder / "lm").rglob("*") if path.is_file()} == before
+    (tmp_path / "broken").mkdir()
+    weights = Path(yaml.safe_load(experiment.read_text())["models"]["tiny"]["pretrained"])
+    shutil.copy(weights / "config.json", tmp_path / "broken")
+    assert main([*command, "--pretrained", f"tiny={tmp_path}/broken"]) == 2  # a configuration, but no weights
+    assert {path: path.read_bytes() for path in (folder / "lm").rglob("*") if path.is_file()} == before
+
+
+def test_the_folder_may_be_called_like_a_built_in_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reduced").mkdir()
+    assert main(["experiment", "reduced", "--out", "reduced", "--plan"]) == 0
+    assert "scratch_sixth_scheduled_200_s1" in capsys.readouterr().out
+
+
 def test_a_plan_names_the_shared_stages_that_it_does_not_count(
     experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

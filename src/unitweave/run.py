@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of_file
+from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
@@ -72,7 +73,13 @@ class Run:
     def encoder(self) -> str:
         """The speech encoder."""
         settings = self.recipe.encoder
-        return self._stage("encoder", settings, ("corpus",), lambda f: train_encoder(f, settings, self._at("corpus")))
+        return self._stage(
+            "encoder",
+            settings,
+            ("corpus",),
+            lambda f: train_encoder(f, settings, self._at("corpus")),
+            contents(settings.pretrained),
+        )
 
     def codebook(self) -> str:
         """The k-means codebook."""
@@ -133,6 +140,7 @@ class Run:
             lambda f: train_lm(
                 f, settings, self._at("corpus"), self._at("units"), self._at("text_lm/model") if own else None
             ),
+            contents(settings.pretrained, settings.extra_text),
         )
 
     def vocoder(self) -> str:
@@ -193,6 +201,26 @@ class Run:
         own = [{p.src_lang: str(p.src_text), p.tgt_lang: str(p.tgt_text)} for p in pairs]
         embedded = self.recipe.corpus.embedded
         return own + (embedded_text(embedded, number) if embedded is not None and number else [])
+
+
+def contents(*paths: str | None) -> dict[str, str] | None:
+    """Digests of those of the paths that are here: settings name them, but what is in them counts."""
+    found = {}
+    for path in paths:
+        if path is not None and Path(path).is_file():
+            found[path] = digest_of_file(Path(path))
+        elif path is not None and (digest := weights_digest(path)):
+            found[path] = digest
+    return found or None
+
+
+@cache
+def weights_digest(pretrained: str) -> str:
+    """Digest of the weights and the tokenizer in a model's folder; "" where it is none (but a name on the hub)."""
+    folder = Path(pretrained)
+    kinds = ("*.safetensors", "pytorch_model*.bin", "tokenizer.json", "tokenizer.model", "config.json")
+    files = sorted(path for kind in kinds for path in folder.glob(kind))
+    return digest_of([digest_of_file(path) for path in files]) if folder.is_dir() else ""
 
 
 def check_run_folder(folder: Path) -> None:

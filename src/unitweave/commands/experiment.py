@@ -42,7 +42,7 @@ def experiment(arguments: list[str]) -> None:
 
     builtin = {path.stem: path for path in builtin_experiments()}
     path = Path(given.experiment)
-    if not path.exists():
+    if not path.is_file():  # a folder may be called like a built-in experiment: the one that it made
         if given.experiment not in builtin:
             raise InputError(f"{path}: no such experiment; give a YAML file or one of: {', '.join(builtin)}")
         path = builtin[given.experiment]

@@ -64,7 +64,7 @@ def plan(arguments: list[str]) -> None:
     if (given / "recipe.yaml").exists():
         known.units = known.units or (given if (given / "units").is_dir() else None)
         given = given / "recipe.yaml"
-    recipe = load_recipe(builtin if builtin.exists() and not given.exists() else given)
+    recipe = load_recipe(builtin if builtin.exists() and not given.is_file() else given)
     if known.system and known.system not in recipe.systems:
         raise InputError(f"{known.recipe}: has no system {known.system!r}; it has: {', '.join(recipe.systems)}")
     systems = [known.system] if known.system else list(recipe.systems)

@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> None:
     known, rest = parser.parse_known_args(arguments)
     overrides = settings_of(SECTIONS, rest, "unitweave run") if rest else {}
     builtin = recipes_folder() / f"{known.recipe}.yaml"
-    path = builtin if builtin.exists() and not Path(known.recipe).exists() else Path(known.recipe)
+    path = builtin if builtin.exists() and not Path(known.recipe).is_file() else Path(known.recipe)
     if not path.exists():
         names = ", ".join(sorted(p.stem for p in recipes_folder().glob("*.yaml")))
         raise InputError(f"{known.recipe}: no such recipe; give a YAML file or one of: {names}")

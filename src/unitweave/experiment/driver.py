@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,17 +14,18 @@ from typing import Any
 import yaml
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, digest_of_file, write_text
+from unitweave.core.files import remove, write_text
 from unitweave.core.progress import say
-from unitweave.core.stage import Outcome
+from unitweave.core.stage import STAGE_FILE, Outcome
 from unitweave.experiment import provenance
 from unitweave.experiment.hours import estimate
 from unitweave.experiment.plan import Cell, Plan
 from unitweave.experiment.state import EXPERIMENT_FILE, is_done, is_needed
 from unitweave.experiment.subsets import write_subset
 from unitweave.lm.evaluate import DEV_FILE
+from unitweave.lm.start import check_loadable
 from unitweave.lm.train import train_lm
-from unitweave.run import Run
+from unitweave.run import Run, contents, weights_digest
 from unitweave.score.score import score_run, scored_by
 
 
@@ -66,12 +66,18 @@ class Grid(Run):
             provenance.note(folder, self.command)
             remove_unfinished_looks(folder)
             text_lm = self._at("text_lm/model") if own else None
-            return train_lm(folder, settings, self._at(subset), self._at("units"), text_lm)
+            try:
+                return train_lm(folder, settings, self._at(subset), self._at("units"), text_lm)
+            except InputError:
+                if {path.name for path in folder.iterdir()} == {STAGE_FILE, provenance.FILE_NAME}:
+                    remove(folder / provenance.FILE_NAME)  # refused before it began: what was there before comes back
+                raise
 
         # A pretrained model counts by its weights, not by the folder that they are in.
-        weights = None if settings.pretrained is None else weights_digest(settings.pretrained)
+        weights = None if settings.pretrained is None else weights_digest(settings.pretrained) or settings.pretrained
         counted = settings if weights is None else replace(settings, pretrained=weights)
-        return self._stage(f"lm/{name}", counted, (subset, "units", *(("text_lm",) if own else ())), work)
+        reads = (subset, "units", *(("text_lm",) if own else ()))
+        return self._stage(f"lm/{name}", counted, reads, work, contents(settings.extra_text))
 
     def score_cell(self, cell: Cell) -> str:
         """The scores of one cell on the test split. The ceilings, which all cells share, come with the first one."""
@@ -80,7 +86,7 @@ class Grid(Run):
             f"scores/{cell.name}",
             settings,
             ("corpus", "units", "vocoder", f"speech/{cell.name}"),
-            lambda f: score_run(f, settings, self.folder, [cell.name]),
+            lambda f: score_run(f, settings, self.folder, [cell.name], self._at(f"subsets/{cell.data}")),
             scored_by(settings),
         )
 
@@ -89,16 +95,6 @@ class Grid(Run):
         self.lm(cell.name)
         self.translate(cell.name)
         self.score_cell(cell)
-
-
-@cache
-def weights_digest(pretrained: str) -> str:
-    """A name for a pretrained model: of a folder by its weights and tokenizer, of a hub model its own name."""
-    folder = Path(pretrained)
-    if not folder.is_dir():
-        return pretrained
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json"), folder / "config.json"])
-    return digest_of([digest_of_file(path) for path in files if path.exists()])
 
 
 def remove_unfinished_looks(folder: Path) -> None:
@@ -127,6 +123,14 @@ def prepare(folder: Path, plan: Plan, content: dict[str, Any]) -> None:
         Grid(folder, plan).shared()
 
 
+def check_pretrained(plan: Plan, cells: Sequence[Cell]) -> None:
+    """Raise InputError for weights that are not there, before anything that was made with them is touched."""
+    names = dict.fromkeys(plan.recipe.systems[cell.name].pretrained for cell in cells)
+    for name in names:
+        if name is not None:
+            check_loadable(name)
+
+
 def sit(
     folder: Path,
     plan: Plan,
@@ -143,6 +147,7 @@ def sit(
     """
     folder = Path(folder)
     cells = chosen(plan.cells, only)
+    check_pretrained(plan, cells)
     grid = Grid(folder, plan, command)
     end = None if hours is None else time.monotonic() + 3600 * hours
     complete, begun = True, False
@@ -150,8 +155,8 @@ def sit(
         with _alarm(end):
             prepare(folder, plan, content)
             for number, cell in enumerate(cells, 1):
-                if not is_needed(folder, cell):
-                    complete &= is_needed(folder, cell) is False
+                if not is_needed(folder, plan, cell):
+                    complete &= is_needed(folder, plan, cell) is False
                     continue
                 with _locked(folder, cell.name) as free:
                     if not free:
@@ -165,7 +170,7 @@ def sit(
                         complete = False
                         continue
                     say(f"cell {number} of {len(cells)}: {cell.name}")
-                    begun |= not is_done(folder, cell)
+                    begun |= not is_done(folder, plan, cell)
                     grid.do(cell)
     except TimeUp:
         say(f"{hours:g} hours are over; the same command goes on from here")

@@ -48,7 +48,9 @@ def score_figure(path: Path, experiments: Sequence[tuple[GridResults, Sequence[C
             _ceilings(ax, results)
         _hours_axis(ax, [c.hours for c in own])
         languages = sorted({language for result in results.results for language in result.hours})
-        ax.set_title(f"{model} ({', '.join(languages)})", fontsize=10)
+        steps = sorted({c.group[2] for c in own})
+        span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
+        ax.set_title(f"{model} ({', '.join(languages)}), {span} steps", fontsize=10)
         ax.set_xlabel("hours of training speech")
     axes[0].set_ylabel(METRICS[metric])
     axes[0].set_ylim(bottom=0, top=1.06 * axes[0].get_ylim()[1])
@@ -112,32 +114,38 @@ def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> b
 
 
 def language_figure(path: Path, results: GridResults, metric: str) -> bool:
-    """Score per language against that language's hours, one mark per training of baseline and method."""
+    """A panel per model, amount and number of steps: score per language against that language's hours.
+
+    One mark per training of baseline and method; a language without training speech is left out.
+    """
     experiment = results.plan.experiment
-    points: dict[str, list[tuple[float, float, str]]] = {}
-    for system in (experiment.baseline, experiment.method):
-        for result in (r for r in results.results if r.cell.system == system):
-            for language, value in language_scores(result, metric).items():
-                points.setdefault(system, []).append((result.hours[language], value, language))
-    if not points:
+    systems = (experiment.baseline, experiment.method)
+    panels: dict[tuple[str, str, int], list[tuple[int, float, float, str]]] = {}
+    for result in (r for r in results.results if r.cell.system in systems):
+        for language, value in language_scores(result, metric).items():
+            if hours := result.hours.get(language):
+                mark = (systems.index(result.cell.system), hours, value, language)
+                panels.setdefault(result.cell.group, []).append(mark)
+    if not panels:
         return False
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-    ax = figure.subplots()
-    named = sorted({language for marks in points.values() for _, _, language in marks})
-    for i, (system, marks) in enumerate(points.items()):
-        ax.plot(
-            [x for x, _, _ in marks], [y for _, y, _ in marks], MARKERS[i], color=COLOURS[i], label=system, alpha=0.8
-        )
-    highest = {
-        language: max((y, x) for m in points.values() for x, y, own in m if own == language) for language in named
-    }
-    for language, (y, x) in highest.items():
-        ax.annotate(language, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
-    _hours_axis(ax, [x for marks in points.values() for x, _, _ in marks])
-    ax.set_xlabel("hours of the language's training speech")
-    ax.set_ylabel(METRICS[metric])
-    ax.set_ylim(bottom=0, top=1.1 * ax.get_ylim()[1])
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    figure = Figure(figsize=(1.2 + 4.0 * len(panels), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    ordered = [group for group in results.groups() if group in panels]
+    for ax, group in zip(axes, ordered, strict=True):
+        marks = panels[group]
+        for i, system in enumerate(systems):
+            own = [(hours, value) for number, hours, value, _ in marks if number == i]
+            if own:
+                ax.plot(*zip(*own, strict=True), MARKERS[i], color=COLOURS[i], label=system, alpha=0.8)
+        highest = {own: max((y, x) for _, x, y, other in marks if other == own) for *_, own in sorted(marks)}
+        for language, (y, x) in sorted(highest.items()):
+            ax.annotate(language, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
+        _hours_axis(ax, [x for _, x, _, _ in marks])
+        ax.set_title(f"{group[0]}, {group[1]}, {group[2]} steps", fontsize=10)
+        ax.set_xlabel("hours of the language's training speech")
+    axes[0].set_ylabel(METRICS[metric])
+    axes[0].set_ylim(bottom=0, top=1.1 * axes[0].get_ylim()[1])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     _save(figure, path)
     return True
 

@@ -1,5 +1,6 @@
 """Which systems are compared, and what follows from the comparison: by rule, from the numbers alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +10,7 @@ from unitweave.experiment.results import GridResults, Result
 from unitweave.experiment.statistics import Difference, difference
 from unitweave.score.metrics import compare_systems
 
+_RISE = 1.0  # BLEU
 METRICS = {"asr_bleu": "ASR-BLEU", "text_bleu": "text BLEU"}
 
 
@@ -99,14 +101,28 @@ def method_against_longer_baseline(results: GridResults) -> list[Comparison]:
     return [pair for pair in found if pair is not None]
 
 
-def longest(comparisons: list[Comparison]) -> list[Comparison]:
-    """Of each model and amount of data the comparison at most steps."""
+def surest(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Of each model and amount of data one comparison: that of most seeds, and among those of most steps."""
     best: dict[tuple[str, str], Comparison] = {}
     for comparison in comparisons:
         key = comparison.group[:2]
-        if key not in best or comparison.group[2] > best[key].group[2]:
+        if key not in best or _weight(comparison) > _weight(best[key]):
             best[key] = comparison
     return list(best.values())
+
+
+def _weight(comparison: Comparison) -> tuple[int, int]:
+    return len(comparison.ours), comparison.group[2]
+
+
+def still_rising(comparison: Comparison) -> list[str]:
+    """Those of the two systems that were still learning: whose dev score rose by over 1 between the last two looks."""
+    rising = []
+    for system, side in ((comparison.against, comparison.theirs), (comparison.system, comparison.ours)):
+        ends = [[scores["bleu"] for _, scores in r.curve[-2:] if "bleu" in scores] for r in side.values()]
+        if all(len(end) == 2 for end in ends) and sum(last - before for before, last in ends) > _RISE * len(ends):
+            rising.append(system)
+    return rising
 
 
 def ablations(results: GridResults) -> list[tuple[Comparison, Comparison | None]]:

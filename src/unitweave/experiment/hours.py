@@ -10,7 +10,7 @@ from typing import Any
 from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Cell, Plan
-from unitweave.experiment.state import is_done, is_needed, status
+from unitweave.experiment.state import is_needed, state_of, status
 from unitweave.lm.train import train_lm
 
 MEASURED_FILE = "measured.json"  # model -> seconds of an optimiser step
@@ -32,13 +32,14 @@ def estimate(run: Path, plan: Plan, cell: Cell) -> float | None:
     model, else from `measure`; translation and scoring from any finished cells.
     """
     total = 0.0
-    if seconds_of(run, f"lm/{cell.name}") is None:
+    anew = state_of(run, plan, cell) == "out of date"
+    if anew or seconds_of(run, f"lm/{cell.name}") is None:
         per_step = step_seconds(run, plan, cell)
         if per_step is None:
             return None
         total += per_step * cell.steps
     for stage in ("speech", "scores"):
-        if seconds_of(run, f"{stage}/{cell.name}") is None:
+        if anew or seconds_of(run, f"{stage}/{cell.name}") is None:
             known = [s for c in plan.cells if (s := seconds_of(run, f"{stage}/{c.name}")) is not None]
             total += sum(known) / len(known) if known else 0.0
     return total
@@ -93,13 +94,13 @@ def plan_rows(run: Path, plan: Plan, cells: Sequence[Cell]) -> list[tuple[Cell, 
     """(cell, state, seconds that are left to do) of every cell."""
     rows: list[tuple[Cell, str, float | None]] = []
     for cell in cells:
-        needed = is_needed(run, cell)
-        if is_done(run, cell):
-            rows.append((cell, "done", 0.0))
+        needed, state = is_needed(run, plan, cell), state_of(run, plan, cell)
+        if state == "done":
+            rows.append((cell, state, 0.0))
         elif needed is False:
             rows.append((cell, "not needed: the dev score no longer rose", 0.0))
         else:
-            begun = status(run, f"lm/{cell.name}") != "missing"
-            state = "begun" if begun else "to do" if needed else "if the dev score still rises"
+            if state == "not begun":
+                state = "to do" if needed else "if the dev score still rises"
             rows.append((cell, state, estimate(run, plan, cell)))
     return rows

@@ -1,8 +1,9 @@
 """The page of results: Markdown and figures, written from the files of one or several grids and nothing else."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
@@ -13,13 +14,15 @@ from unitweave.experiment.findings import (
     ablations,
     best_on_dev,
     in_words,
-    longest,
     method_against_baseline,
     method_against_longer_baseline,
     of_language,
+    still_rising,
+    surest,
 )
 from unitweave.experiment.results import GridResults, Result, read_grid, signatures
 from unitweave.experiment.statistics import VERDICTS, Difference
+from unitweave.weave.schedule import text_ratio
 
 
 def write_page(path: Path, folders: Sequence[Path]) -> Path:
@@ -35,7 +38,7 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
     comparisons = [method_against_baseline(grid) for grid in grids]
     parts = ["# Results", _HEAD, *_summary(grids, comparisons)]
     overview = path.parent / path.stem / "asr-bleu.svg"
-    finals = [(grid, longest(own)) for grid, own in zip(grids, comparisons, strict=True)]
+    finals = [(grid, surest(own)) for grid, own in zip(grids, comparisons, strict=True)]
     if len(grids) > 1 and figures.score_figure(overview, finals, "asr_bleu"):
         caption = "ASR-BLEU of both systems against hours of training speech, a panel per experiment and language model"
         parts.append(f"![{caption}]({path.stem}/{overview.name})")
@@ -52,8 +55,10 @@ utterances in the same order. The test split is translated and scored once per t
 docs/experiments.md says how to do it again.
 
 A difference is of corpus BLEU between systems with the same seeds; behind it stands its 95 % interval, from 1,000
-resamples of utterances and of seeds. Of twenty comparisons without any true difference one leaves 0 out by chance. By
-rule a difference is called
+resamples of the utterances; from three seeds on it is widened by the scatter of their differences (Student's t). With
+fewer seeds it says nothing of other seeds: how far trainings scatter that differ only in the seed is said with each
+experiment, and a difference between two of them scatters 1.4 times as far. Of twenty comparisons without any true
+difference about one leaves 0 out by chance, and more where there is but one seed. By rule a difference is called
 
 """ + "\n".join(f"- **{name}**: {rule}" for name, rule in VERDICTS.items())
 
@@ -65,10 +70,12 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
         done = len(grid.results)
         state = f"**Partial: {done} of {done + len(grid.missing)} cells are done.** " if grid.partial else ""
         lines = [f"{state}{grid.plan.experiment.title}:", ""]
-        found = [(c.differences[metric].verdict, in_words(c, metric)) for c in longest(list(own)) for metric in METRICS]
+        found = [
+            (c.differences[metric].verdict, in_words(c, metric) + _unfinished(c)) for c in own for metric in METRICS
+        ]
         found += [
-            (difference.verdict, of_language(c, language, grid.amounts[c.group[1]][language]["hours"]))
-            for c in longest(list(own))
+            (difference.verdict, of_language(c, language, grid.hours(c.group[1], language)))
+            for c in own
             for language, difference in c.languages.items()
         ]
         others = [*method_against_longer_baseline(grid), *(c for c, _ in ablations(grid))]
@@ -76,6 +83,11 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
         ordered = [f"- {verdict}: {text}" for name in VERDICTS for verdict, text in found if verdict == name]
         parts.append("\n".join(lines + (ordered or ["- nothing yet: no two compared systems are done"])))
     return parts
+
+
+def _unfinished(comparison: Comparison) -> str:
+    rising = " and ".join(still_rising(comparison))
+    return f"; the dev score of {rising} still rose at the end" if rising else ""
 
 
 def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path) -> list[str]:
@@ -99,7 +111,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
     def place(name: str) -> Path:
         return page.parent / page.stem / f"{_slug(experiment.title)}-{name}.svg"
 
-    final = longest(list(comparisons))
+    parts += ["### Systems", _systems(grid)]
+    final = surest(comparisons)
     if comparisons:
         parts.append(f"### {experiment.method} against {experiment.baseline}, at equal steps")
         for metric, name in METRICS.items():
@@ -147,6 +160,53 @@ def _amounts(grid: GridResults) -> str:
         for language, counted in languages.items()
     ]
     return _table(["data", "source language", "utterance pairs", "hours of source speech"], rows)
+
+
+def _systems(grid: GridResults) -> str:
+    """What each system is, from the settings of its first training, and what all of a model have in common."""
+    experiment = grid.plan.experiment
+    first = {r.cell.system: r.cell for r in reversed(grid.results)}
+    rows = []
+    for system in dict.fromkeys([experiment.baseline, experiment.method, *experiment.systems]):
+        if system not in first:
+            continue
+        cell = first[system]
+        schedule = grid.plan.recipe.systems[cell.name].schedule
+        ratio = text_ratio(schedule, cell.steps)
+        ratios = [ratio(step) for step in range(cell.steps)]
+        last = max((step + 1 for step, value in enumerate(ratios) if value > 0), default=0)
+        until = "never" if last == cell.steps else f"{100 * last / cell.steps:.0f} % of the run"
+        differs = "; ".join(flat(experiment.systems[system] or {})) or "nothing: the recipe's own"
+        rows.append([system, differs, f"{ratios[0]:.0%}", until])
+    common = []
+    for model in dict.fromkeys(r.cell.model for r in grid.results):
+        settings = next(grid.plan.recipe.systems[r.cell.name] for r in grid.results if r.cell.model == model)
+        optimiser = settings.optimiser
+        common.append(
+            f"{model}: {optimiser.batch} utterance pairs a step, {optimiser.optimiser} at a learning rate of "
+            f"{optimiser.learning_rate:g}."
+        )
+    tested = f"Tested on {len(grid.results[0].references)} utterances."
+    deviation, several = grid.scatter("asr_bleu")
+    scatter = (
+        f"Trainings that differ only in the seed scatter by {deviation:.1f} ASR-BLEU (standard deviation, pooled over "
+        f"the {several} {'systems' if several > 1 else 'system'} here with several seeds)."
+        if several
+        else "No system here has several seeds, so how far seeds scatter is not known."
+    )
+    table = _table(["system", "what is its own", "text at the first step", "pure units from"], rows)
+    return f"{table}\n\n{' '.join([*common, tested, scatter])}"
+
+
+def flat(settings: Mapping[str, Any], above: str = "") -> list[str]:
+    """Nested settings as "a.b: value" each."""
+    found = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found += flat(value, f"{above}{key}.")
+        else:
+            found.append(f"{above}{key}: {value}")
+    return found
 
 
 def _comparisons(comparisons: Sequence[Comparison]) -> str:
@@ -265,7 +325,7 @@ def _language_differences(grid: GridResults, comparisons: Sequence[Comparison]) 
     """Method against baseline on each language's utterances, the language with most speech first."""
     rows = []
     for c in comparisons:
-        hours = {language: grid.amounts[c.group[1]][language]["hours"] for language in c.languages}
+        hours = {language: grid.hours(c.group[1], language) for language in c.languages}
         for language in sorted(hours, key=lambda code: -hours[code]):
             means = [
                 sum(figures.language_scores(r, "asr_bleu")[language] for r in side.values()) / len(side)

@@ -18,7 +18,7 @@ _OF_THE_GRID = ("steps", "seed", "batch")  # keys of lm.optimiser that no system
 
 @dataclass
 class Block:
-    """A part of the grid: every combination of these. An empty list stands for all that the experiment names."""
+    """A part of the grid: every combination of these. An empty list stands for all, but seeds are named."""
 
     models: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
@@ -84,21 +84,27 @@ def load_experiment(path: Path, pretrained: Mapping[str, str] | None = None) -> 
     Raises InputError that names the file and the key.
     """
     path = Path(path)
+    content = _read(path)
+    try:
+        content = _with_base(content, path.parent)
+        for name, folder in (pretrained or {}).items():
+            models = content.get("models")
+            if not isinstance(models, dict) or name not in models:
+                raise InputError(f"--pretrained {name}: the experiment has no such model")
+            models[name] = merged(models[name] or {}, {"pretrained": folder})
+        return parse_experiment(content), content
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: an experiment is a mapping, this is {type(content).__name__}")
-    try:
-        content = _with_base(content, path.parent)
-        for name, folder in (pretrained or {}).items():
-            if name not in (content.get("models") or {}):
-                raise InputError(f"--pretrained {name}: the experiment has no such model")
-            content["models"][name] = merged(content["models"][name] or {}, {"pretrained": folder})
-        return parse_experiment(content), content
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: a mapping belongs here, this is {type(content).__name__}")
+    return content
 
 
 def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -110,9 +116,7 @@ def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     source = builtin if builtin.exists() else folder / name
     if not source.exists():
         raise InputError(f"base: no recipe {name!r}, neither built in nor at {source}")
-    base = yaml.safe_load(source.read_text(encoding="utf-8"))
-    if not isinstance(base, dict):
-        raise InputError(f"base: {source} is no recipe")
+    base = _read(source)
     base.pop("systems", None)
     return content | {"base": None, "recipe": merged(base, content.get("recipe") or {})}
 
@@ -186,7 +190,11 @@ def _check(experiment: Experiment) -> None:
             found = [key for key in found if axis == "systems" or key != "batch"]
             if found:
                 raise InputError(f"{axis}.{name}.optimiser.{found[0]}: all compared systems have the same")
+    if not experiment.grid:
+        raise InputError("grid: name at least one block")
     for number, block in enumerate(experiment.grid, 1):
+        if not block.seeds:
+            raise InputError(f"grid, block {number}: seeds has to name at least one")
         if block.until not in ("all", "dev"):
             raise InputError(f"grid, block {number}: until {block.until!r} is neither 'all' nor 'dev'")
         if block.until == "dev" and not experiment.looks:

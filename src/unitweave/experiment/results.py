@@ -14,7 +14,7 @@ from unitweave.core.stage import read_stage
 from unitweave.experiment.hours import seconds_of
 from unitweave.experiment.plan import Cell, Plan, parse_experiment
 from unitweave.experiment.provenance import read_notes
-from unitweave.experiment.state import dev_curve, is_done, is_needed, read_experiment_folder, status
+from unitweave.experiment.state import dev_curve, is_needed, read_experiment_folder, state_of, status
 from unitweave.experiment.statistics import sentence_counts
 from unitweave.score.hearing import read_lines
 from unitweave.score.score import read_scores
@@ -107,9 +107,24 @@ class GridResults:
         order = {n: i for axis in (experiment.models, experiment.data) for i, n in enumerate(axis)}
         return sorted(found, key=lambda g: (order[g[0]], self.hours(g[1]), order[g[1]], g[2]))
 
-    def hours(self, data: str) -> float:
-        """Hours of source speech of an amount of data."""
-        return sum(language["hours"] for language in self.amounts[data].values())
+    def scatter(self, metric: str) -> tuple[float, int]:
+        """Standard deviation of a score between trainings that differ only in the seed, and over how many systems.
+
+        Pooled over the systems that have several seeds; 0, 0 where none has.
+        """
+        sides: dict[tuple[object, ...], list[float]] = {}
+        for r in self.results:
+            if (score := r.score(metric)) is not None:
+                sides.setdefault((r.cell.group, r.cell.system), []).append(score)
+        several = [np.array(scores) for scores in sides.values() if len(scores) > 1]
+        freedom = sum(len(scores) - 1 for scores in several)
+        squares = sum(float(((scores - scores.mean()) ** 2).sum()) for scores in several)
+        return (squares / freedom) ** 0.5 if freedom else 0.0, len(several)
+
+    def hours(self, data: str, language: str | None = None) -> float:
+        """Hours of source speech of an amount of data, in all or of one language (0 where none is trained on)."""
+        found = self.amounts[data]
+        return sum(counted["hours"] for name, counted in found.items() if language in (None, name))
 
 
 def read_grid(folder: Path) -> GridResults:
@@ -123,15 +138,15 @@ def read_grid(folder: Path) -> GridResults:
     texts: dict[str, str] = {}
     results, missing, spared = [], [], []
     for cell in plan.cells:
-        if is_done(folder, cell):
+        state = state_of(folder, plan, cell)
+        if state == "done":
             if not texts:
                 texts = {pair.id: pair.tgt_text or "" for pair in read_manifest(folder / "corpus", "test")}
             results.append(read_result(folder, cell, texts, amounts))
-        elif is_needed(folder, cell) is False:
+        elif is_needed(folder, plan, cell) is False:
             spared.append(cell)
         else:
-            begun = status(folder, f"lm/{cell.name}") != "missing"
-            missing.append((cell, "begun" if begun else "not begun"))
+            missing.append((cell, state))
     return GridResults(folder, plan, results, missing, spared, amounts)
 
 

@@ -1,5 +1,7 @@
 """How far the cells of a grid are, from what lies in its run folder."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import yaml
 
 from unitweave.core.errors import InputError
 from unitweave.core.stage import read_stage
-from unitweave.experiment.plan import Cell
+from unitweave.experiment.plan import Cell, Plan
 from unitweave.lm.evaluate import DEV_FILE
 from unitweave.score.hearing import read_lines
 
@@ -27,14 +29,14 @@ def dev_score(run: Path, cell: Cell) -> float | None:
     return curve[cell.steps]["bleu"] if cell.steps in curve else None
 
 
-def is_needed(run: Path, cell: Cell) -> bool | None:
+def is_needed(run: Path, plan: Plan, cell: Cell) -> bool | None:
     """Whether a cell has to be done; None where a shorter one has to come first to decide."""
     if cell.shorter is None:
         return True
-    before = is_needed(run, cell.shorter)
+    before = is_needed(run, plan, cell.shorter)
     if not before:
         return before
-    if not is_done(run, cell.shorter):
+    if not is_done(run, plan, cell.shorter):
         return None
     if cell.shorter.shorter is None:
         return True
@@ -44,9 +46,34 @@ def is_needed(run: Path, cell: Cell) -> bool | None:
     return longer > shorter
 
 
-def is_done(run: Path, cell: Cell) -> bool:
-    """Whether a cell has its scores."""
-    return status(run, f"scores/{cell.name}") == "done"
+def is_done(run: Path, plan: Plan, cell: Cell) -> bool:
+    """Whether a cell has its scores, and they are those of the plan as it is."""
+    return state_of(run, plan, cell) == "done"
+
+
+def state_of(run: Path, plan: Plan, cell: Cell) -> str:
+    """ "done", "begun", "not begun", or "out of date": done with other settings, or on what was made anew since."""
+    if status(run, f"scores/{cell.name}") != "done":
+        return "not begun" if status(run, f"lm/{cell.name}") == "missing" else "begun"
+    if status(run, f"lm/{cell.name}") != "done":
+        return "begun"
+    stages = [read_stage(run, f"{part}/{cell.name}") for part in ("lm", "scores")]
+    if status(run, f"speech/{cell.name}") == "done":
+        stages.append(read_stage(run, f"speech/{cell.name}"))
+    wanted = json.loads(json.dumps(asdict(plan.recipe.systems[cell.name]), default=str))
+    # Under what name pretrained weights lie does not count, nor a setting that came with a later version.
+    agree = _agree(stages[0].get("settings", {}) | {"pretrained": wanted["pretrained"]}, wanted)
+    for record in stages:
+        for name, fingerprint in record.get("inputs", {}).items():
+            agree &= status(run, name) != "missing" and read_stage(run, name).get("fingerprint") == fingerprint
+    return "done" if agree else "out of date"
+
+
+def _agree(recorded: Any, wanted: Any) -> bool:
+    """Whether two settings are the same in all that both name."""
+    if isinstance(recorded, dict) and isinstance(wanted, dict):
+        return all(_agree(recorded[key], wanted[key]) for key in recorded.keys() & wanted.keys())
+    return bool(recorded == wanted)
 
 
 def status(run: Path, stage: str) -> str:

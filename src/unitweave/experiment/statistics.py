@@ -1,5 +1,6 @@
-"""Whether two systems differ: sacrebleu's BLEU, resampled over utterances and over seeds."""
+"""Whether two systems differ: sacrebleu's BLEU, resampled over utterances, and its scatter over seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,13 +11,14 @@ from unitweave.score.metrics import bootstrap_seed
 
 ESTABLISHED_SEEDS = 3  # fewer seeds establish nothing
 _ORDERS = 4  # n-grams of 1 to 4 words
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)  # 97.5 %, 1 to 10 degrees of freedom
 
 
 @dataclass(frozen=True)
 class Difference:
     """How much higher one system's BLEU is than another's.
 
-    mean  over the seeds;  low, high  95 % interval over resampled utterances and seeds
+    mean  over the seeds;  low, high  95 % interval: over utterances, and from 3 seeds on over those too
     each  seed -> difference
     """
 
@@ -36,7 +38,7 @@ class Difference:
 
 VERDICTS = {
     "established": f"at least {ESTABLISHED_SEEDS} seeds, all with the same sign, and the 95 % interval leaves 0 out",
-    "indicated": f"the same with fewer than {ESTABLISHED_SEEDS} seeds",
+    "indicated": f"the same with fewer than {ESTABLISHED_SEEDS} seeds, whose interval is over the utterances alone",
     "open": "the interval has 0 in it, or the seeds disagree in sign",
 }
 
@@ -62,8 +64,10 @@ def bleu_of(counts: np.ndarray) -> float:
 def difference(ours: dict[int, np.ndarray], theirs: dict[int, np.ndarray], samples: int = 1000) -> Difference:
     """BLEU of `ours` less that of `theirs`; both map a seed to its sentence counts, [utterances, 10].
 
-    Each resample draws utterances (the same for all) and seeds, with replacement. With one seed the
-    interval is that of the paired bootstrap over utterances. SACREBLEU_SEED sets the seed.
+    Each resample draws utterances with replacement, the same for all seeds: the paired bootstrap. To its
+    distances from the mean comes that of Student's t over the seeds' differences, as the root of the sum of
+    squares, where there are enough seeds to know their scatter: resampling three seeds would never go beyond
+    the lowest and the highest of them. SACREBLEU_SEED sets the seed.
     """
     seeds = sorted(ours)
     if seeds != sorted(theirs) or not seeds:
@@ -74,7 +78,11 @@ def difference(ours: dict[int, np.ndarray], theirs: dict[int, np.ndarray], sampl
     drawn = np.empty(samples)
     for i in range(samples):
         rows = rng.integers(0, number, number)
-        found = [bleu_of(ours[s][rows].sum(0)) - bleu_of(theirs[s][rows].sum(0)) for s in seeds]
-        drawn[i] = np.mean(rng.choice(found, len(seeds)))
+        drawn[i] = np.mean([bleu_of(ours[s][rows].sum(0)) - bleu_of(theirs[s][rows].sum(0)) for s in seeds])
     low, high = np.percentile(drawn, (2.5, 97.5))
-    return Difference(float(np.mean(list(each.values()))), float(low), float(high), each)
+    found = np.array(list(each.values()))
+    mean, beside = float(found.mean()), 0.0
+    if len(seeds) >= ESTABLISHED_SEEDS:
+        student = _STUDENT[min(len(seeds) - 1, len(_STUDENT)) - 1]
+        beside = student * float(found.std(ddof=1)) / len(seeds) ** 0.5
+    return Difference(mean, mean - math.hypot(mean - low, beside), mean + math.hypot(high - mean, beside), each)

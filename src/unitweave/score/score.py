@@ -67,9 +67,12 @@ def scored_by(settings: ScoreSettings) -> list[str]:
     return [identity(settings.recogniser, settings.model), *installed(settings.mos), str(metrics.bootstrap_seed())]
 
 
-def score_run(folder: Path, settings: ScoreSettings, run: Path, systems: Sequence[str]) -> Outcome:
+def score_run(
+    folder: Path, settings: ScoreSettings, run: Path, systems: Sequence[str], trained_on: Path | None = None
+) -> Outcome:
     """Score RUN/speech/<system> for each of `systems`; write `folder`/scores.json and utterances.jsonl.
 
+    trained_on  the corpus folder that the systems were trained on, where that is not RUN/corpus
     Goes on where an interrupted call with the same settings stopped. Raises InputError when a
     system's outputs are missing, incomplete, or unlike the other systems' or the test split.
     """
@@ -109,7 +112,7 @@ def score_run(folder: Path, settings: ScoreSettings, run: Path, systems: Sequenc
             heard[name] = hear(speech, recogniser, log, progress, predictors, rated, kept)
     scores = assemble(heard, written, references, recogniser, settings, _source_of(pairs[id] for id in ids))
     scores["mos_predictors"] = {"signatures": [p.signature for p in predictors], "utterances": len(rated)}
-    scores["training_hours"] = _training_hours(run)
+    scores["training_hours"] = _training_hours(trained_on or run / "corpus")
     scores["notes"] = notes
     scores["examples"] = examples
     write_json(folder / "scores.json", scores)
@@ -280,9 +283,9 @@ def _written(outputs: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> Wr
     )
 
 
-def _training_hours(run: Path) -> dict[str, float]:
+def _training_hours(corpus: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
-    for pair in read_manifest(run / "corpus", "train"):
+    for pair in read_manifest(corpus, "train"):
         seconds[pair.src_lang] = seconds.get(pair.src_lang, 0.0) + (pair.src_seconds or 0.0)
     return {language: round(total / 3600, 2) for language, total in sorted(seconds.items())}
 
