@@ -32,6 +32,7 @@ from transformers import (
 from transformers.integrations import is_deepspeed_available
 
 from conftest import MARKERS, random_example
+from unitweave.core import training
 from unitweave.core.errors import InputError
 from unitweave.lm import engine
 from unitweave.lm.attention import flash_fits
@@ -236,7 +237,7 @@ def test_one_process_uses_one_of_several_gpus_and_says_so(tmp_path: Path, monkey
     seen: list[int] = []
     said: list[str] = []
     monkeypatch.setattr(engine.WeaveTrainer, "train", lambda self, **_: seen.append(self.args.n_gpu))
-    monkeypatch.setattr(engine, "say", said.append)
+    monkeypatch.setattr(training, "say", said.append)
     train(tmp_path)
     assert seen == [1] and len(said) == 1 and "torchrun --nproc-per-node 2" in said[0]
 
