@@ -24,6 +24,9 @@ from unitweave.serve.translate import translate_split
 from unitweave.units.extract import check_extract, extract_units, settings_that_count, train_codebook
 from unitweave.units.train_encoder import train_encoder
 from unitweave.vocoder.train import train_vocoder
+from unitweave.weave.sequence import SPEECH_TO_SPEECH
+
+_SPEAKING = " or ".join(SPEECH_TO_SPEECH)
 
 
 class Run:
@@ -167,7 +170,9 @@ class Run:
 
     def score(self) -> str:
         """Scores of all systems."""
-        settings, systems = self.recipe.score, list(self.recipe.systems)
+        settings, systems = self.recipe.score, self.speaking
+        if not systems:
+            raise InputError(f"score: no system here goes from speech to speech; tasks needs {_SPEAKING} for that")
         return self._stage(
             "score",
             settings,
@@ -176,14 +181,23 @@ class Run:
             scored_by(settings),
         )
 
+    @property
+    def speaking(self) -> list[str]:
+        """The systems whose tasks make a model that translates speech into speech."""
+        return [name for name, system in self.recipe.systems.items() if system.speaks]
+
     def all(self) -> None:
-        """Every stage, in order."""
+        """Every stage, in order; a system that does not translate speech into speech is trained and no more."""
         self.corpus_and_units()
         self.text_lm()
         for name in self.recipe.systems:
             self.lm(name)
+            if name not in self.speaking:
+                say(f"lm/{name}: without the task {_SPEAKING} it is trained and neither translates nor is scored")
+        if not self.speaking:
+            return
         self.vocoder()
-        for name in self.recipe.systems:
+        for name in self.speaking:
             self.translate(name)
         self.score()
 

@@ -26,7 +26,8 @@ def run(arguments: list[str]) -> None:
         raise InputError(f"{known.recipe}: no such recipe; give a YAML file or one of: {names}")
     opened = open_run(known.out, path, overrides)
     opened.all()
-    _show(opened.folder)
+    if opened.speaking:
+        _show(opened.folder)
 
 
 def _show(folder: Path) -> None:

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from unitweave.core.errors import InputError
 from unitweave.recipe import Recipe, merged, one_line, parse_recipe
+from unitweave.weave.sequence import SPEECH_TO_SPEECH
 
 _AXES = ("models", "data", "systems", "seeds", "steps")
 _OF_THE_GRID = ("steps", "seed", "batch")  # keys of lm.optimiser that no system may set for itself
@@ -140,7 +141,12 @@ def parse_experiment(content: Mapping[str, Any]) -> Plan:
         if experiment.looks and steps % experiment.looks:
             raise InputError(f"looks: {steps} steps do not divide into {experiment.looks} looks at the dev split")
     systems = {cell.name: _settings(experiment, cell) for cell in cells}
-    return Plan(experiment, parse_recipe(experiment.recipe | {"systems": systems}), cells)
+    plan = Plan(experiment, parse_recipe(experiment.recipe | {"systems": systems}), cells)
+    for cell in cells:
+        if not plan.recipe.systems[cell.name].speaks:
+            needed = " or ".join(SPEECH_TO_SPEECH)
+            raise InputError(f"systems.{cell.system}: it cannot be scored; tasks needs {needed} for that")
+    return plan
 
 
 def make_cells(experiment: Experiment, default_steps: int) -> list[Cell]:

@@ -29,7 +29,7 @@ from unitweave.lm.tuning import LoraSettings, add_lora, check_lora, merge_lora
 from unitweave.lm.vocabulary import Vocabulary
 from unitweave.units.table import UnitRow
 from unitweave.weave.schedule import ScheduleSettings, check_schedule, text_ratio
-from unitweave.weave.sequence import Example, Markers, WeaveSettings, can_do, check_weave, longest
+from unitweave.weave.sequence import SPEECH_TO_SPEECH, Example, Markers, WeaveSettings, can_do, check_weave, longest
 
 __all__ = ["LmSettings", "check_settings", "load_causal_lm", "train_lm"]
 
@@ -53,6 +53,11 @@ class LmSettings:
     lora: LoraSettings | None = None  # train low-rank updates only; null trains all weights
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the tasks make a model that translates speech into speech."""
+        return any(self.tasks.get(task, 0) > 0 for task in SPEECH_TO_SPEECH)
 
 
 def check_settings(settings: LmSettings) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json, write_json
-from unitweave.weave.sequence import Markers
+from unitweave.weave.sequence import SPEECH_TO_SPEECH, Markers
 
 FILE_NAME = "unitweave.json"
 FORMAT = 1
@@ -57,7 +57,7 @@ class Vocabulary:
     @property
     def translates(self) -> bool:
         """Whether the model was trained to go from source units to target units, with texts between or without."""
-        return self.has_texts or "direct" in self.tasks
+        return any(task in SPEECH_TO_SPEECH for task in self.tasks)
 
     @property
     def size(self) -> int:

@@ -29,6 +29,7 @@ TASKS = {
     "tts": (TRANSLATION, TARGET),
     "direct": (SOURCE, TARGET),  # no chain of thought
 }
+SPEECH_TO_SPEECH = ("s2st", "direct")  # the tasks of a model that translates speech into speech
 
 
 @dataclass
