@@ -25,7 +25,12 @@ def experiment(arguments: list[str]) -> None:
     parser.add_argument("--hours", type=float, help="stop after so many hours; the same command goes on later")
     parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="cells by name, with * and ?")
     parser.add_argument(
-        "--pretrained", nargs="+", default=[], metavar="MODEL=FOLDER", help="where a model of the experiment lies"
+        "--pretrained",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODEL=FOLDER",
+        help="where a model of the experiment lies",
     )
     parser.add_argument("--page", type=Path, help="where the results go (default: results.md in the folder)")
     given = parser.parse_args(arguments)
