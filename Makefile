@@ -7,7 +7,8 @@ RUN ?= runs/demo
 
 setup: $(VENV)/.ready-dev
 
-# With pip the index's own torch==2.13.0 is the CPU build; other installers bring several GB of CUDA.
+# Which build of torch comes is up to pip's index; for Linux it is often the one with several GB of CUDA. Without a GPU make
+# $(VENV) first and install torch's CPU build of the version in constraints.txt into it: it is kept.
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 $(VENV)/.ready: pyproject.toml constraints.txt

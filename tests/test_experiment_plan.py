@@ -172,6 +172,14 @@ def test_a_longer_training_is_needed_only_while_the_dev_score_rises(tmp_path: Pa
     assert is_needed(tmp_path, made, fourth) is False
     finish(tmp_path, second.name, 20, 4.0)
     assert (is_needed(tmp_path, made, third), is_needed(tmp_path, made, fourth)) == (False, False)
+    asked_for = {"models": ["scratch"], "data": ["all"], "systems": ["scheduled"], "steps": [80]}
+    for blocks in ([*grid, asked_for], [asked_for, *grid]):
+        made = plan(grid=blocks)
+        last = next(cell for cell in made.cells if cell.steps == 80)
+        assert len(made.cells) == 4 and is_needed(tmp_path, made, last) is True
+    for name in (first.name, second.name):
+        (tmp_path / "lm" / name / "dev.jsonl").unlink()
+    assert is_needed(tmp_path, made, third) is True, "without dev scores nothing spares it"
 
 
 def test_hours_come_from_finished_cells_of_the_same_model(tmp_path: Path) -> None:
@@ -182,6 +190,8 @@ def test_hours_come_from_finished_cells_of_the_same_model(tmp_path: Path) -> Non
     finish(tmp_path, first.name, 20, 1.0)  # 10 s a step, 200 s each for speech and scores
     assert estimate(tmp_path, made, first) == 0
     assert estimate(tmp_path, made, second) == 600
+    (tmp_path / "lm" / second.name / "checkpoints/checkpoint-15").mkdir(parents=True)
+    assert estimate(tmp_path, made, second) == 450
     assert estimate(tmp_path, made, other) is None
     write_json(tmp_path / "measured.json", {"big": 2.0})
     assert estimate(tmp_path, made, other) == 440

@@ -19,7 +19,9 @@ from unitweave.experiment.hours import estimate, plan_rows
 from unitweave.experiment.page import write_page
 from unitweave.experiment.plan import parse_experiment
 from unitweave.experiment.results import read_grid
+from unitweave.experiment.state import state_of
 from unitweave.experiment.statistics import Difference, bleu_of, difference, sentence_counts
+from unitweave.run import weights_digest
 
 TEXT = "the soup is very hot and we want to buy a ticket for the train near our house today"
 WORDS = TEXT.split()
@@ -221,6 +223,7 @@ def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folde
     assert "- established: scratch, some (0.90 h, 10 steps): scheduled is" in text
     (mask,) = rows_of(text, "### Further systems")
     assert mask[4] == "mask" and mask[9] in ("indicated", "open")  # one seed establishes nothing
+    assert (mask[7], mask[11]) == ("1", "1"), "seeds of each difference"
 
 
 def test_figures_stand_beside_the_page_and_nothing_changes_when_written_again(page: Path, folder: Path) -> None:
@@ -278,7 +281,7 @@ def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp
     write_json(run / "units/stage.json", {"format": 1, "status": "done", "fingerprint": "ours"})
     for cell, units in zip(cells[:3], ("ours", "ours", "older"), strict=True):
         path = run / "lm" / cell.name / "stage.json"
-        settings = asdict(plan.recipe.systems[cell.name]) | {"pretrained": "a digest", "of_an_older_version": 1}
+        settings = asdict(plan.recipe.systems[cell.name]) | {"of_an_older_version": 1}
         write_json(path, json.loads(path.read_text()) | {"settings": settings, "inputs": {"units": units}})
     grid = read_grid(run)
     assert [(cell, state) for cell, state in grid.missing] == [(cells[2], "out of date")]
@@ -291,6 +294,52 @@ def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp
     assert len(rows_of(text, "### Every training")) == len(cells) - 2
     assert [row[1] for row in plan_rows(run, plan, cells)[:3]] == ["done", "out of date", "out of date"]
     assert estimate(run, plan, cells[1]) > 0, "it has to be done anew"
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "state"),
+    [
+        ("lm", {}, "done"),
+        ("lm", {"tasks": {"s2st": 1.0, "mt": 1.0}}, "out of date"),
+        ("lm", {"tasks": {}}, "out of date"),
+        ("lm", {"pretrained": "a digest"}, "out of date"),
+        ("speech", {"beam": 4}, "out of date"),
+        ("scores", {"recogniser": "whisper"}, "out of date"),
+        ("scores", {"ceilings": True}, "done"),  # which the first cell has for all
+    ],
+)
+def test_a_cell_made_otherwise_is_out_of_date(
+    folder: Path, tmp_path: Path, part: str, changes: dict[str, Any], state: str
+) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    plan = parse_experiment(CONTENT)
+    cell, recipe = plan.cells[0], plan.recipe
+    made = {"lm": recipe.systems[cell.name], "speech": recipe.translate, "scores": recipe.score}
+    for name, settings in made.items():
+        path = run / name / cell.name / "stage.json"
+        record = json.loads(path.read_text()) if path.exists() else {"format": 1, "status": "done"}
+        write_json(path, record | {"settings": asdict(settings) | (changes if name == part else {})})
+    assert state_of(run, plan, cell) == state
+
+
+def test_pretrained_weights_count_and_not_their_folder(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    for name in ("these", "others"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+    cell = parse_experiment(CONTENT).cells[0]
+    path = run / "lm" / cell.name / "stage.json"
+    settings = asdict(parse_experiment(CONTENT).recipe.systems[cell.name])
+    made_with = settings | {"pretrained": weights_digest(str(tmp_path / "these"))}
+    write_json(path, json.loads(path.read_text()) | {"settings": made_with})
+    states = {}
+    for name in ("these", "others", "nowhere"):
+        models = {"scratch": {"pretrained": str(tmp_path / name)}}
+        states[name] = state_of(run, parse_experiment(CONTENT | {"models": models}), cell)
+    assert states == {"these": "done", "others": "out of date", "nowhere": "done"}, "elsewhere they cannot be compared"
+    assert state_of(run, parse_experiment(CONTENT), cell) == "out of date"
 
 
 def test_a_language_without_training_speech_has_scores_and_no_place_in_the_figure(folder: Path, tmp_path: Path) -> None:

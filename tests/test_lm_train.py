@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
 from transformers.trainer_utils import SchedulerType
 
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.lm.decode import DecodeSettings, StageDecoder
-from unitweave.lm.engine import LR_SCHEDULES, OptimiserSettings
+from unitweave.lm.engine import LR_SCHEDULES, LossWeights, OptimiserSettings
 from unitweave.lm.evaluate import EvaluationSettings, choose, scores_of
 from unitweave.lm.start import companions_of
 from unitweave.lm.train import LmSettings, train_lm
@@ -237,6 +238,7 @@ def test_units_of_another_codebook_are_refused_before_data_is_loaded(
         ({"embedding_init": "x"}, "embedding_init"),
         ({"embedding_init": "aligned", "weave": WeaveSettings(boundaries="uniform")}, "alignment"),
         ({"extra_share": 1.0}, "extra_share"),
+        ({"tasks": {"asr": 1.0}, "optimiser": {"loss_weights": LossWeights(0, 0, 0, 1)}}, "gives no weight"),
         ({"lora": LoraSettings(rank=0)}, "lora.rank"),
         ({"optimiser": {"optimiser": "sgd"}}, "optimiser.optimiser"),
         ({"optimiser": {"precision": "fp8"}}, "optimiser.precision"),
@@ -254,6 +256,15 @@ def test_units_of_another_codebook_are_refused_before_data_is_loaded(
 def test_settings_that_cannot_be_are_refused_before_data_is_loaded(tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         train(tmp_path / "x", tmp_path / "no data", tmp_path / "no model", **changes)
+
+
+def test_a_step_in_which_nothing_weighs_anything_changes_nothing(
+    tmp_path: Path, data: Path, text_lm_folder: Path
+) -> None:
+    tasks = {"s2st": 1e-9, "asr": 1.0}  # practically never the one that the weights are for
+    train(tmp_path, data, text_lm_folder, tasks=tasks, optimiser={"loss_weights": LossWeights(0, 0, 0, 1)})
+    weights = load_file(tmp_path / "model/model.safetensors")
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
 def test_unknown_loggers_are_refused(tmp_path: Path, data: Path, text_lm_folder: Path) -> None:

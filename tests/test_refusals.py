@@ -13,7 +13,7 @@ from unitweave import cli
 from unitweave.cli import main
 from unitweave.core import files
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, read_json
+from unitweave.core.files import atomic_path, read_json, write_json
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.core.stage import Outcome, run_stage
 from unitweave.recipe import parse_recipe
@@ -53,6 +53,65 @@ def test_an_interrupted_change_goes_on_with_the_new_settings(tmp_path: Path) -> 
     run_stage(tmp_path, "one", {"a": 2}, {}, write("second"))
     assert (tmp_path / "one/result").read_text() == "second" and (tmp_path / "one/half").exists()
     assert not (tmp_path / ".one.before").exists()
+
+
+def test_a_change_taken_back_before_it_is_done_brings_the_finished_stage_back(tmp_path: Path) -> None:
+    first = run_stage(tmp_path, "one", {"a": 1}, {}, write("first"))
+
+    def interrupted(folder: Path) -> Outcome:
+        (folder / "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(tmp_path, "one", {"a": 2}, {}, interrupted)
+    assert run_stage(tmp_path, "one", {"a": 1}, {}, lambda folder: pytest.fail("it was done")) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert (tmp_path / "one/result").read_text() == "first" and not (tmp_path / "one/half").exists()
+
+
+def test_checkpoints_go_when_the_stage_says_that_it_is_done_and_not_before(tmp_path: Path) -> None:
+    def work(folder: Path) -> Outcome:
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        return Outcome(obsolete=(folder / "checkpoints", folder / "never made"))
+
+    def killed(path: Path, value: dict) -> None:
+        if value["status"] == "done":
+            raise KeyboardInterrupt
+        write_json(path, value)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("unitweave.core.stage.write_json", killed)
+        run_stage(tmp_path, "one", {}, {}, work)
+    assert (tmp_path / "one/checkpoints").exists()
+    run_stage(tmp_path, "one", {}, {}, work)
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["stage.json"]
+
+
+def test_a_kill_at_the_very_beginning_of_a_stage_is_no_foreign_folder(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/.tmp-x-stage.json").write_text("{")
+    run_stage(tmp_path, "one", {}, {}, write("first"))
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["result", "stage.json"]
+
+
+def test_seconds_of_earlier_sittings_outlive_a_kill(tmp_path: Path) -> None:
+    write_json(tmp_path / "one/stage.json", {"format": 1, "status": "running", "fingerprint": "", "settings": {}})
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(tmp_path, "one", {}, {}, interrupt)
+    record = read_json(tmp_path / "one/stage.json")
+    write_json(tmp_path / "one/stage.json", record | {"seconds": 3600.0})
+    seen: list[float] = []
+
+    def work(folder: Path) -> Outcome:
+        seen.append(read_json(folder / "stage.json")["seconds"])  # what a kill would leave
+        return Outcome()
+
+    run_stage(tmp_path, "one", {}, {}, work)
+    assert seen == [3600.0] and read_json(tmp_path / "one/stage.json")["seconds"] >= 3600
+
+
+def interrupt(folder: Path) -> Outcome:
+    raise KeyboardInterrupt
 
 
 def test_progress_of_a_change_that_fails_later_is_kept(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """unitweave run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from unitweave.commands.base import SECTIONS, Parser, open_run, print_settings, recipes_folder, settings_of
@@ -27,10 +28,10 @@ def run(arguments: list[str]) -> None:
     opened = open_run(known.out, path, overrides)
     opened.all()
     if opened.speaking:
-        _show(opened.folder)
+        _show(opened.folder, opened.speaking)
 
 
-def _show(folder: Path) -> None:
+def _show(folder: Path, systems: Sequence[str]) -> None:
     """The end of a run: the table, and where to look and listen."""
     from unitweave.score.report import write_report
     from unitweave.score.score import read_scores
@@ -39,6 +40,6 @@ def _show(folder: Path) -> None:
     report = write_report(folder / "report.html", [folder])
     print_table(read_scores(folder / "score"))
     print(f"\nreport: {report}")
-    for system in sorted((folder / "speech").iterdir()):
-        for wav in sorted((system / "audio").glob("*.wav"))[:3]:
+    for system in sorted(systems):
+        for wav in sorted((folder / "speech" / system / "audio").glob("*.wav"))[:3]:
             print(f"listen: {wav}")

@@ -77,7 +77,7 @@ def whole_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
         if not _is_disk_full(error):
             raise
-        earlier = max((p.name for p in work.glob("checkpoint-*")), default="no earlier one", key=_step_of)
+        earlier = max((p.name for p in work.glob("checkpoint-*")), default="no earlier one", key=step_of)
         raise InputError(
             f"{work}: no space for the checkpoint of step {step} (there is {earlier}); "
             "free some and run the same command again"
@@ -93,7 +93,8 @@ def whole_checkpoint(
     barrier()
 
 
-def _step_of(name: str) -> int:
+def step_of(name: str) -> int:
+    """The optimiser step of a checkpoint's folder; -1 when it is none."""
     last = name.rsplit("-", 1)[-1]
     return int(last) if last.isdigit() else -1
 

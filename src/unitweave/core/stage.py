@@ -15,7 +15,7 @@ from typing import Any
 
 from unitweave import __version__
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, discard, read_json, remove_leftovers, write_json
+from unitweave.core.files import TEMPORARY_PREFIX, digest_of, discard, read_json, remove_leftovers, write_json
 from unitweave.core.progress import say
 
 FORMAT = 1
@@ -29,6 +29,7 @@ class Outcome:
 
     counts: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)  # {"id": ..., "reason": ...}
+    obsolete: tuple[Path, ...] = ()  # checkpoints and the like, removed when stage.json says that all is done
 
 
 def run_stage(
@@ -53,15 +54,18 @@ def run_stage(
     aside = folder.with_name(f".{folder.name}.before")
     plain = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
     fingerprint = digest_of({"name": name, "settings": plain, "inputs": dict(inputs), "extra": extra})
+    if (aside / STAGE_FILE).exists() and _is_of(aside, fingerprint):
+        discard(folder)  # begun with other settings, which were taken back before it was done
+        aside.rename(folder)
     record = read_stage(run, name) if (folder / STAGE_FILE).exists() else None
-    if record is None and folder.exists() and any(folder.iterdir()):
+    if record is None and folder.exists() and any(not p.name.startswith(TEMPORARY_PREFIX) for p in folder.iterdir()):
         raise InputError(f"{folder}: has files but no {STAGE_FILE}, so it is not a stage folder; give another --out")
+    remove_leftovers(folder)
     if record and record["fingerprint"] == fingerprint:
         if record["status"] == "done":
             say(f"{name}: done before, nothing changed")
             return fingerprint
         say(f"{name}: going on where it stopped")
-        remove_leftovers(folder)
         before = float(record.get("seconds", 0.0))
     else:
         if record:
@@ -82,7 +86,7 @@ def run_stage(
         "settings": plain,
         "inputs": dict(inputs),
     }
-    write_json(folder / STAGE_FILE, stage)
+    write_json(folder / STAGE_FILE, stage | {"seconds": before})
     start = time.monotonic()
     try:
         outcome = work(folder)
@@ -104,7 +108,8 @@ def run_stage(
         "versions": versions(),
     }
     write_json(folder / STAGE_FILE, stage | done)
-    discard(aside)
+    for path in (*outcome.obsolete, aside):
+        discard(path)
     shown = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if not isinstance(value, dict | list))
     say(f"{name}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
     return fingerprint
@@ -130,6 +135,12 @@ def fingerprint_of(run: Path, name: str) -> str:
     if record["status"] != "done":
         raise InputError(f"{Path(run) / name}: this stage was interrupted; finish it with the command that began it")
     return str(record["fingerprint"])
+
+
+def _is_of(folder: Path, fingerprint: str) -> bool:
+    """Whether a folder holds the finished result of this fingerprint."""
+    record = read_stage(folder.parent, folder.name)
+    return bool(record["fingerprint"] == fingerprint and record["status"] == "done")
 
 
 def versions() -> dict[str, str]:

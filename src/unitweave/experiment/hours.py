@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unitweave.core.checkpoints import last_checkpoint, step_of
 from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Cell, Plan
@@ -37,7 +38,8 @@ def estimate(run: Path, plan: Plan, cell: Cell) -> float | None:
         per_step = step_seconds(run, plan, cell)
         if per_step is None:
             return None
-        total += per_step * cell.steps
+        checkpoint = None if anew else last_checkpoint(run / f"lm/{cell.name}/checkpoints")
+        total += per_step * (cell.steps - (step_of(checkpoint) if checkpoint else 0))
     for stage in ("speech", "scores"):
         if anew or seconds_of(run, f"{stage}/{cell.name}") is None:
             known = [s for c in plan.cells if (s := seconds_of(run, f"{stage}/{c.name}")) is not None]

@@ -62,7 +62,7 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
 _HEAD = """This page is written by `unitweave experiment`; no number and no finding on it is typed by hand. Each
 experiment is a grid of trainings that share corpus, encoder, codebook, units, text LM, vocoder and decoding, and differ
 only in what the tables say. Compared systems have equal steps, unless the steps of both are named, and see the same
-utterances in the same order. The test split is translated and scored once per training, and nothing is chosen on it.
+utterances in the same order. The test split is translated and scored once per training, and no setting is chosen on it.
 docs/experiments.md says how to do it again.
 
 A difference is of corpus BLEU between systems with the same seeds; behind it stands its 95 % interval, from 1,000
@@ -106,6 +106,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
     parts = [f"## {experiment.title}"]
     if experiment.question:
         parts.append(" ".join(experiment.question.split()))
+    if experiment.remark:
+        parts.append(" ".join(experiment.remark.split()))
     if grid.partial:
         parts.append(_missing(grid))
     if grid.amounts:

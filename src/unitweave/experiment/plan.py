@@ -35,6 +35,7 @@ class Experiment:
 
     title: str
     question: str = ""  # what the experiment is to answer, for the page of results
+    remark: str = ""  # what a reader has to know beside it, as how its cells were chosen
     base: str | None = None  # a recipe that `recipe` adds to: a built-in one's name, or a file beside the experiment's
     recipe: dict[str, Any] = field(default_factory=dict)  # settings of the stages, as in a recipe, without systems
     models: dict[str, dict[str, Any]] = field(default_factory=lambda: {"scratch": {}})  # name -> what differs from lm
@@ -163,7 +164,9 @@ def make_cells(experiment: Experiment, default_steps: int) -> list[Cell]:
             shorter = None
             for length in steps:
                 cell = Cell(model, amount, system, length, seed, shorter)
-                cells.setdefault(cell, cell)
+                known = cells.get(cell)
+                if known is None or cell.shorter is None:  # asked for on its own, it does not wait for a shorter one
+                    cells[cell] = cell
                 shorter = cell if block.until == "dev" else None
     return list(cells.values())
 

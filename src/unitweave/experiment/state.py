@@ -1,7 +1,7 @@
 """How far the cells of a grid are, from what lies in its run folder."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from unitweave.core.errors import InputError
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Cell, Plan
 from unitweave.lm.evaluate import DEV_FILE
+from unitweave.run import weights_digest
 from unitweave.score.hearing import read_lines
 
 EXPERIMENT_FILE = "experiment.yaml"
+_FREE = ("tasks",)  # mappings whose keys the user names, so that each one counts
 
 
 def dev_curve(folder: Path) -> list[tuple[int, dict[str, float]]]:
@@ -30,7 +32,10 @@ def dev_score(run: Path, cell: Cell) -> float | None:
 
 
 def is_needed(run: Path, plan: Plan, cell: Cell) -> bool | None:
-    """Whether a cell has to be done; None where a shorter one has to come first to decide."""
+    """Whether a cell has to be done; None where a shorter one has to come first to decide.
+
+    Where the dev split is not decoded, as of systems that say no texts, nothing can spare a longer training.
+    """
     if cell.shorter is None:
         return True
     before = is_needed(run, plan, cell.shorter)
@@ -42,7 +47,7 @@ def is_needed(run: Path, plan: Plan, cell: Cell) -> bool | None:
         return True
     longer, shorter = dev_score(run, cell.shorter), dev_score(run, cell.shorter.shorter)
     if longer is None or shorter is None:
-        raise InputError(f"{run}/lm/{cell.shorter.name}: no dev scores, which decide on longer trainings; delete it")
+        return True
     return longer > shorter
 
 
@@ -58,22 +63,36 @@ def state_of(run: Path, plan: Plan, cell: Cell) -> str:
     if status(run, f"lm/{cell.name}") != "done":
         return "begun"
     stages = [read_stage(run, f"{part}/{cell.name}") for part in ("lm", "scores")]
+    system, recipe = plan.recipe.systems[cell.name], plan.recipe
+    wanted: list[Any] = [replace(system, pretrained=None), replace(recipe.score, ceilings=False)]
     if status(run, f"speech/{cell.name}") == "done":
         stages.append(read_stage(run, f"speech/{cell.name}"))
-    wanted = json.loads(json.dumps(asdict(plan.recipe.systems[cell.name]), default=str))
-    # Under what name pretrained weights lie does not count, nor a setting that came with a later version.
-    agree = _agree(stages[0].get("settings", {}) | {"pretrained": wanted["pretrained"]}, wanted)
-    for record in stages:
+        wanted.append(recipe.translate)
+    agree = _same_weights(stages[0].get("settings", {}).get("pretrained"), system.pretrained)
+    for record, settings in zip(stages, wanted, strict=True):
+        # Here the ceilings, which one cell has for all, do not count, nor the name of the weights, looked at above.
+        recorded = record.get("settings", {}) | {"pretrained": None, "ceilings": False}
+        agree &= _agree(recorded, json.loads(json.dumps(asdict(settings), default=str)))
         for name, fingerprint in record.get("inputs", {}).items():
             agree &= status(run, name) != "missing" and read_stage(run, name).get("fingerprint") == fingerprint
     return "done" if agree else "out of date"
 
 
 def _agree(recorded: Any, wanted: Any) -> bool:
-    """Whether two settings are the same in all that both name."""
+    """Whether two settings are the same in all that both name: others came with another version."""
     if isinstance(recorded, dict) and isinstance(wanted, dict):
-        return all(_agree(recorded[key], wanted[key]) for key in recorded.keys() & wanted.keys())
+        shared = recorded.keys() & wanted.keys()
+        return all(
+            recorded[key] == wanted[key] if key in _FREE else _agree(recorded[key], wanted[key]) for key in shared
+        )
     return bool(recorded == wanted)
+
+
+def _same_weights(recorded: str | None, wanted: str | None) -> bool:
+    """Whether a cell began from the weights that the plan names, as far as they are here to be compared."""
+    if recorded is None or wanted is None:
+        return recorded == wanted
+    return weights_digest(wanted) in ("", recorded)
 
 
 def status(run: Path, stage: str) -> str:

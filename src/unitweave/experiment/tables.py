@@ -151,13 +151,20 @@ def ablations_table(grid: GridResults, found: Sequence[tuple[Comparison, Compari
                 str(len(d.each)),
                 _signed(d),
                 d.verdict,
-                _signed(e) if e else "",
-                e.verdict if e else "",
+                *((_signed(e), str(len(e.each)), e.verdict) if e else ("", "", "")),
             ]
         )
     heads = ["model", "data", "hours", "steps", "system", "ASR-BLEU", "text BLEU", "seeds"]
     return _table(
-        [*heads, f"ASR-BLEU against {experiment.method}", "finding", f"against {experiment.baseline}", "finding"], rows
+        [
+            *heads,
+            f"ASR-BLEU against {experiment.method}",
+            "finding",
+            f"against {experiment.baseline}",
+            "seeds",
+            "finding",
+        ],
+        rows,
     )
 
 
@@ -201,7 +208,7 @@ def languages_table(grid: GridResults) -> str:
     for r in grid.results:
         scores = {metric: figures.language_scores(r, metric) for metric in METRICS}
         for language in sorted(scores["asr_bleu"], key=lambda code: -r.hours.get(code, 0.0)):
-            shown = [f"{scores[metric][language]:.1f}" for metric in METRICS]
+            shown = [f"{scores[metric][language]:.1f}" if language in scores[metric] else "" for metric in METRICS]
             rows.append([language, f"{r.hours.get(language, 0.0):.2f}", *_axes(r), *shown])
     return _table(["language", "hours", "model", "data", "system", "steps", "seed", *METRICS.values()], rows)
 
@@ -237,6 +244,8 @@ def _axes(r: Result) -> list[str]:
 def _spread(results: dict[int, Result], metric: str) -> str:
     """Mean over the seeds, with lowest and highest where there are several."""
     values = [value for r in results.values() if (value := r.score(metric)) is not None]
+    if not values:
+        return ""
     mean = sum(values) / len(values)
     return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ({min(values):.1f} to {max(values):.1f})"
 

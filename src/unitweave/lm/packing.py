@@ -143,8 +143,12 @@ def _rounded(length: int) -> int:
 
 
 def step_weight(sequences: Sequence[Woven], loss_weights: Sequence[float]) -> float:
-    """Sum of the loss weights of all predicted tokens of a step: what its summed loss is divided by."""
+    """Sum of the loss weights of all predicted tokens of a step: what its summed loss is divided by.
+
+    1 where nothing weighs anything, as in a step whose few sequences are all of a task that is not predicted: its loss
+    is 0 then, and not 0/0.
+    """
     counts = np.zeros(len(SEGMENTS) + 1)
     for sequence in sequences:
         counts += np.bincount(sequence.segments[1:], minlength=len(counts))
-    return float(counts @ np.asarray(loss_weights))
+    return float(counts @ np.asarray(loss_weights)) or 1.0

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, remove
+from unitweave.core.files import atomic_path
 from unitweave.core.stage import Outcome
 from unitweave.core.training import quiet_transformers
 from unitweave.lm.data import WordTokens
@@ -145,6 +145,6 @@ def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[di
     with atomic_path(folder / "model") as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    remove(folder / "checkpoints")
     parameters = sum(p.numel() for p in model.parameters())
-    return Outcome(counts={"sentences": len(sentences), "parameters": parameters, "vocabulary": len(tokenizer)})
+    counts = {"sentences": len(sentences), "parameters": parameters, "vocabulary": len(tokenizer)}
+    return Outcome(counts=counts, obsolete=(folder / "checkpoints",))

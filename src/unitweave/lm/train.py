@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, remove
+from unitweave.core.files import atomic_path
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.processes import announce, is_main, wait
 from unitweave.core.progress import say
@@ -29,7 +29,16 @@ from unitweave.lm.tuning import LoraSettings, add_lora, check_lora, merge_lora
 from unitweave.lm.vocabulary import Vocabulary
 from unitweave.units.table import UnitRow
 from unitweave.weave.schedule import ScheduleSettings, check_schedule, text_ratio
-from unitweave.weave.sequence import SPEECH_TO_SPEECH, Example, Markers, WeaveSettings, can_do, check_weave, longest
+from unitweave.weave.sequence import (
+    SPEECH_TO_SPEECH,
+    TASKS,
+    Example,
+    Markers,
+    WeaveSettings,
+    can_do,
+    check_weave,
+    longest,
+)
 
 __all__ = ["LmSettings", "check_settings", "load_causal_lm", "train_lm"]
 
@@ -66,6 +75,9 @@ def check_settings(settings: LmSettings) -> None:
     check_schedule(settings.schedule)
     check_tasks(settings.tasks)
     check_optimiser(settings.optimiser)
+    weights = settings.optimiser.loss_weights.by_code()
+    if not any(weights[code] > 0 for task, share in settings.tasks.items() if share > 0 for code in TASKS[task]):
+        raise InputError("optimiser.loss_weights gives no weight to anything that the tasks predict")
     if settings.lora is not None:
         check_lora(settings.lora)
     if settings.too_long not in ("drop", "cut"):
@@ -156,11 +168,12 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
             model.save_pretrained(temporary, state_dict=state)
             tokenizer.save_pretrained(temporary)
             vocabulary.save(temporary)
-        remove(folder / "checkpoints")
     wait()
     counts = {"pairs": len(kept), "parameters": sum(p.numel() for p in model.parameters())}
     return Outcome(
-        counts=counts | ({"extra text": len(extra)} if extra else {}) | ({"cut": cut} if cut else {}), skipped=skipped
+        counts=counts | ({"extra text": len(extra)} if extra else {}) | ({"cut": cut} if cut else {}),
+        skipped=skipped,
+        obsolete=(folder / "checkpoints",),
     )
 
 

@@ -65,6 +65,7 @@ class Health(BaseModel):
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "the recording cannot be used"},
+    408: {"model": Problem, "description": "the upload came too slowly"},
     413: {"model": Problem, "description": "the upload is too large"},
     422: {"model": Problem, "description": "the request is not as described here"},
     503: {"model": Problem, "description": "busy; Retry-After says when to come again"},

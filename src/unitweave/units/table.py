@@ -41,8 +41,8 @@ class UnitRow:
     units           uint16 [frames]
     words           the normalised transcript, split at spaces
     starts, ends    int32 [words]: first frame of each word and the frame after its last
-    scores          float32 [words] in (0, 1]: geometric mean over the word's frames of the
-                    probability that the encoder gives to the aligned path; low where unsure
+    scores          float32 [words], 0 to 1: geometric mean of the probabilities of the word's characters, each
+                    at its most probable frame (see align.py); low where unsure, 0 where nothing was aligned
     """
 
     id: str

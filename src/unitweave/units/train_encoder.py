@@ -27,7 +27,7 @@ from transformers.trainer_callback import PrinterCallback
 from unitweave.core.audio import read_audio
 from unitweave.core.checkpoints import CheckpointedTrainer, last_checkpoint
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, read_json, remove
+from unitweave.core.files import atomic_path, read_json
 from unitweave.core.manifest import read_manifest
 from unitweave.core.optim import OPTIMISERS, make_optimiser
 from unitweave.core.processes import announce, is_main, wait
@@ -56,7 +56,7 @@ class EncoderSettings:
     precision: str = "bf16"  # "bf16" or "fp32"
     gradient_checkpointing: bool = False  # compute activations again going back: less memory, a third more work
     layerdrop: float = 0.0  # chance of a block to be left out of a training step
-    spec_augment: bool = False  # mask spans of time and of mel bins in training
+    spec_augment: bool = False  # mask spans of time and of hidden dimensions in training
     mask_time: float = 0.05  # share of the frames that spec_augment masks, in spans of 10
     mask_feature: float = 0.0  # share of the hidden dimensions that spec_augment masks, in spans of 10
     checkpoint_every: int = 100  # steps
@@ -256,7 +256,6 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outc
         trainer.model.eval().save_pretrained(temporary)
         vocabulary.save(temporary)
         SeamlessM4TFeatureExtractor().save_pretrained(temporary)
-    remove(work)
     wait()
     return Outcome(
         counts={
@@ -266,6 +265,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outc
             **error_rates(folder / "model", dev),
         },
         skipped=[{"id": i.id, "reason": "fewer frames than characters"} for i in too_short],
+        obsolete=(work,),
     )
 
 

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import remove
 from unitweave.core.manifest import read_manifest
 from unitweave.core.optim import make_optimiser
-from unitweave.core.processes import announce, is_main
+from unitweave.core.processes import announce
 from unitweave.core.progress import meter
 from unitweave.core.stage import Outcome
 from unitweave.units.runs import deduplicate
@@ -56,9 +55,7 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     dev, _ = find_recordings(corpus, units, settings.side, "dev", speakers)
     if dev:
         counts["dev_mel_distance"] = round(mel_distance(trainer.model, dev[:_CHECKED_UTTERANCES]), 4)
-    if is_main():
-        remove(folder / CHECKPOINT)  # not before: the dev split may hold a recording that cannot be read
-    return Outcome(counts=counts, skipped=skipped)
+    return Outcome(counts=counts, skipped=skipped, obsolete=(folder / CHECKPOINT,))
 
 
 class _Trainer:
@@ -191,7 +188,7 @@ class _Trainer:
     def _duration_loss(self, batch: Batch) -> Tensor:
         """Squared error of the logarithm of each whole run's frames; a segment's first and last run are cut."""
         assert self.model.durations is not None
-        total, count = batch.waveform.new_zeros(()), 0
+        count = 0
         runs, frames = [], []
         for units, length in zip(batch.units.cpu().numpy(), batch.lengths.tolist(), strict=True):
             run, repeated = deduplicate(units[:length])
@@ -201,6 +198,7 @@ class _Trainer:
         lengths = torch.tensor([len(run) for run in runs], device=device)
         padded = torch.nn.utils.rnn.pad_sequence(runs, batch_first=True).to(device)
         predicted = self.model.durations(padded, lengths)
+        total = 0 * predicted.sum()  # so that every process has gradients to exchange, even if all its runs are cut
         for row, lasting in zip(predicted, frames, strict=True):
             if len(lasting) > 2:
                 inner = lasting[1:-1].to(device).log()
