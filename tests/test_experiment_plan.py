@@ -65,6 +65,7 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
         ({"systems": CONTENT["systems"] | {"mask": {"optimiser": {"seed": 4}}}}, "optimiser.seed"),
         ({"systems": {"scheduled": {}}}, "'baseline'"),
         ({"systems": CONTENT["systems"] | {"scheduled": {"tasks": {"asr": 1.0}}}}, "systems.scheduled: it cannot"),
+        ({"versus": [{"system": "mask", "against": "nobody"}]}, "no 'nobody'"),
         ({"grid": [{"data": ["none"]}]}, "data has no 'none'"),
         ({"grid": [{"steps": [7]}]}, "7 steps do not divide"),
         ({"grid": [{"seeds": [1, 1]}]}, "seeds"),

@@ -90,6 +90,7 @@ CONTENT: dict[str, Any] = {
         "scheduled": {},
         "mask": {"weave": {"replace_with": "mask"}},
     },
+    "versus": [{"system": "mask", "against": "baseline"}],
     "looks": 2,
     "grid": [
         {"systems": ["baseline", "scheduled"], "seeds": [1, 2, 3], "steps": [10]},
@@ -224,6 +225,8 @@ def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folde
     (mask,) = rows_of(text, "### Further systems")
     assert mask[4] == "mask" and mask[9] in ("indicated", "open")  # one seed establishes nothing
     assert (mask[7], mask[11]) == ("1", "1"), "seeds of each difference"
+    asked, _ = rows_of(text, "### Further comparisons")
+    assert asked[4:7] == ["mask", "baseline", "ASR-BLEU"] and asked[9:12] == mask[10:13]
 
 
 def test_figures_stand_beside_the_page_and_nothing_changes_when_written_again(page: Path, folder: Path) -> None:

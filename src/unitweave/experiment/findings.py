@@ -101,6 +101,16 @@ def method_against_longer_baseline(results: GridResults) -> list[Comparison]:
     return [pair for pair in found if pair is not None]
 
 
+def further(results: GridResults) -> list[Comparison]:
+    """The comparisons that the experiment asks for beside those with method and baseline, where both are done."""
+    found = [
+        compare(results, group, pair.system, pair.against)
+        for pair in results.plan.experiment.versus
+        for group in results.groups()
+    ]
+    return [pair for pair in found if pair is not None]
+
+
 def surest(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Of each model and amount of data one comparison: that of most seeds, and among those of most steps."""
     best: dict[tuple[str, str], Comparison] = {}

@@ -12,6 +12,7 @@ from unitweave.experiment.findings import (
     Comparison,
     ablations,
     best_on_dev,
+    further,
     in_words,
     method_against_baseline,
     method_against_longer_baseline,
@@ -28,6 +29,7 @@ from unitweave.experiment.tables import (
     ceilings_table,
     cells_table,
     comparisons_table,
+    further_table,
     language_differences_table,
     languages_table,
     looks_table,
@@ -89,7 +91,7 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
             for c in own
             for language, difference in c.languages.items()
         ]
-        others = [*method_against_longer_baseline(grid), *(c for c, _ in ablations(grid))]
+        others = [*method_against_longer_baseline(grid), *further(grid), *(c for c, _ in ablations(grid))]
         found += [(c.differences["asr_bleu"].verdict, in_words(c, "asr_bleu")) for c in others]
         ordered = [f"- {verdict}: {text}" for name in VERDICTS for verdict, text in found if verdict == name]
         parts.append("\n".join(lines + (ordered or ["- nothing yet: no two compared systems are done"])))
@@ -137,6 +139,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
         parts += [f"### {experiment.method} against a {experiment.baseline} with more steps", unequal_table(longer)]
     if dev := best_on_dev(grid):
         parts += ["### Each trained until its dev score stops rising", best_on_dev_table(grid, dev)]
+    if asked := further(grid):
+        parts += ["### Further comparisons", further_table(asked)]
     if others := ablations(grid):
         parts += ["### Further systems, and the paper's ablations", ablations_table(grid, others)]
     drawn = figures.curve_figure(place("curves"), grid, "bleu", "dev text BLEU")

@@ -30,6 +30,14 @@ class Block:
 
 
 @dataclass
+class Versus:
+    """A comparison beside those with method and baseline."""
+
+    system: str
+    against: str
+
+
+@dataclass
 class Experiment:
     """What is compared with what; the YAML's keys."""
 
@@ -44,6 +52,9 @@ class Experiment:
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> what differs from lm
     baseline: str = "baseline"  # the system that the others are compared with
     method: str = "scheduled"  # the system that the ablations are compared with
+    versus: list[Versus] = field(
+        default_factory=list
+    )  # further comparisons, as of two systems at another learning rate
     looks: int = 5  # times that the dev split is decoded in a training, the last at its end; 0 never
     grid: list[Block] = field(default_factory=lambda: [Block()])
 
@@ -216,9 +227,10 @@ def _check(experiment: Experiment) -> None:
             values = getattr(block, axis)
             if len(set(values)) < len(values) or any(value < (axis == "steps") for value in values):
                 raise InputError(f"grid, block {number}: {axis} {values} should be different numbers, none below 0")
-    for name in (experiment.baseline, experiment.method):
+    named = [name for pair in experiment.versus for name in (pair.system, pair.against)]
+    for name in (experiment.baseline, experiment.method, *named):
         if name not in experiment.systems:
-            raise InputError(f"systems has no {name!r}, which baseline or method names")
+            raise InputError(f"systems has no {name!r}, which baseline, method or versus names")
 
 
 def builtin_experiments() -> list[Path]:

@@ -114,6 +114,27 @@ def unequal_table(comparisons: Sequence[Comparison]) -> str:
     return _table(heads, rows)
 
 
+def further_table(comparisons: Sequence[Comparison]) -> str:
+    """Systems against others than method and baseline."""
+    rows = [
+        [
+            *_of_group(c),
+            c.system,
+            c.against,
+            name,
+            _spread(c.ours, metric),
+            _spread(c.theirs, metric),
+            _signed(c.differences[metric]),
+            str(len(c.ours)),
+            c.differences[metric].verdict,
+        ]
+        for c in comparisons
+        for metric, name in METRICS.items()
+    ]
+    heads = ["model", "data", "hours", "steps", "system", "against", "score", "system's", "the other's", "difference"]
+    return _table([*heads, "seeds", "finding"], rows)
+
+
 def _of_group(c: Comparison) -> list[str]:
     return [c.group[0], c.group[1], f"{c.hours:.2f}", str(c.group[2])]
 
