@@ -56,7 +56,7 @@ def test_error_rates_come_every_few_steps_and_at_the_end(
     assert {"eval_wer_es", "eval_cer_en", "eval_wer"} <= set(seen[0][1])
     for language in ("es", "en"):
         assert outcome.counts[f"wer_{language}"] == seen[-1][1][f"eval_wer_{language}"], "the saved model is the last"
-    assert not (tmp_path / "checkpoints").exists()
+    assert outcome.obsolete == (tmp_path / "checkpoints",), "which the stage removes"
 
 
 def test_training_stops_when_the_error_rate_does_and_keeps_the_best(corpus: Path, tmp_path: Path) -> None:

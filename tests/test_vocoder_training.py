@@ -84,10 +84,10 @@ def test_a_killed_training_resumed_equals_an_uninterrupted_one(
         with pytest.raises(KeyboardInterrupt):
             train_vocoder(tmp_path / "killed", settings, data, data / "units")
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    train_vocoder(tmp_path / "killed", settings, data, data / "units")
+    outcome = train_vocoder(tmp_path / "killed", settings, data, data / "units")
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
+    assert outcome.obsolete == (tmp_path / "killed" / "checkpoint.safetensors",), "which the stage removes"
 
 
 def test_hifigan_trains_with_discriminators_in_bf16(data: Path, tmp_path: Path) -> None:
