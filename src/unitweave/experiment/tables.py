@@ -1,6 +1,6 @@
 """The tables of the page of results, as Markdown, from what the findings hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unitweave.experiment import figures
@@ -94,36 +94,28 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
 
 def unequal_table(comparisons: Sequence[Comparison]) -> str:
     """The same at unequal steps, all in favour of the baseline."""
-    rows = [
-        [
-            *_of_group(c),
-            str(c.against_steps),
-            name,
-            _spread(c.theirs, metric),
-            _spread(c.ours, metric),
-            _signed(c.differences[metric]),
-            str(len(c.ours)),
-            c.differences[metric].verdict,
-        ]
-        for c in comparisons
-        for metric, name in METRICS.items()
-    ]
     first = comparisons[0]
-    steps = [f"steps of {first.system}", f"of {first.against}"]
-    heads = ["model", "data", "hours", *steps, "score", first.against, first.system, "difference", "seeds", "finding"]
-    return _table(heads, rows)
+    own = [f"steps of {first.system}", f"of {first.against}", "score", first.against, first.system]
+    rows = _rows(comparisons, lambda c: [str(c.against_steps)])
+    return _table(["model", "data", "hours", *own, "difference", "seeds", "finding"], rows)
 
 
 def further_table(comparisons: Sequence[Comparison]) -> str:
     """Systems against others than method and baseline."""
-    rows = [
+    own = ["steps", "system", "against", "score", "the other's", "the system's"]
+    rows = _rows(comparisons, lambda c: [c.system, c.against])
+    return _table(["model", "data", "hours", *own, "difference", "seeds", "finding"], rows)
+
+
+def _rows(comparisons: Sequence[Comparison], named: Callable[[Comparison], list[str]]) -> list[list[str]]:
+    """A row for each comparison and score; `named` is what stands between the group and the score."""
+    return [
         [
             *_of_group(c),
-            c.system,
-            c.against,
+            *named(c),
             name,
-            _spread(c.ours, metric),
             _spread(c.theirs, metric),
+            _spread(c.ours, metric),
             _signed(c.differences[metric]),
             str(len(c.ours)),
             c.differences[metric].verdict,
@@ -131,8 +123,6 @@ def further_table(comparisons: Sequence[Comparison]) -> str:
         for c in comparisons
         for metric, name in METRICS.items()
     ]
-    heads = ["model", "data", "hours", "steps", "system", "against", "score", "system's", "the other's", "difference"]
-    return _table([*heads, "seeds", "finding"], rows)
 
 
 def _of_group(c: Comparison) -> list[str]:
