@@ -10,7 +10,7 @@ speakers of it. Of eSpeak's hundred variants these are among those that an Engli
 from unitweave.core.errors import InputError
 from unitweave.corpus.speech import Voice
 
-# The one English voice that every translation is spoken in. A little faster than its own pace, which makes longer
+# The one English voice that every translation is spoken in. A little faster than its own pace, for shorter
 # sequences; at 115 percent the recogniser of the scores mishears more of it.
 TARGET = Voice("en_pico", "pico", "en-US", rate=105)
 

@@ -52,9 +52,7 @@ class Experiment:
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> what differs from lm
     baseline: str = "baseline"  # the system that the others are compared with
     method: str = "scheduled"  # the system that the ablations are compared with
-    versus: list[Versus] = field(
-        default_factory=list
-    )  # further comparisons, as of two systems at another learning rate
+    versus: list[Versus] = field(default_factory=list)  # further comparisons, as at another learning rate
     looks: int = 5  # times that the dev split is decoded in a training, the last at its end; 0 never
     grid: list[Block] = field(default_factory=lambda: [Block()])
 
