@@ -363,11 +363,27 @@ def test_a_baseline_with_more_steps_is_compared_with_the_method_that_had_fewer(f
     (run / "experiment.yaml").write_text(yaml.safe_dump({**CONTENT, "grid": [*CONTENT["grid"], longer]}))
     write_cell(run, "scratch_some_baseline_20_s1", "baseline", 5, [f"u{i}" for i in range(TESTED)])
     text = write_page(tmp_path / "results.md", [run]).read_text()
-    row, _ = rows_of(text, "### scheduled against a baseline with more steps")
+    row, *_ = rows_of(text, "### Against one with more steps")
     found = {r.cell.name: r.row["asr_bleu"]["score"] for r in read_grid(run).results}
     ours, theirs = found["scratch_some_scheduled_10_s1"], found["scratch_some_baseline_20_s1"]
-    assert row[:8] == ["scratch", "some", "0.90", "10", "20", "ASR-BLEU", f"{theirs:.1f}", f"{ours:.1f}"]
-    assert row[8].startswith(f"{ours - theirs:+.1f} [") and row[9] == "1"
-    assert f"{row[10]}: scratch, some (0.90 h, scheduled 10 steps, baseline 20): scheduled is" in text
+    assert row[:7] == ["scratch", "some", "0.90", "10", "scheduled", "baseline", "20"]
+    assert row[7:10] == ["ASR-BLEU", f"{theirs:.1f}", f"{ours:.1f}"]
+    assert row[10].startswith(f"{ours - theirs:+.1f} [") and row[11] == "1"
+    assert f"{row[12]}: scratch, some (0.90 h, scheduled 10 steps, baseline 20): scheduled is" in text
     equal = [r for r in rows_of(text, "### scheduled against baseline, at equal steps") if r[1] == "some"]
     assert {r[3] for r in equal} == {"10"}, "equal steps stay what they were"
+
+
+def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    longer = {"systems": ["mask"], "data": ["some"], "seeds": [1], "steps": [20]}
+    asked = [*CONTENT["versus"], {"system": "scheduled", "against": "mask"}]
+    changed = {**CONTENT, "versus": asked, "grid": [*CONTENT["grid"], longer]}
+    (run / "experiment.yaml").write_text(yaml.safe_dump(changed))
+    write_cell(run, "scratch_some_mask_20_s1", "mask", 5, [f"u{i}" for i in range(TESTED)])
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    rows = rows_of(text, "### Against one with more steps")
+    assert [row[3:7] for row in rows] == [["10", "scheduled", "mask", "20"]] * 2
+    assert "scratch, some (0.90 h, scheduled 10 steps, mask 20): scheduled is" in text
+    assert {row[4] for row in rows_of(text, "### Further comparisons")} == {"mask"}, "its reverse is an ablation"

@@ -88,24 +88,31 @@ def method_against_baseline(results: GridResults) -> list[Comparison]:
     return [pair for pair in pairs if pair is not None]
 
 
-def method_against_longer_baseline(results: GridResults) -> list[Comparison]:
-    """The method at its fewest steps against the baseline at its most, where those are more: does it catch up?"""
+def against_longer(results: GridResults) -> list[Comparison]:
+    """The same pairs, and those asked for, where the other has trained for more steps: does it catch up?
+
+    The system at its fewest steps, the other at its most.
+    """
     experiment = results.plan.experiment
+    pairs = [(experiment.method, experiment.baseline), *((pair.system, pair.against) for pair in experiment.versus)]
     found = []
     for model, data in dict.fromkeys(group[:2] for group in results.groups()):
         own = [r.cell for r in results.results if r.cell.group[:2] == (model, data)]
-        fewest = min((cell.steps for cell in own if cell.system == experiment.method), default=0)
-        most = max((cell.steps for cell in own if cell.system == experiment.baseline), default=0)
-        if 0 < fewest < most:
-            found.append(compare(results, (model, data, fewest), experiment.method, experiment.baseline, most))
+        for system, against in pairs:
+            fewest = min((cell.steps for cell in own if cell.system == system), default=0)
+            most = max((cell.steps for cell in own if cell.system == against), default=0)
+            if 0 < fewest < most:
+                found.append(compare(results, (model, data, fewest), system, against, most))
     return [pair for pair in found if pair is not None]
 
 
 def further(results: GridResults) -> list[Comparison]:
-    """The comparisons that the experiment asks for beside those with method and baseline, where both are done."""
+    """The comparisons that the experiment asks for, at equal steps; the method's are among the ablations, reversed."""
+    experiment = results.plan.experiment
     found = [
         compare(results, group, pair.system, pair.against)
-        for pair in results.plan.experiment.versus
+        for pair in experiment.versus
+        if pair.system != experiment.method
         for group in results.groups()
     ]
     return [pair for pair in found if pair is not None]

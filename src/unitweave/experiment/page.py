@@ -11,11 +11,11 @@ from unitweave.experiment.findings import (
     METRICS,
     Comparison,
     ablations,
+    against_longer,
     best_on_dev,
     further,
     in_words,
     method_against_baseline,
-    method_against_longer_baseline,
     of_language,
     still_rising,
     surest,
@@ -91,8 +91,8 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
             for c in own
             for language, difference in c.languages.items()
         ]
-        others = [*method_against_longer_baseline(grid), *further(grid), *(c for c, _ in ablations(grid))]
-        found += [(c.differences["asr_bleu"].verdict, in_words(c, "asr_bleu")) for c in others]
+        others = [*against_longer(grid), *further(grid), *(c for c, _ in ablations(grid))]
+        found += [(c.differences["asr_bleu"].verdict, in_words(c, "asr_bleu") + _unfinished(c)) for c in others]
         ordered = [f"- {verdict}: {text}" for name in VERDICTS for verdict, text in found if verdict == name]
         parts.append("\n".join(lines + (ordered or ["- nothing yet: no two compared systems are done"])))
     return parts
@@ -135,8 +135,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
             file = metric.replace("_", "-")
             picture(file, figures.score_figure(place(file), [(grid, final)], metric), caption)
         parts.append(comparisons_table(comparisons))
-    if longer := method_against_longer_baseline(grid):
-        parts += [f"### {experiment.method} against a {experiment.baseline} with more steps", unequal_table(longer)]
+    if longer := against_longer(grid):
+        parts += ["### Against one with more steps", unequal_table(longer)]
     if dev := best_on_dev(grid):
         parts += ["### Each trained until its dev score stops rising", best_on_dev_table(grid, dev)]
     if asked := further(grid):

@@ -93,15 +93,14 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
 
 
 def unequal_table(comparisons: Sequence[Comparison]) -> str:
-    """The same at unequal steps, all in favour of the baseline."""
-    first = comparisons[0]
-    own = [f"steps of {first.system}", f"of {first.against}", "score", first.against, first.system]
-    rows = _rows(comparisons, lambda c: [str(c.against_steps)])
+    """Systems against others that have trained for more steps; the group's steps are the system's."""
+    own = ["steps", "system", "against", "its steps", "score", "the other's", "the system's"]
+    rows = _rows(comparisons, lambda c: [c.system, c.against, str(c.against_steps)])
     return _table(["model", "data", "hours", *own, "difference", "seeds", "finding"], rows)
 
 
 def further_table(comparisons: Sequence[Comparison]) -> str:
-    """Systems against others than method and baseline."""
+    """The comparisons asked for, at equal steps."""
     own = ["steps", "system", "against", "score", "the other's", "the system's"]
     rows = _rows(comparisons, lambda c: [c.system, c.against])
     return _table(["model", "data", "hours", *own, "difference", "seeds", "finding"], rows)
