@@ -20,7 +20,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 def score_figure(path: Path, experiments: Sequence[tuple[GridResults, Sequence[Comparison]]], metric: str) -> bool:
     """A panel per experiment and language model: score of baseline and method against hours of training speech.
 
-    A line is the mean over the seeds, and every seed a mark.
+    A line is the mean over the seeds, and every seed a mark. What `versus` names beside the two has hollow marks.
     """
     panels = [
         (results, model, sorted((c for c in own if c.group[0] == model), key=lambda c: c.hours))
@@ -29,8 +29,7 @@ def score_figure(path: Path, experiments: Sequence[tuple[GridResults, Sequence[C
     ]
     if not panels:
         return False
-    figure = Figure(figsize=(1.2 + 4.0 * len(panels), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    figure, axes = _panels(len(panels), (4.0, 2.9), METRICS[metric])
     for ax, (results, model, own) in zip(axes, panels, strict=True):
         experiment = results.plan.experiment
         for i, system in enumerate((experiment.baseline, experiment.method)):
@@ -44,6 +43,7 @@ def score_figure(path: Path, experiments: Sequence[tuple[GridResults, Sequence[C
             ax.errorbar(hours, means, yerr=spread, color=COLOURS[i], fmt="none", capsize=3, linewidth=1)
             for hour, values in zip(hours, scores, strict=True):
                 ax.plot([hour] * len(values), values, MARKERS[i], color=COLOURS[i], alpha=0.35, markersize=4)
+        _others(ax, results, own, metric)
         if metric == "asr_bleu":
             _ceilings(ax, results)
         _hours_axis(ax, [c.hours for c in own])
@@ -52,11 +52,41 @@ def score_figure(path: Path, experiments: Sequence[tuple[GridResults, Sequence[C
         span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
         ax.set_title(f"{model} ({', '.join(languages)}), {span} steps", fontsize=10)
         ax.set_xlabel("hours of training speech")
-    axes[0].set_ylabel(METRICS[metric])
     axes[0].set_ylim(bottom=0, top=1.06 * axes[0].get_ylim()[1])
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=len(handles), frameon=False)
     _save(figure, path)
     return True
+
+
+def _panels(count: int, size: tuple[float, float], label: str) -> tuple[Figure, list[Any]]:
+    """A figure of `count` panels of a size in inches, up to three in a row, on the same vertical axis."""
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(1.0 + size[0] * columns, 0.6 + size[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    for ax in axes[::columns]:
+        ax.set_ylabel(label)
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return figure, list(axes[:count])
+
+
+def _others(ax: Any, results: GridResults, own: Sequence[Comparison], metric: str) -> None:
+    """Mean scores of the further systems that are compared, as at another learning rate, in the same groups."""
+    experiment = results.plan.experiment
+    pairs = experiment.versus
+    roles = {pair.against: 0 for pair in pairs} | {pair.system: 1 for pair in pairs}  # as baseline, as method
+    for system, i in sorted(roles.items(), key=lambda item: item[1]):
+        if system in (experiment.baseline, experiment.method):
+            continue
+        found = [(c.hours, list(results.find(c.group, system).values())) for c in own]
+        points = [(hours, sum(r.score(metric) or 0.0 for r in each) / len(each)) for hours, each in found if each]
+        if points:
+            label = {"color": COLOURS[i], "marker": MARKERS[i], "markerfacecolor": "none", "label": system}
+            ax.plot(*zip(*points, strict=True), linestyle="none", markersize=6, **label)
 
 
 def _hours_axis(ax: Any, hours: Sequence[float]) -> None:
@@ -80,14 +110,11 @@ def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> b
     groups = [g for g in results.groups() if any(r.curve for r in results.results if r.cell.group == g)]
     if not groups:
         return False
-    columns = min(3, len(groups))
-    rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(1.0 + 3.2 * columns, 0.6 + 2.6 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    figure, axes = _panels(len(groups), (3.2, 2.6), label)
     experiment = results.plan.experiment
     # Baseline and method first, so that they have the colours that they have in the other figures.
     systems = list(dict.fromkeys([experiment.baseline, experiment.method, *experiment.systems]))
-    for ax, group in zip(axes, groups, strict=False):
+    for ax, group in zip(axes, groups, strict=True):
         for result in (r for r in results.results if r.cell.group == group):
             i = systems.index(result.cell.system)
             points = [(step, scores[metric]) for step, scores in result.curve if metric in scores]
@@ -105,10 +132,6 @@ def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> b
         ax.set_title(f"{group[0]}, {group[1]} ({results.hours(group[1]):.2f} h), {group[2]} steps", fontsize=9)
         ax.set_xlabel("optimiser step", fontsize=8)
         ax.legend(fontsize=6, frameon=False)
-    for ax in axes[len(groups) :]:
-        ax.set_visible(False)
-    for row in range(rows):
-        axes[row * columns].set_ylabel(label)
     _save(figure, path)
     return True
 
@@ -128,8 +151,7 @@ def language_figure(path: Path, results: GridResults, metric: str) -> bool:
                 panels.setdefault(result.cell.group, []).append(mark)
     if not panels:
         return False
-    figure = Figure(figsize=(1.2 + 4.0 * len(panels), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    figure, axes = _panels(len(panels), (4.0, 2.9), METRICS[metric])
     ordered = [group for group in results.groups() if group in panels]
     for ax, group in zip(axes, ordered, strict=True):
         marks = panels[group]
@@ -143,7 +165,6 @@ def language_figure(path: Path, results: GridResults, metric: str) -> bool:
         _hours_axis(ax, [x for _, x, _, _ in marks])
         ax.set_title(f"{group[0]}, {group[1]}, {group[2]} steps", fontsize=10)
         ax.set_xlabel("hours of the language's training speech")
-    axes[0].set_ylabel(METRICS[metric])
     axes[0].set_ylim(bottom=0, top=1.1 * axes[0].get_ylim()[1])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     _save(figure, path)
