@@ -77,16 +77,15 @@ def _panels(count: int, size: tuple[float, float], label: str) -> tuple[Figure, 
 def _others(ax: Any, results: GridResults, own: Sequence[Comparison], metric: str) -> None:
     """Mean scores of the further systems that are compared, as at another learning rate, in the same groups."""
     experiment = results.plan.experiment
-    pairs = experiment.versus
-    roles = {pair.against: 0 for pair in pairs} | {pair.system: 1 for pair in pairs}  # as baseline, as method
-    for system, i in sorted(roles.items(), key=lambda item: item[1]):
+    roles = {pair.against: 0 for pair in experiment.versus} | {pair.system: 1 for pair in experiment.versus}
+    for system, i in roles.items():  # drawn as the baseline is, or as the method
         if system in (experiment.baseline, experiment.method):
             continue
         found = [(c.hours, list(results.find(c.group, system).values())) for c in own]
         points = [(hours, sum(r.score(metric) or 0.0 for r in each) / len(each)) for hours, each in found if each]
         if points:
-            label = {"color": COLOURS[i], "marker": MARKERS[i], "markerfacecolor": "none", "label": system}
-            ax.plot(*zip(*points, strict=True), linestyle="none", markersize=6, **label)
+            style = {"color": COLOURS[i], "marker": MARKERS[i], "markerfacecolor": "none", "linestyle": "none"}
+            ax.plot(*zip(*points, strict=True), markersize=6, label=system, **style)
 
 
 def _hours_axis(ax: Any, hours: Sequence[float]) -> None:
