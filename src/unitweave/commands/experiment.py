@@ -71,11 +71,30 @@ def results(arguments: list[str]) -> None:
     """unitweave experiment results FOLDER... --page FILE"""
     from unitweave.experiment.page import write_page
 
-    parser = Parser(prog="unitweave experiment results", description="Write one page about one or several experiments.")
-    parser.add_argument("folders", type=Path, nargs="+", help="folders of experiments, done or not")
+    parser = Parser(
+        prog="unitweave experiment results",
+        description="Write one page about one or several experiments; folders of the same one count as its parts.",
+    )
+    parser.add_argument("folders", type=Path, nargs="+", help="folders or archives of experiments, done or not")
     parser.add_argument("--page", type=Path, required=True, help="the Markdown file; its figures go beside it")
     given = parser.parse_args(arguments)
     print(write_page(given.page, given.folders))
+
+
+def archive(arguments: list[str]) -> None:
+    """unitweave experiment archive FOLDER -o ARCHIVE"""
+    from unitweave.experiment.archive import write_archive
+
+    parser = Parser(
+        prog="unitweave experiment archive",
+        description="Keep what the page is written from, without models and recordings: settings, dev curves, scores "
+        "and every translated sentence of the finished cells.",
+    )
+    parser.add_argument("folder", type=Path, help="the folder of an experiment")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="ARCHIVE", help="the folder to write")
+    given = parser.parse_args(arguments)
+    cells = write_archive(given.out, given.folder)
+    print(f"{given.out}: {len(cells)} cells; 'unitweave experiment results {given.out} --page FILE' writes their page")
 
 
 def _named(text: str) -> tuple[str, str]:

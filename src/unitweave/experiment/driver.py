@@ -18,6 +18,7 @@ from unitweave.core.files import remove, write_text
 from unitweave.core.progress import say
 from unitweave.core.stage import STAGE_FILE, Outcome
 from unitweave.experiment import provenance
+from unitweave.experiment.archive import is_archive
 from unitweave.experiment.hours import estimate
 from unitweave.experiment.plan import Cell, Plan
 from unitweave.experiment.state import EXPERIMENT_FILE, is_done, is_needed
@@ -117,7 +118,14 @@ def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 
 
 def prepare(folder: Path, plan: Plan, content: dict[str, Any]) -> None:
-    """The stages that all cells share, and a copy of the experiment; one process does them, others wait for it."""
+    """The stages that all cells share, and a copy of the experiment; one process does them, others wait for it.
+
+    Raises InputError when the folder is an archive, which has nothing to go on from.
+    """
+    if is_archive(folder):
+        raise InputError(
+            f"{folder}: an archive, without models; give another --out, and name both to 'unitweave experiment results'"
+        )
     write_text(folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     with _locked(folder, "shared", wait=True):
         Grid(folder, plan).shared()
@@ -155,8 +163,8 @@ def sit(
         with _alarm(end):
             prepare(folder, plan, content)
             for number, cell in enumerate(cells, 1):
-                if not is_needed(folder, plan, cell):
-                    complete &= is_needed(folder, plan, cell) is False
+                if not is_needed([folder], plan, cell):
+                    complete &= is_needed([folder], plan, cell) is False
                     continue
                 with _locked(folder, cell.name) as free:
                     if not free:

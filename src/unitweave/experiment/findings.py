@@ -16,7 +16,7 @@ METRICS = {"asr_bleu": "ASR-BLEU", "text_bleu": "text BLEU"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """One system against another, on the seeds that both have.
+    """One system against another, on the seeds that both have, with the same units and vocoder.
 
     group    (model, data, steps) of `system`
     against_steps  of `against`; those of `system` where the two are compared at equal steps
@@ -68,7 +68,7 @@ def compare(
     model, data, steps = group
     against_steps = against_steps or steps
     ours, theirs = results.find(group, system), results.find((model, data, against_steps), against)
-    seeds = sorted(ours.keys() & theirs.keys())
+    seeds = sorted(s for s in ours.keys() & theirs.keys() if ours[s].making == theirs[s].making)
     if not seeds:
         return None
     ours, theirs = {s: ours[s] for s in seeds}, {s: theirs[s] for s in seeds}

@@ -96,7 +96,7 @@ def plan_rows(run: Path, plan: Plan, cells: Sequence[Cell]) -> list[tuple[Cell, 
     """(cell, state, seconds that are left to do) of every cell."""
     rows: list[tuple[Cell, str, float | None]] = []
     for cell in cells:
-        needed, state = is_needed(run, plan, cell), state_of(run, plan, cell)
+        needed, state = is_needed([run], plan, cell), state_of(run, plan, cell)
         if state == "done":
             rows.append((cell, state, 0.0))
         elif needed is False:

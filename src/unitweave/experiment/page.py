@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.experiment import figures
 from unitweave.experiment.findings import (
@@ -21,6 +20,7 @@ from unitweave.experiment.findings import (
     surest,
 )
 from unitweave.experiment.results import GridResults, read_grid, signatures
+from unitweave.experiment.state import read_experiment_folder
 from unitweave.experiment.statistics import VERDICTS
 from unitweave.experiment.tables import (
     ablations_table,
@@ -41,13 +41,14 @@ from unitweave.experiment.tables import (
 def write_page(path: Path, folders: Sequence[Path]) -> Path:
     """Write the page about the experiments in `folders`; its figures go into a folder beside it, of its name.
 
-    Raises InputError when a folder is no experiment's, or two have the same title.
+    Folders (or archives) of experiments with the same title are parts of one. Raises InputError when a folder
+    is no experiment's, and when parts do not fit together.
     """
     path = Path(path)
-    grids = [read_grid(folder) for folder in folders]
-    titles = [grid.plan.experiment.title for grid in grids]
-    if len(set(titles)) < len(titles):
-        raise InputError("two of the experiments have the same title; the page could not tell them apart")
+    parts_of: dict[str, list[Path]] = {}
+    for folder in dict.fromkeys(Path(folder) for folder in folders):
+        parts_of.setdefault(str(read_experiment_folder(folder).get("title")), []).append(folder)
+    grids = [read_grid(*own) for own in parts_of.values()]
     comparisons = [method_against_baseline(grid) for grid in grids]
     parts = ["# Results", _HEAD, *_summary(grids, comparisons)]
     overview = path.parent / path.stem / "asr-bleu.svg"

@@ -1,5 +1,6 @@
 """An experiment: a grid of trainings that share everything but the language model, read from one YAML file."""
 
+import copy
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -108,6 +109,41 @@ def load_experiment(path: Path, pretrained: Mapping[str, str] | None = None) -> 
         raise InputError(f"{path}: {error}") from None
 
 
+def joined(contents: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
+    """One experiment from those of several folders that each did a part of its grid.
+
+    What is named (models, amounts of data, systems), further comparisons and blocks of the grid add up; question and
+    remark are the first one's. Raises InputError where the same name stands for different things, or where
+    anything else differs; only where pretrained weights lie does not count.
+    """
+    (first, whole), *others = [(folder, dict(content)) for folder, content in contents.items()]
+    for folder, content in others:
+        for key in dict.fromkeys([*whole, *content]):
+            if key in ("question", "remark"):
+                continue
+            ours, theirs = whole.get(key), content.get(key)
+            if key in ("models", "data", "systems"):
+                ours, theirs = ours or {}, theirs or {}
+                for name in ours.keys() & theirs.keys():
+                    if _placeless(ours[name]) != _placeless(theirs[name]):
+                        raise _differ(first, folder, f"{key}.{name}")
+                whole[key] = {**ours, **{name: theirs[name] for name in theirs if name not in ours}}
+            elif key in ("grid", "versus"):
+                whole[key] = [*(ours or []), *(x for x in theirs or [] if x not in (ours or []))]
+            elif ours != theirs:
+                raise _differ(first, folder, key)
+    return whole
+
+
+def _placeless(settings: Any) -> Any:
+    """A model's settings without the folder of its weights, which count by their digest."""
+    return {k: v for k, v in settings.items() if k != "pretrained"} if isinstance(settings, dict) else settings
+
+
+def _differ(first: Path, other: Path, key: str) -> InputError:
+    return InputError(f"{first}, {other}: both are of the experiment of the same title, but {key} differs between them")
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -140,8 +176,9 @@ def parse_experiment(content: Mapping[str, Any]) -> Plan:
             raise InputError(f"unknown key {key!r}; an experiment has: {', '.join(known)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Experiment, "experiment")
+    content = copy.deepcopy(dict(content))  # jsonargparse puts its own classes into the lists that it is given
     try:
-        experiment: Experiment = parser.instantiate(parser.parse_object({"experiment": dict(content)})).experiment
+        experiment: Experiment = parser.instantiate(parser.parse_object({"experiment": content})).experiment
     except ArgumentError as error:
         raise InputError(one_line(error).replace("experiment.", "")) from None
     _check(experiment)

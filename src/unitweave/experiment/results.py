@@ -1,7 +1,7 @@
 """The results of a grid, read from the run's own files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,18 @@ import numpy as np
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.core.stage import read_stage
+from unitweave.experiment.archive import making_of
 from unitweave.experiment.hours import seconds_of
-from unitweave.experiment.plan import Cell, Plan, parse_experiment
+from unitweave.experiment.plan import Cell, Plan, joined, parse_experiment
 from unitweave.experiment.provenance import read_notes
-from unitweave.experiment.state import dev_curve, is_needed, read_experiment_folder, state_of, status
+from unitweave.experiment.state import (
+    dev_curve,
+    is_needed,
+    read_experiment_folder,
+    state_of,
+    status,
+    where_done,
+)
 from unitweave.experiment.statistics import sentence_counts
 from unitweave.score.hearing import read_lines
 from unitweave.score.score import read_scores
@@ -30,6 +38,7 @@ class Result:
     languages   source language of each utterance
     hours       language -> hours of source speech that it was trained on
     curve       (step, scores) of each look at the dev split
+    making      of the units and the vocoder, see `making_of`
     """
 
     cell: Cell
@@ -45,6 +54,7 @@ class Result:
     seconds: float
     sittings: list[dict[str, Any]]
     ceilings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    making: str = ""
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
@@ -72,14 +82,13 @@ class Result:
 
 @dataclass
 class GridResults:
-    """An experiment and all that is known of it so far.
+    """An experiment and all that is known of it so far, from one folder or several.
 
     missing  (cell, state) of the cells that have no scores and are needed, or may be
     spared   cells that are not needed, since the dev score no longer rose
     amounts  name of the amount -> language -> {"pairs", "hours"}
     """
 
-    folder: Path
     plan: Plan
     results: list[Result]
     missing: list[tuple[Cell, str]]
@@ -93,8 +102,14 @@ class GridResults:
 
     @property
     def ceilings(self) -> dict[str, dict[str, Any]]:
-        """The rows of the ceilings; empty until the first cell is scored."""
+        """The rows of the ceilings, of the first making that has them; empty until the first cell is scored."""
         return next((r.ceilings for r in self.results if r.ceilings), {})
+
+    @property
+    def makings(self) -> dict[str, str]:
+        """Making of the shared stages -> the letter that it has on the page, in the order of the results."""
+        found = dict.fromkeys(r.making for r in self.results)
+        return {making: chr(ord("A") + i) for i, making in enumerate(found)}
 
     def find(self, group: tuple[str, str, int], system: str) -> dict[int, Result]:
         """Seed -> result of one system, for a model, an amount of data and a number of steps."""
@@ -127,27 +142,49 @@ class GridResults:
         return sum(counted["hours"] for name, counted in found.items() if language in (None, name))
 
 
-def read_grid(folder: Path) -> GridResults:
-    """Everything that the folder of an experiment holds. Raises InputError when it is no such folder."""
-    folder = Path(folder)
-    plan = parse_experiment(read_experiment_folder(folder))
+def read_grid(*folders: Path) -> GridResults:
+    """Everything that the folder of an experiment holds, or several folders of the same one together.
+
+    A cell that several have done is the first one's. Raises InputError when one is no such folder, and when they
+    cannot be of one experiment.
+    """
+    runs = [Path(folder) for folder in folders]
+    plan = parse_experiment(joined({run: read_experiment_folder(run) for run in runs}))
+    _check_shared(runs, plan)
     amounts = {}
     for name in dict.fromkeys(cell.data for cell in plan.cells):
-        if status(folder, f"subsets/{name}") == "done":
-            amounts[name] = read_stage(folder, f"subsets/{name}")["counts"]
-    texts: dict[str, str] = {}
+        for run in runs:
+            if status(run, f"subsets/{name}") == "done":
+                amounts[name] = read_stage(run, f"subsets/{name}")["counts"]
+    texts: dict[Path, dict[str, str]] = {}
+    makings: dict[Path, str] = {}
     results, missing, spared = [], [], []
     for cell in plan.cells:
-        state = state_of(folder, plan, cell)
-        if state == "done":
-            if not texts:
-                texts = {pair.id: pair.tgt_text or "" for pair in read_manifest(folder / "corpus", "test")}
-            results.append(read_result(folder, cell, texts, amounts))
-        elif is_needed(folder, plan, cell) is False:
+        at = where_done(runs, plan, cell)
+        if at is not None:
+            if at not in texts:
+                texts[at] = {pair.id: pair.tgt_text or "" for pair in read_manifest(at / "corpus", "test")}
+                makings[at] = making_of(at)
+            results.append(replace(read_result(at, cell, texts[at], amounts), making=makings[at]))
+        elif is_needed(runs, plan, cell) is False:
             spared.append(cell)
         else:
-            missing.append((cell, state))
-    return GridResults(folder, plan, results, missing, spared, amounts)
+            states = [state_of(run, plan, cell) for run in runs]
+            missing.append((cell, next((state for state in states if state != "not begun"), "not begun")))
+    return GridResults(plan, results, missing, spared, amounts)
+
+
+def _check_shared(runs: Sequence[Path], plan: Plan) -> None:
+    """Raise InputError where folders of one experiment made a shared stage with other settings or of other data."""
+    subsets = dict.fromkeys(f"subsets/{cell.data}" for cell in plan.cells)
+    for stage in ("corpus", "units", "text_lm", "vocoder", *subsets):
+        done = [run for run in runs if status(run, stage) == "done"]
+        prints = {read_stage(run, stage).get("fingerprint"): run for run in reversed(done)}
+        if len(prints) > 1:
+            first, other, *_ = reversed(prints.values())
+            raise InputError(
+                f"{first}, {other}: no parts of one experiment, their {stage} came of other settings or data"
+            )
 
 
 def read_result(

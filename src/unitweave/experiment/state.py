@@ -1,6 +1,7 @@
 """How far the cells of a grid are, from what lies in its run folder."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,24 +32,34 @@ def dev_score(run: Path, cell: Cell) -> float | None:
     return curve[cell.steps]["bleu"] if cell.steps in curve else None
 
 
-def is_needed(run: Path, plan: Plan, cell: Cell) -> bool | None:
+def is_needed(runs: Sequence[Path], plan: Plan, cell: Cell) -> bool | None:
     """Whether a cell has to be done; None where a shorter one has to come first to decide.
+
+    runs  the folders that the experiment's cells are spread over
 
     Where the dev split is not decoded, as of systems that say no texts, nothing can spare a longer training.
     """
     if cell.shorter is None:
         return True
-    before = is_needed(run, plan, cell.shorter)
+    before = is_needed(runs, plan, cell.shorter)
     if not before:
         return before
-    if not is_done(run, plan, cell.shorter):
+    longer_at = where_done(runs, plan, cell.shorter)
+    if longer_at is None:
         return None
     if cell.shorter.shorter is None:
         return True
-    longer, shorter = dev_score(run, cell.shorter), dev_score(run, cell.shorter.shorter)
+    shorter_at = where_done(runs, plan, cell.shorter.shorter)
+    longer = dev_score(longer_at, cell.shorter)
+    shorter = dev_score(shorter_at, cell.shorter.shorter) if shorter_at else None
     if longer is None or shorter is None:
         return True
     return longer > shorter
+
+
+def where_done(runs: Sequence[Path], plan: Plan, cell: Cell) -> Path | None:
+    """The first of the folders in which a cell is done."""
+    return next((run for run in runs if is_done(run, plan, cell)), None)
 
 
 def is_done(run: Path, plan: Plan, cell: Cell) -> bool:

@@ -51,8 +51,15 @@ def systems_table(grid: GridResults) -> str:
         if several
         else "No system here has several seeds, so how far seeds scatter is not known."
     )
+    makings = list(grid.makings.values())
+    made = (
+        f"The trainings are of {len(makings)} makings of the shared stages, {' and '.join(makings)}: the same "
+        "settings, done again, as on another machine. Systems are compared only within one."
+        if len(makings) > 1
+        else ""
+    )
     table = _table(["system", "what is its own", "text at the first step", "pure units from"], rows)
-    return f"{table}\n\n{' '.join([*common, tested, scatter])}"
+    return f"{table}\n\n{' '.join(filter(None, [*common, tested, scatter, made]))}"
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> list[str]:
@@ -224,8 +231,24 @@ def languages_table(grid: GridResults) -> str:
 
 
 def ceilings_table(grid: GridResults) -> str:
-    rows = [[name, _shown(row.get("asr_bleu")), _shown(row.get("asr_wer"))] for name, row in grid.ceilings.items()]
-    return _table(["what the recogniser heard", "ASR-BLEU", "ASR WER"], rows)
+    """What reference and resynthesised speech reach, in each making of the shared stages."""
+    of_making = {r.making: r.ceilings for r in reversed(grid.results) if r.ceilings}
+    makings = [making for making in grid.makings if making in of_making]
+    rows = [
+        [*_making(grid, making), name, _shown(row.get("asr_bleu")), _shown(row.get("asr_wer"))]
+        for making in makings
+        for name, row in of_making[making].items()
+    ]
+    return _table([*_making_head(grid), "what the recogniser heard", "ASR-BLEU", "ASR WER"], rows)
+
+
+def _making_head(grid: GridResults) -> list[str]:
+    return ["making"] if len(grid.makings) > 1 else []
+
+
+def _making(grid: GridResults, making: str) -> list[str]:
+    """The cell of a making in a row; none where all have the same."""
+    return [grid.makings[making]] if len(grid.makings) > 1 else []
 
 
 def cells_table(grid: GridResults) -> str:
@@ -236,8 +259,10 @@ def cells_table(grid: GridResults) -> str:
             for key in ("commit", "command", "machine")
         )
         scores = [_interval(r, "asr_bleu"), _interval(r, "text_bleu"), _interval(r, "transcript_wer")]
-        rows.append([*_axes(r), *scores, f"{r.seconds / 60:.1f}", commits, f"`{commands}`", machines])
-    heads = ["model", "data", "system", "steps", "seed", "ASR-BLEU", "text BLEU", "transcript WER"]
+        rows.append(
+            [*_axes(r), *_making(grid, r.making), *scores, f"{r.seconds / 60:.1f}", commits, f"`{commands}`", machines]
+        )
+    heads = ["model", "data", "system", "steps", "seed", *_making_head(grid), "ASR-BLEU", "text BLEU", "transcript WER"]
     table = _table([*heads, "training, minutes", "commit", "command", "machine"], rows)
     spared = "".join(f"\n- `{cell.name}` was not needed: the dev score no longer rose" for cell in grid.spared)
     signature = "\n".join(f"    {line}" for line in signatures(grid.results))

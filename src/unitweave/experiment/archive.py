@@ -1,0 +1,98 @@
+"""What the page of results is written from, without the models and recordings: small enough to keep and to publish."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import yaml
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import atomic_path, digest_of, digest_of_file, read_json, write_json, write_text
+from unitweave.core.manifest import read_manifest, write_manifest
+from unitweave.core.stage import STAGE_FILE, versions
+from unitweave.experiment.plan import Cell, parse_experiment
+from unitweave.experiment.provenance import FILE_NAME as SITTINGS
+from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder, state_of
+from unitweave.lm.evaluate import DEV_FILE
+
+FILE_NAME = "archive.json"
+FORMAT = 1
+_SHARED = ("corpus", "encoder", "codebook", "units", "text_lm", "vocoder")
+_OF_A_CELL = (
+    f"lm/{{}}/{STAGE_FILE}",
+    f"lm/{{}}/{DEV_FILE}",
+    f"lm/{{}}/{SITTINGS}",
+    f"speech/{{}}/{STAGE_FILE}",
+    f"scores/{{}}/{STAGE_FILE}",
+    "scores/{}/scores.json",
+    "scores/{}/utterances.jsonl",
+)
+
+
+def write_archive(archive: Path, run: Path) -> list[Cell]:
+    """Copy what the page needs of the finished cells of an experiment's folder; returns those cells.
+
+    The archive is laid out like the folder, so that `read_grid` reads both; its manifest has the texts of the test
+    split and no recordings. Written whole or not at all. Raises InputError when `run` has no finished cell, and
+    when `archive` is something else or has cells that `run` lacks.
+    """
+    archive, run = Path(archive), Path(run)
+    content = read_experiment_folder(run)
+    plan = parse_experiment(content)
+    cells = [cell for cell in plan.cells if state_of(run, plan, cell) == "done"]
+    if not cells:
+        raise InputError(f"{run}: no cell of it is done yet, so there is nothing to keep")
+    _check_target(archive, {cell.name for cell in cells})
+    for model in content.get("models", {}).values():
+        if model and model.get("pretrained"):  # the weights count by their digest; where they lay is nobody's business
+            model["pretrained"] = PurePath(model["pretrained"]).name
+    with atomic_path(archive) as folder:
+        folder.mkdir(parents=True)
+        write_text(folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        tested = [replace(p, src_audio=None, tgt_audio=None) for p in read_manifest(run / "corpus", "test")]
+        (folder / "corpus").mkdir()
+        write_manifest(folder / "corpus", tested)
+        subsets = dict.fromkeys(f"subsets/{cell.data}" for cell in cells)
+        kept = [f"{stage}/{STAGE_FILE}" for stage in (*_SHARED, *subsets)]
+        kept += [file.format(cell.name) for cell in cells for file in _OF_A_CELL]
+        for file in kept:
+            if (run / file).exists():
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(run / file, folder / file)
+        record = {"format": FORMAT, "making": making_of(run), "cells": [cell.name for cell in cells]}
+        write_json(folder / FILE_NAME, record | {"versions": versions()})
+    return cells
+
+
+def _check_target(archive: Path, cells: set[str]) -> None:
+    if not archive.exists():
+        return
+    if not is_archive(archive):
+        raise InputError(f"{archive}: is there and is no archive of an experiment; give another -o")
+    others = [name for name in read_json(archive / FILE_NAME).get("cells", []) if name not in cells]
+    if others:
+        raise InputError(
+            f"{archive}: holds {others[0]!r}, which is not done in this folder; give another -o ('experiment results' "
+            "takes several)"
+        )
+
+
+def is_archive(folder: Path) -> bool:
+    """Whether a folder was written by `write_archive`."""
+    return (Path(folder) / FILE_NAME).is_file()
+
+
+def making_of(folder: Path) -> str:
+    """What tells one making of the shared stages from another: a digest of the units and of the vocoder.
+
+    The same settings give other numbers on other machines, and trainings of different makings have no units in common.
+    Of an archive it is what was written down.
+    """
+    folder = Path(folder)
+    if is_archive(folder):
+        record = read_json(folder / FILE_NAME)
+        if record.get("format") != FORMAT:
+            raise InputError(f"{folder}: archive of another version (format {record.get('format')}, this is {FORMAT})")
+        return str(record["making"])
+    files = sorted(path for kind in ("units/*.parquet", "vocoder/*.safetensors") for path in folder.glob(kind))
+    return digest_of([[path.relative_to(folder).as_posix(), digest_of_file(path)] for path in files])
