@@ -428,6 +428,12 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     shutil.rmtree(run / "scores")
     with pytest.raises(InputError, match="nothing to keep"):
         write_archive(tmp_path / "none", run)
+    for damaged_record in ("[]", '{"format": 2}', '{"format": 1}'):
+        shutil.copytree(kept, tmp_path / "damaged")
+        (tmp_path / "damaged/archive.json").write_text(damaged_record)
+        with pytest.raises(InputError, match=r"archive\.json: damaged or of another version"):
+            read_grid(tmp_path / "damaged")
+        shutil.rmtree(tmp_path / "damaged")
     assert main(["experiment", "reduced", "--out", str(kept)]) == 2
     assert "an archive, without models" in capsys.readouterr().err
     assert {path: digest_of_file(path) for path in kept.rglob("*") if path.is_file()} == before

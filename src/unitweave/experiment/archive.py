@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import yaml
 
@@ -69,7 +70,7 @@ def _check_target(archive: Path, cells: set[str]) -> None:
         return
     if not is_archive(archive):
         raise InputError(f"{archive}: is there and is no archive of an experiment; give another -o")
-    others = [name for name in read_json(archive / FILE_NAME).get("cells", []) if name not in cells]
+    others = [name for name in _record(archive)["cells"] if name not in cells]
     if others:
         raise InputError(
             f"{archive}: holds {others[0]!r}, which is not done in this folder; give another -o ('experiment results' "
@@ -82,6 +83,14 @@ def is_archive(folder: Path) -> bool:
     return (Path(folder) / FILE_NAME).is_file()
 
 
+def _record(archive: Path) -> dict[str, Any]:
+    """What archive.json says. Raises InputError when it is of another version or damaged."""
+    record = read_json(archive / FILE_NAME)
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not {"making", "cells"} <= record.keys():
+        raise InputError(f"{archive / FILE_NAME}: damaged or of another version (this is format {FORMAT})")
+    return record
+
+
 def making_of(folder: Path) -> str:
     """What tells one making of the shared stages from another: a digest of the units and of the vocoder.
 
@@ -90,9 +99,6 @@ def making_of(folder: Path) -> str:
     """
     folder = Path(folder)
     if is_archive(folder):
-        record = read_json(folder / FILE_NAME)
-        if record.get("format") != FORMAT:
-            raise InputError(f"{folder}: archive of another version (format {record.get('format')}, this is {FORMAT})")
-        return str(record["making"])
+        return str(_record(folder)["making"])
     files = sorted(path for kind in ("units/*.parquet", "vocoder/*.safetensors") for path in folder.glob(kind))
     return digest_of([[path.relative_to(folder).as_posix(), digest_of_file(path)] for path in files])
