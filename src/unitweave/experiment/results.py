@@ -1,7 +1,7 @@
 """The results of a grid, read from the run's own files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ class Result:
     curve: list[tuple[int, dict[str, float]]]
     seconds: float
     sittings: list[dict[str, Any]]
-    ceilings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    making: str = ""
+    ceilings: dict[str, dict[str, Any]]
+    making: str
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
@@ -165,7 +165,7 @@ def read_grid(*folders: Path) -> GridResults:
             if at not in texts:
                 texts[at] = {pair.id: pair.tgt_text or "" for pair in read_manifest(at / "corpus", "test")}
                 makings[at] = making_of(at)
-            results.append(replace(read_result(at, cell, texts[at], amounts), making=makings[at]))
+            results.append(read_result(at, cell, texts[at], amounts, makings[at]))
         elif is_needed(runs, plan, cell) is False:
             spared.append(cell)
         else:
@@ -179,16 +179,15 @@ def _check_shared(runs: Sequence[Path], plan: Plan) -> None:
     subsets = dict.fromkeys(f"subsets/{cell.data}" for cell in plan.cells)
     for stage in ("corpus", "units", "text_lm", "vocoder", *subsets):
         done = [run for run in runs if status(run, stage) == "done"]
-        prints = {read_stage(run, stage).get("fingerprint"): run for run in reversed(done)}
-        if len(prints) > 1:
-            first, other, *_ = reversed(prints.values())
-            raise InputError(
-                f"{first}, {other}: no parts of one experiment, their {stage} came of other settings or data"
-            )
+        for other in done[1:]:
+            if read_stage(other, stage).get("fingerprint") != read_stage(done[0], stage).get("fingerprint"):
+                raise InputError(
+                    f"{done[0]}, {other}: no parts of one experiment, their {stage} came of other settings or data"
+                )
 
 
 def read_result(
-    folder: Path, cell: Cell, texts: dict[str, str], amounts: dict[str, dict[str, dict[str, float]]]
+    folder: Path, cell: Cell, texts: dict[str, str], amounts: dict[str, dict[str, dict[str, float]]], making: str
 ) -> Result:
     """One finished cell. Raises InputError when a file of it is missing or of another cell."""
     place = folder / "scores" / cell.name
@@ -213,6 +212,7 @@ def read_result(
         seconds=seconds_of(folder, f"lm/{cell.name}") or 0.0,
         sittings=read_notes(folder / "lm" / cell.name),
         ceilings=scores["ceilings"],
+        making=making,
     )
 
 
