@@ -428,7 +428,7 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     shutil.rmtree(run / "scores")
     with pytest.raises(InputError, match="nothing to keep"):
         write_archive(tmp_path / "none", run)
-    for damaged_record in ("[]", '{"format": 2}', '{"format": 1}'):
+    for damaged_record in ("[]", '{"format": 2, "making": "", "cells": []}', '{"format": 1}'):
         shutil.copytree(kept, tmp_path / "damaged")
         (tmp_path / "damaged/archive.json").write_text(damaged_record)
         with pytest.raises(InputError, match=r"archive\.json: damaged or of another version"):
