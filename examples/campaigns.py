@@ -1,12 +1,12 @@
 """Real parallel text of open vocabulary, from Debian packages: dialogue in seven languages, and example sentences.
 
-    python examples/campaigns.py --out campaigns [--languages es fr de it pt ru ca] [--root FOLDER]
+    python examples/campaigns.py --out campaigns [--languages es fr de it pt ru ca] [--words 3 12] [--root FOLDER]
 
 The campaigns of Battle for Wesnoth (GPL-2+) are translated as gettext catalogues, wesnoth-1.16-*; the
 German-English dictionary Ding (trans-de-en, GPL-2+) has example sentences. The packages are fetched with
 apt-get (or taken from --root, where they were unpacked or installed); nothing of them comes with unitweave.
 Strings of several sentences are split where both sides have as many; markup is dropped, and so are
-sentences with variables, of fewer than 3 or more than 12 words, and ones that were not translated.
+sentences with variables, of fewer or more words than --words says on either side, and ones that were not translated.
 
 OUT/LANGUAGE.tsv and OUT/all.tsv (all languages) are what `corpus.spoken.text` and `lm.extra_text` of a
 recipe take. How many English sentences all languages have in common is printed: dev and test come from those.
@@ -25,7 +25,6 @@ CAMPAIGNS = ("did", "dm", "dw", "ei", "httt", "l", "low", "nr", "sof", "sota", "
 CAMPAIGNS += ("tsg", "ttb", "utbs")
 DICTIONARY = "trans-de-en"
 LOCALES = {"es": "es", "fr": "fr", "de": "de", "it": "it", "pt": "pt_BR", "ru": "ru", "ca": "ca"}
-FEWEST_WORDS, MOST_WORDS = 3, 12
 COLUMNS = ("src_lang", "tgt_lang", "src_text", "tgt_text", "origin")
 
 _TAG = re.compile(r"<[^<>]*>")
@@ -41,12 +40,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for packages and tables")
     parser.add_argument("--languages", nargs="+", choices=tuple(LOCALES), default=list(LOCALES))
     parser.add_argument("--root", type=Path, help="where the packages are unpacked; / if they are installed")
+    parser.add_argument("--words", nargs=2, type=int, default=(3, 12), metavar=("FEWEST", "MOST"), help="default: 3 12")
     parser.add_argument("--no-names", action="store_true", help="leave out English sentences that look to hold a name")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         root = options.root or fetch(options.out / "packages")
-        tables = {code: dict(read(root, code, options.no_names)) for code in options.languages}
+        tables = {code: dict(read(root, code, options.words, options.no_names)) for code in options.languages}
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         print(f"campaigns.py: {error}", file=sys.stderr)
         return 2
@@ -60,7 +60,7 @@ def main() -> int:
     write(options.out / "all.tsv", tables)
     print(f"English sentences that all of them have: {len(common)}")
     print(f"\n{options.out}/all.tsv; go on with a recipe that says\n")
-    print(f"  corpus: {{spoken: {{text: {options.out}/all.tsv, languages: [es, fr], dev: 60, test: 120}}}}")
+    print(f"  corpus: {{spoken: {{text: {options.out}/all.tsv, languages: [{', '.join(options.languages[:2])}], dev: 60, test: 120}}}}")
     return 0
 
 
@@ -77,11 +77,11 @@ def fetch(folder: Path) -> Path:
     return folder / "root"
 
 
-def read(root: Path, code: str, no_names: bool) -> Iterator[tuple[str, tuple[str, str]]]:
+def read(root: Path, code: str, words: tuple[int, int], no_names: bool) -> Iterator[tuple[str, tuple[str, str]]]:
     """English sentence -> (its translation, where it is from); the first translation of a sentence counts."""
     seen: set[str] = set()
     for origin, english, other in strings(root, code):
-        for source, target in sentences(other, english):
+        for source, target in sentences(other, english, words):
             if target not in seen and not (no_names and has_name(target)):
                 seen.add(target)
                 yield target, (source, origin)
@@ -134,12 +134,12 @@ def read_dictionary(path: Path) -> Iterator[tuple[str, str]]:
                 yield variants[0][0], variants[1][0]
 
 
-def sentences(source: str, target: str) -> Iterator[tuple[str, str]]:
+def sentences(source: str, target: str, words: tuple[int, int]) -> Iterator[tuple[str, str]]:
     """The sentences of a string and of its translation, where both have as many, and each is fit to be spoken."""
     split = [[part.strip(_EDGE) for part in _END.split(clean(text))] for text in (source, target)]
     if len(split[0]) == len(split[1]):
         for one, other in zip(*split, strict=True):
-            if fit(one) and fit(other) and one.casefold() != other.casefold():
+            if fit(one, words) and fit(other, words) and one.casefold() != other.casefold():
                 yield one, other
 
 
@@ -148,11 +148,11 @@ def clean(text: str) -> str:
     return " ".join(_TAG.sub(" ", html.unescape(text)).replace("...", "…").split())
 
 
-def fit(text: str) -> bool:
+def fit(text: str, words: tuple[int, int]) -> bool:
     """Whether a text is a whole sentence of the right length with nothing unspeakable in it."""
     if not text or not _PLAIN.fullmatch(text) or "_" in text or text[-1] not in ".!?…":
         return False
-    return text.lstrip("¿¡'’‘")[:1].isupper() and FEWEST_WORDS <= len(_WORD.findall(text)) <= MOST_WORDS
+    return text.lstrip("¿¡'’‘")[:1].isupper() and words[0] <= len(_WORD.findall(text)) <= words[1]
 
 
 def has_name(english: str) -> bool:
