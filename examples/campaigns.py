@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-CAMPAIGNS = ("did", "dm", "dw", "ei", "httt", "l", "low", "nr", "sof", "sota", "sotbe", "thot", "trow")
+CAMPAIGNS: tuple[str, ...] = ("did", "dm", "dw", "ei", "httt", "l", "low", "nr", "sof", "sota", "sotbe", "thot", "trow")
 CAMPAIGNS += ("tsg", "ttb", "utbs")
 DICTIONARY = "trans-de-en"
 LOCALES = {"es": "es", "fr": "fr", "de": "de", "it": "it", "pt": "pt_BR", "ru": "ru", "ca": "ca"}
@@ -46,7 +46,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         root = options.root or fetch(options.out / "packages")
-        tables = {code: dict(read(root, code, options.words, options.no_names)) for code in options.languages}
+        tables = {code: dict(read(root, code, tuple(options.words), options.no_names)) for code in options.languages}
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         print(f"campaigns.py: {error}", file=sys.stderr)
         return 2
@@ -60,7 +60,8 @@ def main() -> int:
     write(options.out / "all.tsv", tables)
     print(f"English sentences that all of them have: {len(common)}")
     print(f"\n{options.out}/all.tsv; go on with a recipe that says\n")
-    print(f"  corpus: {{spoken: {{text: {options.out}/all.tsv, languages: [{', '.join(options.languages[:2])}], dev: 60, test: 120}}}}")
+    languages = ", ".join(options.languages[:2])
+    print(f"  corpus: {{spoken: {{text: {options.out}/all.tsv, languages: [{languages}], dev: 60, test: 120}}}}")
     return 0
 
 
