@@ -43,6 +43,8 @@ def main() -> int:
     parser.add_argument("--words", nargs=2, type=int, default=(3, 12), metavar=("FEWEST", "MOST"), help="default: 3 12")
     parser.add_argument("--no-names", action="store_true", help="leave out English sentences that look to hold a name")
     options = parser.parse_args()
+    if not 1 <= options.words[0] <= options.words[1]:
+        parser.error("--words takes the fewest, then the most words of a sentence: --words 3 12")
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         root = options.root or fetch(options.out / "packages")

@@ -197,6 +197,24 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
     assert "; the dev score of baseline and scheduled still rose at the end" in text
 
 
+def test_a_model_with_a_schedule_of_its_own_has_a_row_of_its_own_where_it_counts(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    changed = CONTENT | {"models": {"scratch": {}, "slow": {"schedule": {"stair_steps": 4}}}}
+    further = {"models": ["slow"], "systems": ["baseline", "scheduled"], "data": ["some"], "seeds": [1], "steps": [10]}
+    first = [block | {"models": ["scratch"]} for block in CONTENT["grid"]]
+    (run / "experiment.yaml").write_text(yaml.safe_dump({**changed, "grid": [*first, further]}))
+    for number, system in enumerate(("baseline", "scheduled")):
+        write_cell(run, f"slow_some_{system}_10_s1", system, number, [f"u{i}" for i in range(TESTED)])
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    assert rows_of(text, "### Systems") == [
+        ["baseline", "schedule.shape: none", "0%", "0 % of the run"],
+        ["scheduled (scratch)", "nothing: the recipe's own", "90%", "40 % of the run"],
+        ["scheduled (slow)", "nothing: the recipe's own", "90%", "80 % of the run"],
+        ["mask", "weave.replace_with: mask", "90%", "40 % of the run"],
+    ]
+
+
 def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Path) -> None:
     text, grid = page.read_text(), read_grid(folder)
     rows = [row for row in rows_of(text, "### Per language") if row[3] == "some"]

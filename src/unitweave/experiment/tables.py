@@ -5,6 +5,7 @@ from typing import Any
 
 from unitweave.experiment import figures
 from unitweave.experiment.findings import METRICS, Comparison
+from unitweave.experiment.plan import Cell
 from unitweave.experiment.results import GridResults, Result, signatures
 from unitweave.experiment.statistics import Difference
 from unitweave.weave.schedule import text_ratio
@@ -22,19 +23,17 @@ def amounts_table(grid: GridResults) -> str:
 def systems_table(grid: GridResults) -> str:
     """What each system is, from the settings of its first training, and what all of a model have in common."""
     experiment = grid.plan.experiment
-    first = {r.cell.system: r.cell for r in reversed(grid.results)}
+    first = {(r.cell.system, r.cell.model): r.cell for r in reversed(grid.results)}
     rows = []
     for system in dict.fromkeys([experiment.baseline, experiment.method, *experiment.systems]):
-        if system not in first:
-            continue
-        cell = first[system]
-        schedule = grid.plan.recipe.systems[cell.name].schedule
-        ratio = text_ratio(schedule, cell.steps)
-        ratios = [ratio(step) for step in range(cell.steps)]
-        last = max((step + 1 for step, value in enumerate(ratios) if value > 0), default=0)
-        until = "never" if last == cell.steps else f"{100 * last / cell.steps:.0f} % of the run"
         differs = "; ".join(_flat(experiment.systems[system] or {})) or "nothing: the recipe's own"
-        rows.append([system, differs, f"{ratios[0]:.0%}", until])
+        schedules: dict[tuple[str, str], list[str]] = {}  # a model may have a schedule of its own
+        for model in experiment.models:
+            if (system, model) in first:
+                schedules.setdefault(_schedule(grid, first[system, model]), []).append(model)
+        for (start, until), models in schedules.items():
+            name = f"{system} ({', '.join(models)})" if len(schedules) > 1 else system
+            rows.append([name, differs, start, until])
     common = []
     for model in dict.fromkeys(r.cell.model for r in grid.results):
         settings = next(grid.plan.recipe.systems[r.cell.name] for r in grid.results if r.cell.model == model)
@@ -60,6 +59,14 @@ def systems_table(grid: GridResults) -> str:
     )
     table = _table(["system", "what is its own", "text at the first step", "pure units from"], rows)
     return f"{table}\n\n{' '.join(filter(None, [*common, tested, scatter, made]))}"
+
+
+def _schedule(grid: GridResults, cell: Cell) -> tuple[str, str]:
+    """The share of text at a cell's first step, and from where on it trains on pure units."""
+    ratio = text_ratio(grid.plan.recipe.systems[cell.name].schedule, cell.steps)
+    ratios = [ratio(step) for step in range(cell.steps)]
+    last = max((step + 1 for step, value in enumerate(ratios) if value > 0), default=0)
+    return f"{ratios[0]:.0%}", "never" if last == cell.steps else f"{100 * last / cell.steps:.0f} % of the run"
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> list[str]:
