@@ -12,6 +12,8 @@ from transformers.integrations import TensorBoardCallback, is_tensorboard_availa
 from unitweave.core.progress import Meter, say
 
 _SHORT = {"loss_source": "src", "loss_transcript": "asr", "loss_translation": "mt", "loss_target": "tgt"}
+# On a shared machine one measurement may fall into a busy moment and make an MFU of more than 100 % later.
+_MEASUREMENTS = 5
 
 
 class Throughput:
@@ -21,7 +23,7 @@ class Throughput:
         self.per_token, self.per_square = training_flops(model)
         self.device, self.bf16 = arguments.device, arguments.bf16
         self.tokens, self.squares, self.since = 0, 0, time.monotonic()
-        self._peak: float | None = None
+        self._peak, self._measured = 0.0, 0
 
     def count(self, tokens: int, squares: int) -> None:
         """Take note of a forward pass: its tokens and the sum of its sequences' squared lengths."""
@@ -33,8 +35,9 @@ class Throughput:
         counts = torch.tensor([self.tokens, self.squares], dtype=torch.float64, device=self.device)
         tokens, squares = accelerator.reduce(counts, reduction="sum").tolist()
         seconds = time.monotonic() - self.since
-        if self._peak is None:
-            self._peak = matrix_peak(self.device, torch.bfloat16 if self.bf16 else torch.float32)
+        if self._measured < _MEASUREMENTS:
+            dtype = torch.bfloat16 if self.bf16 else torch.float32
+            self._peak, self._measured = max(self._peak, matrix_peak(self.device, dtype)), self._measured + 1
         flops = tokens * self.per_token + squares * self.per_square
         self.tokens, self.squares, self.since = 0, 0, time.monotonic()
         return {
