@@ -290,9 +290,11 @@ def test_the_page_answers_in_words(server: SimpleNamespace, tmp_path: Path, monk
         assert b"unitweave" in answer.read()
     batcher = server.app.state.batcher
     assert "uw-error" in _answer(batcher, None, None)[0]
+    soundfile.write(tmp_path / "good.wav", speech(0.5), 16_000)
+    assert "not uploaded" in _answer(batcher, str(tmp_path / "good.wav"), None)[0]
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "bad.wav").write_bytes(b"<b>no audio")
     assert "not readable" in _answer(batcher, str(tmp_path / "bad.wav"), None)[0]
-    soundfile.write(tmp_path / "good.wav", speech(0.5), 16_000)
     align, threads = batcher.translator.align, []
 
     def watched(*arguments: object) -> list:

@@ -9,11 +9,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.serve.api import given_of, load_recording
 from unitweave.serve.batching import Batcher, Busy, Job
+from unitweave.serve.guard import PageGuard, uploaded_file
 from unitweave.serve.timeline import CSS, timeline
 from unitweave.serve.translate import SpeechTranslation
 
@@ -25,9 +27,13 @@ _FONTS = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
 def mount_page(app: FastAPI, title: str, examples: Sequence[Path] = ()) -> FastAPI:
     """Put the page at / of an app that `make_app` made."""
     limits = app.state.batcher.limits
+    page = make_page(app.state.batcher, title, examples)
+    # gradio checks its clients' paths only on a page that was launched, which mounting does not do.
+    page.has_launched = True
+    app.add_middleware(PageGuard, folder=upload_folder())
     return gr.mount_gradio_app(
         app,
-        make_page(app.state.batcher, title, examples),
+        page,
         path="/",
         max_file_size=int(limits.upload_mb * 1e6),
         allowed_paths=[str(path.absolute()) for path in examples],
@@ -78,7 +84,7 @@ def _answer(batcher: Batcher, path: str | None, language: str | None) -> tuple[A
     if not path:
         return _told("Record something, drop a file, or click on an example first.")
     try:
-        waveform = load_recording(Path(path), batcher.limits)
+        waveform = load_recording(uploaded_file(path, upload_folder()), batcher.limits)
         # Words are aligned by the batcher: the encoder is for one thread at a time.
         job = Job(waveform, given_of(None, None, language), aligned=True)
         future = batcher.submit(job)
@@ -96,6 +102,11 @@ def _answer(batcher: Batcher, path: str | None, language: str | None) -> tuple[A
         lines += timeline(result.waveform, said, "English")
     speech = (SAMPLE_RATE, (np.clip(result.waveform, -1, 1) * 32767).astype(np.int16)) if len(result.waveform) else None
     return _message(_summary(result)), result.transcript, result.translation, speech, lines
+
+
+def upload_folder() -> Path:
+    """Where gradio keeps what is uploaded to the page."""
+    return Path(get_upload_folder())
 
 
 def _summary(result: SpeechTranslation) -> str:
