@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 import soundfile
-from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -57,7 +57,7 @@ class Problem(BaseModel):
 class Health(BaseModel):
     """How the server is."""
 
-    status: str
+    status: str = Field(description='"ok", or "stopped" (with code 503) when nothing is translated any more')
     waiting: int
     done: int
     limits: dict[str, float]
@@ -125,8 +125,11 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 def _add_routes(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
     @app.get("/v1/health", summary="Whether the server works, and how much waits")
-    async def health() -> Health:
-        return Health(status="ok", waiting=batcher.waiting, done=batcher.done, limits=vars(limits))
+    async def health(response: Response) -> Health:
+        if not batcher.alive:
+            response.status_code = 503
+        status = "ok" if batcher.alive else "stopped"
+        return Health(status=status, waiting=batcher.waiting, done=batcher.done, limits=vars(limits))
 
     @app.post("/v1/translate", summary="Translate a recording")
     async def translate(

@@ -1,5 +1,6 @@
 """Requests that come one by one are translated together: a bounded queue and one thread that works it off."""
 
+import logging
 import queue
 import threading
 import time
@@ -70,7 +71,7 @@ class Stream:
         return item
 
 
-@dataclass
+@dataclass(eq=False)  # a job is itself and no other: waveforms cannot be compared with ==
 class Job:
     """One request: its recording at 16 kHz, what is known of it, and where the result goes.
 
@@ -98,6 +99,11 @@ class Batcher:
         self.batches = self.done = 0
         self._thread = threading.Thread(target=self._work, name="translating", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that translates is there."""
+        return self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
@@ -135,7 +141,14 @@ class Batcher:
             if not jobs:
                 continue
             start = time.monotonic()
-            self._translate(jobs)
+            try:
+                self._translate(jobs)
+            except Exception as error:
+                # A fault of ours. These requests end with it; the thread goes on, or later ones would wait forever.
+                logging.getLogger(__name__).exception("a batch failed")
+                for job in jobs:
+                    if not job.result.done():
+                        _settle(job, error)
             share = (time.monotonic() - start) / len(jobs)
             self._seconds = 0.8 * self._seconds + 0.2 * share
             self.batches += 1
@@ -154,9 +167,12 @@ class Batcher:
                 if self._closed:
                     return []
             first = self._waiting[0].text_only
-            taken = [job for job in self._waiting if job.text_only == first][: self.limits.batch]
-            for job in taken:
-                self._waiting.remove(job)
+            taken: list[Job] = []
+            left_waiting: deque[Job] = deque()
+            for job in self._waiting:
+                fits = job.text_only == first and len(taken) < self.limits.batch
+                (taken if fits else left_waiting).append(job)
+            self._waiting = left_waiting
             return taken
 
     def _translate(self, jobs: list[Job]) -> None:
