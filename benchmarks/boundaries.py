@@ -19,7 +19,7 @@ import soxr
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.manifest import read_manifest
-from unitweave.corpus import speech
+from unitweave.corpus.embedded import engines as speech
 
 WORD, END_OF_LIST = 1, 0
 

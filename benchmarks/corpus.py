@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from unitweave.corpus.checks import Limits
-from unitweave.corpus.cvss import CvssCorpus, build_cvss
+from unitweave.corpus.readers.cvss import CvssCorpus, build_cvss
 
 
 def main() -> None:

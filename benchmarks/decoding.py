@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
-from unitweave.lm.decode import DecodeSettings, StageDecoder
-from unitweave.serve.translate import Translator, speak
+from unitweave.translate.decode import DecodeSettings, StageDecoder
+from unitweave.translate.translator import Translator, speak
 from unitweave.units.table import read_units
 
 

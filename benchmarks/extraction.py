@@ -32,7 +32,7 @@ from unitweave.units.recordings import Item, batches_of, items_of
 
 
 def peers(
-    model: Wav2Vec2BertForCTC, extractor: SeamlessM4TFeatureExtractor, quantiser: KMeans, layer: int, items: list[Item]
+    model: Wav2Vec2BertForCTC, extractor: SeamlessM4TFeatureExtractor, quantizer: KMeans, layer: int, items: list[Item]
 ) -> list[np.ndarray]:
     """One utterance at a time."""
     units = []
@@ -41,7 +41,7 @@ def peers(
         with torch.inference_mode():
             hidden = model(**inputs, output_hidden_states=True).hidden_states[layer]
         mask = inputs["attention_mask"][0].bool()
-        units.append(quantiser.predict(hidden[0][mask].cpu().numpy()))
+        units.append(quantizer.predict(hidden[0][mask].cpu().numpy()))
     return units
 
 
@@ -120,16 +120,16 @@ def main() -> None:
             items = items[:: max(1, len(items) // options.recordings)][: options.recordings]
         model.to(device)
         extractors = {p: UnitExtractor(model, vocabulary, book, p) for p in ("fp32", "bf16")}
-        quantiser = KMeans(book.num_units, n_init=1, max_iter=1).fit(book.centroids.numpy())
-        quantiser.cluster_centers_ = book.centroids.numpy().copy()
+        quantizer = KMeans(book.num_units, n_init=1, max_iter=1).fit(book.centroids.numpy())
+        quantizer.cluster_centers_ = book.centroids.numpy().copy()
         theirs = SeamlessM4TFeatureExtractor()
         fastest: dict[str, float] = {}
         cpu: dict[str, float] = {}
         units: dict[str, list[np.ndarray]] = {}
-        peers(model, theirs, quantiser, book.layer, items[:3])
+        peers(model, theirs, quantizer, book.layer, items[:3])
         for _ in range(options.rounds):
             start, busy = time.perf_counter(), time.process_time()
-            units["peers"] = peers(model, theirs, quantiser, book.layer, items)
+            units["peers"] = peers(model, theirs, quantizer, book.layer, items)
             fastest["peers"] = min(fastest.get("peers", np.inf), time.perf_counter() - start)
             cpu["peers"] = min(cpu.get("peers", np.inf), time.process_time() - busy)
             for name, extractor in extractors.items():

@@ -23,13 +23,13 @@ from unitweave.units.kmeans import kmeans
 def mixture(rows: int, dim: int) -> torch.Tensor:
     """float32 [rows, dim], like hidden states: clusters of unequal weight that overlap."""
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(4000, dim, generator=generator)
+    centers = torch.randn(4000, dim, generator=generator)
     weights = torch.rand(4000, generator=generator).square()
     made = torch.empty(rows, dim)
     for part in made.split(50_000):
         which = torch.multinomial(weights, len(part), replacement=True, generator=generator)
         torch.randn(part.shape, generator=generator, out=part)
-        part.add_(centres[which], alpha=0.7)
+        part.add_(centers[which], alpha=0.7)
     return made
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from unitweave.serve.recordings import load_audio
+from unitweave.translate.recordings import load_audio
 
 
 def main() -> None:

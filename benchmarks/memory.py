@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import torch
 
-from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.engine import OptimiserSettings, fit
-from unitweave.lm.start import load_causal_lm
-from unitweave.lm.stream import Order, SpeechSource
-from unitweave.lm.text import SmallLm, new_llama
-from unitweave.lm.vocabulary import extend_tokenizer
-from unitweave.weave.schedule import ScheduleSettings, text_ratio
-from unitweave.weave.sequence import WeaveSettings
+from unitweave.interleave.schedule import ScheduleSettings, text_ratio
+from unitweave.interleave.sequence import InterleaveSettings
+from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.data.stream import Order, SpeechSource
+from unitweave.lm.model.start import load_causal_lm
+from unitweave.lm.model.vocabulary import extend_tokenizer
+from unitweave.lm.text_lm import SmallLm, new_llama
+from unitweave.lm.train.trainer import OptimizerSettings, fit
 
 
 def main() -> None:
@@ -34,13 +34,13 @@ def main() -> None:
     codebook, num_units = codebook_of(options.run / "units")
     vocabulary = extend_tokenizer(tokenizer, num_units, languages_of(pairs), codebook)
     tokens = WordTokens(tokenizer)
-    examples = [make_example(pair, rows, vocabulary, tokens, WeaveSettings()) for pair in pairs]
+    examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
     ratio = text_ratio(ScheduleSettings(stair_steps=0.05, unit="share"), options.steps)
     order = Order([range(len(examples))], 1)
-    source = SpeechSource(examples, order, 8, ratio, WeaveSettings(), vocabulary.weave_markers)
+    source = SpeechSource(examples, order, 8, ratio, InterleaveSettings(), vocabulary.sequence_markers)
     torch.manual_seed(0)
     model = new_llama(SmallLm(hidden_size=32, layers=1, heads=2, feed_forward=64), -(-vocabulary.size // 64) * 64)
-    settings = OptimiserSettings(
+    settings = OptimizerSettings(
         steps=options.steps, batch=8, learning_rate=1e-3, checkpoint_every=options.steps, report_to=[]
     )
     points = [options.steps * i // 20 for i in (1, 2, 5, 10, 15, 20)]

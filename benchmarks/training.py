@@ -2,9 +2,9 @@
 
     python benchmarks/training.py RUN [--text-lm FOLDER | --shape llama-1b] [--steps 24] [--rounds 2]
 
-"usual" is transformers' Trainer as it comes: sequences woven beforehand, random batches padded to their
-longest, an attention mask, the model's own loss. "unitweave" is `fit`, weaving as it goes. Both have the same
-model, optimiser (AdamW), number of pairs a step, precision and text ratio 0, where sequences are longest. They
+"usual" is transformers' Trainer as it comes: sequences interleaved beforehand, random batches padded to their
+longest, an attention mask, the model's own loss. "unitweave" is `fit`, interleaving as it goes. Both have the same
+model, optimizer (AdamW), number of pairs a step, precision and text ratio 0, where sequences are longest. They
 take turns, and the fastest turn of each counts. Padding is never counted as useful. MFU is stated against a
 matrix product measured in the same run.
 """
@@ -31,16 +31,16 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from unitweave.core.training import quiet_transformers, use_bf16
-from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.engine import OptimiserSettings, fit
-from unitweave.lm.hardware import config_of
-from unitweave.lm.logs import matrix_peak, training_flops
-from unitweave.lm.start import load_causal_lm
-from unitweave.lm.stream import Order, SpeechSource
-from unitweave.lm.text import SmallLm
-from unitweave.lm.vocabulary import extend_model, extend_tokenizer
-from unitweave.weave.sequence import WeaveSettings, Woven, weave
+from unitweave.interleave.sequence import InterleaveSettings, TrainingSequence, interleave
+from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.data.stream import Order, SpeechSource
+from unitweave.lm.model.start import load_causal_lm
+from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
+from unitweave.lm.text_lm import SmallLm
+from unitweave.lm.train.logs import matrix_peak, training_flops
+from unitweave.lm.train.trainer import OptimizerSettings, fit
+from unitweave.training.hardware import config_of
+from unitweave.training.trainer import quiet_transformers, use_bf16
 
 WARM_UP = 4  # steps that are not timed
 
@@ -52,7 +52,7 @@ def load(options: argparse.Namespace) -> tuple[Any, PreTrainedModel, SpeechSourc
     codebook, num_units = codebook_of(options.run / "units")
     vocabulary = extend_tokenizer(tokenizer, num_units, languages_of(pairs), codebook)
     tokens = WordTokens(tokenizer)
-    examples = [make_example(pair, rows, vocabulary, tokens, WeaveSettings()) for pair in pairs]
+    examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
 
     def model() -> PreTrainedModel:
         torch.manual_seed(0)
@@ -65,15 +65,15 @@ def load(options: argparse.Namespace) -> tuple[Any, PreTrainedModel, SpeechSourc
 
     order = Order([range(len(examples))], 1)
     source = SpeechSource(
-        examples, order, options.batch, lambda step: 0.0, WeaveSettings(), vocabulary.weave_markers, seed=1
+        examples, order, options.batch, lambda step: 0.0, InterleaveSettings(), vocabulary.sequence_markers, seed=1
     )
     return model, source
 
 
 class Offline(Dataset):
-    """Sequences woven beforehand."""
+    """Sequences interleaved beforehand."""
 
-    def __init__(self, sequences: list[Woven]) -> None:
+    def __init__(self, sequences: list[TrainingSequence]) -> None:
         self.sequences = sequences
 
     def __len__(self) -> int:
@@ -106,7 +106,9 @@ def usual(model: PreTrainedModel, source: SpeechSource, steps: int, precision: s
     """Useful tokens a second of transformers' own Trainer."""
     rng = Random(0)
     markers = source.markers
-    sequences = [weave(e, "s2st", 0.0, source.weave, markers, rng) for e in source.examples[: steps * source.batch]]
+    sequences = [
+        interleave(e, "s2st", 0.0, source.interleave, markers, rng) for e in source.examples[: steps * source.batch]
+    ]
     used: list[int] = []
 
     def collate(batch: list[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -129,7 +131,7 @@ def usual(model: PreTrainedModel, source: SpeechSource, steps: int, precision: s
 
 def ours(model: PreTrainedModel, source: SpeechSource, steps: int, precision: str) -> float:
     """Useful tokens a second of `fit`: all log entries but the first."""
-    settings = OptimiserSettings(
+    settings = OptimizerSettings(
         steps=steps, batch=source.batch, learning_rate=1e-4, log_every=WARM_UP, checkpoint_every=10**6,
         precision=precision, report_to=[],
     )  # fmt: skip

@@ -1,9 +1,9 @@
-"""What a vocoder costs in intelligibility: word error rate of an independent recogniser, as a markdown table.
+"""What a vocoder costs in intelligibility: word error rate of an independent recognizer, as a markdown table.
 
     python benchmarks/vocoder_wer.py --vocoder RUN/vocoder --corpus RUN/corpus --units RUN/units [--split test]
         [--limit 200] [--wavs FOLDER] [--plot FILE.png]
 
-The recogniser of the scores (Moonshine tiny, inside the package moonshine-voice) hears the recordings and
+The recognizer of the scores (Moonshine tiny, inside the package moonshine-voice) hears the recordings and
 what the vocoder makes of their units; neither it nor its training knows our voice. `--wavs` keeps the
 audio, `--plot` draws spectrograms of the first three utterances side by side, `--mos` adds DNSMOS.
 """
@@ -17,8 +17,8 @@ import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.score.asr.recognizers import Moonshine
 from unitweave.score.mos import Dnsmos
-from unitweave.score.recognisers import Moonshine
 from unitweave.units.table import read_units, read_units_metadata
 from unitweave.vocoder.segments import Recording
 from unitweave.vocoder.synthesis import Vocoder
@@ -42,14 +42,14 @@ def main() -> None:
     pairs = [pair for pair in pairs if (pair.id, "tgt") in units][: options.limit]
     original = [read_audio(pair.tgt_audio or "") for pair in pairs]
     start = time.perf_counter()
-    spoken = vocoder.synthesise([units[pair.id, "tgt"].units for pair in pairs])
+    spoken = vocoder.synthesize([units[pair.id, "tgt"].units for pair in pairs])
     seconds = time.perf_counter() - start
-    recogniser = Moonshine()
+    recognizer = Moonshine()
     predictor = Dnsmos() if options.mos else None
 
     def error_rate(waveforms: list[np.ndarray]) -> float:
-        heard = [recogniser.clean_hypothesis(text) for text in recogniser.transcribe(waveforms)]
-        return 100 * float(jiwer.wer([recogniser.clean_reference(pair.tgt_text or "") for pair in pairs], heard))
+        heard = [recognizer.clean_hypothesis(text) for text in recognizer.transcribe(waveforms)]
+        return 100 * float(jiwer.wer([recognizer.clean_reference(pair.tgt_text or "") for pair in pairs], heard))
 
     def opinion(waveforms: list[np.ndarray]) -> str:
         if predictor is None:
@@ -65,7 +65,7 @@ def main() -> None:
     print("| speech | WER (%) | mel distance (nepers) | DNSMOS |")
     print("| --- | ---: | ---: | ---: |")
     print(f"| recordings | {error_rate(original):.1f} | 0 | {opinion(original)} |")
-    print(f"| resynthesised from units | {error_rate(spoken):.1f} | {distance:.3f} | {opinion(spoken)} |")
+    print(f"| resynthesized from units | {error_rate(spoken):.1f} | {distance:.3f} | {opinion(spoken)} |")
     for pair, waveform in zip(pairs, spoken, strict=True) if options.wavs else ():
         write_audio(options.wavs / f"{pair.id}.wav", waveform)
     if options.plot:

@@ -39,7 +39,9 @@ COMMANDS = (
     Command("units export", "RUN --format F -o DIR", "units as fairseq or S2UT files", "units:export_units"),
     Command("units import", "RUN --format F --from DIR", "units from such files", "units:import_units"),
     Command("lm text", "RUN", "the small text language model", "lm:text"),
-    Command("lm train", "RUN --system NAME", "one system: the LM fine-tuned on woven speech and text", "lm:train"),
+    Command(
+        "lm train", "RUN --system NAME", "one system: the LM fine-tuned on interleaved speech and text", "lm:train"
+    ),
     Command("lm plan", "RECIPE|RUN [--units RUN]", "sizes, lengths, stages, memory, hours and warnings", "lm:plan"),
     Command("vocoder train", "RUN", "the voice", "vocoder:train"),
     Command("translate", "MODEL RECORDING...", "recordings in, English speech out", "translate:translate"),

@@ -23,7 +23,7 @@ def settings_of(sections: Sequence[str], arguments: list[str], prog: str) -> dic
 
     from jsonargparse import ArgumentError, ArgumentParser
 
-    from unitweave.recipe import Recipe, one_line
+    from unitweave.config.recipe import Recipe, one_line
 
     parser = ArgumentParser(exit_on_error=False, prog=prog)
     kinds = {field.name: field.type for field in fields(Recipe)}
@@ -41,7 +41,7 @@ def print_settings(sections: Sequence[str]) -> None:
     from typing import get_type_hints
 
     from unitweave.commands.explain import explain
-    from unitweave.recipe import Recipe
+    from unitweave.config.recipe import Recipe
 
     kinds = get_type_hints(Recipe)
     for section in sections:
@@ -52,9 +52,9 @@ def open_run(folder: Path, recipe: Path | None, overrides: dict[str, Any]) -> An
     """A Run for `folder`: its own recipe (or the one named), with the overrides, which are kept."""
     import yaml
 
+    from unitweave.config.recipe import load_recipe, merged, parse_recipe
     from unitweave.core.files import write_text
-    from unitweave.recipe import load_recipe, merged, parse_recipe
-    from unitweave.run import Run, check_run_folder
+    from unitweave.pipeline import Run, check_run_folder
 
     check_run_folder(folder)
     kept = folder / "recipe.yaml"
@@ -93,4 +93,4 @@ def stage_command(words: str, section: str, method: str, arguments: list[str]) -
 
 def recipes_folder() -> Path:
     """Where the built-in recipes are."""
-    return Path(__file__).parent.parent / "recipes"
+    return Path(__file__).parent.parent / "config" / "recipes"

@@ -16,7 +16,7 @@ def corpus(arguments: list[str]) -> None:
 def cvss(arguments: list[str]) -> None:
     """unitweave corpus cvss --cvss PATH... --covost PATH... --out FOLDER"""
     from unitweave.corpus.checks import Limits
-    from unitweave.corpus.cvss import CvssCorpus, build_cvss
+    from unitweave.corpus.readers.cvss import CvssCorpus, build_cvss
 
     known = _parse(
         "cvss", "CVSS-C with CoVoST 2 and Common Voice 4, as a corpus folder.", arguments, CvssCorpus, Limits
@@ -28,7 +28,7 @@ def cvss(arguments: list[str]) -> None:
 def table(arguments: list[str]) -> None:
     """unitweave corpus table --table FILE... --out FOLDER --src-audio COLUMN ..."""
     from unitweave.corpus.checks import Limits
-    from unitweave.corpus.table import Columns, TableCorpus, build_table
+    from unitweave.corpus.readers.table import Columns, TableCorpus, build_table
 
     text = "A table of recordings and texts (CSV, TSV, JSON Lines, Parquet), as a corpus folder."
     known = _parse("table", text, arguments, TableCorpus, Columns, Limits)
@@ -39,8 +39,8 @@ def table(arguments: list[str]) -> None:
 def hub(arguments: list[str]) -> None:
     """unitweave corpus hub --dataset NAME --out FOLDER --src-audio COLUMN ..."""
     from unitweave.corpus.checks import Limits
-    from unitweave.corpus.hub import HubCorpus, build_hub
-    from unitweave.corpus.table import Columns
+    from unitweave.corpus.readers.hub import HubCorpus, build_hub
+    from unitweave.corpus.readers.table import Columns
 
     known = _parse(
         "hub", "A dataset of the Hugging Face hub, as a corpus folder.", arguments, HubCorpus, Columns, Limits

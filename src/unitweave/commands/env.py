@@ -12,7 +12,7 @@ def env(arguments: list[str]) -> None:
     import torch
 
     from unitweave.core.stage import versions
-    from unitweave.core.training import use_bf16
+    from unitweave.training.trainer import use_bf16
 
     Parser(prog="unitweave env").parse_args(arguments)
     rows = {

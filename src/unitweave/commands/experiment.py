@@ -43,7 +43,7 @@ def experiment(arguments: list[str]) -> None:
     from unitweave.experiment.hours import measure
     from unitweave.experiment.page import write_page
     from unitweave.experiment.plan import builtin_experiments, load_experiment
-    from unitweave.run import check_run_folder
+    from unitweave.pipeline import check_run_folder
 
     builtin = {path.stem: path for path in builtin_experiments()}
     path = Path(given.experiment)

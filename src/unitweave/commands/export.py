@@ -13,7 +13,7 @@ def export(arguments: list[str]) -> None:
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--system", help="which system of the run (default: scheduled, or the only one)")
-    parser.add_argument("--license", help="licence of the model as the hub names licences, for instance apache-2.0")
+    parser.add_argument("--license", help="license of the model as the hub names licenses, for instance apache-2.0")
     parser.add_argument("--engine", help="vllm: also write what that engine needs to keep to the stages")
     known = parser.parse_args(arguments)
     export_run(known.run, known.system, known.out, known.license, known.engine)

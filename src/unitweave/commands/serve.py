@@ -11,10 +11,10 @@ def serve(arguments: list[str]) -> None:
     import os
     import tempfile
 
-    from unitweave.core.device import check_device
     from unitweave.core.errors import InputError
     from unitweave.core.progress import say
     from unitweave.serve.batching import Limits
+    from unitweave.training.devices import check_device
 
     parser = Parser(prog="unitweave serve", description="A page and an HTTP API for one model.")
     parser.add_argument("model", help="a run folder, an exported model, or the name of one on the hub (owner/name)")
@@ -46,7 +46,7 @@ def serve(arguments: list[str]) -> None:
         raise InputError(f"the server needs {error.name}: pip install 'unitweave[serve]'") from None
     import torch
 
-    from unitweave.serve.translate import Translator
+    from unitweave.translate.translator import Translator
 
     if known.threads:
         torch.set_num_threads(known.threads)
@@ -72,7 +72,7 @@ def serve(arguments: list[str]) -> None:
 def example_files(own: list[Path], folder: Path | None) -> list[Path]:
     """Recordings to click on: those of a folder that the user names, or the model's own."""
     from unitweave.core.errors import InputError
-    from unitweave.serve.recordings import SUFFIXES
+    from unitweave.translate.recordings import SUFFIXES
 
     if folder is None:
         return own

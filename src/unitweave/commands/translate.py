@@ -13,13 +13,13 @@ def translate(arguments: list[str]) -> None:
 
     import torch
 
-    from unitweave.core.device import check_device
     from unitweave.core.errors import InputError
     from unitweave.core.progress import say
-    from unitweave.lm.decode import Given
-    from unitweave.serve.jobs import find_tasks, translate_tasks
-    from unitweave.serve.segments import SegmentSettings
-    from unitweave.serve.translate import Translator
+    from unitweave.training.devices import check_device
+    from unitweave.translate.decode import ForcedPrefix
+    from unitweave.translate.files import find_tasks, translate_tasks
+    from unitweave.translate.translator import Translator
+    from unitweave.translate.vad import SegmentSettings
 
     parser = Parser(prog="unitweave translate", description="Translate recordings into spoken English.")
     parser.add_argument("model", help="a run folder, an exported model, or the name of one on the hub (owner/name)")
@@ -49,7 +49,7 @@ def translate(arguments: list[str]) -> None:
     tasks = find_tasks(known.audio, known.out)
     given = None
     if known.transcript is not None or known.translation is not None or known.language is not None:
-        given = Given(known.transcript, known.translation, known.language)
+        given = ForcedPrefix(known.transcript, known.translation, known.language)
         if len(tasks) > 1 and (known.transcript is not None or known.translation is not None):
             raise InputError(f"--transcript and --translation go with one recording, not with {len(tasks)}")
     dtype = torch.bfloat16 if known.bf16 else torch.float32

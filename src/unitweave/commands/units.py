@@ -12,7 +12,7 @@ def train_encoder(arguments: list[str]) -> None:
 
     Started by torchrun or accelerate launch, all processes train together.
     """
-    from unitweave.core.processes import together
+    from unitweave.training.distributed import together
     from unitweave.units.train_encoder import train_encoder
 
     together(
@@ -120,7 +120,7 @@ def _settings(run: Path, section: str, arguments: list[str], prog: str) -> Any:
 def _settings_of_recipe(recipe: Path, section: str, arguments: list[str], prog: str) -> Any:
     import yaml
 
-    from unitweave.recipe import load_recipe, merged, parse_recipe
+    from unitweave.config.recipe import load_recipe, merged, parse_recipe
 
     load_recipe(recipe)
     given = settings_of([section], arguments, prog) if arguments else {}

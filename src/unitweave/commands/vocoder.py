@@ -8,7 +8,7 @@ def train(arguments: list[str]) -> None:
 
     Started by torchrun or accelerate launch, all processes train together.
     """
-    from unitweave.core.processes import together
+    from unitweave.training.distributed import together
     from unitweave.vocoder.train import train_vocoder
 
     together(

@@ -5,7 +5,7 @@ Columns
     split         "train", "dev" or "test"
     src_lang      ISO 639-1 code of the source language; tgt_lang likewise ("en")
     src_audio     path of the source recording, relative to the manifest's folder, or absolute; tgt_audio likewise
-    src_text      normalised transcript (null where unknown); tgt_text the normalised translation
+    src_text      normalized transcript (null where unknown); tgt_text the normalized translation
     src_text_raw  transcript as the corpus has it; tgt_text_raw likewise
     speaker       speaker of the source recording ("" where unknown)
     src_seconds   duration of the recording in seconds; tgt_seconds likewise
@@ -67,7 +67,7 @@ class Pair:
 def write_manifest(folder: Path, pairs: Sequence[Pair], metadata: dict[str, str] | None = None) -> Path:
     """Write `folder`/manifest.parquet; paths below `folder` are stored relative to it.
 
-    `metadata` (for instance the text normaliser) is kept in the Parquet schema. Raises InputError
+    `metadata` (for instance the text normalizer) is kept in the Parquet schema. Raises InputError
     on duplicate ids, ids that cannot name a file, and unknown splits.
     """
     folder = Path(folder)

@@ -24,7 +24,7 @@ _REPORTED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "accelerat
 
 
 @dataclass
-class Outcome:
+class StageResult:
     """What a stage's work hands back for stage.json."""
 
     counts: dict[str, Any] = field(default_factory=dict)
@@ -37,7 +37,7 @@ def run_stage(
     name: str,
     settings: Any,
     inputs: Mapping[str, str],
-    work: Callable[[Path], Outcome],
+    work: Callable[[Path], StageResult],
     extra: Any = None,
 ) -> str:
     """Do the stage `name` of the run folder `run` unless it is already done; return its fingerprint.

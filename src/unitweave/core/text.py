@@ -1,6 +1,6 @@
-"""Text as it is trained on and scored: one explicit normalisation, written down in manifests as NORMALISER.
+"""Text as it is trained on and scored: one explicit normalization, written down in manifests as NORMALIZER.
 
-What `normalise` does, in this order
+What `normalize` does, in this order
     1. NFC; invisible format characters deleted (soft hyphen, zero-width joiners, marks of direction)
     2. numbers written out in the language (num2words): integers, ordinals where the language marks
        them with letters, decimals with each digit behind the point by itself; thousands may be
@@ -14,7 +14,7 @@ What `normalise` does, in this order
        is character error rate there and spans have something to count; Latin words and digits stay whole
     7. white space becomes single spaces, none at the ends
 
-Applying it twice changes nothing. A change to any rule is a new name in NORMALISER.
+Applying it twice changes nothing. A change to any rule is a new name in NORMALIZER.
 """
 
 import functools
@@ -23,7 +23,7 @@ import unicodedata
 
 from num2words import num2words
 
-NORMALISER = "unitweave-1"
+NORMALIZER = "unitweave-1"
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʹ′´`＇", "'"))
 _CHARACTER_LANGUAGES = ("zh", "ja")
@@ -44,8 +44,8 @@ _ORDINALS = {
 }
 
 
-def normalise(text: str, language: str) -> str:
-    """Normalise `text` of `language` ("es", "sv-SE", ...) as this module's docstring says.
+def normalize(text: str, language: str) -> str:
+    """Normalize `text` of `language` ("es", "sv-SE", ...) as this module's docstring says.
 
     Any language code is taken; where the rules know nothing of it, digits stay as they are.
     """
@@ -71,7 +71,7 @@ def language_code(language: str) -> str:
 
 
 def rules(language: str) -> dict[str, str]:
-    """What `normalise` does with texts of `language`, in words; corpus commands write it into the manifest."""
+    """What `normalize` does with texts of `language`, in words; corpus commands write it into the manifest."""
     language = language_code(language)
     point, group = _number_signs(language)
     return {

@@ -13,8 +13,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of, read_json, remove, remove_leftovers, write_json
 from unitweave.core.manifest import FILE_NAME, SPLITS, Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.progress import console, say
-from unitweave.core.stage import Outcome, versions
-from unitweave.core.text import NORMALISER, normalise, rules
+from unitweave.core.stage import StageResult, versions
+from unitweave.core.text import NORMALIZER, normalize, rules
 from unitweave.corpus.checks import Limits, audio_problem, pace_problem, text_problem
 from unitweave.corpus.recordings import Recordings
 
@@ -84,7 +84,7 @@ def close_corpus(
     recordings: Recordings,
     limits: Limits,
     allow_skipped: bool,
-) -> Outcome:
+) -> StageResult:
     """Check every row, write manifest.parquet, skipped.tsv and corpus.json, and print a summary.
 
     Raises InputError when nothing is left, or less than half of a language (unless `allow_skipped`);
@@ -109,7 +109,7 @@ def close_corpus(
     languages = sorted({code for p in kept for code in (p.src_lang, p.tgt_lang)})
     # Later stages look at the manifest alone: it has to change with the recordings, even where these last as long.
     metadata = {"corpus": kind, "recordings": digest_of(sorted(set(sources)))}
-    write_manifest(folder, kept, metadata | normalisation_metadata(languages))
+    write_manifest(folder, kept, metadata | normalization_metadata(languages))
     counts = count(kept) | {"skipped": len(left_out)}
     reasons = dict(Counter(s.reason for s in left_out).most_common())
     about = {"counts": counts, "skipped": reasons, "versions": versions()}
@@ -117,13 +117,13 @@ def close_corpus(
     say(f"corpus: {len(kept)} pairs in {folder / FILE_NAME}")
     if left_out:
         say(f"skipped: {folder / SKIPPED}")
-    return Outcome(counts, [{"id": s.id, "reason": s.reason} for s in left_out])
+    return StageResult(counts, [{"id": s.id, "reason": s.reason} for s in left_out])
 
 
-def adopt(folder: Path, source: Path) -> Outcome:
+def adopt(folder: Path, source: Path) -> StageResult:
     """Take over the manifest of a corpus folder into a run's; the recordings stay where they are.
 
-    Texts that another version normalised, or nobody, are normalised anew from the raw ones, so that
+    Texts that another version normalized, or nobody, are normalized anew from the raw ones, so that
     training and scoring see the same. Raises InputError where recordings are missing.
     """
     pairs = read_manifest(source)
@@ -134,19 +134,19 @@ def adopt(folder: Path, source: Path) -> Outcome:
     missing = [audio for audio in recordings if not Path(audio).is_file()]
     if missing:
         raise InputError(f"{source}: {len(missing)} of {len(recordings)} recordings are missing, first {missing[0]}")
-    if metadata.get("normaliser") != NORMALISER:
-        say(f"corpus: texts of {source} were normalised by {metadata.get('normaliser', 'nobody')}; doing it anew")
-        pairs = [_renormalised(pair) for pair in pairs]
-        metadata |= normalisation_metadata({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
+    if metadata.get("normalizer") != NORMALIZER:
+        say(f"corpus: texts of {source} were normalized by {metadata.get('normalizer', 'nobody')}; doing it anew")
+        pairs = [_renormalized(pair) for pair in pairs]
+        metadata |= normalization_metadata({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
     write_manifest(folder, pairs, metadata)
     about = read_json(source / ABOUT) if (source / ABOUT).exists() else {}
     say(f"corpus: {len(pairs)} pairs of {source}")
-    return Outcome(count(pairs) | {"skipped": about.get("skipped", {})})
+    return StageResult(count(pairs) | {"skipped": about.get("skipped", {})})
 
 
-def _renormalised(pair: Pair) -> Pair:
-    def text(raw: str | None, normalised: str | None, language: str) -> str | None:
-        return (normalise(raw or normalised or "", language)) or None
+def _renormalized(pair: Pair) -> Pair:
+    def text(raw: str | None, normalized: str | None, language: str) -> str | None:
+        return (normalize(raw or normalized or "", language)) or None
 
     return replace(
         pair,
@@ -155,9 +155,9 @@ def _renormalised(pair: Pair) -> Pair:
     )
 
 
-def normalisation_metadata(languages: Iterable[str]) -> dict[str, str]:
-    """What a manifest says about how its texts were normalised."""
-    return {"normaliser": NORMALISER, "normalisation": json.dumps({code: rules(code) for code in sorted(languages)})}
+def normalization_metadata(languages: Iterable[str]) -> dict[str, str]:
+    """What a manifest says about how its texts were normalized."""
+    return {"normalizer": NORMALIZER, "normalization": json.dumps({code: rules(code) for code in sorted(languages)})}
 
 
 def count(pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _pair(folder: Path, row: Row, recordings: Recordings, limits: Limits) -> Pai
         problem = None
         made = recordings.get(side.audio) if side.audio else None
         seconds[name] = made.seconds if made else 0.0
-        texts[name] = normalise(side.text, side.language) if side.text else None
+        texts[name] = normalize(side.text, side.language) if side.text else None
         if side.audio and made is None:
             problem = ("there is no recording", "")
         elif made and made.problem:

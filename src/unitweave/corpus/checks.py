@@ -29,24 +29,24 @@ def audio_problem(seconds: float, limits: Limits) -> tuple[str, str] | None:
     return None
 
 
-def text_problem(raw: str, normalised: str) -> tuple[str, str] | None:
+def text_problem(raw: str, normalized: str) -> tuple[str, str] | None:
     """Reason and detail where a text cannot be trained on."""
     if damaged := encoding_problem(raw):
         return "the text is in a wrong encoding", damaged
     if any(unicodedata.category(c) == "Cc" and c not in "\t\r\n" for c in raw):
         return "control characters in the text", repr(raw)[:80]
-    if not normalised:
+    if not normalized:
         return NO_WORDS, repr(raw)[:80]
     return None
 
 
-def pace_problem(normalised: str, seconds: float, limits: Limits) -> tuple[str, str] | None:
+def pace_problem(normalized: str, seconds: float, limits: Limits) -> tuple[str, str] | None:
     """Reason and detail where nobody can have said this text in this time.
 
     Letters are counted, and not words, so that one limit holds for languages of long words, of short
     ones, and of none between spaces. 40 letters a second are also about what CTC can align.
     """
-    letters = sum(not c.isspace() for c in normalised)
+    letters = sum(not c.isspace() for c in normalized)
     pace = letters / max(seconds, 1e-6)
     detail = f"{letters} letters in {seconds:.2f} s"
     if pace > limits.max_letters_per_second:

@@ -59,7 +59,7 @@ def show_stats(folder: Path, picture: Path | None = None) -> None:
 
 
 def draw(parts: Sequence[Part], path: Path) -> None:
-    """Histograms of recordings' lengths, a row per language pair, source beside target, splits in colours."""
+    """Histograms of recordings' lengths, a row per language pair, source beside target, splits in colors."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

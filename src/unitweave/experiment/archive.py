@@ -14,7 +14,7 @@ from unitweave.core.stage import STAGE_FILE, versions
 from unitweave.experiment.plan import Cell, parse_experiment
 from unitweave.experiment.provenance import FILE_NAME as SITTINGS
 from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder, state_of
-from unitweave.lm.evaluate import DEV_FILE
+from unitweave.translate.dev_evaluation import DEV_FILE
 
 FILE_NAME = "archive.json"
 FORMAT = 1

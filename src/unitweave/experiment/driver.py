@@ -16,18 +16,18 @@ import yaml
 from unitweave.core.errors import InputError
 from unitweave.core.files import remove, write_text
 from unitweave.core.progress import say
-from unitweave.core.stage import STAGE_FILE, Outcome
+from unitweave.core.stage import STAGE_FILE, StageResult
 from unitweave.experiment import provenance
 from unitweave.experiment.archive import is_archive
 from unitweave.experiment.hours import estimate
 from unitweave.experiment.plan import Cell, Plan
 from unitweave.experiment.state import EXPERIMENT_FILE, is_done, is_needed
 from unitweave.experiment.subsets import write_subset
-from unitweave.lm.evaluate import DEV_FILE
-from unitweave.lm.start import check_loadable
-from unitweave.lm.train import train_lm
-from unitweave.run import Run, contents, weights_digest
+from unitweave.lm.model.start import check_loadable
+from unitweave.lm.train.finetune import train_lm
+from unitweave.pipeline import Run, contents, weights_digest
 from unitweave.score.score import score_run, scored_by
+from unitweave.translate.dev_evaluation import DEV_FILE
 
 
 class TimeUp(BaseException):
@@ -63,7 +63,7 @@ class Grid(Run):
         own = settings.pretrained is None
         subset = f"subsets/{self.cells[name].data}"
 
-        def work(folder: Path) -> Outcome:
+        def work(folder: Path) -> StageResult:
             provenance.note(folder, self.command)
             remove_unfinished_looks(folder)
             text_lm = self._at("text_lm/model") if own else None

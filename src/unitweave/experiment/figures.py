@@ -12,7 +12,7 @@ from unitweave.core.files import write_text
 from unitweave.experiment.findings import METRICS, Comparison
 from unitweave.experiment.results import GridResults, Result
 
-# Wong's palette, which readers with colour blindness can tell apart; the marker says the same as the colour.
+# Wong's palette, which readers with color blindness can tell apart; the marker says the same as the color.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -105,13 +105,13 @@ def _ceilings(ax: Any, results: GridResults) -> None:
 
 
 def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> bool:
-    """A panel per model, amount and number of steps: a dev score against the optimiser step, a line per training."""
+    """A panel per model, amount and number of steps: a dev score against the optimizer step, a line per training."""
     groups = [g for g in results.groups() if any(r.curve for r in results.results if r.cell.group == g)]
     if not groups:
         return False
     figure, axes = _panels(len(groups), (3.2, 2.6), label)
     experiment = results.plan.experiment
-    # Baseline and method first, so that they have the colours that they have in the other figures.
+    # Baseline and method first, so that they have the colors that they have in the other figures.
     systems = list(dict.fromkeys([experiment.baseline, experiment.method, *experiment.systems]))
     for ax, group in zip(axes, groups, strict=True):
         for result in (r for r in results.results if r.cell.group == group):
@@ -129,7 +129,7 @@ def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> b
                 label=result.cell.system if first else None,
             )
         ax.set_title(f"{group[0]}, {group[1]} ({results.hours(group[1]):.2f} h), {group[2]} steps", fontsize=9)
-        ax.set_xlabel("optimiser step", fontsize=8)
+        ax.set_xlabel("optimizer step", fontsize=8)
         ax.legend(fontsize=6, frameon=False)
     _save(figure, path)
     return True

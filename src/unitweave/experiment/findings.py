@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from unitweave.experiment.results import GridResults, Result
-from unitweave.experiment.statistics import Difference, difference
-from unitweave.score.metrics import compare_systems
+from unitweave.metrics.scores import compare_systems
+from unitweave.metrics.statistics import Difference, difference
 
 _RISE = 1.0  # BLEU
 METRICS = {"asr_bleu": "ASR-BLEU", "text_bleu": "text BLEU"}

@@ -21,7 +21,6 @@ from unitweave.experiment.findings import (
 )
 from unitweave.experiment.results import GridResults, read_grid, signatures
 from unitweave.experiment.state import read_experiment_folder
-from unitweave.experiment.statistics import VERDICTS
 from unitweave.experiment.tables import (
     ablations_table,
     amounts_table,
@@ -36,6 +35,7 @@ from unitweave.experiment.tables import (
     systems_table,
     unequal_table,
 )
+from unitweave.metrics.statistics import VERDICTS
 
 
 def write_page(path: Path, folders: Sequence[Path]) -> Path:

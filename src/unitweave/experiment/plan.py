@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe
 from unitweave.core.errors import InputError
-from unitweave.recipe import Recipe, merged, one_line, parse_recipe
-from unitweave.weave.sequence import SPEECH_TO_SPEECH
+from unitweave.interleave.sequence import SPEECH_TO_SPEECH
 
 _AXES = ("models", "data", "systems", "seeds", "steps")
-_OF_THE_GRID = ("steps", "seed", "batch")  # keys of lm.optimiser that no system may set for itself
+_OF_THE_GRID = ("steps", "seed", "batch")  # keys of lm.optimizer that no system may set for itself
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Block:
     data: list[str] = field(default_factory=list)
     systems: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [1])
-    steps: list[int] = field(default_factory=list)  # optimiser steps of a training; empty: the recipe's
+    steps: list[int] = field(default_factory=list)  # optimizer steps of a training; empty: the recipe's
     until: str = "all"  # "dev": a longer training only while the last lengthening raised the dev score; "all": each
 
 
@@ -159,7 +159,7 @@ def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     if content.get("base") is None:
         return content
     name = str(content["base"])
-    builtin = Path(__file__).parent.parent / "recipes" / f"{name}.yaml"
+    builtin = Path(__file__).parent.parent / "config" / "recipes" / f"{name}.yaml"
     source = builtin if builtin.exists() else folder / name
     if not source.exists():
         raise InputError(f"base: no recipe {name!r}, neither built in nor at {source}")
@@ -182,7 +182,7 @@ def parse_experiment(content: Mapping[str, Any]) -> Plan:
     except ArgumentError as error:
         raise InputError(one_line(error).replace("experiment.", "")) from None
     _check(experiment)
-    default = parse_recipe(experiment.recipe | {"systems": {"any": {}}}).systems["any"].optimiser.steps
+    default = parse_recipe(experiment.recipe | {"systems": {"any": {}}}).systems["any"].optimizer.steps
     cells = make_cells(experiment, default)
     for steps in sorted({cell.steps for cell in cells}):
         if experiment.looks and steps % experiment.looks:
@@ -221,7 +221,7 @@ def _settings(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     """What differs from the recipe's lm in one cell."""
     looks = {"evaluation": {"every": cell.steps // experiment.looks if experiment.looks else 0}}
     own = merged(experiment.models[cell.model] or {}, experiment.systems[cell.system] or {})
-    return merged(own, looks | {"optimiser": {"steps": cell.steps, "seed": cell.seed}})
+    return merged(own, looks | {"optimizer": {"steps": cell.steps, "seed": cell.seed}})
 
 
 def _check(experiment: Experiment) -> None:
@@ -240,11 +240,11 @@ def _check(experiment: Experiment) -> None:
                 raise InputError(f"data.{name}: {value} must be above 0")
     for axis in ("models", "systems"):
         for name, own in getattr(experiment, axis).items():
-            found = [key for key in _OF_THE_GRID if key in ((own or {}).get("optimiser") or {})]
+            found = [key for key in _OF_THE_GRID if key in ((own or {}).get("optimizer") or {})]
             # A model may need batches of its own; of compared systems each sees the same.
             found = [key for key in found if axis == "systems" or key != "batch"]
             if found:
-                raise InputError(f"{axis}.{name}.optimiser.{found[0]}: all compared systems have the same")
+                raise InputError(f"{axis}.{name}.optimizer.{found[0]}: all compared systems have the same")
     if not experiment.grid:
         raise InputError("grid: name at least one block")
     for number, block in enumerate(experiment.grid, 1):
@@ -270,4 +270,4 @@ def _check(experiment: Experiment) -> None:
 
 def builtin_experiments() -> list[Path]:
     """The experiments that come with the package."""
-    return sorted((Path(__file__).parent.parent / "recipes" / "experiments").glob("*.yaml"))
+    return sorted((Path(__file__).parent.parent / "config" / "recipes" / "experiments").glob("*.yaml"))

@@ -23,8 +23,8 @@ from unitweave.experiment.state import (
     status,
     where_done,
 )
-from unitweave.experiment.statistics import sentence_counts
-from unitweave.score.hearing import read_lines
+from unitweave.metrics.statistics import sentence_counts
+from unitweave.score.asr.transcripts import read_lines
 from unitweave.score.score import read_scores
 
 
@@ -33,8 +33,8 @@ class Result:
     """One finished cell.
 
     row         its row of scores.json;  signature of its ASR-BLEU
-    heard       what the recogniser heard, as scored;  references likewise, in the same order
-    written     the model's own translation;  texts: the normalised references
+    heard       what the recognizer heard, as scored;  references likewise, in the same order
+    written     the model's own translation;  texts: the normalized references
     languages   source language of each utterance
     hours       language -> hours of source speech that it was trained on
     curve       (step, scores) of each look at the dev split

@@ -11,9 +11,9 @@ import yaml
 from unitweave.core.errors import InputError
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Cell, Plan
-from unitweave.lm.evaluate import DEV_FILE
-from unitweave.run import weights_digest
-from unitweave.score.hearing import read_lines
+from unitweave.pipeline import weights_digest
+from unitweave.score.asr.transcripts import read_lines
+from unitweave.translate.dev_evaluation import DEV_FILE
 
 EXPERIMENT_FILE = "experiment.yaml"
 _FREE = ("tasks",)  # mappings whose keys the user names, so that each one counts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest, read_metadata, write_manifest
-from unitweave.core.stage import Outcome
+from unitweave.core.stage import StageResult
 
 
 def choose_subset(pairs: Sequence[Pair], amount: float | Mapping[str, float], seed: int = 0) -> list[Pair]:
@@ -36,11 +36,11 @@ def choose_subset(pairs: Sequence[Pair], amount: float | Mapping[str, float], se
     return [pair for pair in pairs if pair.split != "train" or pair.id in chosen]
 
 
-def write_subset(folder: Path, corpus: Path, amount: float | Mapping[str, float]) -> Outcome:
+def write_subset(folder: Path, corpus: Path, amount: float | Mapping[str, float]) -> StageResult:
     """A manifest in `folder` with a part of the training pairs of `corpus`; the recordings stay where they are."""
     pairs = choose_subset(read_manifest(corpus), amount)
     write_manifest(folder, pairs, read_metadata(corpus))
-    return Outcome(counts=count_training(pairs))
+    return StageResult(counts=count_training(pairs))
 
 
 def count_training(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:

@@ -7,8 +7,8 @@ from unitweave.experiment import figures
 from unitweave.experiment.findings import METRICS, Comparison
 from unitweave.experiment.plan import Cell
 from unitweave.experiment.results import GridResults, Result, signatures
-from unitweave.experiment.statistics import Difference
-from unitweave.weave.schedule import text_ratio
+from unitweave.interleave.schedule import text_ratio
+from unitweave.metrics.statistics import Difference
 
 
 def amounts_table(grid: GridResults) -> str:
@@ -37,10 +37,10 @@ def systems_table(grid: GridResults) -> str:
     common = []
     for model in dict.fromkeys(r.cell.model for r in grid.results):
         settings = next(grid.plan.recipe.systems[r.cell.name] for r in grid.results if r.cell.model == model)
-        optimiser = settings.optimiser
+        optimizer = settings.optimizer
         common.append(
-            f"{model}: {optimiser.batch} utterance pairs a step, {optimiser.optimiser} at a learning rate of "
-            f"{optimiser.learning_rate:g}."
+            f"{model}: {optimizer.batch} utterance pairs a step, {optimizer.optimizer} at a learning rate of "
+            f"{optimizer.learning_rate:g}."
         )
     tested = f"Tested on {len(grid.results[0].references)} utterances."
     deviation, several = grid.scatter("asr_bleu")
@@ -238,7 +238,7 @@ def languages_table(grid: GridResults) -> str:
 
 
 def ceilings_table(grid: GridResults) -> str:
-    """What reference and resynthesised speech reach, in each making of the shared stages."""
+    """What reference and resynthesized speech reach, in each making of the shared stages."""
     of_making = {r.making: r.ceilings for r in reversed(grid.results) if r.ceilings}
     makings = [making for making in grid.makings if making in of_making]
     rows = [
@@ -246,7 +246,7 @@ def ceilings_table(grid: GridResults) -> str:
         for making in makings
         for name, row in of_making[making].items()
     ]
-    return _table([*_making_head(grid), "what the recogniser heard", "ASR-BLEU", "ASR WER"], rows)
+    return _table([*_making_head(grid), "what the recognizer heard", "ASR-BLEU", "ASR WER"], rows)
 
 
 def _making_head(grid: GridResults) -> list[str]:

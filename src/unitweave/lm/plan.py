@@ -9,15 +9,15 @@ import numpy as np
 
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
-from unitweave.lm.data import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.hardware import GPUS, MFU, config_of, count_weights, hours, memory_per_gpu
-from unitweave.lm.start import load_tokenizer
-from unitweave.lm.text import SmallLm
-from unitweave.lm.train import LmSettings, check_settings, token_limit
-from unitweave.lm.vocabulary import ROW_MULTIPLE, extend_tokenizer
+from unitweave.interleave.schedule import last_change, text_ratio
+from unitweave.interleave.sequence import can_do, longest
+from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.model.start import load_tokenizer
+from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
+from unitweave.lm.text_lm import SmallLm
+from unitweave.lm.train.finetune import LmSettings, check_settings, token_limit
+from unitweave.training.hardware import GPUS, MFU, config_of, count_weights, hours, memory_per_gpu
 from unitweave.units.table import FRAME_RATE
-from unitweave.weave.schedule import last_change, text_ratio
-from unitweave.weave.sequence import can_do, longest
 
 _TOKENS_PER_WORD = 1.5  # where the tokenizer can't be had
 _MARKERS = 6
@@ -59,8 +59,8 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
         words = WordTokens(known)
         lengths = []
         for pair in pairs:
-            example = make_example(pair, rows, vocabulary, words, settings.weave, settings.deduplicate)
-            possible = [longest(example, task, vocabulary.weave_markers) for task in tasks if can_do(example, task)]
+            example = make_example(pair, rows, vocabulary, words, settings.interleave, settings.deduplicate)
+            possible = [longest(example, task, vocabulary.sequence_markers) for task in tasks if can_do(example, task)]
             if possible:
                 lengths.append(max(possible))
         return Lengths(np.array(lengths, dtype=np.int64), languages, "the units")
@@ -91,7 +91,7 @@ def make_plan(
         raise InputError(f"--gpu {gpu!r} is none of {', '.join(GPUS)}")
     if gpus < 1:
         raise InputError(f"--gpus {gpus} must be above 0")
-    optimiser = settings.optimiser
+    optimizer = settings.optimizer
     plan = Plan(name, stages=stages_of(settings))
     config = config_of(settings.pretrained, small)
     text = config.get_text_config()
@@ -103,8 +103,8 @@ def make_plan(
         "parameters": weights.total,
         "trained parameters": weights.trained,
         "rows of the vocabulary": rows,
-        "optimiser steps": optimiser.steps,
-        "pairs per step": optimiser.batch,
+        "optimizer steps": optimizer.steps,
+        "pairs per step": optimizer.batch,
     }
     plan.warnings += schedule_warnings(settings)
     if lengths is None or not len(lengths.tokens):
@@ -118,21 +118,21 @@ def make_plan(
     if not len(tokens):
         plan.warnings.append(f"every sequence is longer than max_tokens {limit}: nothing is left to train on")
         return plan
-    per_step = optimiser.batch * float(tokens.mean())
-    squares = optimiser.batch * float((tokens.astype(float) ** 2).mean())
-    flops = optimiser.steps * (per_step * weights.flops_per_token + squares * weights.flops_per_square)
-    in_pass = max(per_step / gpus / optimiser.accumulation, float(tokens.max()))
-    if optimiser.forward_tokens:
-        in_pass = max(min(in_pass, optimiser.forward_tokens), float(tokens.max()))
+    per_step = optimizer.batch * float(tokens.mean())
+    squares = optimizer.batch * float((tokens.astype(float) ** 2).mean())
+    flops = optimizer.steps * (per_step * weights.flops_per_token + squares * weights.flops_per_square)
+    in_pass = max(per_step / gpus / optimizer.accumulation, float(tokens.max()))
+    if optimizer.forward_tokens:
+        in_pass = max(min(in_pass, optimizer.forward_tokens), float(tokens.max()))
     plan.memory = memory_per_gpu(
-        weights, in_pass, gpus, optimiser.fsdp or bool(optimiser.deepspeed), optimiser.gradient_checkpointing,
+        weights, in_pass, gpus, optimizer.fsdp or bool(optimizer.deepspeed), optimizer.gradient_checkpointing,
         settings.lora is not None,
     )  # fmt: skip
     plan.hours = {kind: hours(flops, GPUS[kind], gpus) for kind in GPUS}
     plan.facts |= {"tokens per step, at most": round(per_step), "tokens in a forward pass": round(in_pass)}
     plan.facts |= {
         "floating-point operations": f"{flops:.2e}",
-        "epochs": optimiser.steps * optimiser.batch / len(tokens),
+        "epochs": optimizer.steps * optimizer.batch / len(tokens),
     }
     need = sum(plan.memory.values())
     if need > GPUS[gpu].memory * 1e9 / 2**30:
@@ -164,9 +164,9 @@ def _lengths_into(plan: Plan, settings: LmSettings, lengths: Lengths, limit: int
 
 def stages_of(settings: LmSettings) -> list[tuple[float, int, int]]:
     """Text ratio, first step and number of steps of each stage; a falling ratio counts by its nearest tenth."""
-    ratio = text_ratio(settings.schedule, settings.optimiser.steps)
+    ratio = text_ratio(settings.schedule, settings.optimizer.steps)
     exact = settings.schedule.shape in ("staircase", "constant", "none")
-    values = [ratio(step) if exact else round(ratio(step), 1) for step in range(settings.optimiser.steps)]
+    values = [ratio(step) if exact else round(ratio(step), 1) for step in range(settings.optimizer.steps)]
     stages, first = [], 0
     for value, run in itertools.groupby(values):
         count = len(list(run))
@@ -177,7 +177,7 @@ def stages_of(settings: LmSettings) -> list[tuple[float, int, int]]:
 
 def schedule_warnings(settings: LmSettings) -> list[str]:
     """What is odd about the schedule and the run's length."""
-    steps, shape = settings.optimiser.steps, settings.schedule.shape
+    steps, shape = settings.optimizer.steps, settings.schedule.shape
     found = []
     ratio = text_ratio(settings.schedule, steps)
     last = last_change(settings.schedule, steps)
@@ -189,9 +189,9 @@ def schedule_warnings(settings: LmSettings) -> list[str]:
         )
     elif shape != "none" and sum(ratio(step) == 0 for step in range(steps)) < 0.1 * steps:
         found.append("less than a tenth of the run is on pure units, which is what the model is used on")
-    if settings.optimiser.checkpoint_every > steps:
+    if settings.optimizer.checkpoint_every > steps:
         found.append(
-            f"the run of {steps} steps ends before its first checkpoint (every {settings.optimiser.checkpoint_every})"
+            f"the run of {steps} steps ends before its first checkpoint (every {settings.optimizer.checkpoint_every})"
         )
     return found
 

@@ -15,10 +15,10 @@ from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
 from unitweave.core.stage import versions
-from unitweave.core.training import quiet_transformers
-from unitweave.lm.data import read_extra_text
-from unitweave.lm.trim import trim_model, trim_tokenizer
+from unitweave.lm.data.dataset import read_extra_text
+from unitweave.lm.model.trim import trim_model, trim_tokenizer
 from unitweave.pretrained.packages import PackagedModel, assemble, find_model, installed_files
+from unitweave.training.trainer import quiet_transformers
 
 ABOUT = "fetched.json"
 
@@ -28,7 +28,7 @@ def fetch(name: str, folder: Path, texts: Iterable[str] | None = None) -> dict[s
 
     texts  cut the vocabulary down to what these need (see lm/trim.py); None keeps all of it
 
-    The weights are those of the GGUF file, dequantised to float32, under the class that the hub's own
+    The weights are those of the GGUF file, dequantized to float32, under the class that the hub's own
     checkpoint has. Raises InputError when a package is missing or damaged, or `folder` holds something else.
     """
     model = find_model(name)
@@ -48,7 +48,7 @@ def fetch(name: str, folder: Path, texts: Iterable[str] | None = None) -> dict[s
 
 
 def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (float32) and tokenizer of a GGUF file, as if they had never been quantised."""
+    """Model (float32) and tokenizer of a GGUF file, as if they had never been quantized."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
@@ -73,7 +73,7 @@ def save(
     folder: Path,
     texts: Iterable[str] | None,
 ) -> dict[str, Any]:
-    """Write the model folder, whole or not at all, with its licence's terms and where it comes from."""
+    """Write the model folder, whole or not at all, with its license's terms and where it comes from."""
     before = len(tokenizer)
     if texts is not None:
         tokenizer, kept = trim_tokenizer(tokenizer, texts)
@@ -82,7 +82,7 @@ def save(
         "model": model.name,
         "install": model.install,
         "sha256": model.sha256,
-        "licence": model.licence,
+        "license": model.license,
         "terms": model.terms,
         "class": type(weights).__name__,
         "parameters": sum(p.numel() for p in weights.parameters()),
@@ -102,7 +102,7 @@ def save(
 def texts_in_use(corpus: Path) -> list[str]:
     """The words of a corpus folder, a run folder or a table of parallel text, each with the space before it.
 
-    That is how the language model's examples are tokenised. Raises InputError when it is none of these.
+    That is how the language model's examples are tokenized. Raises InputError when it is none of these.
     """
     corpus = Path(corpus)
     folders = [folder for folder in (corpus, corpus / "corpus") if (folder / MANIFEST).exists()]

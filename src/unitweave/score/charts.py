@@ -1,6 +1,6 @@
-"""Small line charts as inline SVG: coloured by the page's style sheet, so that they follow light and dark.
+"""Small line charts as inline SVG: colored by the page's style sheet, so that they follow light and dark.
 
-Lines differ in dash and end marker as well as in colour, and carry their name at their end.
+Lines differ in dash and end marker as well as in color, and carry their name at their end.
 """
 
 import itertools

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from unitweave.core.audio import read_audio
-from unitweave.core.device import check_device
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_json
 from unitweave.core.progress import meter, say
-from unitweave.score.hearing import Speech, hear
+from unitweave.score.asr.recognizers import load_recognizer
+from unitweave.score.asr.transcripts import Speech, hear
 from unitweave.score.mos import load_predictors
-from unitweave.score.recognisers import load_recogniser
 from unitweave.score.rows import References
 from unitweave.score.score import REFERENCE_SPEECH, ScoreSettings, assemble, check_settings, evenly
+from unitweave.training.devices import check_device
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -65,7 +65,7 @@ def score_folders(
     # All files are looked at before hours of recognition, so that a bad one is known at once.
     for path in (path for paths in systems.values() for path in paths.values()):
         read_audio(path)
-    recogniser = load_recogniser(settings.recogniser, settings.model, settings.device)
+    recognizer = load_recognizer(settings.recognizer, settings.model, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     for note in notes:
         say(f"score: {note}")
@@ -75,8 +75,8 @@ def score_folders(
             keys = list(paths)
             speech = Speech(keys, partial(_read, paths))
             rated = evenly(keys, settings.mos_utterances or len(keys))
-            heard[name] = hear(speech, recogniser, None, progress, predictors, rated)
-    scores = assemble(heard, {}, References(ids, texts[first]), recogniser, settings, "file")
+            heard[name] = hear(speech, recognizer, None, progress, predictors, rated)
+    scores = assemble(heard, {}, References(ids, texts[first]), recognizer, settings, "file")
     rated_number = min(settings.mos_utterances or len(ids), len(ids))
     scores["mos_predictors"] = {"signatures": [p.signature for p in predictors], "utterances": rated_number}
     scores["notes"] = notes

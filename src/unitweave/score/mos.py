@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from unitweave.core.audio import SAMPLE_RATE
-from unitweave.core.device import device_of
+from unitweave.training.devices import device_of
 
 UTMOS_HUB = "tarepan/SpeechMOS:v1.2.0"
 PREDICTORS = ("dnsmos", "utmos")

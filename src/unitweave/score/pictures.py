@@ -10,8 +10,8 @@ import numpy as np
 import soundfile
 
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.interleave.spans import draw_spans, word_cuts
 from unitweave.units.table import FRAME_RATE, UnitRow
-from unitweave.weave.spans import draw_spans, word_cuts
 
 PIXELS_PER_FRAME = 2
 HEIGHT = 96  # pixels of the spectrogram, 0 to 8 kHz
@@ -19,7 +19,7 @@ HEIGHT = 96  # pixels of the spectrogram, 0 to 8 kHz
 
 @dataclass(frozen=True)
 class WordBox:
-    """One word over the spectrogram, in percent of its width; `text`: it stands as text in the woven sequence."""
+    """One word over the spectrogram, in percent of its width; `text`: it stands as text in the interleaved sequence."""
 
     word: str
     left: float
@@ -76,8 +76,8 @@ def word_boxes(row: UnitRow, ratio: float, seed: int = 0, span_length: float = 3
     ]
 
 
-def woven_pieces(boxes: Sequence[WordBox]) -> list[tuple[bool, str]]:
-    """The woven sequence in words: (True, text) for a span of text, (False, "34 units") for speech between."""
+def interleaved_pieces(boxes: Sequence[WordBox]) -> list[tuple[bool, str]]:
+    """The interleaved sequence in words: (True, text) for a span of text, (False, "34 units") for speech between."""
     pieces: list[tuple[bool, str]] = []
     units = 0
     for box in boxes:

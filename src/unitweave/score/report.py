@@ -14,12 +14,12 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.stage import STAGE_FILE, read_stage
+from unitweave.interleave.schedule import ScheduleSettings, text_ratio
 from unitweave.score import pictures, table
+from unitweave.score.asr.transcripts import read_lines
 from unitweave.score.charts import Line, line_chart
-from unitweave.score.hearing import read_lines
 from unitweave.score.score import RESYNTHESIS, read_scores
 from unitweave.units.table import UnitRow, read_units
-from unitweave.weave.schedule import ScheduleSettings, text_ratio
 
 HEADINGS = {"asr_wer": "ASR WER %", "transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
 LOSSES = ("loss_source", "loss_transcript", "loss_translation", "loss_target")
@@ -136,7 +136,7 @@ def _ratios(run: RunData, system: str) -> list[tuple[float, float]]:
     settings = run.stages.get(f"lm/{system}", {}).get("settings", {})
     if "schedule" not in settings:
         return [(row["step"], row.get("ratio", 0.0)) for row in run.logs[system]]
-    steps = settings["optimiser"]["steps"]
+    steps = settings["optimizer"]["steps"]
     ratio = text_ratio(ScheduleSettings(**settings["schedule"]), steps)
     return [(step, ratio(step)) for step in range(steps + 1)]
 
@@ -243,16 +243,16 @@ def _example(run: RunData, id: str) -> dict[str, Any]:
         player = _player(system, audio and str(run.folder / "speech" / system / audio), row["translation"])
         player |= {"heard": row["heard"], "transcript": row["transcript"], "system": True}
         players.append(player)
-    kept = run.folder / "score" / "resynthesised" / f"{id}.wav"
+    kept = run.folder / "score" / "resynthesized" / f"{id}.wav"
     if RESYNTHESIS in record["rows"] and kept.exists():
-        player = _player("Reference units, resynthesised", str(kept), record["reference"])
+        player = _player("Reference units, resynthesized", str(kept), record["reference"])
         players.append(player | {"heard": record["rows"][RESYNTHESIS]["heard"]})
     return {"id": id, "language": pair.src_lang, "players": players}
 
 
 def _player(name: str, audio: str | None, text: str, units: UnitRow | None = None) -> dict[str, Any]:
     player: dict[str, Any] = {"name": name, "text": text, "heard": None, "transcript": None, "system": False}
-    player |= {"audio": None, "picture": None, "words": [], "woven": [], "seconds": 0.0}
+    player |= {"audio": None, "picture": None, "words": [], "interleaved": [], "seconds": 0.0}
     if audio is None:
         return player
     waveform = read_audio(audio)
@@ -260,5 +260,5 @@ def _player(name: str, audio: str | None, text: str, units: UnitRow | None = Non
     if units is not None:
         words = pictures.word_boxes(units, PICTURE_RATIO)
         player |= {"picture": pictures.spectrogram_uri(waveform), "words": words}
-        player["woven"] = pictures.woven_pieces(words)
+        player["interleaved"] = pictures.interleaved_pieces(words)
     return player

@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from unitweave.score import metrics
-from unitweave.score.hearing import Heard
-from unitweave.score.recognisers import Recogniser
+from unitweave.metrics import scores as metrics
+from unitweave.score.asr.recognizers import Recognizer
+from unitweave.score.asr.transcripts import Heard
 
 
 @dataclass
 class References:
     """What the utterances should be, all lists in the order of `ids`; None where it is not known.
 
-    texts        the translation as the corpus has it; goes through the recogniser's normalisation
-    translation  normalised translation, as the model writes it
-    transcript   normalised source transcript
+    texts        the translation as the corpus has it; goes through the recognizer's normalization
+    translation  normalized translation, as the model writes it
+    transcript   normalized source transcript
     units        target units [frames]
     language     source language
     """
@@ -65,16 +65,16 @@ class Written:
 
 
 def score_row(
-    heard: Sequence[Heard], references: References, recogniser: Recogniser, written: Written | None, samples: int
+    heard: Sequence[Heard], references: References, recognizer: Recognizer, written: Written | None, samples: int
 ) -> tuple[dict[str, Any], str]:
     """The numbers of one row, and the sacrebleu signature of its ASR-BLEU.
 
-    For a system whose texts are known (`written`) agreement is the error of the recogniser's transcript
+    For a system whose texts are known (`written`) agreement is the error of the recognizer's transcript
     against the model's own translation, over the utterances that have one. Without, `asr_wer` is the
     error against the reference; for a ceiling, whose text is the reference, that is its agreement.
     """
-    hypotheses = [recogniser.clean_hypothesis(record.text) for record in heard]
-    texts = [recogniser.clean_reference(text) for text in references.texts]
+    hypotheses = [recognizer.clean_hypothesis(record.text) for record in heard]
+    texts = [recognizer.clean_reference(text) for text in references.texts]
     asr_bleu, signature = metrics.bleu(hypotheses, texts, samples)
     seconds = [record.seconds for record in heard]
     row: dict[str, Any] = {
@@ -89,7 +89,7 @@ def score_row(
     row["asr_wer"] = metrics.word_error_rate(hypotheses, texts, samples).plain() if all(texts) else None
     if written:
         row |= _score_written(written, references, samples)
-        spoken = [recogniser.clean_reference(text) for text in written.translation]
+        spoken = [recognizer.clean_reference(text) for text in written.translation]
         said = [i for i, text in enumerate(spoken) if text]
         if said:
             pair = [hypotheses[i] for i in said], [spoken[i] for i in said]
@@ -103,7 +103,7 @@ def score_row(
 
 
 def score_by_language(
-    heard: Sequence[Heard], references: References, recogniser: Recogniser, written: Written | None, samples: int
+    heard: Sequence[Heard], references: References, recognizer: Recognizer, written: Written | None, samples: int
 ) -> dict[str, dict[str, Any]]:
     """`score_row` for each source language on its own; empty when there is but one."""
     languages = sorted(set(references.language or ()))
@@ -113,7 +113,7 @@ def score_by_language(
     for language in languages:
         keep = [i for i, value in enumerate(references.language or ()) if value == language]
         some = written.select(keep) if written else None
-        rows[language], _ = score_row([heard[i] for i in keep], references.select(keep), recogniser, some, samples)
+        rows[language], _ = score_row([heard[i] for i in keep], references.select(keep), recognizer, some, samples)
     return rows
 
 

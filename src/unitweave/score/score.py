@@ -10,47 +10,47 @@ from typing import Any
 import numpy as np
 
 from unitweave.core.audio import read_audio, write_audio
-from unitweave.core.device import check_device
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, read_json, write_json, write_text
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter, say
-from unitweave.core.stage import Outcome
-from unitweave.score import metrics
-from unitweave.score.hearing import Heard, Speech, hear, read_lines
+from unitweave.core.stage import StageResult
+from unitweave.metrics import scores as metrics
+from unitweave.score.asr.recognizers import Recognizer, load_recognizer
+from unitweave.score.asr.transcripts import Heard, Speech, hear, read_lines
 from unitweave.score.mos import load_predictors
-from unitweave.score.recognisers import Recogniser, load_recogniser
 from unitweave.score.rows import References, Written, score_by_language, score_row
 from unitweave.score.table import print_table as print_table
+from unitweave.training.devices import check_device
 from unitweave.units.runs import deduplicate
 from unitweave.units.table import UnitRow, read_units
 
 REFERENCE_SPEECH = "reference speech"
-RESYNTHESIS = "resynthesised units"
+RESYNTHESIS = "resynthesized units"
 
 
 @dataclass
 class ScoreSettings:
     """How speech is scored."""
 
-    recogniser: str = "moonshine"  # "moonshine" (offline), "fairseq" or "whisper": recogniser with its normalisation
-    model: str = ""  # folder or hub name in place of the recogniser's own checkpoint
-    device: str = "auto"  # where a hub recogniser and UTMOS run: "auto", "cpu", "cuda", ...
+    recognizer: str = "moonshine"  # "moonshine" (offline), "fairseq" or "whisper": recognizer with its normalization
+    model: str = ""  # folder or hub name in place of the recognizer's own checkpoint
+    device: str = "auto"  # where a hub recognizer and UTMOS run: "auto", "cpu", "cuda", ...
     bootstrap_samples: int = 1000  # resamples for the 95 % intervals and the paired bootstrap; 0 or 1: no intervals
     randomisation_trials: int = 10000  # of the approximate randomisation test; 0: left out
     mos: tuple[str, ...] = ("dnsmos",)  # MOS predictors, of "dnsmos" and "utmos"; one that is missing is left out
     mos_utterances: int = 20  # how many utterances are rated, evenly spread over the test set; 0: all of them
-    ceilings: bool = True  # recognise the reference speech and the resynthesised reference units as well
+    ceilings: bool = True  # recognize the reference speech and the resynthesized reference units as well
     examples: int = 8  # utterances that are kept as audio for the report
 
 
 def check_settings(settings: ScoreSettings) -> None:
     """Raise InputError when a setting is impossible."""
+    from unitweave.score.asr.recognizers import DEFAULT_MODELS
     from unitweave.score.mos import PREDICTORS
-    from unitweave.score.recognisers import DEFAULT_MODELS
 
-    if settings.recogniser not in DEFAULT_MODELS:
-        raise InputError(f"score.recogniser {settings.recogniser!r} is none of {', '.join(DEFAULT_MODELS)}")
+    if settings.recognizer not in DEFAULT_MODELS:
+        raise InputError(f"score.recognizer {settings.recognizer!r} is none of {', '.join(DEFAULT_MODELS)}")
     for name in settings.mos:
         if name not in PREDICTORS:
             raise InputError(f"score.mos: {name!r} is none of {', '.join(PREDICTORS)}")
@@ -61,15 +61,15 @@ def check_settings(settings: ScoreSettings) -> None:
 
 def scored_by(settings: ScoreSettings) -> list[str]:
     """What scores depend on beside settings and speech: with another of these they are made again."""
+    from unitweave.score.asr.recognizers import identity
     from unitweave.score.mos import installed
-    from unitweave.score.recognisers import identity
 
-    return [identity(settings.recogniser, settings.model), *installed(settings.mos), str(metrics.bootstrap_seed())]
+    return [identity(settings.recognizer, settings.model), *installed(settings.mos), str(metrics.bootstrap_seed())]
 
 
 def score_run(
     folder: Path, settings: ScoreSettings, run: Path, systems: Sequence[str], trained_on: Path | None = None
-) -> Outcome:
+) -> StageResult:
     """Score RUN/speech/<system> for each of `systems`; write `folder`/scores.json and utterances.jsonl.
 
     trained_on  the corpus folder that the systems were trained on, where that is not RUN/corpus
@@ -85,7 +85,7 @@ def score_run(
     ids = _common_ids(outputs, pairs)
     units = _target_units(run, ids)
     references = _references([pairs[id] for id in ids], units)
-    recogniser = load_recogniser(settings.recogniser, settings.model, settings.device)
+    recognizer = load_recognizer(settings.recognizer, settings.model, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     examples = evenly(ids, settings.examples)
     jobs = {system: _system_speech(run / "speech" / system, outputs[system], ids) for system in systems}
@@ -98,27 +98,27 @@ def score_run(
 
     def keep(id: str, waveform: np.ndarray) -> None:
         if id in examples:
-            write_audio(folder / "resynthesised" / f"{id}.wav", waveform)
+            write_audio(folder / "resynthesized" / f"{id}.wav", waveform)
 
     folder.mkdir(parents=True, exist_ok=True)
-    # What another recogniser or predictor heard before an interruption does not count.
-    heard_by = digest_of([recogniser.signature, *(predictor.signature for predictor in predictors)])[:8]
+    # What another recognizer or predictor heard before an interruption does not count.
+    heard_by = digest_of([recognizer.signature, *(predictor.signature for predictor in predictors)])[:8]
     heard: dict[str, list[Heard]] = {}
     rated = evenly(ids, settings.mos_utterances or len(ids))
     with meter("score: listening", len(ids) * len(jobs)) as progress:
         for name, speech in jobs.items():
             log = folder / f"heard-{name.replace(' ', '-')}-{heard_by}.jsonl"
             kept = keep if name == RESYNTHESIS else None
-            heard[name] = hear(speech, recogniser, log, progress, predictors, rated, kept)
-    scores = assemble(heard, written, references, recogniser, settings, _source_of(pairs[id] for id in ids))
+            heard[name] = hear(speech, recognizer, log, progress, predictors, rated, kept)
+    scores = assemble(heard, written, references, recognizer, settings, _source_of(pairs[id] for id in ids))
     scores["mos_predictors"] = {"signatures": [p.signature for p in predictors], "utterances": len(rated)}
     scores["training_hours"] = _training_hours(trained_on or run / "corpus")
     scores["notes"] = notes
     scores["examples"] = examples
     write_json(folder / "scores.json", scores)
-    _write_utterances(folder / "utterances.jsonl", heard, written, references, recogniser)
+    _write_utterances(folder / "utterances.jsonl", heard, written, references, recognizer)
     counts = {"utterances": len(ids)} | {name: row["asr_bleu"]["score"] for name, row in scores["systems"].items()}
-    return Outcome(counts=counts)
+    return StageResult(counts=counts)
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def assemble(
     heard: Mapping[str, list[Heard]],
     written: Mapping[str, Written],
     references: References,
-    recogniser: Recogniser,
+    recognizer: Recognizer,
     settings: ScoreSettings,
     source: str,
 ) -> dict[str, Any]:
@@ -143,20 +143,20 @@ def assemble(
     sacrebleu = ""
     for name, records in heard.items():
         of_system = written.get(name)
-        row, sacrebleu = score_row(records, references, recogniser, of_system, samples)
-        languages = score_by_language(records, references, recogniser, of_system, samples)
+        row, sacrebleu = score_row(records, references, recognizer, of_system, samples)
+        languages = score_by_language(records, references, recognizer, of_system, samples)
         row |= {"languages": languages} if languages else {}
         rows["ceilings" if name in (REFERENCE_SPEECH, RESYNTHESIS) else "systems"][name] = row
-    texts = [recogniser.clean_reference(text) for text in references.texts]
+    texts = [recognizer.clean_reference(text) for text in references.texts]
     signature = metrics.Signature(
-        recogniser.signature,
-        recogniser.normaliser,
+        recognizer.signature,
+        recognizer.normalizer,
         metrics.digest_of_references(source, texts),
         len(references.ids),
         sacrebleu,
     )
     hypotheses = {
-        name: [recogniser.clean_hypothesis(record.text) for record in heard[name]] for name in rows["systems"]
+        name: [recognizer.clean_hypothesis(record.text) for record in heard[name]] for name in rows["systems"]
     }
     tests = _significance(hypotheses, texts, settings)
     spoken = references.language or []
@@ -248,29 +248,29 @@ def _ceilings(
     notes: list[str],
     without_repeats: bool,
 ) -> dict[str, Speech]:
-    """Reference speech and resynthesised reference units, the latter with durations as all the systems have them."""
+    """Reference speech and resynthesized reference units, the latter with durations as all the systems have them."""
     jobs = {}
     if all(pairs[id].tgt_audio for id in ids):
         jobs[REFERENCE_SPEECH] = Speech(ids, lambda some: [read_audio(pairs[id].tgt_audio or "") for id in some])
     else:
         notes.append("no ceiling on reference speech: the corpus has none for some of the utterances")
     if not (run / "vocoder").is_dir() or any(id not in units for id in ids):
-        notes.append("no ceiling on resynthesised units: there is no vocoder, or no units for some of the utterances")
+        notes.append("no ceiling on resynthesized units: there is no vocoder, or no units for some of the utterances")
     else:
-        from unitweave.serve.translate import speak
+        from unitweave.translate.translator import speak
         from unitweave.vocoder.synthesis import Vocoder
 
         vocoder = Vocoder.from_pretrained(run / "vocoder")
         if without_repeats:
             notes.append(f"{RESYNTHESIS}: repetitions dropped, durations predicted, as in the systems' own speech")
 
-        def resynthesise(some: Sequence[str]) -> list[np.ndarray | None]:
+        def resynthesize(some: Sequence[str]) -> list[np.ndarray | None]:
             spoken = [units[id].units for id in some]
             if without_repeats:
                 spoken = [deduplicate(one)[0] for one in spoken]
             return list(speak(vocoder, spoken, without_repeats))
 
-        jobs[RESYNTHESIS] = Speech(ids, resynthesise)
+        jobs[RESYNTHESIS] = Speech(ids, resynthesize)
     return jobs
 
 
@@ -301,14 +301,14 @@ def _write_utterances(
     heard: Mapping[str, list[Heard]],
     written: Mapping[str, Written],
     references: References,
-    recogniser: Recogniser,
+    recognizer: Recognizer,
 ) -> None:
     """One line per utterance: references, and per row what was heard (raw and as scored) and written."""
     lines = []
     for i, id in enumerate(references.ids):
         rows: dict[str, dict[str, Any]] = {}
         for name, records in heard.items():
-            rows[name] = {"heard": records[i].text, "scored": recogniser.clean_hypothesis(records[i].text)}
+            rows[name] = {"heard": records[i].text, "scored": recognizer.clean_hypothesis(records[i].text)}
             rows[name] |= {"seconds": round(records[i].seconds, 3), "mos": records[i].mos}
             if name in written:
                 rows[name]["transcript"] = written[name].transcript[i]
@@ -317,7 +317,7 @@ def _write_utterances(
             "id": id,
             "language": references.language[i] if references.language else None,
             "source": references.transcript[i] if references.transcript else None,
-            "reference": recogniser.clean_reference(references.texts[i]),
+            "reference": recognizer.clean_reference(references.texts[i]),
             "rows": rows,
         }
         lines.append(json.dumps(line, ensure_ascii=False))

@@ -43,7 +43,7 @@ def print_table(scores: Mapping[str, Any], console: Console | None = None) -> No
         table.add_section()
     console.print(table)
     if scores["ceilings"]:
-        console.print("* a ceiling: the same recogniser on a perfect translation")
+        console.print("* a ceiling: the same recognizer on a perfect translation")
     console.print(details(scores), soft_wrap=True, markup=False)
     for line in remarks(scores):
         console.print(line, soft_wrap=True, markup=False)
@@ -71,7 +71,7 @@ def details(scores: Mapping[str, Any]) -> str:
 def remarks(scores: Mapping[str, Any]) -> list[str]:
     """What stands below the table: what the columns mean, significance, notes and the signature."""
     lines = [
-        "Square brackets hold the 95 % interval. ASR WER is what the recogniser hears against the reference, agreement "
+        "Square brackets hold the 95 % interval. ASR WER is what the recognizer hears against the reference, agreement "
         "against what the model wrote."
     ]
     for test in scores["significance"]:

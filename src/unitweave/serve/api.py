@@ -24,10 +24,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from unitweave import __version__
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.lm.decode import Given, Translation
 from unitweave.serve.batching import Batcher, Busy, Job, Limits, Stream
-from unitweave.serve.recordings import load_audio
-from unitweave.serve.translate import SpeechTranslation, Translator, check_audible
+from unitweave.translate.decode import ForcedPrefix, Translation
+from unitweave.translate.recordings import load_audio
+from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
 
 _BLOCK = 1 << 20
 _DRAINED = 8  # bodies of up to so many times the limit are read, and thrown away, before they are refused
@@ -214,10 +214,10 @@ def _text_headers(said: Translation) -> dict[str, str]:
     return {name: quote(text) for name, text in texts.items()}
 
 
-def given_of(transcript: str | None, translation: str | None, language: str | None) -> Given | None:
+def given_of(transcript: str | None, translation: str | None, language: str | None) -> ForcedPrefix | None:
     """What a request says about its recording; empty fields say nothing."""
-    given = Given(transcript or None, translation or None, language or None)
-    return given if given != Given() else None
+    given = ForcedPrefix(transcript or None, translation or None, language or None)
+    return given if given != ForcedPrefix() else None
 
 
 async def receive(audio: UploadFile, batcher: Batcher) -> np.ndarray:

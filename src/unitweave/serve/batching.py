@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from unitweave.lm.decode import Given, Translation
-from unitweave.serve.translate import SpeechTranslation, Translator, Words
+from unitweave.translate.decode import ForcedPrefix, Translation
+from unitweave.translate.translator import SpeechTranslation, Translator, Words
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Job:
     """
 
     waveform: np.ndarray
-    given: Given | None = None
+    given: ForcedPrefix | None = None
     text_only: bool = False
     stream: Stream | None = None
     aligned: bool = False

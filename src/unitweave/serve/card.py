@@ -24,7 +24,7 @@ def write_card(
     license: str | None,
     title: str,
 ) -> None:
-    """Write the card: data, scores with their signature, licences, limits, intended use."""
+    """Write the card: data, scores with their signature, licenses, limits, intended use."""
     scores_file = run / "score" / "scores.json"
     scores = read_json(scores_file) if scores_file.exists() else None
     pairs = _pairs(run)
@@ -55,7 +55,7 @@ vocoder turns into a waveform. Method: scheduled interleaved speech-text trainin
 ## Use
 
 ```python
-from unitweave.serve.translate import Translator
+from unitweave.translate.translator import Translator
 
 result = Translator.from_pretrained("{title}").translate("recording.wav")
 print(result.transcript, "->", result.translation)
@@ -91,9 +91,9 @@ accents, noise, spontaneous or overlapping speech, and other domains than its co
 change content, names and numbers above all, and it says so in no way; do not rely on it where a mistake can do harm.
 The English voice is that of the training data for every speaker; it does not imitate anybody.
 
-## Licences
+## Licenses
 
-{_licences(recipe, base, license)}
+{_licenses(recipe, base, license)}
 """
     write_text(path, body)
 
@@ -166,16 +166,16 @@ def _results(
     ]
 
 
-def _licences(recipe: Mapping[str, Any], base: str | None, license: str | None) -> str:
+def _licenses(recipe: Mapping[str, Any], base: str | None, license: str | None) -> str:
     lines = [f"This model: {license or 'not stated by its maker'}. unitweave itself: Apache-2.0."]
     encoder = (recipe.get("encoder") or {}).get("pretrained")
     if base:
-        lines.append(f"- The language model was fine-tuned from `{base}`, whose licence goes on to hold.")
+        lines.append(f"- The language model was fine-tuned from `{base}`, whose license goes on to hold.")
     if encoder:
-        lines.append(f"- The encoder was fine-tuned from `{encoder}`, whose licence goes on to hold.")
+        lines.append(f"- The encoder was fine-tuned from `{encoder}`, whose license goes on to hold.")
     if (recipe.get("corpus") or {}).get("embedded"):
         lines.append("- Training speech was made with eSpeak NG (GPL-3.0) and SVOX Pico "
                      "(Apache-2.0).")  # fmt: skip
     else:
-        lines.append("- The licence of the training corpus may put conditions on models made from it.")
+        lines.append("- The license of the training corpus may put conditions on models made from it.")
     return "\n".join(lines)

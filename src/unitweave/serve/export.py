@@ -11,8 +11,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json, write_json
 from unitweave.core.stage import versions
 from unitweave.serve.card import write_card
-from unitweave.serve.engine import ENGINE_FILE, engine_settings
-from unitweave.serve.package import FOLDERS, FORMAT, PACKAGE_FILE, PATTERNS, Parts, read_recipe
+from unitweave.translate.package import FOLDERS, FORMAT, PACKAGE_FILE, PATTERNS, Parts, read_recipe
+from unitweave.translate.vllm import ENGINE_FILE, engine_settings
 
 ENGINES = ("vllm",)
 _LEFT_OUT = ("stage.json", "log.jsonl", "trainer_state.json")
@@ -23,7 +23,7 @@ def export_run(
 ) -> dict[str, Any]:
     """Write one system of a run as a folder that `Translator.from_pretrained` and plain transformers load.
 
-    license  of the exported model, as the hub names licences ("apache-2.0"); the card says "other" without one
+    license  of the exported model, as the hub names licenses ("apache-2.0"); the card says "other" without one
     engine   "vllm" also writes vllm.json: what an engine needs to keep to the stages
 
     Returns what package.json holds. Raises InputError when a part is missing or speaks other units, and

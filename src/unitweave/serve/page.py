@@ -17,7 +17,7 @@ from unitweave.serve.api import given_of, load_recording
 from unitweave.serve.batching import Batcher, Busy, Job
 from unitweave.serve.guard import PageGuard, uploaded_file
 from unitweave.serve.timeline import CSS, timeline
-from unitweave.serve.translate import SpeechTranslation
+from unitweave.translate.translator import SpeechTranslation
 
 _KEPT_SECONDS = 600  # how long gradio keeps what it needs to show a recording
 _FIND_OUT = "find out"

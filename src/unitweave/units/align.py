@@ -26,7 +26,7 @@ def forced_align(
     targets        character ids of each utterance, without blanks
     Returns for each utterance an int array [frames] that holds the position in its target which the
     frame emits, or -1 for blank; and [batch] log-probabilities of the paths. Where a target needs more
-    frames than there are (its characters, and a blank between equal neighbours) the array is empty and
+    frames than there are (its characters, and a blank between equal neighbors) the array is empty and
     the log-probability -inf.
     """
     probs = log_probs.float().numpy(force=True)

@@ -27,12 +27,12 @@ class CharacterVocabulary:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> "CharacterVocabulary":
-        """All characters of the normalised `texts`, in code-point order."""
+        """All characters of the normalized `texts`, in code-point order."""
         characters = set().union(*map(set, texts)) - {" "}
         return cls([BLANK, UNKNOWN, DELIMITER, *sorted(characters)])
 
     def encode(self, text: str) -> list[int]:
-        """Character ids of a normalised text, words separated by the delimiter."""
+        """Character ids of a normalized text, words separated by the delimiter."""
         return [self.ids.get(c, self.unknown) for c in text.replace(" ", DELIMITER)]
 
     def decode(self, ids: Iterable[int]) -> str:

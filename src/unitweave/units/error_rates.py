@@ -88,9 +88,9 @@ def rates_of(heard: Sequence[Heard]) -> dict[str, float]:
     rates = {}
     for language in sorted({one.language for one in heard}):
         own = [one for one in heard if one.language == language]
-        said, recognised = [one.said for one in own], [one.heard for one in own]
-        rates[f"wer_{language}"] = round(100 * jiwer.wer(said, recognised), 2)
-        rates[f"cer_{language}"] = round(100 * jiwer.cer(said, recognised), 2)
+        said, recognized = [one.said for one in own], [one.heard for one in own]
+        rates[f"wer_{language}"] = round(100 * jiwer.wer(said, recognized), 2)
+        rates[f"cer_{language}"] = round(100 * jiwer.cer(said, recognized), 2)
     return rates
 
 

@@ -11,8 +11,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import remove_leftovers
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter
-from unitweave.core.stage import Outcome
-from unitweave.core.training import PRECISIONS
+from unitweave.core.stage import StageResult
+from unitweave.training.trainer import PRECISIONS
 from unitweave.units.align import WordFrames
 from unitweave.units.extractor import UnitExtractor as UnitExtractor
 from unitweave.units.inference import single_threads
@@ -55,7 +55,7 @@ def check_extract(settings: ExtractSettings) -> None:
         raise InputError(f"units.engine {settings.engine!r} is none of {', '.join(ENGINES)}")
 
 
-def extract_units(folder: Path, settings: ExtractSettings, corpus: Path, encoder: Path, codebook: Path) -> Outcome:
+def extract_units(folder: Path, settings: ExtractSettings, corpus: Path, encoder: Path, codebook: Path) -> StageResult:
     """Extract units and word frames of every pair into Parquet shards in `folder`; finished shards are kept.
 
     The shards are byte for byte the same whatever the engine, the number of workers and of interruptions.
@@ -150,7 +150,7 @@ class Gathering:
             yield number, sorted(self._rows.pop(number), key=lambda row: order[row.id, row.side])
 
 
-def _summary(folder: Path, pairs: Sequence[Pair]) -> Outcome:
+def _summary(folder: Path, pairs: Sequence[Pair]) -> StageResult:
     rows = read_units(folder)
     frames = sum(len(row.units) for row in rows.values())
     scores = np.concatenate([row.scores for row in rows.values()] or [np.empty(0)])
@@ -166,4 +166,4 @@ def _summary(folder: Path, pairs: Sequence[Pair]) -> Outcome:
         "words": len(scores),
         "unsure_words": int((scores < 0.5).sum()),
     }
-    return Outcome(counts=counts, skipped=skipped)
+    return StageResult(counts=counts, skipped=skipped)

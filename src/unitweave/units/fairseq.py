@@ -17,9 +17,9 @@ import numpy as np
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, write_text
 from unitweave.core.manifest import SPLITS, Pair, read_manifest
-from unitweave.core.stage import Outcome
+from unitweave.core.stage import StageResult
 from unitweave.units.runs import deduplicate
-from unitweave.units.table import FRAME_RATE, SIDES, UnitRow, misfit, read_units, write_shard
+from unitweave.units.table import FRAME_RATE, SIDES, UnitRow, length_mismatch, read_units, write_shard
 
 FORMATS = ("fairseq", "s2ut")
 S2UT_COLUMNS = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
@@ -137,7 +137,7 @@ def read_fairseq_manifest(path: Path) -> list[tuple[Path, int]]:
     return found
 
 
-def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units: int) -> Outcome:
+def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units: int) -> StageResult:
     """Write the units that lie in `source` in one of FORMATS for the pairs of `corpus` as our table to `folder`.
 
     There are no word frames in these formats: all words get score 0, so training leaves them as units.
@@ -160,7 +160,7 @@ def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units:
             if len(units) and int(units.max()) >= num_units:
                 raise InputError(f"{source}: {pair.id}/{side} has the unit {units.max()}; --num-units says {num_units}")
             seconds = getattr(pair, f"{side}_seconds")
-            if seconds and (reason := misfit(len(units), seconds * FRAME_RATE)):
+            if seconds and (reason := length_mismatch(len(units), seconds * FRAME_RATE)):
                 misfits.append({"id": f"{pair.id}/{side}", "reason": reason})
                 continue
             words = (getattr(pair, f"{side}_text") or "").split()
@@ -176,7 +176,7 @@ def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units:
     name = digest_of([[row.id, row.side, row.units.tolist()] for row in rows])
     metadata = {"codebook": f"imported-{name}", "num_units": str(num_units), "frame_rate": str(FRAME_RATE)}
     write_shard(folder, 0, rows, metadata)
-    return Outcome(counts={"recordings": len(rows), "unknown_ids": len(found)}, skipped=skipped + misfits)
+    return StageResult(counts={"recordings": len(rows), "unknown_ids": len(found)}, skipped=skipped + misfits)
 
 
 def _found(kind: str, source: Path, splits: set[str]) -> Units:

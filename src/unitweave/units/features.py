@@ -1,6 +1,6 @@
 """Log-mel features, equal to transformers' SeamlessM4TFeatureExtractor and several times as fast.
 
-80 Kaldi mel bins every 10 ms, normalised per utterance and bin, two frames stacked: [frames, 160] at
+80 Kaldi mel bins every 10 ms, normalized per utterance and bin, two frames stacked: [frames, 160] at
 50 frames a second. A frame whose second half is missing is dropped, as the extractor's mask does.
 
 Every utterance is computed on its own, so its features never depend on the others in the call.
@@ -46,7 +46,7 @@ def _features(waveform: torch.Tensor) -> torch.Tensor:
     frames = num_frames(len(waveform))
     if frames == 0:
         return torch.empty(0, FEATURE_SIZE)
-    # Normalisation uses every mel frame, also an odd last one that stacking drops.
+    # Normalization uses every mel frame, also an odd last one that stacking drops.
     log_mel = _log_mel(waveform)
     mean = log_mel.sum(0, dtype=torch.float64) / len(log_mel)
     log_mel -= mean.float()

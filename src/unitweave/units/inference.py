@@ -14,7 +14,7 @@ import torch
 from transformers import Wav2Vec2BertForCTC
 
 from unitweave.core.errors import InputError
-from unitweave.core.training import PRECISIONS
+from unitweave.training.trainer import PRECISIONS
 from unitweave.units.encoder import encode
 from unitweave.units.features import FEATURE_SIZE
 from unitweave.units.forward import CpuForward

@@ -7,7 +7,7 @@ import torch
 from unitweave.core.errors import InputError
 from unitweave.units.codebook import nearest
 
-_DRAWN_AT_ONCE = 32  # starting centres between two updates of the distances, at most; few at first
+_DRAWN_AT_ONCE = 32  # starting centers between two updates of the distances, at most; few at first
 _ROWS_A_CLUSTER = 32  # rows per cluster in the first part; each further part is twice as large
 
 
@@ -38,7 +38,7 @@ def kmeans(rows: torch.Tensor, clusters: int, seed: int, iterations: int = 25, t
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator)
     start = max(10 * clusters, 4096)
-    centroids = _starting_centres(rows[order[:start]], clusters, generator)
+    centroids = _starting_centers(rows[order[:start]], clusters, generator)
     parts = _part_sizes(len(rows), clusters)
     done = 0
     for number, size in enumerate(parts):
@@ -91,8 +91,8 @@ def _lloyd(rows: torch.Tensor, centroids: torch.Tensor, iterations: int, toleran
     return centroids, iterations
 
 
-def _starting_centres(rows: torch.Tensor, clusters: int, generator: torch.Generator) -> torch.Tensor:
-    """k-means++ (Arthur and Vassilvitskii 2007), some centres at a time: drawn with the squared distance as weight."""
+def _starting_centers(rows: torch.Tensor, clusters: int, generator: torch.Generator) -> torch.Tensor:
+    """k-means++ (Arthur and Vassilvitskii 2007), some centers at a time: drawn with the squared distance as weight."""
     chosen = torch.randint(len(rows), (1,), generator=generator)
     norms = rows.square().sum(1)
     distance = torch.full_like(norms, torch.inf)
@@ -105,7 +105,7 @@ def _starting_centres(rows: torch.Tensor, clusters: int, generator: torch.Genera
         if wanted == 0:
             return rows[chosen].clone()
         free = int((distance > 0).sum())
-        if free < wanted:  # the rest of the rows are copies of centres: any will do
+        if free < wanted:  # the rest of the rows are copies of centers: any will do
             weights = torch.ones_like(distance)
             weights[chosen] = 0
         else:

@@ -1,6 +1,6 @@
 """How good units are: what they say about the characters that the CTC output hears in their frames.
 
-Purity and normalised mutual information are those of HuBERT (Hsu et al. 2021, section IV-F), with
+Purity and normalized mutual information are those of HuBERT (Hsu et al. 2021, section IV-F), with
 characters from our own CTC alignment in the place of phones from a GMM-HMM.
 """
 

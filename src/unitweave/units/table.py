@@ -39,7 +39,7 @@ class UnitRow:
     """Units of one recording.
 
     units           uint16 [frames]
-    words           the normalised transcript, split at spaces
+    words           the normalized transcript, split at spaces
     starts, ends    int32 [words]: first frame of each word and the frame after its last
     scores          float32 [words], 0 to 1: geometric mean of the probabilities of the word's characters, each
                     at its most probable frame (see align.py); low where unsure, 0 where nothing was aligned
@@ -101,7 +101,7 @@ def read_units_metadata(folder: Path) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
-def misfit(units: int, frames: float) -> str:
+def length_mismatch(units: int, frames: float) -> str:
     """How many units there are for a recording of so many frames, where that cannot be; "" where it can."""
     if units > frames + _SLACK_FRAMES:
         return f"{units} units but only {int(frames)} frames of audio"

@@ -10,7 +10,7 @@ import torch
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
-from unitweave.core.stage import Outcome
+from unitweave.core.stage import StageResult
 from unitweave.units.codebook import Codebook, nearest
 from unitweave.units.encoder import CharacterVocabulary, encoder_fingerprint, load_encoder
 from unitweave.units.inference import EncoderInference, single_threads
@@ -44,7 +44,7 @@ def check_codebook(settings: CodebookSettings) -> None:
         raise InputError(f"codebook.num_units {settings.num_units}: units are stored in 16 bits, at most 65536 fit")
 
 
-def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encoder: Path) -> Outcome:
+def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encoder: Path) -> StageResult:
     """Fit the codebook on frames of the train split; writes codebook.safetensors and codebook.json to `folder`.
 
     The counts of the outcome report inertia, dead clusters, the perplexity of the units in use, the purity
@@ -56,7 +56,7 @@ def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encod
     result = kmeans(states.hidden[0], settings.num_units, settings.seed, settings.iterations)
     Codebook(result.centroids, settings.layer, encoder_fingerprint(encoder)).save(folder)
     agreement = Agreement.of(nearest(states.hidden[0][:_QUALITY_FRAMES], result.centroids)[0], states.characters)
-    return Outcome(
+    return StageResult(
         counts={
             "units": settings.num_units,
             "frames": len(states.hidden[0]),

@@ -25,15 +25,15 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from unitweave.core.audio import read_audio
-from unitweave.core.checkpoints import CheckpointedTrainer, last_checkpoint
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json
 from unitweave.core.manifest import read_manifest
-from unitweave.core.optim import OPTIMISERS, make_optimiser
-from unitweave.core.processes import announce, is_main, wait
 from unitweave.core.progress import meter, say
-from unitweave.core.stage import Outcome
-from unitweave.core.training import MeterCallback, one_device, quiet_transformers, use_bf16
+from unitweave.core.stage import StageResult
+from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
+from unitweave.training.distributed import announce, is_main, wait
+from unitweave.training.optimizers import OPTIMIZERS, make_optimizer
+from unitweave.training.trainer import MeterCallback, one_device, quiet_transformers, use_bf16
 from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, check_shape, ctc_config, new_encoder
 from unitweave.units.error_rates import Recording, a_few, error_rates, rates_of, recordings, transcripts
 from unitweave.units.features import extract_features, num_frames, pad_features
@@ -45,10 +45,10 @@ class EncoderSettings:
 
     pretrained: str | None = None  # folder or hub name of a Wav2Vec2Bert checkpoint; null trains from scratch
     shape: SmallEncoder = field(default_factory=SmallEncoder)  # used only without `pretrained`
-    steps: int = 350  # optimiser steps
+    steps: int = 350  # optimizer steps
     batch_seconds: float = 70.0  # seconds of speech in a batch of one process
-    accumulation: int = 1  # batches per optimiser step
-    optimiser: str = "adam"  # "adam", or "muon", which learns faster from scratch
+    accumulation: int = 1  # batches per optimizer step
+    optimizer: str = "adam"  # "adam", or "muon", which learns faster from scratch
     learning_rate: float = 2e-3  # peak, after the warm-up
     warmup: float = 0.1  # share of the steps
     weight_decay: float = 0.01  # not on vectors
@@ -81,8 +81,8 @@ def check_encoder(settings: EncoderSettings) -> None:
         raise InputError(f"encoder.warmup {settings.warmup} is a share of the steps, from 0 to 1")
     if settings.pretrained is None:
         check_shape(settings.shape)
-    if settings.optimiser not in OPTIMISERS:
-        raise InputError(f"encoder.optimiser {settings.optimiser!r} is none of {', '.join(OPTIMISERS)}")
+    if settings.optimizer not in OPTIMIZERS:
+        raise InputError(f"encoder.optimizer {settings.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
     if settings.precision not in ("bf16", "fp32"):
         raise InputError(f"encoder.precision {settings.precision!r} is neither 'bf16' nor 'fp32'")
 
@@ -166,14 +166,14 @@ class EncoderTrainer(CheckpointedTrainer):
     vocabulary: CharacterVocabulary
     control: TrainerControl
     dev: Sequence[Recording] = ()
-    optimiser: str = "adam"
+    optimizer_name: str = "adam"
     optimizer: torch.optim.Optimizer | None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The optimiser that the settings name."""
+        """The optimizer that the settings name."""
         if self.optimizer is None:
             args = self.args
-            self.optimizer = make_optimiser(self.optimiser, self.model, args.learning_rate, args.weight_decay)
+            self.optimizer = make_optimizer(self.optimizer_name, self.model, args.learning_rate, args.weight_decay)
         return self.optimizer
 
     def get_train_dataloader(self) -> DataLoader:
@@ -202,7 +202,7 @@ class EncoderTrainer(CheckpointedTrainer):
         return metrics
 
 
-def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outcome:
+def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> StageResult:
     """Train the encoder on the corpus' train split; writes a transformers checkpoint with vocab.json to `folder`.
 
     Goes on from the last checkpoint in `folder` after an interruption. Measures WER and CER per
@@ -232,7 +232,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outc
         eval_dataset=SpeechDataset(dev, vocabulary),
         callbacks=[EarlyStoppingCallback(settings.patience)] if settings.patience else [],
     )
-    trainer.optimiser = settings.optimiser
+    trainer.optimizer_name = settings.optimizer
     trainer.vocabulary, trainer.dev = vocabulary, a_few(dev, settings.evaluate_recordings)
     trainer.sampler = LengthBatches(
         [i.seconds for i in train],
@@ -250,14 +250,14 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Outc
     steps = {"steps": trainer.state.global_step} if settings.patience else {}
     if not is_main():
         wait()
-        return Outcome()
+        return StageResult()
     with atomic_path(folder / "model") as temporary:
         temporary.mkdir()
         trainer.model.eval().save_pretrained(temporary)
         vocabulary.save(temporary)
         SeamlessM4TFeatureExtractor().save_pretrained(temporary)
     wait()
-    return Outcome(
+    return StageResult(
         counts={
             "recordings": len(train),
             "characters": len(vocabulary.tokens),
@@ -291,7 +291,7 @@ def _check(
 
 def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -> Wav2Vec2BertForCTC:
     if settings.pretrained is None:
-        return new_encoder(settings.shape, vocabulary, **_regularisation(settings))
+        return new_encoder(settings.shape, vocabulary, **_regularization(settings))
     try:
         kind = AutoConfig.from_pretrained(settings.pretrained).model_type
         if kind != Wav2Vec2BertConfig.model_type:
@@ -302,7 +302,7 @@ def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             dtype=torch.float32,
-            **(ctc_config(vocabulary) | _regularisation(settings)),
+            **(ctc_config(vocabulary) | _regularization(settings)),
         )
     except (OSError, ValueError) as error:
         raise InputError(
@@ -337,7 +337,7 @@ def _keep_known_characters(model: Wav2Vec2BertForCTC, vocabulary: CharacterVocab
             model.lm_head.bias[row] = bias[known[token]]
 
 
-def _regularisation(settings: EncoderSettings) -> dict[str, object]:
+def _regularization(settings: EncoderSettings) -> dict[str, object]:
     """Layerdrop and spec-augment, which are on by default in the class; here they are what the settings say."""
     return {
         "layerdrop": settings.layerdrop,

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: modules, optimisers and the step in one safetensors file, no pickles."""
+"""Checkpoints of a training: modules, optimizers and the step in one safetensors file, no pickles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unitweave.core.files import atomic_path
-from unitweave.core.optim import Together
+from unitweave.training.optimizers import ChainedOptimizer
 
 _STEP = "step"
 
@@ -36,7 +36,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> int:
-    """Put modules and optimisers back as they were saved; return the steps done (0 without a checkpoint)."""
+    """Put modules and optimizers back as they were saved; return the steps done (0 without a checkpoint)."""
     if not path.exists():
         return 0
     with safe_open(path, "pt") as file:
@@ -57,9 +57,9 @@ def load_checkpoint(
                     index, entry = key.removeprefix(prefix).split("/")
                     state.setdefault(int(index), {})[entry] = value
             states.append({"state": state, "param_groups": one.state_dict()["param_groups"]})
-        optimizer.load_state_dict({"parts": states} if isinstance(optimizer, Together) else states[0])
+        optimizer.load_state_dict({"parts": states} if isinstance(optimizer, ChainedOptimizer) else states[0])
     return step
 
 
 def _parts(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    return optimizer.parts if isinstance(optimizer, Together) else [optimizer]
+    return optimizer.parts if isinstance(optimizer, ChainedOptimizer) else [optimizer]

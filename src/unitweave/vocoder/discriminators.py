@@ -55,7 +55,7 @@ class ResolutionDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """All of them: waveform [batch, samples] -> one judgement each."""
+    """All of them: waveform [batch, samples] -> one judgment each."""
 
     def __init__(
         self, channels: int = 32, periods: tuple[int, ...] = (2, 3, 5, 7, 11), sizes: tuple[int, ...] = (256, 512, 1024)

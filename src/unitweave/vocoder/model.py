@@ -39,7 +39,7 @@ class UnitVocoder(nn.Module):
         return self.generator.context_frames
 
     def forward(self, units: Tensor, speaker: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-        """Synthesise a batch.
+        """Synthesize a batch.
 
         units    [batch, frames] integers in [0, num_units); what stands beyond `lengths` is ignored
         speaker  [batch] indices into config.speakers; needed when there are any

@@ -23,13 +23,13 @@ def track_pitch(waveform: Tensor, hop: int = 320, rate: int = 16_000) -> tuple[T
     correlation = _autocorrelation(framed * window)  # [batch, frames, lags]
     energy = framed.square().mean(dim=-1)
     shape = _autocorrelation(window[None])[0]
-    normalised = correlation / (correlation[..., :1] + 1e-9) / (shape / shape[0])
+    normalized = correlation / (correlation[..., :1] + 1e-9) / (shape / shape[0])
     low, high = _LAGS
     lags = torch.arange(low, high + 1, device=waveform.device)
     # Twice the period correlates as well as the period: the shorter one wins unless clearly worse.
-    scores = normalised[..., low : high + 1] - 0.1 * torch.log2(lags / low)
+    scores = normalized[..., low : high + 1] - 0.1 * torch.log2(lags / low)
     peak = scores[..., 1:-1].argmax(dim=-1) + low + 1
-    strength = normalised.gather(-1, peak[..., None]).squeeze(-1)
+    strength = normalized.gather(-1, peak[..., None]).squeeze(-1)
     before, at, after = (correlation.gather(-1, (peak + shift)[..., None]).squeeze(-1) for shift in (-1, 0, 1))
     shift = 0.5 * (before - after) / (before - 2 * at + after + 1e-12)
     f0 = rate / (peak + shift.clamp(-0.5, 0.5))

@@ -14,7 +14,7 @@ from torch import Tensor
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
-from unitweave.units.table import SAMPLES_PER_FRAME, misfit, read_units
+from unitweave.units.table import SAMPLES_PER_FRAME, length_mismatch, read_units
 
 MINIMUM_FRAMES = 8
 _CACHED_RECORDINGS = 4096
@@ -93,7 +93,7 @@ def load_segment(recording: Recording, start: int, frames: int) -> tuple[np.ndar
     with silence. Raises InputError when units and recording do not belong together.
     """
     waveform = _waveform(recording.audio)
-    if reason := misfit(len(recording.units), len(waveform) / SAMPLES_PER_FRAME):
+    if reason := length_mismatch(len(recording.units), len(waveform) / SAMPLES_PER_FRAME):
         raise InputError(
             f"{recording.audio}: {reason} (utterance {recording.id}); extract the units again, all repetitions kept"
         )

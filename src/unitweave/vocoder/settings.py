@@ -14,10 +14,10 @@ class VocoderSettings:
     excitation: Literal["harmonic", "none"] = "harmonic"  # of "vocos": "harmonic" (pulse train and noise, shaped by
     # the network; clear after minutes) or "none" (magnitude and phase outright; wants the adversarial part)
     side: Literal["tgt", "src"] = "tgt"  # "tgt" or "src": whose voice to learn
-    steps: int = 400  # optimiser steps
+    steps: int = 400  # optimizer steps
     batch: int = 16  # segments in a step, over all processes
     segment_frames: int = 64  # frames (50 a second) in a segment
-    optimiser: Literal["adam", "muon"] = "muon"  # of the generator: "muon" (Muon on the matrices of the Vocos layers,
+    optimizer: Literal["adam", "muon"] = "muon"  # of the generator: "muon" (Muon on the matrices of the Vocos layers,
     # AdamW on all else; learns two to three times as fast) or "adam" (AdamW; as published)
     learning_rate: float = 2e-3  # peak of the generator's, after the warm-up; falls along a cosine to a twentieth
     warmup_steps: int = 20  # steps over which the learning rate rises from 0

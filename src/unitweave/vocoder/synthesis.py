@@ -29,7 +29,7 @@ class Vocoder:
         return cls(UnitVocoder.from_pretrained(folder, codebook), device)
 
     @torch.inference_mode()
-    def synthesise(
+    def synthesize(
         self, units: Sequence[np.ndarray], speaker: str | None = None, deduplicated: bool = False
     ) -> list[np.ndarray]:
         """Speak each array of units [frames] at 50 Hz: float32 waveforms [frames * 320] at 16 kHz, in the same order.
@@ -60,7 +60,7 @@ class Vocoder:
     def stream(self, units: Iterable[int], chunk_frames: int = 50, speaker: str | None = None) -> Iterator[np.ndarray]:
         """Speak units as they come: yield float32 waveforms of `chunk_frames` * 320 samples, the last one shorter.
 
-        The samples are those of `synthesise` on the whole utterance. A chunk can be made once the
+        The samples are those of `synthesize` on the whole utterance. A chunk can be made once the
         `model.context_frames` units after it are known, so that is the delay. Deduplicated units are
         not for streaming: expand them first.
         """

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
-from unitweave.core.optim import make_optimiser
-from unitweave.core.processes import announce
 from unitweave.core.progress import meter
-from unitweave.core.stage import Outcome
+from unitweave.core.stage import StageResult
+from unitweave.training.distributed import announce
+from unitweave.training.optimizers import make_optimizer
 from unitweave.units.runs import deduplicate
 from unitweave.units.table import read_units_metadata
 from unitweave.vocoder.checkpoint import load_checkpoint, save_checkpoint
@@ -30,7 +30,7 @@ _OUTER_LAYERS = ("head", "pitch", "durations")  # Muon's steps are too long for 
 _CHECKED_UTTERANCES = 32
 
 
-def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: Path) -> Outcome:
+def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: Path) -> StageResult:
     """Train on the "train" split of the manifest in `corpus` and the units dataset in `units`.
 
     Leaves config.json and model.safetensors in `folder`; while it runs, `folder`/checkpoint.safetensors holds
@@ -55,7 +55,7 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     dev, _ = find_recordings(corpus, units, settings.side, "dev", speakers)
     if dev:
         counts["dev_mel_distance"] = round(mel_distance(trainer.model, dev[:_CHECKED_UTTERANCES]), 4)
-    return Outcome(counts=counts, skipped=skipped, obsolete=(folder / CHECKPOINT,))
+    return StageResult(counts=counts, skipped=skipped, obsolete=(folder / CHECKPOINT,))
 
 
 class _Trainer:
@@ -87,8 +87,8 @@ class _Trainer:
             durations=settings.durations,
         )
         self.model = UnitVocoder(config)
-        self.optimizer = make_optimiser(
-            settings.optimiser, self.model, settings.learning_rate, 0.01, (0.8, 0.99), _OUTER_LAYERS
+        self.optimizer = make_optimizer(
+            settings.optimizer, self.model, settings.learning_rate, 0.01, (0.8, 0.99), _OUTER_LAYERS
         )
         for group in self.optimizer.param_groups:
             group["peak"] = group["lr"]

@@ -1,0 +1,62 @@
+"""Interleaving and batch building on one core, as a markdown table. Needs a run with units.
+
+    python benchmarks/interleaving.py RUN [--text-lm FOLDER] [--step-seconds 0.5]
+
+`--step-seconds` is the time of a training step of 16 pairs (benchmarks/training.py), of which the last
+column is a share; workers build batches ahead, so on machines with a spare core even that is hidden.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from unitweave.interleave.sequence import InterleaveSettings
+from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.data.stream import Order, SpeechSource, StepDataset
+from unitweave.lm.model.start import load_causal_lm
+from unitweave.lm.model.vocabulary import extend_tokenizer
+
+BATCH, STEPS, ROUNDS = 16, 150, 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run folder with corpus and units")
+    parser.add_argument("--text-lm", type=Path, help="model folder (default: RUN/text_lm/model)")
+    parser.add_argument("--step-seconds", type=float, default=0.5, help="time of a training step")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pairs, rows = load_pairs(options.run / "corpus", options.run / "units", "train")
+    _, tokenizer = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
+    codebook, num_units = codebook_of(options.run / "units")
+    vocabulary = extend_tokenizer(tokenizer, num_units, languages_of(pairs), codebook)
+    tokens = WordTokens(tokenizer)
+    start = time.perf_counter()
+    examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
+    seconds = time.perf_counter() - start
+    print(f"{len(pairs)} pairs prepared once in {seconds:.2f} s ({len(pairs) / seconds:,.0f} pairs/s)\n")
+    print(
+        "| text ratio | interleaved, pairs/s | and packed, pairs/s | share of a step |\n| ---: | ---: | ---: | ---: |"
+    )
+    for ratio in (0.9, 0.5, 0.1, 0.0):
+        order = Order([range(len(examples))], 1)
+        markers = vocabulary.sequence_markers
+        source = SpeechSource(examples, order, BATCH, lambda step, r=ratio: r, InterleaveSettings(), markers)
+        dataset = StepDataset(source, STEPS, [0.0, 1.0, 1.0, 1.0, 1.0])
+        speeds = []
+        for build in (source.sequences, dataset.__getitem__):
+            best = float("inf")
+            for _ in range(ROUNDS):
+                start = time.perf_counter()
+                for step in range(STEPS):
+                    build(step)
+                best = min(best, time.perf_counter() - start)
+            speeds.append(STEPS * BATCH / best)
+        share = BATCH / speeds[1] / options.step_seconds
+        print(f"| {ratio} | {speeds[0]:,.0f} | {speeds[1]:,.0f} | {100 * share:.2f} % |")
+
+
+if __name__ == "__main__":
+    main()

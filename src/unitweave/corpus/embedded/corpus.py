@@ -1,0 +1,293 @@
+"""The embedded corpus: parallel speech made on the spot from the phrasebook, with no download and no account.
+
+Many speakers (two engines, a table of voices, seeded variety in pitch, speed and background noise) say the
+source sentences; one English voice says the translations, as CVSS-C has one. All languages share one
+split of the phrasebook, so no sentence that one language trains on is tested in another, and an
+English sentence that several languages share is spoken once.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import soundfile
+
+from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of, read_json, remove_leftovers, write_json
+from unitweave.core.manifest import SPLITS, Pair, write_manifest
+from unitweave.core.progress import meter
+from unitweave.core.stage import StageResult
+from unitweave.core.text import NORMALIZER, normalize
+from unitweave.corpus.embedded import phrasebook
+from unitweave.corpus.embedded.engines import Utterance, check_engines, speak_all
+from unitweave.corpus.embedded.phrasebook import Sentence
+from unitweave.corpus.embedded.voices import TARGET, speakers
+
+PLAN_FILE = "speech.json"
+
+_SMALLEST_POOL = 2000  # a split that holds word combinations out needs many sentences to choose from
+_PITCH_JITTER = 0.04  # an utterance's pitch differs from its speaker's by at most this part
+_RATE_JITTER = 0.06
+_NOISE_JITTER_DB = 5.0
+
+
+@dataclass
+class EmbeddedCorpus:
+    """Settings of the embedded corpus."""
+
+    languages: list[str] = field(default_factory=lambda: ["es"])
+    """Source languages, ISO 639-1; each needs a phrasebook file and speakers (es, fr, de, it)."""
+    train: int | dict[str, int] = 3000
+    """Utterance pairs for training per language; a mapping language -> number makes some scarcer than others."""
+    dev: int = 100
+    """Utterance pairs for validation, the same sentences in every language."""
+    test: int = 200
+    """Utterance pairs for testing, the same sentences in every language."""
+    topics: list[str] | None = None
+    """What the sentences are about (food, travel, ...; docs/phrasebook.md lists them); null for everything."""
+    seed: int = 0
+    """Draws sentences, speakers, pitch, speed and noise."""
+    unseen_speaker_share: float = 0.5
+    """Part of the dev and test recordings whose speaker never occurs in training, 0 to 1."""
+    noise_db: float | None = 40.0
+    """Signal-to-noise ratio of the source recordings in dB, each within 5 dB of it; null for clean speech."""
+    workers: int = 0
+    """Processes that speak; 0 for one per core. The number changes no sample."""
+
+    def train_size(self, language: str) -> int:
+        """Training pairs of one language."""
+        return self.train[language] if isinstance(self.train, dict) else self.train
+
+
+class Speaking(Protocol):
+    """The settings that decide how a sentence is spoken; `EmbeddedCorpus` explains them."""
+
+    seed: int
+    unseen_speaker_share: float
+    noise_db: float | None
+
+
+def check_speaking(settings: Speaking) -> None:
+    """Raise InputError for settings that cannot be."""
+    if not 0 <= settings.unseen_speaker_share <= 1:
+        raise InputError(f"unseen_speaker_share: {settings.unseen_speaker_share} is not in 0..1")
+    if settings.noise_db is not None and settings.noise_db < _NOISE_JITTER_DB:
+        raise InputError(f"noise_db: {settings.noise_db} dB is too loud to be learnt from")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A pair that is to be: its manifest row but for the durations, and its two utterances."""
+
+    pair: Pair
+    source: Utterance
+    target: Utterance
+
+
+def build_embedded(folder: Path, settings: EmbeddedCorpus) -> StageResult:
+    """Speak the corpus into `folder`/audio and write its manifest; go on where an earlier call stopped.
+
+    An interrupted build that is continued leaves the same bytes as one that ran through. Raises
+    InputError for settings that cannot be met, for missing packages, and when `folder` holds the
+    audio of another corpus.
+    """
+    folder = Path(folder)
+    return speak_plan(folder, _plan(folder, settings), settings.workers, "embedded")
+
+
+def speak_plan(folder: Path, plan: Sequence[Recording], workers: int, kind: str) -> StageResult:
+    """Speak every recording of `plan` into `folder` and write the manifest; go on where an earlier call stopped.
+
+    kind  of corpus, as the manifest and the folder's speech.json name it
+    """
+    _claim(folder, plan, kind)
+    utterances = list({u.path: u for recording in plan for u in (recording.source, recording.target)}.values())
+    for directory in {utterance.path.parent for utterance in utterances}:
+        directory.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(directory)
+    seconds = {utterance.path: _seconds(utterance.path) for utterance in utterances}
+    missing = [utterance for utterance in utterances if not seconds[utterance.path]]
+    problems: dict[Path, str] = {}
+    with (
+        meter("corpus: speaking", len(utterances), len(utterances) - len(missing)) as progress,
+        contextlib.closing(speak_all(missing, workers)) as spoken,
+    ):
+        for utterance, problem in spoken:
+            if problem:
+                problems[utterance.path] = problem
+            else:
+                seconds[utterance.path] = _seconds(utterance.path)
+            progress.advance()
+    return _write(folder, plan, seconds, problems, kind)
+
+
+def embedded_text(settings: EmbeddedCorpus, number: int) -> list[dict[str, str]]:
+    """`number` further sentences that are in no split, as language -> normalized text, English among them.
+
+    For the small text language model. No sentence of train, dev or test is among them, and none
+    holds a combination of words that is held out for test. The same arguments give the same list.
+    Raises InputError when the phrasebook does not have so many.
+    """
+    parts = _split(settings)
+    taken = {s.text["en"] for part in parts.values() for s in part}
+    known = {pair for s in parts["train"] for pair in phrasebook.content_pairs(s)}
+    held_out = {pair for s in parts["test"] for pair in phrasebook.content_pairs(s)} - known
+    drawn = number + number // 4 + len(taken)
+    while True:
+        drawn = min(drawn, phrasebook.count(settings.topics))
+        pool = phrasebook.draw(drawn, settings.languages, settings.seed + 1, settings.topics)
+        further = [s for s in pool if s.text["en"] not in taken and not held_out & phrasebook.content_pairs(s)]
+        if len(further) >= number:
+            return [{code: normalize(text, code) for code, text in s.text.items()} for s in further[:number]]
+        if drawn == phrasebook.count(settings.topics):
+            raise InputError(f"the phrasebook has {len(further)} sentences beside the corpus, not {number}")
+        drawn *= 2
+
+
+def plan_digest(settings: EmbeddedCorpus) -> str:
+    """16 hexadecimal digits that name all that the corpus will hold: sentences, voices, engines' versions."""
+    return digest_of_plan(Path(), _plan(Path(), settings))
+
+
+def _plan(folder: Path, settings: EmbeddedCorpus) -> list[Recording]:
+    _check(settings)
+    parts = _split(settings)
+    plan = [
+        plan_recording(folder, settings, language, split, index, sentence)
+        for language in settings.languages
+        for split in SPLITS
+        for index, sentence in enumerate(parts[split])
+        if split != "train" or index < settings.train_size(language)
+    ]
+    check_engines({recording.source.voice for recording in plan} | {TARGET})
+    return plan
+
+
+def _check(settings: EmbeddedCorpus) -> None:
+    if not settings.languages or len(set(settings.languages)) < len(settings.languages):
+        raise InputError(f"languages: {settings.languages} should be one or more different languages")
+    known = [code for code in phrasebook.languages() if code != "en"]
+    for language in settings.languages:
+        speakers(language)
+        if language not in known:
+            raise InputError(f"the phrasebook has no language {language!r}; it has {', '.join(known)}")
+        if isinstance(settings.train, dict) and language not in settings.train:
+            raise InputError(f"train: no number for the language {language!r}")
+        if settings.train_size(language) < 1:
+            raise InputError(f"train: {settings.train_size(language)} pairs for {language}; at least 1 is needed")
+    if isinstance(settings.train, dict) and set(settings.train) - set(settings.languages):
+        extra = sorted(set(settings.train) - set(settings.languages))[0]
+        raise InputError(f"train: a number for {extra!r}, which is not among the languages")
+    if settings.dev < 0 or settings.test < 0:
+        raise InputError("dev and test cannot be negative")
+    check_speaking(settings)
+
+
+def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
+    """One split for all languages; train has as many sentences as the largest language needs."""
+    most = max(settings.train_size(language) for language in settings.languages)
+    # Holding word combinations out for test costs train some sentences; how many shows only afterwards.
+    drawn = max(_SMALLEST_POOL, most + settings.dev + 2 * settings.test + most // 20)
+    while True:
+        drawn = min(drawn, phrasebook.count(settings.topics))
+        sentences = phrasebook.draw(drawn, settings.languages, settings.seed, settings.topics)
+        parts = phrasebook.split(sentences, settings.dev, settings.test, settings.seed)
+        if len(parts["train"]) >= most:
+            return parts | {"train": parts["train"][:most]}
+        if drawn == phrasebook.count(settings.topics):
+            raise InputError(f"train: the phrasebook has {len(parts['train'])} sentences for training, not {most}")
+        drawn += drawn // 4 + 1
+
+
+def plan_recording(
+    folder: Path, settings: Speaking, language: str, split: str, index: int, sentence: Sentence
+) -> Recording:
+    """One pair: who says it, how, against which noise, and where it lies; a function of its arguments."""
+    rng = random.Random(f"{settings.seed} {language} {sentence.key}")
+    share = 0.0 if split == "train" else settings.unseen_speaker_share
+    unseen = int((index + 1) * share) > int(index * share)  # spread evenly, exactly that share
+    speaker = rng.choice(speakers(language, unseen))
+    voice = replace(
+        speaker,
+        pitch=round(speaker.pitch * rng.uniform(1 - _PITCH_JITTER, 1 + _PITCH_JITTER)),
+        rate=round(speaker.rate * rng.uniform(1 - _RATE_JITTER, 1 + _RATE_JITTER)),
+    )
+    jitter = rng.uniform(-_NOISE_JITTER_DB, _NOISE_JITTER_DB)
+    noise_db = None if settings.noise_db is None else round(settings.noise_db + jitter, 1)
+    source = Utterance(
+        folder / "audio" / language / f"{language}_{split}_{index:06d}.wav", sentence.text[language], voice, noise_db
+    )
+    target = Utterance(folder / "audio" / "en" / f"en_{split}_{index:06d}.wav", sentence.text["en"], TARGET)
+    pair = Pair(
+        id=f"{language}_{split}_{index:06d}",
+        split=split,
+        src_lang=language,
+        tgt_lang="en",
+        src_audio=str(source.path),
+        tgt_audio=str(target.path),
+        src_text=normalize(source.text, language),
+        tgt_text=normalize(target.text, "en"),
+        src_text_raw=source.text,
+        tgt_text_raw=target.text,
+        speaker=speaker.name,
+    )
+    return Recording(pair, source, target)
+
+
+def _claim(folder: Path, plan: Sequence[Recording], kind: str) -> None:
+    """Note in `folder` which corpus its audio belongs to; refuse a folder with the audio of another."""
+    path, digest = folder / PLAN_FILE, digest_of_plan(folder, plan)
+    if not path.exists():
+        write_json(path, {"corpus": kind, "plan": digest})
+    elif read_json(path).get("plan") != digest:
+        raise InputError(f"{folder}: holds the audio of a corpus made otherwise; delete it or give another")
+
+
+def digest_of_plan(folder: Path, plan: Sequence[Recording]) -> str:
+    """16 hexadecimal digits that name the texts, voices and engines of a plan whose paths are below `folder`."""
+    spoken = [
+        asdict(utterance) | {"path": str(utterance.path.relative_to(folder))}
+        for recording in plan
+        for utterance in (recording.source, recording.target)
+    ]
+    engines = {package: importlib.metadata.version(package) for package in ("ttspico", "espeakng-loader")}
+    return digest_of(json.loads(json.dumps([spoken, engines, NORMALIZER])))
+
+
+def _seconds(path: Path) -> float:
+    """Duration of a finished recording; 0 where there is none, or one that a crash of the machine cut off."""
+    try:
+        return float(soundfile.info(path).frames / SAMPLE_RATE)
+    except (soundfile.SoundFileError, OSError):
+        return 0.0
+
+
+def _write(
+    folder: Path, plan: Sequence[Recording], seconds: dict[Path, float], problems: dict[Path, str], kind: str
+) -> StageResult:
+    pairs: list[Pair] = []
+    outcome = StageResult()
+    for recording in plan:
+        paths = (recording.source.path, recording.target.path)
+        reasons = [f"{path.name}: {problems[path]}" for path in paths if path in problems]
+        if reasons:
+            outcome.skipped.append({"id": recording.pair.id, "reason": "; ".join(reasons)})
+        else:
+            pairs.append(replace(recording.pair, src_seconds=seconds[paths[0]], tgt_seconds=seconds[paths[1]]))
+    if not pairs:
+        raise InputError(f"{folder}: not one utterance could be spoken; the first: {outcome.skipped[0]['reason']}")
+    write_manifest(folder, pairs, {"normalizer": NORMALIZER, "corpus": kind})
+    outcome.counts = {
+        "pairs": len(pairs),
+        **{split: sum(pair.split == split for pair in pairs) for split in SPLITS},
+        "source hours": round(sum(pair.src_seconds for pair in pairs) / 3600, 2),
+        "target hours": round(sum({p.tgt_audio: p.tgt_seconds for p in pairs}.values()) / 3600, 2),
+        "skipped": len(outcome.skipped),
+    }
+    return outcome

@@ -1,0 +1,318 @@
+"""Speech from text, offline: SVOX Pico (`ttspico`) and eSpeak NG (`espeakng-loader`).
+
+The same text in the same voice always gives the same samples. That is not free: Pico's engine and
+eSpeak both carry state from one sentence to the next (phases, noise, a seed taken from the clock).
+So every utterance is spoken by a child process, forked from a worker that has loaded the engine but
+has never spoken; the fork costs about a millisecond. The workers are small processes of their own
+(`python -m unitweave.corpus.embedded.engines`), which keeps torch and its threads out of every fork.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+
+from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
+from unitweave.core.errors import InputError
+
+ENGINES = {"pico": "ttspico", "espeak": "espeakng_loader"}  # engine -> the module that it needs
+EDGE_SECONDS = 0.1  # silence kept before and after the speech
+PEAK = 0.6  # every utterance is scaled to this highest absolute sample
+CPU_SECONDS = 60  # an engine that computes longer than this on one utterance is stuck
+
+_SILENCE = 0.005  # part of the peak below which a sample counts as silence at the edges
+_ESPEAK_WORDS_PER_MINUTE = 175  # eSpeak's default rate
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One speaker. The same voice and text always give the same samples."""
+
+    name: str  # the speaker's name in manifests
+    engine: str  # "pico" or "espeak"
+    voice: str  # the engine's own name: "es-ES" for Pico, language+variant such as "es+f3" for eSpeak
+    pitch: int = 100  # percent of the engine's default fundamental frequency, 50 to 190
+    rate: int = 100  # percent of the engine's default speed, 50 to 200
+    tract: int = 100  # length of the vocal tract in percent of the engine's: below 100 a smaller speaker, 80 to 125
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One file to be spoken."""
+
+    path: Path  # the audio file to write (.wav or .flac)
+    text: str
+    voice: Voice
+    noise_db: float | None = None  # signal-to-noise ratio of added background noise in dB; None for none
+
+
+def check_engines(voices: Iterable[Voice]) -> None:
+    """Raise InputError when a package that one of `voices` needs is missing, or a voice is impossible."""
+    for voice in voices:
+        if voice.engine not in ENGINES:
+            raise InputError(f"voice {voice.name!r}: engine {voice.engine!r} is none of {', '.join(ENGINES)}")
+        if importlib.util.find_spec(ENGINES[voice.engine]) is None:
+            package = ENGINES[voice.engine].replace("_", "-")
+            raise InputError(f"speech synthesis needs the package {package}: pip install 'unitweave[demo]'")
+        for field, low, high in (("pitch", 50, 190), ("rate", 50, 200), ("tract", 80, 125)):
+            if not low <= getattr(voice, field) <= high:
+                raise InputError(f"voice {voice.name!r}: {field} {getattr(voice, field)} is not in {low}..{high}")
+
+
+def say(text: str, voice: Voice, noise_db: float | None = None) -> np.ndarray:
+    """Speak one text: float32 [samples] at 16 kHz. Raises InputError when it cannot be spoken."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        for _, problem in speak_all([Utterance(path, text, voice, noise_db)], workers=1):
+            if problem:
+                raise InputError(f"{text!r} cannot be spoken: {problem}")
+        return read_audio(path)
+
+
+def speak_all(utterances: Sequence[Utterance], workers: int = 0) -> Generator[tuple[Utterance, str]]:
+    """Write every utterance's file, atomically; yield each with "" or the reason why it failed, as they get done.
+
+    workers  processes beside each other; 0 for one per core. The number changes no sample.
+
+    Raises InputError when an engine's package is missing or a voice is impossible. However the
+    iteration ends (also by Ctrl-C), no process stays behind.
+    """
+    check_engines({utterance.voice for utterance in utterances})
+    waiting = iter(utterances)
+    number = max(1, min(workers or usable_cores(), len(utterances)))
+    with contextlib.ExitStack() as stack:
+        running: dict[Any, tuple[_Worker, Utterance]] = {}
+        for worker in [stack.enter_context(_Worker()) for _ in range(number if utterances else 0)]:
+            utterance = next(waiting)
+            worker.ask(utterance)
+            running[worker.output] = (worker, utterance)
+        while running:
+            for output in wait(list(running)):
+                worker, utterance = running.pop(output)
+                problem = worker.answer()
+                following = next(waiting, None)
+                if following is not None:
+                    worker.ask(following)
+                    running[output] = (worker, following)
+                yield utterance, problem
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Worker:
+    """The near end of one worker process: one utterance asked for, one line of JSON back."""
+
+    def __enter__(self) -> "_Worker":
+        # Its own process group: Ctrl-C reaches us alone, and we end the worker with its child.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "unitweave.corpus.embedded.engines"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+        assert self._process.stdin and self._process.stdout
+        self._input, self.output = self._process.stdin, self._process.stdout
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, 9)
+        self._process.wait()
+        self.output.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._input.close()
+
+    def ask(self, utterance: Utterance) -> None:
+        self._input.write(json.dumps(asdict(utterance) | {"path": str(utterance.path)}).encode() + b"\n")
+        self._input.flush()
+
+    def answer(self) -> str:
+        line = self.output.readline()
+        if not line:
+            raise RuntimeError(f"a speech worker ended unexpectedly (exit code {self._process.wait()})")
+        answer = json.loads(line)
+        if answer["fatal"]:
+            raise InputError(answer["fatal"])
+        return str(answer["problem"])
+
+
+# --- in the worker -----------------------------------------------------------------------------
+
+
+def _serve() -> None:
+    """Answer requests until standard input ends, which it also does when the asking process is killed."""
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        utterance = Utterance(
+            Path(request["path"]), request["text"], Voice(**request["voice"]), noise_db=request["noise_db"]
+        )
+        problem = fatal = ""
+        try:
+            waveform = _finish(_synthesize(utterance), utterance)
+        except InputError as error:
+            problem = str(error)
+        else:
+            try:
+                write_audio(utterance.path, waveform)
+            except (InputError, OSError) as error:  # nothing is wrong with the utterance: the disk is full, or the like
+                fatal = str(error)
+        sys.stdout.write(json.dumps({"problem": problem, "fatal": fatal}) + "\n")
+        sys.stdout.flush()
+
+
+def _synthesize(utterance: Utterance) -> np.ndarray:
+    """Text -> float32 [samples] at 16 kHz as the engine speaks it. Raises InputError when it does not."""
+    voice = utterance.voice
+    text = re.sub(r"[<>&\[\]\s]+", " ", utterance.text).strip()  # the engines read mark-up; text is text
+    if not re.search(r"\w", text):
+        raise InputError("the text has no word")
+    # A waveform stretched by `tract` moves the formants as a longer vocal tract does, and lowers pitch
+    # and speed with them: the engine speaks that much higher and faster beforehand.
+    pitch, rate = voice.pitch * voice.tract / 100, voice.rate * voice.tract / 100
+    try:
+        if voice.engine == "pico":
+            engine, sampling_rate = _pico(voice.voice), SAMPLE_RATE
+            pcm = _in_child(lambda: _pico_pcm(engine, text, pitch, rate))
+        else:
+            library, data_path, sampling_rate = _espeak()
+            pcm = _in_child(lambda: _espeak_pcm(library, data_path, text, voice.voice, pitch, rate))
+    except RuntimeError as error:
+        raise InputError(f"{voice.engine}: {error}") from None
+    waveform = np.frombuffer(pcm, dtype=np.int16).astype(np.float32) / 32768
+    if not np.any(waveform):
+        raise InputError(f"{voice.engine}: the voice {voice.voice} made no sound")
+    if sampling_rate != SAMPLE_RATE or voice.tract != 100:
+        waveform = soxr.resample(waveform, sampling_rate, SAMPLE_RATE * voice.tract / 100, quality="HQ")
+    return waveform
+
+
+def _in_child(work: Callable[[], bytes]) -> bytes:
+    """What `work` returns in a forked child; RuntimeError for its error, its crash or its endless loop.
+
+    The child does as little as it can: every page that it touches is copied.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        try:
+            answer, code = work(), 0
+        except Exception as error:
+            answer, code = (str(error) or type(error).__name__).encode(), 1
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(answer)
+        os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code < 0:
+        raise RuntimeError(f"the engine died of signal {-code}")
+    if code:
+        raise RuntimeError(answer.decode())
+    return answer
+
+
+def _finish(waveform: np.ndarray, utterance: Utterance) -> np.ndarray:
+    """Cut the edges to EDGE_SECONDS of silence, scale to PEAK, add the noise."""
+    loud = np.flatnonzero(np.abs(waveform) > _SILENCE * np.abs(waveform).max())
+    edge = int(EDGE_SECONDS * SAMPLE_RATE)
+    padded = np.pad(waveform, edge)
+    waveform = padded[loud[0] : loud[-1] + 1 + 2 * edge]
+    waveform = waveform * (PEAK / np.abs(waveform).max())
+    if utterance.noise_db is not None:
+        key = json.dumps([utterance.text, asdict(utterance.voice), utterance.noise_db])
+        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
+        waveform = waveform + _noise(rng, waveform, utterance.noise_db)
+    return waveform.astype(np.float32)
+
+
+def _noise(rng: np.random.Generator, waveform: np.ndarray, ratio_db: float) -> np.ndarray:
+    """Steady room noise, between white and red, `ratio_db` below the level of the speech."""
+    number = 1 << (len(waveform) - 1).bit_length()  # a power of two is the quick length for a Fourier transform
+    spectrum = np.fft.rfft(rng.standard_normal(number, dtype=np.float32))
+    hertz = np.fft.rfftfreq(number, 1 / SAMPLE_RATE)
+    slope = rng.uniform(0, 1)  # 0: white, 1: 6 dB per octave above 300 Hz
+    colored = np.fft.irfft(spectrum * (1 + (hertz / 300) ** 2) ** (-slope / 2), number)[: len(waveform)]
+    level = np.sqrt(np.mean(waveform**2)) * 10 ** (-ratio_db / 20)
+    return colored * (level / np.sqrt(np.mean(colored**2)))
+
+
+@functools.cache
+def _pico(language: str) -> Any:
+    import ttspico
+
+    return ttspico.TtsEngine(language)
+
+
+def _pico_pcm(engine: Any, text: str, pitch: float, rate: float) -> bytes:
+    engine.pitch, engine.rate = round(min(max(pitch, 50), 200)), round(min(max(rate, 20), 500))
+    return engine.speak(text) or b""
+
+
+@functools.cache
+def _espeak() -> tuple[ctypes.CDLL, str, int]:
+    import espeakng_loader
+
+    data_path = str(espeakng_loader.get_data_path())
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    # 2: AUDIO_OUTPUT_SYNCHRONOUS; 0x8000: espeakINITIALIZE_DONT_EXIT
+    rate = library.espeak_Initialize(2, 0, data_path.encode(), 0x8000)
+    if rate <= 0:
+        raise RuntimeError(f"espeak_Initialize returned {rate}")
+    return library, data_path, rate
+
+
+def _espeak_pcm(library: ctypes.CDLL, data_path: str, text: str, name: str, pitch: float, rate: float) -> bytes:
+    variant = name.partition("+")[2]
+    # eSpeak itself takes an unknown variant without a word and speaks in the plain voice.
+    known = not variant or (Path(data_path) / "voices" / "!v" / variant).is_file()
+    if not known or library.espeak_SetVoiceByName(name.encode()) != 0:
+        raise RuntimeError(f"there is no voice {name!r}")
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # some voices add noise, seeded from the clock otherwise
+    semitone_scale = 50 + 50 * math.log2(pitch / 100)  # eSpeak's 0..99 runs over two octaves about the default
+    library.espeak_SetParameter(3, round(min(max(semitone_scale, 0), 99)), 0)  # 3: espeakPITCH
+    library.espeak_SetParameter(1, round(_ESPEAK_WORDS_PER_MINUTE * rate / 100), 0)  # 1: espeakRATE
+    pieces: list[bytes] = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    def collect(samples: int | None, number: int, _: object) -> int:
+        if samples and number > 0:
+            pieces.append(ctypes.string_at(samples, number * 2))
+        return 0
+
+    library.espeak_SetSynthCallback(collect)
+    data = text.encode() + b"\0"
+    # position 0, by character, no end, 1: espeakCHARS_UTF8
+    if library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 1, 0, 1, None, None) != 0:
+        raise RuntimeError("the text was not synthesized")
+    return b"".join(pieces)
+
+
+if __name__ == "__main__":
+    # The asking process may be killed while we answer: nobody is left to hear of it.
+    with contextlib.suppress(BrokenPipeError):
+        _serve()
+    os._exit(0)

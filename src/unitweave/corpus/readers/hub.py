@@ -1,0 +1,122 @@
+"""`unitweave corpus hub`: a corpus from a dataset of the Hugging Face hub, or a local folder in the layout of one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unitweave.core.errors import InputError
+from unitweave.core.flags import setting
+from unitweave.core.stage import StageResult
+from unitweave.corpus.assemble import close_corpus, open_corpus
+from unitweave.corpus.checks import Limits
+from unitweave.corpus.readers.records import Record
+from unitweave.corpus.readers.table import SPLIT_NAMES, Columns, Ingest, resolve
+from unitweave.corpus.recordings import Recordings
+
+
+@dataclass(frozen=True)
+class HubCorpus:
+    """Settings of `unitweave corpus hub`."""
+
+    dataset: str = setting(..., "name on the hub, or a local folder")
+    out: str = setting(..., "the corpus folder", "FOLDER")
+    config: str | None = setting(None, "configuration of the dataset")
+    revision: str | None = setting(None, "branch, tag or commit on the hub")
+    splits: list[str] = setting([], "splits: NAME or NAME=train|dev|test; default: all whose name is clear", "SPLIT")
+    workers: int = setting(0, "threads that decode; 0 for one per core", "NUMBER")
+    allow_skipped: bool = setting(False, "go on even if less than half of a language is usable")
+
+
+def build_hub(settings: HubCorpus, columns: Columns, limits: Limits) -> StageResult:
+    """Make a corpus folder from a hub dataset, which is streamed: nothing but the corpus is written to the disk.
+
+    Columns are named as for a table; the audio may be an Audio feature, bytes or paths. Raises InputError.
+    """
+    splits = _splits(settings)
+    folder = Path(settings.out)
+    streams = {name: _stream(settings, name) for name in splits}
+    plans = {name: resolve(columns, _names(stream), f"{settings.dataset}, {name}") for name, stream in streams.items()}
+    open_corpus(folder, "hub", settings)
+    root = Path(settings.dataset) if Path(settings.dataset).is_dir() else Path()
+    with Recordings(folder, settings.workers) as recordings:
+        ingest = Ingest(folder, recordings)
+        for name, split in splits.items():
+            records = _records(streams[name], split if plans[name].split is None else None, settings.dataset)
+            plan = plans[name] if plans[name].split else Columns(**vars(plans[name]) | {"split": _SPLIT})
+            ingest.add(plan, records, f"{Path(settings.dataset).name}-{name}", _rows_of(streams[name], name), root)
+        return close_corpus(
+            folder, "hub", settings, ingest.rows, ingest.skipped, recordings, limits, settings.allow_skipped
+        )
+
+
+_SPLIT = "unitweave split"  # the column by which a record says the split of the hub it is from
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise InputError("corpus hub needs the package datasets: pip install 'unitweave[hub]'") from None
+    return datasets
+
+
+def _splits(settings: HubCorpus) -> dict[str, str]:
+    """Name of each split on the hub -> train, dev or test."""
+    found: dict[str, str] = {}
+    for given in settings.splits:
+        name, _, ours = given.partition("=")
+        found[name] = ours or SPLIT_NAMES.get(name, "")
+        if found[name] not in ("train", "dev", "test"):
+            raise InputError(f"--splits {given}: write NAME=train, NAME=dev or NAME=test")
+    if found:
+        return found
+    with _Explained(settings.dataset):
+        names = _datasets().get_dataset_split_names(settings.dataset, settings.config, revision=settings.revision)
+    clear = {name: SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
+    if not clear:
+        raise InputError(f"{settings.dataset}: say what its splits {', '.join(names)} are with --splits NAME=train ...")
+    return clear
+
+
+def _stream(settings: HubCorpus, split: str) -> Any:
+    datasets = _datasets()
+    with _Explained(settings.dataset):
+        stream = datasets.load_dataset(
+            settings.dataset, settings.config, split=split, revision=settings.revision, streaming=True
+        )
+        for name, feature in (stream.features or {}).items():
+            if isinstance(feature, datasets.Audio):  # decoding is ours: every corpus is decoded alike
+                stream = stream.cast_column(name, datasets.Audio(decode=False))
+    return stream
+
+
+def _names(stream: Any) -> list[str]:
+    return list(stream.column_names or next(iter(stream), {}))
+
+
+def _rows_of(stream: Any, split: str) -> int:
+    """Number of rows, 0 where the hub does not say."""
+    about = (stream.info.splits or {}).get(split)
+    return int(about.num_examples or 0) if about else 0
+
+
+def _records(stream: Any, split: str | None, name: str) -> Iterator[Record]:
+    with _Explained(name):
+        for number, values in enumerate(stream, start=1):
+            yield Record(number, values | {_SPLIT: split} if split else values)
+
+
+class _Explained:
+    """Turns what the hub's libraries raise for a wrong name or a lost connection into InputErrors."""
+
+    def __init__(self, dataset: str) -> None:
+        self.dataset = dataset
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError | ValueError) and not isinstance(error, InputError):
+            words = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{self.dataset}: cannot be loaded from the hub ({words[:300]})") from None

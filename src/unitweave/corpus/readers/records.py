@@ -1,0 +1,181 @@
+"""Rows of CSV, TSV, JSON Lines and Parquet files as plain mappings; a row that cannot be read is named, not fatal."""
+
+import csv
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unitweave.core.errors import InputError
+
+csv.field_size_limit(1 << 24)
+FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_BATCH_ROWS = 64  # rows of a Parquet file held in memory, with their audio
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: where it stands (counted from 1), and its values or what is wrong with it."""
+
+    number: int
+    values: Mapping[str, Any]
+    problem: str = ""
+
+
+def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None) -> Iterator[Record]:
+    """The rows of a table, by its suffix.
+
+    encoding  of text files; a byte order mark overrides it. Bytes that do not fit become lone
+              surrogates, by which the checks recognize them
+    quoted    whether fields of .csv and .tsv may stand in double quotes; None: in .csv yes, in .tsv no
+
+    Raises InputError for a missing file, another suffix, and a file that is no table at all.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(f"{path}: a table's name ends in one of {', '.join(FORMATS)}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such table")
+    if suffix == ".parquet":
+        return _parquet(path)
+    if suffix in (".jsonl", ".ndjson"):
+        return _json_lines(path, encoding)
+    return _separated(path, encoding, "," if suffix == ".csv" else "\t", suffix == ".csv" if quoted is None else quoted)
+
+
+def columns_of(path: Path, encoding: str = "utf-8", quoted: bool | None = None) -> list[str]:
+    """Names of a table's columns: those of its header, its schema, or its first JSON object."""
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return list(_schema(path).names)
+    for record in read_records(path, encoding, quoted):
+        if record.values:
+            return list(record.values)
+    raise InputError(f"{path}: the table has no rows")
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a table has; for text tables about as many as it has lines."""
+    if path.suffix.lower() == ".parquet":
+        return int(pq.read_metadata(path).num_rows)
+    with path.open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return max(lines - (path.suffix.lower() in (".csv", ".tsv")), 1)
+
+
+def _lines(path: Path, encoding: str) -> Iterator[str]:
+    with path.open("rb") as file:
+        start = file.read(4)
+    for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if start.startswith(mark):
+            encoding = name
+    try:
+        with path.open(encoding=encoding, errors="surrogateescape", newline="") as lines:
+            yield from lines
+    except LookupError:
+        raise InputError(f"--encoding {encoding}: no such encoding") from None
+    except UnicodeError as error:
+        raise InputError(f"{path}: not readable as {encoding} ({error})") from None
+
+
+class _ReadAgain:
+    """Lines for csv.reader, of which those of the latest row can be read again."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()
+        self._row: list[str] = []
+        self.first = 1  # number of the row's first line
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._row.append(line)
+        return line
+
+    @property
+    def last(self) -> int:
+        """Number of the row's last line."""
+        return self.first + len(self._row) - 1
+
+    def next_row(self, after: int) -> None:
+        """What is read next is the row behind this line."""
+        self._again.extendleft(reversed(self._row[after - self.first + 1 :]))
+        self.first, self._row = after + 1, []
+
+
+def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Iterator[Record]:
+    lines = _ReadAgain(_lines(path, encoding))
+    reader = csv.reader(
+        lines,
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        strict=quoted,
+    )
+    try:
+        header = next(reader, None)
+    except csv.Error as error:
+        raise InputError(f"{path}, line 1: the names of the columns cannot be read ({error})") from None
+    if not header:
+        raise InputError(f"{path}: the table is empty; its first line names the columns")
+    number = 0
+    lines.next_row(after=lines.last)
+    while True:
+        number += 1
+        cells: list[str] = []
+        problem = ""
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = str(error)
+        if cells and len(cells) != len(header):
+            problem = f"{len(cells)} fields, the header has {len(header)}"
+        if problem:
+            if lines.last > lines.first:
+                problem = f"a quote is not closed, or only in line {lines.last} ({problem})"
+            yield Record(number, {}, f"line {lines.first}: {problem}")
+            lines.next_row(after=lines.first)  # those that such a quote swallowed are rows, too
+            continue
+        if cells:
+            yield Record(number, dict(zip(header, cells, strict=True)))
+        lines.next_row(after=lines.last)
+
+
+def _json_lines(path: Path, encoding: str) -> Iterator[Record]:
+    for number, line in enumerate(_lines(path, encoding), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            yield Record(number, {}, f"line {number}: no JSON ({error})")
+            continue
+        if isinstance(values, dict):
+            yield Record(number, values)
+        else:
+            yield Record(number, {}, f"line {number}: {type(values).__name__} in place of an object")
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not readable as Parquet ({error})") from None
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    _schema(path)
+    number = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for values in batch.to_pylist():
+                number += 1
+                yield Record(number, values)

@@ -1,0 +1,260 @@
+"""`unitweave corpus table`: a corpus from a table of recordings and texts, whatever its columns are called."""
+
+import contextlib
+import hashlib
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unitweave.core.errors import InputError
+from unitweave.core.flags import one_of, setting
+from unitweave.core.manifest import is_file_name
+from unitweave.core.progress import Meter, meter
+from unitweave.core.stage import StageResult
+from unitweave.core.text import language_code, normalize
+from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
+from unitweave.corpus.checks import Limits
+from unitweave.corpus.readers.archives import signature, stamp
+from unitweave.corpus.readers.records import Record, columns_of, count_rows, read_records
+from unitweave.corpus.recordings import Recordings, Task
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "train_covost"), "train"),
+    **dict.fromkeys(("dev", "development", "validation", "valid", "val"), "dev"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_MANIFEST_COLUMNS = ("id", "src_audio", "tgt_audio", "src_text", "tgt_text", "split", "speaker")
+_ID_BYTES = 150  # of the readable part of a rewritten id: file systems count bytes, and 80 CJK characters are 240
+_LACKS = {"": (), "none": (), "source": ("src",), "src": ("src",), "target": ("tgt",), "tgt": ("tgt",)}
+_LACKS_TEXT: dict[str, tuple[str, ...]] = {**_LACKS, "both": ("src", "tgt")}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold what. A column that has the manifest's name for it need not be given."""
+
+    src_audio: str | None = setting(None, "column with the source recording", "COLUMN")
+    tgt_audio: str | None = setting(None, "column with the target recording", "COLUMN")
+    src_text: str | None = setting(None, "column with the source transcript", "COLUMN")
+    tgt_text: str | None = setting(None, "column with the translation", "COLUMN")
+    id: str | None = setting(None, "column with a unique name of the pair; without one rows are numbered", "COLUMN")
+    speaker: str | None = setting(None, "column with the speaker of the source recording", "COLUMN")
+    split: str | None = setting(None, "column with train, dev or test; without one, drawn by the shares", "COLUMN")
+    lacks_text: str | None = setting(None, "column that says which side has no text: source, target, both", "COLUMN")
+    src_lang: str | None = setting(None, "source language of all rows, ISO 639-1", "CODE")
+    tgt_lang: str | None = setting(None, "target language of all rows", "CODE")
+    src_lang_column: str | None = setting(None, "column with the source language instead", "COLUMN")
+    tgt_lang_column: str | None = setting(None, "column with the target language instead", "COLUMN")
+    dev_share: float = setting(0.05, "part of the rows for validation where no column says the split")
+    test_share: float = setting(0.05, "part of the rows for testing where no column says the split")
+    split_by: str = setting("text", "what must not be divided between splits: text, speaker or id")
+    seed: int = setting(0, "draws the splits")
+
+
+@dataclass(frozen=True)
+class TableCorpus:
+    """Settings of `unitweave corpus table`."""
+
+    table: list[str] = setting(..., "CSV, TSV, JSON Lines or Parquet files", "FILE")
+    out: str = setting(..., "the corpus folder", "FOLDER")
+    audio_root: str | None = setting(None, "folder that paths start from; default: the table's own", "FOLDER")
+    encoding: str = setting("utf-8", "encoding of text tables without a byte order mark")
+    quoted: str = setting("auto", "whether fields may stand in double quotes: yes, no, or auto (.csv yes, .tsv no)")
+    workers: int = setting(0, "threads that decode; 0 for one per core", "NUMBER")
+    allow_skipped: bool = setting(False, "go on even if less than half of a language is usable")
+
+
+def build_table(settings: TableCorpus, columns: Columns, limits: Limits) -> StageResult:
+    """Make a corpus folder from tables; what an interrupted call wrote is kept. Raises InputError."""
+    quoted = {"yes": True, "no": False, "auto": None}[one_of(settings.quoted, ("auto", "yes", "no"), "quoted")]
+    tables = [Path(table) for table in settings.table]
+    plans = [(table, resolve(columns, columns_of(table, settings.encoding, quoted), str(table))) for table in tables]
+    folder = Path(settings.out)
+    open_corpus(folder, "table", settings)
+    with Recordings(folder, settings.workers) as recordings:
+        ingest = Ingest(folder, recordings)
+        for (table, plan), name in zip(plans, table_names(tables), strict=True):
+            root = Path(settings.audio_root) if settings.audio_root else table.parent
+            records = read_records(table, settings.encoding, quoted)
+            ingest.add(plan, records, name, count_rows(table), root)
+        return close_corpus(
+            folder, "table", settings, ingest.rows, ingest.skipped, recordings, limits, settings.allow_skipped
+        )
+
+
+def table_names(tables: Sequence[Path]) -> list[str]:
+    """What rows without an id are called after: the table's stem, where several have it with the folder's name before.
+
+    A table that is given twice has one name, so that its rows are found to stand twice.
+    """
+    paths = [table.parent.resolve() / table.name for table in tables]
+    stems = Counter(path.stem for path in set(paths))
+    names: dict[Path, str] = {}
+    for path in dict.fromkeys(paths):
+        name = path.stem if stems[path.stem] == 1 else f"{path.parent.name}-{path.stem}"
+        numbered = (name if i == 1 else f"{name}-{i}" for i in itertools.count(1))
+        names[path] = next(name for name in numbered if name not in names.values())
+    return [names[path] for path in paths]
+
+
+def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
+    """`columns` with the manifest's own names filled in where the table has them. Raises InputError for a wrong one."""
+    given = dict(vars(columns))
+    for field in _MANIFEST_COLUMNS:
+        if given[field] is None and field in names:
+            given[field] = field
+    for field in ("src_lang", "tgt_lang"):
+        if given[field] is None and given[f"{field}_column"] is None and field in names:
+            given[f"{field}_column"] = field
+    for field in (*_MANIFEST_COLUMNS, "lacks_text", "src_lang_column", "tgt_lang_column"):
+        if given[field] is not None and given[field] not in names:
+            flag = field.replace("_", "-")
+            raise InputError(f"{where}: has no column {given[field]!r} (--{flag}); it has {', '.join(names)}")
+    if given["src_audio"] is None and given["tgt_audio"] is None:
+        raise InputError(
+            f"{where}: name a column with recordings, --src-audio or --tgt-audio; it has {', '.join(names)}"
+        )
+    for field in ("src_lang", "tgt_lang"):
+        if given[field] is None and given[f"{field}_column"] is None:
+            flag = field.replace("_", "-")
+            raise InputError(f"{where}: give its language with --{flag} CODE or --{flag}-column COLUMN")
+    one_of(columns.split_by, ("text", "speaker", "id"), "split_by")
+    if columns.split_by == "speaker" and given["speaker"] is None:
+        raise InputError(f"{where}: --split-by speaker needs the column --speaker")
+    shares = (columns.dev_share, columns.test_share)
+    if min(shares) < 0 or sum(shares) >= 1:
+        raise InputError(
+            f"--dev-share {columns.dev_share} and --test-share {columns.test_share} leave nothing to train on"
+        )
+    return Columns(**given)
+
+
+class Ingest:
+    """Collects rows of tables and makes their recordings."""
+
+    def __init__(self, folder: Path, recordings: Recordings) -> None:
+        self.folder, self.recordings = folder, recordings
+        self.rows: list[Row] = []
+        self.skipped: list[Skipped] = []
+        self._taken: set[str] = set()
+
+    def add(
+        self,
+        columns: Columns,
+        records: Iterable[Record],
+        name: str,
+        total: int,
+        root: Path,
+    ) -> None:
+        """Take over every row; `total` (0 where unknown) is for the progress, `root` is where paths start from."""
+        known = meter(f"corpus: {name}", total) if total else contextlib.nullcontext(Meter(name, 0))
+        with known as progress:
+
+            def tasks() -> Iterator[Task]:
+                for record in records:
+                    yield from self._tasks(columns, record, name, root)
+                    progress.advance()
+
+            self.recordings.make(tasks())
+
+    def _tasks(self, columns: Columns, record: Record, name: str, root: Path) -> Iterator[Task]:
+        fallback = f"{name}-{record.number:06d}"
+        if record.problem:
+            self.skipped.append(Skipped(fallback, columns.src_lang or "", "the row cannot be read", record.problem))
+            return
+        row = _row(columns, record.values, fallback)
+        if isinstance(row, Skipped):
+            self.skipped.append(row)
+            return
+        if row.id in self._taken:
+            self.skipped.append(Skipped(row.id, row.src.language, "the id stands twice", f"row {record.number}"))
+            return
+        self._taken.add(row.id)
+        self.rows.append(row)
+        for side, column in ((row.src, columns.src_audio), (row.tgt, columns.tgt_audio)):
+            found = audio_of(record.values.get(column), root) if column else None
+            if side.audio and found and not self.recordings.has(side.audio, found[0]):
+                yield Task(side.audio, *found)
+
+
+def audio_of(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:
+    """Signature and recording of a cell: a path, bytes, or a hub dataset's mapping of both. None where it is empty."""
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes):
+        return signature(len(cell), hashlib.blake2b(cell, digest_size=8).hexdigest()), cell
+    if not cell:
+        return None
+    path = root / str(cell).strip()
+    try:
+        return stamp(path), path
+    except (OSError, ValueError):
+        return "missing", path
+
+
+def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Skipped:
+    def cell(column: str | None) -> str:
+        value = values.get(column) if column else None
+        return "" if value is None else str(value)
+
+    id = file_name(cell(columns.id).strip() or fallback)
+    source, target = (
+        language_code(cell(column).strip() if column else str(constant))
+        for column, constant in (
+            (columns.src_lang_column, columns.src_lang),
+            (columns.tgt_lang_column, columns.tgt_lang),
+        )
+    )
+    for code in (source, target):
+        if not re.fullmatch(r"[a-z]{2,3}", code):
+            return Skipped(id, source, "the language is no ISO 639 code", repr(code))
+    lacking = _LACKS_TEXT.get(cell(columns.lacks_text).strip().lower())
+    if lacking is None:
+        return Skipped(id, source, f"the column {columns.lacks_text} is none of source, target, both or empty")
+    texts = {
+        "src": None if columns.src_text is None or "src" in lacking else cell(columns.src_text),
+        "tgt": None if columns.tgt_text is None or "tgt" in lacking else cell(columns.tgt_text),
+    }
+    speaker = cell(columns.speaker)
+    split = SPLIT_NAMES.get(cell(columns.split).strip().lower()) if columns.split else ""
+    if split is None:
+        return Skipped(id, source, "the split is none of train, dev and test", repr(cell(columns.split)))
+    if not split:
+        text = normalize(texts["tgt"] or "", target) or normalize(texts["src"] or "", source)
+        key = {"text": text, "speaker": speaker, "id": id}[columns.split_by] or id
+        split = drawn_split(key, columns.dev_share, columns.test_share, columns.seed)
+    return Row(
+        id=id,
+        split=split,
+        src=Side(
+            source, f"audio/{source}/{id}.flac" if columns.src_audio else None, texts["src"], texts["src"] is not None
+        ),
+        tgt=Side(
+            target,
+            f"audio/{source}-{target}/{id}.flac" if columns.tgt_audio else None,
+            texts["tgt"],
+            texts["tgt"] is not None,
+        ),
+        speaker=speaker,
+    )
+
+
+def drawn_split(key: str, dev_share: float, test_share: float, seed: int) -> str:
+    """The split of all rows with this key: it follows from key and seed alone, whatever other rows there are."""
+    drawn = int(signature(seed, key), 16) / 2**64
+    if drawn < test_share:
+        return "test"
+    return "dev" if drawn < test_share + dev_share else "train"
+
+
+def file_name(id: str) -> str:
+    """`id` itself where it can name a file; else a name that says what it was, and is another for another id."""
+    if is_file_name(id):
+        return id
+    readable = re.sub(r"[^\w-]+", "_", id).strip("_")[-80:]
+    short = readable.encode()[-_ID_BYTES:].decode(errors="ignore")  # the cut may go through a character
+    return f"{short}-{signature(id)[:8]}"

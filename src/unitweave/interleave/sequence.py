@@ -1,0 +1,221 @@
+"""Training sequences: source units, transcript, translation, target units, with text interleaved into the speech.
+
+    <|source|> speech <|transcript|> <|es|> text <|translation|> <|en|> text <|target|> speech <|end|>
+
+Speech is unit tokens in which spans of words may stand as the text tokens of those words. A marker
+ends the segment before it, so the model learns when to stop; the language tag is the first thing
+that it says of a text. Pure functions; token ids come from the caller.
+"""
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+
+import numpy as np
+
+from unitweave.core.errors import InputError
+from unitweave.interleave.spans import draw_spans, spread_over, uniform_cuts, word_cuts
+
+# Segment codes: what a token's loss is counted under. A marker counts under the segment that it ends.
+NONE, SOURCE, TRANSCRIPT, TRANSLATION, TARGET = range(5)
+SEGMENTS = ("source", "transcript", "translation", "target")
+
+TASKS = {
+    "s2st": (SOURCE, TRANSCRIPT, TRANSLATION, TARGET),
+    "s2tt": (SOURCE, TRANSCRIPT, TRANSLATION),
+    "asr": (SOURCE, TRANSCRIPT),
+    "mt": (TRANSCRIPT, TRANSLATION),
+    "tts": (TRANSLATION, TARGET),
+    "direct": (SOURCE, TARGET),  # no chain of thought
+}
+SPEECH_TO_SPEECH = ("s2st", "direct")  # the tasks of a model that translates speech into speech
+
+
+@dataclass
+class InterleaveSettings:
+    """How text is interleaved into speech. The defaults are the paper's; the others are its ablations."""
+
+    sides: str = "both"  # "both", "source" or "target": which speech is interleaved
+    replace_with: str = "text"  # "text", or "mask": a mask token for each text token
+    boundaries: str = "alignment"  # "alignment", or "uniform": words cut at equal distances, no alignment needed
+    span_length: float = 3.0  # mean of the Poisson-distributed span length, in words
+    min_score: float = 0.3  # words aligned less surely than this always stay speech
+
+
+def check_interleave(settings: InterleaveSettings) -> None:
+    """Raise InputError when a setting is not one of its choices."""
+    for name, choices in (
+        ("sides", ("both", "source", "target")),
+        ("replace_with", ("text", "mask")),
+        ("boundaries", ("alignment", "uniform")),
+    ):
+        if getattr(settings, name) not in choices:
+            raise InputError(f"interleave.{name} {getattr(settings, name)!r} is none of {', '.join(choices)}")
+    if settings.span_length <= 0:
+        raise InputError(f"interleave.span_length {settings.span_length} must be above 0")
+
+
+@dataclass(frozen=True)
+class Markers:
+    """Token ids of the stage markers."""
+
+    source: int
+    transcript: int
+    translation: int
+    target: int
+    end: int
+    mask: int
+    begin: int | None = None  # the tokenizer's own begin-of-text token, where the language model expects one
+
+    def of(self, segment: int) -> int:
+        """The marker that opens a segment."""
+        return (self.source, self.transcript, self.translation, self.target)[segment - 1]
+
+
+@dataclass(frozen=True)
+class Speech:
+    """One recording as token ids, cut into words.
+
+    units     int32 [frames or, deduplicated, runs]: unit tokens
+    cuts      int64 [words + 1]: word i owns the units [cuts[i], cuts[i + 1])
+    text      int32 [text tokens] of the whole transcript
+    text_cuts int64 [words + 1]: word i is the tokens [text_cuts[i], text_cuts[i + 1])
+    eligible  int64 [...]: words that may stand as text
+    """
+
+    units: np.ndarray
+    cuts: np.ndarray
+    text: np.ndarray
+    text_cuts: np.ndarray
+    eligible: np.ndarray
+
+
+@dataclass(frozen=True)
+class Example:
+    """One utterance pair, ready to be interleaved; a side that the pair lacks is None."""
+
+    source: Speech | None
+    target: Speech | None
+    transcript: np.ndarray | None  # int32: language tag and text tokens
+    translation: np.ndarray | None  # int32: likewise
+
+
+@dataclass(frozen=True)
+class TrainingSequence:
+    """A training sequence: token ids int32 [length] and the segment code of each, uint8 [length]."""
+
+    ids: np.ndarray
+    segments: np.ndarray
+
+
+def prepare_speech(
+    units: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    scores: np.ndarray,
+    word_tokens: Items[np.ndarray],
+    settings: InterleaveSettings,
+    deduplicate: bool = False,
+) -> Speech:
+    """Cut one recording's units (token ids, [frames]) into words by their aligned frames."""
+    words = len(word_tokens)
+    if settings.boundaries == "uniform":
+        cuts = uniform_cuts(words, len(units))
+        sure = np.ones(words, dtype=bool)
+    else:
+        cuts = word_cuts(starts, ends, len(units))
+        # A word that was not aligned has no frames of its own, whatever its neighbors left to it.
+        aligned = (scores >= settings.min_score) & (ends > starts)
+        sure = aligned & (np.diff(cuts) > 0) if words else np.zeros(0, dtype=bool)
+    units = units.astype(np.int32)
+    if deduplicate and len(units):
+        # A run that crosses a word boundary goes to the word in which it begins: cut there, it would
+        # betray the boundary, which a recording to be translated does not.
+        keep = np.append(True, units[1:] != units[:-1])
+        cuts = np.append(0, np.cumsum(keep))[cuts]
+        units = units[keep]
+        sure = sure & (np.diff(cuts) > 0)
+    lengths = np.array([len(t) for t in word_tokens], dtype=np.int64)
+    text = np.concatenate(word_tokens).astype(np.int32) if words else np.empty(0, np.int32)
+    return Speech(units, cuts, text, np.append(0, np.cumsum(lengths)), np.flatnonzero(sure & (lengths > 0)))
+
+
+def interleave_speech(
+    speech: Speech, ratio: float, settings: InterleaveSettings, mask: int, rng: Random
+) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+    """Pieces of token ids of one side with the share `ratio` of its eligible words as text, and those spans."""
+    if ratio <= 0 or not len(speech.eligible):
+        return [speech.units], []
+    spans = draw_spans(len(speech.eligible), ratio, settings.span_length, rng)
+    if len(speech.eligible) < len(speech.cuts) - 1:
+        spans = spread_over(spans, speech.eligible)
+    pieces = []
+    at = 0
+    for first, last in spans:
+        begin, end = speech.cuts[first], speech.cuts[last]
+        if begin > at:
+            pieces.append(speech.units[at:begin])
+        text = speech.text[speech.text_cuts[first] : speech.text_cuts[last]]
+        pieces.append(np.full_like(text, mask) if settings.replace_with == "mask" else text)
+        at = end
+    if at < len(speech.units):
+        pieces.append(speech.units[at:])
+    return pieces, spans
+
+
+def can_do(example: Example, task: str) -> bool:
+    """Whether the example has every segment of the task."""
+    parts = (example.source, example.transcript, example.translation, example.target)
+    return all(parts[segment - 1] is not None for segment in TASKS[task])
+
+
+def longest(example: Example, task: str, markers: Markers) -> int:
+    """Tokens of the example's sequence with all speech as units, begin token and markers included."""
+    speech = (example.source, None, None, example.target)
+    text = (None, example.transcript, example.translation, None)
+    total = 1 if markers.begin is None else 2
+    for segment in TASKS[task]:
+        part, words = speech[segment - 1], text[segment - 1]
+        total += 1 + (len(part.units) if part is not None else 0) + (len(words) if words is not None else 0)
+    return total
+
+
+def interleave(
+    example: Example, task: str, ratio: float, settings: InterleaveSettings, markers: Markers, rng: Random
+) -> TrainingSequence:
+    """Build the training sequence of one example for `task` at text ratio `ratio`.
+
+    The spans of the two sides are drawn independently. Equal arguments and an equally seeded `rng`
+    give equal sequences. Raises InputError when the example lacks a segment of the task.
+    """
+    pieces: list[np.ndarray] = []
+    counts: list[tuple[int, int]] = []  # (segment, tokens), the closing marker included
+    order = TASKS[task]
+    first = markers.of(order[0])
+    opening = _tokens(first) if markers.begin is None else _tokens(markers.begin, first)
+    pieces.append(opening)
+    for number, segment in enumerate(order):
+        if segment in (SOURCE, TARGET):
+            speech = example.source if segment == SOURCE else example.target
+            if speech is None:
+                raise InputError(f"the task {task!r} needs {SEGMENTS[segment - 1]} speech, which a pair lacks")
+            interleaved = settings.sides in ("both", SEGMENTS[segment - 1])
+            parts, _ = interleave_speech(speech, ratio if interleaved else 0.0, settings, markers.mask, rng)
+        else:
+            text = example.transcript if segment == TRANSCRIPT else example.translation
+            if text is None:
+                raise InputError(f"the task {task!r} needs the {SEGMENTS[segment - 1]}, which a pair lacks")
+            parts = [text]
+        closing = markers.of(order[number + 1]) if number + 1 < len(order) else markers.end
+        pieces += parts
+        pieces.append(_tokens(closing))
+        counts.append((segment, sum(map(len, parts)) + 1))
+    codes, lengths = zip((NONE, len(opening)), *counts, strict=True)
+    return TrainingSequence(np.concatenate(pieces), np.repeat(np.array(codes, dtype=np.uint8), lengths))
+
+
+@lru_cache(maxsize=64)
+def _tokens(*ids: int) -> np.ndarray:
+    """Token ids as an array, made once: five of them are in every sequence."""
+    return np.array(ids, dtype=np.int32)

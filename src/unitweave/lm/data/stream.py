@@ -1,0 +1,170 @@
+"""The step-exact batch stream: what an optimizer step sees is a pure function of (seed, data, step).
+
+Workers, processes, gradient accumulation and restarts decide only who computes which part of a step.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from random import Random
+from typing import Any, Protocol
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from unitweave.core.errors import InputError
+from unitweave.interleave.sequence import (
+    TASKS,
+    Example,
+    InterleaveSettings,
+    Markers,
+    TrainingSequence,
+    can_do,
+    interleave,
+)
+from unitweave.lm.data.packing import pack, split_to_budget, step_weight
+
+
+class StepSource(Protocol):
+    """Anything that says which sequences an optimizer step trains on."""
+
+    def sequences(self, step: int) -> list[TrainingSequence]:
+        """All sequences of `step`, over all processes, in a fixed order."""
+        ...
+
+
+class Order:
+    """An endless order of utterances: epochs, each a permutation drawn from (seed, epoch).
+
+    With a temperature above 1 small groups (language pairs) come up more often: an epoch draws from
+    each group in proportion to its size to the power 1 / temperature, going round within the group.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]], seed: int, temperature: float = 1.0) -> None:
+        if not any(groups):
+            raise InputError("there is no utterance to train on")
+        if temperature <= 0:
+            raise InputError(f"temperature {temperature} must be above 0")
+        self.groups = [np.asarray(group) for group in groups if len(group)]
+        self.seed = seed
+        sizes = np.array([len(group) for group in self.groups], dtype=float)
+        share = sizes ** (1 / temperature)
+        self.quotas = np.maximum(1, np.round(share / share.sum() * sizes.sum())).astype(int)
+        self.epoch_size = int(self.quotas.sum())
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+        self._round = lru_cache(maxsize=4 * len(self.groups))(self._make_round)
+
+    def __getitem__(self, position: int) -> int:
+        """The utterance at `position` of the endless order."""
+        epoch, at = divmod(position, self.epoch_size)
+        return int(self._epoch(epoch)[at])
+
+    def _make_epoch(self, epoch: int) -> np.ndarray:
+        chosen = []
+        for number, quota in enumerate(self.quotas.tolist()):
+            drawn = []
+            start, end = epoch * quota, (epoch + 1) * quota
+            size = len(self.groups[number])
+            while start < end:
+                turn, at = divmod(start, size)
+                part = self._round(number, turn)[at : at + end - start]
+                drawn.append(part)
+                start += len(part)
+            chosen += drawn
+        return _generator(self.seed, 1, epoch).permutation(np.concatenate(chosen))
+
+    def _make_round(self, group: int, turn: int) -> np.ndarray:
+        return _generator(self.seed, 2, group, turn).permutation(self.groups[group])
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+@dataclass
+class SpeechSource:
+    """TrainingSequence sequences of utterance pairs; the text ratio follows from the step itself."""
+
+    examples: Sequence[Example]
+    order: Order
+    batch: int  # utterance pairs per optimizer step
+    ratio: Callable[[int], float]
+    interleave: InterleaveSettings
+    markers: Markers
+    tasks: dict[str, float] = field(default_factory=lambda: {"s2st": 1.0})
+    seed: int = 0
+    extra: Sequence[Example] = ()  # sentence pairs without speech, for the task mt
+    extra_order: Order | None = None
+    extra_share: float = 0.0  # share of the drawn examples that come from `extra`
+    max_tokens: int | None = None  # longer sequences are cut
+
+    def __post_init__(self) -> None:
+        check_tasks(self.tasks)
+
+    def sequences(self, step: int) -> list[TrainingSequence]:
+        """The interleaved sequences of an optimizer step."""
+        ratio = self.ratio(step)
+        interleaved = []
+        for position in range(step * self.batch, (step + 1) * self.batch):
+            rng = Random((self.seed << 64) + position)
+            example, task = self._draw(position, rng)
+            one = interleave(example, task, ratio, self.interleave, self.markers, rng)
+            if self.max_tokens is not None and len(one.ids) > self.max_tokens:
+                one = TrainingSequence(one.ids[: self.max_tokens], one.segments[: self.max_tokens])
+            interleaved.append(one)
+        return interleaved
+
+    def _draw(self, position: int, rng: Random) -> tuple[Example, str]:
+        """The example at a position of the endless stream, and what to train on it."""
+        if self.extra_order is not None:
+            # Evenly mixed in: after n examples, n * share of them (rounded down) were extra text.
+            before = int(position * self.extra_share)
+            if int((position + 1) * self.extra_share) > before:
+                return self.extra[self.extra_order[before]], "mt"
+            position -= before
+        example = self.examples[self.order[position]]
+        names = [name for name in self.tasks if self.tasks[name] > 0 and can_do(example, name)]
+        if len(names) == 1:
+            return example, names[0]
+        return example, rng.choices(names, [self.tasks[name] for name in names])[0]
+
+
+def check_tasks(tasks: dict[str, float]) -> None:
+    """Raise InputError when the mixture of tasks cannot be."""
+    unknown = set(tasks) - set(TASKS)
+    if unknown:
+        raise InputError(f"tasks has the unknown task {min(unknown)!r}; known are {', '.join(TASKS)}")
+    if not tasks or min(tasks.values()) < 0 or sum(tasks.values()) <= 0:
+        raise InputError("tasks needs at least one task with a weight above 0")
+
+
+class StepDataset(Dataset):
+    """Micro-batches of one process, numbered over the whole run: `accumulation` of them make an optimizer step."""
+
+    def __init__(
+        self,
+        source: StepSource,
+        steps: int,
+        loss_weights: Sequence[float],
+        accumulation: int = 1,
+        rank: int = 0,
+        processes: int = 1,
+        first_step: int = 0,
+        forward_tokens: int | None = None,
+    ) -> None:
+        self.source, self.steps, self.loss_weights = source, steps, list(loss_weights)
+        self.accumulation, self.rank, self.processes, self.first_step = accumulation, rank, processes, first_step
+        self.forward_tokens = forward_tokens
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulation
+
+    def __getitem__(self, index: int) -> dict[str, list[dict[str, Any]]]:
+        """The packed forward passes of a micro-batch; `step_weight` is the loss weight of the whole step."""
+        step, turn = divmod(index, self.accumulation)
+        sequences = self.source.sequences(self.first_step + step)
+        parts = split_to_budget(sequences, self.accumulation * self.processes, self.forward_tokens)
+        weight = step_weight(sequences, self.loss_weights)
+        mine = parts[turn * self.processes + self.rank]
+        packed = [pack([sequences[i] for i in piece], self.loss_weights) for piece in mine]
+        return {"passes": [batch | {"step_weight": weight} for batch in packed]}

@@ -1,0 +1,146 @@
+"""A text LLM's vocabulary, extended by the units and the stage markers.
+
+The new token ids are contiguous and lie behind the text: units first, so that the units of a
+constrained decode are one slice, then the markers, then the language tags. Embedding rows are padded
+to a multiple of 64 and every one of them is initialized.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import AddedToken
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json, write_json
+from unitweave.interleave.sequence import SPEECH_TO_SPEECH, Markers
+
+FILE_NAME = "unitweave.json"
+FORMAT = 1
+ROW_MULTIPLE = 64
+_MARKERS = ("source", "transcript", "translation", "target", "end", "mask")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Where everything lies in the extended vocabulary.
+
+    text_size    ids [0, text_size) are the text LLM's own tokens
+    unit_offset  unit u is the token unit_offset + u
+    num_units    size of the codebook
+    codebook     fingerprint of the codebook that the units come from
+    markers      stage marker -> token id
+    languages    language code -> token id of its tag
+    begin        the tokenizer's begin-of-text token, None where it has none
+    deduplicate  whether the model takes and says units without repetitions
+    tasks        what the model was last trained on (files of before this was kept: the whole chain)
+    """
+
+    text_size: int
+    unit_offset: int
+    num_units: int
+    codebook: str
+    markers: dict[str, int]
+    languages: dict[str, int]
+    begin: int | None = None
+    deduplicate: bool = False
+    tasks: list[str] = field(default_factory=lambda: ["s2st"])
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the model says transcript and translation before it speaks."""
+        return "s2st" in self.tasks
+
+    @property
+    def translates(self) -> bool:
+        """Whether the model was trained to go from source units to target units, with texts between or without."""
+        return any(task in SPEECH_TO_SPEECH for task in self.tasks)
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, padding rows not counted."""
+        return 1 + max(*self.markers.values(), *self.languages.values(), self.unit_offset + self.num_units - 1)
+
+    @property
+    def sequence_markers(self) -> Markers:
+        """The markers as the interleaving functions take them."""
+        return Markers(**self.markers, begin=self.begin)
+
+    def save(self, folder: Path) -> None:
+        """Write unitweave.json into a model folder."""
+        write_json(Path(folder) / FILE_NAME, {"format": FORMAT} | asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Vocabulary":
+        """Read a model folder's unitweave.json. Raises InputError when there is none or of another version."""
+        path = Path(folder) / FILE_NAME
+        if not path.exists():
+            raise InputError(f"{folder}: not a language model that unitweave trained (no {FILE_NAME})")
+        content = read_json(path)
+        if content.pop("format", None) != FORMAT:
+            raise InputError(f"{path}: of another version of unitweave")
+        return cls(**content)
+
+
+def extend_tokenizer(
+    tokenizer: PreTrainedTokenizerBase,
+    num_units: int,
+    languages: Sequence[str],
+    codebook: str,
+    deduplicate: bool = False,
+) -> Vocabulary:
+    """Add units, markers and language tags to `tokenizer` (in place) and say where they are.
+
+    Raises InputError when the tokenizer already has one of them at another place.
+    """
+    text_size = len(tokenizer)
+    names = [f"<|unit_{u}|>" for u in range(num_units)]
+    names += [f"<|{marker}|>" for marker in _MARKERS] + [f"<|{language}|>" for language in languages]
+    taken = set(names) & tokenizer.get_vocab().keys()
+    if taken:
+        raise InputError(f"the tokenizer already has the token {min(taken)}; start from a text-only language model")
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names], special_tokens=True)
+    ids = tokenizer.convert_tokens_to_ids(names)
+    if ids != list(range(text_size, text_size + len(names))):
+        raise InputError("the tokenizer gave the new tokens no contiguous ids; its vocabulary has gaps at its end")
+    rest = ids[num_units:]
+    return Vocabulary(
+        text_size=text_size,
+        unit_offset=text_size,
+        num_units=num_units,
+        codebook=codebook,
+        markers=dict(zip(_MARKERS, rest, strict=False)),
+        languages=dict(zip(languages, rest[len(_MARKERS) :], strict=True)),
+        begin=tokenizer.bos_token_id,
+        deduplicate=deduplicate,
+    )
+
+
+@torch.no_grad()
+def extend_model(
+    model: PreTrainedModel, vocabulary: Vocabulary, seed: int, unit_text: Sequence[np.ndarray] | None = None
+) -> None:
+    """Grow the model's embeddings (and output layer, where untied) for the new tokens, in place.
+
+    Every row from `text_size` on, also unused rows that the checkpoint came with and padding, becomes the
+    mean of the text rows plus a little noise (a tenth of their spread), so that no new token starts out
+    more likely than a text token (Hewitt 2021).
+    unit_text  for each unit the text tokens of the words it occurs in, int [count]: the unit's row then
+               starts at the mean of those tokens' rows instead
+    """
+    rows = -(-vocabulary.size // ROW_MULTIPLE) * ROW_MULTIPLE
+    model.resize_token_embeddings(max(rows, model.get_input_embeddings().num_embeddings), mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    tables = {id(t): t for t in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
+    for table in tables.values():
+        text = table[: vocabulary.text_size].float()
+        new = table.shape[0] - vocabulary.text_size
+        noise = torch.randn(new, table.shape[1], generator=generator) * (text.std(dim=0) / 10).cpu()
+        table[vocabulary.text_size :] = (text.mean(dim=0) + noise.to(table.device)).to(table.dtype)
+        for unit, tokens in enumerate(unit_text or []):
+            if len(tokens):
+                row = vocabulary.unit_offset + unit
+                table[row] = (text[torch.as_tensor(tokens)].mean(dim=0) + noise[unit].to(table.device)).to(table.dtype)

@@ -1,0 +1,256 @@
+"""Fine-tuning a text language model on interleaved sequences: the method itself, and its baseline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import atomic_path
+from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.progress import say
+from unitweave.core.stage import StageResult
+from unitweave.interleave.schedule import ScheduleSettings, check_schedule, text_ratio
+from unitweave.interleave.sequence import (
+    SPEECH_TO_SPEECH,
+    TASKS,
+    Example,
+    InterleaveSettings,
+    Markers,
+    can_do,
+    check_interleave,
+    longest,
+)
+from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example, read_extra_text
+from unitweave.lm.data.stream import Order, SpeechSource, check_tasks
+from unitweave.lm.model.lora import LoraSettings, add_lora, check_lora, merge_lora
+from unitweave.lm.model.start import (
+    EMBEDDING_INITS,
+    add_languages,
+    earlier_vocabulary,
+    extend_for,
+    load_causal_lm,
+    start_vocabulary,
+)
+from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.lm.train.trainer import OptimizerSettings, check_optimizer, fit
+from unitweave.training.distributed import announce, is_main, wait
+from unitweave.training.trainer import quiet_transformers, use_bf16
+from unitweave.translate.dev_evaluation import DevSet, EvaluationSettings
+from unitweave.units.table import UnitRow
+
+__all__ = ["LmSettings", "check_settings", "load_causal_lm", "train_lm"]
+
+
+@dataclass
+class LmSettings:
+    """Settings of one system: how the language model is fine-tuned on speech."""
+
+    pretrained: str | None = None  # folder or hub name of any causal LM; null takes the run's own small text LM
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    interleave: InterleaveSettings = field(default_factory=InterleaveSettings)
+    tasks: dict[str, float] = field(default_factory=lambda: {"s2st": 1.0})  # task -> weight in the mixture
+    deduplicate: bool = False  # drop repeated units; the vocoder then needs a duration predictor
+    temperature: float = 1.0  # above 1, language pairs with little data come up more often
+    extra_text: str | None = None  # TSV or Parquet of parallel text (src_lang, tgt_lang, src_text, tgt_text) for mt
+    extra_share: float = 0.2  # share of the training examples that come from extra text
+    max_tokens: int | None = None  # longest sequence, all speech as units; null takes what the model was made for
+    too_long: str = "drop"  # what happens to longer ones: "drop", or "cut" off at the end
+    embedding_init: str = "mean"  # the units' rows start at the mean of the text's; "aligned": of the words they speak
+    trim_vocabulary: bool = False  # keep only the text tokens that the corpus uses: for small machines
+    lora: LoraSettings | None = None  # train low-rank updates only; null trains all weights
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the tasks make a model that translates speech into speech."""
+        return any(self.tasks.get(task, 0) > 0 for task in SPEECH_TO_SPEECH)
+
+
+def check_settings(settings: LmSettings) -> None:
+    """Raise InputError when settings cannot be, before any data is loaded."""
+    check_interleave(settings.interleave)
+    check_schedule(settings.schedule)
+    check_tasks(settings.tasks)
+    check_optimizer(settings.optimizer)
+    weights = settings.optimizer.loss_weights.by_code()
+    if not any(weights[code] > 0 for task, share in settings.tasks.items() if share > 0 for code in TASKS[task]):
+        raise InputError("optimizer.loss_weights gives no weight to anything that the tasks predict")
+    if settings.lora is not None:
+        check_lora(settings.lora)
+    if settings.too_long not in ("drop", "cut"):
+        raise InputError(f"too_long {settings.too_long!r} is neither 'drop' nor 'cut'")
+    if settings.embedding_init not in EMBEDDING_INITS:
+        raise InputError(f"embedding_init {settings.embedding_init!r} is none of {', '.join(EMBEDDING_INITS)}")
+    if settings.embedding_init == "aligned" and settings.interleave.boundaries == "uniform":
+        raise InputError("embedding_init 'aligned' needs the alignment, and interleave.boundaries is 'uniform'")
+    if not 0 <= settings.extra_share < 1:
+        raise InputError(f"extra_share {settings.extra_share} must be from 0 to below 1")
+    if settings.temperature <= 0:
+        raise InputError(f"temperature {settings.temperature} must be above 0")
+    if settings.max_tokens is not None and settings.max_tokens < 16:
+        raise InputError(f"max_tokens {settings.max_tokens} leaves no room for an utterance")
+
+
+def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text_lm: Path | None = None) -> StageResult:
+    """Fine-tune the language model on the train split; writes folder/model with tokenizer and unitweave.json.
+
+    Goes on from the last checkpoint in `folder` after an interruption.
+    """
+    quiet_transformers()
+    check_settings(settings)
+    optimizer = settings.optimizer
+    if settings.pretrained is None and text_lm is None:
+        raise InputError("lm.pretrained is not given and the run has no text LM of its own; name a causal LM")
+    name = settings.pretrained or str(text_lm)
+    codebook, num_units = codebook_of(units)
+    vocabulary = earlier_vocabulary(name, num_units, codebook, settings.deduplicate)
+    announce("train_lm", folder, settings, corpus, units, text_lm)
+    model, tokenizer = load_causal_lm(name)
+    pairs, rows = load_pairs(corpus, units, "train")
+    extra = read_extra_text(Path(settings.extra_text)) if settings.extra_text else []
+    languages = languages_of([*pairs, *extra])
+    set_seed(optimizer.seed)
+    if vocabulary is None:
+        texts = (f" {word}" for p in [*pairs, *extra] for t in (p.src_text, p.tgt_text) for word in (t or "").split())
+        tokenizer, vocabulary = start_vocabulary(
+            model,
+            tokenizer,
+            num_units,
+            languages,
+            codebook,
+            settings.deduplicate,
+            texts if settings.trim_vocabulary else None,
+        )
+        examples = _examples(settings, pairs, rows, vocabulary, WordTokens(tokenizer))
+        extend_for(model, vocabulary, settings.embedding_init, optimizer.seed, lambda: examples)
+    else:
+        vocabulary = add_languages(model, tokenizer, vocabulary, languages)
+        examples = _examples(settings, pairs, rows, vocabulary, WordTokens(tokenizer))
+    vocabulary = replace(vocabulary, tasks=[task for task, weight in settings.tasks.items() if weight > 0])
+    tokens = WordTokens(tokenizer)
+    limit = token_limit(settings, model.config)
+    kept, skipped, cut = usable(examples, pairs, settings, vocabulary.sequence_markers, limit)
+    if not kept:
+        raise InputError(f"no training pair is left: {skipped[0]['reason']} (and {len(skipped) - 1} more)")
+    source = SpeechSource(
+        examples=[examples[i] for i in kept],
+        order=_order([pairs[i] for i in kept], optimizer.seed, settings.temperature),
+        batch=optimizer.batch,
+        ratio=text_ratio(settings.schedule, optimizer.steps),
+        interleave=settings.interleave,
+        markers=vocabulary.sequence_markers,
+        tasks=settings.tasks,
+        seed=optimizer.seed,
+        extra=_examples(settings, extra, {}, vocabulary, tokens),
+        extra_order=_order(extra, optimizer.seed + 1, settings.temperature) if extra else None,
+        extra_share=settings.extra_share,
+        max_tokens=limit,
+    )
+    wrapped = add_lora(model, vocabulary, settings.lora, use_bf16(optimizer.precision)) if settings.lora else model
+    state = fit(
+        wrapped,
+        source,
+        optimizer,
+        folder,
+        f"{folder.name}: training",
+        source.ratio,
+        evaluate=_dev_set(corpus, rows, tokenizer, vocabulary, settings.evaluation, folder),
+        evaluate_every=settings.evaluation.every,
+        inner=model,
+    )
+    if settings.lora:
+        model = merge_lora(wrapped)
+    if is_main():
+        with atomic_path(folder / "model") as temporary:
+            model.save_pretrained(temporary, state_dict=state)
+            tokenizer.save_pretrained(temporary)
+            vocabulary.save(temporary)
+    wait()
+    counts = {"pairs": len(kept), "parameters": sum(p.numel() for p in model.parameters())}
+    return StageResult(
+        counts=counts | ({"extra text": len(extra)} if extra else {}) | ({"cut": cut} if cut else {}),
+        skipped=skipped,
+        obsolete=(folder / "checkpoints",),
+    )
+
+
+def usable(
+    examples: Sequence[Example], pairs: Sequence[Pair], settings: LmSettings, markers: Markers, limit: int
+) -> tuple[list[int], list[dict[str, str]], int]:
+    """Which examples are trained on; those left out, with the reason; and how many are cut at the end.
+
+    limit  most tokens of a sequence, counted with all speech as units, as it is when the ratio has reached 0
+    """
+    kept, skipped, cut = [], [], 0
+    for i, (example, pair) in enumerate(zip(examples, pairs, strict=True)):
+        tasks = [task for task, weight in settings.tasks.items() if weight > 0 and can_do(example, task)]
+        if not tasks:
+            skipped.append(
+                {"id": pair.id, "reason": f"lacks speech or text for every task of {sorted(settings.tasks)}"}
+            )
+            continue
+        length = max(longest(example, task, markers) for task in tasks)
+        if length > limit and settings.too_long == "drop":
+            skipped.append({"id": pair.id, "reason": f"{length} tokens are more than max_tokens {limit}"})
+            continue
+        cut += length > limit
+        kept.append(i)
+    return kept, skipped, cut
+
+
+def token_limit(settings: LmSettings, config: PretrainedConfig) -> int:
+    """Most tokens of a sequence: max_tokens, or what the model was made for.
+
+    Raises InputError where neither says it.
+    """
+    limit = settings.max_tokens or getattr(config.get_text_config(), "max_position_embeddings", None)
+    if limit is None:
+        raise InputError(
+            f"the configuration of this model ({config.model_type}) does not say how long a sequence may be; "
+            "set max_tokens"
+        )
+    return int(limit)
+
+
+def _dev_set(
+    corpus: Path,
+    rows: dict[tuple[str, str], UnitRow],
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: Vocabulary,
+    settings: EvaluationSettings,
+    folder: Path,
+) -> DevSet | None:
+    """What is decoded on the way; None where that is not wanted, or, with a line that says why, cannot be."""
+    if not settings.every:
+        return None
+    if not vocabulary.has_texts:
+        tasks = ", ".join(vocabulary.tasks)
+        say(f"trained on {tasks}, without s2st, a model has no texts to score; the dev split is not decoded on the way")
+        return None
+    pairs = read_manifest(corpus, "dev")
+    if not pairs:
+        say("there is no dev split, so none is decoded")
+        return None
+    dev = DevSet(pairs, rows, tokenizer, vocabulary, settings, folder)
+    return dev if dev.pairs else None
+
+
+def _examples(
+    settings: LmSettings,
+    pairs: Sequence[Pair],
+    rows: dict[tuple[str, str], UnitRow],
+    vocabulary: Vocabulary,
+    tokens: WordTokens,
+) -> list[Example]:
+    return [make_example(p, rows, vocabulary, tokens, settings.interleave, settings.deduplicate) for p in pairs]
+
+
+def _order(pairs: Sequence[Pair], seed: int, temperature: float) -> Order:
+    """The pairs in an endless order, by language pair."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, pair in enumerate(pairs):
+        groups.setdefault((pair.src_lang, pair.tgt_lang), []).append(i)
+    return Order([groups[key] for key in sorted(groups)], seed, temperature)

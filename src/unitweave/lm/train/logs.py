@@ -1,0 +1,130 @@
+"""What a person wants to see of a training: ratio, losses per segment, tokens a second, MFU, time left."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback, is_tensorboard_available
+
+from unitweave.core.progress import Meter, say
+
+_SHORT = {"loss_source": "src", "loss_transcript": "asr", "loss_translation": "mt", "loss_target": "tgt"}
+# On a shared machine one measurement may fall into a busy moment and make an MFU of more than 100 % later.
+_MEASUREMENTS = 5
+
+
+class Throughput:
+    """Useful tokens a second (padding not counted) and the share of the hardware's peak that they use."""
+
+    def __init__(self, model: nn.Module, arguments: TrainingArguments) -> None:
+        self.per_token, self.per_square = training_flops(model)
+        self.device, self.bf16 = arguments.device, arguments.bf16
+        self.tokens, self.squares, self.since = 0, 0, time.monotonic()
+        self._peak, self._measured = 0.0, 0
+
+    def count(self, tokens: int, squares: int) -> None:
+        """Take note of a forward pass: its tokens and the sum of its sequences' squared lengths."""
+        self.tokens += tokens
+        self.squares += squares
+
+    def read(self, accelerator: Any) -> dict[str, float]:
+        """Tokens a second of all processes and MFU since the last call."""
+        counts = torch.tensor([self.tokens, self.squares], dtype=torch.float64, device=self.device)
+        tokens, squares = accelerator.reduce(counts, reduction="sum").tolist()
+        seconds = time.monotonic() - self.since
+        if self._measured < _MEASUREMENTS:
+            dtype = torch.bfloat16 if self.bf16 else torch.float32
+            self._peak, self._measured = max(self._peak, matrix_peak(self.device, dtype)), self._measured + 1
+        flops = tokens * self.per_token + squares * self.per_square
+        self.tokens, self.squares, self.since = 0, 0, time.monotonic()
+        return {
+            "tokens_per_second": tokens / seconds,
+            "mfu": flops / seconds / self._peak / accelerator.num_processes,
+        }
+
+
+def training_flops(model: nn.Module) -> tuple[float, float]:
+    """Floating-point operations of training on a token, and per squared token of a sequence for causal attention.
+
+    Two per weight of a linear layer going forward, two going back to its input, two for its own
+    gradient where it is trained; recomputed activations do not count (as in PaLM's MFU).
+    """
+    linear = 0.0
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(module, nn.Linear) and isinstance(weight, torch.Tensor):
+            linear += weight.numel() * (6 if weight.requires_grad else 4)
+    causal = getattr(model, "config", None)
+    text = causal.get_text_config() if causal is not None else None
+    if text is None:
+        return linear, 0.0
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    # Scores and mixing: 2 * 2 * head per pair of tokens, half of the pairs, three times with the way back.
+    return linear, 6.0 * text.num_hidden_layers * text.num_attention_heads * head
+
+
+@torch.no_grad()
+def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product, measured on the spot (about 0.1 s)."""
+    size = 8192 if device.type == "cuda" else 1024
+    # Not from torch's own generator: the dropout of a training that is resumed would be another.
+    a = torch.randn(size, size, device=device, dtype=dtype, generator=torch.Generator(device).manual_seed(0))
+    best = float("inf")
+    for _ in range(6):
+        start = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+class LineCallback(TrainerCallback):
+    """Moves the progress line with the optimizer steps and shows the latest numbers behind it."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter, self.note = meter, ""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if logs and "loss" in logs:
+            self.note = line_of(logs)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.meter.advance(state.global_step - self.meter.done, self.note)
+
+
+def line_of(logs: dict[str, float]) -> str:
+    """The numbers of one log entry on a line."""
+    parts = [f"ratio {logs['ratio']:.2f}"] if "ratio" in logs else []
+    parts.append(f"loss {logs['loss']:.2f}")
+    own = [f"{short} {logs[name]:.2f}" for name, short in _SHORT.items() if name in logs]
+    if len(own) > 1:
+        parts.append(f"({' '.join(own)})")
+    parts.append(f"{logs['tokens_per_second'] / 1000:.1f}k tok/s MFU {100 * logs['mfu']:.0f} %")
+    return " ".join(parts)
+
+
+def report_callbacks(report_to: list[str], folder: Path, first_step: int) -> list[TrainerCallback]:
+    """TensorBoard, written to folder/tensorboard; other loggers come by their names through transformers."""
+    if "tensorboard" not in report_to:
+        return []
+    if not is_tensorboard_available():
+        say("TensorBoard is not installed, so nothing is written for it (pip install tensorboard)")
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    return [_TensorBoard(SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None))]
+
+
+class _TensorBoard(TensorBoardCallback):
+    """transformers' own, without the dump of arguments and configuration."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        return

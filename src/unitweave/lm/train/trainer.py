@@ -1,0 +1,329 @@
+"""The training engine: transformers' Trainer over the step-exact stream of packed batches."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations, is_deepspeed_available
+from transformers.trainer_callback import PrinterCallback
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json
+from unitweave.core.progress import meter, say
+from unitweave.interleave.sequence import SEGMENTS
+from unitweave.lm.data.packing import IGNORED
+from unitweave.lm.data.stream import StepDataset, StepSource
+from unitweave.lm.train.attention import FLASH, LAID_OUT, PACKED, flash_fits, flash_works
+from unitweave.lm.train.isolation import enable_packed_attention
+from unitweave.lm.train.logs import LineCallback, Throughput, report_callbacks
+from unitweave.lm.train.loss import CROSS_ENTROPIES, original_forward, training_forward
+from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
+from unitweave.training.optimizers import OPTIMIZERS, make_optimizer
+from unitweave.training.trainer import PRECISIONS, one_device, quiet_transformers, use_bf16
+
+LOG_FILE = "log.jsonl"
+# transformers' others need arguments of their own, or a dev loss.
+LR_SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
+
+
+@dataclass
+class LossWeights:
+    """Weight of each segment's tokens in the loss."""
+
+    source: float = 1.0  # source units, and the text interleaved into them
+    transcript: float = 1.0  # source text
+    translation: float = 1.0  # target text
+    target: float = 1.0  # target units, and the text interleaved into them
+
+    def by_code(self) -> list[float]:
+        """Weights by segment code; code 0 (nothing) weighs nothing."""
+        return [0.0, *(getattr(self, name) for name in SEGMENTS)]
+
+
+@dataclass
+class OptimizerSettings:
+    """How a language model is optimized."""
+
+    steps: int = 600  # optimizer steps
+    batch: int = 16  # utterance pairs (or text pairs) per optimizer step, over all processes
+    accumulation: int = 1  # micro-batches per optimizer step and process
+    forward_tokens: int | None = None  # most tokens of one forward pass; a larger micro-batch takes several
+    optimizer: str = "adam"  # "adam" (the paper's), or "muon", which learns faster from scratch
+    learning_rate: float = 5e-5  # the paper's value, for a 1B model; Muon's matrices take ten times it
+    lr_schedule: str = "linear"  # transformers' names: "linear", "cosine", "constant_with_warmup", ...
+    warmup: float = 0.03  # share of the steps, 0 to 1
+    weight_decay: float = 0.0  # not on vectors
+    max_grad_norm: float = 1.0  # gradients of a larger norm are scaled down
+    precision: str = "bf16"  # "bf16" or "fp32"
+    gradient_checkpointing: bool = False  # compute activations again going back: less memory, a third more work
+    compile: str | None = None  # a torch.compile backend, usually "inductor"; null compiles nothing
+    cross_entropy: str = "chunked"  # "chunked": never all logits at once; or "plain"
+    fsdp: bool = False  # shard weights, gradients and optimizer states over the processes (FSDP 2)
+    deepspeed: str | None = None  # a DeepSpeed JSON file; needs the package deepspeed
+    checkpoint_every: int = 200  # steps
+    log_every: int = 10  # steps
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])  # loggers; "wandb", "mlflow", "trackio", ...
+    workers: int = 0  # processes that build batches ahead
+    seed: int = 1  # of new rows, order, spans and dropout
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+
+
+def check_optimizer(settings: OptimizerSettings) -> None:
+    """Raise InputError when the settings are of no use, before anything is loaded."""
+    for name, choices in (
+        ("optimizer", OPTIMIZERS),
+        ("precision", PRECISIONS),
+        ("cross_entropy", CROSS_ENTROPIES),
+        ("lr_schedule", LR_SCHEDULES),
+    ):
+        if getattr(settings, name) not in choices:
+            raise InputError(f"optimizer.{name} {getattr(settings, name)!r} is none of {', '.join(choices)}")
+    for name in ("steps", "batch", "accumulation", "learning_rate", "checkpoint_every", "log_every"):
+        if getattr(settings, name) <= 0:
+            raise InputError(f"optimizer.{name} {getattr(settings, name)} must be above 0")
+    if settings.forward_tokens is not None and settings.forward_tokens <= 0:
+        raise InputError(f"optimizer.forward_tokens {settings.forward_tokens} must be above 0, or null")
+    if not 0 <= settings.warmup <= 1:
+        raise InputError(f"optimizer.warmup {settings.warmup} must be from 0 to 1: it is a share of the steps")
+    if not 0 <= settings.seed < 2**32:
+        raise InputError(f"optimizer.seed {settings.seed} must be from 0 to below 2**32")
+    for name in settings.report_to:
+        if name != "tensorboard" and name not in get_available_reporting_integrations():
+            raise InputError(f"optimizer.report_to: {name!r} is no logger that is installed (pip install {name}?)")
+    if settings.deepspeed is not None and not is_deepspeed_available():
+        raise InputError("optimizer.deepspeed needs the package deepspeed: pip install deepspeed")
+    weights = settings.loss_weights.by_code()
+    if min(weights) < 0 or not any(weights):
+        raise InputError("optimizer.loss_weights must not be below 0, and one of them has to be above")
+    if (settings.fsdp or settings.deepspeed) and settings.optimizer == "muon":
+        raise InputError("optimizer.optimizer 'muon' needs whole matrices: it does not go with fsdp or deepspeed")
+    if settings.fsdp and settings.deepspeed:
+        raise InputError("optimizer.fsdp and optimizer.deepspeed exclude each other; set one")
+
+
+class LmTrainer(CheckpointedTrainer):
+    """Trainer on packed micro-batches whose loss is normalized over the whole optimizer step."""
+
+    loss_is_scaled_for_ga = True  # `step_weight` already spans all micro-batches and processes
+    optimizer_name: str = "adam"
+    optimizer: torch.optim.Optimizer | None
+    log_path: Path | None = None
+    ratio: Callable[[int], float] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self._sums = torch.zeros(2, len(SEGMENTS) + 1, dtype=torch.float64, device=self.args.device)
+        self.throughput = Throughput(self.model, self.args)
+        self._flash = self.args.bf16 and flash_fits(self.model.config) and flash_works(self.args.device)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimizer that the settings name."""
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(
+                self.optimizer_name, self.model, self.args.learning_rate, self.args.weight_decay
+            )
+        return self.optimizer
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The micro-batches of this process, in order: the dataset itself knows rank, accumulation and step."""
+        # A loader draws a seed when it is begun: out of torch's own generator that would change the dropout of a
+        # training that is resumed, whose random state has been put back by then.
+        return DataLoader(
+            self.train_dataset,
+            batch_size=None,
+            shuffle=False,
+            num_workers=self.args.dataloader_num_workers,
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of a micro-batch, pass by pass; gradients are exchanged once, at its end."""
+        *first, last = inputs["passes"]
+        loss = torch.zeros((), device=self.args.device)
+        state = self.accelerator.gradient_state
+        whole = state.sync_gradients
+        for batch in first:
+            # DeepSpeed heeds no `no_sync`: its backward would take an optimizer step where gradients are due.
+            state._set_sync_gradients(False)
+            with self.accelerator.no_sync(model):
+                loss += super().training_step(model, batch, num_items_in_batch)
+        state._set_sync_gradients(whole)
+        return loss + super().training_step(model, last, num_items_in_batch)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Weighted sum of the token losses over the weight of the whole step."""
+        segments, labels = inputs.pop("segments"), inputs["labels"]
+        self.throughput.count(inputs.pop("used"), inputs.pop("squares"))
+        step_weight = inputs.pop("step_weight")
+        for name in LAID_OUT if self._flash else FLASH:
+            inputs.pop(name)
+        loss, losses = model(**inputs)
+        counted = (labels != IGNORED).double()
+        self._sums[0].index_add_(0, segments, losses.double() * counted)
+        self._sums[1].index_add_(0, segments, counted)
+        # DistributedDataParallel averages gradients over processes; the step's loss is their sum.
+        return loss / step_weight * self.args.world_size
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the losses per segment, the text ratio and the speed, and append all to log.jsonl."""
+        if "loss" in logs:
+            sums = self.accelerator.reduce(self._sums, reduction="sum").cpu()
+            means = sums[0] / sums[1].clamp_min(1)
+            logs |= {f"loss_{name}": float(means[i + 1]) for i, name in enumerate(SEGMENTS) if sums[1, i + 1]}
+            logs["loss"] = float(sums[0].sum() / sums[1].sum().clamp_min(1))
+            if self.ratio is not None:
+                logs["ratio"] = self.ratio(self.state.global_step - 1)
+            logs |= self.throughput.read(self.accelerator)
+            self._sums.zero_()
+        if self.log_path is not None and self.is_world_process_zero() and "loss" in logs:
+            with self.log_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": self.state.global_step} | logs) + "\n")
+        super().log(logs, start_time)
+
+
+class EvaluateCallback(TrainerCallback):
+    """Calls a function after every so many optimizer steps."""
+
+    def __init__(self, every: int, function: Callable[[int], None]) -> None:
+        self.every, self.function = every, function
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0:
+            due = control.should_log
+            self.function(state.global_step)
+            control.should_log = due  # logging the scores has taken it back
+
+
+def fit(
+    model: PreTrainedModel,
+    source: StepSource,
+    settings: OptimizerSettings,
+    folder: Path,
+    label: str,
+    ratio: Callable[[int], float] | None = None,
+    evaluate: Callable[[PreTrainedModel, int], dict[str, float]] | None = None,
+    evaluate_every: int = 0,
+    inner: PreTrainedModel | None = None,
+) -> dict[str, torch.Tensor] | None:
+    """Train `model` in place on the steps of `source`; goes on from the last checkpoint in `folder`.
+
+    evaluate  called with the causal LM and the step every `evaluate_every` steps; its numbers go to the loggers
+    inner     the causal LM inside `model` where that is a LoRA wrapper
+    Writes folder/log.jsonl (a line per `log_every` steps), folder/tensorboard and folder/checkpoints.
+    Returns the whole model's weights where it was sharded (on the first process), else None.
+    """
+    quiet_transformers()
+    check_optimizer(settings)
+    causal = inner or model
+    work = folder / "checkpoints"
+    resume = last_checkpoint(work)
+    first_step = int(read_json(Path(resume) / "trainer_state.json")["global_step"]) if resume else 0
+    arguments = _arguments(work, settings)
+    if arguments.process_index == 0:
+        trim_log(folder / LOG_FILE, first_step)
+    dataset = StepDataset(
+        source,
+        settings.steps,
+        settings.loss_weights.by_code(),
+        settings.accumulation,
+        arguments.process_index,
+        arguments.world_size,
+        first_step,
+        settings.forward_tokens,
+    )
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(training_forward(causal, settings.cross_entropy))
+        own_attention = enable_packed_attention(causal)
+        stack.callback(causal.set_attn_implementation, own_attention)
+        trainer = LmTrainer(model=model, args=arguments, train_dataset=dataset)
+        trainer.optimizer_name = settings.optimizer
+        trainer.log_path, trainer.ratio = folder / LOG_FILE, ratio
+        trainer.remove_callback(PrinterCallback)
+        progress = stack.enter_context(meter(label, settings.steps, first_step))
+        for callback in (LineCallback(progress), *report_callbacks(settings.report_to, folder, first_step)):
+            trainer.add_callback(callback)
+        if evaluate is not None and (settings.fsdp or settings.deepspeed):
+            say("the weights are sharded, so the dev split is not decoded during training")
+        elif evaluate is not None:
+            scores = _midway(evaluate, causal, own_attention)
+            trainer.add_callback(EvaluateCallback(evaluate_every, lambda step: trainer.log(scores(step))))
+        trainer.throughput.since = time.monotonic()
+        trainer.train(resume_from_checkpoint=resume)
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+        return (
+            trainer.accelerator.get_state_dict(trainer.model_wrapped) if settings.fsdp or settings.deepspeed else None
+        )
+
+
+def _midway(
+    evaluate: Callable[[PreTrainedModel, int], dict[str, float]], model: PreTrainedModel, own_attention: str
+) -> Callable[[int], dict[str, float]]:
+    """`evaluate` of a model that is in training: while it is looked at, it is an ordinary causal LM again."""
+
+    def scores(step: int) -> dict[str, float]:
+        with original_forward(model):
+            model.set_attn_implementation(own_attention)
+            found = evaluate(model, step)
+            model.set_attn_implementation(PACKED)
+        return found
+
+    return scores
+
+
+def _arguments(work: Path, settings: OptimizerSettings) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=settings.steps,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_schedule,
+        warmup_steps=int(settings.warmup * settings.steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=use_bf16(settings.precision),
+        use_cpu=not torch.cuda.is_available(),
+        save_steps=settings.checkpoint_every,
+        save_total_limit=None,  # checkpoints.py removes the one before when the next is whole
+        logging_steps=settings.log_every,
+        report_to=[name for name in settings.report_to if name != "tensorboard"],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=settings.workers,
+        ignore_data_skip=True,  # the dataset itself begins at the step to go on from
+        torch_compile=settings.compile is not None,
+        torch_compile_backend=settings.compile,
+        fsdp="full_shard" if settings.fsdp else None,
+        fsdp_config={"version": 2} if settings.fsdp else None,
+        deepspeed=settings.deepspeed,
+        seed=settings.seed,
+    )
+    return one_device(arguments)
+
+
+def trim_log(path: Path, step: int) -> None:
+    """Drop log lines later than `step`: they come again."""
+    if path.exists():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

@@ -1,0 +1,106 @@
+"""Checkpoints that are whole or not there: a kill or a full disk while one is written leaves the one before."""
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import get_last_checkpoint
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import remove
+
+_PARTIAL = "partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch's and safetensors' writers raise their own errors, with no errno.
+_FULL_WORDS = (
+    "no space left",
+    "file too large",
+    "quota",
+    "file write failed",
+    "failed writing file",
+    "iostream error",
+    "unexpected pos",
+)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint in the output folder of a CheckpointedTrainer, or None."""
+    return get_last_checkpoint(str(folder)) if folder.exists() else None
+
+
+class CheckpointedTrainer(Trainer):
+    """Trainer whose checkpoints are there whole or not at all; of earlier ones only the best is kept, if any is."""
+
+    _written_to: Path | None = None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step, best = self.state.global_step, self.state.best_global_step
+        with whole_checkpoint(self.args, step, self.accelerator.wait_for_everyone, best) as folder:
+            self._written_to = folder
+            super()._save_checkpoint(model, trial)
+            if best:
+                # Trainer's state names the folder it was told to write in; here is where the best will lie.
+                self.state.best_model_checkpoint = str(Path(str(self.args.output_dir)) / f"checkpoint-{best}")
+                if self.args.should_save:
+                    self.state.save_to_json(str(folder / f"checkpoint-{step}" / TRAINER_STATE_NAME))
+        self._written_to = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._written_to or self.args.output_dir)
+
+
+@contextlib.contextmanager
+def whole_checkpoint(
+    arguments: TrainingArguments, step: int, barrier: Callable[[], None], keep: int | None = None
+) -> Iterator[Path]:
+    """Yield the folder in which the Trainer writes checkpoint-STEP; when all is written, put it in its place.
+
+    Those before it are then removed, save that of step `keep`. barrier waits for the other processes. Raises
+    InputError when the disk is full, and leaves the earlier checkpoints as they are.
+    """
+    work = Path(arguments.output_dir)
+    partial, name = work / _PARTIAL, f"checkpoint-{step}"
+    try:
+        if arguments.should_save:
+            remove(partial)
+            partial.mkdir(parents=True)
+        barrier()
+        yield partial
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if arguments.should_save:
+            shutil.rmtree(partial, ignore_errors=True)
+        if not _is_disk_full(error):
+            raise
+        earlier = max((p.name for p in work.glob("checkpoint-*")), default="no earlier one", key=step_of)
+        raise InputError(
+            f"{work}: no space for the checkpoint of step {step} (there is {earlier}); "
+            "free some and run the same command again"
+        ) from error
+    barrier()
+    if arguments.should_save:
+        kept = {name, f"checkpoint-{keep}"}
+        earlier_ones = [path for path in work.glob("checkpoint-*") if path.name not in kept]
+        remove(work / name)
+        (partial / name).replace(work / name)
+        for path in (*earlier_ones, partial):
+            remove(path)
+    barrier()
+
+
+def step_of(name: str) -> int:
+    """The optimizer step of a checkpoint's folder; -1 when it is none."""
+    last = name.rsplit("-", 1)[-1]
+    return int(last) if last.isdigit() else -1
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    chain = f"{error} {error.__cause__} {error.__context__}".lower()
+    return any(word in chain for word in _FULL_WORDS)

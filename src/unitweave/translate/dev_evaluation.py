@@ -1,0 +1,114 @@
+"""The dev split decoded in the midst of training: BLEU of the text, word error rate of the transcripts, examples."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jiwer
+import sacrebleu
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from unitweave.core.manifest import Pair
+from unitweave.core.progress import say
+from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.translate.decode import DecodeSettings, StageDecoder, Translation
+from unitweave.units.table import UnitRow
+
+DEV_FILE = "dev.jsonl"
+
+
+@dataclass
+class EvaluationSettings:
+    """When and on what a training is looked at."""
+
+    every: int = 500  # optimizer steps; 0 never
+    utterances: int = 64  # of the dev split, spread over its language pairs
+    examples: int = 3  # printed each time
+    batch: int = 32  # utterances decoded together
+
+
+def choose(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """`count` pairs that have all that is needed, taken in turn from each language pair, evenly over each."""
+    groups: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        if pair.src_text and pair.tgt_text:
+            groups.setdefault((pair.src_lang, pair.tgt_lang), []).append(pair)
+    chosen = []
+    for number, key in enumerate(sorted(groups)):
+        group = groups[key]
+        share = min(len(group), count // len(groups) + (number < count % len(groups)))
+        chosen += [group[i * len(group) // share] for i in range(share)]
+    return chosen
+
+
+class DevSet:
+    """A part of the dev split and what it is to become; each process decodes its share."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        rows: dict[tuple[str, str], UnitRow],
+        tokenizer: PreTrainedTokenizerBase,
+        vocabulary: Vocabulary,
+        settings: EvaluationSettings,
+        folder: Path,
+    ) -> None:
+        usable = [pair for pair in pairs if (pair.id, "src") in rows]
+        self.pairs = choose(usable, settings.utterances)
+        self.rows, self.tokenizer, self.vocabulary, self.settings = rows, tokenizer, vocabulary, settings
+        self.path = folder / DEV_FILE
+
+    def __call__(self, model: PreTrainedModel, step: int) -> dict[str, float]:
+        """Scores of an ordinary causal LM by name, for all and for each language pair.
+
+        They are written to dev.jsonl with the examples, and printed.
+        """
+        state = PartialState()
+        mine = self.pairs[state.process_index :: state.num_processes]
+        decoder = StageDecoder(model, self.tokenizer, self.vocabulary)
+        settings = DecodeSettings(batch=self.settings.batch)
+        said = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings)
+        found = {pair.id: one for pair, one in gather_object(list(zip(mine, said, strict=True)))}
+        scores = scores_of(self.pairs, [found[pair.id] for pair in self.pairs])
+        if state.is_main_process:
+            self._tell(step, scores, [(pair, found[pair.id]) for pair in self.pairs[: self.settings.examples]])
+        return {f"eval_{name}": score for name, score in scores.items()}
+
+    def _tell(self, step: int, scores: dict[str, float], examples: list[tuple[Pair, Translation]]) -> None:
+        say(f"step {step}, dev: " + ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))
+        shown = [
+            {
+                "id": pair.id,
+                "source": pair.src_text,
+                "transcript": said.transcript,
+                "reference": pair.tgt_text,
+                "translation": said.translation,
+            }
+            for pair, said in examples
+        ]
+        for one in shown:
+            say(f"  {one['source']} → {one['transcript']}\n  {one['reference']} → {one['translation']}")
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | scores | {"examples": shown}, ensure_ascii=False) + "\n")
+
+
+def scores_of(pairs: Sequence[Pair], said: Sequence[Translation]) -> dict[str, float]:
+    """bleu (text, sacrebleu 13a) and wer (transcript, percent), and both for each language pair where several."""
+    groups: dict[str, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        groups.setdefault(f"{pair.src_lang}-{pair.tgt_lang}", []).append(i)
+    scores = _scores(pairs, said, range(len(pairs)), "")
+    if len(groups) > 1:
+        for name in sorted(groups):
+            scores |= _scores(pairs, said, groups[name], f"_{name}")
+    return scores
+
+
+def _scores(pairs: Sequence[Pair], said: Sequence[Translation], chosen: Sequence[int], suffix: str) -> dict[str, float]:
+    references = [str(pairs[i].tgt_text) for i in chosen]
+    bleu = sacrebleu.corpus_bleu([said[i].translation for i in chosen], [references]).score
+    wer = 100 * jiwer.wer([str(pairs[i].src_text) for i in chosen], [said[i].transcript for i in chosen])
+    return {f"bleu{suffix}": bleu, f"wer{suffix}": wer}

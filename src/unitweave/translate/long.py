@@ -1,0 +1,178 @@
+"""Long recordings: cut into utterances where nobody speaks, translated in batches, put back at their times.
+
+Memory does not follow the length: the recording is read twice in blocks, once to find the speech and once
+to cut it out, and the English track is written as it is put together. Finished utterances lie in a folder
+beside the result until all are done, so that an interrupted job goes on behind the last of them.
+"""
+
+import wave
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import atomic_path, read_json, remove, remove_leftovers, write_json, write_text
+from unitweave.core.progress import meter
+from unitweave.translate.decode import DecodeSettings, ForcedPrefix
+from unitweave.translate.recordings import stream_audio
+from unitweave.translate.subtitles import Cue, srt, vtt
+from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
+from unitweave.translate.vad import SegmentSettings, SpeechDetector, cut_out, speech_spans
+from unitweave.units.features import num_frames
+
+_BATCH_SECONDS = 60.0  # of padded speech at a time: a long recording takes the memory of a dense minute
+
+
+@dataclass(frozen=True)
+class LongResult:
+    """Where the result of a long recording is: English track, JSON, and how many utterances there were.
+
+    The track is None where only the text was wanted.
+    """
+
+    audio: Path | None
+    about: Path
+    segments: int
+
+
+def translate_long(
+    translator: Translator,
+    source: Path,
+    stem: Path,
+    settings: DecodeSettings | None = None,
+    segmenting: SegmentSettings | None = None,
+    job: str = "",
+    language: str | None = None,
+) -> LongResult:
+    """Translate a recording of any length into stem.wav, stem.json, stem.srt and stem.vtt.
+
+    job       names model, settings and source; what an interrupted call with another one left is not used
+    language  of the recording, where it is known
+
+    An utterance is heard when it was spoken, or when the one before it is over, should that be later. One
+    that cannot be heard in the source is left empty. With settings.text_only no stem.wav is written.
+    Raises InputError when the recording cannot be read or nobody speaks in it.
+    """
+    settings, segmenting = settings or translator.settings, segmenting or SegmentSettings()
+    detector = SpeechDetector.load()
+    spans = speech_spans(detector.probabilities(stream_audio(source)), segmenting)
+    spans = [span for span in spans if num_frames(span[1] - span[0]) > 0]
+    if not spans:
+        raise InputError(f"{source}: nobody speaks in this recording; nothing to translate")
+    workshop = stem.with_name(f".{stem.name}.partial")
+    done = _finished(workshop, job)
+    with meter(f"{source.name}: utterances", len(spans), done=len(done)) as progress:
+        for first, waveforms in _batches(source, spans, done, settings.batch):
+            results = _translate_audible(translator, waveforms, settings, ForcedPrefix(language=language))
+            for i, result in zip(first, results, strict=True):
+                if len(result.waveform):
+                    write_audio(workshop / f"{i:06d}.wav", result.waveform)
+                start, end = (edge / SAMPLE_RATE for edge in spans[i])
+                write_json(workshop / f"{i:06d}.json", {"start": start, "end": end} | result.plain())
+                progress.advance()
+    return _assemble(workshop, source, stem, len(spans), job, speech=not settings.text_only)
+
+
+def _translate_audible(
+    translator: Translator, waveforms: Sequence[np.ndarray], settings: DecodeSettings, given: ForcedPrefix
+) -> list[SpeechTranslation]:
+    """A result for each waveform; an empty one where nothing can be heard, which must not end the whole recording."""
+    nothing, no_units = np.zeros(0, np.float32), np.zeros(0, np.int64)
+    results = [
+        SpeechTranslation(nothing, SAMPLE_RATE, "", "", "", no_units, True, 0.0, source_seconds=len(w) / SAMPLE_RATE)
+        for w in waveforms
+    ]
+    audible = [i for i, waveform in enumerate(waveforms) if _is_audible(waveform)]
+    if audible:
+        said = translator.translate_all([waveforms[i] for i in audible], settings, [given] * len(audible))
+        for i, result in zip(audible, said, strict=True):
+            results[i] = result
+    return results
+
+
+def _is_audible(waveform: np.ndarray) -> bool:
+    try:
+        check_audible(waveform, "")
+    except InputError:
+        return False
+    return True
+
+
+def _finished(workshop: Path, job: str) -> set[int]:
+    """Indices of the utterances that an interrupted call finished; anything of another job is deleted."""
+    about = workshop / "job.json"
+    if workshop.exists() and (not about.exists() or read_json(about) != {"job": job}):
+        remove(workshop)
+    workshop.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(workshop)
+    write_json(about, {"job": job})
+    return {int(path.stem) for path in workshop.glob("[0-9]*.json")}
+
+
+def _batches(
+    source: Path, spans: Sequence[tuple[int, int]], done: set[int], most: int
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """Utterances that are still to do: their indices and waveforms, as many at once as memory should hold."""
+    indices: list[int] = []
+    waveforms: list[np.ndarray] = []
+    if len(done) == len(spans):
+        return
+    for i, waveform in enumerate(cut_out(stream_audio(source), spans)):
+        if i in done:
+            continue
+        longest = max(len(waveform), *map(len, waveforms)) if waveforms else len(waveform)
+        if indices and (len(indices) == most or longest * (len(indices) + 1) > _BATCH_SECONDS * SAMPLE_RATE):
+            yield indices, waveforms
+            indices, waveforms = [], []
+        indices.append(i)
+        waveforms.append(waveform)
+    if indices:
+        yield indices, waveforms
+
+
+def _assemble(workshop: Path, source: Path, stem: Path, count: int, job: str, speech: bool) -> LongResult:
+    segments: list[dict[str, Any]] = [read_json(workshop / f"{i:06d}.json") for i in range(count)]
+    audio = stem.with_name(stem.name + ".wav") if speech else None
+    about = stem.with_name(stem.name + ".json")
+    if audio is not None:
+        _write_track(workshop, audio, segments)
+    for suffix, make in ((".srt", srt), (".vtt", vtt)):
+        cues = [Cue(s["start"], s["end"], s["translation"]) for s in segments]
+        write_text(stem.with_name(stem.name + suffix), make(cues))
+    whole = {
+        "source": str(source),
+        "job": job,
+        "language": next((s["language"] for s in segments if s["language"]), ""),
+        "transcript": " ".join(s["transcript"] for s in segments if s["transcript"]),
+        "translation": " ".join(s["translation"] for s in segments if s["translation"]),
+        "complete": all(s["complete"] for s in segments),
+        "segments": segments,
+    }
+    write_json(about, whole)
+    remove(workshop)
+    return LongResult(audio, about, len(segments))
+
+
+def _write_track(workshop: Path, audio: Path, segments: Sequence[dict[str, Any]]) -> None:
+    """The utterances at their times, one after the other; notes in each segment from when to when it is heard."""
+    # The wave module and not libsndfile, which does not say that the disk is full.
+    with atomic_path(audio) as temporary, temporary.open("wb") as file, wave.open(file, "wb") as track:
+        track.setnchannels(1)
+        track.setsampwidth(2)
+        track.setframerate(SAMPLE_RATE)
+        at = 0  # samples written
+        for i, segment in enumerate(segments):
+            wav = workshop / f"{i:06d}.wav"
+            # Its bytes, since soundfile does not take every name.
+            speech = read_audio(wav.read_bytes()) if wav.exists() else np.zeros(0, np.float32)
+            silence = max(0, round(segment["start"] * SAMPLE_RATE) - at)
+            for first in range(0, silence, SAMPLE_RATE):
+                track.writeframesraw(bytes(2 * min(SAMPLE_RATE, silence - first)))
+            at += silence
+            segment |= {"spoken_from": at / SAMPLE_RATE, "spoken_to": (at + len(speech)) / SAMPLE_RATE}
+            track.writeframesraw(np.rint(speech * 32768).astype("<i2").tobytes())  # as they lie in its file
+            at += len(speech)

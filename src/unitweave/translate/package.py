@@ -1,0 +1,153 @@
+"""The parts of a translator: in a run folder, in an exported folder, or on the hub.
+
+An exported folder is one model of the hub's kind: the language model with its tokenizer lies at the top, so
+that plain transformers loads it by the same name; encoder/, codebook/ and vocoder/ lie beside it.
+package.json says what belongs together.
+"""
+
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of_file, read_json
+from unitweave.core.manifest import FILE_NAME as MANIFEST
+from unitweave.core.manifest import read_manifest
+from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.translate.decode import DecodeSettings
+
+PACKAGE_FILE = "package.json"
+FORMAT = 1
+# No pickles, no code: all that is ever fetched from the hub.
+PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md", "examples/*.wav"]
+FOLDERS = ("encoder", "codebook", "vocoder", "examples")
+_NOTHING = "no run folder, no exported model and no name on the hub"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The folders of a translator's parts."""
+
+    language_model: Path
+    encoder: Path
+    codebook: Path
+    vocoder: Path
+    settings: DecodeSettings = field(default_factory=DecodeSettings)  # how the maker decodes with it
+
+    @classmethod
+    def of_run(cls, run: Path, system: str | None = None) -> "Parts":
+        """The parts of one system of a run folder. Raises InputError when there is no such system."""
+        known = sorted(p.parent.name for p in run.glob("lm/*/model"))
+        if system is None:
+            system = known[0] if len(known) == 1 else "scheduled"
+        if system not in known:
+            raise InputError(f"{run}: has no trained system {system!r}; it has: {', '.join(known) or 'none yet'}")
+        settings = settings_of(read_recipe(run).get("translate") or {})
+        return cls(
+            run / "lm" / system / "model", run / "encoder" / "model", run / "codebook", run / "vocoder", settings
+        )
+
+    @classmethod
+    def of_package(cls, folder: Path) -> "Parts":
+        """The parts of an exported folder. Raises InputError when it is of another version or a part was replaced."""
+        about = read_json(folder / PACKAGE_FILE)
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise InputError(f"{folder / PACKAGE_FILE}: of another version of unitweave; export the run again")
+        settings = settings_of(about.get("decode") or {})
+        return cls(folder, folder / "encoder", folder / "codebook", folder / "vocoder", settings)
+
+    def examples(self) -> list[Path]:
+        """Recordings to try the model with: an export's examples, or three of a run's test split."""
+        own = self.language_model / "examples"
+        if own.is_dir():
+            return sorted(own.glob("*.wav"))
+        corpus = self.encoder.parent.parent / "corpus"
+        if not (corpus / MANIFEST).exists():
+            return []
+        found = [Path(p.src_audio) for p in read_manifest(corpus, "test") if p.src_audio]
+        return [path for path in found[:: max(1, len(found) // 3)][:3] if path.exists()]
+
+    def check(self) -> str:
+        """Raise InputError unless all parts speak the units of one codebook; returns its fingerprint."""
+        book = read_json(self.codebook / "codebook.json")["fingerprint"]
+        vocabulary = Vocabulary.load(self.language_model)
+        if vocabulary.codebook != book:
+            raise InputError(
+                f"{self.language_model}: this language model speaks the units of codebook {vocabulary.codebook}, "
+                f"not of {book}"
+            )
+        config = read_json(self.vocoder / "config.json")
+        trained_on = config.get("codebook") if isinstance(config, dict) else None
+        if trained_on != book:
+            raise InputError(f"{self.vocoder}: this vocoder speaks units of codebook {trained_on}, not of {book}")
+        return str(book)
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Digest of each part's weights."""
+        weights = sorted(self.language_model.glob("*.safetensors"))
+        if not weights:
+            raise InputError(f"{self.language_model}: no safetensors weights here")
+        return {
+            "language_model": {path.name: digest_of_file(path) for path in weights},
+            "encoder": digest_of_file(self.encoder / "model.safetensors"),
+            "codebook": digest_of_file(self.codebook / "codebook.safetensors"),
+            "vocoder": digest_of_file(self.vocoder / "model.safetensors"),
+        }
+
+
+def read_recipe(run: Path) -> dict[str, Any]:
+    """The recipe that a run folder was made with; empty where there is none. Raises InputError when it is broken."""
+    path = run / "recipe.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that is none
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        return {}
+    for section, settings in content.items():
+        if settings is not None and not isinstance(settings, dict):
+            raise InputError(f"{path}: {section} is no mapping of settings")
+    return content
+
+
+def settings_of(values: dict[str, Any]) -> DecodeSettings:
+    """Decoding settings from plain values; those of another version are left out."""
+    known = {entry.name for entry in fields(DecodeSettings)}
+    return DecodeSettings(**{name: value for name, value in values.items() if name in known})
+
+
+def find_parts(path: Path | str, system: str | None = None) -> Parts:
+    """The parts behind a run folder, an exported folder or a name on the hub. Raises InputError when there are none."""
+    folder = Path(path)
+    if (folder / PACKAGE_FILE).exists():
+        if system is not None:
+            raise InputError(f"{folder}: an exported model has a single system; leave --system out")
+        return Parts.of_package(folder)
+    if folder.is_dir():
+        return Parts.of_run(folder, system)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)):
+        return Parts.of_package(download(str(path)))
+    raise InputError(f"{path}: {_NOTHING}")
+
+
+def download(name: str) -> Path:
+    """Fetch an exported model from the hub (or find it in the local cache); returns its folder."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=PATTERNS))
+    except HFValidationError:
+        raise InputError(f"{name}: {_NOTHING}") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(f"{name}: no such folder here, and not to be had from the hub ({_brief(error)})") from None
+    if not (folder / PACKAGE_FILE).exists():
+        raise InputError(f"{name}: a model of the hub, but none that 'unitweave export' wrote")
+    return folder
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

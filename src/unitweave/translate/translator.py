@@ -1,0 +1,302 @@
+"""Speech in, English speech out: units, stage-constrained decoding and the vocoder, one after the other."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unitweave.core.audio import SAMPLE_RATE, is_silent, write_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import atomic_path, digest_of, digest_of_file, remove
+from unitweave.core.manifest import read_manifest
+from unitweave.core.progress import meter
+from unitweave.core.stage import StageResult
+from unitweave.core.text import normalize
+from unitweave.translate.decode import DecodeSettings, ForcedPrefix, Listener, StageDecoder
+from unitweave.translate.package import Parts, find_parts
+from unitweave.translate.recordings import load_audio
+from unitweave.units.extract import UnitExtractor
+from unitweave.units.features import num_frames
+from unitweave.units.reading import best_device
+from unitweave.units.table import FRAME_RATE, read_units
+from unitweave.vocoder.synthesis import Vocoder
+
+_BATCH_SECONDS = 120.0  # seconds of padded speech in one pass of the encoder
+Words = list[tuple[str, float, float]]  # each with the seconds at which it begins and ends
+
+
+@dataclass
+class SpeechTranslation:
+    """A translated recording.
+
+    waveform        float32 [samples] at `sampling_rate` Hz; empty where only the text was wanted
+    language        of the source, as the model heard it; transcript of the source and its translation
+    units           int64 [frames] of the translation, 50 a second
+    complete        False where a length limit cut the model off
+    score           mean log-probability of the tokens that the model chose; scores: stage by stage
+    seconds         wall time of each stage, shared out over the recordings of the batch
+    source_seconds  how long the recording lasts
+    """
+
+    waveform: np.ndarray
+    sampling_rate: int
+    language: str
+    transcript: str
+    translation: str
+    units: np.ndarray
+    complete: bool
+    score: float
+    scores: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    source_seconds: float = 0.0
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of computing for a second of the recording."""
+        return sum(self.seconds.values()) / max(self.source_seconds, 1e-9)
+
+    def save(self, path: Path) -> None:
+        """Write the waveform in the format of the suffix (.wav, .flac)."""
+        write_audio(path, self.waveform if len(self.waveform) else np.zeros(1600, np.float32))
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the waveform, as JSON has it."""
+        return {
+            "language": self.language,
+            "transcript": self.transcript,
+            "translation": self.translation,
+            "units": self.units.tolist(),
+            "complete": self.complete,
+            "score": round(self.score, 4),
+            "scores": {name: round(value, 4) for name, value in self.scores.items()},
+            "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
+            "source_seconds": round(self.source_seconds, 3),
+        }
+
+
+class Translator:
+    """Encoder, codebook, language model and vocoder of one run, ready to translate recordings."""
+
+    def __init__(
+        self, extractor: UnitExtractor, decoder: StageDecoder, vocoder: Vocoder, parts: Parts | None = None
+    ) -> None:
+        self.extractor, self.decoder, self.vocoder, self.parts = extractor, decoder, vocoder, parts
+        self.settings = parts.settings if parts else DecodeSettings()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: Path | str,
+        system: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Translator":
+        """From a run folder, a folder that `unitweave export` wrote, or the name of one on the hub (`owner/name`).
+
+        system  which system of a run folder; needed where it has several and none is called "scheduled"
+        dtype   of the language model; torch.bfloat16 is faster and gives slightly other results
+        Raises InputError when a part is missing, or made for the units of another codebook.
+        """
+        return cls.from_parts(find_parts(path, system), device, dtype)
+
+    @classmethod
+    def from_run(cls, run: Path, system: str) -> "Translator":
+        """From a run folder and the name of one of its systems. Raises InputError when a part is missing or foreign."""
+        return cls.from_parts(Parts.of_run(Path(run), system))
+
+    @classmethod
+    def from_parts(
+        cls, parts: Parts, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "Translator":
+        """From the folders of the parts. Raises InputError when they do not belong together."""
+        book = parts.check()
+        extractor = UnitExtractor.load(parts.encoder, parts.codebook)
+        decoder = StageDecoder.load(parts.language_model, device, dtype)
+        return cls(extractor, decoder, Vocoder.from_pretrained(parts.vocoder, book, device), parts)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that name the model: equal digits, equal results."""
+        if self.parts is None:
+            raise InputError("this translator was not made from a folder, so that it has no fingerprint")
+        files = sorted(self.parts.language_model.glob("*.safetensors"))
+        weights = [digest_of_file(f) for f in [*files, self.parts.vocoder / "model.safetensors"]]
+        return digest_of([weights, self.extractor.codebook.fingerprint, str(self.decoder.model.dtype)])
+
+    def translate(
+        self,
+        recording: np.ndarray | Path | str,
+        settings: DecodeSettings | None = None,
+        given: ForcedPrefix | None = None,
+    ) -> SpeechTranslation:
+        """Translate one recording: a file, or float32 [samples] at 16 kHz.
+
+        given  the transcript, translation or source language, where they are known
+        """
+        return self.translate_all([recording], settings, [given])[0]
+
+    def translate_all(
+        self,
+        recordings: Sequence[np.ndarray | Path | str],
+        settings: DecodeSettings | None = None,
+        given: Sequence[ForcedPrefix | None] | None = None,
+        listener: Listener | None = None,
+    ) -> list[SpeechTranslation]:
+        """Translate several recordings together. Raises InputError for one that cannot be read or is too short.
+
+        listener  told of texts and units as they are decoded (`stream_speech` turns units into sound)
+        """
+        settings = settings or self.settings
+        for one in given or []:
+            self.check_language(one)
+        waveforms = [r if isinstance(r, np.ndarray) else load_audio(Path(r)) for r in recordings]
+        for recording, waveform in zip(recordings, waveforms, strict=True):
+            check_audible(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
+        clock = [time.monotonic()]
+        sources = self.units_of(waveforms)
+        clock.append(time.monotonic())
+        said = self.decoder.translate(sources, settings, given, listener)
+        clock.append(time.monotonic())
+        spoken = speak(self.vocoder, [t.units for t in said], self.decoder.vocabulary.deduplicate, settings.speaker)
+        clock.append(time.monotonic())
+        share = 1 / max(1, len(waveforms))
+        results = []
+        for waveform, t, speech in zip(waveforms, said, spoken, strict=True):
+            seconds = {"source units": (clock[1] - clock[0]) * share, **t.seconds}
+            if len(speech):
+                seconds["vocoder"] = (clock[3] - clock[2]) * share
+            results.append(
+                SpeechTranslation(
+                    waveform=speech,
+                    sampling_rate=SAMPLE_RATE,
+                    language=t.language,
+                    transcript=t.transcript,
+                    translation=t.translation,
+                    units=t.units,
+                    complete=t.complete,
+                    score=t.score,
+                    scores=t.scores,
+                    seconds=seconds,
+                    source_seconds=len(waveform) / SAMPLE_RATE,
+                )
+            )
+        return results
+
+    def check_language(self, given: ForcedPrefix | None) -> None:
+        """Raise InputError when a given language is none of the model's; decoding would say so only in the end."""
+        if given is not None and given.language:
+            self.decoder.rules.forced(ForcedPrefix(language=given.language))
+
+    def units_of(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Units of each waveform, in batches of similar length that fit into memory."""
+        found: list[np.ndarray] = [np.empty(0, np.uint16)] * len(waveforms)
+        batch: list[int] = []
+        order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
+        for place, i in enumerate(order):
+            batch.append(i)
+            following = len(waveforms[order[place + 1]]) if place + 1 < len(order) else 0
+            if not following or following * (len(batch) + 1) > _BATCH_SECONDS * SAMPLE_RATE:
+                for j, (units, _) in zip(batch, self.extractor.extract([waveforms[j] for j in batch]), strict=True):
+                    found[j] = units
+                batch = []
+        return found
+
+    def stream_speech(self, units: Iterator[int], chunk_frames: int = 25) -> Iterator[np.ndarray]:
+        """Waveform, float32 at 16 kHz, chunk by chunk, of units that are still being decoded.
+
+        A model without repetitions is heard when its last unit is known, since only then durations are.
+        """
+        if self.decoder.vocabulary.deduplicate:
+            (whole,) = speak(self.vocoder, [np.fromiter(units, np.int64)], True, self.settings.speaker)
+            yield from (whole[i : i + chunk_frames * 320] for i in range(0, len(whole), chunk_frames * 320))
+        else:
+            yield from self.vocoder.stream(units, chunk_frames, self.settings.speaker)
+
+    def align(self, waveform: np.ndarray, text: str, language: str = "en") -> Words:
+        """Each word of `text` with the seconds at which it begins and ends in the waveform, by forced alignment.
+
+        A word that the encoder's alphabet cannot spell, or a text too long for the sound, gets no time: (word, 0, 0).
+        """
+        words = normalize(text, language).split()
+        if not words or num_frames(len(waveform)) == 0:
+            return [(word, 0.0, 0.0) for word in words]
+        _, frames = self.extractor.extract([waveform], [" ".join(words)])[0]
+        if frames is None:
+            return [(word, 0.0, 0.0) for word in words]
+        return [
+            (word, float(start) / FRAME_RATE, float(end) / FRAME_RATE)
+            for word, start, end in zip(words, frames.starts, frames.ends, strict=True)
+        ]
+
+
+def check_audible(waveform: np.ndarray, name: str) -> None:
+    """Raise InputError when there is not a single frame in a waveform at 16 kHz, or nothing that can be heard."""
+    if num_frames(len(waveform)) == 0:
+        raise InputError(f"{name}: too short to translate; it lasts {len(waveform) / SAMPLE_RATE:.3f} s")
+    if is_silent(waveform):
+        raise InputError(f"{name}: nothing can be heard in it")
+
+
+def speak(
+    vocoder: Vocoder, units: Sequence[np.ndarray], deduplicated: bool = False, speaker: str | None = None
+) -> list[np.ndarray]:
+    """Waveform of each unit sequence, with or without repetitions; nothing said is an empty waveform.
+
+    speaker  whose voice, where the vocoder has several; None takes its first
+    """
+    heard = [i for i, u in enumerate(units) if len(u)]
+    waveforms = [np.zeros(0, np.float32) for _ in units]
+    made = vocoder.synthesize([units[i] for i in heard], speaker, deduplicated) if heard else []
+    for i, waveform in zip(heard, made, strict=True):
+        waveforms[i] = waveform
+    return waveforms
+
+
+def translate_split(
+    folder: Path, settings: DecodeSettings, corpus: Path, units: Path, model: Path, vocoder: Path, split: str = "test"
+) -> StageResult:
+    """Translate a split from its extracted units; writes folder/outputs.jsonl and a wav for each utterance."""
+    rows = read_units(units)
+    pairs = [pair for pair in read_manifest(corpus, split) if (pair.id, "src") in rows]
+    if not pairs:
+        raise InputError(f"{corpus}: the {split} split has nothing to translate")
+    device = best_device()
+    decoder = StageDecoder.load(model, device)
+    voice = Vocoder.from_pretrained(vocoder, decoder.vocabulary.codebook, device)
+    audio = folder / "audio"
+    remove(audio)
+    lines = []
+    cut = 0
+    pairs = sorted(pairs, key=lambda p: len(rows[p.id, "src"].units))
+    with meter(f"{folder.name}: translating", len(pairs)) as progress:
+        for first in range(0, len(pairs), settings.batch):
+            part = pairs[first : first + settings.batch]
+            start = time.monotonic()
+            said = decoder.translate([rows[p.id, "src"].units for p in part], settings)
+            spoken = speak(voice, [t.units for t in said], decoder.vocabulary.deduplicate, settings.speaker)
+            seconds = (time.monotonic() - start) / len(part)
+            for pair, t, waveform in zip(part, said, spoken, strict=True):
+                # A system that says nothing still has a file, so that it is scored and not left out.
+                write_audio(audio / f"{pair.id}.wav", waveform if len(waveform) else np.zeros(1600, np.float32))
+                cut += not t.complete
+                lines.append(
+                    {
+                        "id": pair.id,
+                        "audio": f"audio/{pair.id}.wav",
+                        "language": t.language,
+                        "transcript": t.transcript,
+                        "translation": t.translation,
+                        "units": t.units.tolist(),
+                        "deduplicated": decoder.vocabulary.deduplicate,
+                        "complete": t.complete,
+                        "seconds": round(seconds, 4),
+                    }
+                )
+            progress.advance(len(part))
+    with atomic_path(folder / "outputs.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines), encoding="utf-8")
+    return StageResult(counts={"utterances": len(pairs), "cut_off": cut})

@@ -1,0 +1,92 @@
+"""Text normalization: the examples that its docstring promises, and what holds for every text."""
+
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitweave.core.text import normalize
+
+CVSS = ["ar", "ca", "cy", "de", "es", "et", "fa", "fr", "id", "it", "ja", "lv", "mn", "nl", "pt", "ru", "sl"]
+CVSS += ["sv-SE", "ta", "tr", "zh-CN"]
+
+texts = st.one_of(
+    st.text(max_size=40),
+    st.lists(
+        st.sampled_from(
+            [
+                "l·l",
+                "ŀl",
+                "·",
+                "1",
+                "12",
+                "1.234",
+                "1,5",
+                "1 234",
+                "3rd",
+                "2ª",
+                "٤٢",
+                "İI",
+                "l’",
+                "-",
+                "—",
+                "猫",
+                "é",
+                "'",
+                " ",
+            ]
+        ),
+        max_size=12,
+    ).map("".join),
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("en", "“Don’t” – she’d said: rock ’n’ roll, e-mail!", "don't she'd said rock n roll e mail"),
+        ("en", "1,234.5 and 0.05", "one thousand two hundred and thirty four point five and zero point zero five"),
+        ("en", "the 3rd and the 21ST", "the third and the twenty first"),
+        (
+            "es",
+            "¿El 3º y la 2ª? 1.234,5 años",
+            "el tercero y la segunda mil doscientos treinta y cuatro coma cinco años",
+        ),
+        ("fr", "L’été, le 1er, 1 234 jours", "l'été le premier mille deux cent trente quatre jours"),
+        ("de", "Die 3,5 Straßen & 1.000.000", "die drei komma fünf straßen eine million"),
+        ("it", "12,05 po' d'acqua", "dodici virgola zero cinque po d'acqua"),
+        ("tr", "İstanbul IĞDIR 42", "istanbul ığdır kırkiki"),
+        ("sv-SE", "42", "förtiotvå"),
+        ("zh-CN", "我有3只猫，OK？", "我 有 3 只 猫 ok"),
+        ("ja", "カーに42", "カ ー に 四 十 二"),
+        ("fa", "۴۲", "چهل و دو"),
+        ("ta", "தமிழ் மொழி, 1,200", "தமிழ் மொழி 1200"),
+        ("en", "so\u00adft cafe\u0301", "soft café"),
+        ("en", "…", ""),
+    ],
+)
+def test_examples_of_each_rule(language, text, expected):
+    assert normalize(text, language) == expected
+
+
+def test_long_digit_strings_are_read_digit_by_digit():
+    assert normalize("0" * 15 + "12", "en").split() == ["zero"] * 15 + ["one", "two"]
+    assert normalize("9" * 5000, "lv").split() == ["deviņi"] * 5000  # beyond what int() takes
+
+
+@given(texts, st.sampled_from((*CVSS, "en", "xx")))
+def test_normalized_text_is_a_fixed_point_without_capitals_punctuation_or_double_spaces(text, language):
+    once = normalize(text, language)
+    assert normalize(once, language) == once
+    assert once == once.lower() == unicodedata.normalize("NFC", once)
+    assert once == " ".join(once.split(" ")) and once == once.strip() and "  " not in once
+    assert all(c in ("' ·" if language == "ca" else "' ") or unicodedata.category(c)[0] in "LMN" for c in once)
+    assert not re.search(r"(^| )'|'( |$)", once)
+
+
+@pytest.mark.parametrize("language", CVSS)
+def test_every_cvss_language_normalises_numbers_of_any_size(language):
+    for text in ("0", "7", "42", "1999", "1234567", "999999999999999", "3,14", "3.14", "0º 0th 0e"):
+        assert normalize(text, language)

@@ -1,0 +1,109 @@
+"""A corpus spoken from given text: one split for all languages, nothing of the test set in training."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from unitweave.config.recipe import parse_recipe
+from unitweave.core.errors import InputError
+from unitweave.core.manifest import read_manifest
+from unitweave.corpus.embedded.spoken import SpokenCorpus, build_spoken, plan_spoken, spoken_digest, spoken_settings
+from unitweave.corpus.embedded.voices import speakers
+from unitweave.corpus.readers.text_table import read_parallel_text
+from unitweave.pipeline import Run
+
+NUMBERS = ["uno", "dos", "tres", "cuatro", "cinco", "seis", "siete", "ocho", "nueve", "diez", "once", "doce"]
+FRENCH = ["un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix", "onze", "douze"]
+ENGLISH = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    lines = ["src_lang\ttgt_lang\tsrc_text\ttgt_text\torigin"]
+    lines += [f"es\ten\tQuiero {n}.\tI want {e}.\tx" for n, e in zip(NUMBERS, ENGLISH, strict=True)]
+    lines += [f"fr\ten\tJe veux {n}.\tI want {e}.\tx" for n, e in zip(FRENCH[:8], ENGLISH, strict=False)]
+    lines += ["es\ten\t¡Quiero uno!\tI would like one.\tx", "es\ten\tQuiero otro.\tI WANT ONE\tx"]
+    lines += ["de\ten\tIch will eins.\tI want one.\tx", "es\tfr\tQuiero uno.\tJe veux un.\tx"]
+    path = tmp_path / "text.tsv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def settings(table: Path, **changes: object) -> SpokenCorpus:
+    return SpokenCorpus(**({"text": str(table), "languages": ["es", "fr"], "dev": 2, "test": 4} | changes))  # type: ignore[arg-type]
+
+
+def test_no_test_sentence_is_trained_on_in_any_language(table: Path, tmp_path: Path) -> None:
+    for seed in range(8):
+        plan = plan_spoken(tmp_path, settings(table, seed=seed))
+        english, source, heard = ({"train": set(), "held out": set()} for _ in range(3))
+        for pair in (recording.pair for recording in plan):
+            part = "train" if pair.split == "train" else "held out"
+            english[part].add(pair.tgt_text)
+            source[part].add((pair.src_lang, pair.src_text))
+            heard[part].add(pair.speaker)
+        assert not english["train"] & english["held out"]
+        assert not source["train"] & source["held out"]  # "Quiero uno." has two translations
+        assert all(sum(r.pair.split == "test" and r.pair.src_lang == x for r in plan) == 4 for x in ("es", "fr"))
+        apart = {voice.name for language in ("es", "fr") for voice in speakers(language, unseen=True)}
+        assert not apart & heard["train"]
+        assert sum(r.pair.split == "test" and r.pair.speaker in apart for r in plan) == 4
+
+
+def test_the_same_english_sentence_is_one_recording(table: Path, tmp_path: Path) -> None:
+    plan = plan_spoken(tmp_path, settings(table))
+    said: dict[str, set[Path]] = {}
+    for recording in plan:
+        said.setdefault(recording.pair.tgt_text or "", set()).add(recording.target.path)
+    assert all(len(paths) == 1 for paths in said.values())
+    assert {r.pair.src_lang for r in plan} == {"es", "fr"}
+
+
+def test_amounts_per_language(table: Path, tmp_path: Path) -> None:
+    plan = plan_spoken(tmp_path, settings(table, train={"es": 3, "fr": 1}))
+    assert [sum(r.pair.split == "train" and r.pair.src_lang == x for r in plan) for x in ("es", "fr")] == [3, 1]
+
+
+def test_a_run_speaks_it_once_wherever_the_table_lies(table: Path, tmp_path: Path) -> None:
+    spoken = {"text": str(table), "languages": ["es"], "train": 2, "dev": 0, "test": 1, "workers": 1}
+    run = Run(tmp_path / "run", parse_recipe({"corpus": {"spoken": spoken}}))
+    first = run.corpus()
+    pairs = read_manifest(tmp_path / "run/corpus")
+    assert [p.split for p in pairs] == ["train", "train", "test"]
+    assert all(Path(str(p.src_audio)).exists() and p.src_seconds > 0.3 and p.tgt_seconds > 0.3 for p in pairs)
+    moved = table.rename(tmp_path / "elsewhere.tsv")
+    again = Run(tmp_path / "run", parse_recipe({"corpus": {"spoken": spoken | {"text": str(moved), "workers": 2}}}))
+    assert again.corpus() == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"languages": ["es", "xx"]}, "xx"),
+        ({"languages": ["es", "it"]}, "no pair from it"),
+        ({"dev": 5, "test": 5}, "8 English sentences have all of es, fr"),
+        ({"train": {"de": 4}}, "'de'"),
+        ({"train": 0}, "at least 1"),
+        ({"noise_db": 1.0}, "too loud"),
+        ({"text": ""}, "name a table"),
+    ],
+)
+def test_bad_settings_are_refused(table: Path, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        spoken_digest(settings(table, **changes))
+
+
+def test_a_bad_table_is_named_with_its_line(table: Path, tmp_path: Path) -> None:
+    table.write_text(table.read_text() + "es\ten\t\tNothing.\tx\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"text.tsv, line 26: no src_text"):
+        read_parallel_text(table)
+    table.write_text(
+        table.read_text() + f"es\ten\t{'a' * (csv.field_size_limit() + 1)}\tNothing.\tx\n", encoding="utf-8"
+    )
+    with pytest.raises(InputError, match=r"text.tsv: not readable as a table.*field larger"):
+        read_parallel_text(table)
+    with pytest.raises(InputError, match="no such file"):
+        spoken_settings(settings(tmp_path / "nothing.tsv"))
+    with pytest.raises(InputError, match="not readable as a table"):
+        build_spoken(tmp_path / "corpus", settings(tmp_path / "nothing.tsv"))

@@ -1,0 +1,422 @@
+"""Tables and hub datasets as corpora: formats, columns, splits, and what is skipped for which reason."""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from helpers.cvss_miniature import encoded, tone
+from unitweave.cli import main
+from unitweave.core.audio import read_audio
+from unitweave.core.manifest import Pair, is_file_name, read_manifest
+from unitweave.core.text import normalize
+from unitweave.corpus.checks import encoding_problem
+from unitweave.corpus.readers.table import drawn_split, file_name
+
+LANGUAGES = ["--src-lang", "fr", "--tgt-lang", "en"]
+FRENCH = ['Il dit : "oui" ; c\'est l’été', "Où est-il, 1 234 fois ?", "Ça va bien", "C:\\temp, voilà"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings of every kind: rates, channels, formats, and all that can be wrong with one."""
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(8):
+        soundfile.write(folder / f"src{i}.wav", tone(1.5, 16_000, i), 16_000)
+        soundfile.write(folder / f"tgt{i}.flac", tone(1.0, 22_050, 20 + i), 22_050)
+    soundfile.write(folder / "stereo.wav", tone(1.0, 44_100, 3, channels=2), 44_100)
+    soundfile.write(folder / "float.wav", tone(1.0, 8_000, 3), 8_000, subtype="FLOAT")
+    bad = tone(1.0, 16_000, 0)
+    bad[100] = np.nan
+    soundfile.write(folder / "nan.wav", bad, 16_000, subtype="FLOAT")
+    soundfile.write(folder / "empty.wav", np.zeros(0), 16_000)
+    soundfile.write(folder / "silent.wav", np.zeros(16_000), 16_000)
+    soundfile.write(folder / "offset.wav", np.full(16_000, 0.5), 16_000)
+    soundfile.write(folder / "short.wav", tone(0.05, 16_000, 0), 16_000)
+    soundfile.write(folder / "long.flac", tone(61, 8_000, 0), 8_000)
+    soundfile.write(folder / "hours.wav", np.zeros(1200 * 4000, np.int16), 1200, subtype="PCM_16")
+    damaged = bytearray((folder / "src0.wav").read_bytes())
+    damaged[24:28] = (3).to_bytes(4, "little")
+    (folder / "rate.wav").write_bytes(damaged)
+    (folder / "text.wav").write_text("this is no audio")
+    (folder / "zero.wav").write_bytes(b"")
+    soundfile.write(folder / "bomb.flac", np.zeros(2000 * 4000, np.int16), 2000)  # 9 kB
+    soundfile.write(folder / "pcm.raw", tone(1.0, 16_000, 0), 16_000, subtype="PCM_16", format="RAW")
+    stream = bytearray(encoded(tone(1.0, 16_000, 0), 16_000, "FLAC"))
+    stream[21:26] = bytes([stream[21] & 0xF0, 0, 0, 0, 0])  # the number of samples, as where FLAC comes from a pipe
+    (folder / "stream.flac").write_bytes(stream)
+    (folder / "cut.wav").write_bytes((folder / "src0.wav").read_bytes()[:40])
+    return folder
+
+
+def rows(number: int = 8) -> list[dict[str, str]]:
+    return [
+        {
+            "name": f"pair{i}",
+            "fr_audio": f"src{i}.wav",
+            "en_audio": f"tgt{i}.flac",
+            "fr": FRENCH[i % 4],
+            "en": f"Sentence {i}, yes",
+            "who": f"s{i % 2}",
+            "part": ("train", "train", "validation", "test")[i % 4],
+        }
+        for i in range(number)
+    ]
+
+
+def write(path: Path, content: list[dict]) -> Path:
+    """The rows in the format of the suffix."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(content), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content))
+    else:
+        tabs = path.suffix == ".tsv"
+        with path.open("w", newline="") as file:
+            style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None} if tabs else {}
+            writer = csv.DictWriter(file, list(content[0]), lineterminator="\n", **style)  # type: ignore[arg-type]
+            writer.writeheader()
+            writer.writerows(content)
+    return path
+
+
+COLUMNS = ["--src-audio", "fr_audio", "--tgt-audio", "en_audio", "--src-text", "fr", "--tgt-text", "en"]
+ALL = [*COLUMNS, "--id", "name", "--speaker", "who", "--split", "part", *LANGUAGES]
+
+
+def build(clips: Path, table: Path, out: Path, *arguments: str) -> list[Pair]:
+    assert (
+        main(["corpus", "table", "--table", str(table), "--audio-root", str(clips), "--out", str(out), *arguments]) == 0
+    )
+    return read_manifest(out)
+
+
+def skipped(out: Path) -> dict[str, str]:
+    lines = (out / "skipped.tsv").read_text().splitlines()[1:]
+    return {line.split("\t")[0]: line.split("\t")[2] for line in lines}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_pairs(suffix: str, clips: Path, tmp_path: Path) -> None:
+    pairs = build(clips, write(tmp_path / f"table{suffix}", rows()), tmp_path / "out", *ALL)
+    assert not skipped(tmp_path / "out")
+    assert {p.id: (p.split, p.src_text_raw, p.tgt_text_raw, p.speaker) for p in pairs} == {
+        r["name"]: (r["part"].replace("validation", "dev"), r["fr"], r["en"], r["who"]) for r in rows()
+    }
+    for pair in pairs:
+        assert pair.src_text == normalize(str(pair.src_text_raw), "fr")
+        assert (pair.src_seconds, pair.tgt_seconds) == pytest.approx((1.5, 1.0), abs=1e-3)
+        assert len(read_audio(str(pair.tgt_audio))) == pytest.approx(16_000, abs=2)
+
+
+def test_a_table_with_the_manifests_own_column_names_needs_no_flags_for_them(clips: Path, tmp_path: Path) -> None:
+    content = [
+        {"src_audio": f"src{i}.wav", "src_text": "oui", "tgt_text": f"yes {i}", "src_lang": "fr-FR", "tgt_lang": "en"}
+        for i in range(4)
+    ]
+    pairs = build(clips, write(tmp_path / "mine.jsonl", content), tmp_path / "out")
+    assert [p.id for p in sorted(pairs, key=lambda p: p.id)] == [f"mine-{i:06d}" for i in (1, 2, 3, 4)]
+    assert all(p.src_lang == "fr" and p.tgt_audio is None and p.tgt_text for p in pairs)
+
+
+def test_audio_may_lie_within_the_table(clips: Path, tmp_path: Path) -> None:
+    content = [
+        {"id": f"a{i}", "src_audio": encoded(tone(1.0, 44_100, i, 2), 44_100, "FLAC"),
+         "tgt_audio": {"bytes": None, "path": f"tgt{i}.flac"}} for i in range(3)
+    ]  # fmt: skip
+    pairs = build(clips, write(tmp_path / "table.parquet", content), tmp_path / "out", *LANGUAGES)
+    assert [p.id for p in pairs if p.src_seconds == 1.0 and p.tgt_seconds == 1.0] and len(pairs) == 3
+    assert all(p.src_text is None and p.tgt_text is None for p in pairs)
+
+
+def test_stereo_and_any_rate_become_16_khz_mono(clips: Path, tmp_path: Path) -> None:
+    content = [{"id": n, "src_audio": f"{n}.wav"} for n in ("stereo", "float")]
+    for pair in build(clips, write(tmp_path / "t.csv", content), tmp_path / "out", *LANGUAGES):
+        samples, rate = soundfile.read(str(pair.src_audio))
+        assert rate == 16_000 and samples.shape == (16_000,)
+
+
+BAD = {
+    "nan": ("nan.wav", "oui oui", "source: the audio holds values that are no numbers"),
+    "empty": ("empty.wav", "oui", "source: the audio is empty"),
+    "zero": ("zero.wav", "oui", "source: not readable as audio"),
+    "text": ("text.wav", "oui", "source: not readable as audio"),
+    "cut": ("cut.wav", "oui", "source: not readable as audio"),
+    "folder": (".", "oui", "source: not readable as audio"),
+    "missing": ("nowhere.wav", "oui", "source: no such audio file"),
+    "unnamed": ("", "oui", "source: there is no recording"),
+    "silent": ("silent.wav", "oui", "source: the recording is silent"),
+    "offset": ("offset.wav", "oui", "source: the recording is silent"),
+    "short": ("short.wav", "oui", "source: the recording is too short"),
+    "long": ("long.flac", "oui", "source: the recording is too long"),
+    "hours": ("hours.wav", "oui", "source: the recording is too long"),
+    "bomb": ("bomb.flac", "oui", "source: the recording is too long"),
+    "raw": ("pcm.raw", "oui", "source: not readable as audio"),
+    "stream": ("stream.flac", "oui", "source: not readable as audio"),
+    "sentence": ("a" * 300, "oui", "source: no such audio file"),
+    "rate": ("rate.wav", "oui", "source: impossible sampling rate"),
+    "many": ("src0.wav", "mot " * 50, "source: too much text for the recording"),
+    "none": ("src0.wav", "", "source: no words in the text"),
+    "signs": ("src0.wav", "… !", "source: no words in the text"),
+    "broken": ("src0.wav", "caf\ufffd", "source: the text is in a wrong encoding"),
+    "mojibake": ("src0.wav", "Ã©tÃ© franÃ§ais", "source: the text is in a wrong encoding"),
+    "control": ("src0.wav", "ou\x07i", "source: control characters in the text"),
+}
+
+
+def test_every_bad_row_is_skipped_with_its_id_and_reason(clips: Path, tmp_path: Path) -> None:
+    content = [{"id": n, "src_audio": a, "src_text": t} for n, (a, t, _) in BAD.items()]
+    content += [{"id": f"good{i}", "src_audio": f"src{i % 8}.wav", "src_text": "très bien"} for i in range(26)]
+    content.append({"id": "good3", "src_audio": "src4.wav", "src_text": "encore"})
+    out = tmp_path / "out"
+    pairs = build(clips, write(tmp_path / "t.jsonl", content), out, *LANGUAGES)
+    assert skipped(out) == {n: reason for n, (_, _, reason) in BAD.items()} | {"good3": "the id stands twice"}
+    assert {p.id for p in pairs} == {f"good{i}" for i in range(26)}
+    third = next(p for p in pairs if p.id == "good3")
+    assert np.allclose(read_audio(str(third.src_audio)), read_audio(clips / "src3.wav"), atol=1e-4), (
+        "not its namesake's"
+    )
+    about = json.loads((out / "corpus.json").read_text())
+    assert about["skipped"] == dict(Counter(skipped(out).values()))
+    heard = {str(Path(str(p.src_audio)).name) for p in pairs}
+    assert not {f"{n}.flac" for n in ("nan", "silent", "zero")} & {p.name for p in out.rglob("*.flac")} - heard
+
+
+def test_limits_are_settings_and_changing_them_decodes_nothing_again(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write(
+        tmp_path / "t.jsonl", [{"id": n, "src_audio": f"{n}"} for n in ("short.wav", "long.flac", "src0.wav")]
+    )
+    out = tmp_path / "out"
+    assert len(build(clips, table, out, *LANGUAGES, "--allow-skipped")) == 1
+    monkeypatch.setattr("unitweave.corpus.recordings.read_audio", lambda *_: pytest.fail("decoded again"))
+    assert len(build(clips, table, out, *LANGUAGES, "--min-seconds", "0.01", "--max_seconds", "99")) == 3
+
+
+def test_rows_that_cannot_be_read_are_skipped_not_fatal(clips: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.tsv"
+    lines = [b"id\tsrc_audio\tsrc_text"] + [f"g{i}\tsrc{i}.wav\tbien".encode() for i in range(5)]
+    lines += [b"few\tsrc1.wav", b"latin\tsrc1.wav\t\xe9t\xe9", b"path\t\xe9t\xe9.wav\toui"]
+    table.write_bytes(b"\r\n".join(lines) + b"\r\n")
+    assert len(build(clips, table, tmp_path / "out", *LANGUAGES)) == 5
+    assert set(skipped(tmp_path / "out").values()) == {
+        "the row cannot be read",
+        "source: the text is in a wrong encoding",
+        "source: no such audio file",
+    }
+    # The right name of the encoding, or a byte order mark, repairs it.
+    assert len(build(clips, table, tmp_path / "latin", *LANGUAGES, "--encoding", "latin-1")) == 6
+    table.write_text("id\tsrc_audio\tsrc_text\na\tsrc1.wav\tété\n", encoding="utf-16")
+    assert build(clips, table, tmp_path / "utf16", *LANGUAGES)[0].src_text == "été"
+    lines_of_json = tmp_path / "t.jsonl"
+    lines_of_json.write_text(
+        '{"id": "a", "src_audio": "src1.wav"}\n{"id": \n[1]\n\n{"id": "b", "src_audio": "src2.wav"}\n'
+    )
+    assert len(build(clips, lines_of_json, tmp_path / "json", *LANGUAGES)) == 2
+    assert len(skipped(tmp_path / "json")) == 2
+
+
+def test_an_unclosed_quote_costs_one_row_and_not_the_rest(clips: Path, tmp_path: Path) -> None:
+    lines = ["id,src_audio,src_text", *(f"r{i},src{i % 8}.wav,oui" for i in range(40))]
+    lines[3] += ',"and another'
+    lines[5] = lines[5].replace("oui", '"oui')
+    lines[9] = lines[9].replace("oui", '"oui, ""oui"",\noui"')  # a good one, of two lines
+    lines[20] = lines[20].replace("oui", '"oui')  # goes on to the end
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(lines) + "\n")
+    pairs = build(clips, table, tmp_path / "out", *LANGUAGES)
+    assert {p.id for p in pairs} == {f"r{i}" for i in range(40)} - {"r2", "r4", "r19"}
+    assert next(p for p in pairs if p.id == "r8").src_text_raw == 'oui, "oui",\noui'
+    problems = [line.split("\t")[3] for line in (tmp_path / "out/skipped.tsv").read_text().splitlines()[1:]]
+    assert [p.split(" (")[0] for p in problems] == [
+        "line 4: a quote is not closed, or only in line 6",
+        "line 6: a quote is not closed, or only in line 10",
+        "line 22: a quote is not closed, or only in line 42",
+    ]
+
+
+def test_a_header_that_csv_refuses_is_named(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "t.csv").write_text('"id"x,src_audio\na,src1.wav\n')
+    assert main(["corpus", "table", "--table", str(tmp_path / "t.csv"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "t.csv, line 1: the names of the columns cannot be read" in error and error.count("\n") == 0
+
+
+def test_tables_of_the_same_name_give_ids_of_their_own(clips: Path, tmp_path: Path) -> None:
+    tables = [tmp_path / part for part in ("es/train.tsv", "fr/train.tsv", "2/fr/train.tsv", "fr/train.csv", "dev.tsv")]
+    for table in tables:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        write(table, [{"src_audio": f"src{i}.wav", "src_text": "oui"} for i in range(2)])
+    pairs = build(clips, tables[0], tmp_path / "out", *LANGUAGES, "--table", *map(str, [*tables, tables[1]]))
+    names = {"es-train", "fr-train", "fr-train-2", "fr-train-3", "dev"}
+    assert {p.id for p in pairs} == {f"{name}-00000{i}" for name in names for i in (1, 2)}
+    assert skipped(tmp_path / "out") == dict.fromkeys(("fr-train-000001", "fr-train-000002"), "the id stands twice")
+
+
+def test_text_is_needed_unless_a_column_says_which_side_lacks_it(clips: Path, tmp_path: Path) -> None:
+    content = [
+        {"id": f"r{i}", "src_audio": f"src{i}.wav", "src_text": s, "tgt_text": t, "without": w}
+        for i, (s, t, w) in enumerate(
+            [
+                ("oui", "yes", ""),
+                ("", "yes", "source"),
+                ("oui", "", "target"),
+                ("", "", "both"),
+                ("", "yes", ""),
+                ("x", "x", "?"),
+            ]
+        )
+    ]
+    table = write(tmp_path / "t.csv", content)
+    pairs = {p.id: p for p in build(clips, table, tmp_path / "out", *LANGUAGES, "--lacks-text", "without")}
+    assert set(pairs) == {"r0", "r1", "r2", "r3"}
+    assert pairs["r1"].src_text is None and pairs["r1"].src_text_raw is None and pairs["r1"].tgt_text == "yes"
+    assert skipped(tmp_path / "out")["r4"] == "source: no words in the text"
+
+
+def test_languages_and_splits_come_from_columns(clips: Path, tmp_path: Path) -> None:
+    content = [
+        {"id": f"r{i}", "src_audio": f"src{i}.wav", "l": code, "split": split}
+        for i, (code, split) in enumerate([("fr", "train"), ("zh-CN", "valid"), ("french", "test"), ("es", "holdout")])
+    ]
+    table = write(tmp_path / "t.csv", content)
+    arguments = ["--src-lang-column", "l", "--tgt-lang", "en", "--allow-skipped"]
+    assert {(p.src_lang, p.split) for p in build(clips, table, tmp_path / "out", *arguments)} == {
+        ("fr", "train"),
+        ("zh", "dev"),
+    }
+    assert skipped(tmp_path / "out") == {
+        "r2": "the language is no ISO 639 code",
+        "r3": "the split is none of train, dev and test",
+    }
+
+
+def test_drawn_splits_have_their_shares_keep_groups_together_and_do_not_move() -> None:
+    drawn = {key: drawn_split(str(key), 0.1, 0.2, 7) for key in range(5000)}
+    shares = Counter(drawn.values())
+    assert shares["dev"] / 5000 == pytest.approx(0.1, abs=0.02) and shares["test"] / 5000 == pytest.approx(
+        0.2, abs=0.02
+    )
+    assert drawn[17] == drawn_split("17", 0.1, 0.2, 7)
+    wider = {key: drawn_split(str(key), 0.1, 0.3, 7) for key in range(5000)}
+    assert all(wider[key] == "test" for key in drawn if drawn[key] == "test"), (
+        "a larger test split keeps the smaller one"
+    )
+
+
+@pytest.mark.parametrize("by", ["text", "speaker"])
+def test_no_group_is_divided_between_splits(by: str, clips: Path, tmp_path: Path) -> None:
+    texts = [f"Sentence, {i % 9}!" if i % 2 else f"sentence {i % 9}" for i in range(45)]
+    content = [
+        {"id": f"r{i}", "src_audio": f"src{i % 8}.wav", "tgt_text": text, "speaker": f"s{i % 5}"}
+        for i, text in enumerate(texts)
+    ]
+    table = write(tmp_path / "t.csv", content)
+    shares = ["--dev-share", "0.3", "--test-share", "0.3", "--split-by", by]
+    pairs = build(clips, table, tmp_path / "out", *LANGUAGES, *shares)
+    splits: dict[str, set[str]] = {}
+    for pair in pairs:
+        splits.setdefault(str(pair.tgt_text) if by == "text" else pair.speaker, set()).add(pair.split)
+    assert all(len(found) == 1 for found in splits.values()) and len({p.split for p in pairs}) > 1
+
+
+@given(st.text(st.characters(), min_size=1, max_size=300))
+@example("日本語/" * 40)
+@example("a" + "日" * 100)
+@example("ab" + "🎈é" * 100)
+@example("abc" + "語" * 200)
+def test_any_id_becomes_a_file_name_and_stays_one(id: str) -> None:
+    name = file_name(id)
+    assert is_file_name(name) and file_name(name) == name and "/" not in name and name not in (".", "..")
+    assert (name == id) == is_file_name(id)
+
+
+def test_ids_that_are_paths_stay_apart(clips: Path, tmp_path: Path) -> None:
+    ids = ["a/b", "a_b", "../../etc/x", "a b"]
+    content = [{"id": id, "src_audio": f"src{i}.wav"} for i, id in enumerate(ids)]
+    pairs = build(clips, write(tmp_path / "t.csv", content), tmp_path / "out", *LANGUAGES)
+    assert len({p.id for p in pairs}) == len({p.src_audio for p in pairs}) == 4
+    assert all((tmp_path / "out") in Path(str(p.src_audio)).resolve().parents for p in pairs)
+
+
+def test_long_ids_that_begin_or_end_alike_stay_apart() -> None:
+    long = "語" * 100
+    assert len({file_name(id) for id in (long, "a" + long, long + "a", long[1:], long + "/")}) == 5
+
+
+@given(st.text())
+def test_no_text_that_was_read_rightly_is_taken_for_a_wrong_encoding(text: str) -> None:
+    # Every text in its right encoding differs from what its own bytes look like in a wrong one.
+    wrong = text.encode("utf-8", "surrogatepass").decode("latin-1")
+    if not text.isascii() and not any("\ud800" <= c <= "\udfff" for c in text):
+        assert encoding_problem(wrong)
+    assert not encoding_problem("naïve façade, Größe, ¿qué?, слово, 日本語, مرحبا, Ærø – “yes”")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--table", "/nowhere.csv", *LANGUAGES], "/nowhere.csv"),
+        (["--table", "TABLE", "--src-audio", "nope", *LANGUAGES], "nope"),
+        (["--table", "TABLE", *LANGUAGES], "--src-audio"),
+        (["--table", "TABLE", "--src-audio", "fr_audio"], "--src-lang"),
+        (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--split-by", "moon"], "moon"),
+        (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--test-share", "1.5"], "--test-share"),
+        (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--encoding", "klingon"], "klingon"),
+        (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--max-seconds", "abc"], "abc"),
+        (["--table", "EMPTY", *LANGUAGES], "empty"),
+        (["--table", "FAKE", *LANGUAGES], "Parquet"),
+        (["--table", "OTHER", *LANGUAGES], ".xlsx"),
+        (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--out", "FILE"], "is a file"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_code_2(
+    arguments: list[str], word: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    places = {
+        "TABLE": write(tmp_path / "t.csv", rows(2)),
+        "EMPTY": tmp_path / "empty.csv",
+        "FAKE": tmp_path / "f.parquet",
+    }
+    places |= {"OTHER": tmp_path / "t.xlsx", "FILE": tmp_path / "f.parquet"}
+    for name in ("EMPTY", "FAKE", "OTHER"):
+        places[name].write_text("" if name == "EMPTY" else "PAR1 no table")
+    out = [] if "--out" in arguments else ["--out", str(tmp_path / "out")]
+    assert main(["corpus", "table", *(str(places.get(a, a)) for a in arguments), *out]) == 2
+    error = capsys.readouterr().err.strip()
+    assert word in error and error.count("\n") == 0
+    assert not (tmp_path / "out/manifest.parquet").exists()
+
+
+def test_a_hub_dataset_comes_in_by_its_columns_and_splits(clips: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "hub/data").mkdir(parents=True)
+    for split, numbers in (("train", range(5)), ("validation", range(5, 7)), ("extra", range(7, 8))):
+        sounds = {i: {"bytes": (clips / f"src{i}.wav").read_bytes(), "path": None} for i in numbers}
+        content = [{"uid": f"u{i}", "speech": sounds[i], "fr": FRENCH[i % 4], "en": f"yes {i}"} for i in numbers]
+        table = datasets.Dataset.from_list(content).cast_column("speech", datasets.Audio(decode=False))
+        table.to_parquet(tmp_path / f"hub/data/{split}-00000-of-00001.parquet")
+    columns = ["--src-audio", "speech", "--src-text", "fr", "--tgt-text", "en", "--id", "uid", *LANGUAGES]
+    for further, expected in (([], 7), (["--splits", "extra=test"], 1)):
+        out = tmp_path / f"out{expected}"
+        assert main(["corpus", "hub", "--dataset", str(tmp_path / "hub"), "--out", str(out), *columns, *further]) == 0
+        assert len(read_manifest(out)) == expected and not skipped(out)
+    assert Counter(p.split for p in read_manifest(tmp_path / "out7")) == {"train": 5, "dev": 2}
+    assert [p.split for p in read_manifest(tmp_path / "out1")] == ["test"]
+
+
+def test_a_hub_dataset_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("datasets")
+    arguments = ["--dataset", str(tmp_path / "nothing"), "--out", str(tmp_path / "out"), "--src-audio", "a", *LANGUAGES]
+    assert main(["corpus", "hub", *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "nothing" in error and not (tmp_path / "out").exists()

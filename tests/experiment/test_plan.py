@@ -1,0 +1,240 @@
+"""Grids: which cells there are, in which order; amounts of data that contain each other; longer trainings on demand."""
+
+import copy
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import write_json
+from unitweave.core.manifest import Pair
+from unitweave.experiment.driver import chosen
+from unitweave.experiment.hours import estimate
+from unitweave.experiment.plan import Plan, builtin_experiments, load_experiment, parse_experiment
+from unitweave.experiment.state import is_needed
+from unitweave.experiment.subsets import choose_subset, count_training
+from unitweave.lm.train.finetune import LmSettings
+
+CONTENT: dict[str, Any] = {
+    "title": "A grid",
+    "recipe": {"corpus": {"embedded": {}}, "lm": {"optimizer": {"steps": 20}}},
+    "models": {"scratch": {}, "big": {"pretrained": "somewhere", "optimizer": {"learning_rate": 1e-4}}},
+    "data": {"all": 1.0, "some": 0.3},
+    "systems": {
+        "baseline": {"schedule": {"shape": "none"}},
+        "scheduled": {},
+        "mask": {"interleave": {"replace_with": "mask"}},
+    },
+    "grid": [
+        {"systems": ["baseline", "scheduled"], "seeds": [1, 2]},
+        {"systems": ["scheduled", "mask"], "data": ["some"], "models": ["big"]},
+    ],
+}
+
+
+def plan(**changes: Any) -> Plan:
+    return parse_experiment(json.loads(json.dumps(CONTENT | changes)))
+
+
+def test_cells_are_the_blocks_combinations_each_once_and_always_the_same() -> None:
+    cells = plan().cells
+    assert len(cells) == 2 * 2 * 2 * 2 + 1  # the second block adds only mask
+    assert len({cell.name for cell in cells}) == len(cells)
+    assert [cell.name for cell in plan().cells] == [cell.name for cell in cells]
+    assert cells[0].name == "scratch_all_baseline_20_s1"
+    assert cells[1].name == "scratch_all_scheduled_20_s1"  # what is compared is done side by side
+    assert cells[-1].name == "big_some_mask_20_s1"
+
+
+def test_compared_cells_differ_in_nothing_but_their_system() -> None:
+    systems = plan().recipe.systems
+    ours, theirs = systems["big_some_scheduled_20_s2"], systems["big_some_baseline_20_s2"]
+    assert ours.optimizer == theirs.optimizer
+    assert (ours.optimizer.steps, ours.optimizer.seed, ours.optimizer.learning_rate) == (20, 2, 1e-4)
+    assert ours.evaluation.every == theirs.evaluation.every == 4  # five looks, the last at the end
+    assert (ours.schedule.shape, theirs.schedule.shape) == ("staircase", "none")
+    assert ours.pretrained == "somewhere" and systems["scratch_all_baseline_20_s1"].pretrained is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"systems": CONTENT["systems"] | {"mask": {"optimizer": {"steps": 40}}}}, "optimizer.steps"),
+        ({"systems": CONTENT["systems"] | {"mask": {"optimizer": {"seed": 4}}}}, "optimizer.seed"),
+        ({"systems": {"scheduled": {}}}, "'baseline'"),
+        ({"systems": CONTENT["systems"] | {"scheduled": {"tasks": {"asr": 1.0}}}}, "systems.scheduled: it cannot"),
+        ({"versus": [{"system": "mask", "against": "nobody"}]}, "no 'nobody'"),
+        ({"grid": [{"data": ["none"]}]}, "data has no 'none'"),
+        ({"grid": [{"steps": [7]}]}, "7 steps do not divide"),
+        ({"grid": [{"seeds": [1, 1]}]}, "seeds"),
+        ({"grid": [{"seeds": []}]}, "seeds has to name"),
+        ({"grid": []}, "at least one block"),
+        ({"grid": [{"until": "bored"}]}, "until"),
+        ({"data": {"all": 0.0}}, "above 0"),
+        ({"data": {"a_b": 1.0}}, "letters, digits and -"),
+        ({"recipe": {"systems": {}}}, "recipe.systems"),
+        ({"color": "red"}, "unknown key 'color'"),
+        ({"recipe": {"lm": {"optimizer": {"batch": 4}}}}, "optimizer"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_with_its_key(changes: dict[str, Any], words: str) -> None:
+    grid = [{"systems": ["scheduled"]}]
+    with pytest.raises(InputError, match=words.replace("(", r"\(")):
+        plan(**({"grid": grid} | changes))
+
+
+def test_built_in_experiments_can_be_read() -> None:
+    found = {path.stem: load_experiment(path)[0] for path in builtin_experiments()}
+    assert set(found) == {
+        "again",
+        "gemma",
+        "languages",
+        "reduced",
+        "reduced-pretrained",
+        "reduced-languages",
+        "reduced-open",
+    }
+    assert {cell.system for cell in found["reduced"].cells} == set(found["reduced"].experiment.systems)
+
+
+def but_for_the_seed(found: Plan, name: str) -> LmSettings:
+    settings = found.recipe.systems[name]
+    return replace(settings, optimizer=replace(settings.optimizer, seed=0))
+
+
+def test_part_of_the_grids_is_made_again_with_the_same_settings() -> None:
+    again, *originals = (
+        load_experiment(path)[0]
+        for name in ("again", "reduced", "reduced-pretrained")
+        for path in builtin_experiments()
+        if path.stem == name
+    )
+    for cell in again.cells:
+        alike = [
+            but_for_the_seed(found, other.name)
+            for found in originals
+            for other in found.cells
+            if (other.model, other.system, other.steps) == (cell.model, cell.system, cell.steps)
+        ]
+        assert alike and all(other == but_for_the_seed(again, cell.name) for other in alike), cell.name
+    stages = ("corpus", "encoder", "codebook", "units", "text_lm", "vocoder", "translate", "score")
+    for found in originals:
+        assert all(getattr(again.recipe, stage) == getattr(found.recipe, stage) for stage in stages)
+
+
+def test_reading_an_experiment_leaves_its_content_as_it_is() -> None:
+    content = copy.deepcopy(CONTENT)
+    parse_experiment(content)
+    assert yaml.safe_dump(content) == yaml.safe_dump(CONTENT)
+
+
+def test_a_base_recipe_may_lie_beside_the_experiment_and_a_model_elsewhere(tmp_path: Path) -> None:
+    base = {"corpus": {"embedded": {"train": 50}}, "systems": {"own": {}}, "lm": {"optimizer": {"batch": 7}}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(CONTENT | {"base": "base.yaml"}))
+    read, content = load_experiment(tmp_path / "grid.yaml", {"big": "/elsewhere"})
+    assert read.recipe.systems["big_all_baseline_20_s1"].optimizer.batch == 7
+    assert read.recipe.systems["big_all_baseline_20_s1"].pretrained == "/elsewhere"
+    assert parse_experiment(content).cells == read.cells  # what is kept in the folder says the same
+    with pytest.raises(InputError, match="no such model"):
+        load_experiment(tmp_path / "grid.yaml", {"small": "/elsewhere"})
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(CONTENT | {"base": "base.yaml", "models": ["big"]}))
+    with pytest.raises(InputError, match="no such model"):
+        load_experiment(tmp_path / "grid.yaml", {"big": "/elsewhere"})
+    (tmp_path / "base.yaml").write_text("corpus: [")
+    with pytest.raises(InputError, match=r"base\.yaml: not readable as YAML"):
+        load_experiment(tmp_path / "grid.yaml")
+
+
+def test_only_takes_names_and_patterns() -> None:
+    cells = plan().cells
+    assert [c.name for c in chosen(cells, ["*_mask_*"])] == ["big_some_mask_20_s1"]
+    assert len(chosen(cells, ["big_all_*", "*_mask_*"])) == 5
+    assert chosen(cells, []) == cells
+    with pytest.raises(InputError, match="fits no cell"):
+        chosen(cells, ["nothing*"])
+
+
+def pairs(number: int, language: str) -> list[Pair]:
+    def one(i: int, split: str) -> Pair:
+        return Pair(f"{language}_{split}_{i}", split, language, "en", "a", "b", "x", "y", src_seconds=3.6)
+
+    return [one(i, "train") for i in range(number)] + [one(0, "dev"), one(0, "test")]
+
+
+def test_less_data_is_part_of_more_and_dev_and_test_stay_whole() -> None:
+    corpus = pairs(200, "es") + pairs(50, "fr")
+    parts = [{p.id for p in choose_subset(corpus, amount)} for amount in (0.033, 0.08, 0.3, 1.0)]
+    for smaller, larger in itertools.pairwise(parts):
+        assert smaller < larger
+    assert parts[-1] == {p.id for p in corpus}
+    for part in parts:
+        assert {"es_dev_0", "es_test_0", "fr_dev_0", "fr_test_0"} <= part
+    assert count_training(choose_subset(corpus, 0.3)) == {
+        "es": {"pairs": 60, "hours": 0.06},
+        "fr": {"pairs": 15, "hours": 0.015},
+    }
+
+
+def test_amounts_may_differ_by_language_and_be_numbers() -> None:
+    corpus = pairs(200, "es") + pairs(50, "fr")
+    assert {k: v["pairs"] for k, v in count_training(choose_subset(corpus, {"es": 1.0, "fr": 7})).items()} == {
+        "es": 200,
+        "fr": 7,
+    }
+    with pytest.raises(InputError, match="'fr': no amount"):
+        choose_subset(corpus, {"es": 1.0})
+    with pytest.raises(InputError, match="the corpus has 50"):
+        choose_subset(corpus, 60)
+
+
+def finish(run: Path, name: str, steps: int, bleu: float) -> None:
+    for stage in ("lm", "speech", "scores"):
+        write_json(run / stage / name / "stage.json", {"format": 1, "status": "done", "seconds": 10.0 * steps})
+    row = json.dumps({"step": steps, "bleu": bleu})
+    (run / "lm" / name / "dev.jsonl").write_text(f'{{"step": {steps}, "bleu": 0.0}}\n{row}\n')
+
+
+def test_a_longer_training_is_needed_only_while_the_dev_score_rises(tmp_path: Path) -> None:
+    grid = [
+        {"models": ["scratch"], "data": ["all"], "systems": ["scheduled"], "steps": [10, 20, 40, 80], "until": "dev"}
+    ]
+    made = plan(grid=grid)
+    first, second, third, fourth = made.cells
+    assert [is_needed([tmp_path], made, c) for c in (first, second, third, fourth)] == [True, None, None, None]
+    finish(tmp_path, first.name, 10, 5.0)
+    assert is_needed([tmp_path], made, second) is True  # the first lengthening is always tried
+    finish(tmp_path, second.name, 20, 9.0)
+    assert is_needed([tmp_path], made, third) is True
+    finish(tmp_path, third.name, 40, 8.0)
+    assert is_needed([tmp_path], made, fourth) is False
+    finish(tmp_path, second.name, 20, 4.0)
+    assert (is_needed([tmp_path], made, third), is_needed([tmp_path], made, fourth)) == (False, False)
+    asked_for = {"models": ["scratch"], "data": ["all"], "systems": ["scheduled"], "steps": [80]}
+    for blocks in ([*grid, asked_for], [asked_for, *grid]):
+        made = plan(grid=blocks)
+        last = next(cell for cell in made.cells if cell.steps == 80)
+        assert len(made.cells) == 4 and is_needed([tmp_path], made, last) is True
+    for name in (first.name, second.name):
+        (tmp_path / "lm" / name / "dev.jsonl").unlink()
+    assert is_needed([tmp_path], made, third) is True, "without dev scores nothing spares it"
+
+
+def test_hours_come_from_finished_cells_of_the_same_model(tmp_path: Path) -> None:
+    made = plan()
+    first, second = made.cells[:2]
+    other = next(cell for cell in made.cells if cell.model == "big")
+    assert estimate(tmp_path, made, first) is None
+    finish(tmp_path, first.name, 20, 1.0)  # 10 s a step, 200 s each for speech and scores
+    assert estimate(tmp_path, made, first) == 0
+    assert estimate(tmp_path, made, second) == 600
+    (tmp_path / "lm" / second.name / "checkpoints/checkpoint-15").mkdir(parents=True)
+    assert estimate(tmp_path, made, second) == 450
+    assert estimate(tmp_path, made, other) is None
+    write_json(tmp_path / "measured.json", {"big": 2.0})
+    assert estimate(tmp_path, made, other) == 440

@@ -1,0 +1,538 @@
+"""The page of results: exactly the numbers of the run's files, findings by rule, and the word "partial"."""
+
+import json
+import random
+import re
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from sacrebleu.metrics import BLEU
+
+from unitweave.cli import main
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of_file, read_json, write_json
+from unitweave.core.manifest import Pair, read_manifest, write_manifest
+from unitweave.experiment.archive import write_archive
+from unitweave.experiment.hours import estimate, plan_rows
+from unitweave.experiment.page import write_page
+from unitweave.experiment.plan import parse_experiment
+from unitweave.experiment.results import read_grid
+from unitweave.experiment.state import state_of
+from unitweave.metrics.statistics import Difference, bleu_of, difference, sentence_counts
+from unitweave.pipeline import weights_digest
+
+TEXT = "the soup is very hot and we want to buy a ticket for the train near our house today"
+WORDS = TEXT.split()
+TESTED = 40
+
+
+def sentences(seed: int) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(4, 9))) for _ in range(TESTED)]
+
+
+def damaged(texts: list[str], share: float, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(w if rng.random() > share else "bread" for w in text.split()) for text in texts]
+
+
+REFERENCES = sentences(0)
+
+
+def test_counts_add_up_to_sacrebleus_corpus_score() -> None:
+    for share in (0.0, 0.3, 0.9, 1.0):
+        texts = damaged(REFERENCES, share, 1)
+        expected = BLEU().corpus_score(texts, [REFERENCES]).score
+        assert bleu_of(sentence_counts(texts, REFERENCES).sum(0)) == pytest.approx(expected, abs=1e-9)
+    assert bleu_of(sentence_counts([""] * TESTED, REFERENCES).sum(0)) == 0
+
+
+def test_a_difference_is_measured_on_the_same_utterances() -> None:
+    good, bad = (sentence_counts(damaged(REFERENCES, share, 2), REFERENCES) for share in (0.1, 0.7))
+    found = difference({1: good}, {1: bad}, 200)
+    assert found.mean == pytest.approx(bleu_of(good.sum(0)) - bleu_of(bad.sum(0)))
+    assert found.low <= found.mean <= found.high and found.low > 0
+    same = difference({1: good, 2: bad}, {1: good, 2: bad}, 50)
+    assert (same.mean, same.low, same.high, same.verdict) == (0, 0, 0, "open")
+    number = len(seeds := {seed: sentence_counts(damaged(REFERENCES, 0.1 * seed, 9), REFERENCES) for seed in (1, 2, 3)})
+    scattered = difference(seeds, dict.fromkeys(seeds, bad), 200)
+    each = list(scattered.each.values())
+    student = 4.303 * np.std(each, ddof=1) / number**0.5
+    assert scattered.low < scattered.mean - student and scattered.high > scattered.mean + student
+    assert scattered.low < min(each) and scattered.high > max(each), "three seeds do not bound a fourth"
+    with pytest.raises(ValueError, match="different seeds"):
+        difference({1: good}, {2: good})
+
+
+def test_findings_follow_from_seeds_signs_and_intervals() -> None:
+    def verdict(low: float, high: float, *each: float) -> str:
+        return Difference(float(np.mean(each)), low, high, dict(enumerate(each))).verdict
+
+    assert verdict(1, 5, 2, 3, 4) == "established"
+    assert verdict(-5, -1, -2, -3, -4) == "established"
+    assert verdict(1, 5, 2, 3) == "indicated"
+    assert verdict(-0.1, 5, 2, 3, 4) == "open"
+    assert verdict(1, 5, 2, 3, -0.1) == "open"
+
+
+CONTENT: dict[str, Any] = {
+    "title": "Tiny & small",
+    "question": "Does it work?",
+    "recipe": {
+        "corpus": {"embedded": {"languages": ["es", "fr"]}},
+        "lm": {"schedule": {"decrement": 0.5, "stair_steps": 2, "unit": "step"}},
+    },
+    "data": {"all": 1.0, "some": 0.3},
+    "systems": {
+        "baseline": {"schedule": {"shape": "none"}},
+        "scheduled": {},
+        "mask": {"interleave": {"replace_with": "mask"}},
+    },
+    "versus": [{"system": "mask", "against": "baseline"}],
+    "looks": 2,
+    "grid": [
+        {"systems": ["baseline", "scheduled"], "seeds": [1, 2, 3], "steps": [10]},
+        {"systems": ["mask"], "data": ["some"], "steps": [10]},
+    ],
+}
+HOURS = {"all": {"es": 2.5, "fr": 0.5}, "some": {"es": 0.75, "fr": 0.15}}
+REPLICATED = [(data, system) for data in ("all", "some") for system in ("baseline", "scheduled")]
+SHARES = {"baseline": 0.6, "scheduled": 0.15, "mask": 0.6}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished grid as files: nothing was trained, the scores are made up."""
+    run = tmp_path_factory.mktemp("grid")
+    (run / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
+    ids = [f"u{i}" for i in range(TESTED)]
+    rows = [Pair(i, "test", "es", "en", None, None, "x", t) for i, t in zip(ids, REFERENCES, strict=True)]
+    write_manifest(run / "corpus", rows)
+    for name, hours in HOURS.items():
+        counts = {language: {"pairs": 10, "hours": value} for language, value in hours.items()}
+        write_json(run / f"subsets/{name}/stage.json", {"format": 1, "status": "done", "counts": counts})
+    for number, cell in enumerate(parse_experiment(CONTENT).cells):
+        write_cell(run, cell.name, cell.system, number, ids)
+    return run
+
+
+def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -> None:
+    heard, written = (damaged(REFERENCES, SHARES[system] + extra, number) for extra in (0.1, 0.0))
+
+    def score(texts: list[str]) -> dict[str, float]:
+        value = round(BLEU().corpus_score(texts, [REFERENCES]).score, 4)
+        return {"score": value, "low": value - 3.21, "high": value + 4.56}
+
+    for stage in ("lm", "scores"):
+        write_json(run / stage / name / "stage.json", {"format": 1, "status": "done", "seconds": 66.0 + 60 * number})
+    looks = [{"step": step, "bleu": 10.0 * step / 10 + number, "wer": 50.0} for step in (5, 10)]
+    (run / "lm" / name / "dev.jsonl").write_text("".join(json.dumps(x) + "\n" for x in looks))
+    sitting = {"commit": f"abc{number}", "command": "unitweave experiment x --out FOLDER", "machine": "1 core of X"}
+    write_json(run / "lm" / name / "provenance.json", [sitting])
+    row: dict[str, Any] = {"asr_bleu": score(heard), "text_bleu": score(written), "transcript_wer": score(written)}
+    row["languages"] = {code: {"asr_bleu": score(heard), "text_bleu": score(written)} for code in ("es", "fr")}
+    ceiling = {"asr_bleu": {"score": 87.65, "low": 80.0, "high": 90.0}, "asr_wer": {"score": 4.31}}
+    ceilings = {"reference speech": ceiling} if not number else {}
+    scores = {"signature": "asr:x | n:40", "systems": {name: row}, "ceilings": ceilings}
+    write_json(run / "scores" / name / "scores.json", scores)
+    lines = []
+    for i, id in enumerate(ids):
+        own = {"scored": heard[i], "translation": written[i]}
+        language = "es" if i % 2 else "fr"
+        lines.append(json.dumps({"id": id, "language": language, "reference": REFERENCES[i], "rows": {name: own}}))
+    (run / "scores" / name / "utterances.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(tmp_path_factory.mktemp("docs") / "results.md", [folder])
+
+
+def rows_of(text: str, heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading, the head left out."""
+    below = text[text.index(heading) :]
+    lines = re.search(r"(?:^\|.*\n?)+", below, re.MULTILINE)
+    assert lines
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
+
+
+def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Path, folder: Path) -> None:
+    text = page.read_text()
+    assert "Partial" not in text
+    rows = rows_of(text, "### Every training")
+    grid = read_grid(folder)
+    assert len(rows) == len(grid.results) == 13
+    for row, result in zip(rows, grid.results, strict=True):
+        number = grid.results.index(result)
+        asr, written = result.row["asr_bleu"], result.row["text_bleu"]
+        assert row[:5] == ["scratch", result.cell.data, result.cell.system, "10", str(result.cell.seed)]
+        assert row[5] == f"{asr['score']:.1f} [{asr['low']:.1f}, {asr['high']:.1f}]"
+        assert row[6].startswith(f"{written['score']:.1f} [")
+        assert row[8:] == [
+            f"{1.1 + number:.1f}",
+            f"abc{number}",
+            "`unitweave experiment x --out FOLDER`",
+            "1 core of X",
+        ]
+    assert [row[3] for row in rows_of(text, "### Training speech")] == ["2.50", "0.50", "0.75", "0.15"]
+    assert rows_of(text, "### Ceilings") == [["reference speech", "87.7 [80.0, 90.0]", "4.3"]]
+    curves = rows_of(text, "Dev text BLEU along the training")
+    (baseline,) = (row for row in curves if row[:5] == ["scratch", "some", "baseline", "10", "3"])
+    number = sum(i for i, r in enumerate(grid.results) if (r.cell.data, r.cell.system) == ("some", "baseline")) / 3
+    assert baseline[5:] == [f"{5 + number:.1f}", f"{10 + number:.1f}"], "a mean over the seeds at each look"
+    assert "asr:x | n:40" in text and "Does it work?" in text
+    assert rows_of(text, "### Systems") == [
+        ["baseline", "schedule.shape: none", "0%", "0 % of the run"],
+        ["scheduled", "nothing: the recipe's own", "90%", "40 % of the run"],
+        ["mask", "interleave.replace_with: mask", "90%", "40 % of the run"],
+    ]
+    scores = [[r.score("asr_bleu") for r in grid.find(("scratch", d, 10), s).values()] for d, s in REPLICATED]
+    scatter = np.mean([np.var(three, ddof=1) for three in scores]) ** 0.5
+    assert f"scatter by {scatter:.1f} ASR-BLEU (standard deviation, pooled over the 4 systems" in text
+    assert "; the dev score of baseline and scheduled still rose at the end" in text
+
+
+def test_a_model_with_a_schedule_of_its_own_has_a_row_of_its_own_where_it_counts(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    changed = CONTENT | {"models": {"scratch": {}, "slow": {"schedule": {"stair_steps": 4}}}}
+    further = {"models": ["slow"], "systems": ["baseline", "scheduled"], "data": ["some"], "seeds": [1], "steps": [10]}
+    first = [block | {"models": ["scratch"]} for block in CONTENT["grid"]]
+    (run / "experiment.yaml").write_text(yaml.safe_dump({**changed, "grid": [*first, further]}))
+    for number, system in enumerate(("baseline", "scheduled")):
+        write_cell(run, f"slow_some_{system}_10_s1", system, number, [f"u{i}" for i in range(TESTED)])
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    assert rows_of(text, "### Systems") == [
+        ["baseline", "schedule.shape: none", "0%", "0 % of the run"],
+        ["scheduled (scratch)", "nothing: the recipe's own", "90%", "40 % of the run"],
+        ["scheduled (slow)", "nothing: the recipe's own", "90%", "80 % of the run"],
+        ["mask", "interleave.replace_with: mask", "90%", "40 % of the run"],
+    ]
+
+
+def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Path) -> None:
+    text, grid = page.read_text(), read_grid(folder)
+    rows = [row for row in rows_of(text, "### Per language") if row[3] == "some"]
+    assert [row[:2] for row in rows] == [["es", "0.75"], ["fr", "0.15"]]  # most speech first
+    for row, first in zip(rows, (1, 0), strict=True):
+        ours, theirs = (
+            [BLEU().corpus_score(r.heard[first::2], [REFERENCES[first::2]]).score for r in found.values()]
+            for found in (grid.find(("scratch", "some", 10), system) for system in ("scheduled", "baseline"))
+        )
+        mean = (sum(ours) - sum(theirs)) / len(ours)
+        assert row[7].startswith(f"{mean:+.1f} [") and row[8] == "3"
+        assert f"{row[9]}: scratch, some, {row[0]} ({row[1]} h, 10 steps): scheduled is" in text
+
+
+def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folder: Path) -> None:
+    text = page.read_text()
+    grid = read_grid(folder)
+    first, *_ = rows_of(text, "### scheduled against baseline")
+    assert first[:5] == ["scratch", "some", "0.90", "10", "ASR-BLEU"]
+    theirs, ours = (
+        [r.row["asr_bleu"]["score"] for r in grid.results if (r.cell.data, r.cell.system) == ("some", system)]
+        for system in ("baseline", "scheduled")
+    )
+    for cell, scores in zip(first[5:7], (theirs, ours), strict=True):
+        assert cell == f"{np.mean(scores):.1f} ({min(scores):.1f} to {max(scores):.1f})"
+    assert first[7].startswith(f"{np.mean(ours) - np.mean(theirs):+.1f} [")
+    assert len(first[8].split()) == 3 and first[9] == "established"
+    assert "- established: scratch, some (0.90 h, 10 steps): scheduled is" in text
+    (mask,) = rows_of(text, "### Further systems")
+    assert mask[4] == "mask" and mask[9] in ("indicated", "open")  # one seed establishes nothing
+    assert (mask[7], mask[11]) == ("1", "1"), "seeds of each difference"
+    asked, _ = rows_of(text, "### Further comparisons")
+    assert asked[4:7] == ["mask", "baseline", "ASR-BLEU"] and asked[9:12] == mask[10:13]
+
+
+def test_figures_stand_beside_the_page_and_nothing_changes_when_written_again(page: Path, folder: Path) -> None:
+    text = page.read_text()
+    linked = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
+    assert sorted(Path(link).name for link in linked) == [
+        f"tiny-small-{name}.svg" for name in ("asr-bleu", "curves", "languages", "text-bleu")
+    ]
+    before = {link: (page.parent / link).read_bytes() for link in linked}
+    assert all(content.startswith(b"<?xml") and b"</svg>" in content for content in before.values())
+    labels = (page.parent / page.stem / "tiny-small-languages.svg").read_text()
+    assert labels.index(">es</text>") < labels.index(">fr</text>"), "in the order of no set, which differs by process"
+    write_page(page, [folder])
+    assert page.read_text() == text
+    assert {link: (page.parent / link).read_bytes() for link in linked} == before
+
+
+def test_a_grid_with_missing_cells_is_called_partial_and_names_them(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "grid")
+    shutil.rmtree(tmp_path / "grid/scores/scratch_all_scheduled_10_s2")
+    shutil.rmtree(tmp_path / "grid/scores/scratch_some_mask_10_s1")
+    shutil.rmtree(tmp_path / "grid/lm/scratch_some_mask_10_s1")
+    text = write_page(tmp_path / "results.md", [tmp_path / "grid"]).read_text()
+    assert text.count("**Partial: 11 of 13 cells are done.**") == 2
+    assert "- `scratch_all_scheduled_10_s2` (begun)\n- `scratch_some_mask_10_s1` (not begun)" in text
+    assert "### Further systems" not in text
+    row = next(r for r in rows_of(text, "### scheduled against baseline") if r[1] == "all")
+    assert len(row[8].split()) == 2 and row[9] != "established"  # two seeds are left
+
+
+def test_an_experiment_that_has_just_begun_has_a_page_too(tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
+    text = write_page(tmp_path / "results.md", [tmp_path]).read_text()
+    assert "**Partial: 0 of 13 cells are done.**" in text and "nothing yet" in text
+
+
+def test_a_longer_training_with_fewer_seeds_stands_beside_what_is_established(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    longer = {"systems": ["baseline", "scheduled"], "data": ["some"], "seeds": [1], "steps": [20]}
+    (run / "experiment.yaml").write_text(yaml.safe_dump({**CONTENT, "grid": [*CONTENT["grid"], longer]}))
+    for number, system in ((5, "baseline"), (8, "scheduled")):
+        write_cell(run, f"scratch_some_{system}_20_s1", system, number, [f"u{i}" for i in range(TESTED)])
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    assert "- established: scratch, some (0.90 h, 10 steps): scheduled is" in text
+    assert "scratch, some (0.90 h, 20 steps): scheduled is" in text
+    drawn = (tmp_path / "results/tiny-small-asr-bleu.svg").read_text()
+    assert ">scratch (es, fr), 10 steps</text>" in drawn and ">mask</text>" in drawn
+
+
+def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    cells = parse_experiment(CONTENT).cells
+    plan = parse_experiment(CONTENT)
+    write_json(run / "units/stage.json", {"format": 1, "status": "done", "fingerprint": "ours"})
+    for cell, units in zip(cells[:3], ("ours", "ours", "older"), strict=True):
+        path = run / "lm" / cell.name / "stage.json"
+        settings = asdict(plan.recipe.systems[cell.name]) | {"of_an_older_version": 1}
+        write_json(path, json.loads(path.read_text()) | {"settings": settings, "inputs": {"units": units}})
+    grid = read_grid(run)
+    assert [(cell, state) for cell, state in grid.missing] == [(cells[2], "out of date")]
+    path = run / "lm" / cells[1].name / "stage.json"
+    record = json.loads(path.read_text())
+    record["settings"]["optimizer"]["learning_rate"] = 0.5
+    write_json(path, record)
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    assert f"- `{cells[1].name}` (out of date)\n- `{cells[2].name}` (out of date)" in text
+    assert len(rows_of(text, "### Every training")) == len(cells) - 2
+    assert [row[1] for row in plan_rows(run, plan, cells)[:3]] == ["done", "out of date", "out of date"]
+    assert estimate(run, plan, cells[1]) > 0, "it has to be done anew"
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "state"),
+    [
+        ("lm", {}, "done"),
+        ("lm", {"tasks": {"s2st": 1.0, "mt": 1.0}}, "out of date"),
+        ("lm", {"tasks": {}}, "out of date"),
+        ("lm", {"pretrained": "a digest"}, "out of date"),
+        ("speech", {"beam": 4}, "out of date"),
+        ("scores", {"recognizer": "whisper"}, "out of date"),
+        ("scores", {"ceilings": True}, "done"),  # which the first cell has for all
+    ],
+)
+def test_a_cell_made_otherwise_is_out_of_date(
+    folder: Path, tmp_path: Path, part: str, changes: dict[str, Any], state: str
+) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    plan = parse_experiment(CONTENT)
+    cell, recipe = plan.cells[0], plan.recipe
+    made = {"lm": recipe.systems[cell.name], "speech": recipe.translate, "scores": recipe.score}
+    for name, settings in made.items():
+        path = run / name / cell.name / "stage.json"
+        record = json.loads(path.read_text()) if path.exists() else {"format": 1, "status": "done"}
+        write_json(path, record | {"settings": asdict(settings) | (changes if name == part else {})})
+    assert state_of(run, plan, cell) == state
+
+
+def test_pretrained_weights_count_and_not_their_folder(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    for name in ("these", "others"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(name)
+    cell = parse_experiment(CONTENT).cells[0]
+    path = run / "lm" / cell.name / "stage.json"
+    settings = asdict(parse_experiment(CONTENT).recipe.systems[cell.name])
+    made_with = settings | {"pretrained": weights_digest(str(tmp_path / "these"))}
+    write_json(path, json.loads(path.read_text()) | {"settings": made_with})
+    states = {}
+    for name in ("these", "others", "nowhere"):
+        models = {"scratch": {"pretrained": str(tmp_path / name)}}
+        states[name] = state_of(run, parse_experiment(CONTENT | {"models": models}), cell)
+    assert states == {"these": "done", "others": "out of date", "nowhere": "done"}, "elsewhere they cannot be compared"
+    assert state_of(run, parse_experiment(CONTENT), cell) == "out of date"
+
+
+def test_a_language_without_training_speech_has_scores_and_no_place_in_the_figure(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    for name in HOURS:
+        counts = {"es": {"pairs": 1, "hours": 2}}
+        write_json(run / f"subsets/{name}/stage.json", {"format": 1, "status": "done", "counts": counts})
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    assert any(row[:2] == ["fr", "0.00"] for row in rows_of(text, "### Per language"))
+    assert ">fr</text>" not in (tmp_path / "results/tiny-small-languages.svg").read_text()
+
+
+def test_a_baseline_with_more_steps_is_compared_with_the_method_that_had_fewer(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    longer = {"systems": ["baseline"], "data": ["some"], "seeds": [1], "steps": [20]}
+    (run / "experiment.yaml").write_text(yaml.safe_dump({**CONTENT, "grid": [*CONTENT["grid"], longer]}))
+    write_cell(run, "scratch_some_baseline_20_s1", "baseline", 5, [f"u{i}" for i in range(TESTED)])
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    row, *_ = rows_of(text, "### Against one with more steps")
+    found = {r.cell.name: r.row["asr_bleu"]["score"] for r in read_grid(run).results}
+    ours, theirs = found["scratch_some_scheduled_10_s1"], found["scratch_some_baseline_20_s1"]
+    assert row[:7] == ["scratch", "some", "0.90", "10", "scheduled", "baseline", "20"]
+    assert row[7:10] == ["ASR-BLEU", f"{theirs:.1f}", f"{ours:.1f}"]
+    assert row[10].startswith(f"{ours - theirs:+.1f} [") and row[11] == "1"
+    assert f"{row[12]}: scratch, some (0.90 h, scheduled 10 steps, baseline 20): scheduled is" in text
+    equal = [r for r in rows_of(text, "### scheduled against baseline, at equal steps") if r[1] == "some"]
+    assert {r[3] for r in equal} == {"10"}, "equal steps stay what they were"
+
+
+def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    longer = {"systems": ["mask"], "data": ["some"], "seeds": [1], "steps": [20]}
+    asked = [*CONTENT["versus"], {"system": "scheduled", "against": "mask"}]
+    changed = {**CONTENT, "versus": asked, "grid": [*CONTENT["grid"], longer]}
+    (run / "experiment.yaml").write_text(yaml.safe_dump(changed))
+    write_cell(run, "scratch_some_mask_20_s1", "mask", 5, [f"u{i}" for i in range(TESTED)])
+    text = write_page(tmp_path / "results.md", [run]).read_text()
+    rows = rows_of(text, "### Against one with more steps")
+    assert [row[3:7] for row in rows] == [["10", "scheduled", "mask", "20"]] * 2
+    assert "scratch, some (0.90 h, scheduled 10 steps, mask 20): scheduled is" in text
+    assert {row[4] for row in rows_of(text, "### Further comparisons")} == {"mask"}, "its reverse is an ablation"
+
+
+def test_an_archive_makes_the_same_page_and_has_no_models(page: Path, folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    (run / "lm/scratch_all_scheduled_10_s2/model").mkdir()
+    (run / "lm/scratch_all_scheduled_10_s2/model/model.safetensors").write_bytes(b"large")
+    assert main(["experiment", "archive", str(run), "-o", str(tmp_path / "kept")]) == 0
+    assert not list((tmp_path / "kept").rglob("model*"))
+    assert [p.tgt_text for p in read_manifest(tmp_path / "kept/corpus")] == REFERENCES
+    shutil.rmtree(run)
+    assert write_page(tmp_path / "docs/results.md", [tmp_path / "kept"]).read_text() == page.read_text()
+    figures = [sorted((place.parent / "results").iterdir()) for place in (tmp_path / "docs/results.md", page)]
+    assert [p.read_bytes() for p in figures[0]] == [p.read_bytes() for p in figures[1]]
+
+
+def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, kept = tmp_path / "grid", tmp_path / "kept"
+    shutil.copytree(folder, run)
+    weights = tmp_path / "somewhere/weights"
+    content = CONTENT | {"models": {"scratch": {}, "other": {"pretrained": str(weights)}}}
+    content["grid"] = [block | {"models": ["scratch"]} for block in CONTENT["grid"]]
+    (run / "experiment.yaml").write_text(yaml.safe_dump(content))
+    write_archive(kept, run)
+    assert "somewhere" not in (kept / "experiment.yaml").read_text(), "of nobody's business"
+    before = {path: digest_of_file(path) for path in kept.rglob("*") if path.is_file()}
+    write_archive(kept, run)  # again, with the same cells
+    shutil.rmtree(run / "scores/scratch_some_mask_10_s1")
+    with pytest.raises(InputError, match="scratch_some_mask_10_s1"):
+        write_archive(kept, run)
+    with pytest.raises(InputError, match="is no archive"):
+        write_archive(run, run)
+    shutil.rmtree(run / "scores")
+    with pytest.raises(InputError, match="nothing to keep"):
+        write_archive(tmp_path / "none", run)
+    for damaged_record in ("[]", '{"format": 2, "making": "", "cells": []}', '{"format": 1}'):
+        shutil.copytree(kept, tmp_path / "damaged")
+        (tmp_path / "damaged/archive.json").write_text(damaged_record)
+        with pytest.raises(InputError, match=r"archive\.json: damaged or of another version"):
+            read_grid(tmp_path / "damaged")
+        shutil.rmtree(tmp_path / "damaged")
+    assert main(["experiment", "reduced", "--out", str(kept)]) == 2
+    assert "an archive, without models" in capsys.readouterr().err
+    assert {path: digest_of_file(path) for path in kept.rglob("*") if path.is_file()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"grid", "kept"}
+
+
+def parts(folder: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The finished grid as two folders: the second has the third seed, and says so in its own grid."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(folder, first)
+    shutil.copytree(folder, second)
+    replicated, ablation = CONTENT["grid"]
+    for run, seeds, others in ((first, [1, 2], [ablation]), (second, [3], [])):
+        grid = [replicated | {"seeds": seeds}, *others]
+        (run / "experiment.yaml").write_text(yaml.safe_dump(CONTENT | {"grid": grid}))
+        for path in run.glob("scores/*"):
+            if int(path.name[-1]) not in seeds or ("mask" in path.name and not others):
+                shutil.rmtree(path)
+    return first, second
+
+
+def test_parts_of_an_experiment_make_one_page(page: Path, folder: Path, tmp_path: Path) -> None:
+    first, second = parts(folder, tmp_path)
+    write_archive(tmp_path / "kept", second)
+    joined = write_page(tmp_path / "results.md", [first, tmp_path / "kept"]).read_text()
+    assert "Partial" not in joined and "making" not in joined
+    for heading in ("### scheduled against baseline", "### Further systems", "### Per language", "### Ceilings"):
+        assert rows_of(joined, heading) == rows_of(page.read_text(), heading)
+    expected = rows_of(page.read_text(), "### Every training")
+    assert sorted(rows_of(joined, "### Every training")) == sorted(expected)
+    (first / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
+    alone = write_page(tmp_path / "alone.md", [first]).read_text()
+    assert "**Partial: 9 of 13 cells are done.**" in alone
+    assert len(read_grid(first, second).results) == 13
+
+
+def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Path) -> None:
+    first, second = parts(folder, tmp_path)
+    moved = "scratch_some_baseline_10_s1"
+    shutil.move(first / "scores" / moved, second / "scores" / moved)
+    ceilings = second / "scores/scratch_all_baseline_10_s3/scores.json"
+    row = {"asr_bleu": {"score": 76.54}}
+    write_json(ceilings, read_json(ceilings) | {"ceilings": {"reference speech": row}})
+    for run, content in ((first, b"1 2 3"), (second, b"1 2 4")):
+        (run / "units").mkdir()
+        (run / "units/units-00000.parquet").write_bytes(content)
+    grid = read_grid(first, second)
+    assert [grid.makings[r.making] for r in grid.results if r.cell.seed == 3] == ["B"] * 4
+    text = write_page(tmp_path / "results.md", [first, second]).read_text()
+    seeds = {row[1]: len(row[8].split()) for row in rows_of(text, "### scheduled against baseline") if row[8]}
+    assert seeds == {"some": 2, "all": 3}, "seed 1 of the two systems is of different makings"
+    assert "2 makings of the shared stages, A and B" in text
+    assert [row[:3] for row in rows_of(text, "### Ceilings")] == [
+        ["A", "reference speech", "87.7 [80.0, 90.0]"],
+        ["B", "reference speech", "76.5"],
+    ]
+    made = {tuple(row[1:5]): row[5] for row in rows_of(text, "### Every training")}
+    assert made["some", "baseline", "10", "1"] == "B" and made["some", "scheduled", "10", "1"] == "A"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"systems": CONTENT["systems"] | {"mask": {"interleave": {"sides": "source"}}}}, "systems.mask"),
+        ({"data": {"all": 1.0, "some": 0.4}}, "data.some"),
+        ({"looks": 5}, "looks"),
+        ({"recipe": {}}, "recipe"),
+    ],
+)
+def test_what_differs_is_no_part_of_the_same_experiment(
+    folder: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    first, second = parts(folder, tmp_path)
+    (second / "experiment.yaml").write_text(yaml.safe_dump(CONTENT | changes))
+    with pytest.raises(InputError, match=f"{words} differs"):
+        write_page(tmp_path / "results.md", [first, second])
+
+
+def test_parts_of_other_data_are_refused(folder: Path, tmp_path: Path) -> None:
+    first, second = parts(folder, tmp_path)
+    for run in (first, second):
+        write_json(run / "corpus/stage.json", {"format": 1, "status": "done", "fingerprint": run.name})
+    with pytest.raises(InputError, match=r"first, .*second: no parts of one experiment, their corpus came of other"):
+        write_page(tmp_path / "results.md", [first, second])

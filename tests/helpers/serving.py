@@ -1,0 +1,56 @@
+"""A tiny translator of random weights, and recordings, for the tests of serving."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
+from unitweave.translate.decode import DecodeSettings
+from unitweave.units.codebook import Codebook
+from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, encoder_fingerprint, new_encoder
+from unitweave.vocoder.config import UnitVocoderConfig
+from unitweave.vocoder.model import UnitVocoder
+
+NUM_UNITS = 16
+SETTINGS = DecodeSettings(text_per_second=1.0, units_per_frame=0.2, batch=4)
+
+
+def make_run(folder: Path, text_lm: Path, codebook_seed: int = 0) -> Path:
+    """A run folder with one system, "scheduled", of random weights: everything that translating needs."""
+    torch.manual_seed(1)
+    characters = CharacterVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz áéíóúñ"])
+    encoder = folder / "encoder" / "model"
+    new_encoder(SmallEncoder(hidden_size=16, layers=2, heads=2, feed_forward=32), characters).save_pretrained(encoder)
+    characters.save(encoder)
+    torch.manual_seed(codebook_seed)
+    book = Codebook(torch.randn(NUM_UNITS, 16), 2, encoder_fingerprint(encoder))
+    (folder / "codebook").mkdir()
+    book.save(folder / "codebook")
+    torch.manual_seed(3)
+    tokenizer = AutoTokenizer.from_pretrained(text_lm)
+    model = AutoModelForCausalLM.from_pretrained(text_lm, dtype=torch.float32)
+    vocabulary = extend_tokenizer(tokenizer, NUM_UNITS, ["en", "es"], book.fingerprint)
+    extend_model(model, vocabulary, seed=1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    lm = folder / "lm" / "scheduled" / "model"
+    model.save_pretrained(lm)
+    tokenizer.save_pretrained(lm)
+    vocabulary.save(lm)
+    config = UnitVocoderConfig(NUM_UNITS, book.fingerprint, dim=16, hidden=16, layers=1, fine_layers=1)
+    UnitVocoder(config).save_pretrained(folder / "vocoder")
+    (folder / "recipe.yaml").write_text(
+        "corpus: {embedded: {languages: [es]}}\ntranslate: {text_per_second: 1.0, units_per_frame: 0.2, batch: 4}\n"
+    )
+    return folder
+
+
+def speech(seconds: float, seed: int = 0) -> np.ndarray:
+    """A buzz with a melody, float32 [samples] at 16 kHz: enough for an encoder to make units of."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * 16_000)) / 16_000
+    pitch = 120 + 40 * np.sin(2 * np.pi * (0.7 + 0.1 * seed) * t)
+    buzz = np.sign(np.sin(2 * np.pi * np.cumsum(pitch) / 16_000)) * (0.5 + 0.5 * np.sin(2 * np.pi * 3 * t))
+    return (0.2 * buzz + 0.01 * rng.normal(size=len(t))).astype(np.float32)

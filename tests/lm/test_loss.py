@@ -1,0 +1,121 @@
+"""Chunked cross-entropy, forward passes of a token budget, and the numbers of the log."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from lm.test_stream import WEIGHTS, interleaved, speech_source
+from unitweave.core.errors import InputError
+from unitweave.lm.data.packing import IGNORED, buckets, pack, split_to_budget
+from unitweave.lm.data.stream import StepDataset
+from unitweave.lm.text_lm import SmallLm, new_llama
+from unitweave.lm.train import loss as loss_module
+from unitweave.lm.train.attention import FLASH, PACKED
+from unitweave.lm.train.logs import training_flops
+from unitweave.lm.train.loss import chunked_loss, original_forward, plain_loss, training_forward
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chunked_loss_and_gradients_are_the_plain_ones(
+    bias: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "_CHUNK_ELEMENTS", {"cpu": 64 * 50})  # chunks of 64 tokens
+    head = torch.nn.Linear(16, 50, bias=bias)
+    hidden = torch.randn(300, 16, requires_grad=True)
+    labels = torch.randint(0, 50, (300,))
+    labels[::7] = IGNORED
+    weights = torch.rand(300) * (labels != IGNORED)
+    results = []
+    for function in (plain_loss, chunked_loss):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            total, losses = function(head, hidden, labels, weights)
+        (total / 7).backward()
+        results.append((total.detach(), losses, hidden.grad, *(p.grad for p in head.parameters())))
+        hidden.grad = None
+        head.zero_grad()
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    for plain, chunked in zip(*results, strict=True):
+        torch.testing.assert_close(chunked.float(), plain.float(), **tolerance)
+
+
+@pytest.mark.parametrize("cross_entropy", ["chunked", "plain"])
+def test_a_model_in_training_returns_its_loss_and_is_itself_again_afterwards(cross_entropy: str) -> None:
+    model = new_llama(SmallLm(hidden_size=32, layers=1, heads=2, feed_forward=64), 210)
+    batch = pack(interleaved(20, 40), WEIGHTS)
+    inputs = {k: v for k, v in batch.items() if k not in ("segments", "used", "squares", *FLASH)}
+    ids = torch.arange(9)[None]
+    before = model(input_ids=ids).logits
+    with training_forward(model, cross_entropy):
+        model.set_attn_implementation(PACKED)
+        total, losses = model(**inputs)
+        assert float(total.detach()) == pytest.approx(float((losses * batch["weights"]).sum()), rel=1e-5)
+        with original_forward(model):
+            model.set_attn_implementation("sdpa")
+            assert torch.equal(model(input_ids=ids).logits, before)
+            model.set_attn_implementation(PACKED)
+        assert torch.equal(model(**inputs)[1], losses)
+    model.set_attn_implementation("sdpa")
+    assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_a_model_that_changes_its_logits_needs_the_plain_loss() -> None:
+    """Gemma 2 caps its logits softly; chunked, that would be left out."""
+    model = Gemma2ForCausalLM(
+        Gemma2Config(
+            vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8,
+        )
+    )  # fmt: skip
+    with pytest.raises(InputError, match="cross_entropy: plain"), training_forward(model, "chunked"):
+        pass
+    with training_forward(model, "plain"):
+        pass
+
+
+def test_forward_passes_keep_to_the_budget_and_are_equally_many_everywhere() -> None:
+    sequences = interleaved(*range(20, 120, 5))
+    parts = split_to_budget(sequences, 2, 250)
+    assert sorted(i for part in parts for piece in part for i in piece) == list(range(len(sequences)))
+    assert len({len(part) for part in parts}) == 1
+    assert max(sum(len(sequences[i].ids) for i in piece) for part in parts for piece in part) <= 250
+    assert [len(part) for part in split_to_budget(interleaved(90, 10), 1, 50)] == [2], (
+        "a long sequence is a pass of its own"
+    )
+
+
+def test_one_sequence_above_the_budget_makes_no_more_passes_than_the_others_need() -> None:
+    sequences = interleaved(300, *range(20, 60, 2))
+    ((*passes,),) = split_to_budget(sequences, 1, 250)
+    tokens = [[len(sequences[i].ids) for i in piece] for piece in passes]
+    assert sorted(n for piece in tokens for n in piece) == sorted(len(s.ids) for s in sequences)
+    assert all(sum(piece) <= 250 or piece == [300] for piece in tokens)
+    assert len(passes) <= 6  # 1,080 tokens are five passes at least
+
+
+def test_a_step_in_several_passes_has_the_same_sequences_and_weight() -> None:
+    whole, cut = (StepDataset(speech_source(), 3, WEIGHTS, forward_tokens=tokens)[1]["passes"] for tokens in (None, 99))
+    assert len(whole) == 1 < len(cut)
+    assert {batch["step_weight"] for batch in cut} == {whole[0]["step_weight"]}
+    assert sum(batch["used"] for batch in cut) == whole[0]["used"]
+
+
+def test_buckets_are_cut_where_that_saves_most_attention() -> None:
+    def work(ends: list[int], lengths: list[int]) -> int:
+        starts = [0, *ends[:-1]]
+        return sum((b - a) * (-(-lengths[b - 1] // 32) * 32) ** 2 + 20_000 for a, b in zip(starts, ends, strict=True))
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        lengths = sorted(rng.integers(10, 500, size=int(rng.integers(1, 9))).tolist())
+        n = len(lengths)
+        every = [[*(i + 1 for i in range(n - 1) if cuts >> i & 1), n] for cuts in range(2 ** (n - 1))]
+        assert work(buckets(lengths), lengths) == min(work(ends, lengths) for ends in every)
+
+
+def test_training_flops_are_six_per_weight_and_half_the_square_of_attention() -> None:
+    model = new_llama(SmallLm(hidden_size=32, layers=3, heads=2, feed_forward=64), 100)
+    per_token, per_square = training_flops(model)
+    assert per_token == 6 * (3 * (4 * 32 * 32 + 3 * 32 * 64) + 32 * 100)
+    assert per_square == 3 * 3 * 2 * 32  # layers, three passes, two products of half the pairs, hidden size

@@ -1,0 +1,145 @@
+"""`unitweave lm plan` and the recipes: everything can be planned from a configuration alone."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from lm.test_finetune import made_up_corpus, settings
+from unitweave.cli import main
+from unitweave.config.recipe import builtin_recipes, load_recipe
+from unitweave.core.errors import InputError
+from unitweave.interleave.schedule import ScheduleSettings
+from unitweave.lm.model.lora import LoraSettings
+from unitweave.lm.plan import make_plan, measure, schedule_warnings, stages_of
+from unitweave.lm.text_lm import SmallLm
+from unitweave.lm.train.finetune import LmSettings, check_settings
+from unitweave.training.hardware import config_of, count_weights, memory_per_gpu
+
+RECIPES = {path.stem: path for path in builtin_recipes()}
+OURS = ["paper", "paper-ablations", "low-resource", "lora-8b"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_recipes_can_be_read_and_every_key_has_a_comment(name: str) -> None:
+    recipe = load_recipe(RECIPES[name])
+    for system in recipe.systems.values():
+        check_settings(system)
+    sections = {"corpus", "encoder", "codebook", "lm", "systems", "vocoder", "score", "interleave", "schedule"}
+    sections |= {"optimizer", "evaluation", "lora", *recipe.systems}
+    for line in RECIPES[name].read_text().splitlines():
+        key = re.match(r" *([\w-]+):", line)
+        if key and not (line.rstrip().endswith(":") and key[1] in sections):
+            assert "#" in line, line
+
+
+def test_the_ablations_differ_from_the_method_in_what_they_say() -> None:
+    systems = load_recipe(RECIPES["paper-ablations"]).systems
+    method = systems["scheduled"]
+    assert systems["source-only"].interleave.sides == "source" and systems["target-only"].interleave.sides == "target"
+    assert systems["mask"].interleave.replace_with == "mask" and systems["uniform"].interleave.boundaries == "uniform"
+    assert systems["constant"].schedule.shape == "constant" and systems["baseline"].schedule.shape == "none"
+    for system in systems.values():
+        assert system.optimizer == method.optimizer and system.pretrained == method.pretrained
+    paper = load_recipe(RECIPES["paper"]).systems["scheduled"]
+    assert (method.interleave, method.schedule) == (paper.interleave, paper.schedule)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("meta-llama/Llama-3.2-1B", 1_235_814_400),
+        ("meta-llama/Llama-3.2-3B", 3_212_749_824),
+        ("meta-llama/Llama-3.1-8B", 8_030_261_248),
+    ],
+)
+def test_parameters_of_known_models_are_those_of_their_model_cards(
+    name: str, parameters: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*args: object, **kwargs: object) -> None:
+        raise OSError("no hub")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", absent)
+    weights = count_weights(config_of(name, SmallLm()), 128_256)
+    assert weights.total == weights.trained == parameters
+    low = count_weights(config_of(name, SmallLm()), 128_256 + 64, lora_rank=8)
+    assert low.trained < 0.01 * parameters and low.flops_per_token < 0.75 * weights.flops_per_token
+    with pytest.raises(InputError, match="nobody/nothing"):
+        config_of("nobody/nothing", SmallLm())
+
+
+def test_stages_add_up_to_the_run() -> None:
+    paper = LmSettings()
+    paper.optimizer.steps = 3000
+    stages = stages_of(paper)
+    assert stages[0] == (0.9, 0, 300) and stages[-1] == (0.0, 2700, 300) and len(stages) == 10
+    smooth = settings(schedule=ScheduleSettings(shape="linear", end=50), optimizer={"steps": 80})
+    assert sum(count for _, _, count in stages_of(smooth)) == 80 and stages_of(smooth)[-1][0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "expected"),
+    [
+        (ScheduleSettings(), 1000, ["takes 2700 steps", "ends at text ratio 0.60"]),
+        (ScheduleSettings(shape="constant", start=0.5), 1000, ["ends at text ratio 0.50"]),
+        (ScheduleSettings(), 2800, ["less than a tenth"]),
+        (ScheduleSettings(), 5000, []),
+        (ScheduleSettings(shape="none"), 5000, []),
+    ],
+)
+def test_odd_schedules_are_warned_of(schedule: ScheduleSettings, steps: int, expected: list[str]) -> None:
+    found = schedule_warnings(settings(schedule=schedule, optimizer={"steps": steps}))
+    assert len(found) == len(expected) and all(part in text for part, text in zip(expected, found, strict=True)), found
+
+
+def test_lengths_are_exact_with_units_and_near_without(tmp_path: Path, text_lm_folder: Path) -> None:
+    from unitweave.lm.train.finetune import train_lm
+
+    data = made_up_corpus(tmp_path)
+    one = settings(pretrained=str(text_lm_folder))
+    exact = measure(one, data / "corpus", data / "units", str(text_lm_folder))
+    assert exact is not None and len(exact.tokens) == 8
+    limit = int(sorted(exact.tokens)[-2])  # one length above, ties included
+    above = int((exact.tokens > limit).sum())
+    one.max_tokens = limit
+    plan = make_plan("x", one, 12, SmallLm(), exact, "h100", 1)
+    assert plan.facts[f"longer than {limit} tokens, dropped"].startswith(f"{above} (")
+    outcome = train_lm(tmp_path / "x", one, data / "corpus", data / "units")
+    assert len(outcome.skipped) == above, "the plan foretells what training drops"
+    assert outcome.counts["parameters"] == plan.facts["parameters"]
+
+
+def test_memory_falls_with_sharding_checkpointing_and_lora() -> None:
+    config = config_of("meta-llama/Llama-3.2-1B", SmallLm())
+    whole = count_weights(config, 130_368)
+    need = sum(memory_per_gpu(whole, 16_384, 1, False, False, False).values())
+    assert sum(memory_per_gpu(whole, 16_384, 8, True, False, False).values()) < need
+    assert sum(memory_per_gpu(whole, 16_384, 1, False, True, False).values()) < need
+    low = count_weights(config, 130_368, 64)
+    assert sum(memory_per_gpu(low, 16_384, 1, False, False, True).values()) < need
+
+
+def test_the_command_plans_every_system_and_names_what_does_not_fit(
+    tmp_path: Path, text_lm_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = made_up_corpus(tmp_path / "run")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"corpus: {{manifest: x}}\nlm: {{pretrained: {text_lm_folder}}}\nsystems: {{a: {{}}, b: {{}}}}\n")
+    assert main(["lm", "plan", str(recipe), "--units", str(data), "--json"]) == 0
+    plans = json.loads(capsys.readouterr().out)
+    assert [plan["system"] for plan in plans] == ["a", "b"] and plans[0]["hours"]["h100"] > 0
+    assert any("schedule takes 2700 steps" in warning for warning in plans[0]["warnings"])
+    assert main(["lm", "plan", str(recipe), "--units", str(data), "--system", "b"]) == 0
+    assert "steps at each text ratio" in capsys.readouterr().out
+    (data / "recipe.yaml").write_text(recipe.read_text())
+    assert main(["lm", "plan", str(data), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == plans, "a run folder has its own recipe, corpus and units"
+    assert main(["lm", "plan", str(recipe), "--gpu", "abacus"]) == 2
+    assert "abacus" in capsys.readouterr().err
+    large = settings(pretrained="meta-llama/Llama-3.1-8B", optimizer={"batch": 512}, lora=None)
+    lengths = measure(large, data / "corpus", data / "units", str(text_lm_folder))
+    assert any("do not fit" in warning for warning in make_plan("x", large, 12, SmallLm(), lengths, "l4").warnings)
+    low = settings(pretrained="meta-llama/Llama-3.1-8B", optimizer={"batch": 4}, lora=LoraSettings())
+    assert not any("do not fit" in warning for warning in make_plan("x", low, 12, SmallLm(), lengths).warnings)

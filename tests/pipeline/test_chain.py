@@ -1,0 +1,196 @@
+"""The whole chain through the command line, on tiny models: every stage, resuming, skipping, and bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
+
+from unitweave.cli import main
+from unitweave.core.audio import read_audio
+
+STAGES = [
+    "corpus",
+    "encoder",
+    "codebook",
+    "units",
+    "lm/baseline",
+    "lm/scheduled",
+    "vocoder",
+    "speech/scheduled",
+    "score",
+]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Path:
+    """A recipe of seconds that starts from saved checkpoints, as from facebook/w2v-bert-2.0 and Llama-3.2-1B."""
+    folder = tmp_path_factory.mktemp("recipe")
+    torch.manual_seed(0)
+    config = Wav2Vec2BertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        vocab_size=7,  # another vocabulary than the corpus': the output layer is made anew
+        conv_depthwise_kernel_size=5,
+    )
+    Wav2Vec2BertForCTC(config).save_pretrained(folder / "w2v-bert")
+    optimizer = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "log_every": 1}
+    content = {
+        "corpus": {"embedded": {"languages": ["es"], "train": 24, "dev": 2, "test": 4}},
+        "encoder": {"pretrained": str(folder / "w2v-bert"), "steps": 2, "batch_seconds": 10},
+        "codebook": {"num_units": 16, "layer": 2, "max_frames": 2000, "iterations": 2},
+        "lm": {"pretrained": str(text_lm_folder), "optimizer": optimizer},
+        "systems": {"baseline": {"schedule": {"shape": "none"}}, "scheduled": {}},
+        "vocoder": {"steps": 1, "batch": 2, "dim": 16, "hidden": 16, "layers": 1, "fine_layers": 1},
+        "translate": {"units_per_frame": 0.1, "text_per_second": 1.0},
+        "score": {"mos": [], "bootstrap_samples": 10, "randomisation_trials": 10, "examples": 2},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    assert main(["run", str(recipe), "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_recipe_runs_every_stage_and_ends_with_a_report(run: Path) -> None:
+    for stage in STAGES:
+        record = json.loads((run / stage / "stage.json").read_text())
+        assert record["status"] == "done" and record["seconds"] >= 0 and record["versions"]["unitweave"]
+    assert "<audio" in (run / "report.html").read_text()
+    outputs = [json.loads(line) for line in (run / "speech/scheduled/outputs.jsonl").read_text().splitlines()]
+    assert len(outputs) == 4
+    for output in outputs:
+        assert len(read_audio(run / "speech/scheduled" / output["audio"])) >= 320 * len(output["units"])
+    assert not list(run.rglob("*.pkl")) and not list(run.rglob("*.pt")), "no pickles are left among the artifacts"
+
+
+def test_a_finished_run_is_not_done_again(run: Path, recipe: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and "lm" in p.parts}
+    assert main(["run", str(recipe), "--out", str(run)]) == 0
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_a_changed_setting_redoes_its_stage_and_what_depends_on_it(run: Path, recipe: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before = {stage: json.loads((copy / stage / "stage.json").read_text())["fingerprint"] for stage in STAGES}
+    assert main(["run", str(recipe), "--out", str(copy), "--codebook.num_units", "12"]) == 0
+    after = {stage: json.loads((copy / stage / "stage.json").read_text())["fingerprint"] for stage in STAGES}
+    assert [stage for stage in STAGES if before[stage] == after[stage]] == ["corpus", "encoder"]
+
+
+def test_recordings_are_translated_from_a_run_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source = next((run / "corpus").rglob("*test*.wav"))
+    assert main(["translate", str(run), str(source), "-o", str(tmp_path)]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert set(about) == {"audio", "transcript", "translation"}
+    assert len(read_audio(about["audio"])) > 0
+
+
+def test_a_run_killed_in_the_middle_goes_on_to_the_same_result(run: Path, recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "unitweave.cli", "run", str(recipe), "--out", str(folder)]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (folder / "encoder/stage.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert main(["run", str(recipe), "--out", str(folder)]) == 0
+    for name in ("codebook/codebook.safetensors", "lm/scheduled/model/model.safetensors"):
+        assert (folder / name).read_bytes() == (run / name).read_bytes()
+
+
+BAD = [
+    ({"encoder": {"stepz": 3}}, "stepz"),
+    ({"encoder": {"steps": "many"}}, "many"),
+    ({"encoderr": {}}, "encoderr"),
+    ({"systems": {"a": {"interleave": {"side": "both"}}}}, "side"),
+    ({"corpus": {"embedded": {"languages": ["xx"]}}}, "xx"),
+    ({"corpus": {"manifest": "/nowhere"}}, "/nowhere"),
+    ({"corpus": {}}, "corpus"),
+]
+
+
+@pytest.mark.parametrize(("content", "word"), BAD)
+def test_a_wrong_recipe_is_one_line_and_code_2(
+    content: dict, word: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert main(["run", str(path), "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert word in error and error.count("\n") == 0
+    assert not list((tmp_path / "run").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["run", "no-such-recipe", "--out", "x"], "no-such-recipe"),
+        (["run"], "recipe"),
+        (["units", "extract", "/nowhere"], "/nowhere"),
+        (["translate", "/nowhere", "x.wav"], "/nowhere"),
+        (["report", "/nowhere"], "/nowhere"),
+        (["score", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(arguments: list[str], word: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert word in error and error.count("\n") == 0
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "short"])
+def test_recordings_that_cannot_be_translated_are_named(
+    run: Path, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    import soundfile
+
+    wav = tmp_path / "bad.wav"
+    if kind == "text":
+        wav.write_text("this is no audio")
+    elif kind != "missing":
+        soundfile.write(wav, [0.0] * (0 if kind == "empty" else 100), 16_000)
+    assert main(["translate", str(run), str(wav), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "bad.wav" in error and error.count("\n") == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_version_and_a_foreign_folder_are_refused(
+    run: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / "other"
+    (other / "corpus").mkdir(parents=True)
+    record = json.loads((run / "corpus/stage.json").read_text())
+    (other / "corpus/stage.json").write_text(json.dumps(record | {"format": 99}))
+    assert main(["run", str(recipe), "--out", str(other)]) == 2
+    assert "another version" in capsys.readouterr().err
+    foreign = tmp_path / "foreign"
+    (foreign / "corpus").mkdir(parents=True)
+    (foreign / "corpus/thesis.txt").write_text("precious")
+    assert main(["run", str(recipe), "--out", str(foreign)]) == 2
+    assert (foreign / "corpus/thesis.txt").read_text() == "precious"
+
+
+def test_help_version_and_env(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--help"]) == 0 and main(["--version"]) == 0 and main(["env"]) == 0
+    printed = capsys.readouterr().out
+    assert "demo" in printed and "unitweave 0." in printed and "torch" in printed

@@ -1,0 +1,50 @@
+"""The order of a run's stages, and which of them a recipe needs."""
+
+from pathlib import Path
+
+import pytest
+
+from unitweave.config.recipe import parse_recipe
+from unitweave.core.errors import InputError
+from unitweave.pipeline import Run
+
+STAGES = ("corpus_and_units", "text_lm", "lm", "vocoder", "translate", "score")
+
+
+def stages_of(monkeypatch: pytest.MonkeyPatch, folder: Path, systems: dict[str, dict]) -> list[str]:
+    """What `unitweave run` would do for these systems, without doing it."""
+    done: list[str] = []
+    for stage in STAGES:
+        monkeypatch.setattr(Run, stage, lambda self, *names, stage=stage: done.append("/".join([stage, *names])))
+    Run(folder, parse_recipe({"corpus": {"embedded": {}}, "systems": systems})).all()
+    return done
+
+
+def test_a_system_that_does_not_speak_is_trained_and_left_out_of_translation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("unitweave.pipeline.say", said.append)
+    systems = {"scheduled": {}, "heard": {"tasks": {"s2st": 0.0, "asr": 1.0}}, "direct": {"tasks": {"direct": 1.0}}}
+    done = stages_of(monkeypatch, tmp_path, systems)
+    trained = ["lm/scheduled", "lm/heard", "lm/direct"]
+    assert done == [
+        "corpus_and_units",
+        "text_lm",
+        *trained,
+        "vocoder",
+        "translate/scheduled",
+        "translate/direct",
+        "score",
+    ]
+    assert len(said) == 1 and said[0].startswith("lm/heard: without the task s2st or direct")
+
+
+def test_where_no_system_speaks_a_run_ends_with_the_last_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systems = {"heard": {"tasks": {"s2st": 0.0, "asr": 1.0}}}
+    recipe = parse_recipe({"corpus": {"embedded": {}}, "systems": systems})
+    with pytest.raises(InputError, match="score: no system here goes from speech to speech"):
+        Run(tmp_path, recipe).score()
+    assert stages_of(monkeypatch, tmp_path, systems) == ["corpus_and_units", "text_lm", "lm/heard"]

@@ -1,0 +1,282 @@
+"""The score stage and the report on a small run of real (synthesized) speech, and bad input to them."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from unitweave.cli import main
+from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json, write_json
+from unitweave.core.manifest import Pair, write_manifest
+from unitweave.core.stage import run_stage
+from unitweave.score import score as stage
+from unitweave.score.folder import score_folders
+from unitweave.score.report import write_report
+from unitweave.score.score import ScoreSettings, print_table, read_scores, score_run
+from unitweave.training.devices import check_device
+from unitweave.units.table import UnitRow, write_shard
+
+SENTENCES = ["the soup is too hot", "my sister lives in a small house", "where is the station", "thank you very much"]
+SETTINGS = ScoreSettings(mos=(), examples=2, bootstrap_samples=100, randomisation_trials=50)
+
+
+@pytest.fixture(scope="module")
+def spoken_run(tmp_path_factory):
+    pytest.importorskip("ttspico")
+    pytest.importorskip("moonshine_voice")
+    run = tmp_path_factory.mktemp("run")
+    pairs, rows = [], []
+    for i, text in enumerate(SENTENCES):
+        path = run / "corpus" / f"{i}.wav"
+        speak(text, path)
+        frames = int(soundfile.info(path).duration * 50)
+        words = text.split()
+        cuts = np.linspace(2, frames, len(words) + 1).astype(np.int32)
+        for side in ("src", "tgt"):
+            row = (np.arange(frames, dtype=np.uint16) % 9, words, cuts[:-1], cuts[1:], np.ones(len(words), np.float32))
+            rows.append(UnitRow(f"u{i}", side, *row))
+        pairs.append(
+            Pair(f"u{i}", "test", ("es", "fr")[i % 2], "en", str(path), str(path), text, text, text, f"{text}.")
+        )
+    pairs.append(Pair("t0", "train", "es", "en", None, None, "a", "a", src_seconds=7200.0))
+    write_manifest(run / "corpus", pairs)
+    write_shard(run / "units", 0, rows, {})
+    for system in ("baseline", "scheduled"):
+        outputs = []
+        for i, text in enumerate(SENTENCES):
+            said = "the water is good" if system == "baseline" and i < 3 else text
+            speak(said, run / "speech" / system / f"{i}.wav")
+            outputs.append(
+                {"id": f"u{i}", "audio": f"{i}.wav", "transcript": text, "translation": said, "units": [1, 2]}
+            )
+        if system == "baseline":
+            outputs[2] |= {"audio": None, "units": []}
+        write_lines(run / "speech" / system / "outputs.jsonl", outputs)
+        log = [
+            {"step": s, "ratio": 0.9 - s / 10, "loss": 5.0 - s, "loss_source": 1.0, "seconds": 1.0} for s in range(4)
+        ]
+        (run / "lm" / system).mkdir(parents=True)
+        write_lines(run / "lm" / system / "log.jsonl", log)
+        write_lines(run / "lm" / system / "dev.jsonl", [{"step": 3, "bleu": 50.0, "wer": 7.0}])
+    run_stage(run, "score", SETTINGS, {}, lambda folder: score_run(folder, SETTINGS, run, ["baseline", "scheduled"]))
+    return run
+
+
+def speak(text, path):
+    from ttspico import TtsEngine
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.frombuffer(bytes(TtsEngine("en-US").speak(text)), np.int16), 16_000)
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_better_system_wins_and_the_ceiling_is_above_both(spoken_run, capsys):
+    scores = read_scores(spoken_run / "score")
+    baseline, scheduled = scores["systems"]["baseline"], scores["systems"]["scheduled"]
+    assert baseline["asr_bleu"]["score"] < scheduled["asr_bleu"]["score"]
+    assert scores["ceilings"]["reference speech"]["asr_bleu"] == scheduled["asr_bleu"]
+    assert scheduled["text_bleu"]["score"] == pytest.approx(100) and scheduled["transcript_wer"]["score"] == 0
+    assert baseline["silent_utterances"] == 1
+    assert set(baseline["languages"]) == {"es", "fr"} and scores["training_hours"] == {"es": 2.0}
+    assert any("resynthesized" in note for note in scores["notes"])
+    print_table(scores)
+    shown = capsys.readouterr().out
+    assert "scheduled" in shown and "reference speech *" in shown and scores["signature"][:40] in shown
+
+
+def test_a_killed_scoring_goes_on_without_hearing_again(spoken_run, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    expected = read_json(run / "score" / "scores.json")
+    (run / "score" / "scores.json").unlink()
+    (log,) = (run / "score").glob("heard-scheduled-*.jsonl")
+    whole = log.read_text()
+    log.write_text(whole[:-20])  # killed while writing the last utterance
+    heard = []
+    load = stage.load_recognizer
+
+    def counting(*arguments):
+        recognizer = load(*arguments)
+        transcribe = recognizer.transcribe
+        recognizer.transcribe = lambda waveforms: heard.extend(waveforms) or transcribe(waveforms)
+        return recognizer
+
+    monkeypatch.setattr(stage, "load_recognizer", counting)
+    score_run(run / "score", SETTINGS, run, ["baseline", "scheduled"])
+    assert len(heard) == 1 and log.read_text() == whole
+    assert read_json(run / "score" / "scores.json") == expected
+
+
+def test_the_ceiling_on_resynthesized_units_uses_the_vocoder(spoken_run, tmp_path, monkeypatch):
+    synthesis = pytest.importorskip("unitweave.vocoder.synthesis")
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    shutil.rmtree(run / "score")
+    (run / "vocoder").mkdir()
+    by_length = {int(soundfile.info(p).duration * 50): read_audio(p) for p in (run / "corpus").glob("*.wav")}
+
+    class Fake:
+        def synthesize(self, units, speaker, deduplicated):
+            return [by_length[len(row)] for row in units]
+
+    monkeypatch.setattr(synthesis.Vocoder, "from_pretrained", classmethod(lambda *_: Fake()))
+    score_run(run / "score", SETTINGS, run, ["scheduled"])
+    scores = read_scores(run / "score")
+    assert scores["ceilings"]["resynthesized units"]["asr_bleu"] == scores["ceilings"]["reference speech"]["asr_bleu"]
+    assert len(list((run / "score" / "resynthesized").glob("*.wav"))) == 2
+
+
+def test_the_report_is_one_file_with_players_pictures_and_no_network(spoken_run, tmp_path):
+    page = write_report(tmp_path / "report.html", [spoken_run]).read_text()
+    assert page.count("<audio controls") == 2 * 4 - page.count("no speech</p>")
+    assert page.count("data:image/png") == 4 and page.count('class="chart"') >= 4
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page) and "http" not in page.replace("http-equiv", "")
+    assert "must not be compared" not in page
+    assert "Text BLEU on the dev split" in page and "Transcript WER on the dev split" in page
+
+
+def test_runs_scored_in_different_ways_are_never_in_one_table_unsaid(spoken_run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(spoken_run, other)
+    scores = read_json(other / "score" / "scores.json")
+    write_json(other / "score" / "scores.json", scores | {"signature": "asr:another"})
+    page = write_report(tmp_path / "report.html", [spoken_run, other]).read_text()
+    assert "must not be compared" in page and "other: scheduled" in page
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "speech/scheduled/1.wav").unlink(), "1.wav: no such audio file"),
+        (lambda run: (run / "speech/scheduled/1.wav").write_text("hello"), "1.wav: not readable as audio"),
+        (lambda run: (run / "speech/scheduled/outputs.jsonl").write_text(""), "no utterances in it"),
+        (lambda run: (run / "speech/scheduled/outputs.jsonl").write_text("{"), "line 1: not a JSON object"),
+        (lambda run: (run / "speech/scheduled/outputs.jsonl").unlink(), "outputs.jsonl: no such file"),
+        (lambda run: write_lines(run / "speech/scheduled/outputs.jsonl", [{"id": "x"}]), "'x' is not in the corpus"),
+        (
+            lambda run: write_lines(run / "speech/scheduled/outputs.jsonl", [{"id": "u0"}]),
+            "'scheduled' lacks utterance",
+        ),
+    ],
+)
+def test_bad_outputs_end_in_one_clear_line(spoken_run, tmp_path, damage, message):
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run, ignore=shutil.ignore_patterns("heard-*"))
+    damage(run)
+    with pytest.raises(InputError) as raised:
+        score_run(run / "score", SETTINGS, run, ["baseline", "scheduled"])
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_folder_of_wavs_scores_like_the_run(spoken_run, tmp_path):
+    wavs = spoken_run / "speech" / "scheduled"
+    references = tmp_path / "references.tsv"
+    references.write_text("".join(f"{i}.wav\t{text}.\n" for i, text in enumerate(SENTENCES)))
+    scores = score_folders([wavs], references, SETTINGS)
+    assert (
+        scores["systems"]["scheduled"]["asr_bleu"]
+        == read_scores(spoken_run / "score")["systems"]["scheduled"]["asr_bleu"]
+    )
+    plain = tmp_path / "references.txt"
+    plain.write_text("\n".join(SENTENCES))
+    assert score_folders([wavs], plain, SETTINGS)["systems"]["scheduled"]["asr_bleu"]["score"] > 50
+    for text, message in (
+        ("\n".join([*SENTENCES, "one more"]), "5 references for 4 audio files"),
+        (references.read_text() + "9.wav\tone more\n", "line 5: there is no audio file for '9.wav'"),
+        ("0.wav\tthe soup\n", "no reference for 1.wav"),
+    ):
+        plain.write_text(text)
+        with pytest.raises(InputError, match=re.escape(message)):
+            score_folders([wavs], plain, SETTINGS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no audio files in it"):
+        score_folders([tmp_path / "empty"], references, SETTINGS)
+
+
+def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, tmp_path, capsys):
+    references = tmp_path / "references.txt"
+    references.write_text("\n".join(SENTENCES))
+    folders = [str(spoken_run / "speech" / name) for name in ("baseline", "scheduled")]
+    settings = ["--score.mos", "[]", "--score.bootstrap_samples", "20", "--score.randomisation_trials", "20"]
+    out = tmp_path / "scores.json"
+    assert main(["score", *folders, "--references", str(references), "-o", str(out), *settings]) == 0
+    scores, of_run = json.loads(out.read_text()), read_scores(spoken_run / "score")
+    heard = [scores["systems"]["scheduled"], of_run["systems"]["scheduled"]]
+    assert heard[0]["asr_bleu"]["score"] == heard[1]["asr_bleu"]["score"]
+    assert "scheduled against baseline" in capsys.readouterr().out
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("0.wav", "1.wav", "2.wav", "3.wav"):
+        (broken / name).write_text("this is no sound")
+    assert main(["score", str(broken), "--references", str(references)]) == 2
+    error = capsys.readouterr().err
+    assert "0.wav" in error and error.count("\n") == 1
+    assert main(["score", folders[0], folders[0], "--references", str(references)]) == 2
+    assert "second folder of the name" in capsys.readouterr().err
+
+
+def test_silence_is_an_empty_transcript_and_not_what_a_recognizer_makes_of_it(spoken_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    soundfile.write(run / "speech" / "scheduled" / "0.wav", np.zeros(1600), 16_000)
+    shutil.rmtree(run / "score")
+    score_run(run / "score", SETTINGS, run, ["scheduled"])
+    row = read_scores(run / "score")["systems"]["scheduled"]
+    assert row["silent_utterances"] == 1
+    first = json.loads((run / "score" / "utterances.jsonl").read_text().split("\n")[0])
+    assert first["rows"]["scheduled"]["heard"] == ""
+
+
+def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceiling(spoken_run, tmp_path, monkeypatch):
+    synthesis = pytest.importorskip("unitweave.vocoder.synthesis")
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    shutil.rmtree(run / "score")
+    (run / "vocoder").mkdir()
+    path = run / "speech" / "scheduled" / "outputs.jsonl"
+    write_lines(path, [row | {"deduplicated": True} for row in map(json.loads, path.read_text().splitlines())])
+    asked = []
+
+    class Fake:
+        def synthesize(self, units, speaker, deduplicated):
+            asked.append(deduplicated and all((row[1:] != row[:-1]).all() for row in units))
+            return [np.random.default_rng(0).normal(size=16_000).astype(np.float32) for _ in units]
+
+    monkeypatch.setattr(synthesis.Vocoder, "from_pretrained", classmethod(lambda *_: Fake()))
+    score_run(run / "score", SETTINGS, run, ["scheduled"])
+    scores = read_scores(run / "score")
+    row = scores["systems"]["scheduled"]
+    assert "unit_error_rate" not in row and row["unit_error_rate_without_repeats"] > 0
+    assert asked == [True] and any("durations predicted" in note for note in scores["notes"])
+
+
+def test_the_wavs_of_any_system_have_an_error_rate_and_no_agreement_with_a_text_that_is_not_known(spoken_run, tmp_path):
+    references = tmp_path / "references.txt"
+    references.write_text("\n".join(SENTENCES))
+    folder, corpus = spoken_run / "speech" / "scheduled", tmp_path / "reference"
+    corpus.mkdir()
+    for i in range(len(SENTENCES)):
+        shutil.copy(spoken_run / "corpus" / f"{i}.wav", corpus / f"{i}.wav")
+    scores = score_folders([folder], references, SETTINGS, reference_speech=corpus)
+    row = scores["systems"]["scheduled"]
+    assert "agreement_wer" not in row and row["asr_wer"]["score"] < 30
+    assert scores["ceilings"]["reference speech"]["asr_bleu"]["score"] > 50
+    references.write_text("\n".join([*SENTENCES[:1], "", *SENTENCES[1:]]))
+    with pytest.raises(InputError, match="line 2: empty"):
+        score_folders([folder], references, SETTINGS)
+    with pytest.raises(InputError, match="not a file that can be written"):
+        score_folders([folder], references, SETTINGS, out=tmp_path)
+
+
+def test_a_device_that_is_not_there_is_said_in_one_line():
+    with pytest.raises(InputError, match=r"score\.device 'nonsense'"):
+        check_device("nonsense", "score.device")

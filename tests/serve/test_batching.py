@@ -1,0 +1,170 @@
+"""Requests in batches, without HTTP: order, bounds, failures and streams."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.serving import make_run, speech
+from unitweave.core.errors import InputError
+from unitweave.serve.batching import Batcher, Busy, Job, Limits, Stream
+from unitweave.serve.timeline import timeline
+from unitweave.translate.decode import ForcedPrefix, Listener, Translation
+from unitweave.translate.translator import Translator
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Translator:
+    return Translator.from_pretrained(make_run(tmp_path_factory.mktemp("run"), text_lm_folder))
+
+
+@pytest.fixture
+def batcher(translator: Translator) -> Iterator[Batcher]:
+    batcher = Batcher(translator, Limits(batch=4, queue=6, gather_seconds=0.2))
+    yield batcher
+    batcher.close()
+
+
+def test_requests_that_come_together_are_translated_together(batcher: Batcher, translator: Translator) -> None:
+    recordings = [speech(0.4 + 0.1 * i, i) for i in range(4)]
+    futures = [batcher.submit(Job(r)) for r in recordings]
+    for recording, future in zip(recordings, futures, strict=True):
+        alone = translator.translate(recording)
+        assert future.result(60).transcript == alone.transcript
+        assert np.array_equal(future.result().units, alone.units)
+    assert batcher.batches == 1 and batcher.done == 4
+
+
+def test_a_bad_request_fails_alone_and_the_thread_lives(batcher: Batcher) -> None:
+    good = [batcher.submit(Job(speech(0.4, i))) for i in range(2)]
+    bad = batcher.submit(Job(speech(0.001)))
+    with pytest.raises(InputError, match="too short"):
+        bad.result(60)
+    assert all(future.result(60).language for future in good)
+    assert batcher.submit(Job(speech(0.4))).result(60).language
+
+
+def test_an_unknown_language_is_refused_before_anything_is_computed(
+    batcher: Batcher, translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="'xx'"):
+        batcher.submit(Job(speech(0.4), ForcedPrefix(language="xx")))
+    assert batcher.waiting == 0
+    monkeypatch.setattr(translator, "units_of", None)  # would fail if the encoder ran
+    with pytest.raises(InputError, match="'xx'"):
+        translator.translate(speech(0.4), given=ForcedPrefix(language="xx"))
+
+
+def blocked(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Make the batcher's translations wait for an event."""
+    free, translate_all = threading.Event(), batcher.translator.translate_all
+
+    def wait(*arguments: object) -> object:
+        free.wait(60)
+        return translate_all(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batcher.translator, "translate_all", wait)
+    return free
+
+
+def test_a_full_queue_says_busy_and_when_to_come_again(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = blocked(batcher, monkeypatch)
+    accepted = [batcher.submit(Job(speech(0.3)))]
+    while batcher.waiting:
+        time.sleep(0.01)
+    accepted += [batcher.submit(Job(speech(0.3))) for _ in range(6)]
+    with pytest.raises(Busy) as refused:
+        batcher.submit(Job(speech(0.3)))
+    assert refused.value.retry_after >= 1
+    free.set()
+    assert all(future.result(60) for future in accepted), "everything that was accepted is answered"
+
+
+def test_a_job_given_up_while_waiting_is_not_translated(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = blocked(batcher, monkeypatch)
+    first = batcher.submit(Job(speech(0.3)))
+    while batcher.waiting:
+        time.sleep(0.01)
+    second = batcher.submit(Job(speech(0.3)))
+    assert second.cancel()
+    free.set()
+    assert first.result(60).language
+    assert batcher.submit(Job(speech(0.3))).result(60).language and batcher.done == 2
+
+
+def test_closing_answers_everybody(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher = Batcher(translator, Limits(batch=1))
+    free = blocked(batcher, monkeypatch)
+    first = batcher.submit(Job(speech(0.3)))
+    while batcher.waiting:
+        time.sleep(0.01)
+    second = batcher.submit(Job(speech(0.3)))
+    free.set()
+    batcher.close()
+    assert first.result(1).language
+    with pytest.raises(CancelledError):
+        second.result(1)
+    with pytest.raises(Busy):
+        batcher.submit(Job(speech(0.3)))
+
+
+def test_a_stream_hears_texts_first_and_then_the_units(batcher: Batcher) -> None:
+    stream = Stream(60)
+    future = batcher.submit(Job(speech(0.5), stream=stream))
+    said = stream.text()
+    units = list(stream.units())
+    result = future.result(60)
+    assert said.translation == result.translation and units == result.units.tolist()
+    failing = Stream(60)
+    batcher.submit(Job(speech(0.001), stream=failing))
+    with pytest.raises(InputError):
+        failing.text()
+    with pytest.raises(TimeoutError):
+        Stream(0.01).text()
+
+
+def test_a_stream_that_was_heard_ends_with_the_error_and_is_not_told_again(
+    batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translate_all, sizes = batcher.translator.translate_all, []
+
+    def out_of_memory(waveforms: list, settings: object, given: object, listener: Listener) -> object:
+        sizes.append(len(waveforms))
+        if len(waveforms) == 1:
+            return translate_all(waveforms, settings, given, listener)  # type: ignore[arg-type]
+        listener.text(0, Translation(translation="hello"))
+        listener.unit(0, 3)
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(batcher.translator, "translate_all", out_of_memory)
+    streams = [Stream(60), Stream(60)]
+    heard, unheard = (batcher.submit(Job(speech(0.4, i), stream=stream)) for i, stream in enumerate(streams))
+    assert streams[0].text().translation == "hello"
+    units = streams[0].units()
+    assert next(units) == 3
+    with pytest.raises(MemoryError):
+        next(units)
+    with pytest.raises(MemoryError):
+        heard.result(60)
+    assert streams[1].text().translation == unheard.result(60).translation, "nothing was heard of it: tried alone"
+    assert list(streams[1].units()) == unheard.result().units.tolist() and sizes == [2, 1]
+
+
+def test_words_of_both_recordings_come_with_the_result(batcher: Batcher, translator: Translator) -> None:
+    job, plain = Job(speech(1.0), ForcedPrefix("la casa", "the house", "es"), aligned=True), Job(speech(1.0))
+    for one in (job, plain):
+        batcher.submit(one).result(60)
+    english = translator.translate(job.waveform, given=job.given).waveform
+    assert job.words == (translator.align(job.waveform, "la casa", "es"), translator.align(english, "the house"))
+    assert [word for word, _, _ in job.words[0]] == ["la", "casa"] and plain.words == ([], [])
+
+
+def test_the_timeline_escapes_what_the_model_wrote() -> None:
+    drawn = timeline(speech(1.0), [("<b>&", 0.1, 0.5), ("late", 0.0, 0.0)], "Heard <es>")
+    assert "<b>" not in drawn and "&lt;b&gt;&amp;" in drawn and "without a time: late" in drawn
+    assert "left:10.00%;width:40.00%" in drawn
+    assert "<rect" not in timeline(np.zeros(0, np.float32), [], "nothing")

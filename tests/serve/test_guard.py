@@ -1,0 +1,236 @@
+"""Nobody reads what is not theirs through the page, and mixed traffic does not stop the server."""
+
+import json
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("gradio", reason="needs unitweave[serve]")
+import uvicorn
+
+from helpers.serving import make_run, speech
+from serve.test_api import post, wav
+from unitweave.core.errors import InputError
+from unitweave.serve.api import make_app
+from unitweave.serve.batching import Batcher, Job, Limits
+from unitweave.serve.guard import uploaded_file
+from unitweave.serve.page import mount_page
+from unitweave.translate.translator import Translator
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Translator:
+    return Translator.from_pretrained(make_run(tmp_path_factory.mktemp("run"), text_lm_folder))
+
+
+@pytest.fixture(scope="module")
+def server(translator: Translator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A running server with its page, one example, and a private recording that is nowhere offered."""
+    uploads, elsewhere = tmp_path_factory.mktemp("uploads"), tmp_path_factory.mktemp("elsewhere")
+    for seed, name in enumerate(("example.wav", "private.wav")):
+        soundfile.write(elsewhere / name, speech(0.5, seed), 16_000)
+    (elsewhere / "secret.txt").write_text("the secret")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    app = mount_page(make_app(translator, Limits(request_seconds=30.0)), "unitweave", [elsewhere / "example.wav"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
+    thread = threading.Thread(target=process.run, daemon=True)
+    thread.start()
+    while not process.started:
+        time.sleep(0.02)
+    yield SimpleNamespace(url=f"http://127.0.0.1:{port}", port=port, app=app, uploads=uploads, elsewhere=elsewhere)
+    process.should_exit = True
+    thread.join(30)
+    patch.undo()
+
+
+def ask(server: SimpleNamespace, path: str, body: object = None, timeout: float = 20) -> tuple[int, bytes]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def file_data(path: object) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+ROUTES = ("run/translate", "run/translate/", "api/translate", "call/translate", "call/v2/translate", "queue/join")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("what", ["secret.txt", "private.wav", "../elsewhere0/secret.txt"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_no_file_of_the_server_is_read_through_the_page(
+    server: SimpleNamespace, route: str, what: str, place: int
+) -> None:
+    data: list[Any] = [None, None]
+    data[place] = [file_data(str(server.elsewhere / what))] if place else file_data(str(server.elsewhere / what))
+    body = {"data": data, "fn_index": 0, "session_hash": "s"}
+    status, answer = ask(server, f"/gradio_api/{route}", body)
+    assert status in (403, 404) and str(server.elsewhere) not in answer.decode()
+    kept = [path.read_bytes() for path in server.uploads.rglob("*") if path.is_file()]
+    assert (server.elsewhere / what).resolve().read_bytes() not in kept, "nothing of it was copied"
+
+
+def test_a_link_in_the_upload_folder_leads_nowhere(server: SimpleNamespace) -> None:
+    (server.uploads / "link").symlink_to(server.elsewhere / "secret.txt")
+    for path in (server.uploads / "link", server.uploads / "missing", server.uploads, Path("/dev/zero"), Path("\0")):
+        with pytest.raises(InputError, match="not uploaded"):
+            uploaded_file(str(path), server.uploads)
+    assert ask(server, f"/gradio_api/file={server.uploads / 'link'}")[0] == 403
+
+
+def test_a_file_without_an_end_does_not_hang_the_server(server: SimpleNamespace) -> None:
+    body = {"data": [file_data("/dev/zero"), None], "session_hash": "s", "fn_index": 0}
+    for route in ROUTES:
+        assert ask(server, f"/gradio_api/{route}", body)[0] in (403, 404)
+    fifo = server.uploads / "fifo"
+    os.mkfifo(fifo)
+    assert ask(server, "/gradio_api/queue/join", {**body, "data": [file_data(str(fifo)), None]})[0] == 403
+    assert ask(server, "/v1/health")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/deep_link?session_hash=s",
+        "/config?deep_link=x",
+        "/gradio_api/file=SECRET",
+        "/gradio_api/file/SECRET",
+        "/gradio_api/file=%2e%2e/%2e%2e/SECRET",
+        "/file=SECRET",
+        "/gradio_api/file=http://127.0.0.1/",
+        "/gradio_api/proxy=http://127.0.0.1/",
+        "/static/..%2f..%2f..%2fSECRET",
+        "/assets/..%2f..%2f..%2fSECRET",
+        "/gradio_api/run-history/records",
+        "/gradio_api/component_server",
+        "/gradio_api/openapi.json",
+    ],
+)
+def test_routes_that_the_page_does_not_need_are_closed(server: SimpleNamespace, path: str) -> None:
+    status, answer = ask(server, path.replace("SECRET", str(server.elsewhere / "secret.txt")))
+    assert status in (400, 403, 404) and b"the secret" not in answer
+
+
+def test_gradios_own_guard_is_on_too(server: SimpleNamespace) -> None:
+    """Whichever version of gradio is installed: without ours, its own check has to refuse the path."""
+    from unitweave.serve.guard import PageGuard
+
+    def own(app: Any) -> Any:
+        while isinstance(app, PageGuard) or hasattr(app, "app"):
+            if isinstance(app, PageGuard):
+                return app.app
+            app = app.app
+        raise AssertionError("the guard is not in place")
+
+    from starlette.testclient import TestClient
+
+    bare = TestClient(
+        own(server.app.middleware_stack), raise_server_exceptions=False
+    )  # no lifespan: the server goes on
+    for what in ("secret.txt", "private.wav"):
+        body = {"data": [file_data(str(server.elsewhere / what)), None], "fn_index": 0, "session_hash": "s"}
+        bare.post("/gradio_api/run/translate", json=body)
+    kept = [path.read_bytes() for path in server.uploads.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert b"the secret" not in kept and (server.elsewhere / "private.wav").read_bytes() not in kept
+
+
+def test_what_is_uploaded_to_the_page_is_translated(server: SimpleNamespace) -> None:
+    edge = "edge"
+    head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'.encode()
+    request = urllib.request.Request(
+        server.url + "/gradio_api/upload",
+        head + wav() + f"\r\n--{edge}--\r\n".encode(),
+        {"Content-Type": f"multipart/form-data; boundary={edge}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        (uploaded,) = json.load(answer)
+    by_outputs = {len(d["outputs"]): d["id"] for d in json.loads(ask(server, "/config")[1])["dependencies"]}
+    (example,) = on_the_page(server, by_outputs[1], [0])["data"]
+    for recording in (file_data(uploaded), example["value"]):
+        answer = on_the_page(server, by_outputs[5], [recording, None])
+        assert "of computing" in answer["data"][0] and answer["data"][3]["path"].endswith(".wav")
+    private = file_data(str(server.elsewhere / "private.wav"))
+    with pytest.raises(AssertionError):
+        on_the_page(server, by_outputs[5], [private, None])
+
+
+def on_the_page(server: SimpleNamespace, function: int, data: list[Any]) -> dict[str, Any]:
+    """What the page gets for a click, asked for as its script does."""
+    session = uuid.uuid4().hex
+    body = {"data": data, "fn_index": function, "session_hash": session}
+    assert ask(server, "/gradio_api/queue/join", body)[0] == 200
+    events = ask(server, f"/gradio_api/queue/data?session_hash={session}")[1].decode().split("\n\n")
+    (done,) = [
+        e for e in (json.loads(x.removeprefix("data: ")) for x in events if x) if e["msg"] == "process_completed"
+    ]
+    assert done["success"]
+    output: dict[str, Any] = done["output"]
+    return output
+
+
+def test_mixed_requests_at_once_are_all_answered(server: SimpleNamespace) -> None:
+    kinds: list[dict[str, str]] = [
+        {},
+        {"text_only": "true"},
+        {"language": "es"},
+        {"transcript": "hola", "language": "es"},
+        {"translation": "good day", "text_only": "true"},
+    ]
+
+    def one(i: int) -> int:
+        path = "/v1/stream" if i % 7 == 6 else "/v1/translate"
+        return post(server, path, wav(0.3, i % 5), **(kinds[i % 5] if path == "/v1/translate" else {}))[0]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(one, range(64)))
+    assert set(answers) <= {200, 503} and answers.count(200) > 48
+    status, answer = ask(server, "/v1/health")
+    assert status == 200 and json.loads(answer)["status"] == "ok"
+    assert post(server, "/v1/translate", wav(0.3), text_only="true")[0] == 200
+
+
+def test_jobs_of_equal_content_are_told_apart(translator: Translator) -> None:
+    batcher = Batcher(translator, Limits(batch=2, gather_seconds=0.3))
+    same = speech(0.3)
+    futures = [batcher.submit(Job(same.copy(), text_only=bool(i % 2))) for i in range(8)]
+    assert all(future.result(60).language for future in futures)
+    batcher.close()
+
+
+def test_no_fault_of_ours_ends_the_thread_and_health_tells_whether_it_lives(
+    server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher = server.app.state.batcher
+    with monkeypatch.context() as broken:
+        broken.setattr(batcher, "_translate", lambda jobs: 1 / 0)
+        failed = [batcher.submit(Job(np.zeros(3), text_only=bool(i % 2))) for i in range(3)]
+        for future in failed:
+            with pytest.raises(ZeroDivisionError):
+                future.result(30)
+    assert batcher.alive and batcher.submit(Job(speech(0.3))).result(30).language
+    monkeypatch.setattr(type(batcher), "alive", property(lambda self: False))
+    status, answer = ask(server, "/v1/health")
+    assert status == 503 and json.loads(answer)["status"] == "stopped"

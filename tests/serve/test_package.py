@@ -1,0 +1,247 @@
+"""Exported models: the folder, its card, the parts that belong together, the hub's edge, engines."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from helpers.serving import SETTINGS, make_run, speech
+from unitweave.cli import main
+from unitweave.core.errors import InputError
+from unitweave.serve.export import export_run, push
+from unitweave.translate.decode import DecodeSettings
+from unitweave.translate.package import Parts, find_parts
+from unitweave.translate.translator import Translator
+from unitweave.translate.vllm import EngineDecoder, Request
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Path:
+    return make_run(tmp_path_factory.mktemp("run"), text_lm_folder)
+
+
+@pytest.fixture(scope="module")
+def package(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "model"
+    assert main(["export", str(run), "-o", str(out), "--license", "apache-2.0", "--engine", "vllm"]) == 0
+    return out
+
+
+def test_an_export_translates_as_its_run_does(run: Path, package: Path) -> None:
+    a, b = (Translator.from_pretrained(folder).translate(speech(1.0)) for folder in (run, package))
+    assert a.transcript == b.transcript and np.array_equal(a.waveform, b.waveform) and len(a.waveform)
+    assert Translator.from_pretrained(package).settings.text_per_second == SETTINGS.text_per_second
+
+
+def test_an_export_has_safetensors_and_no_pickles_and_is_written_whole(run: Path, package: Path) -> None:
+    suffixes = {path.suffix for path in package.rglob("*") if path.is_file()}
+    assert suffixes <= {".safetensors", ".json", ".md"}
+    (package.parent / "other").mkdir()
+    (package.parent / "other" / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match="something else"):
+        export_run(run, None, package.parent / "other")
+    export_run(run, None, package.parent / "again")
+    export_run(run, None, package.parent / "again")  # over an earlier export is fine
+
+
+def test_an_export_deletes_nothing_that_no_export_wrote(run: Path, tmp_path: Path) -> None:
+    web, model = tmp_path / "web", tmp_path / "model"
+    web.mkdir()
+    (web / "package.json").write_text(json.dumps({"name": "web-shop", "version": "1.0.0"}))
+    (web / "index.js").write_text("precious")
+    with pytest.raises(InputError, match="something else"):
+        export_run(run, None, web)
+    assert (web / "index.js").read_text() == "precious"
+    export_run(run, None, model)
+    for added in (".git/HEAD", "notes.md", "encoder/thesis.tex", "examples/deep/a.wav"):
+        (model / added).parent.mkdir(parents=True, exist_ok=True)
+        (model / added).write_text("precious")
+        with pytest.raises(InputError, match="was not written by an export"):
+            export_run(run, None, model)
+        assert (model / added).read_text() == "precious"
+        if (model / added).parent.name in (".git", "deep"):
+            shutil.rmtree((model / added).parent)
+        else:
+            (model / added).unlink()
+    export_run(run, None, model)
+
+
+def test_an_export_into_the_working_folder_is_refused_in_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    for out in (".", "../deep", ".."):
+        assert main(["export", str(run), "-o", out]) == 2
+        error = capsys.readouterr().err
+        assert "you are in this folder" in error and error.count("\n") == 1
+    assert Path.cwd() == tmp_path / "deep"
+
+
+def test_a_broken_recipe_is_named_in_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    for text in (b"corpus: [es\ntranslate: {", "corpus: {a: ü}".encode("latin-1"), b"translate: fast"):
+        (broken / "recipe.yaml").write_bytes(text)
+        for command in (["export", str(broken), "-o", str(tmp_path / "out")], ["translate", str(broken), "a.wav"]):
+            assert main(command) == 2
+            error = capsys.readouterr().err
+            assert "recipe.yaml" in error and error.count("\n") == 1
+
+
+def test_the_language_model_alone_loads_in_plain_transformers(package: Path) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(package), AutoTokenizer.from_pretrained(package)
+    prompt = tokenizer("<|source|><|unit_3|><|unit_7|><|transcript|>", return_tensors="pt", add_special_tokens=False)
+    assert prompt["input_ids"].shape == (1, 4)
+    assert model.generate(**prompt, max_new_tokens=3, pad_token_id=0).shape[1] > 4
+
+
+def test_the_card_tells_data_scores_with_signature_license_and_limits(run: Path, tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    scores = {
+        "signature": "recognizer:x|13a",
+        "systems": {"scheduled": {"utterances": 4, "asr_bleu": {"score": 12.34}, "text_bleu": {"score": 20.0}}},
+        "notes": ["a note"],
+    }
+    (run / "score").mkdir()
+    (run / "score" / "scores.json").write_text(json.dumps(scores))
+    export_run(run, "scheduled", tmp_path / "model", license="cc-by-4.0")
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert card.data.license == "cc-by-4.0" and card.data.pipeline_tag == "audio-to-audio"
+    assert card.data.eval_results[0].metric_value == 12.34
+    assert card.data.eval_results[0].metric_config == "recognizer:x|13a"
+    for part in ("12.3", "recognizer:x|13a", "a note", "limits", "eSpeak"):
+        assert part in card.text
+    (run / "score" / "scores.json").unlink()
+
+
+def test_parts_of_different_codebooks_are_refused_in_one_line(
+    run: Path, tmp_path: Path, text_lm_folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = make_run(tmp_path / "other", text_lm_folder, codebook_seed=5)
+    for part in ("vocoder", "lm"):
+        mixed = tmp_path / f"mixed-{part}"
+        shutil.copytree(run, mixed)
+        shutil.rmtree(mixed / part)
+        shutil.copytree(other / part, mixed / part)
+        capsys.readouterr()
+        assert main(["export", str(mixed), "-o", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err.strip()
+        assert "codebook" in error and part in error and error.count("\n") == 0
+        assert not (tmp_path / "out").exists()
+        with pytest.raises(InputError, match="codebook"):
+            Translator.from_pretrained(mixed)
+    mixed = tmp_path / "mixed-encoder"
+    shutil.copytree(run, mixed)
+    weights = load_file(mixed / "encoder/model/model.safetensors")
+    save_file({k: v + 1 for k, v in weights.items()}, mixed / "encoder/model/model.safetensors")
+    with pytest.raises(InputError, match="another encoder"):
+        Translator.from_pretrained(mixed)
+
+
+def test_what_is_no_model_is_named(tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no trained system"):
+        find_parts(tmp_path)
+    with pytest.raises(InputError, match="no name on the hub"):
+        find_parts("/nowhere/at/all")
+    for mistyped in ("läufe/übung", "runs/demo.", "runs/a--b"):
+        with pytest.raises(InputError, match="no run folder, no exported model and no name on the hub"):
+            find_parts(mistyped)
+    with pytest.raises(InputError, match="single system"):
+        find_parts(package, "baseline")
+    about = json.loads((package / "package.json").read_text())
+    (tmp_path / "package.json").write_text(json.dumps(about | {"format": 99}))
+    with pytest.raises(InputError, match="another version"):
+        Parts.of_package(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="hub"):
+        find_parts("nobody/has-this-model-cached")
+
+
+def test_a_name_on_the_hub_is_fetched_without_pickles(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict = {}
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        asked.update(name=name, patterns=allow_patterns)
+        return str(package)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert Translator.from_pretrained("someone/a-model").translate(speech(0.5)).language in ("en", "es")
+    assert asked["name"] == "someone/a-model" and not any("bin" in p or "pkl" in p for p in asked["patterns"])
+
+
+def test_push_gives_the_hub_a_checked_folder(
+    run: Path, package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    calls: list = []
+
+    class Api:
+        def create_repo(self, name: str, **options: object) -> str:
+            calls.append((name, options))
+            return f"https://hub/{name}"
+
+        def upload_folder(self, **options: object) -> None:
+            calls.append(options)
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert main(["push", str(package), "me/model", "--private"]) == 0
+    assert calls[0] == ("me/model", {"private": True, "exist_ok": True, "repo_type": "model"})
+    assert calls[1]["folder_path"] == package and "*.safetensors" in calls[1]["allow_patterns"]
+    assert capsys.readouterr().out.strip() == "https://hub/me/model"
+    with pytest.raises(InputError, match="not an exported model"):
+        push(run, "me/model")
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    def nobody(*_: object, **__: object) -> None:
+        raise LocalTokenNotFoundError("no token")
+
+    monkeypatch.setattr(Api, "create_repo", nobody)
+    with pytest.raises(InputError, match="hf auth login"):
+        push(package, "me/model")
+
+
+def test_the_engine_loop_says_what_the_stage_decoder_says(package: Path) -> None:
+    """vLLM's part is played by transformers: greedy, with allowed tokens and stop tokens for each request."""
+    translator = Translator.from_pretrained(package)
+    model = translator.decoder.model
+
+    def generate(requests: list[Request]) -> list[list[int]]:
+        answers = []
+        for request in requests:
+            said: list[int] = []
+            while len(said) < request.most and not (said and said[-1] in request.stop):
+                with torch.inference_mode():
+                    logits = model(torch.tensor([request.prompt + said])).logits[0, -1]
+                said.append(request.allowed[int(logits[request.allowed].argmax())])
+            answers.append(said)
+        return answers
+
+    decoder = EngineDecoder(package, generate)
+    sources = translator.units_of([speech(0.4, 1), speech(0.9, 2)])
+    for stage in decoder.settings["stages"]:  # the limits of the tiny model's settings, so that this stays short
+        limit = stage["max_tokens"]
+        limit.update({k: v for k, v in (("per_source_second", 1.0), ("per_source_unit", 0.2)) if k in limit})
+    settings = DecodeSettings(text_per_second=1.0, units_per_frame=0.2, repeat_limit=1000)
+    expected = translator.decoder.translate(sources, settings)
+    for a, b in zip(decoder.translate(sources), expected, strict=True):
+        assert (a.language, a.transcript, a.translation, a.complete) == (
+            b.language,
+            b.transcript,
+            b.translation,
+            b.complete,
+        )
+        assert np.array_equal(a.units, b.units)
+
+
+def test_an_unknown_engine_and_a_missing_engine_file_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="vllm"):
+        export_run(run, None, tmp_path / "x", engine="tgi")
+    with pytest.raises(InputError, match="--engine vllm"):
+        EngineDecoder(run / "lm/scheduled/model", lambda requests: [])

@@ -1,0 +1,312 @@
+"""Decoding: stages, batches, beams, given texts; transformers' generate and a plain beam search as references."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from helpers.serving import make_run
+from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair, write_manifest
+from unitweave.interleave.sequence import SOURCE, Example, InterleaveSettings, interleave, prepare_speech
+from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
+from unitweave.translate.constraints import DONE, LOOP_WINDOW, State, in_a_loop
+from unitweave.translate.decode import DecodeSettings, ForcedPrefix, StageDecoder, Translation
+from unitweave.translate.step_attention import use_step_attention
+from unitweave.translate.translator import translate_split
+from unitweave.translate.vllm import engine_settings
+from unitweave.units.table import UnitRow, write_shard
+
+UNITS_IN_BOOK = 24
+
+
+@pytest.fixture(scope="module")
+def decoder(text_lm_folder: Path) -> StageDecoder:
+    """A tiny model of random weights, sharp enough that its choices differ."""
+    torch.manual_seed(3)
+    tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
+    model = AutoModelForCausalLM.from_pretrained(text_lm_folder, dtype=torch.float32)
+    vocabulary = extend_tokenizer(tokenizer, UNITS_IN_BOOK, ["en", "es"], "book")
+    extend_model(model, vocabulary, seed=1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    use_step_attention(model)
+    return StageDecoder(model, tokenizer, vocabulary)
+
+
+@pytest.fixture(scope="module")
+def direct(decoder: StageDecoder) -> StageDecoder:
+    """The same model, as if it had been trained without the chain of thought."""
+    return StageDecoder(decoder.model, decoder.tokenizer, replace(decoder.vocabulary, tasks=["direct"]))
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, UNITS_IN_BOOK, size=n).astype(np.uint16) for n in (30, 7, 19, 1, 44)]
+
+
+def short(**changes: object) -> DecodeSettings:
+    return DecodeSettings(**({"text_per_second": 2.0, "units_per_frame": 0.5} | changes))  # type: ignore[arg-type]
+
+
+def same(a: Translation, b: Translation) -> bool:
+    return (a.language, a.transcript, a.translation, a.complete) == (
+        b.language,
+        b.transcript,
+        b.translation,
+        b.complete,
+    ) and np.array_equal(a.units, b.units)
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0}, {"beam": 3}, {"text_only": True}])
+def test_a_batch_gives_what_each_utterance_gets_alone(decoder: StageDecoder, sources: list, how: dict) -> None:
+    together = decoder.translate(sources, short(**how))
+    for source, result in zip(sources, together, strict=True):
+        alone = decoder.translate([source], short(**how))[0]
+        assert same(alone, result)
+        assert alone.score == pytest.approx(result.score, abs=1e-4)
+        assert len(result.units) == 0 or not how.get("text_only")
+
+
+@pytest.mark.parametrize("kind", ["decoder", "direct"])
+def test_greedy_decoding_is_what_transformers_generate_says_under_the_same_rules(
+    kind: str, sources: list, request: pytest.FixtureRequest
+) -> None:
+    decoder: StageDecoder = request.getfixturevalue(kind)
+    tokens = decoder.rules.tokens()
+    settings = short(repeat_limit=1000)  # generate knows no such limit
+    for source, result in zip(sources, decoder.translate(sources, settings), strict=True):
+        prompt = torch.tensor([decoder.prompt(source)])
+        state: list[State] = []
+
+        def allowed(
+            _: int,
+            ids: torch.Tensor,
+            prompt: torch.Tensor = prompt,
+            source: np.ndarray = source,
+            state: list[State] = state,
+        ) -> list[int]:
+            if len(ids) == prompt.shape[1]:
+                state[:] = [State([len(source)], [{}], settings, decoder.rules)]
+            else:
+                state[0].advance(ids[-1:], torch.zeros(1))
+            _, imposed = state[0].constrain(torch.zeros(1, decoder.rules.allowed.shape[1]))
+            return [int(imposed)] if imposed >= 0 else tokens[int(state[0].stage)]
+
+        plain = AutoModelForCausalLM.from_config(decoder.model.config, attn_implementation="eager").eval()
+        plain.load_state_dict(decoder.model.state_dict())
+        with torch.inference_mode():
+            said = plain.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=400,
+                eos_token_id=decoder.vocabulary.markers["end"],
+                pad_token_id=0,
+                prefix_allowed_tokens_fn=allowed,
+            )
+        reference = decoder.read(said[0, prompt.shape[1] :].tolist())
+        assert reference.transcript == result.transcript and reference.translation == result.translation
+        assert np.array_equal(reference.units, result.units)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "direct"])
+def test_a_prompt_is_how_the_training_sequence_of_the_utterance_begins(
+    kind: str, sources: list, request: pytest.FixtureRequest
+) -> None:
+    """Up to and with the marker that opens what the model has to say."""
+    decoder: StageDecoder = request.getfixturevalue(kind)
+    v, text = decoder.vocabulary, np.array([decoder.vocabulary.languages["es"], 7, 8], np.int32)
+    for source in sources:
+        units = source.astype(np.int32) + v.unit_offset
+        none = np.empty(0, np.int32)
+        speech = prepare_speech(units, none, none, none, [], InterleaveSettings())
+        task = "s2st" if kind == "decoder" else "direct"
+        interleaved = interleave(
+            Example(speech, speech, text, text), task, 0.0, InterleaveSettings(), v.sequence_markers, Random(0)
+        )
+        said = interleaved.ids[np.flatnonzero(interleaved.segments == SOURCE)[-1] + 1 :]
+        assert [*decoder.prompt(source), *said.tolist()] == interleaved.ids.tolist()
+
+
+def test_a_model_without_texts_speaks_at_once(direct: StageDecoder, sources: list) -> None:
+    heard = Heard()
+    results = direct.translate(sources, short(batch=2), listener=heard)
+    assert [heard.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
+    assert heard.texts == dict.fromkeys(range(len(sources)), ""), "a listener that waits for texts waits not for ever"
+    assert all(r.language == r.transcript == r.translation == "" and set(r.scores) == {"units"} for r in results)
+    for one, other in zip(results, direct.translate(sources, short(beam=3)), strict=True):
+        assert same(one, other), "there is nothing to search"
+    with pytest.raises(InputError, match="without texts"):
+        direct.translate(sources[:1], short(), [ForcedPrefix(transcript="el perro")])
+    with pytest.raises(InputError, match="text_only"):
+        direct.translate(sources[:1], short(text_only=True))
+
+
+def test_a_split_is_translated_by_a_model_without_texts(tmp_path: Path, text_lm_folder: Path) -> None:
+    run = make_run(tmp_path / "run", text_lm_folder)
+    lm, rng = run / "lm/scheduled/model", np.random.default_rng(0)
+    vocabulary = Vocabulary.load(lm)
+    replace(vocabulary, tasks=["direct"]).save(lm)
+    none = np.empty(0, np.int32)
+    units = [rng.integers(0, 16, size=n).astype(np.uint16) for n in (30, 12)]
+    rows = [UnitRow(f"u{i}", "src", u, [], none, none, none.astype(np.float32)) for i, u in enumerate(units)]
+    write_shard(run / "units", 0, rows, {"codebook": vocabulary.codebook, "num_units": "16", "frame_rate": "50"})
+    write_manifest(run / "corpus", [Pair(f"u{i}", "test", "es", "en", "x", None, "el perro", "a") for i in range(2)])
+    outcome = translate_split(run / "out", short(), run / "corpus", run / "units", lm, run / "vocoder")
+    lines = [json.loads(line) for line in (run / "out/outputs.jsonl").read_text().splitlines()]
+    assert outcome.counts["utterances"] == len(lines) == 2
+    assert all(line["units"] and line["translation"] == "" for line in lines)
+    assert all((run / "out" / line["audio"]).exists() for line in lines)
+    with pytest.raises(InputError, match="without s2st"):
+        engine_settings(lm)
+
+
+def plain_beam_search(decoder: StageDecoder, source: np.ndarray, settings: DecodeSettings) -> tuple[list[int], bool]:
+    """Beam search without a cache and without a batch: every hypothesis is a list, computed from its beginning.
+
+    Returns the best one and whether a limit cut it off.
+    """
+    settings = DecodeSettings(**(vars(settings) | {"text_only": True}))
+    prompt = decoder.prompt(source)
+
+    def replay(said: list[int]) -> State:
+        state = State([len(source)], [{}], settings, decoder.rules)
+        for token in said:
+            state.constrain(torch.zeros(1, decoder.rules.allowed.shape[1]))
+            state.advance(torch.tensor([token]), torch.zeros(1))
+        return state
+
+    def extensions(said: list[int], total: float) -> Iterator[tuple[float, list[int]]]:
+        state = replay(said)
+        if int(state.stage) == DONE:
+            yield total, said
+            return
+        with torch.inference_mode():
+            logits = decoder.model(torch.tensor([prompt + said])).logits[:, -1]
+        log_probs, imposed = state.constrain(logits)
+        for token in [int(imposed)] if imposed >= 0 else decoder.rules.tokens()[int(state.stage)]:
+            yield total + float(log_probs[0, token]), [*said, token]
+
+    beams: list[tuple[float, list[int]]] = [(0.0, [])]
+    while any(int(replay(said).stage) != DONE for _, said in beams):
+        grown = [one for total, said in beams for one in extensions(said, total)]
+        beams = sorted(grown, key=lambda one: -one[0])[: settings.beam]
+    best = max(beams, key=lambda one: one[0] / len(one[1]) ** settings.length_penalty)[1]
+    return best, bool(replay(best).cut)
+
+
+def test_beam_search_finds_what_a_plain_one_finds(decoder: StageDecoder, sources: list) -> None:
+    settings = short(beam=3, text_only=True, text_per_second=0.0)
+    for source, result in zip(sources[:3], decoder.translate(sources[:3], settings), strict=True):
+        tokens, cut = plain_beam_search(decoder, source, settings)
+        expected = decoder.read(tokens)
+        assert (expected.language, expected.transcript, expected.translation) == (
+            result.language,
+            result.transcript,
+            result.translation,
+        )
+        assert result.complete is not cut
+
+
+def test_a_given_text_is_said_and_the_rest_follows_from_it(decoder: StageDecoder, sources: list) -> None:
+    given = [
+        ForcedPrefix(transcript="El perro", language="es"),
+        None,
+        ForcedPrefix(translation="Red, house!"),
+        None,
+        None,
+    ]
+    free = decoder.translate(sources, short())
+    for beam in (1, 2):
+        results = decoder.translate(sources, short(beam=beam), given)
+        assert (results[0].transcript, results[0].language) == ("el perro", "es")
+        assert results[2].translation == "red house"
+    results = decoder.translate(sources, short(), given)
+    assert results[2].transcript == free[2].transcript, "what comes before the given text is the model's own"
+    assert all(same(results[i], free[i]) for i in (1, 3, 4))
+
+
+def test_units_out_of_the_book_and_unknown_languages_are_refused(decoder: StageDecoder, sources: list) -> None:
+    with pytest.raises(InputError, match="codebook"):
+        decoder.translate([np.array([UNITS_IN_BOOK])], short())
+    with pytest.raises(InputError, match="'xx'"):
+        decoder.translate(sources[:1], short(), [ForcedPrefix(language="xx")])
+    with pytest.raises(InputError, match="beam"):
+        decoder.translate(sources[:1], short(beam=0))
+    with pytest.raises(InputError, match="seed"):
+        decoder.translate(sources[:1], short(seed=-1))
+
+
+class Heard:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.texts: dict[int, str] = {}
+        self.units: dict[int, list[int]] = {}
+
+    def text(self, index: int, said: Translation) -> None:
+        assert index not in self.units, "texts come before units"
+        self.texts[index] = said.translation
+
+    def unit(self, index: int, unit: int) -> None:
+        self.units.setdefault(index, []).append(unit)
+
+
+def test_a_listener_hears_the_texts_and_then_every_unit(decoder: StageDecoder, sources: list) -> None:
+    heard = Heard()
+    results = decoder.translate(sources, short(batch=2), listener=heard)
+    assert [heard.texts[i] for i in range(len(sources))] == [r.translation for r in results]
+    assert [heard.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
+
+
+def test_sampled_units_follow_the_seed_and_texts_stay(decoder: StageDecoder, sources: list) -> None:
+    first, again, other = (decoder.translate(sources, short(temperature=1.5, seed=s)) for s in (1, 1, 2))
+    assert all(same(a, b) for a, b in zip(first, again, strict=True))
+    assert any(not np.array_equal(a.units, b.units) for a, b in zip(first, other, strict=True))
+    assert [r.transcript for r in first] == [r.transcript for r in other]
+
+
+def rigged(decoder: StageDecoder, pattern: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the model want to end its texts at once and then to say `pattern` for ever."""
+    v, said = decoder.vocabulary, [0]
+
+    def step(ids: torch.Tensor, *_: object) -> torch.Tensor:
+        logits = torch.zeros(len(ids), decoder.rules.allowed.shape[1])
+        logits[:, [v.markers["translation"], v.markers["target"]]] = 50.0
+        logits[:, v.unit_offset + pattern[said[0] % len(pattern)]] = 90.0
+        said[0] += 1
+        return logits
+
+    monkeypatch.setattr(decoder, "step", step)
+    monkeypatch.setattr(
+        "unitweave.translate.decode.growing_cache", lambda config: SimpleNamespace(batch_select_indices=len)
+    )
+
+
+def test_units_that_turn_in_circles_are_ended(decoder: StageDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    rigged(decoder, [3, 5, 5, 8], monkeypatch)
+    result = decoder.translate([np.zeros(500, np.int64)], DecodeSettings())[0]
+    assert len(result.units) == LOOP_WINDOW and not result.complete
+
+
+def test_loops_are_told_from_speech() -> None:
+    rng = np.random.default_rng(1)
+    speech = rng.integers(0, 100, size=LOOP_WINDOW).tolist()
+    assert not in_a_loop(speech) and not in_a_loop([1, 2] * 10)
+    assert in_a_loop([1, 2, 3] * 40) and in_a_loop(speech + [4, 4, 7, 9] * 30)
+    assert not in_a_loop([*([1, 2, 3] * 40), *range(20)])
+
+
+def test_limits_hold_and_are_reported(decoder: StageDecoder, sources: list) -> None:
+    for result, source in zip(decoder.translate(sources, short()), sources, strict=True):
+        assert len(result.units) <= len(source) * 0.5 + 50
+        assert set(result.seconds) == {"transcript", "translation", "units"} == set(result.scores)

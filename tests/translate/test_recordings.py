@@ -1,0 +1,150 @@
+"""Recordings as users have them: formats, rates, channels, damage; none of it a traceback, all within memory."""
+
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.serving import speech
+from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
+from unitweave.translate.recordings import load_audio, seconds_of, stream_audio
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (8_000, 1)])
+def test_a_stream_gives_what_reading_at_once_gives(suffix: str, rate: int, channels: int, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    samples = np.stack([speech(2.0, seed) for seed in range(channels)], axis=1)
+    soundfile.write(path, samples, rate, format=suffix.upper() if suffix != "ogg" else "OGG")
+    whole = read_audio(path)
+    streamed = load_audio(path)
+    assert len(whole) == len(streamed)
+    np.testing.assert_allclose(streamed, whole, atol=2e-4)
+
+
+def test_blocks_are_small_and_make_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unitweave.translate.recordings._BLOCK_VALUES", 40_000)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([speech(5.0)] * 2, axis=1), 44_100)
+    blocks = list(stream_audio(path))
+    assert len(blocks) >= 5 and max(map(len, blocks)) < 40_000
+    np.testing.assert_allclose(np.concatenate(blocks), read_audio(path), atol=2e-4)
+    assert seconds_of(path) == pytest.approx(80_000 / 44_100)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["m4a", "webm", "mka"])
+def test_what_soundfile_does_not_know_goes_through_ffmpeg(suffix: str, tmp_path: Path) -> None:
+    source, path = tmp_path / "a.wav", tmp_path / f"-name with $(x) and spaces.{suffix}"
+    soundfile.write(source, speech(2.0), 16_000)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", source, f"file:{path}"], check=True, stdin=subprocess.DEVNULL)
+    waveform = load_audio(path)
+    assert abs(len(waveform) - 32_000) < 2_000 and np.abs(waveform).max() > 0.05
+
+
+@needs_ffmpeg
+def test_a_playlist_cannot_make_ffmpeg_open_other_files(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "secret.wav", speech(1.0), 16_000)
+    for name, text in {
+        "a.m3u8": f"#EXTM3U\n#EXTINF:1,\nfile:{tmp_path}/secret.wav\n#EXT-X-ENDLIST\n",
+        "b.wav": f"ffconcat version 1.0\nfile {tmp_path}/secret.wav\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match="not readable"):
+            load_audio(tmp_path / name)
+
+
+def wav(rate: int, channels: int, body: bytes, bits: int = 16, kind: int = 1, claimed: int | None = None) -> bytes:
+    """A wav file with whatever header one likes."""
+    size = len(body) if claimed is None else claimed
+    head = struct.pack(
+        "<HHIIHH", kind, channels, rate, rate * channels * bits // 8 & 0xFFFFFFFF, channels * bits // 8 & 0xFFFF, bits
+    )
+    return b"RIFF" + struct.pack("<I", (36 + size) & 0xFFFFFFFF) + b"WAVEfmt " + struct.pack("<I", 16) + head + (
+        b"data" + struct.pack("<I", size & 0xFFFFFFFF) + body
+    )  # fmt: skip
+
+
+def mp3(tmp_path: Path) -> bytes:
+    soundfile.write(tmp_path / "whole.mp3", speech(2.0), 16_000, format="MP3")
+    return (tmp_path / "whole.mp3").read_bytes()
+
+
+def damaged(tmp_path: Path) -> dict[str, tuple[bytes, bool]]:
+    """Name -> content, and whether it has to be refused (otherwise a clean result is as good)."""
+    pcm = (speech(1.0) * 32_000).astype("<i2").tobytes()
+    whole = mp3(tmp_path)
+    nan = np.full(16_000, np.nan, "<f4").tobytes()
+    return {
+        "zero length": (b"", True),
+        "random bytes": (np.random.default_rng(0).bytes(20_000), True),
+        "text": (b"this is no audio\n" * 100, True),
+        "only a header": (wav(16_000, 1, b""), True),
+        "half a header": (wav(16_000, 1, pcm)[:30], True),
+        "truncated wav": (wav(16_000, 1, pcm)[:10_001], False),
+        "a header that claims four gigabytes": (wav(16_000, 1, pcm, claimed=0xFFFFFFF0), False),
+        "truncated mp3": (whole[: len(whole) // 3], False),
+        "mp3 with a hole": (whole[:500] + bytes(300) + whole[1500:], False),
+        "NaN": (wav(16_000, 1, nan, 32, 3), True),
+        "0 Hz": (wav(0, 1, pcm), True),
+        "1 Hz": (wav(1, 1, pcm), True),
+        "4 GHz": (wav(0xFFFFFFFF, 1, pcm), True),
+        "0 channels": (wav(16_000, 0, pcm), True),
+        "64 channels": (wav(16_000, 64, pcm * 64), False),
+        "65535 channels": (wav(16_000, 65_535, pcm), True),
+        "wrong header": (b"OggS" + wav(16_000, 1, pcm)[4:], True),
+        "flac header on noise": (b"fLaC" + np.random.default_rng(1).bytes(5_000), True),
+    }
+
+
+def test_damaged_recordings_give_one_clear_line_or_a_clean_result(tmp_path: Path) -> None:
+    for name, (content, refused) in damaged(tmp_path).items():
+        path = tmp_path / "upload.bin"
+        path.write_bytes(content)
+        try:
+            waveform = load_audio(path, "the recording", max_seconds=60)
+        except InputError as error:
+            assert str(error).startswith("the recording: ") and "\n" not in str(error), name
+            assert str(tmp_path) not in str(error), "a client learns nothing of our folders"
+        else:
+            assert not refused, name
+            assert np.isfinite(waveform).all() and 0 < len(waveform) <= 60 * 16_000
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(start=st.integers(0, 60), junk=st.binary(max_size=60), kind=st.sampled_from(["wav", "mp3", "flac"]))
+def test_fuzzed_headers_never_end_in_a_traceback(start: int, junk: bytes, kind: str, tmp_path: Path) -> None:
+    whole = tmp_path / f"base.{kind}"
+    if not whole.exists():
+        soundfile.write(whole, speech(0.5), 16_000, format=kind.upper())
+    data = whole.read_bytes()
+    path = tmp_path / "fuzzed.bin"
+    path.write_bytes(data[:start] + junk + data[start + len(junk) :])
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("shutil.which", lambda name: None)  # ffmpeg is for other formats and takes its time
+    try:
+        waveform = load_audio(path, max_seconds=60)
+        assert np.isfinite(waveform).all()
+    except InputError as error:
+        assert "\n" not in str(error)
+    finally:
+        monkey.undo()
+
+
+def test_an_hour_of_silence_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "hour.flac"
+    with soundfile.SoundFile(path, "w", 8_000, 1, format="FLAC") as file:
+        for _ in range(60):
+            file.write(np.zeros(8_000 * 60, np.float32))
+    assert path.stat().st_size < 200_000, "a small file that becomes large"
+    with pytest.raises(InputError, match="longer than the 60 seconds"):
+        load_audio(path, max_seconds=60)

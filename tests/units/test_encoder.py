@@ -1,0 +1,288 @@
+"""CTC training of the encoder: error rates on the way, early stopping, what the settings say, and its estimate."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
+
+from helpers.units_corpus import write_corpus
+from unitweave.commands.units import plan as plan_command
+from unitweave.core.errors import InputError
+from unitweave.core.files import write_json
+from unitweave.core.manifest import read_manifest, write_manifest
+from unitweave.units import train_encoder as module
+from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, load_encoder
+from unitweave.units.error_rates import Heard, Recording, a_few, rates_of
+from unitweave.units.estimate import GPUS, estimate
+from unitweave.units.train_encoder import EncoderSettings, LengthBatches, _initial_model, check_encoder, train_encoder
+
+TINY = SmallEncoder(hidden_size=32, layers=2, heads=2, feed_forward=64, conv_kernel=5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), 12)
+
+
+def settings_of(**changes: object) -> EncoderSettings:
+    return EncoderSettings(**({"shape": TINY, "steps": 4, "batch_seconds": 8, "precision": "fp32"} | changes))
+
+
+def test_error_rates_come_every_few_steps_and_at_the_end(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    seen = []
+    original = module.EncoderTrainer.evaluate
+
+    def noted(self: module.EncoderTrainer, *args: object, **kwargs: object) -> dict[str, float]:
+        metrics = original(self, *args, **kwargs)
+        seen.append((self.state.global_step, metrics))
+        return metrics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.EncoderTrainer, "evaluate", noted)
+        outcome = train_encoder(tmp_path, settings_of(evaluate_every=2), corpus)
+    assert [step for step, _ in seen] == [2, 4]
+    assert {"eval_wer_es", "eval_cer_en", "eval_wer"} <= set(seen[0][1])
+    for language in ("es", "en"):
+        assert outcome.counts[f"wer_{language}"] == seen[-1][1][f"eval_wer_{language}"], "the saved model is the last"
+    assert outcome.obsolete == (tmp_path / "checkpoints",), "which the stage removes"
+
+
+def test_training_stops_when_the_error_rate_does_and_keeps_the_best(corpus: Path, tmp_path: Path) -> None:
+    rates = iter([90.0, 50.0, 60.0, 70.0, 10.0])
+    weights = {}
+
+    def falling(self: module.EncoderTrainer, *_: object, **__: object) -> dict[str, float]:
+        metrics = {"eval_wer": next(rates)}
+        weights[metrics["eval_wer"]] = self.model.lm_head.weight.detach().clone()
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.EncoderTrainer, "evaluate", falling)
+        outcome = train_encoder(tmp_path, settings_of(steps=10, evaluate_every=1, patience=2), corpus)
+    assert outcome.counts["steps"] == 4
+    assert torch.equal(load_encoder(tmp_path / "model")[0].lm_head.weight, weights[50.0])
+
+
+def test_an_interrupted_training_goes_on_to_the_same_encoder(corpus: Path, tmp_path: Path) -> None:
+    settings = settings_of(steps=6, checkpoint_every=2, spec_augment=True, layerdrop=0.5)
+    train_encoder(tmp_path / "whole", settings, corpus)
+
+    class Stop(Exception):
+        pass
+
+    def stop(self: object, args: object, state: object, control: object, **_: object) -> None:
+        if state.global_step == 3:
+            raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.MeterCallback, "on_step_end", stop)
+        with pytest.raises(Stop):
+            train_encoder(tmp_path / "halves", settings, corpus)
+    assert (tmp_path / "halves/checkpoints/checkpoint-2").exists()
+    train_encoder(tmp_path / "halves", settings, corpus)
+    whole, halves = (load_encoder(tmp_path / name / "model")[0].state_dict() for name in ("whole", "halves"))
+    assert all(torch.allclose(whole[key], halves[key], atol=1e-6) for key in whole)
+
+
+def test_going_on_in_a_later_epoch_sees_the_batches_that_an_uninterrupted_training_sees(
+    corpus: Path, tmp_path: Path
+) -> None:
+    seen: list[torch.Tensor] = []
+    original = module.EncoderTrainer.training_step
+
+    def noted(self: module.EncoderTrainer, model: object, inputs: dict, *rest: object) -> torch.Tensor:
+        if (tmp_path / "stop").exists() and self.state.global_step == 7:
+            raise KeyboardInterrupt
+        seen.append(inputs["labels"].clone())
+        return original(self, model, inputs, *rest)
+
+    settings = settings_of(steps=9, batch_seconds=5, accumulation=2, checkpoint_every=5, spec_augment=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.EncoderTrainer, "training_step", noted)
+        train_encoder(tmp_path / "whole", settings, corpus)
+        whole = list(seen)
+        (tmp_path / "stop").touch()
+        with pytest.raises(KeyboardInterrupt):
+            train_encoder(tmp_path / "halves", settings, corpus)
+        (tmp_path / "stop").unlink()
+        seen.clear()
+        train_encoder(tmp_path / "halves", settings, corpus)
+    assert len(whole) == 18, "every step has its two batches"
+    assert all(torch.equal(a, b) for a, b in zip(seen, whole[10:], strict=True))
+    one, two = (load_encoder(tmp_path / name / "model")[0].state_dict() for name in ("whole", "halves"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_patience_survives_an_interruption(corpus: Path, tmp_path: Path) -> None:
+    rates = {1: 50.0, 2: 60.0, 3: 70.0, 4: 80.0}
+
+    def rising(self: module.EncoderTrainer, *_: object, **__: object) -> dict[str, float]:
+        metrics = {"eval_wer": rates.get(self.state.global_step, 10.0)}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    class Stop(Exception):
+        pass
+
+    def stop(self: object, args: object, state: object, control: object, **_: object) -> None:
+        if state.global_step == 3:
+            raise Stop
+
+    settings = settings_of(steps=10, evaluate_every=1, patience=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.EncoderTrainer, "evaluate", rising)
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(module.MeterCallback, "on_step_end", stop)
+            with pytest.raises(Stop):
+                train_encoder(tmp_path, settings, corpus)
+        assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-1", "checkpoint-2"]
+        best = load_file(tmp_path / "checkpoints/checkpoint-1/model.safetensors")
+        assert train_encoder(tmp_path, settings, corpus).counts["steps"] == 4
+    kept = load_encoder(tmp_path / "model")[0].state_dict()
+    assert all(torch.equal(kept[key], best[key]) for key in best)
+
+
+def test_two_processes_train_the_encoder_together(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(corpus, run / "corpus")
+    write_json(run / "corpus/stage.json", {"format": 1, "status": "done", "fingerprint": "corpus"})
+    encoder = {"shape": vars(TINY), "steps": 4, "batch_seconds": 4, "precision": "fp32", "layerdrop": 0.5}
+    encoder |= {"evaluate_every": 2, "gradient_checkpointing": True}
+    (run / "recipe.yaml").write_text(yaml.safe_dump({"corpus": {"manifest": "x"}, "encoder": encoder}))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "unitweave"]
+    done = subprocess.run(
+        [*command, "units", "train-encoder", str(run)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((run / "encoder/stage.json").read_text())["status"] == "done"
+    assert done.stderr.count("encoder: step 4: ") == 1
+    assert sorted(path.name for path in (run / "encoder").iterdir()) == ["model", "stage.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"workers": -1}, "workers -1"),
+        ({"evaluate_recordings": 0}, "evaluate_recordings 0"),
+        ({"warmup": 500}, "warmup 500"),
+        ({"shape": SmallEncoder(conv_kernel=4)}, "conv_kernel 4"),
+        ({"shape": SmallEncoder(hidden_size=50)}, "hidden_size 50"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_done(changes: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_encoder(settings_of(**changes))
+
+
+def test_weights_of_another_architecture_are_refused(corpus: Path, tmp_path: Path) -> None:
+    other = Wav2Vec2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    Wav2Vec2ForCTC(other).save_pretrained(tmp_path / "wav2vec2")
+    with pytest.raises(InputError, match="is a wav2vec2, and not a Wav2Vec2Bert model"):
+        train_encoder(tmp_path / "a", settings_of(pretrained=str(tmp_path / "wav2vec2")), corpus)
+    train_encoder(tmp_path / "b", settings_of(steps=1), corpus)
+    weights = load_file(tmp_path / "b/model/model.safetensors")
+    weights.pop(next(key for key in weights if "layers.1." in key))
+    save_file(weights, tmp_path / "b/model/model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="lacks weights of a Wav2Vec2Bert model"):
+        train_encoder(tmp_path / "c", settings_of(pretrained=str(tmp_path / "b/model")), corpus)
+
+
+def test_recordings_without_known_seconds_are_named(corpus: Path, tmp_path: Path) -> None:
+    write_manifest(tmp_path, [replace(pair, src_seconds=0.0, tgt_seconds=0.0) for pair in read_manifest(corpus)])
+    with pytest.raises(InputError, match="fewer frames than characters"):
+        train_encoder(tmp_path / "out", settings_of(), tmp_path)
+
+
+def test_layerdrop_spec_augment_and_infinities_are_what_the_settings_say(corpus: Path, tmp_path: Path) -> None:
+    pretrained = tmp_path / "pretrained"
+    config = Wav2Vec2BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=5
+    )
+    Wav2Vec2BertForCTC(config).save_pretrained(pretrained)
+    settings = settings_of(pretrained=str(pretrained), steps=1, gradient_checkpointing=True, layerdrop=0.25)
+    train_encoder(tmp_path / "a", settings, corpus)
+    written = json.loads((tmp_path / "a/model/config.json").read_text())
+    assert written["ctc_zero_infinity"] and not written["apply_spec_augment"] and written["layerdrop"] == 0.25
+    train_encoder(tmp_path / "b", settings_of(steps=1, spec_augment=True, mask_time=0.1), corpus)
+    written = json.loads((tmp_path / "b/model/config.json").read_text())
+    assert written["apply_spec_augment"] and written["mask_time_prob"] == 0.1 and written["layerdrop"] == 0.0
+
+
+def test_characters_that_the_pretrained_encoder_knew_keep_their_output_rows(corpus: Path, tmp_path: Path) -> None:
+    train_encoder(tmp_path / "first", settings_of(steps=1), corpus)
+    first, characters = load_encoder(tmp_path / "first/model")
+    others = CharacterVocabulary([*characters.tokens[:3], "ç", *reversed(characters.tokens[3:])])  # one more, reordered
+    second = _initial_model(settings_of(pretrained=str(tmp_path / "first/model")), others)
+    for token, row in characters.ids.items():
+        assert torch.equal(second.lm_head.weight[others.ids[token]], first.lm_head.weight[row])
+        assert torch.equal(second.lm_head.bias[others.ids[token]], first.lm_head.bias[row])
+    assert second.lm_head.weight[others.ids["ç"]].any()
+
+
+def test_patience_without_evaluations_is_refused(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="evaluate_every"):
+        train_encoder(tmp_path, settings_of(patience=3), corpus)
+
+
+def test_batches_are_of_similar_lengths_within_the_bound() -> None:
+    seconds = [0.5 + (7 * i % 50) / 5 for i in range(200)]
+    batches = LengthBatches(seconds, 30.0, seed=1, total=1)
+    for epoch in range(3):
+        found = batches.epoch(epoch)
+        assert sorted(i for batch in found for i in batch) == list(range(200))
+        for batch in found:
+            longest, shortest = max(seconds[i] for i in batch), min(seconds[i] for i in batch)
+            assert longest * len(batch) <= 30.0 + 1e-6 or len(batch) == 1
+            assert longest - shortest < 3.0
+
+
+def test_the_stream_of_batches_is_the_same_for_any_number_of_processes_and_wherever_it_goes_on() -> None:
+    seconds = [0.5 + random.Random(i).random() * 10 for i in range(100)]
+    whole = list(LengthBatches(seconds, 22.5, 1, total=90))
+    assert len({len(LengthBatches(seconds, 22.5, 1, 1).epoch(e)) for e in range(3)}) > 1, "or this shows nothing"
+    epochs = [batch for e in range(3) for batch in LengthBatches(seconds, 22.5, 1, 1).epoch(e)]
+    assert whole[: len(epochs)] == epochs[:90] and len(whole) == 90
+    assert list(LengthBatches(seconds, 22.5, 1, 90, first=71)) == whole[71:]
+    shares = [list(LengthBatches(seconds, 22.5, 1, 45, rank=rank, processes=2)) for rank in (0, 1)]
+    assert [batch for pair in zip(*shares, strict=True) for batch in pair] == whole
+
+
+def test_error_rates_are_per_language_and_a_few_are_spread() -> None:
+    heard = [Heard("es", "una casa", "una casa"), Heard("en", "the dog", "the dot"), Heard("en", "a b", "")]
+    assert rates_of(heard) == {"wer_en": 75.0, "cer_en": 40.0, "wer_es": 0.0, "cer_es": 0.0}
+    items = [Recording(str(i), "es" if i % 3 else "en", "", "", 1.0) for i in range(30)]
+    chosen = a_few(items, 5)
+    assert [item.id for item in chosen if item.language == "en"] == ["0", "6", "12", "18", "24"]
+    assert len(a_few(items, 100)) == 30
+
+
+def test_the_estimate_counts_parameters_and_follows_the_settings(capsys: pytest.CaptureFixture) -> None:
+    paper = EncoderSettings(pretrained="facebook/w2v-bert-2.0", batch_seconds=160, gradient_checkpointing=True)
+    found = estimate(paper)
+    assert 570e6 < found.parameters < 620e6  # the model card says 580 M without the CTC head
+    assert found.states == pytest.approx(18 * found.parameters / 2**30)
+    free = estimate(EncoderSettings(pretrained="facebook/w2v-bert-2.0", batch_seconds=160))
+    assert free.memory > found.memory and free.flop < found.flop
+    assert found.hours(GPUS[-1]) < found.hours(GPUS[0])
+    plan_command(["paper-encoder"])
+    table = capsys.readouterr().out
+    assert all(gpu.name in table for gpu in GPUS)
+    plan_command(["paper-encoder", "--encoder.batch_seconds", "80"])
+    assert capsys.readouterr().out != table
