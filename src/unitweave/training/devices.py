@@ -17,3 +17,10 @@ def check_device(name: str, setting: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{setting} {name!r}: torch cannot use it here ({reason})") from None
+
+
+def has_native_bf16() -> bool:
+    """Whether the GPU, or else the CPU, multiplies bfloat16 itself; emulated it is slower than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

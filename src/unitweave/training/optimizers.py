@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unitweave.core.errors import InputError
+from unitweave.training.devices import has_native_bf16
 
 OPTIMIZERS = ("adam", "muon")
 _MUON_LR_RATIO = 10.0  # Muon's steps have unit spectral scale: it takes about ten times Adam's learning rate
@@ -38,6 +39,41 @@ class ChainedOptimizer(torch.optim.Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [g for part in self.parts for g in part.param_groups]
+
+
+class Float32Muon(torch.optim.Muon):
+    """torch's Muon with the orthogonalization in float32.
+
+    torch computes it in bfloat16. A CPU that only emulates bfloat16 multiplies it several times more slowly than
+    float32, and a training step then consists of little else.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One step of all parameters that have a gradient."""
+        for group in self.param_groups:
+            parameters: list[torch.Tensor] = []
+            gradients: list[torch.Tensor] = []
+            momenta: list[torch.Tensor] = []
+            self._init_group(group, parameters, gradients, momenta)
+            for parameter, gradient, momentum in zip(parameters, gradients, momenta, strict=True):
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+                rows, columns = parameter.shape
+                rate = group["lr"] * max(1.0, rows / columns) ** 0.5  # equal update size for matrices of any shape
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(_orthogonalized(update, group["ns_coefficients"], group["ns_steps"]), alpha=-rate)
+
+
+def _orthogonalized(matrix: torch.Tensor, coefficients: tuple[float, float, float], steps: int) -> torch.Tensor:
+    """The matrix with all singular values near 1, by Newton-Schulz iterations (Jordan et al. 2024)."""
+    a, b, c = coefficients
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix  # the smaller Gram matrix
+    x = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
 def make_optimizer(
@@ -72,5 +108,6 @@ def make_optimizer(
     adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=betas, fused=True)
     if not inner:
         return adam
-    muon = torch.optim.Muon(inner, lr=_MUON_LR_RATIO * learning_rate, weight_decay=weight_decay, momentum=0.95)
+    muon_class = torch.optim.Muon if has_native_bf16() else Float32Muon
+    muon = muon_class(inner, lr=_MUON_LR_RATIO * learning_rate, weight_decay=weight_decay, momentum=0.95)
     return ChainedOptimizer([muon, adam])

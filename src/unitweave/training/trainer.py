@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from unitweave.core.progress import Meter, say
+from unitweave.training.devices import has_native_bf16
 
 PRECISIONS = ("bf16", "fp32")
 
@@ -22,11 +22,7 @@ def use_bf16(precision: str) -> bool:
 
     Without native bf16 autocast would be slower than float32, so it is left off there.
     """
-    if precision == "fp32":
-        return False
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return precision == "bf16" and has_native_bf16()
 
 
 def one_device(arguments: TrainingArguments) -> TrainingArguments:

@@ -1,0 +1,28 @@
+"""Muon on processors without bfloat16."""
+
+import pytest
+import torch
+
+from unitweave.training import optimizers
+from unitweave.training.optimizers import Float32Muon, make_optimizer
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (96, 64), (48, 48)])
+def test_muon_in_float32_takes_torchs_steps(shape: tuple[int, int]) -> None:
+    weights = []
+    for kind in (torch.optim.Muon, Float32Muon):
+        generator = torch.Generator().manual_seed(1)
+        parameter = torch.nn.Parameter(torch.randn(shape, generator=generator))
+        optimizer = kind([parameter], lr=0.1, weight_decay=0.1, momentum=0.95)
+        for _ in range(4):
+            parameter.grad = torch.randn(shape, generator=generator)
+            optimizer.step()
+        weights.append(parameter.detach())
+    torch.testing.assert_close(weights[1], weights[0], atol=5e-3, rtol=5e-3)  # torch's own has bfloat16's precision
+
+
+def test_muon_is_torchs_where_the_processor_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+    for native, kind in ((True, torch.optim.Muon), (False, Float32Muon)):
+        monkeypatch.setattr(optimizers, "has_native_bf16", lambda native=native: native)
+        assert type(make_optimizer("muon", model, 1e-3, 0.0).parts[0]) is kind
