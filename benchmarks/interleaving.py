@@ -14,7 +14,7 @@ import torch
 
 from unitweave.interleave.sequence import InterleaveSettings
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.data.stream import Order, SpeechSource, StepDataset
+from unitweave.lm.data.stream import InterleavedDataset, PackedDataset, UtteranceSampler
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_tokenizer
 
@@ -41,10 +41,10 @@ def main() -> None:
         "| text ratio | interleaved, pairs/s | and packed, pairs/s | share of a step |\n| ---: | ---: | ---: | ---: |"
     )
     for ratio in (0.9, 0.5, 0.1, 0.0):
-        order = Order([range(len(examples))], 1)
+        order = UtteranceSampler([range(len(examples))], 1)
         markers = vocabulary.sequence_markers
-        source = SpeechSource(examples, order, BATCH, lambda step, r=ratio: r, InterleaveSettings(), markers)
-        dataset = StepDataset(source, STEPS, [0.0, 1.0, 1.0, 1.0, 1.0])
+        source = InterleavedDataset(examples, order, BATCH, lambda step, r=ratio: r, InterleaveSettings(), markers)
+        dataset = PackedDataset(source, STEPS, [0.0, 1.0, 1.0, 1.0, 1.0])
         speeds = []
         for build in (source.sequences, dataset.__getitem__):
             best = float("inf")

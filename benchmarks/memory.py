@@ -16,7 +16,7 @@ import torch
 from unitweave.interleave.schedule import ScheduleSettings, text_ratio
 from unitweave.interleave.sequence import InterleaveSettings
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.data.stream import Order, SpeechSource
+from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_tokenizer
 from unitweave.lm.text_lm import SmallLm, new_llama
@@ -36,8 +36,8 @@ def main() -> None:
     tokens = WordTokens(tokenizer)
     examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
     ratio = text_ratio(ScheduleSettings(stair_steps=0.05, unit="share"), options.steps)
-    order = Order([range(len(examples))], 1)
-    source = SpeechSource(examples, order, 8, ratio, InterleaveSettings(), vocabulary.sequence_markers)
+    order = UtteranceSampler([range(len(examples))], 1)
+    source = InterleavedDataset(examples, order, 8, ratio, InterleaveSettings(), vocabulary.sequence_markers)
     torch.manual_seed(0)
     model = new_llama(SmallLm(hidden_size=32, layers=1, heads=2, feed_forward=64), -(-vocabulary.size // 64) * 64)
     settings = OptimizerSettings(

@@ -33,7 +33,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from unitweave.interleave.sequence import InterleaveSettings, TrainingSequence, interleave
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.data.stream import Order, SpeechSource
+from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.lm.text_lm import SmallLm
@@ -45,7 +45,7 @@ from unitweave.training.trainer import quiet_transformers, use_bf16
 WARM_UP = 4  # steps that are not timed
 
 
-def load(options: argparse.Namespace) -> tuple[Any, PreTrainedModel, SpeechSource]:
+def load(options: argparse.Namespace) -> tuple[Any, PreTrainedModel, InterleavedDataset]:
     """A function that makes the model anew, and the step source."""
     pairs, rows = load_pairs(options.run / "corpus", options.run / "units", "train")
     _, tokenizer = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
@@ -63,8 +63,8 @@ def load(options: argparse.Namespace) -> tuple[Any, PreTrainedModel, SpeechSourc
         extend_model(made, vocabulary, 1)
         return made
 
-    order = Order([range(len(examples))], 1)
-    source = SpeechSource(
+    order = UtteranceSampler([range(len(examples))], 1)
+    source = InterleavedDataset(
         examples, order, options.batch, lambda step: 0.0, InterleaveSettings(), vocabulary.sequence_markers, seed=1
     )
     return model, source
@@ -102,7 +102,7 @@ class Clock(TrainerCallback):
         self.times.append(time.perf_counter())
 
 
-def usual(model: PreTrainedModel, source: SpeechSource, steps: int, precision: str) -> float:
+def usual(model: PreTrainedModel, source: InterleavedDataset, steps: int, precision: str) -> float:
     """Useful tokens a second of transformers' own Trainer."""
     rng = Random(0)
     markers = source.markers
@@ -129,7 +129,7 @@ def usual(model: PreTrainedModel, source: SpeechSource, steps: int, precision: s
     return sum(used[WARM_UP:steps]) / (clock.times[steps - 1] - clock.times[WARM_UP - 1])
 
 
-def ours(model: PreTrainedModel, source: SpeechSource, steps: int, precision: str) -> float:
+def ours(model: PreTrainedModel, source: InterleavedDataset, steps: int, precision: str) -> float:
     """Useful tokens a second of `fit`: all log entries but the first."""
     settings = OptimizerSettings(
         steps=steps, batch=source.batch, learning_rate=1e-4, log_every=WARM_UP, checkpoint_every=10**6,

@@ -8,12 +8,13 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from lm.test_stream import WEIGHTS, interleaved, speech_source
 from unitweave.core.errors import InputError
 from unitweave.lm.data.packing import IGNORED, buckets, pack, split_to_budget
-from unitweave.lm.data.stream import StepDataset
+from unitweave.lm.data.stream import PackedDataset
 from unitweave.lm.text_lm import SmallLm, new_llama
 from unitweave.lm.train import loss as loss_module
-from unitweave.lm.train.attention import FLASH, PACKED
+from unitweave.lm.train.attention import FLASH_INPUTS
 from unitweave.lm.train.logs import training_flops
-from unitweave.lm.train.loss import chunked_loss, original_forward, plain_loss, training_forward
+from unitweave.lm.train.loss import chunked_loss, plain_loss
+from unitweave.lm.train.packed import PackedTraining
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -44,20 +45,19 @@ def test_chunked_loss_and_gradients_are_the_plain_ones(
 def test_a_model_in_training_returns_its_loss_and_is_itself_again_afterwards(cross_entropy: str) -> None:
     model = new_llama(SmallLm(hidden_size=32, layers=1, heads=2, feed_forward=64), 210)
     batch = pack(interleaved(20, 40), WEIGHTS)
-    inputs = {k: v for k, v in batch.items() if k not in ("segments", "used", "squares", *FLASH)}
+    inputs = {
+        k: v for k, v in batch.items() if k not in ("segments", "num_tokens", "sum_squared_lengths", *FLASH_INPUTS)
+    }
     ids = torch.arange(9)[None]
     before = model(input_ids=ids).logits
-    with training_forward(model, cross_entropy):
-        model.set_attn_implementation(PACKED)
+    with PackedTraining(model, cross_entropy) as packed:
         total, losses = model(**inputs)
         assert float(total.detach()) == pytest.approx(float((losses * batch["weights"]).sum()), rel=1e-5)
-        with original_forward(model):
-            model.set_attn_implementation("sdpa")
-            assert torch.equal(model(input_ids=ids).logits, before)
-            model.set_attn_implementation(PACKED)
-        assert torch.equal(model(**inputs)[1], losses)
-    model.set_attn_implementation("sdpa")
-    assert torch.equal(model(input_ids=ids).logits, before)
+        with pytest.raises(KeyboardInterrupt), packed.suspended():
+            assert torch.equal(model.eval()(input_ids=ids).logits, before)
+            raise KeyboardInterrupt
+        assert torch.equal(model(**inputs)[1], losses) and model.training
+    assert torch.equal(model(input_ids=ids).logits, before) and model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_that_changes_its_logits_needs_the_plain_loss() -> None:
@@ -68,10 +68,9 @@ def test_a_model_that_changes_its_logits_needs_the_plain_loss() -> None:
             num_key_value_heads=1, head_dim=8,
         )
     )  # fmt: skip
-    with pytest.raises(InputError, match="cross_entropy: plain"), training_forward(model, "chunked"):
-        pass
-    with training_forward(model, "plain"):
-        pass
+    with pytest.raises(InputError, match="cross_entropy: plain"):
+        PackedTraining(model, "chunked")
+    PackedTraining(model, "plain")
 
 
 def test_forward_passes_keep_to_the_budget_and_are_equally_many_everywhere() -> None:
@@ -95,10 +94,12 @@ def test_one_sequence_above_the_budget_makes_no_more_passes_than_the_others_need
 
 
 def test_a_step_in_several_passes_has_the_same_sequences_and_weight() -> None:
-    whole, cut = (StepDataset(speech_source(), 3, WEIGHTS, forward_tokens=tokens)[1]["passes"] for tokens in (None, 99))
+    whole, cut = (
+        PackedDataset(speech_source(), 3, WEIGHTS, forward_tokens=tokens)[1]["passes"] for tokens in (None, 99)
+    )
     assert len(whole) == 1 < len(cut)
     assert {batch["step_weight"] for batch in cut} == {whole[0]["step_weight"]}
-    assert sum(batch["used"] for batch in cut) == whole[0]["used"]
+    assert sum(batch["num_tokens"] for batch in cut) == whole[0]["num_tokens"]
 
 
 def test_buckets_are_cut_where_that_saves_most_attention() -> None:

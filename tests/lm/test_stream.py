@@ -12,18 +12,18 @@ from unitweave.core.errors import InputError
 from unitweave.interleave.schedule import ScheduleSettings, text_ratio
 from unitweave.interleave.sequence import InterleaveSettings, TrainingSequence
 from unitweave.lm.data.packing import IGNORED, pack, split_step, step_weight
-from unitweave.lm.data.stream import Order, SpeechSource, StepDataset
+from unitweave.lm.data.stream import InterleavedDataset, PackedDataset, UtteranceSampler
 from unitweave.lm.text_lm import SmallLm, new_llama
-from unitweave.lm.train.attention import FLASH, LAID_OUT, PACKED, packed_attention
+from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, PACKED, packed_attention
 
 WEIGHTS = [0.0, 0.5, 1.0, 1.0, 2.0]
 
 
-def speech_source(**changes) -> SpeechSource:
+def speech_source(**changes) -> InterleavedDataset:
     examples = [random_example(seed) for seed in range(23)]
     settings = {
         "examples": examples,
-        "order": Order([range(15), range(15, 23)], seed=3, temperature=2.0),
+        "order": UtteranceSampler([range(15), range(15, 23)], seed=3, temperature=2.0),
         "batch": 12,
         "ratio": text_ratio(ScheduleSettings(stair_steps=2), 40),
         "interleave": InterleaveSettings(),
@@ -31,12 +31,12 @@ def speech_source(**changes) -> SpeechSource:
         "tasks": {"s2st": 2.0, "asr": 1.0},
         "seed": 5,
     }
-    return SpeechSource(**(settings | changes))
+    return InterleavedDataset(**(settings | changes))
 
 
 def sequences_of(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
     """The sequences of a packed micro-batch, read back from its positions."""
-    used = int(batch["used"])
+    used = int(batch["num_tokens"])
     starts = [*(batch["position_ids"][0, :used] == 0).nonzero().flatten().tolist(), used]
     ids = batch["input_ids"][0].tolist()
     return [tuple(ids[a:b]) for a, b in itertools.pairwise(starts)]
@@ -47,7 +47,7 @@ def stream(processes: int, accumulation: int, steps: int = 6, workers: int = 0, 
     loaders = [
         iter(
             DataLoader(
-                StepDataset(speech_source(), steps, WEIGHTS, accumulation, rank, processes, first),
+                PackedDataset(speech_source(), steps, WEIGHTS, accumulation, rank, processes, first),
                 batch_size=None,
                 num_workers=workers,
             )
@@ -95,14 +95,14 @@ def test_a_steps_sequences_have_the_ratio_of_that_step_and_not_of_its_neighbours
 
 
 def test_an_epoch_without_temperature_has_every_utterance_once() -> None:
-    order = Order([range(7), range(7, 12)], seed=1)
+    order = UtteranceSampler([range(7), range(7, 12)], seed=1)
     for epoch in range(3):
         assert sorted(order[epoch * 12 + i] for i in range(12)) == list(range(12))
     assert [order[i] for i in range(12)] != [order[12 + i] for i in range(12)]
 
 
 def test_temperature_brings_up_small_groups_more_often_and_evenly() -> None:
-    order = Order([range(900), range(900, 1000)], seed=1, temperature=2.0)
+    order = UtteranceSampler([range(900), range(900, 1000)], seed=1, temperature=2.0)
     drawn = np.array([order[i] for i in range(10 * order.epoch_size)])
     assert (drawn >= 900).mean() == pytest.approx(0.25, abs=0.01)  # sqrt(100) / (sqrt(900) + sqrt(100))
     counts = np.bincount(drawn[drawn >= 900] - 900)
@@ -151,7 +151,7 @@ def varlen_by_the_book(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, wind
     return torch.cat(outs)
 
 
-@pytest.mark.parametrize("inputs", [LAID_OUT, FLASH], ids=["laid out", "flash"])
+@pytest.mark.parametrize("inputs", [BUCKET_INPUTS, FLASH_INPUTS], ids=["laid out", "flash"])
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_packed_loss_and_gradients_equal_those_of_each_sequence_alone(
     kv_heads: int, inputs: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -206,11 +206,11 @@ def test_no_token_hears_of_those_after_it(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("how", [{"dropout": 0.1}, {"softcap": 30.0}])
 def test_what_the_flash_kernel_cannot_do_is_an_error_and_no_leak(how: dict[str, float]) -> None:
-    """With `cumulative` alone nothing else says where the sequences begin."""
+    """With `cu_seqlens` alone nothing else says where the sequences begin."""
     q, k, v = torch.randn(3, 1, 2, 40, 16)
-    cumulative = torch.tensor([0, 15, 40], dtype=torch.int32)
+    cu_seqlens = torch.tensor([0, 15, 40], dtype=torch.int32)
     with pytest.raises(RuntimeError, match="no dropout and no softcap"):
-        packed_attention(torch.nn.Module(), q, k, v, None, cumulative=cumulative, longest=25, **how)
+        packed_attention(torch.nn.Module(), q, k, v, None, cu_seqlens=cu_seqlens, max_seqlen=25, **how)
 
 
 def test_tokens_of_weight_zero_are_not_predicted() -> None:
@@ -222,4 +222,4 @@ def test_tokens_of_weight_zero_are_not_predicted() -> None:
 
 def test_an_empty_micro_batch_counts_for_nothing() -> None:
     batch = pack([], WEIGHTS)
-    assert (batch["labels"] == IGNORED).all() and int(batch["used"]) == 0
+    assert (batch["labels"] == IGNORED).all() and int(batch["num_tokens"]) == 0

@@ -35,11 +35,11 @@ from helpers.examples import MARKERS, random_example
 from unitweave.core.errors import InputError
 from unitweave.interleave.schedule import ScheduleSettings, text_ratio
 from unitweave.interleave.sequence import InterleaveSettings
-from unitweave.lm.data.stream import Order, SpeechSource
+from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 from unitweave.lm.text_lm import SmallLm, new_llama
 from unitweave.lm.train import trainer as engine
 from unitweave.lm.train.attention import flash_fits
-from unitweave.lm.train.isolation import enable_packed_attention
+from unitweave.lm.train.isolation import check_isolation
 from unitweave.lm.train.trainer import OptimizerSettings, fit
 from unitweave.training import trainer as training
 
@@ -50,9 +50,11 @@ def ratio_of(steps: int) -> Callable[[int], float]:
     return text_ratio(ScheduleSettings(stair_steps=1), steps)
 
 
-def source_of(steps: int) -> SpeechSource:
+def source_of(steps: int) -> InterleavedDataset:
     examples = [random_example(seed) for seed in range(10)]
-    return SpeechSource(examples, Order([range(10)], 1), 8, ratio_of(steps), InterleaveSettings(), MARKERS)
+    return InterleavedDataset(
+        examples, UtteranceSampler([range(10)], 1), 8, ratio_of(steps), InterleaveSettings(), MARKERS
+    )
 
 
 def settings_of(**changes: object) -> OptimizerSettings:
@@ -287,9 +289,8 @@ def test_looking_at_an_architecture_draws_nothing_and_leaves_it_as_it_was() -> N
     ids = torch.arange(9)[None]
     before, state = model.eval()(ids).logits, torch.get_rng_state()
     model.train()
-    assert enable_packed_attention(model) == "sdpa"
+    check_isolation(model)
     assert torch.equal(torch.get_rng_state(), state) and model.training
-    model.set_attn_implementation("sdpa")
     assert torch.equal(model.eval()(ids).logits, before)
 
 

@@ -18,7 +18,7 @@ from unitweave.core.files import atomic_path
 from unitweave.core.stage import StageResult
 from unitweave.interleave.sequence import NONE, SOURCE, TrainingSequence
 from unitweave.lm.data.dataset import WordTokens
-from unitweave.lm.data.stream import Order
+from unitweave.lm.data.stream import UtteranceSampler
 from unitweave.lm.train.trainer import OptimizerSettings, fit
 from unitweave.training.trainer import quiet_transformers
 
@@ -82,7 +82,7 @@ def new_llama(shape: SmallLm, vocabulary: int) -> LlamaForCausalLM:
     )
 
 
-class TextSource:
+class TextDataset:
     """Steps of text: a sentence and its translation, or one alone; a pure function of (seed, step)."""
 
     def __init__(
@@ -96,7 +96,7 @@ class TextSource:
         self.sentences, self.batch, self.seed, self.copy_task_steps = sentences, batch, seed, copy_task_steps
         self.vocabulary = len(tokenizer)
         self.tokens = WordTokens(tokenizer)
-        self.order = Order([range(len(sentences))], seed)
+        self.order = UtteranceSampler([range(len(sentences))], seed)
         self.begin, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.line = tokenizer("\n", add_special_tokens=False)["input_ids"]
 
@@ -140,7 +140,7 @@ def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[di
     tokenizer = train_tokenizer([text for s in sentences for text in s.values()], settings.shape.vocabulary)
     set_seed(settings.optimizer.seed)
     model = new_llama(settings.shape, len(tokenizer))
-    source = TextSource(
+    source = TextDataset(
         sentences, tokenizer, settings.optimizer.batch, settings.optimizer.seed, settings.copy_task_steps
     )
     fit(model, source, settings.optimizer, folder, "text LM: training")

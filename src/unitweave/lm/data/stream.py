@@ -25,7 +25,7 @@ from unitweave.interleave.sequence import (
 from unitweave.lm.data.packing import pack, split_to_budget, step_weight
 
 
-class StepSource(Protocol):
+class SequenceDataset(Protocol):
     """Anything that says which sequences an optimizer step trains on."""
 
     def sequences(self, step: int) -> list[TrainingSequence]:
@@ -33,7 +33,7 @@ class StepSource(Protocol):
         ...
 
 
-class Order:
+class UtteranceSampler:
     """An endless order of utterances: epochs, each a permutation drawn from (seed, epoch).
 
     With a temperature above 1 small groups (language pairs) come up more often: an epoch draws from
@@ -82,11 +82,11 @@ def _generator(*key: int) -> np.random.Generator:
 
 
 @dataclass
-class SpeechSource:
+class InterleavedDataset:
     """TrainingSequence sequences of utterance pairs; the text ratio follows from the step itself."""
 
     examples: Sequence[Example]
-    order: Order
+    order: UtteranceSampler
     batch: int  # utterance pairs per optimizer step
     ratio: Callable[[int], float]
     interleave: InterleaveSettings
@@ -94,7 +94,7 @@ class SpeechSource:
     tasks: dict[str, float] = field(default_factory=lambda: {"s2st": 1.0})
     seed: int = 0
     extra: Sequence[Example] = ()  # sentence pairs without speech, for the task mt
-    extra_order: Order | None = None
+    extra_sampler: UtteranceSampler | None = None
     extra_share: float = 0.0  # share of the drawn examples that come from `extra`
     max_tokens: int | None = None  # longer sequences are cut
 
@@ -116,11 +116,11 @@ class SpeechSource:
 
     def _draw(self, position: int, rng: Random) -> tuple[Example, str]:
         """The example at a position of the endless stream, and what to train on it."""
-        if self.extra_order is not None:
+        if self.extra_sampler is not None:
             # Evenly mixed in: after n examples, n * share of them (rounded down) were extra text.
             before = int(position * self.extra_share)
             if int((position + 1) * self.extra_share) > before:
-                return self.extra[self.extra_order[before]], "mt"
+                return self.extra[self.extra_sampler[before]], "mt"
             position -= before
         example = self.examples[self.order[position]]
         names = [name for name in self.tasks if self.tasks[name] > 0 and can_do(example, name)]
@@ -138,12 +138,12 @@ def check_tasks(tasks: dict[str, float]) -> None:
         raise InputError("tasks needs at least one task with a weight above 0")
 
 
-class StepDataset(Dataset):
+class PackedDataset(Dataset):
     """Micro-batches of one process, numbered over the whole run: `accumulation` of them make an optimizer step."""
 
     def __init__(
         self,
-        source: StepSource,
+        source: SequenceDataset,
         steps: int,
         loss_weights: Sequence[float],
         accumulation: int = 1,

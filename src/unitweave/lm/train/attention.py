@@ -3,8 +3,8 @@
 Registered with transformers as "unitweave_packed", so that any causal LM that goes through its attention
 interface can use it. All linear layers work on the packed row, without padding. For the attention alone
 
-- on GPUs the row goes to torch's variable-length flash attention as it is, where that is there;
-- elsewhere sequences of similar length are laid out side by side, [sequences, longest], where a causal
+- on GPUs the row goes to torch's variable-length flash attention as it is, where torch has that;
+- elsewhere sequences of similar length are gathered into buckets, [sequences, max_seqlen], where a causal
   mask needs no padding mask. In bf16 on CPUs this is two batched products and a softmax, which are faster
   than the fused kernel there.
 """
@@ -16,8 +16,8 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 
 PACKED = "unitweave_packed"
-LAID_OUT, FLASH = ("layout", "place", "shapes"), ("cumulative", "longest")  # what either way needs of a batch
-Shapes = tuple[tuple[int, int], ...]
+# The entries of a packed batch that each of the two kernels needs.
+BUCKET_INPUTS, FLASH_INPUTS = ("gather_index", "scatter_index", "bucket_shapes"), ("cu_seqlens", "max_seqlen")
 
 
 def packed_attention(
@@ -28,26 +28,42 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    layout: torch.Tensor | None = None,
-    place: torch.Tensor | None = None,
-    shapes: Shapes = (),
-    cumulative: torch.Tensor | None = None,
-    longest: int = 0,
+    gather_index: torch.Tensor | None = None,
+    scatter_index: torch.Tensor | None = None,
+    bucket_shapes: tuple[tuple[int, int], ...] = (),
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int = 0,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention inside each sequence of a packed row.
 
-    query       [1, heads, tokens, head]; key and value likewise, with as many or fewer heads
-    cumulative  int32 [sequences + 1]: where each sequence begins in the row; takes the flash kernel,
-                with `longest`, which no sequence exceeds. Or, without it:
-    layout      int64 [places]: the token at each place of all buckets, one bucket after the other
-    place       int64 [used]: at which place each token of the row lies; tokens behind get zeros
-    shapes      (sequences, longest) of each bucket
-    softcap     scores are capped softly at this size (Gemma 2)
-    Returns [1, tokens, heads, head]. Without cumulative and layout the row is one sequence. Raises
-    RuntimeError for what the flash kernel cannot do, since nothing else then says where sequences begin.
+    With `cu_seqlens` the flash kernel is used, with `gather_index` and `scatter_index` the buckets; without
+    either the row is one sequence.
+
+    Args:
+        module: The attention layer (unused; part of transformers' interface).
+        query: [1, heads, tokens, head].
+        key: [1, key-value heads, tokens, head].
+        value: [1, key-value heads, tokens, head].
+        attention_mask: Unused: the packing says which tokens see each other.
+        scaling: Factor of the scores; None is 1 / sqrt(head).
+        dropout: Probability of dropping an attention weight.
+        gather_index: int64 [slots]: the token in each slot of all buckets, one bucket after the other.
+        scatter_index: int64 [used tokens]: the slot of each token; tokens behind the last sequence get zeros.
+        bucket_shapes: (sequences, max_seqlen) of each bucket.
+        cu_seqlens: int32 [sequences + 1]: where each sequence begins in the row.
+        max_seqlen: No sequence is longer than this.
+        sliding_window: How many tokens back, its own included, a token sees; None is all.
+        softcap: Scores are capped softly at this size (Gemma 2).
+        **kwargs: What transformers passes on to every attention.
+
+    Returns:
+        [1, tokens, heads, head], and None in place of attention weights.
+
+    Raises:
+        RuntimeError: For what the flash kernel cannot do. Falling back would let the sequences see each other.
     """
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, head]
     if torch.is_autocast_enabled(q.device.type):
@@ -55,46 +71,51 @@ def packed_attention(
         q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
     tokens = q.shape[0]
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    if cumulative is not None:
+    if cu_seqlens is not None:
         if dropout or softcap:
-            raise RuntimeError("flash attention has no dropout and no softcap; pass `layout` and `place` instead")
-        return _flash(q, k, v, cumulative, longest, scale, sliding_window)[None], None
-    if layout is None or place is None:
-        layout = place = torch.arange(tokens, device=q.device)
-        shapes = ((1, tokens),)
-    spread = [_Spread.apply(x, layout, place) for x in (q, k, v)]  # [places, heads, head]
-    outs, at = [], 0
-    for count, length in shapes:
-        rows = slice(at, at + count * length)
-        bucket = [x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in spread]  # [count, heads, length, h]
+            raise RuntimeError(
+                "flash attention has no dropout and no softcap; pass `gather_index` and `scatter_index` instead"
+            )
+        return _flash(q, k, v, cu_seqlens, max_seqlen, scale, sliding_window)[None], None
+    if gather_index is None or scatter_index is None:
+        gather_index = scatter_index = torch.arange(tokens, device=q.device)
+        bucket_shapes = ((1, tokens),)
+    gathered = [_Gather.apply(x, gather_index, scatter_index) for x in (q, k, v)]  # [slots, heads, head]
+    outs, first = [], 0
+    for count, length in bucket_shapes:
+        slots = slice(first, first + count * length)
+        bucket = [x[slots].unflatten(0, (count, length)).transpose(1, 2) for x in gathered]  # [count, heads, length, h]
         outs.append(_bucket_attention(bucket[0], bucket[1], bucket[2], scale, dropout, sliding_window, softcap))
-        at += count * length
-    return _Collect.apply(torch.cat(outs), layout, place, tokens)[None], None
+        first += count * length
+    return _Scatter.apply(torch.cat(outs), gather_index, scatter_index, tokens)[None], None
 
 
 def flash_works(device: torch.device) -> bool:
-    """Whether torch's variable-length flash attention is there on this device, and agrees with the laid-out one."""
+    """Whether torch has variable-length flash attention for this device, and it agrees with the buckets."""
     if device.type != "cuda":
         return False
     generator = torch.Generator(device).manual_seed(0)
     q, k, v = torch.randn(3, 1, 4, 96, 64, device=device, generator=generator).bfloat16()
-    cumulative = torch.tensor([0, 32, 96], dtype=torch.int32, device=device)
-    layout = torch.arange(64, device=device)[None] + torch.tensor([0, 32], device=device)[:, None]
-    place = torch.cat([torch.arange(32), torch.arange(64, 128)]).to(device)
-    none = torch.nn.Identity()
+    cu_seqlens = torch.tensor([0, 32, 96], dtype=torch.int32, device=device)
+    # One bucket of two sequences, 32 and 64 long: the first one's slots from 32 on are padding.
+    gather_index = (torch.arange(64, device=device)[None] + torch.tensor([0, 32], device=device)[:, None]).reshape(-1)
+    scatter_index = torch.cat([torch.arange(32), torch.arange(64, 128)]).to(device)
+    module = torch.nn.Identity()
     try:
-        flash, _ = packed_attention(none, q, k, v, None, cumulative=cumulative, longest=64)
-    except (ImportError, RuntimeError):  # an older torch, or a GPU that the kernel does not know
+        flash, _ = packed_attention(module, q, k, v, None, cu_seqlens=cu_seqlens, max_seqlen=64)
+    except (ImportError, RuntimeError):  # an older torch, or a GPU that the kernel does not support
         return False
-    plain, _ = packed_attention(none, q, k, v, None, layout=layout.reshape(-1), place=place, shapes=((2, 64),))
+    plain, _ = packed_attention(
+        module, q, k, v, None, gather_index=gather_index, scatter_index=scatter_index, bucket_shapes=((2, 64),)
+    )
     return torch.allclose(flash.float(), plain.float(), atol=3e-2)
 
 
 def flash_fits(config: PretrainedConfig) -> bool:
     """Whether the flash kernel does all that a model of this configuration asks of its attention.
 
-    Architectures name the dropout of their attention differently (attention_dropout, attn_pdrop, hidden_dropout_prob),
-    so that any dropout counts but that of heads for other tasks.
+    It has neither dropout nor soft caps. Architectures name the dropout of their attention differently
+    (attention_dropout, attn_pdrop, hidden_dropout_prob), so any dropout counts except that of heads for other tasks.
     """
     settings = config.get_text_config().to_dict()
     dropouts = [v for k, v in settings.items() if "drop" in k and not k.startswith(("summary", "classifier"))]
@@ -110,27 +131,34 @@ def _bucket_attention(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Causal attention of [count, heads, longest, head]; returns [count * longest, heads, head]."""
-    count, heads, longest, head = q.shape
+    """Causal attention of a bucket [count, heads, length, head]; returns [count * length, heads, head].
+
+    The slots behind a sequence hold repeated tokens. They come after all of its own tokens, so that the causal mask
+    alone hides them, and `_Scatter` leaves out what they compute themselves.
+    """
+    count, heads, length, head = q.shape
     if k.shape[1] != heads:
         k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (k, v))
-    hidden = None
-    if window is not None and longest > window:
-        hidden = torch.ones(longest, longest, dtype=torch.bool, device=q.device).tril(-window)
+    too_far = None  # pairs further apart than the sliding window
+    if window is not None and length > window:
+        too_far = torch.ones(length, length, dtype=torch.bool, device=q.device).tril(-window)
     if softcap:
-        later = torch.ones(longest, longest, dtype=torch.bool, device=q.device).triu(1)
-        scores = softcap * torch.tanh(q @ k.transpose(2, 3) * (scale / softcap))  # [count, heads, longest, longest]
-        scores = scores.masked_fill(later if hidden is None else later | hidden, -torch.inf)
+        # torch's scaled_dot_product_attention cannot cap scores, so they are computed in full.
+        later = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+        scores = softcap * torch.tanh(q @ k.transpose(2, 3) * (scale / softcap))  # [count, heads, length, length]
+        scores = scores.masked_fill(later if too_far is None else later | too_far, -torch.inf)
         out = functional.dropout(scores.softmax(-1, dtype=torch.float32).to(v.dtype), dropout) @ v
     elif q.dtype == torch.bfloat16 and not q.is_cuda and not dropout:
-        mask = torch.full((longest, longest), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
-        if hidden is not None:
-            mask = mask.masked_fill(hidden, -torch.inf)
-        q, k, v = (x.reshape(count * heads, longest, head) for x in (q, k, v))
+        # Faster than the fused kernel here; baddbmm adds the mask in the same pass.
+        mask = torch.full((length, length), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
+        if too_far is not None:
+            mask = mask.masked_fill(too_far, -torch.inf)
+        q, k, v = (x.reshape(count * heads, length, head) for x in (q, k, v))
         scores = torch.baddbmm(mask.expand(count * heads, -1, -1), q, k.transpose(1, 2), alpha=scale)
         out = torch.bmm(scores.softmax(-1), v).unflatten(0, (count, heads))
     else:
-        allowed = None if hidden is None else torch.ones_like(hidden).tril() & ~hidden
+        # An explicit mask rules out the fast causal kernels, so one is passed only for a sliding window.
+        allowed = None if too_far is None else torch.ones_like(too_far).tril() & ~too_far
         out = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=allowed, is_causal=allowed is None, dropout_p=dropout, scale=scale
         )
@@ -141,8 +169,8 @@ def _flash(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    cumulative: torch.Tensor,
-    longest: int,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
@@ -153,10 +181,10 @@ def _flash(
         q,
         k,
         v,
-        cumulative,
-        cumulative,
-        longest,
-        longest,
+        cu_seqlens,
+        cu_seqlens,
+        max_seqlen,
+        max_seqlen,
         scale=scale,
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=k.shape[1] != q.shape[1],
@@ -165,35 +193,41 @@ def _flash(
     return out
 
 
-class _Spread(torch.autograd.Function):
-    """x [tokens, ...] -> x[layout] [places, ...]. Going back is a gather too: places that pad have no gradient."""
+class _Gather(torch.autograd.Function):
+    """x [tokens, ...] -> x[gather_index] [slots, ...].
+
+    The backward pass is a gather too, and not the slow scatter-add that autograd would take: slots that pad have no
+    gradient, so each token takes that of its own slot.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layout: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(place)
+    def forward(ctx: Any, x: torch.Tensor, gather_index: torch.Tensor, scatter_index: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(scatter_index)
         ctx.tokens = x.shape[0]
-        return x.index_select(0, layout)
+        return x.index_select(0, gather_index)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (place,) = ctx.saved_tensors
-        return _padded(gradient.index_select(0, place), ctx.tokens), None, None
+        (scatter_index,) = ctx.saved_tensors
+        return _padded(gradient.index_select(0, scatter_index), ctx.tokens), None, None
 
 
-class _Collect(torch.autograd.Function):
-    """x [places, ...] -> the row [tokens, ...], zeros behind the last sequence."""
+class _Scatter(torch.autograd.Function):
+    """x [slots, ...] -> the row [tokens, ...], zeros behind the last sequence."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layout: torch.Tensor, place: torch.Tensor, tokens: int) -> torch.Tensor:
-        ctx.save_for_backward(place)
-        ctx.places = x.shape[0]
-        return _padded(x.index_select(0, place), tokens)
+    def forward(
+        ctx: Any, x: torch.Tensor, gather_index: torch.Tensor, scatter_index: torch.Tensor, tokens: int
+    ) -> torch.Tensor:
+        ctx.save_for_backward(scatter_index)
+        ctx.slots = x.shape[0]
+        return _padded(x.index_select(0, scatter_index), tokens)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        (place,) = ctx.saved_tensors
-        spread = gradient.new_zeros(ctx.places, *gradient.shape[1:])
-        return spread.index_copy_(0, place, gradient[: len(place)]), None, None, None
+        (scatter_index,) = ctx.saved_tensors
+        slots = gradient.new_zeros(ctx.slots, *gradient.shape[1:])
+        return slots.index_copy_(0, scatter_index, gradient[: len(scatter_index)]), None, None, None
 
 
 def _padded(x: torch.Tensor, length: int) -> torch.Tensor:
@@ -202,7 +236,7 @@ def _padded(x: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """The layout says which tokens see each other; transformers need not build a mask."""
+    """The packing says which tokens see each other; transformers need not build a mask."""
     return
 
 

@@ -23,7 +23,7 @@ from unitweave.interleave.sequence import (
     longest,
 )
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example, read_extra_text
-from unitweave.lm.data.stream import Order, SpeechSource, check_tasks
+from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler, check_tasks
 from unitweave.lm.model.lora import LoraSettings, add_lora, check_lora, merge_lora
 from unitweave.lm.model.start import (
     EMBEDDING_INITS,
@@ -135,7 +135,7 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
     kept, skipped, cut = usable(examples, pairs, settings, vocabulary.sequence_markers, limit)
     if not kept:
         raise InputError(f"no training pair is left: {skipped[0]['reason']} (and {len(skipped) - 1} more)")
-    source = SpeechSource(
+    source = InterleavedDataset(
         examples=[examples[i] for i in kept],
         order=_order([pairs[i] for i in kept], optimizer.seed, settings.temperature),
         batch=optimizer.batch,
@@ -145,7 +145,7 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
         tasks=settings.tasks,
         seed=optimizer.seed,
         extra=_examples(settings, extra, {}, vocabulary, tokens),
-        extra_order=_order(extra, optimizer.seed + 1, settings.temperature) if extra else None,
+        extra_sampler=_order(extra, optimizer.seed + 1, settings.temperature) if extra else None,
         extra_share=settings.extra_share,
         max_tokens=limit,
     )
@@ -248,9 +248,9 @@ def _examples(
     return [make_example(p, rows, vocabulary, tokens, settings.interleave, settings.deduplicate) for p in pairs]
 
 
-def _order(pairs: Sequence[Pair], seed: int, temperature: float) -> Order:
+def _order(pairs: Sequence[Pair], seed: int, temperature: float) -> UtteranceSampler:
     """The pairs in an endless order, by language pair."""
     groups: dict[tuple[str, str], list[int]] = {}
     for i, pair in enumerate(pairs):
         groups.setdefault((pair.src_lang, pair.tgt_lang), []).append(i)
-    return Order([groups[key] for key in sorted(groups)], seed, temperature)
+    return UtteranceSampler([groups[key] for key in sorted(groups)], seed, temperature)

@@ -1,6 +1,6 @@
-"""Whether a model keeps the sequences of a packed row apart: looked at once, before it is trained on such rows.
+"""Whether a model keeps the sequences of a packed row apart: tested once, before it is trained on such rows.
 
-Not every causal LM goes through transformers' attention interface: some take another attention without a word
+Not every causal LM goes through transformers' attention interface: some accept another attention without complaint
 and use their own, and convolutions and recurrent states run on from one sequence into the next.
 """
 
@@ -11,45 +11,46 @@ from transformers import PreTrainedModel
 from unitweave.core.errors import InputError
 from unitweave.interleave.sequence import TrainingSequence
 from unitweave.lm.data.packing import pack
-from unitweave.lm.train.attention import LAID_OUT, PACKED
-from unitweave.lm.train.loss import original_forward
+from unitweave.lm.train.attention import BUCKET_INPUTS, PACKED
 
 _LENGTHS = (5, 9)
-# Most that a token's loss may differ. Gemma 3 270M and SmolLM2 135M differ by 4e-5 in float32 and 0.3 in bfloat16,
-# and by 3 to 5 where a sequence hears the one before it.
+# How much a token's loss may differ. Gemma 3 270M and SmolLM2 135M differ by 4e-5 in float32 and 0.3 in bfloat16,
+# and by 3 to 5 where a sequence attends to the one before it.
 _TOLERANCE, _TOLERANCE_BF16 = 1e-3, 1.0
 
 
-def enable_packed_attention(model: PreTrainedModel) -> str:
-    """Give `model` the attention for packed rows; returns the name of its own, to be set again afterwards.
+@torch.no_grad()
+def check_isolation(model: PreTrainedModel) -> None:
+    """Compare the losses of two short sequences in one row with those of each alone, under the model's own attention.
 
-    Compares the losses of two short sequences in a row with those of each alone, under the model's own attention;
-    nothing random is drawn. Raises InputError when they differ, and for an architecture that refuses.
+    Nothing random is drawn, and the model is left as it was.
+
+    Raises:
+        InputError: When the losses differ, and for an architecture that refuses the packed attention.
     """
-    own = str(model.config._attn_implementation)
+    attention, training = str(model.config._attn_implementation), model.training
     ids = torch.arange(1, 1 + sum(_LENGTHS)) * 7919 % model.config.get_text_config().vocab_size
     sequences = ids.split(_LENGTHS)
-    with torch.no_grad(), original_forward(model):
-        model.eval()
+    model.eval()
+    try:
         alone = torch.cat([_losses_alone(model, one) for one in sequences])
-        try:
-            model.set_attn_implementation(PACKED)
-            packed = _losses_packed(model, sequences)
-        except (TypeError, ValueError) as error:
-            model.set_attn_implementation(own)
-            raise _refusal(model, str(error).splitlines()[0]) from None
+        model.set_attn_implementation(PACKED)
+        packed = _losses_packed(model, sequences)
+    except (TypeError, ValueError) as error:
+        raise _refusal(model, str(error).splitlines()[0]) from None
+    finally:
+        model.set_attn_implementation(attention)
+        model.train(training)
     exact = all(p.dtype == torch.float32 for p in model.parameters())
-    most = float((packed - alone).abs().max())
-    if not most <= (_TOLERANCE if exact else _TOLERANCE_BF16):
-        model.set_attn_implementation(own)
-        raise _refusal(model, f"a token's loss differs by {most:.2g} from that in its sequence alone")
-    return own
+    difference = float((packed - alone).abs().max())
+    if not difference <= (_TOLERANCE if exact else _TOLERANCE_BF16):
+        raise _refusal(model, f"a token's loss in the row differs by {difference:.2g} from its loss outside of it")
 
 
 def _refusal(model: PreTrainedModel, reason: str) -> InputError:
     return InputError(
-        f"{type(model).__name__} cannot be trained: several sequences are packed into a row, and this architecture "
-        f"does not keep them apart ({reason}); take one like Llama, Qwen, Gemma or GPT-2"
+        f"{type(model).__name__} cannot be trained: training packs several sequences into a row, and this architecture "
+        f"does not keep them apart ({reason}); use an architecture such as Llama, Qwen, Gemma or GPT-2"
     )
 
 
@@ -67,8 +68,8 @@ def _losses_packed(model: PreTrainedModel, sequences: tuple[torch.Tensor, ...]) 
         for ids in sequences
     ]
     batch = pack(interleaved, [0.0, 1.0, 1.0, 1.0, 1.0])
-    used = batch["used"]  # without what fills up the row: a large model is slow on a CPU
-    inputs = {name: batch[name].to(model.device) if name != "shapes" else batch[name] for name in LAID_OUT}
+    used = batch["num_tokens"]  # without what fills up the row: a large model is slow on a CPU
+    inputs = {k: x.to(model.device) if isinstance(x := batch[k], torch.Tensor) else x for k in BUCKET_INPUTS}
     rows = {name: batch[name][:, :used].to(model.device) for name in ("input_ids", "position_ids")}
     logits = model(**rows, **inputs, use_cache=False).logits[0]
     labels = batch["labels"][:used].to(model.device)

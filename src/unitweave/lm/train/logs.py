@@ -22,24 +22,24 @@ class Throughput:
     def __init__(self, model: nn.Module, arguments: TrainingArguments) -> None:
         self.per_token, self.per_square = training_flops(model)
         self.device, self.bf16 = arguments.device, arguments.bf16
-        self.tokens, self.squares, self.since = 0, 0, time.monotonic()
+        self.tokens, self.sum_squared_lengths, self.since = 0, 0, time.monotonic()
         self._peak, self._measured = 0.0, 0
 
-    def count(self, tokens: int, squares: int) -> None:
+    def count(self, tokens: int, sum_squared_lengths: int) -> None:
         """Take note of a forward pass: its tokens and the sum of its sequences' squared lengths."""
         self.tokens += tokens
-        self.squares += squares
+        self.sum_squared_lengths += sum_squared_lengths
 
     def read(self, accelerator: Any) -> dict[str, float]:
         """Tokens a second of all processes and MFU since the last call."""
-        counts = torch.tensor([self.tokens, self.squares], dtype=torch.float64, device=self.device)
-        tokens, squares = accelerator.reduce(counts, reduction="sum").tolist()
+        counts = torch.tensor([self.tokens, self.sum_squared_lengths], dtype=torch.float64, device=self.device)
+        tokens, squared = accelerator.reduce(counts, reduction="sum").tolist()
         seconds = time.monotonic() - self.since
         if self._measured < _MEASUREMENTS:
             dtype = torch.bfloat16 if self.bf16 else torch.float32
             self._peak, self._measured = max(self._peak, matrix_peak(self.device, dtype)), self._measured + 1
-        flops = tokens * self.per_token + squares * self.per_square
-        self.tokens, self.squares, self.since = 0, 0, time.monotonic()
+        flops = tokens * self.per_token + squared * self.per_square
+        self.tokens, self.sum_squared_lengths, self.since = 0, 0, time.monotonic()
         return {
             "tokens_per_second": tokens / seconds,
             "mfu": flops / seconds / self._peak / accelerator.num_processes,

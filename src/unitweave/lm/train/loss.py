@@ -6,18 +6,13 @@ the loss, so nothing is kept for the backward pass (the idea of Liger's fused li
 a weight for each token). Loss and gradients are those of the plain computation.
 """
 
-import contextlib
-from collections.abc import Iterator
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 
-from unitweave.core.errors import InputError
 from unitweave.lm.data.packing import IGNORED
 
 CROSS_ENTROPIES = ("chunked", "plain")
@@ -27,8 +22,14 @@ _CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}  # logits that exist at a time: 
 def plain_loss(head: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> Any:
     """Weighted sum of the cross-entropies and each token's own, detached, from all logits at once.
 
-    head    the output layer; hidden [tokens, width]; labels int64 [tokens], IGNORED where nothing is
-            predicted; weights float [tokens], 0 there
+    Args:
+        head: The output layer.
+        hidden: [tokens, width].
+        labels: int64 [tokens], IGNORED where nothing is predicted.
+        weights: float [tokens], 0 where nothing is predicted.
+
+    Returns:
+        The sum, a scalar, and the losses, float [tokens].
     """
     losses = functional.cross_entropy(head(hidden).float(), labels, ignore_index=IGNORED, reduction="none")
     return (losses * weights).sum(), losses.detach()
@@ -43,7 +44,7 @@ def chunked_loss(head: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, we
     size = _chunk_tokens(hidden, getattr(head, "out_features", 2**17))
     total, losses = hidden.new_zeros((), dtype=torch.float32), []
     for part, target, weight in zip(hidden.split(size), labels.split(size), weights.split(size), strict=True):
-        # Any other output layer (with LoRA's trained tokens, with a bias): its logits are computed again going back.
+        # Any other output layer (LoRA's trained tokens, a bias): its logits are recomputed in the backward pass.
         summed, own = checkpoint(plain_loss, head, part, target, weight, use_reentrant=False)
         total = total + summed
         losses.append(own)
@@ -55,7 +56,11 @@ def _chunk_tokens(hidden: torch.Tensor, vocabulary: int) -> int:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Weighted sum of cross-entropies over hidden @ weight.T, its gradients computed on the way."""
+    """Weighted sum of cross-entropies over hidden @ weight.T, with the gradients computed in the forward pass.
+
+    A chunk's logits are there only once; their gradient, softmax minus one-hot, is taken at once, so that neither
+    logits nor hidden states are kept. The backward pass scales it by the gradient of the sum.
+    """
 
     @staticmethod
     def forward(
@@ -71,10 +76,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             part = slice(first, first + size)
             counted = labels[part] != IGNORED
             target = labels[part].where(counted, 0)[:, None]
+            # Summed in float32 like torch's own cross-entropy; the product itself has autocast's dtype.
             logits = (hidden[part] @ matrix.T).float()  # [chunk, vocabulary]
             normalizer = logits.logsumexp(-1, keepdim=True)
             losses[part] = (normalizer - logits.gather(1, target))[:, 0] * counted
-            gradient = logits.sub_(normalizer).exp_()
+            gradient = logits.sub_(normalizer).exp_()  # the softmax, in place: logits are the largest tensor here
             gradient.scatter_add_(1, target, gradient.new_full(target.shape, -1.0))
             gradient = gradient.mul_((weights[part] * counted)[:, None]).to(hidden.dtype)
             if hidden_gradient is not None:
@@ -95,62 +101,3 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
-
-
-@contextlib.contextmanager
-def training_forward(model: PreTrainedModel, cross_entropy: str) -> Iterator[None]:
-    """While the block runs, `model(..., labels=, weights=)` returns the pair of `plain_loss`.
-
-    The loss has to be computed inside the model's forward, where FSDP and LoRA have their weights
-    together. Raises InputError for a model whose logits are more than its output layer (softcapping,
-    scaling), unless the cross-entropy is plain.
-    """
-    if cross_entropy not in CROSS_ENTROPIES:
-        raise InputError(f"optimizer.cross_entropy {cross_entropy!r} is none of {', '.join(CROSS_ENTROPIES)}")
-    chunked = cross_entropy == "chunked"
-    if chunked and not _logits_are_the_heads(model):
-        raise InputError(
-            f"{type(model).__name__} does more to its logits than its output layer; set optimizer.cross_entropy: plain"
-        )
-    own = type(model).forward
-
-    def forward(self: PreTrainedModel, labels: torch.Tensor, weights: torch.Tensor, **inputs: Any) -> Any:
-        if chunked:
-            hidden = self.base_model(**inputs, use_cache=False).last_hidden_state[0]  # [tokens, width]
-            return chunked_loss(self.get_output_embeddings(), hidden, labels, weights)
-        logits = own(self, **inputs, use_cache=False).logits[0]
-        return plain_loss(nn.Identity(), logits, labels, weights)
-
-    model.forward = MethodType(forward, model)
-    try:
-        yield
-    finally:
-        del model.forward
-
-
-@contextlib.contextmanager
-def original_forward(model: PreTrainedModel) -> Iterator[None]:
-    """While the block runs, `model` is an ordinary causal LM again: to decode in the midst of training."""
-    patched = model.__dict__.pop("forward", None)
-    training = model.training
-    try:
-        yield
-    finally:
-        if patched is not None:
-            model.forward = patched
-        model.train(training)
-
-
-@torch.no_grad()
-def _logits_are_the_heads(model: PreTrainedModel) -> bool:
-    """Whether the model's logits are what its output layer says of the last hidden state, and no more."""
-    if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
-        return False  # small logits would not show it
-    ids = torch.arange(4, device=model.device)[None]
-    training = model.training
-    model.eval()
-    logits = model(input_ids=ids, use_cache=False).logits
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    same = torch.allclose(logits, model.get_output_embeddings()(hidden).to(logits.dtype), rtol=1e-3, atol=1e-5)
-    model.train(training)
-    return same

@@ -1,6 +1,5 @@
 """The training engine: transformers' Trainer over the step-exact stream of packed batches."""
 
-import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -19,11 +18,11 @@ from unitweave.core.files import read_json
 from unitweave.core.progress import meter, say
 from unitweave.interleave.sequence import SEGMENTS
 from unitweave.lm.data.packing import IGNORED
-from unitweave.lm.data.stream import StepDataset, StepSource
-from unitweave.lm.train.attention import FLASH, LAID_OUT, PACKED, flash_fits, flash_works
-from unitweave.lm.train.isolation import enable_packed_attention
+from unitweave.lm.data.stream import PackedDataset, SequenceDataset
+from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, flash_fits, flash_works
 from unitweave.lm.train.logs import LineCallback, Throughput, report_callbacks
-from unitweave.lm.train.loss import CROSS_ENTROPIES, original_forward, training_forward
+from unitweave.lm.train.loss import CROSS_ENTROPIES
+from unitweave.lm.train.packed import PackedTraining
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
 from unitweave.training.optimizers import OPTIMIZERS, make_optimizer
 from unitweave.training.trainer import PRECISIONS, one_device, quiet_transformers, use_bf16
@@ -171,9 +170,9 @@ class LmTrainer(CheckpointedTrainer):
     ) -> torch.Tensor:
         """Weighted sum of the token losses over the weight of the whole step."""
         segments, labels = inputs.pop("segments"), inputs["labels"]
-        self.throughput.count(inputs.pop("used"), inputs.pop("squares"))
+        self.throughput.count(inputs.pop("num_tokens"), inputs.pop("sum_squared_lengths"))
         step_weight = inputs.pop("step_weight")
-        for name in LAID_OUT if self._flash else FLASH:
+        for name in BUCKET_INPUTS if self._flash else FLASH_INPUTS:
             inputs.pop(name)
         loss, losses = model(**inputs)
         counted = (labels != IGNORED).double()
@@ -214,7 +213,7 @@ class EvaluateCallback(TrainerCallback):
 
 def fit(
     model: PreTrainedModel,
-    source: StepSource,
+    source: SequenceDataset,
     settings: OptimizerSettings,
     folder: Path,
     label: str,
@@ -239,7 +238,7 @@ def fit(
     arguments = _arguments(work, settings)
     if arguments.process_index == 0:
         trim_log(folder / LOG_FILE, first_step)
-    dataset = StepDataset(
+    dataset = PackedDataset(
         source,
         settings.steps,
         settings.loss_weights.by_code(),
@@ -251,22 +250,23 @@ def fit(
     )
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(training_forward(causal, settings.cross_entropy))
-        own_attention = enable_packed_attention(causal)
-        stack.callback(causal.set_attn_implementation, own_attention)
+    with PackedTraining(causal, settings.cross_entropy) as packed, meter(label, settings.steps, first_step) as progress:
         trainer = LmTrainer(model=model, args=arguments, train_dataset=dataset)
         trainer.optimizer_name = settings.optimizer
         trainer.log_path, trainer.ratio = folder / LOG_FILE, ratio
         trainer.remove_callback(PrinterCallback)
-        progress = stack.enter_context(meter(label, settings.steps, first_step))
         for callback in (LineCallback(progress), *report_callbacks(settings.report_to, folder, first_step)):
             trainer.add_callback(callback)
         if evaluate is not None and (settings.fsdp or settings.deepspeed):
             say("the weights are sharded, so the dev split is not decoded during training")
         elif evaluate is not None:
-            scores = _midway(evaluate, causal, own_attention)
-            trainer.add_callback(EvaluateCallback(evaluate_every, lambda step: trainer.log(scores(step))))
+
+            def scores(step: int) -> None:
+                with packed.suspended():
+                    found = evaluate(causal, step)
+                trainer.log(found)
+
+            trainer.add_callback(EvaluateCallback(evaluate_every, scores))
         trainer.throughput.since = time.monotonic()
         trainer.train(resume_from_checkpoint=resume)
         if settings.gradient_checkpointing:
@@ -274,21 +274,6 @@ def fit(
         return (
             trainer.accelerator.get_state_dict(trainer.model_wrapped) if settings.fsdp or settings.deepspeed else None
         )
-
-
-def _midway(
-    evaluate: Callable[[PreTrainedModel, int], dict[str, float]], model: PreTrainedModel, own_attention: str
-) -> Callable[[int], dict[str, float]]:
-    """`evaluate` of a model that is in training: while it is looked at, it is an ordinary causal LM again."""
-
-    def scores(step: int) -> dict[str, float]:
-        with original_forward(model):
-            model.set_attn_implementation(own_attention)
-            found = evaluate(model, step)
-            model.set_attn_implementation(PACKED)
-        return found
-
-    return scores
 
 
 def _arguments(work: Path, settings: OptimizerSettings) -> TrainingArguments:
