@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from unitweave.interleave.schedule import ScheduleSettings, text_ratio
-from unitweave.interleave.sequence import InterleaveSettings
+from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
+from unitweave.interleaving.sequence import InterleaveSettings
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
 from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 from unitweave.lm.model.start import load_causal_lm

@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from unitweave.interleave.sequence import InterleaveSettings, TrainingSequence, interleave
+from unitweave.interleaving.sequence import InterleaveSettings, TrainingSequence, interleave
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
 from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 from unitweave.lm.model.start import load_causal_lm

@@ -17,7 +17,7 @@ from unitweave.core.text import NORMALIZER
 from unitweave.corpus.assemble import adopt
 from unitweave.corpus.embedded.corpus import EmbeddedCorpus, build_embedded, embedded_text, plan_digest
 from unitweave.corpus.embedded.spoken import SpokenCorpus, build_spoken, spoken_digest, spoken_settings
-from unitweave.interleave.sequence import SPEECH_TO_SPEECH
+from unitweave.interleaving.sequence import SPEECH_TO_SPEECH
 from unitweave.lm.text_lm import train_text_lm
 from unitweave.lm.train.finetune import LmSettings, train_lm
 from unitweave.score.score import score_run, scored_by

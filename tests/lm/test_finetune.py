@@ -12,8 +12,8 @@ from transformers.trainer_utils import SchedulerType
 
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
-from unitweave.interleave.schedule import ScheduleSettings
-from unitweave.interleave.sequence import Example, InterleaveSettings, prepare_speech
+from unitweave.interleaving.schedule import ScheduleSettings
+from unitweave.interleaving.sequence import Example, InterleaveSettings, prepare_speech
 from unitweave.lm.model.lora import LoraSettings
 from unitweave.lm.model.start import cooccurring_tokens
 from unitweave.lm.model.vocabulary import Vocabulary

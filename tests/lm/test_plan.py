@@ -11,7 +11,7 @@ from lm.test_finetune import made_up_corpus, settings
 from unitweave.cli import main
 from unitweave.config.recipe import builtin_recipes, load_recipe
 from unitweave.core.errors import InputError
-from unitweave.interleave.schedule import ScheduleSettings
+from unitweave.interleaving.schedule import ScheduleSettings
 from unitweave.lm.model.lora import LoraSettings
 from unitweave.lm.plan import make_plan, measure, schedule_warnings, stages_of
 from unitweave.lm.text_lm import SmallLm

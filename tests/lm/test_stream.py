@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from helpers.examples import MARKERS, random_example
 from unitweave.core.errors import InputError
-from unitweave.interleave.schedule import ScheduleSettings, text_ratio
-from unitweave.interleave.sequence import InterleaveSettings, TrainingSequence
+from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
+from unitweave.interleaving.sequence import InterleaveSettings, TrainingSequence
 from unitweave.lm.data.packing import IGNORED, pack, split_step, step_weight
 from unitweave.lm.data.stream import InterleavedDataset, PackedDataset, UtteranceSampler
 from unitweave.lm.text_lm import SmallLm, new_llama

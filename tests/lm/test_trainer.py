@@ -33,8 +33,8 @@ from transformers.integrations import is_deepspeed_available
 
 from helpers.examples import MARKERS, random_example
 from unitweave.core.errors import InputError
-from unitweave.interleave.schedule import ScheduleSettings, text_ratio
-from unitweave.interleave.sequence import InterleaveSettings
+from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
+from unitweave.interleaving.sequence import InterleaveSettings
 from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 from unitweave.lm.text_lm import SmallLm, new_llama
 from unitweave.lm.train import trainer as engine

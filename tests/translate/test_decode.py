@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from helpers.serving import make_run
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
-from unitweave.interleave.sequence import SOURCE, Example, InterleaveSettings, interleave, prepare_speech
+from unitweave.interleaving.sequence import SOURCE, Example, InterleaveSettings, interleave, prepare_speech
 from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
 from unitweave.translate.constraints import DONE, LOOP_WINDOW, State, in_a_loop
 from unitweave.translate.decode import DecodeSettings, ForcedPrefix, StageDecoder, Translation

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe
 from unitweave.core.errors import InputError
-from unitweave.interleave.sequence import SPEECH_TO_SPEECH
+from unitweave.interleaving.sequence import SPEECH_TO_SPEECH
 
 _AXES = ("models", "data", "systems", "seeds", "steps")
 _OF_THE_GRID = ("steps", "seed", "batch")  # keys of lm.optimizer that no system may set for itself

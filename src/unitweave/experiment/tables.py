@@ -7,7 +7,7 @@ from unitweave.experiment import figures
 from unitweave.experiment.findings import METRICS, Comparison
 from unitweave.experiment.plan import Cell
 from unitweave.experiment.results import GridResults, Result, signatures
-from unitweave.interleave.schedule import text_ratio
+from unitweave.interleaving.schedule import text_ratio
 from unitweave.metrics.statistics import Difference
 
 

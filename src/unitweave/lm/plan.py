@@ -9,8 +9,8 @@ import numpy as np
 
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
-from unitweave.interleave.schedule import last_change, text_ratio
-from unitweave.interleave.sequence import can_do, longest
+from unitweave.interleaving.schedule import last_change, text_ratio
+from unitweave.interleaving.sequence import can_do, longest
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer

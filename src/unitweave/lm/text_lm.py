@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
 from unitweave.core.stage import StageResult
-from unitweave.interleave.sequence import NONE, SOURCE, TrainingSequence
+from unitweave.interleaving.sequence import NONE, SOURCE, TrainingSequence
 from unitweave.lm.data.dataset import WordTokens
 from unitweave.lm.data.stream import UtteranceSampler
 from unitweave.lm.train.trainer import OptimizerSettings, fit

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from unitweave.core.audio import SAMPLE_RATE
-from unitweave.interleave.spans import draw_spans, word_cuts
+from unitweave.interleaving.spans import draw_spans, word_cuts
 from unitweave.units.table import FRAME_RATE, UnitRow
 
 PIXELS_PER_FRAME = 2

@@ -14,7 +14,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.stage import STAGE_FILE, read_stage
-from unitweave.interleave.schedule import ScheduleSettings, text_ratio
+from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
 from unitweave.score import pictures, table
 from unitweave.score.asr.transcripts import read_lines
 from unitweave.score.charts import Line, line_chart

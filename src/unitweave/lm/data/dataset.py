@@ -10,7 +10,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.text import normalize
 from unitweave.corpus.readers.text_table import read_parallel_text
-from unitweave.interleave.sequence import Example, InterleaveSettings, Speech, prepare_speech
+from unitweave.interleaving.sequence import Example, InterleaveSettings, Speech, prepare_speech
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.units.table import UnitRow, read_units, read_units_metadata
 

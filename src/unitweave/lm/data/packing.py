@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitweave.interleave.sequence import SEGMENTS, TrainingSequence
+from unitweave.interleaving.sequence import SEGMENTS, TrainingSequence
 
 TOKENS_MULTIPLE = 256  # packed rows come in few lengths, so that oneDNN does not compile a kernel for each
 LENGTH_MULTIPLE = 32

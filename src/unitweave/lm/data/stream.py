@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from unitweave.core.errors import InputError
-from unitweave.interleave.sequence import (
+from unitweave.interleaving.sequence import (
     TASKS,
     Example,
     InterleaveSettings,

@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
-from unitweave.interleave.sequence import Example, Speech
+from unitweave.interleaving.sequence import Example, Speech
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
 from unitweave.lm.model.vocabulary import FILE_NAME, ROW_MULTIPLE, Vocabulary, extend_model, extend_tokenizer
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json, write_json
-from unitweave.interleave.sequence import SPEECH_TO_SPEECH, Markers
+from unitweave.interleaving.sequence import SPEECH_TO_SPEECH, Markers
 
 FILE_NAME = "unitweave.json"
 FORMAT = 1

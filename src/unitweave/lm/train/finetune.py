@@ -11,8 +11,8 @@ from unitweave.core.files import atomic_path
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import say
 from unitweave.core.stage import StageResult
-from unitweave.interleave.schedule import ScheduleSettings, check_schedule, text_ratio
-from unitweave.interleave.sequence import (
+from unitweave.interleaving.schedule import ScheduleSettings, check_schedule, text_ratio
+from unitweave.interleaving.sequence import (
     SPEECH_TO_SPEECH,
     TASKS,
     Example,

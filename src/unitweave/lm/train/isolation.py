@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from unitweave.core.errors import InputError
-from unitweave.interleave.sequence import TrainingSequence
+from unitweave.interleaving.sequence import TrainingSequence
 from unitweave.lm.data.packing import pack
 from unitweave.lm.train.attention import BUCKET_INPUTS, PACKED
 

@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json
 from unitweave.core.progress import meter, say
-from unitweave.interleave.sequence import SEGMENTS
+from unitweave.interleaving.sequence import SEGMENTS
 from unitweave.lm.data.packing import IGNORED
 from unitweave.lm.data.stream import PackedDataset, SequenceDataset
 from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, flash_fits, flash_works

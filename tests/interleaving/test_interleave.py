@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitweave.core.errors import InputError
-from unitweave.interleave.schedule import ScheduleSettings, last_change, text_ratio
-from unitweave.interleave.sequence import (
+from unitweave.interleaving.schedule import ScheduleSettings, last_change, text_ratio
+from unitweave.interleaving.sequence import (
     NONE,
     SOURCE,
     TARGET,
@@ -26,7 +26,7 @@ from unitweave.interleave.sequence import (
     interleave_speech,
     prepare_speech,
 )
-from unitweave.interleave.spans import draw_spans, spread_over, word_cuts
+from unitweave.interleaving.spans import draw_spans, spread_over, word_cuts
 
 MARKERS = Markers(source=900, transcript=901, translation=902, target=903, end=904, mask=905)
 

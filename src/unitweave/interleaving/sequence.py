@@ -15,7 +15,7 @@ from random import Random
 import numpy as np
 
 from unitweave.core.errors import InputError
-from unitweave.interleave.spans import draw_spans, spread_over, uniform_cuts, word_cuts
+from unitweave.interleaving.spans import draw_spans, spread_over, uniform_cuts, word_cuts
 
 # Segment codes: what a token's loss is counted under. A marker counts under the segment that it ends.
 NONE, SOURCE, TRANSCRIPT, TRANSLATION, TARGET = range(5)
