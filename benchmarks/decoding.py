@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.translate.decode import DecodeSettings, StageDecoder
-from unitweave.translate.translator import Translator, speak
+from unitweave.translate.translator import Translator
 from unitweave.units.table import read_units
 
 
@@ -118,7 +118,7 @@ def print_stages(translator: Translator, paths: list[Path], batch: int, speech: 
         clock.append(time.process_time())
         said = translator.decoder.translate(sources, DecodeSettings(batch=batch))
         clock.append(time.process_time())
-        speak(translator.vocoder, [t.units for t in said], translator.decoder.vocabulary.deduplicate)
+        translator.vocoder.synthesize([t.units for t in said], deduplicated=translator.decoder.vocabulary.deduplicate)
         clock.append(time.process_time())
         for name, index in (("audio", 0), ("units", 1), ("vocoder", 3)):
             spent[name] += clock[index + 1] - clock[index]

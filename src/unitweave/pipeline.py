@@ -1,14 +1,22 @@
-"""All stages of a run in order; each is done once and skipped when nothing changed."""
+"""All stages of a run in order; each is done once and skipped when nothing changed.
 
+`Run` has a method for each stage, which says what the stage reads and what else its result depends on, and hands
+its work the settings and the folders that it needs. `run` is the whole of it in one call.
+"""
+
+import json
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
-from unitweave.config.recipe import Recipe
+import yaml
+
+from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, digest_of_file
+from unitweave.core.files import digest_of, digest_of_file, write_text
+from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
@@ -19,9 +27,9 @@ from unitweave.corpus.embedded.corpus import EmbeddedCorpus, build_embedded, emb
 from unitweave.corpus.embedded.spoken import SpokenCorpus, build_spoken, spoken_digest, spoken_settings
 from unitweave.interleaving.sequence import SPEECH_TO_SPEECH
 from unitweave.lm.text_lm import train_text_lm
-from unitweave.lm.train.finetune import LmSettings, train_lm
+from unitweave.lm.train.finetune import train_lm
 from unitweave.score.score import score_run, scored_by
-from unitweave.translate.translator import translate_split
+from unitweave.translate.stage import translate_split
 from unitweave.units.extract import check_extract, extract_units, settings_that_count, train_codebook
 from unitweave.units.train_encoder import train_encoder
 from unitweave.vocoder.train import train_vocoder
@@ -30,10 +38,10 @@ _SPEAKING = " or ".join(SPEECH_TO_SPEECH)
 
 
 class Run:
-    """A run folder and the recipe that fills it. Every method does one stage and returns its fingerprint."""
+    """A run folder and the recipe that fills it. The method of a stage does it and returns its fingerprint."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self.folder, self.recipe = Path(folder), recipe
+        self.folder, self.recipe, self.at = Path(folder), recipe, RunLayout(Path(folder))
 
     def corpus(self) -> str:
         """The utterance pairs."""
@@ -41,68 +49,54 @@ class Run:
         if sum(source is not None for source in (choice.manifest, choice.embedded, choice.spoken)) != 1:
             raise InputError("corpus: name one source: 'manifest' (a corpus folder), 'embedded' or 'spoken'")
         if choice.embedded is not None:
-            embedded: EmbeddedCorpus = choice.embedded
-            # Only what changes the audio counts: the number of workers does not.
-            return run_stage(
-                self.folder,
-                "corpus",
-                replace(embedded, workers=0),
-                {},
-                lambda f: build_embedded(f, embedded),
-                extra=plan_digest(embedded),
-            )
+            return self._embedded(choice.embedded)
         if choice.spoken is not None:
-            spoken: SpokenCorpus = choice.spoken
-            return run_stage(
-                self.folder,
-                "corpus",
-                spoken_settings(spoken),
-                {},
-                lambda f: build_spoken(f, spoken),
-                extra=spoken_digest(spoken),
-            )
+            return self._spoken(choice.spoken)
         source = Path(str(choice.manifest))
         if not (source / MANIFEST).exists():
             raise InputError(f"corpus.manifest {source}: no manifest there; make one with 'unitweave corpus'")
-        return run_stage(
-            self.folder,
-            "corpus",
-            choice,
-            {"manifest": digest_of_file(source / MANIFEST)},
-            lambda f: adopt(f, source),
-            extra=NORMALIZER,
-        )
+        manifest = {"manifest": digest_of_file(source / MANIFEST)}
+        return self._stage(self.at.corpus, choice, (), lambda f: adopt(f, source), NORMALIZER, manifest)
+
+    def _embedded(self, settings: EmbeddedCorpus) -> str:
+        # Only what changes the audio counts: the number of workers does not.
+        counted = replace(settings, workers=0)
+        return self._stage(self.at.corpus, counted, (), lambda f: build_embedded(f, settings), plan_digest(settings))
+
+    def _spoken(self, settings: SpokenCorpus) -> str:
+        counted = spoken_settings(settings)
+        return self._stage(self.at.corpus, counted, (), lambda f: build_spoken(f, settings), spoken_digest(settings))
 
     def encoder(self) -> str:
-        """The speech encoder."""
-        settings = self.recipe.encoder
+        """Train the speech encoder, or fine-tune a pretrained one."""
+        settings, at = self.recipe.encoder, self.at
         return self._stage(
-            "encoder",
+            at.encoder,
             settings,
-            ("corpus",),
-            lambda f: train_encoder(f, settings, self._at("corpus")),
+            (at.corpus,),
+            lambda f: train_encoder(f, settings, at.corpus),
             contents(settings.pretrained),
         )
 
     def codebook(self) -> str:
-        """The k-means codebook."""
-        settings = self.recipe.codebook
+        """Cluster the encoder's hidden states: the k-means codebook."""
+        settings, at = self.recipe.codebook, self.at
         return self._stage(
-            "codebook",
+            at.codebook,
             settings,
-            ("corpus", "encoder"),
-            lambda f: train_codebook(f, settings, self._at("corpus"), self._at("encoder/model")),
+            (at.corpus, at.encoder),
+            lambda f: train_codebook(f, settings, at.corpus, at.encoder_model),
         )
 
     def units(self) -> str:
-        """Units and word frames of every recording."""
-        settings = self.recipe.units
+        """Extract units and word frames of every recording."""
+        settings, at = self.recipe.units, self.at
         check_extract(settings)
         return self._stage(
-            "units",
+            at.units,
             settings_that_count(settings),
-            ("corpus", "encoder", "codebook"),
-            lambda f: extract_units(f, settings, self._at("corpus"), self._at("encoder/model"), self._at("codebook")),
+            (at.corpus, at.encoder, at.codebook),
+            lambda f: extract_units(f, settings, at.corpus, at.encoder_model, at.codebook),
         )
 
     def corpus_and_units(self) -> None:
@@ -117,66 +111,62 @@ class Run:
 
     def has_imported_units(self) -> bool:
         """Whether the units came from 'unitweave units import', for the corpus as it is."""
-        if not (self.folder / "units" / STAGE_FILE).exists():
+        if not (self.at.units / STAGE_FILE).exists():
             return False
-        stage = read_stage(self.folder, "units")
-        same = stage["inputs"].get("corpus") == fingerprint_of(self.folder, "corpus")
+        stage = read_stage(self.folder, self.at.name(self.at.units))
+        same = stage["inputs"].get("corpus") == fingerprint_of(self.folder, self.at.name(self.at.corpus))
         return bool("import" in stage["settings"] and stage["status"] == "done" and same)
 
     def text_lm(self) -> str | None:
-        """The small text language model; None where every system names a pretrained one."""
+        """Train the small text language model; None where every system names a pretrained one."""
         if all(system.pretrained for system in self.recipe.systems.values()):
             return None
-        settings = self.recipe.text_lm
+        settings, at = self.recipe.text_lm, self.at
         return self._stage(
-            "text_lm", settings, ("corpus",), lambda f: train_text_lm(f, settings, self._sentences(settings.sentences))
+            at.text_lm,
+            settings,
+            (at.corpus,),
+            lambda f: train_text_lm(f, settings, self._sentences(settings.sentences)),
         )
 
     def lm(self, name: str) -> str:
-        """One system: the language model fine-tuned on speech."""
-        settings: LmSettings = self.recipe.systems[name]
-        own = settings.pretrained is None
+        """Fine-tune one system's language model on interleaved speech and text."""
+        settings, at = self.recipe.systems[name], self.at
+        text_lm = at.text_lm_model if settings.pretrained is None else None
         return self._stage(
-            f"lm/{name}",
+            at.lm(name),
             settings,
-            ("corpus", "units", *(("text_lm",) if own else ())),
-            lambda f: train_lm(
-                f, settings, self._at("corpus"), self._at("units"), self._at("text_lm/model") if own else None
-            ),
+            (at.corpus, at.units, *([at.text_lm] if text_lm else [])),
+            lambda f: train_lm(f, settings, at.corpus, at.units, text_lm),
             contents(settings.pretrained, settings.extra_text),
         )
 
     def vocoder(self) -> str:
-        """The voice."""
-        settings = self.recipe.vocoder
+        """Train the vocoder, which turns units into a waveform."""
+        settings, at = self.recipe.vocoder, self.at
         return self._stage(
-            "vocoder",
-            settings,
-            ("corpus", "units"),
-            lambda f: train_vocoder(f, settings, self._at("corpus"), self._at("units")),
+            at.vocoder, settings, (at.corpus, at.units), lambda f: train_vocoder(f, settings, at.corpus, at.units)
         )
 
     def translate(self, name: str) -> str:
-        """The test split, translated by one system."""
-        settings = self.recipe.translate
+        """Translate the test split with one system."""
+        settings, at = self.recipe.translate, self.at
         return self._stage(
-            f"speech/{name}",
+            at.translate(name),
             settings,
-            ("corpus", "units", f"lm/{name}", "vocoder"),
-            lambda f: translate_split(
-                f, settings, self._at("corpus"), self._at("units"), self._at(f"lm/{name}/model"), self._at("vocoder")
-            ),
+            (at.corpus, at.units, at.lm(name), at.vocoder),
+            lambda f: translate_split(f, settings, at.corpus, at.units, at.lm_model(name), at.vocoder),
         )
 
     def score(self) -> str:
-        """Scores of all systems."""
-        settings, systems = self.recipe.score, self.speaking
+        """Score the translations of all systems that translate speech into speech."""
+        settings, at, systems = self.recipe.score, self.at, self.speaking
         if not systems:
             raise InputError(f"score: no system here goes from speech to speech; tasks needs {_SPEAKING} for that")
         return self._stage(
-            "score",
+            at.score,
             settings,
-            ("corpus", "units", "vocoder", *(f"speech/{name}" for name in systems)),
+            (at.corpus, at.units, at.vocoder, *map(at.translate, systems)),
             lambda f: score_run(f, settings, self.folder, systems),
             scored_by(settings),
         )
@@ -201,25 +191,54 @@ class Run:
             self.translate(name)
         self.score()
 
-    def _at(self, name: str) -> Path:
-        return self.folder / name
-
     def _stage(
         self,
-        name: str,
+        folder: Path,
         settings: object,
-        reads: tuple[str, ...],
+        reads: Sequence[Path],
         work: Callable[[Path], StageResult],
         extra: object = None,
+        files: Mapping[str, str] | None = None,
     ) -> str:
-        return run_stage(self.folder, name, settings, {r: fingerprint_of(self.folder, r) for r in reads}, work, extra)
+        """Do the stage of `folder`, which reads the folders of other stages and depends on `extra` and `files` too."""
+        inputs = {self.at.name(read): fingerprint_of(self.folder, self.at.name(read)) for read in reads}
+        return run_stage(self.folder, self.at.name(folder), settings, inputs | dict(files or {}), work, extra)
 
     def _sentences(self, number: int) -> list[dict[str, str]]:
         """Text for the small text LM: the training pairs' own, and further sentences of the phrasebook."""
-        pairs = [p for p in read_manifest(self._at("corpus"), "train") if p.src_text and p.tgt_text]
+        pairs = [p for p in read_manifest(self.at.corpus, "train") if p.src_text and p.tgt_text]
         own = [{p.src_lang: str(p.src_text), p.tgt_lang: str(p.tgt_text)} for p in pairs]
         embedded = self.recipe.corpus.embedded
         return own + (embedded_text(embedded, number) if embedded is not None and number else [])
+
+
+def run(recipe: Recipe | Path | str, out: Path | str) -> Run:
+    """Do every stage of a recipe that is not yet done: the corpus, the models, the translations, the scores.
+
+    Args:
+        recipe: A recipe, the path of its YAML file, or the name of a built-in one such as "demo".
+        out: The run folder. What an earlier call left there is kept as far as the recipe still asks for it.
+
+    Returns:
+        The run; `read_scores(run.at.score)` reads its scores.
+
+    Raises:
+        InputError: The recipe has invalid values, or `out` is not a run folder.
+    """
+    folder = Path(out)
+    check_run_folder(folder)
+    if isinstance(recipe, Recipe):
+        content = json.loads(json.dumps(asdict(recipe), default=str))  # JSON turns tuples into lists
+    else:
+        builtin = {path.stem: path for path in builtin_recipes()}
+        path = Path(recipe) if Path(recipe).is_file() else builtin.get(str(recipe), Path(recipe))
+        load_recipe(path)  # checks it on its own, so that an error names the file
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    checked = parse_recipe(content)
+    write_text(RunLayout(folder).recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    done = Run(folder, checked)
+    done.all()
+    return done
 
 
 def contents(*paths: str | None) -> dict[str, str] | None:

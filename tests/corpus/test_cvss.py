@@ -512,7 +512,7 @@ def test_the_miniature_goes_through_the_whole_chain(
     words = {row["id"]: row["words"] for row in _units(run) if row["side"] == "src"}
     for pair in read_manifest(corpus):
         assert words[pair.id] == str(pair.src_text).split(" ")
-    outputs = (run / "speech/scheduled/outputs.jsonl").read_text().splitlines()
+    outputs = (run / "translate/scheduled/outputs.jsonl").read_text().splitlines()
     assert len(outputs) == len(read_manifest(corpus, "test"))
     assert set(map(str.lower, ENGLISH[:2])) <= {str(p.tgt_text) for p in read_manifest(run / "corpus", "test")}
     assert main(["corpus", "stats", str(run)]) == 0

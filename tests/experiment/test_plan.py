@@ -194,7 +194,7 @@ def test_amounts_may_differ_by_language_and_be_numbers() -> None:
 
 
 def finish(run: Path, name: str, steps: int, bleu: float) -> None:
-    for stage in ("lm", "speech", "scores"):
+    for stage in ("lm", "translate", "scores"):
         write_json(run / stage / name / "stage.json", {"format": 1, "status": "done", "seconds": 10.0 * steps})
     row = json.dumps({"step": steps, "bleu": bleu})
     (run / "lm" / name / "dev.jsonl").write_text(f'{{"step": {steps}, "bleu": 0.0}}\n{row}\n')

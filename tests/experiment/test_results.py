@@ -328,7 +328,7 @@ def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp
         ("lm", {"tasks": {"s2st": 1.0, "mt": 1.0}}, "out of date"),
         ("lm", {"tasks": {}}, "out of date"),
         ("lm", {"pretrained": "a digest"}, "out of date"),
-        ("speech", {"beam": 4}, "out of date"),
+        ("translate", {"beam": 4}, "out of date"),
         ("scores", {"recognizer": "whisper"}, "out of date"),
         ("scores", {"ceilings": True}, "done"),  # which the first cell has for all
     ],
@@ -340,7 +340,7 @@ def test_a_cell_made_otherwise_is_out_of_date(
     shutil.copytree(folder, run)
     plan = parse_experiment(CONTENT)
     cell, recipe = plan.cells[0], plan.recipe
-    made = {"lm": recipe.systems[cell.name], "speech": recipe.translate, "scores": recipe.score}
+    made = {"lm": recipe.systems[cell.name], "translate": recipe.translate, "scores": recipe.score}
     for name, settings in made.items():
         path = run / name / cell.name / "stage.json"
         record = json.loads(path.read_text()) if path.exists() else {"format": 1, "status": "done"}

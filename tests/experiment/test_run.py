@@ -173,7 +173,7 @@ def test_compared_systems_see_the_same_utterances_in_the_same_order(
 
 def test_a_killed_experiment_goes_on_to_the_same_results(run: Path, experiment: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("lm", "speech", "scores", "results*"))
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("lm", "translate", "scores", "results*"))
     command = ["experiment", str(experiment), "--out", str(folder), "--only", SECOND]
     process = subprocess.Popen(
         [sys.executable, "-m", "unitweave.cli", *command],

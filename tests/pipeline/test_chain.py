@@ -25,7 +25,7 @@ STAGES = [
     "lm/baseline",
     "lm/scheduled",
     "vocoder",
-    "speech/scheduled",
+    "translate/scheduled",
     "score",
 ]
 
@@ -72,10 +72,10 @@ def test_a_recipe_runs_every_stage_and_ends_with_a_report(run: Path) -> None:
         record = json.loads((run / stage / "stage.json").read_text())
         assert record["status"] == "done" and record["seconds"] >= 0 and record["versions"]["unitweave"]
     assert "<audio" in (run / "report.html").read_text()
-    outputs = [json.loads(line) for line in (run / "speech/scheduled/outputs.jsonl").read_text().splitlines()]
+    outputs = [json.loads(line) for line in (run / "translate/scheduled/outputs.jsonl").read_text().splitlines()]
     assert len(outputs) == 4
     for output in outputs:
-        assert len(read_audio(run / "speech/scheduled" / output["audio"])) >= 320 * len(output["units"])
+        assert len(read_audio(run / "translate/scheduled" / output["audio"])) >= 320 * len(output["units"])
     assert not list(run.rglob("*.pkl")) and not list(run.rglob("*.pt")), "no pickles are left among the artifacts"
 
 

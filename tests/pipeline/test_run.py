@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from unitweave.config.recipe import parse_recipe
+from unitweave.config.recipe import builtin_recipes, load_recipe, parse_recipe
 from unitweave.core.errors import InputError
-from unitweave.pipeline import Run
+from unitweave.pipeline import Run, run
 
 STAGES = ("corpus_and_units", "text_lm", "lm", "vocoder", "translate", "score")
 
@@ -48,3 +48,21 @@ def test_where_no_system_speaks_a_run_ends_with_the_last_training(
     with pytest.raises(InputError, match="score: no system here goes from speech to speech"):
         Run(tmp_path, recipe).score()
     assert stages_of(monkeypatch, tmp_path, systems) == ["corpus_and_units", "text_lm", "lm/heard"]
+
+
+@pytest.mark.parametrize("kind", ["name", "path", "recipe"])
+def test_run_takes_a_recipe_its_file_or_the_name_of_a_built_in_one(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Run] = []
+    monkeypatch.setattr(Run, "all", lambda self: done.append(self))
+    demo = next(path for path in builtin_recipes() if path.stem == "demo")
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(demo.read_bytes())
+    recipe = load_recipe(demo)
+    given = run({"name": "demo", "path": path, "recipe": recipe}[kind], tmp_path / "run")
+    assert done == [given] and given.recipe == recipe
+    assert load_recipe(given.at.recipe) == recipe, "the folder keeps what it was made with"
+    with pytest.raises(InputError, match="no such recipe"):
+        run("no-such-recipe", tmp_path / "other")
+    assert not (tmp_path / "other").exists()

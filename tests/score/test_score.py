@@ -50,13 +50,13 @@ def spoken_run(tmp_path_factory):
         outputs = []
         for i, text in enumerate(SENTENCES):
             said = "the water is good" if system == "baseline" and i < 3 else text
-            speak(said, run / "speech" / system / f"{i}.wav")
+            speak(said, run / "translate" / system / f"{i}.wav")
             outputs.append(
                 {"id": f"u{i}", "audio": f"{i}.wav", "transcript": text, "translation": said, "units": [1, 2]}
             )
         if system == "baseline":
             outputs[2] |= {"audio": None, "units": []}
-        write_lines(run / "speech" / system / "outputs.jsonl", outputs)
+        write_lines(run / "translate" / system / "outputs.jsonl", outputs)
         log = [
             {"step": s, "ratio": 0.9 - s / 10, "loss": 5.0 - s, "loss_source": 1.0, "seconds": 1.0} for s in range(4)
         ]
@@ -155,14 +155,14 @@ def test_runs_scored_in_different_ways_are_never_in_one_table_unsaid(spoken_run,
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda run: (run / "speech/scheduled/1.wav").unlink(), "1.wav: no such audio file"),
-        (lambda run: (run / "speech/scheduled/1.wav").write_text("hello"), "1.wav: not readable as audio"),
-        (lambda run: (run / "speech/scheduled/outputs.jsonl").write_text(""), "no utterances in it"),
-        (lambda run: (run / "speech/scheduled/outputs.jsonl").write_text("{"), "line 1: not a JSON object"),
-        (lambda run: (run / "speech/scheduled/outputs.jsonl").unlink(), "outputs.jsonl: no such file"),
-        (lambda run: write_lines(run / "speech/scheduled/outputs.jsonl", [{"id": "x"}]), "'x' is not in the corpus"),
+        (lambda run: (run / "translate/scheduled/1.wav").unlink(), "1.wav: no such audio file"),
+        (lambda run: (run / "translate/scheduled/1.wav").write_text("hello"), "1.wav: not readable as audio"),
+        (lambda run: (run / "translate/scheduled/outputs.jsonl").write_text(""), "no utterances in it"),
+        (lambda run: (run / "translate/scheduled/outputs.jsonl").write_text("{"), "line 1: not a JSON object"),
+        (lambda run: (run / "translate/scheduled/outputs.jsonl").unlink(), "outputs.jsonl: no such file"),
+        (lambda run: write_lines(run / "translate/scheduled/outputs.jsonl", [{"id": "x"}]), "'x' is not in the corpus"),
         (
-            lambda run: write_lines(run / "speech/scheduled/outputs.jsonl", [{"id": "u0"}]),
+            lambda run: write_lines(run / "translate/scheduled/outputs.jsonl", [{"id": "u0"}]),
             "'scheduled' lacks utterance",
         ),
     ],
@@ -177,7 +177,7 @@ def test_bad_outputs_end_in_one_clear_line(spoken_run, tmp_path, damage, message
 
 
 def test_a_folder_of_wavs_scores_like_the_run(spoken_run, tmp_path):
-    wavs = spoken_run / "speech" / "scheduled"
+    wavs = spoken_run / "translate" / "scheduled"
     references = tmp_path / "references.tsv"
     references.write_text("".join(f"{i}.wav\t{text}.\n" for i, text in enumerate(SENTENCES)))
     scores = score_folders([wavs], references, SETTINGS)
@@ -204,7 +204,7 @@ def test_a_folder_of_wavs_scores_like_the_run(spoken_run, tmp_path):
 def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, tmp_path, capsys):
     references = tmp_path / "references.txt"
     references.write_text("\n".join(SENTENCES))
-    folders = [str(spoken_run / "speech" / name) for name in ("baseline", "scheduled")]
+    folders = [str(spoken_run / "translate" / name) for name in ("baseline", "scheduled")]
     settings = ["--score.mos", "[]", "--score.bootstrap_samples", "20", "--score.randomisation_trials", "20"]
     out = tmp_path / "scores.json"
     assert main(["score", *folders, "--references", str(references), "-o", str(out), *settings]) == 0
@@ -227,7 +227,7 @@ def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, t
 def test_silence_is_an_empty_transcript_and_not_what_a_recognizer_makes_of_it(spoken_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(spoken_run, run)
-    soundfile.write(run / "speech" / "scheduled" / "0.wav", np.zeros(1600), 16_000)
+    soundfile.write(run / "translate" / "scheduled" / "0.wav", np.zeros(1600), 16_000)
     shutil.rmtree(run / "score")
     score_run(run / "score", SETTINGS, run, ["scheduled"])
     row = read_scores(run / "score")["systems"]["scheduled"]
@@ -242,7 +242,7 @@ def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceili
     shutil.copytree(spoken_run, run)
     shutil.rmtree(run / "score")
     (run / "vocoder").mkdir()
-    path = run / "speech" / "scheduled" / "outputs.jsonl"
+    path = run / "translate" / "scheduled" / "outputs.jsonl"
     write_lines(path, [row | {"deduplicated": True} for row in map(json.loads, path.read_text().splitlines())])
     asked = []
 
@@ -262,7 +262,7 @@ def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceili
 def test_the_wavs_of_any_system_have_an_error_rate_and_no_agreement_with_a_text_that_is_not_known(spoken_run, tmp_path):
     references = tmp_path / "references.txt"
     references.write_text("\n".join(SENTENCES))
-    folder, corpus = spoken_run / "speech" / "scheduled", tmp_path / "reference"
+    folder, corpus = spoken_run / "translate" / "scheduled", tmp_path / "reference"
     corpus.mkdir()
     for i in range(len(SENTENCES)):
         shutil.copy(spoken_run / "corpus" / f"{i}.wav", corpus / f"{i}.wav")

@@ -19,8 +19,8 @@ from unitweave.interleaving.sequence import SOURCE, Example, InterleaveSettings,
 from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
 from unitweave.translate.constraints import DONE, LOOP_WINDOW, State, in_a_loop
 from unitweave.translate.decode import DecodeSettings, ForcedPrefix, StageDecoder, Translation
+from unitweave.translate.stage import translate_split
 from unitweave.translate.step_attention import use_step_attention
-from unitweave.translate.translator import translate_split
 from unitweave.translate.vllm import engine_settings
 from unitweave.units.table import UnitRow, write_shard
 

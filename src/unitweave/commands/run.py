@@ -33,6 +33,7 @@ def run(arguments: list[str]) -> None:
 
 def _show(folder: Path, systems: Sequence[str]) -> None:
     """The end of a run: the table, and where to look and listen."""
+    from unitweave.core.layout import RunLayout
     from unitweave.score.report import write_report
     from unitweave.score.score import read_scores
     from unitweave.score.table import print_table
@@ -41,5 +42,5 @@ def _show(folder: Path, systems: Sequence[str]) -> None:
     print_table(read_scores(folder / "score"))
     print(f"\nreport: {report}")
     for system in sorted(systems):
-        for wav in sorted((folder / "speech" / system / "audio").glob("*.wav"))[:3]:
+        for wav in sorted((RunLayout(folder).translate(system) / "audio").glob("*.wav"))[:3]:
             print(f"listen: {wav}")

@@ -23,7 +23,7 @@ _OF_A_CELL = (
     f"lm/{{}}/{STAGE_FILE}",
     f"lm/{{}}/{DEV_FILE}",
     f"lm/{{}}/{SITTINGS}",
-    f"speech/{{}}/{STAGE_FILE}",
+    f"translate/{{}}/{STAGE_FILE}",
     f"scores/{{}}/{STAGE_FILE}",
     "scores/{}/scores.json",
     "scores/{}/utterances.jsonl",

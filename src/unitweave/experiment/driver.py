@@ -53,22 +53,22 @@ class Grid(Run):
     def subset(self, name: str) -> str:
         """The manifest of one amount of training speech."""
         amount = self.plan.experiment.data[name]
+        at = self.at
         return self._stage(
-            f"subsets/{name}", {"amount": amount}, ("corpus",), lambda f: write_subset(f, self._at("corpus"), amount)
+            at.subset(name), {"amount": amount}, (at.corpus,), lambda f: write_subset(f, at.corpus, amount)
         )
 
     def lm(self, name: str) -> str:
         """The training of one cell. Like any system's, but on its part of the data."""
         settings = self.recipe.systems[name]
-        own = settings.pretrained is None
-        subset = f"subsets/{self.cells[name].data}"
+        at, subset = self.at, self.at.subset(self.cells[name].data)
+        text_lm = at.text_lm_model if settings.pretrained is None else None
 
         def work(folder: Path) -> StageResult:
             provenance.note(folder, self.command)
             remove_unfinished_looks(folder)
-            text_lm = self._at("text_lm/model") if own else None
             try:
-                return train_lm(folder, settings, self._at(subset), self._at("units"), text_lm)
+                return train_lm(folder, settings, subset, at.units, text_lm)
             except InputError:
                 if {path.name for path in folder.iterdir()} == {STAGE_FILE, provenance.FILE_NAME}:
                     remove(folder / provenance.FILE_NAME)  # refused before it began: what was there before comes back
@@ -77,17 +77,17 @@ class Grid(Run):
         # A pretrained model counts by its weights, not by the folder that they are in.
         weights = None if settings.pretrained is None else weights_digest(settings.pretrained) or settings.pretrained
         counted = settings if weights is None else replace(settings, pretrained=weights)
-        reads = (subset, "units", *(("text_lm",) if own else ()))
-        return self._stage(f"lm/{name}", counted, reads, work, contents(settings.extra_text))
+        reads = (subset, at.units, *([at.text_lm] if text_lm else []))
+        return self._stage(at.lm(name), counted, reads, work, contents(settings.extra_text))
 
     def score_cell(self, cell: Cell) -> str:
         """The scores of one cell on the test split. The ceilings, which all cells share, come with the first one."""
         settings = replace(self.recipe.score, ceilings=cell == self.plan.cells[0] and self.recipe.score.ceilings)
         return self._stage(
-            f"scores/{cell.name}",
+            self.at.scores(cell.name),
             settings,
-            ("corpus", "units", "vocoder", f"speech/{cell.name}"),
-            lambda f: score_run(f, settings, self.folder, [cell.name], self._at(f"subsets/{cell.data}")),
+            (self.at.corpus, self.at.units, self.at.vocoder, self.at.translate(cell.name)),
+            lambda f: score_run(f, settings, self.folder, [cell.name], self.at.subset(cell.data)),
             scored_by(settings),
         )
 

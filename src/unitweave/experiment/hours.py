@@ -40,7 +40,7 @@ def estimate(run: Path, plan: Plan, cell: Cell) -> float | None:
             return None
         checkpoint = None if anew else last_checkpoint(run / f"lm/{cell.name}/checkpoints")
         total += per_step * (cell.steps - (step_of(checkpoint) if checkpoint else 0))
-    for stage in ("speech", "scores"):
+    for stage in ("translate", "scores"):
         if anew or seconds_of(run, f"{stage}/{cell.name}") is None:
             known = [s for c in plan.cells if (s := seconds_of(run, f"{stage}/{c.name}")) is not None]
             total += sum(known) / len(known) if known else 0.0

@@ -71,7 +71,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its name in the run folder: lm/NAME, speech/NAME, scores/NAME."""
+        """Its name in the run folder: lm/NAME, translate/NAME, scores/NAME."""
         return f"{self.model}_{self.data}_{self.system}_{self.steps}_s{self.seed}"
 
     @property

@@ -76,8 +76,8 @@ def state_of(run: Path, plan: Plan, cell: Cell) -> str:
     stages = [read_stage(run, f"{part}/{cell.name}") for part in ("lm", "scores")]
     system, recipe = plan.recipe.systems[cell.name], plan.recipe
     wanted: list[Any] = [replace(system, pretrained=None), replace(recipe.score, ceilings=False)]
-    if status(run, f"speech/{cell.name}") == "done":
-        stages.append(read_stage(run, f"speech/{cell.name}"))
+    if status(run, f"translate/{cell.name}") == "done":
+        stages.append(read_stage(run, f"translate/{cell.name}"))
         wanted.append(recipe.translate)
     agree = _same_weights(stages[0].get("settings", {}).get("pretrained"), system.pretrained)
     for record, settings in zip(stages, wanted, strict=True):

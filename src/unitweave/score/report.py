@@ -12,6 +12,7 @@ from unitweave import __version__
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
+from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.stage import STAGE_FILE, read_stage
 from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
@@ -234,13 +235,13 @@ def _example(run: RunData, id: str) -> dict[str, Any]:
     players = [_player("Source", pair.src_audio, record["source"] or "", run.units.get((id, "src")))]
     players.append(_player("Reference", pair.tgt_audio, record["reference"], run.units.get((id, "tgt"))))
     outputs = {
-        system: {row["id"]: row for row in read_lines(run.folder / "speech" / system / "outputs.jsonl")}
+        system: {row["id"]: row for row in read_lines(RunLayout(run.folder).translate(system) / "outputs.jsonl")}
         for system in run.scores["systems"]
     }
     for system in run.scores["systems"]:
         row = record["rows"][system]
         audio = outputs[system][id].get("audio")
-        player = _player(system, audio and str(run.folder / "speech" / system / audio), row["translation"])
+        player = _player(system, audio and str(RunLayout(run.folder).translate(system) / audio), row["translation"])
         player |= {"heard": row["heard"], "transcript": row["transcript"], "system": True}
         players.append(player)
     kept = run.folder / "score" / "resynthesized" / f"{id}.wav"

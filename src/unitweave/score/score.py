@@ -12,6 +12,7 @@ import numpy as np
 from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, read_json, write_json, write_text
+from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter, say
 from unitweave.core.stage import StageResult
@@ -70,7 +71,7 @@ def scored_by(settings: ScoreSettings) -> list[str]:
 def score_run(
     folder: Path, settings: ScoreSettings, run: Path, systems: Sequence[str], trained_on: Path | None = None
 ) -> StageResult:
-    """Score RUN/speech/<system> for each of `systems`; write `folder`/scores.json and utterances.jsonl.
+    """Score RUN/translate/<system> for each of `systems`; write `folder`/scores.json and utterances.jsonl.
 
     trained_on  the corpus folder that the systems were trained on, where that is not RUN/corpus
     Goes on where an interrupted call with the same settings stopped. Raises InputError when a
@@ -81,14 +82,14 @@ def score_run(
     if not systems:
         raise InputError(f"{run}: no systems to score")
     pairs = {pair.id: pair for pair in read_manifest(run / "corpus", "test")}
-    outputs = {system: read_outputs(run / "speech" / system, pairs) for system in systems}
+    outputs = {system: read_outputs(RunLayout(run).translate(system), pairs) for system in systems}
     ids = _common_ids(outputs, pairs)
     units = _target_units(run, ids)
     references = _references([pairs[id] for id in ids], units)
     recognizer = load_recognizer(settings.recognizer, settings.model, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     examples = evenly(ids, settings.examples)
-    jobs = {system: _system_speech(run / "speech" / system, outputs[system], ids) for system in systems}
+    jobs = {system: _system_speech(RunLayout(run).translate(system), outputs[system], ids) for system in systems}
     written = {system: _written(outputs[system], ids) for system in systems}
     if settings.ceilings:
         without_repeats = all(system.deduplicated for system in written.values())
@@ -257,7 +258,6 @@ def _ceilings(
     if not (run / "vocoder").is_dir() or any(id not in units for id in ids):
         notes.append("no ceiling on resynthesized units: there is no vocoder, or no units for some of the utterances")
     else:
-        from unitweave.translate.translator import speak
         from unitweave.vocoder.synthesis import Vocoder
 
         vocoder = Vocoder.from_pretrained(run / "vocoder")
@@ -268,7 +268,7 @@ def _ceilings(
             spoken = [units[id].units for id in some]
             if without_repeats:
                 spoken = [deduplicate(one)[0] for one in spoken]
-            return list(speak(vocoder, spoken, without_repeats))
+            return list(vocoder.synthesize(spoken, deduplicated=without_repeats))
 
         jobs[RESYNTHESIS] = Speech(ids, resynthesize)
     return jobs

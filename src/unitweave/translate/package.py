@@ -14,6 +14,7 @@ import yaml
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file, read_json
+from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.lm.model.vocabulary import Vocabulary
@@ -40,15 +41,14 @@ class Parts:
     @classmethod
     def of_run(cls, run: Path, system: str | None = None) -> "Parts":
         """The parts of one system of a run folder. Raises InputError when there is no such system."""
-        known = sorted(p.parent.name for p in run.glob("lm/*/model"))
+        at = RunLayout(run)
+        known = at.trained
         if system is None:
             system = known[0] if len(known) == 1 else "scheduled"
         if system not in known:
             raise InputError(f"{run}: has no trained system {system!r}; it has: {', '.join(known) or 'none yet'}")
         settings = settings_of(read_recipe(run).get("translate") or {})
-        return cls(
-            run / "lm" / system / "model", run / "encoder" / "model", run / "codebook", run / "vocoder", settings
-        )
+        return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings)
 
     @classmethod
     def of_package(cls, folder: Path) -> "Parts":
@@ -100,7 +100,7 @@ class Parts:
 
 def read_recipe(run: Path) -> dict[str, Any]:
     """The recipe that a run folder was made with; empty where there is none. Raises InputError when it is broken."""
-    path = run / "recipe.yaml"
+    path = RunLayout(run).recipe
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that is none

@@ -1,6 +1,5 @@
 """Speech in, English speech out: units, stage-constrained decoding and the vocoder, one after the other."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +11,14 @@ import torch
 
 from unitweave.core.audio import SAMPLE_RATE, is_silent, write_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, digest_of, digest_of_file, remove
-from unitweave.core.manifest import read_manifest
-from unitweave.core.progress import meter
-from unitweave.core.stage import StageResult
+from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.text import normalize
 from unitweave.translate.decode import DecodeSettings, ForcedPrefix, Listener, StageDecoder
 from unitweave.translate.package import Parts, find_parts
 from unitweave.translate.recordings import load_audio
 from unitweave.units.extract import UnitExtractor
 from unitweave.units.features import num_frames
-from unitweave.units.reading import best_device
-from unitweave.units.table import FRAME_RATE, read_units
+from unitweave.units.table import FRAME_RATE
 from unitweave.vocoder.synthesis import Vocoder
 
 _BATCH_SECONDS = 120.0  # seconds of padded speech in one pass of the encoder
@@ -161,7 +156,7 @@ class Translator:
         clock.append(time.monotonic())
         said = self.decoder.translate(sources, settings, given, listener)
         clock.append(time.monotonic())
-        spoken = speak(self.vocoder, [t.units for t in said], self.decoder.vocabulary.deduplicate, settings.speaker)
+        spoken = self.vocoder.synthesize([t.units for t in said], settings.speaker, self.decoder.vocabulary.deduplicate)
         clock.append(time.monotonic())
         share = 1 / max(1, len(waveforms))
         results = []
@@ -211,7 +206,7 @@ class Translator:
         A model without repetitions is heard when its last unit is known, since only then durations are.
         """
         if self.decoder.vocabulary.deduplicate:
-            (whole,) = speak(self.vocoder, [np.fromiter(units, np.int64)], True, self.settings.speaker)
+            (whole,) = self.vocoder.synthesize([np.fromiter(units, np.int64)], self.settings.speaker, deduplicated=True)
             yield from (whole[i : i + chunk_frames * 320] for i in range(0, len(whole), chunk_frames * 320))
         else:
             yield from self.vocoder.stream(units, chunk_frames, self.settings.speaker)
@@ -239,64 +234,3 @@ def check_audible(waveform: np.ndarray, name: str) -> None:
         raise InputError(f"{name}: too short to translate; it lasts {len(waveform) / SAMPLE_RATE:.3f} s")
     if is_silent(waveform):
         raise InputError(f"{name}: nothing can be heard in it")
-
-
-def speak(
-    vocoder: Vocoder, units: Sequence[np.ndarray], deduplicated: bool = False, speaker: str | None = None
-) -> list[np.ndarray]:
-    """Waveform of each unit sequence, with or without repetitions; nothing said is an empty waveform.
-
-    speaker  whose voice, where the vocoder has several; None takes its first
-    """
-    heard = [i for i, u in enumerate(units) if len(u)]
-    waveforms = [np.zeros(0, np.float32) for _ in units]
-    made = vocoder.synthesize([units[i] for i in heard], speaker, deduplicated) if heard else []
-    for i, waveform in zip(heard, made, strict=True):
-        waveforms[i] = waveform
-    return waveforms
-
-
-def translate_split(
-    folder: Path, settings: DecodeSettings, corpus: Path, units: Path, model: Path, vocoder: Path, split: str = "test"
-) -> StageResult:
-    """Translate a split from its extracted units; writes folder/outputs.jsonl and a wav for each utterance."""
-    rows = read_units(units)
-    pairs = [pair for pair in read_manifest(corpus, split) if (pair.id, "src") in rows]
-    if not pairs:
-        raise InputError(f"{corpus}: the {split} split has nothing to translate")
-    device = best_device()
-    decoder = StageDecoder.load(model, device)
-    voice = Vocoder.from_pretrained(vocoder, decoder.vocabulary.codebook, device)
-    audio = folder / "audio"
-    remove(audio)
-    lines = []
-    cut = 0
-    pairs = sorted(pairs, key=lambda p: len(rows[p.id, "src"].units))
-    with meter(f"{folder.name}: translating", len(pairs)) as progress:
-        for first in range(0, len(pairs), settings.batch):
-            part = pairs[first : first + settings.batch]
-            start = time.monotonic()
-            said = decoder.translate([rows[p.id, "src"].units for p in part], settings)
-            spoken = speak(voice, [t.units for t in said], decoder.vocabulary.deduplicate, settings.speaker)
-            seconds = (time.monotonic() - start) / len(part)
-            for pair, t, waveform in zip(part, said, spoken, strict=True):
-                # A system that says nothing still has a file, so that it is scored and not left out.
-                write_audio(audio / f"{pair.id}.wav", waveform if len(waveform) else np.zeros(1600, np.float32))
-                cut += not t.complete
-                lines.append(
-                    {
-                        "id": pair.id,
-                        "audio": f"audio/{pair.id}.wav",
-                        "language": t.language,
-                        "transcript": t.transcript,
-                        "translation": t.translation,
-                        "units": t.units.tolist(),
-                        "deduplicated": decoder.vocabulary.deduplicate,
-                        "complete": t.complete,
-                        "seconds": round(seconds, 4),
-                    }
-                )
-            progress.advance(len(part))
-    with atomic_path(folder / "outputs.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines), encoding="utf-8")
-    return StageResult(counts={"utterances": len(pairs), "cut_off": cut})
