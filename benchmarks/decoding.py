@@ -1,135 +1,195 @@
-"""Decoding speed on a run's test split: StageDecoder against transformers' generate, one utterance at a time.
+"""Decoding speed: StageDecoder against transformers' batched `generate`, on random weights.
 
-    python benchmarks/decoding.py RUN [--system scheduled] [--batch 32 120] [--utterances 120] [--threads 1]
+    python benchmarks/decoding.py [--shape embedded 1b] [--dtype float32 bfloat16] [--batch 1 8 32 120] [--run RUN]
 
-generate decodes greedily with its dynamic cache and no stage constraint, until it says <|end|> or has said as
-many tokens as our limits allow. Prints markdown tables. All ways take turns and the best of --repeats counts. Ratios
-are given by the clock and in processor time, in which other processes on the machine matter little. Real-time factors
-are seconds of computing for a second of source speech; the stages' own are of the first batch size, in processor time.
+`generate` decodes the same left-padded prompts greedily, with its dynamic and its static cache, under a logits
+processor that holds each row to its phase (language, transcript, translation, units) with our own constraints, so
+that both have to give the same tokens; how many utterances do is in the table. "embedded" is the shape of the demo's
+language model, "1b" that of Llama-3.2-1B with 2,048 units, which decodes texts only. All ways take turns; the best of
+--repeats counts, in processor time, in which other processes on the machine matter little. A shape stops at the batch
+size after which a way took longer than --patience. With --run, prints the steps from a recording to speech of a run.
 """
 
 import argparse
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer, models
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
-from unitweave.translate.decode import DecodeSettings, StageDecoder
+from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
+from unitweave.translate.constraints import State
+from unitweave.translate.decode import DecodeSettings, StageDecoder, Translation
+from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.translator import Translator
-from unitweave.units.table import read_units
+
+# hidden size, layers, heads, key-value heads, feed-forward size, text tokens, units
+SHAPES = {"embedded": (256, 4, 4, 4, 704, 1024, 256), "1b": (2048, 16, 32, 8, 8192, 128_256, 2048)}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("--system", default="scheduled")
-    parser.add_argument("--batch", type=int, nargs="+", default=[32, 120], help="utterances decoded together")
-    parser.add_argument("--utterances", type=int, default=120, help="of the test split")
-    parser.add_argument("--peers", type=int, default=40, help="utterances that generate decodes, spread evenly")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--shape", nargs="+", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument("--dtype", nargs="+", default=list(DTYPES), choices=DTYPES)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 120], help="utterances decoded together")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--patience", type=float, default=45.0, help="processor seconds of one decoding")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--run", type=Path, help="a run folder, for the table of steps")
+    parser.add_argument("--system", default="scheduled")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    units = read_units(options.run / "units")
-    pairs = [p for p in read_manifest(options.run / "corpus", "test") if (p.id, "src") in units][: options.utterances]
-    sources = [units[p.id, "src"].units for p in pairs]
-    some = sources[:: max(1, len(sources) // options.peers)]
-    speech = sum(map(len, sources)) / 50
-    folder = options.run / "lm" / options.system / "model"
-    ways: dict[str, tuple[Callable[[], int], float]] = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        ours = StageDecoder.load(folder, dtype=dtype)
-        plain = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-        heard = sum(map(len, some)) / 50
-        ways[f"generate, one at a time, {name_of(dtype)}"] = partial(generate_one_by_one, ours, plain, some), heard
-        for batch in (1, *options.batch):
-            chosen = some if batch == 1 else sources
-            way = partial(decode, ours, chosen, batch)
-            ways[f"StageDecoder, batch {batch}, {name_of(dtype)}"] = way, sum(map(len, chosen)) / 50
-    best: dict[str, tuple[float, float, int]] = {}  # seconds by the clock, of processor time, tokens
-    for _ in range(options.repeats):
-        for name, (way, _) in ways.items():
-            clock, processor = time.perf_counter(), time.process_time()
-            tokens = way()
-            spent = time.perf_counter() - clock, time.process_time() - processor, tokens
-            best[name] = min(best.get(name, spent), spent)
-    print(
-        f"{len(sources)} utterances, {speech:.0f} s of speech, {options.threads} threads, torch {torch.__version__}\n"
+    print(f"{options.threads} threads, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}\n")
+    print("| shape | dtype | batch | tokens | ours, s | generate, dynamic | static | ours faster by | equal outputs |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for shape in options.shape:
+        decoder = make_decoder(shape)
+        for dtype in options.dtype:
+            decoder.model.to(DTYPES[dtype])
+            for batch in options.batch:
+                if compare(decoder, shape, dtype, batch, options.repeats) > options.patience:
+                    break
+    if options.run:
+        print_steps(options.run, options.system, max(options.batch))
+
+
+def make_decoder(shape: str) -> StageDecoder:
+    """A decoder of random weights."""
+    hidden, layers, heads, kv_heads, feed_forward, words, units = SHAPES[shape]
+    vocabulary = {f"w{i}": i for i in range(words - 1)} | {"<|begin_of_text|>": words - 1}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="w0")), bos_token="<|begin_of_text|>"
     )
-    print("| decoding | tokens/s | real-time factor | speed, per second of speech | in processor time |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    first = next(iter(ways))
-    for name, (clock, processor, tokens) in best.items():
-        ratios = [b / ways[first][1] * ways[name][1] / s for b, s in zip(best[first], (clock, processor), strict=False)]
-        print(
-            f"| {name} | {tokens / clock:.0f} | {clock / ways[name][1]:.4f} | {ratios[0]:.1f} x | {ratios[1]:.1f} x |",
-            flush=True,
-        )
-    translator = Translator.from_run(options.run, options.system)
-    print_stages(translator, [Path(str(p.src_audio)) for p in pairs], options.batch[0], speech)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=words,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=feed_forward,
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+    )
+    model = LlamaForCausalLM(config)
+    extended = extend_tokenizer(tokenizer, units, ["en", "es"], "book")
+    extend_model(model, extended, seed=1)
+    return StageDecoder(model, tokenizer, extended)
 
 
-def decode(decoder: StageDecoder, sources: list, batch: int) -> int:
-    """Decode all sources in batches; returns the number of tokens."""
-    said = decoder.translate(sources, DecodeSettings(batch=batch))
-    return sum(len(decoder.tokenizer(t.transcript + t.translation)["input_ids"]) + len(t.units) + 4 for t in said)
+def compare(decoder: StageDecoder, shape: str, dtype: str, batch: int, repeats: int) -> float:
+    """Print a row; returns the seconds of the slowest way."""
+    rng = np.random.default_rng(0)
+    low, high = (60, 160) if shape == "embedded" else (24, 40)
+    sources = [rng.integers(0, decoder.vocabulary.num_units, rng.integers(low, high)) for _ in range(batch)]
+    settings = DecodeSettings(batch=batch, text_per_second=2.0, units_per_frame=0.25, text_only=shape != "embedded")
+
+    def ours() -> list[Translation]:
+        decoder.model.set_attn_implementation("sdpa")
+        use_step_attention(decoder.model)
+        return decoder.translate(sources, settings)
+
+    ways = {"ours": ours}
+    for cache in ("dynamic", "static"):
+        ways[cache] = lambda cache=cache: generate(decoder, decoder.model, sources, settings, cache)  # type: ignore[misc]
+    seconds: dict[str, float] = {}
+    outputs: dict[str, list[Translation]] = {}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = time.process_time()
+            outputs[name] = way()
+            spent = time.process_time() - start
+            seconds[name] = min(seconds.get(name, spent), spent)
+    tokens = sum(len(f"{t.transcript} {t.translation}".split()) + len(t.units) + 4 for t in outputs["ours"])
+    equal = [
+        sum(same(a, b) for a, b in zip(outputs["ours"], outputs[name], strict=True)) for name in ("dynamic", "static")
+    ]
+    best = min(seconds["dynamic"], seconds["static"])
+    cells = [shape, dtype, batch, tokens, *(f"{seconds[name]:.2f}" for name in ways)]
+    print("| " + " | ".join(map(str, [*cells, f"{best / seconds['ours']:.2f} x", f"{min(equal)}/{batch}"])) + " |")
+    return max(seconds.values())
 
 
-def name_of(dtype: torch.dtype) -> str:
-    """float32 or bfloat16."""
-    return str(dtype).removeprefix("torch.")
+def same(a: Translation, b: Translation) -> bool:
+    """Whether two translations have the same texts and units."""
+    texts = (a.language, a.transcript, a.translation) == (b.language, b.transcript, b.translation)
+    return texts and np.array_equal(a.units, b.units)
 
 
-def generate_one_by_one(decoder: StageDecoder, model: PreTrainedModel, sources: list) -> int:
-    """Decode all sources with transformers' generate; returns the number of tokens."""
-    settings, end = DecodeSettings(), decoder.vocabulary.markers["end"]
-    tokens = 0
-    for source in sources:
-        prompt = torch.tensor([decoder.prompt(source)])
-        text = int(len(source) / 50 * settings.text_per_second) + 16
-        limit = 2 * text + int(len(source) * settings.units_per_frame) + 50
-        with torch.inference_mode():
-            said = model.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                do_sample=False,
-                max_new_tokens=limit,
-                eos_token_id=end,
-                pad_token_id=end,
-                use_cache=True,
-            )
-        tokens += said.shape[1] - prompt.shape[1]
-    return tokens
+class PhaseProcessor(LogitsProcessor):
+    """Holds each row of `generate` to its phase."""
+
+    def __init__(self, state: State) -> None:
+        self.state, self.prompt = state, 0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if self.prompt:
+            self.state.advance(input_ids[:, -1], torch.zeros(len(input_ids)))
+        self.prompt = self.prompt or input_ids.shape[1]
+        log_probs, imposed = self.state.constrain(scores)
+        bound = (imposed >= 0).nonzero().flatten()
+        log_probs[bound] = -torch.inf
+        log_probs[bound, imposed[bound]] = 0.0
+        return log_probs
 
 
-def print_stages(translator: Translator, paths: list[Path], batch: int, speech: float) -> None:
-    """The whole way from files to speech, stage by stage."""
-    spent = dict.fromkeys(("audio", "units", "transcript", "translation", "speech units", "vocoder"), 0.0)
+@torch.inference_mode()
+def generate(
+    decoder: StageDecoder, model: PreTrainedModel, sources: Sequence[np.ndarray], settings: DecodeSettings, cache: str
+) -> list[Translation]:
+    """Decode all sources together with transformers' generate."""
+    model.set_attn_implementation("sdpa")
+    ids, mask = decoder.begin(sources)
+    processor = PhaseProcessor(State([len(s) for s in sources], [{}] * len(sources), settings, decoder.rules))
+    end = decoder.vocabulary.markers["end"]
+    said = model.generate(
+        ids,
+        attention_mask=mask,
+        do_sample=False,
+        max_new_tokens=2 * int(processor.state.text_limit.max()) + int(processor.state.unit_limit.max()) + 8,
+        eos_token_id=end,
+        pad_token_id=end,
+        cache_implementation=cache,
+        logits_processor=[processor],
+    )
+    return [decoder.read(row) for row in said[:, ids.shape[1] :].tolist()]
+
+
+def print_steps(run: Path, system: str, batch: int) -> None:
+    """The whole way from a run's test recordings to speech, step by step, in processor time."""
+    translator = Translator.from_run(run, system)
+    paths = [pair.src_audio for pair in read_manifest(run / "corpus", "test") if pair.src_audio]
+    spent = dict.fromkeys(("audio", "units", "decoding", "vocoder"), 0.0)
+    speech = 0.0
     for first in range(0, len(paths), batch):
         clock = [time.process_time()]
         waveforms = [read_audio(path) for path in paths[first : first + batch]]
         clock.append(time.process_time())
-        sources = [u for u, _ in translator.extractor.extract(waveforms)]
+        sources = translator.units_of(waveforms)
         clock.append(time.process_time())
-        said = translator.decoder.translate(sources, DecodeSettings(batch=batch))
+        translations = translator.decoder.translate(sources, DecodeSettings(batch=batch))
         clock.append(time.process_time())
-        translator.vocoder.synthesize([t.units for t in said], deduplicated=translator.decoder.vocabulary.deduplicate)
+        units = [t.units for t in translations]
+        translator.vocoder.synthesize(units, deduplicated=translator.decoder.vocabulary.deduplicate)
         clock.append(time.process_time())
-        for name, index in (("audio", 0), ("units", 1), ("vocoder", 3)):
-            spent[name] += clock[index + 1] - clock[index]
-        for name, stage in (("transcript", "transcript"), ("translation", "translation"), ("speech units", "units")):
-            share = sum(t.seconds.get(stage, 0.0) for t in said) / sum(sum(t.seconds.values()) for t in said)
-            spent[name] += share * (clock[3] - clock[2])  # the decoder's own clock is wall time
-    print("\n| stage | seconds | real-time factor |")
-    print("| --- | ---: | ---: |")
-    for name, seconds in spent.items():
+        for i, name in enumerate(spent):
+            spent[name] += clock[i + 1] - clock[i]
+        speech += sum(map(len, waveforms)) / 16_000
+    print(f"\n{len(paths)} recordings, {speech:.0f} s\n\n| step | seconds | real-time factor |\n| --- | ---: | ---: |")
+    for name, seconds in [*spent.items(), ("all", sum(spent.values()))]:
         print(f"| {name} | {seconds:.2f} | {seconds / speech:.4f} |")
-    print(f"| all | {sum(spent.values()):.2f} | {sum(spent.values()) / speech:.4f} |")
 
 
 if __name__ == "__main__":
