@@ -1,8 +1,14 @@
 """A tiny translator of random weights, and recordings, for the tests of serving."""
 
+import io
+import urllib.error
+import urllib.request
+import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import soundfile
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -54,3 +60,30 @@ def speech(seconds: float, seed: int = 0) -> np.ndarray:
     pitch = 120 + 40 * np.sin(2 * np.pi * (0.7 + 0.1 * seed) * t)
     buzz = np.sign(np.sin(2 * np.pi * np.cumsum(pitch) / 16_000)) * (0.5 + 0.5 * np.sin(2 * np.pi * 3 * t))
     return (0.2 * buzz + 0.01 * rng.normal(size=len(t))).astype(np.float32)
+
+
+def wav(seconds: float = 0.5, seed: int = 0) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, speech(seconds, seed), 16_000, format="WAV")
+    return file.getvalue()
+
+
+def post(
+    server: SimpleNamespace, path: str, content: bytes | None, name: str = "a.wav", **fields: str
+) -> tuple[int, dict, bytes]:
+    """A multipart upload as browsers send it: status, headers, body."""
+    edge = uuid.uuid4().hex
+    parts = [
+        f'--{edge}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()
+    ]
+    if content is not None:
+        head = f'--{edge}\r\nContent-Disposition: form-data; name="audio"; filename="{name}"\r\n\r\n'
+        parts.append(head.encode() + content + b"\r\n")
+    body = b"".join(parts) + f"--{edge}--\r\n".encode()
+    request = urllib.request.Request(server.url + path, body, {"Content-Type": f"multipart/form-data; boundary={edge}"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, dict(error.headers), error.read()

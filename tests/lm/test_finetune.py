@@ -10,55 +10,20 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
 from transformers.trainer_utils import SchedulerType
 
+from helpers.lm_corpus import made_up_corpus, settings
 from unitweave.core.errors import InputError
-from unitweave.core.manifest import Pair, write_manifest
+from unitweave.core.manifest import Pair
 from unitweave.interleaving.schedule import ScheduleSettings
 from unitweave.interleaving.sequence import Example, InterleaveSettings, prepare_speech
 from unitweave.lm.model.lora import LoraSettings
 from unitweave.lm.model.start import cooccurring_tokens
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.lm.train.finetune import LmSettings, train_lm
-from unitweave.lm.train.trainer import LR_SCHEDULES, LossWeights, OptimizerSettings
+from unitweave.lm.train.finetune import train_lm
+from unitweave.lm.train.trainer import LR_SCHEDULES, LossWeights
 from unitweave.translate.decode import DecodeSettings, StageDecoder
 from unitweave.translate.dev_evaluation import EvaluationSettings, choose, scores_of
-from unitweave.units.table import UnitRow, write_shard
 
-UNITS = 12
 NEEDING_ARGUMENTS = sorted({kind.value for kind in SchedulerType} - set(LR_SCHEDULES))
-TEXTS = {
-    "es": ["el perro duerme", "la casa roja", "donde está la estación", "sí"],
-    "de": ["der hund schläft", "das rote haus", "wo ist der bahnhof", "ja"],
-    "en": ["the dog sleeps", "the red house", "where is the station", "yes"],
-}
-
-
-def made_up_corpus(
-    folder: Path, languages: tuple[str, ...] = ("es",), codebook: str = "cb", units: int = UNITS
-) -> Path:
-    """A corpus with `corpus` and `units` in `folder`: eight training and two dev pairs for each language."""
-    rng = np.random.default_rng(0)
-    pairs, rows = [], []
-    for language in languages:
-        for i in range(10):
-            name, split = f"{language}{i}", "train" if i < 8 else "dev"
-            source, target = TEXTS[language][i % 4], TEXTS["en"][i % 4]
-            pairs.append(Pair(name, split, language, "en", f"{name}.wav", f"{name}-en.wav", source, target))
-            for side, text in (("src", source), ("tgt", target)):
-                words = text.split()
-                ends = np.cumsum(rng.integers(2, 6, size=len(words))).astype(np.int32)
-                starts = np.append(0, ends[:-1]).astype(np.int32)
-                spoken = rng.integers(0, units, size=int(ends[-1])).astype(np.uint16)
-                rows.append(UnitRow(name, side, spoken, words, starts, ends, np.ones(len(words), np.float32)))
-    write_manifest(folder / "corpus", pairs)
-    write_shard(folder / "units", 0, rows, {"codebook": codebook, "num_units": str(units), "frame_rate": "50"})
-    return folder
-
-
-def settings(**changes: object) -> LmSettings:
-    optimizer = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "log_every": 1, "precision": "fp32", "report_to": []}
-    optimizer |= changes.pop("optimizer", {})  # type: ignore[arg-type]
-    base = {"evaluation": EvaluationSettings(every=0), "schedule": ScheduleSettings(stair_steps=1)}
-    return LmSettings(**(base | changes), optimizer=OptimizerSettings(**optimizer))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from lm.test_stream import WEIGHTS, interleaved, speech_source
+from helpers.streams import WEIGHTS, interleaved, speech_source
 from unitweave.core.errors import InputError
 from unitweave.lm.data.packing import IGNORED, buckets, pack, split_to_budget
 from unitweave.lm.data.stream import PackedDataset

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from lm.test_finetune import made_up_corpus, settings
+from helpers.lm_corpus import made_up_corpus, settings
 from unitweave.cli import main
 from unitweave.config.recipe import builtin_recipes, load_recipe
 from unitweave.core.errors import InputError

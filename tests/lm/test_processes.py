@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lm.test_finetune import made_up_corpus
+from helpers.lm_corpus import made_up_corpus
 from unitweave.cli import main
 from unitweave.core.files import write_json
 

@@ -7,31 +7,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from helpers.examples import MARKERS, random_example
+from helpers.streams import WEIGHTS, interleaved, speech_source
 from unitweave.core.errors import InputError
-from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
-from unitweave.interleaving.sequence import InterleaveSettings, TrainingSequence
 from unitweave.lm.data.packing import IGNORED, pack, split_step, step_weight
-from unitweave.lm.data.stream import InterleavedDataset, PackedDataset, UtteranceSampler
+from unitweave.lm.data.stream import PackedDataset, UtteranceSampler
 from unitweave.lm.text_lm import SmallLm, new_llama
 from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, PACKED, packed_attention
-
-WEIGHTS = [0.0, 0.5, 1.0, 1.0, 2.0]
-
-
-def speech_source(**changes) -> InterleavedDataset:
-    examples = [random_example(seed) for seed in range(23)]
-    settings = {
-        "examples": examples,
-        "order": UtteranceSampler([range(15), range(15, 23)], seed=3, temperature=2.0),
-        "batch": 12,
-        "ratio": text_ratio(ScheduleSettings(stair_steps=2), 40),
-        "interleave": InterleaveSettings(),
-        "markers": MARKERS,
-        "tasks": {"s2st": 2.0, "asr": 1.0},
-        "seed": 5,
-    }
-    return InterleavedDataset(**(settings | changes))
 
 
 def sequences_of(batch: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
@@ -119,14 +100,6 @@ def test_task_weights_decide_how_often_each_task_comes() -> None:
 def test_impossible_task_mixtures_are_refused(tasks: dict[str, float]) -> None:
     with pytest.raises(InputError):
         speech_source(tasks=tasks)
-
-
-def interleaved(*lengths: int) -> list[TrainingSequence]:
-    rng = np.random.default_rng(sum(lengths))
-    return [
-        TrainingSequence(rng.integers(1, 200, n).astype(np.int32), np.sort(rng.integers(1, 5, n)).astype(np.uint8))
-        for n in lengths
-    ]
 
 
 def test_a_step_is_shared_out_whole_and_evenly() -> None:

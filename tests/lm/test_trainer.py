@@ -1,12 +1,10 @@
 """Training resumes to the digit, and spreads over processes without changing what it computes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,35 +29,13 @@ from transformers import (
 )
 from transformers.integrations import is_deepspeed_available
 
-from helpers.examples import MARKERS, random_example
+from helpers.training import STEPS, script, settings_of, source_of, train
 from unitweave.core.errors import InputError
-from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
-from unitweave.interleaving.sequence import InterleaveSettings
-from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
-from unitweave.lm.text_lm import SmallLm, new_llama
 from unitweave.lm.train import trainer as engine
 from unitweave.lm.train.attention import flash_fits
 from unitweave.lm.train.isolation import check_isolation
-from unitweave.lm.train.trainer import OptimizerSettings, fit
+from unitweave.lm.train.trainer import fit
 from unitweave.training import trainer as training
-
-STEPS = 8
-
-
-def ratio_of(steps: int) -> Callable[[int], float]:
-    return text_ratio(ScheduleSettings(stair_steps=1), steps)
-
-
-def source_of(steps: int) -> InterleavedDataset:
-    examples = [random_example(seed) for seed in range(10)]
-    return InterleavedDataset(
-        examples, UtteranceSampler([range(10)], 1), 8, ratio_of(steps), InterleaveSettings(), MARKERS
-    )
-
-
-def settings_of(**changes: object) -> OptimizerSettings:
-    base = {"steps": STEPS, "batch": 8, "learning_rate": 1e-2, "precision": "fp32", "report_to": []}
-    return OptimizerSettings(**(base | {"checkpoint_every": 3, "log_every": 1} | changes))  # type: ignore[arg-type]
 
 
 def lively(model: PreTrainedModel) -> PreTrainedModel:
@@ -69,34 +45,9 @@ def lively(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def train(
-    folder: Path, optimizer: str = "adam", accumulation: int = 2, dropout: float = 0.0, **changes: object
-) -> None:
-    """A short training of a tiny model with the paper's kind of schedule."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    ratio = ratio_of(STEPS)
-    settings = settings_of(accumulation=accumulation, optimizer=optimizer, **changes)
-    folder.mkdir(exist_ok=True)
-    model = new_llama(SmallLm(hidden_size=32, layers=2, heads=2, feed_forward=64), 210)
-    for layer in model.model.layers:
-        layer.self_attn.attention_dropout = dropout
-    state = fit(model, source_of(STEPS), settings, folder, "test", ratio)
-    if int(os.environ.get("RANK", "0")) == 0:
-        model.save_pretrained(folder / "model", state_dict=state)
-
-
 def log_of(folder: Path) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "mfu")} for line in lines]
-
-
-def script(folder: Path, arguments: str) -> str:
-    here = str(Path(__file__).parent.parent)
-    return (
-        f"import sys; sys.path.insert(0, {here!r}); from pathlib import Path; import lm.test_trainer as test_engine; "
-        f"test_engine.train(Path({str(folder)!r}), {arguments})"
-    )
 
 
 def same_training(folder: Path, other: Path) -> bool:

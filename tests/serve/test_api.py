@@ -9,7 +9,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +22,7 @@ import soundfile
 pytest.importorskip("fastapi", reason="needs unitweave[serve]")
 uvicorn = pytest.importorskip("uvicorn", reason="needs unitweave[serve]")
 
-from helpers.serving import make_run, speech  # noqa: E402
+from helpers.serving import make_run, post, speech, wav  # noqa: E402
 from unitweave.serve.api import make_app  # noqa: E402
 from unitweave.serve.batching import Job, Limits  # noqa: E402
 from unitweave.translate.translator import Translator  # noqa: E402
@@ -61,33 +60,6 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simp
     process.should_exit = True
     thread.join(30)
     patch.undo()
-
-
-def wav(seconds: float = 0.5, seed: int = 0) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, speech(seconds, seed), 16_000, format="WAV")
-    return file.getvalue()
-
-
-def post(
-    server: SimpleNamespace, path: str, content: bytes | None, name: str = "a.wav", **fields: str
-) -> tuple[int, dict, bytes]:
-    """A multipart upload as browsers send it: status, headers, body."""
-    edge = uuid.uuid4().hex
-    parts = [
-        f'--{edge}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()
-    ]
-    if content is not None:
-        head = f'--{edge}\r\nContent-Disposition: form-data; name="audio"; filename="{name}"\r\n\r\n'
-        parts.append(head.encode() + content + b"\r\n")
-    body = b"".join(parts) + f"--{edge}--\r\n".encode()
-    request = urllib.request.Request(server.url + path, body, {"Content-Type": f"multipart/form-data; boundary={edge}"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, dict(answer.headers), answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, dict(error.headers), error.read()
 
 
 def left_over(server: SimpleNamespace) -> list[str]:

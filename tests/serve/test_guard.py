@@ -21,8 +21,7 @@ import soundfile
 pytest.importorskip("gradio", reason="needs unitweave[serve]")
 import uvicorn
 
-from helpers.serving import make_run, speech
-from serve.test_api import post, wav
+from helpers.serving import make_run, post, speech, wav
 from unitweave.core.errors import InputError
 from unitweave.serve.api import make_app
 from unitweave.serve.batching import Batcher, Job, Limits

@@ -1,0 +1,48 @@
+"""A corpus of random units and short texts, and settings of a training of seconds, for the tests of the LM."""
+
+from pathlib import Path
+
+import numpy as np
+
+from unitweave.core.manifest import Pair, write_manifest
+from unitweave.interleaving.schedule import ScheduleSettings
+from unitweave.lm.train.finetune import LmSettings
+from unitweave.lm.train.trainer import OptimizerSettings
+from unitweave.translate.dev_evaluation import EvaluationSettings
+from unitweave.units.table import UnitRow, write_shard
+
+UNITS = 12
+TEXTS = {
+    "es": ["el perro duerme", "la casa roja", "donde está la estación", "sí"],
+    "de": ["der hund schläft", "das rote haus", "wo ist der bahnhof", "ja"],
+    "en": ["the dog sleeps", "the red house", "where is the station", "yes"],
+}
+
+
+def made_up_corpus(
+    folder: Path, languages: tuple[str, ...] = ("es",), codebook: str = "cb", units: int = UNITS
+) -> Path:
+    """A corpus with `corpus` and `units` in `folder`: eight training and two dev pairs for each language."""
+    rng = np.random.default_rng(0)
+    pairs, rows = [], []
+    for language in languages:
+        for i in range(10):
+            name, split = f"{language}{i}", "train" if i < 8 else "dev"
+            source, target = TEXTS[language][i % 4], TEXTS["en"][i % 4]
+            pairs.append(Pair(name, split, language, "en", f"{name}.wav", f"{name}-en.wav", source, target))
+            for side, text in (("src", source), ("tgt", target)):
+                words = text.split()
+                ends = np.cumsum(rng.integers(2, 6, size=len(words))).astype(np.int32)
+                starts = np.append(0, ends[:-1]).astype(np.int32)
+                spoken = rng.integers(0, units, size=int(ends[-1])).astype(np.uint16)
+                rows.append(UnitRow(name, side, spoken, words, starts, ends, np.ones(len(words), np.float32)))
+    write_manifest(folder / "corpus", pairs)
+    write_shard(folder / "units", 0, rows, {"codebook": codebook, "num_units": str(units), "frame_rate": "50"})
+    return folder
+
+
+def settings(**changes: object) -> LmSettings:
+    optimizer = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "log_every": 1, "precision": "fp32", "report_to": []}
+    optimizer |= changes.pop("optimizer", {})  # type: ignore[arg-type]
+    base = {"evaluation": EvaluationSettings(every=0), "schedule": ScheduleSettings(stair_steps=1)}
+    return LmSettings(**(base | changes), optimizer=OptimizerSettings(**optimizer))
