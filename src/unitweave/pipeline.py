@@ -163,11 +163,12 @@ class Run:
         settings, at, systems = self.recipe.score, self.at, self.speaking
         if not systems:
             raise InputError(f"score: no system here goes from speech to speech; tasks needs {_SPEAKING} for that")
+        outputs = {name: at.translate(name) for name in systems}
         return self._stage(
             at.score,
             settings,
-            (at.corpus, at.units, at.vocoder, *map(at.translate, systems)),
-            lambda f: score_run(f, settings, self.folder, systems),
+            (at.corpus, at.units, at.vocoder, *outputs.values()),
+            lambda f: score_run(f, settings, at.corpus, at.units, at.vocoder, outputs),
             scored_by(settings),
         )
 

@@ -13,18 +13,23 @@ import pytest
 import yaml
 from sacrebleu.metrics import BLEU
 
+from helpers.scoring import SIGNATURE, system_scores
 from unitweave.cli import main
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file, read_json, write_json
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
+from unitweave.core.records import to_json
 from unitweave.experiment.archive import write_archive
 from unitweave.experiment.hours import estimate, plan_rows
 from unitweave.experiment.page import write_page
 from unitweave.experiment.plan import parse_experiment
 from unitweave.experiment.results import read_grid
 from unitweave.experiment.state import state_of
-from unitweave.metrics.statistics import Difference, bleu_of, difference, sentence_counts
+from unitweave.metrics.bleu import bleu_of_counts, sentence_counts
+from unitweave.metrics.intervals import Interval
+from unitweave.metrics.significance import Difference, difference
 from unitweave.pipeline import weights_digest
+from unitweave.score.scores import ScoredOutput, ScoredUtterance, Scores, write_scores
 
 TEXT = "the soup is very hot and we want to buy a ticket for the train near our house today"
 WORDS = TEXT.split()
@@ -48,20 +53,20 @@ def test_counts_add_up_to_sacrebleus_corpus_score() -> None:
     for share in (0.0, 0.3, 0.9, 1.0):
         texts = damaged(REFERENCES, share, 1)
         expected = BLEU().corpus_score(texts, [REFERENCES]).score
-        assert bleu_of(sentence_counts(texts, REFERENCES).sum(0)) == pytest.approx(expected, abs=1e-9)
-    assert bleu_of(sentence_counts([""] * TESTED, REFERENCES).sum(0)) == 0
+        assert bleu_of_counts(sentence_counts(texts, REFERENCES).sum(0)) == pytest.approx(expected, abs=1e-9)
+    assert bleu_of_counts(sentence_counts([""] * TESTED, REFERENCES).sum(0)) == 0
 
 
 def test_a_difference_is_measured_on_the_same_utterances() -> None:
     good, bad = (sentence_counts(damaged(REFERENCES, share, 2), REFERENCES) for share in (0.1, 0.7))
     found = difference({1: good}, {1: bad}, 200)
-    assert found.mean == pytest.approx(bleu_of(good.sum(0)) - bleu_of(bad.sum(0)))
+    assert found.mean == pytest.approx(bleu_of_counts(good.sum(0)) - bleu_of_counts(bad.sum(0)))
     assert found.low <= found.mean <= found.high and found.low > 0
     same = difference({1: good, 2: bad}, {1: good, 2: bad}, 50)
     assert (same.mean, same.low, same.high, same.verdict) == (0, 0, 0, "open")
     number = len(seeds := {seed: sentence_counts(damaged(REFERENCES, 0.1 * seed, 9), REFERENCES) for seed in (1, 2, 3)})
     scattered = difference(seeds, dict.fromkeys(seeds, bad), 200)
-    each = list(scattered.each.values())
+    each = list(scattered.by_seed.values())
     student = 4.303 * np.std(each, ddof=1) / number**0.5
     assert scattered.low < scattered.mean - student and scattered.high > scattered.mean + student
     assert scattered.low < min(each) and scattered.high > max(each), "three seeds do not bound a fourth"
@@ -122,11 +127,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -> None:
-    heard, written = (damaged(REFERENCES, SHARES[system] + extra, number) for extra in (0.1, 0.0))
+    spoken, written = (damaged(REFERENCES, SHARES[system] + extra, number) for extra in (0.1, 0.0))
 
-    def score(texts: list[str]) -> dict[str, float]:
+    def score(texts: list[str]) -> Interval:
         value = round(BLEU().corpus_score(texts, [REFERENCES]).score, 4)
-        return {"score": value, "low": value - 3.21, "high": value + 4.56}
+        return Interval(value, value - 3.21, value + 4.56)
 
     for stage in ("lm", "scores"):
         write_json(run / stage / name / "stage.json", {"format": 1, "status": "done", "seconds": 66.0 + 60 * number})
@@ -134,17 +139,16 @@ def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -
     (run / "lm" / name / "dev.jsonl").write_text("".join(json.dumps(x) + "\n" for x in looks))
     sitting = {"commit": f"abc{number}", "command": "unitweave experiment x --out FOLDER", "machine": "1 core of X"}
     write_json(run / "lm" / name / "provenance.json", [sitting])
-    row: dict[str, Any] = {"asr_bleu": score(heard), "text_bleu": score(written), "transcript_wer": score(written)}
-    row["languages"] = {code: {"asr_bleu": score(heard), "text_bleu": score(written)} for code in ("es", "fr")}
-    ceiling = {"asr_bleu": {"score": 87.65, "low": 80.0, "high": 90.0}, "asr_wer": {"score": 4.31}}
+    row = system_scores(score(spoken), text_bleu=score(written), transcript_wer=score(written))
+    row.languages = {code: system_scores(score(spoken), text_bleu=score(written)) for code in ("es", "fr")}
+    ceiling = system_scores(Interval(87.65, 80.0, 90.0), asr_wer=Interval(4.31))
     ceilings = {"reference speech": ceiling} if not number else {}
-    scores = {"signature": "asr:x | n:40", "systems": {name: row}, "ceilings": ceilings}
-    write_json(run / "scores" / name / "scores.json", scores)
+    write_scores(run / "scores" / name / "scores.json", Scores(SIGNATURE, {name: row}, ceilings))
     lines = []
     for i, id in enumerate(ids):
-        own = {"scored": heard[i], "translation": written[i]}
-        language = "es" if i % 2 else "fr"
-        lines.append(json.dumps({"id": id, "language": language, "reference": REFERENCES[i], "rows": {name: own}}))
+        own = ScoredOutput(spoken[i], spoken[i], 1.0, "", written[i])
+        line = ScoredUtterance(id, "es" if i % 2 else "fr", None, REFERENCES[i], {name: own})
+        lines.append(json.dumps(to_json(line)))
     (run / "scores" / name / "utterances.jsonl").write_text("\n".join(lines) + "\n")
 
 
@@ -169,10 +173,10 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
     assert len(rows) == len(grid.results) == 13
     for row, result in zip(rows, grid.results, strict=True):
         number = grid.results.index(result)
-        asr, written = result.row["asr_bleu"], result.row["text_bleu"]
+        asr, written = result.scores.asr_bleu, result.scores.text_bleu
         assert row[:5] == ["scratch", result.cell.data, result.cell.system, "10", str(result.cell.seed)]
-        assert row[5] == f"{asr['score']:.1f} [{asr['low']:.1f}, {asr['high']:.1f}]"
-        assert row[6].startswith(f"{written['score']:.1f} [")
+        assert row[5] == f"{asr.score:.1f} [{asr.low:.1f}, {asr.high:.1f}]"
+        assert row[6].startswith(f"{written.score:.1f} [")
         assert row[8:] == [
             f"{1.1 + number:.1f}",
             f"abc{number}",
@@ -185,7 +189,7 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
     (baseline,) = (row for row in curves if row[:5] == ["scratch", "some", "baseline", "10", "3"])
     number = sum(i for i, r in enumerate(grid.results) if (r.cell.data, r.cell.system) == ("some", "baseline")) / 3
     assert baseline[5:] == [f"{5 + number:.1f}", f"{10 + number:.1f}"], "a mean over the seeds at each look"
-    assert "asr:x | n:40" in text and "Does it work?" in text
+    assert str(SIGNATURE) in text and "Does it work?" in text
     assert rows_of(text, "### Systems") == [
         ["baseline", "schedule.shape: none", "0%", "0 % of the run"],
         ["scheduled", "nothing: the recipe's own", "90%", "40 % of the run"],
@@ -221,7 +225,7 @@ def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Pat
     assert [row[:2] for row in rows] == [["es", "0.75"], ["fr", "0.15"]]  # most speech first
     for row, first in zip(rows, (1, 0), strict=True):
         ours, theirs = (
-            [BLEU().corpus_score(r.heard[first::2], [REFERENCES[first::2]]).score for r in found.values()]
+            [BLEU().corpus_score(r.hypotheses[first::2], [REFERENCES[first::2]]).score for r in found.values()]
             for found in (grid.find(("scratch", "some", 10), system) for system in ("scheduled", "baseline"))
         )
         mean = (sum(ours) - sum(theirs)) / len(ours)
@@ -235,7 +239,7 @@ def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folde
     first, *_ = rows_of(text, "### scheduled against baseline")
     assert first[:5] == ["scratch", "some", "0.90", "10", "ASR-BLEU"]
     theirs, ours = (
-        [r.row["asr_bleu"]["score"] for r in grid.results if (r.cell.data, r.cell.system) == ("some", system)]
+        [r.scores.asr_bleu.score for r in grid.results if (r.cell.data, r.cell.system) == ("some", system)]
         for system in ("baseline", "scheduled")
     )
     for cell, scores in zip(first[5:7], (theirs, ours), strict=True):
@@ -386,7 +390,7 @@ def test_a_baseline_with_more_steps_is_compared_with_the_method_that_had_fewer(f
     write_cell(run, "scratch_some_baseline_20_s1", "baseline", 5, [f"u{i}" for i in range(TESTED)])
     text = write_page(tmp_path / "results.md", [run]).read_text()
     row, *_ = rows_of(text, "### Against one with more steps")
-    found = {r.cell.name: r.row["asr_bleu"]["score"] for r in read_grid(run).results}
+    found = {r.cell.name: r.scores.asr_bleu.score for r in read_grid(run).results}
     ours, theirs = found["scratch_some_scheduled_10_s1"], found["scratch_some_baseline_20_s1"]
     assert row[:7] == ["scratch", "some", "0.90", "10", "scheduled", "baseline", "20"]
     assert row[7:10] == ["ASR-BLEU", f"{theirs:.1f}", f"{ours:.1f}"]

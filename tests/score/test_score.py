@@ -17,7 +17,9 @@ from unitweave.core.stage import run_stage
 from unitweave.score import score as stage
 from unitweave.score.folder import score_folders
 from unitweave.score.report import write_report
-from unitweave.score.score import ScoreSettings, print_table, read_scores, score_run
+from unitweave.score.score import ScoreSettings
+from unitweave.score.scores import digest_of_references, read_scores
+from unitweave.score.table import print_table
 from unitweave.training.devices import check_device
 from unitweave.units.table import UnitRow, write_shard
 
@@ -63,8 +65,14 @@ def spoken_run(tmp_path_factory):
         (run / "lm" / system).mkdir(parents=True)
         write_lines(run / "lm" / system / "log.jsonl", log)
         write_lines(run / "lm" / system / "dev.jsonl", [{"step": 3, "bleu": 50.0, "wer": 7.0}])
-    run_stage(run, "score", SETTINGS, {}, lambda folder: score_run(folder, SETTINGS, run, ["baseline", "scheduled"]))
+    run_stage(run, "score", SETTINGS, {}, lambda _: score_systems(run, "baseline", "scheduled"))
     return run
+
+
+def score_systems(run, *systems):
+    parts = (run / part for part in ("corpus", "units", "vocoder"))
+    outputs = {system: run / "translate" / system for system in systems}
+    return stage.score_run(run / "score", SETTINGS, *parts, outputs)
 
 
 def speak(text, path):
@@ -80,38 +88,38 @@ def write_lines(path, rows):
 
 def test_the_better_system_wins_and_the_ceiling_is_above_both(spoken_run, capsys):
     scores = read_scores(spoken_run / "score")
-    baseline, scheduled = scores["systems"]["baseline"], scores["systems"]["scheduled"]
-    assert baseline["asr_bleu"]["score"] < scheduled["asr_bleu"]["score"]
-    assert scores["ceilings"]["reference speech"]["asr_bleu"] == scheduled["asr_bleu"]
-    assert scheduled["text_bleu"]["score"] == pytest.approx(100) and scheduled["transcript_wer"]["score"] == 0
-    assert baseline["silent_utterances"] == 1
-    assert set(baseline["languages"]) == {"es", "fr"} and scores["training_hours"] == {"es": 2.0}
-    assert any("resynthesized" in note for note in scores["notes"])
+    baseline, scheduled = scores.systems["baseline"], scores.systems["scheduled"]
+    assert baseline.asr_bleu.score < scheduled.asr_bleu.score
+    assert scores.ceilings["reference speech"].asr_bleu == scheduled.asr_bleu
+    assert scheduled.text_bleu.score == pytest.approx(100) and scheduled.transcript_wer.score == 0
+    assert baseline.silent_utterances == 1
+    assert set(baseline.languages) == {"es", "fr"} and scores.training_hours == {"es": 2.0}
+    assert any("resynthesized" in note for note in scores.notes)
     print_table(scores)
     shown = capsys.readouterr().out
-    assert "scheduled" in shown and "reference speech *" in shown and scores["signature"][:40] in shown
+    assert "scheduled" in shown and "reference speech *" in shown and str(scores.signature)[:40] in shown
 
 
-def test_a_killed_scoring_goes_on_without_hearing_again(spoken_run, tmp_path, monkeypatch):
+def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(spoken_run, run)
     expected = read_json(run / "score" / "scores.json")
     (run / "score" / "scores.json").unlink()
-    (log,) = (run / "score").glob("heard-scheduled-*.jsonl")
+    (log,) = (run / "score").glob("transcripts-scheduled-*.jsonl")
     whole = log.read_text()
     log.write_text(whole[:-20])  # killed while writing the last utterance
-    heard = []
+    transcribed = []
     load = stage.load_recognizer
 
     def counting(*arguments):
         recognizer = load(*arguments)
         transcribe = recognizer.transcribe
-        recognizer.transcribe = lambda waveforms: heard.extend(waveforms) or transcribe(waveforms)
+        recognizer.transcribe = lambda waveforms: transcribed.extend(waveforms) or transcribe(waveforms)
         return recognizer
 
     monkeypatch.setattr(stage, "load_recognizer", counting)
-    score_run(run / "score", SETTINGS, run, ["baseline", "scheduled"])
-    assert len(heard) == 1 and log.read_text() == whole
+    score_systems(run, "baseline", "scheduled")
+    assert len(transcribed) == 1 and log.read_text() == whole
     assert read_json(run / "score" / "scores.json") == expected
 
 
@@ -128,9 +136,9 @@ def test_the_ceiling_on_resynthesized_units_uses_the_vocoder(spoken_run, tmp_pat
             return [by_length[len(row)] for row in units]
 
     monkeypatch.setattr(synthesis.Vocoder, "from_pretrained", classmethod(lambda *_: Fake()))
-    score_run(run / "score", SETTINGS, run, ["scheduled"])
+    score_systems(run, "scheduled")
     scores = read_scores(run / "score")
-    assert scores["ceilings"]["resynthesized units"]["asr_bleu"] == scores["ceilings"]["reference speech"]["asr_bleu"]
+    assert scores.ceilings["resynthesized units"].asr_bleu == scores.ceilings["reference speech"].asr_bleu
     assert len(list((run / "score" / "resynthesized").glob("*.wav"))) == 2
 
 
@@ -147,7 +155,10 @@ def test_runs_scored_in_different_ways_are_never_in_one_table_unsaid(spoken_run,
     other = tmp_path / "other"
     shutil.copytree(spoken_run, other)
     scores = read_json(other / "score" / "scores.json")
-    write_json(other / "score" / "scores.json", scores | {"signature": "asr:another"})
+    write_json(
+        other / "score" / "scores.json",
+        scores | {"signature_fields": scores["signature_fields"] | {"recognizer": "another"}},
+    )
     page = write_report(tmp_path / "report.html", [spoken_run, other]).read_text()
     assert "must not be compared" in page and "other: scheduled" in page
 
@@ -169,10 +180,10 @@ def test_runs_scored_in_different_ways_are_never_in_one_table_unsaid(spoken_run,
 )
 def test_bad_outputs_end_in_one_clear_line(spoken_run, tmp_path, damage, message):
     run = tmp_path / "run"
-    shutil.copytree(spoken_run, run, ignore=shutil.ignore_patterns("heard-*"))
+    shutil.copytree(spoken_run, run, ignore=shutil.ignore_patterns("transcripts-*"))
     damage(run)
     with pytest.raises(InputError) as raised:
-        score_run(run / "score", SETTINGS, run, ["baseline", "scheduled"])
+        score_systems(run, "baseline", "scheduled")
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -181,16 +192,13 @@ def test_a_folder_of_wavs_scores_like_the_run(spoken_run, tmp_path):
     references = tmp_path / "references.tsv"
     references.write_text("".join(f"{i}.wav\t{text}.\n" for i, text in enumerate(SENTENCES)))
     scores = score_folders([wavs], references, SETTINGS)
-    assert (
-        scores["systems"]["scheduled"]["asr_bleu"]
-        == read_scores(spoken_run / "score")["systems"]["scheduled"]["asr_bleu"]
-    )
+    assert scores.systems["scheduled"].asr_bleu == read_scores(spoken_run / "score").systems["scheduled"].asr_bleu
     plain = tmp_path / "references.txt"
     plain.write_text("\n".join(SENTENCES))
-    assert score_folders([wavs], plain, SETTINGS)["systems"]["scheduled"]["asr_bleu"]["score"] > 50
+    assert score_folders([wavs], plain, SETTINGS).systems["scheduled"].asr_bleu.score > 50
     for text, message in (
         ("\n".join([*SENTENCES, "one more"]), "5 references for 4 audio files"),
-        (references.read_text() + "9.wav\tone more\n", "line 5: there is no audio file for '9.wav'"),
+        (references.read_text() + "9.wav\tone more\n", "line 5: no audio file for '9.wav'"),
         ("0.wav\tthe soup\n", "no reference for 1.wav"),
     ):
         plain.write_text(text)
@@ -209,8 +217,7 @@ def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, t
     out = tmp_path / "scores.json"
     assert main(["score", *folders, "--references", str(references), "-o", str(out), *settings]) == 0
     scores, of_run = json.loads(out.read_text()), read_scores(spoken_run / "score")
-    heard = [scores["systems"]["scheduled"], of_run["systems"]["scheduled"]]
-    assert heard[0]["asr_bleu"]["score"] == heard[1]["asr_bleu"]["score"]
+    assert scores["systems"]["scheduled"]["asr_bleu"]["score"] == of_run.systems["scheduled"].asr_bleu.score
     assert "scheduled against baseline" in capsys.readouterr().out
 
     broken = tmp_path / "broken"
@@ -221,7 +228,7 @@ def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, t
     error = capsys.readouterr().err
     assert "0.wav" in error and error.count("\n") == 1
     assert main(["score", folders[0], folders[0], "--references", str(references)]) == 2
-    assert "second folder of the name" in capsys.readouterr().err
+    assert "a second folder named" in capsys.readouterr().err
 
 
 def test_silence_is_an_empty_transcript_and_not_what_a_recognizer_makes_of_it(spoken_run, tmp_path):
@@ -229,11 +236,11 @@ def test_silence_is_an_empty_transcript_and_not_what_a_recognizer_makes_of_it(sp
     shutil.copytree(spoken_run, run)
     soundfile.write(run / "translate" / "scheduled" / "0.wav", np.zeros(1600), 16_000)
     shutil.rmtree(run / "score")
-    score_run(run / "score", SETTINGS, run, ["scheduled"])
-    row = read_scores(run / "score")["systems"]["scheduled"]
-    assert row["silent_utterances"] == 1
+    score_systems(run, "scheduled")
+    row = read_scores(run / "score").systems["scheduled"]
+    assert row.silent_utterances == 1
     first = json.loads((run / "score" / "utterances.jsonl").read_text().split("\n")[0])
-    assert first["rows"]["scheduled"]["heard"] == ""
+    assert first["outputs"]["scheduled"]["asr_transcript"] == ""
 
 
 def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceiling(spoken_run, tmp_path, monkeypatch):
@@ -252,11 +259,11 @@ def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceili
             return [np.random.default_rng(0).normal(size=16_000).astype(np.float32) for _ in units]
 
     monkeypatch.setattr(synthesis.Vocoder, "from_pretrained", classmethod(lambda *_: Fake()))
-    score_run(run / "score", SETTINGS, run, ["scheduled"])
+    score_systems(run, "scheduled")
     scores = read_scores(run / "score")
-    row = scores["systems"]["scheduled"]
-    assert "unit_error_rate" not in row and row["unit_error_rate_without_repeats"] > 0
-    assert asked == [True] and any("durations predicted" in note for note in scores["notes"])
+    row = scores.systems["scheduled"]
+    assert row.unit_error_rate is None and row.unit_error_rate_without_repeats > 0
+    assert asked == [True] and any("durations predicted" in note for note in scores.notes)
 
 
 def test_the_wavs_of_any_system_have_an_error_rate_and_no_agreement_with_a_text_that_is_not_known(spoken_run, tmp_path):
@@ -267,16 +274,50 @@ def test_the_wavs_of_any_system_have_an_error_rate_and_no_agreement_with_a_text_
     for i in range(len(SENTENCES)):
         shutil.copy(spoken_run / "corpus" / f"{i}.wav", corpus / f"{i}.wav")
     scores = score_folders([folder], references, SETTINGS, reference_speech=corpus)
-    row = scores["systems"]["scheduled"]
-    assert "agreement_wer" not in row and row["asr_wer"]["score"] < 30
-    assert scores["ceilings"]["reference speech"]["asr_bleu"]["score"] > 50
+    row = scores.systems["scheduled"]
+    assert row.agreement_wer is None and row.asr_wer.score < 30
+    assert scores.ceilings["reference speech"].asr_bleu.score > 50
     references.write_text("\n".join([*SENTENCES[:1], "", *SENTENCES[1:]]))
     with pytest.raises(InputError, match="line 2: empty"):
         score_folders([folder], references, SETTINGS)
-    with pytest.raises(InputError, match="not a file that can be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         score_folders([folder], references, SETTINGS, out=tmp_path)
 
 
 def test_a_device_that_is_not_there_is_said_in_one_line():
     with pytest.raises(InputError, match=r"score\.device 'nonsense'"):
         check_device("nonsense", "score.device")
+
+
+def test_signatures_differ_with_the_reference_texts():
+    one, two = (digest_of_references("file", texts) for texts in (SENTENCES, SENTENCES[::-1]))
+    assert one != two
+    assert one == digest_of_references("file", list(SENTENCES))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("scores.json", lambda content: content | {"systems": {"scheduled": {"asr_bleu": {"score": "high"}}}}),
+        ("scores.json", lambda content: content | {"systems": ["scheduled"]}),
+        ("scores.json", lambda content: content | {"signature_fields": None}),
+        ("scores.json", lambda content: [content]),
+        ("utterances.jsonl", lambda content: {"id": content["id"]}),
+        ("utterances.jsonl", lambda content: content | {"outputs": {"scheduled": 3}}),
+        ("outputs.jsonl", lambda content: content | {"units": "many"}),
+        ("outputs.jsonl", lambda content: content | {"id": 7}),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(spoken_run, tmp_path, name, damage):
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    path = run / ("translate/scheduled" if name == "outputs.jsonl" else "score") / name
+    if name == "scores.json":
+        path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    else:
+        first, *others = path.read_text().splitlines()
+        path.write_text("\n".join([json.dumps(damage(json.loads(first))), *others]) + "\n")
+    with pytest.raises(InputError, match="damaged or of another version") as raised:
+        write_report(tmp_path / "report.html", [run])
+    assert name in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "report.html").exists()

@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers.scoring import SIGNATURE, system_scores
 from helpers.serving import SETTINGS, make_run, speech
 from unitweave.cli import main
 from unitweave.core.errors import InputError
+from unitweave.metrics.intervals import Interval
+from unitweave.score.scores import Scores, write_scores
 from unitweave.serve.export import export_run, push
 from unitweave.translate.decode import DecodeSettings
 from unitweave.translate.package import Parts, find_parts
@@ -104,19 +107,14 @@ def test_the_language_model_alone_loads_in_plain_transformers(package: Path) -> 
 def test_the_card_tells_data_scores_with_signature_license_and_limits(run: Path, tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
 
-    scores = {
-        "signature": "recognizer:x|13a",
-        "systems": {"scheduled": {"utterances": 4, "asr_bleu": {"score": 12.34}, "text_bleu": {"score": 20.0}}},
-        "notes": ["a note"],
-    }
-    (run / "score").mkdir()
-    (run / "score" / "scores.json").write_text(json.dumps(scores))
+    row = system_scores(Interval(12.34), utterances=4, text_bleu=Interval(20.0))
+    write_scores(run / "score" / "scores.json", Scores(SIGNATURE, {"scheduled": row}, notes=["a note"]))
     export_run(run, "scheduled", tmp_path / "model", license="cc-by-4.0")
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert card.data.license == "cc-by-4.0" and card.data.pipeline_tag == "audio-to-audio"
     assert card.data.eval_results[0].metric_value == 12.34
-    assert card.data.eval_results[0].metric_config == "recognizer:x|13a"
-    for part in ("12.3", "recognizer:x|13a", "a note", "limits", "eSpeak"):
+    assert card.data.eval_results[0].metric_config == str(SIGNATURE)
+    for part in ("12.3", str(SIGNATURE), "a note", "limits", "eSpeak"):
         assert part in card.text
     (run / "score" / "scores.json").unlink()
 

@@ -35,7 +35,7 @@ def _show(folder: Path, systems: Sequence[str]) -> None:
     """The end of a run: the table, and where to look and listen."""
     from unitweave.core.layout import RunLayout
     from unitweave.score.report import write_report
-    from unitweave.score.score import read_scores
+    from unitweave.score.scores import read_scores
     from unitweave.score.table import print_table
 
     report = write_report(folder / "report.html", [folder])

@@ -7,7 +7,7 @@ from unitweave.commands.base import Parser, settings_of, stage_command
 
 def score(arguments: list[str]) -> None:
     """unitweave score RUN [--score.KEY VALUE ...], or FOLDER... --references FILE [-o FILE] for any system's wavs"""
-    from unitweave.score.score import read_scores
+    from unitweave.score.scores import read_scores
     from unitweave.score.table import print_table
 
     if any(argument == "--references" or argument.startswith("--references=") for argument in arguments):

@@ -83,11 +83,14 @@ class Grid(Run):
     def score_cell(self, cell: Cell) -> str:
         """The scores of one cell on the test split. The ceilings, which all cells share, come with the first one."""
         settings = replace(self.recipe.score, ceilings=cell == self.plan.cells[0] and self.recipe.score.ceilings)
+        at, output = self.at, self.at.translate(cell.name)
         return self._stage(
-            self.at.scores(cell.name),
+            at.scores(cell.name),
             settings,
-            (self.at.corpus, self.at.units, self.at.vocoder, self.at.translate(cell.name)),
-            lambda f: score_run(f, settings, self.folder, [cell.name], self.at.subset(cell.data)),
+            (at.corpus, at.units, at.vocoder, output),
+            lambda f: score_run(
+                f, settings, at.corpus, at.units, at.vocoder, {cell.name: output}, at.subset(cell.data)
+            ),
             scored_by(settings),
         )
 

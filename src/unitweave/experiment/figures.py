@@ -100,8 +100,8 @@ def _hours_axis(ax: Any, hours: Sequence[float]) -> None:
 
 def _ceilings(ax: Any, results: GridResults) -> None:
     for name, row in results.ceilings.items():
-        ax.axhline(row["asr_bleu"]["score"], color="#777777", linewidth=0.8, linestyle=":")
-        ax.annotate(name, (0.01, row["asr_bleu"]["score"]), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+        ax.axhline(row.asr_bleu.score, color="#777777", linewidth=0.8, linestyle=":")
+        ax.annotate(name, (0.01, row.asr_bleu.score), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
 
 
 def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> bool:
@@ -172,8 +172,8 @@ def language_figure(path: Path, results: GridResults, metric: str) -> bool:
 
 def language_scores(result: Result, metric: str) -> dict[str, float]:
     """Language -> score; empty for a test set in one language."""
-    rows = result.row.get("languages", {})
-    return {language: row[metric]["score"] for language, row in rows.items() if metric in row}
+    rows = {language: row.score(metric) for language, row in result.scores.languages.items()}
+    return {language: score for language, score in rows.items() if score is not None}
 
 
 def _save(figure: Figure, path: Path) -> None:

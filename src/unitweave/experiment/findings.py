@@ -7,8 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from unitweave.experiment.results import GridResults, Result
-from unitweave.metrics.scores import compare_systems
-from unitweave.metrics.statistics import Difference, difference
+from unitweave.metrics.significance import Difference, compare_systems, difference
 
 _RISE = 1.0  # BLEU
 METRICS = {"asr_bleu": "ASR-BLEU", "text_bleu": "text BLEU"}
@@ -37,9 +36,9 @@ class Comparison:
         """Seed -> p of sacrebleu's paired bootstrap on ASR-BLEU."""
         found = {}
         for seed, own in self.ours.items():
-            heard = {self.against: self.theirs[seed].heard, self.system: own.heard}
-            (row,) = compare_systems(heard, own.references, "bs", 1000)
-            found[seed] = row["p_value"]
+            hypotheses = {self.against: self.theirs[seed].hypotheses, self.system: own.hypotheses}
+            (test,) = compare_systems(hypotheses, own.references, "bs", 1000)
+            found[seed] = test.p_value
         return found
 
     @cached_property
@@ -202,8 +201,8 @@ def _steps(comparison: Comparison) -> str:
 
 def _said(comparison: Comparison, found: Difference, metric: str) -> str:
     way = "above" if found.mean > 0 else "below"
-    seeds = f"{len(found.each)} seed" + ("s" if len(found.each) > 1 else "")
+    seeds = f"{len(found.by_seed)} seed" + ("s" if len(found.by_seed) > 1 else "")
     return (
         f"{comparison.system} is {abs(found.mean):.1f} {METRICS[metric]} {way} {comparison.against} "
-        f"[{found.low:+.1f}, {found.high:+.1f}], {seeds}"
+        f"[{found.low:+z.1f}, {found.high:+z.1f}], {seeds}"
     )

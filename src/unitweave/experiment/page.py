@@ -35,7 +35,7 @@ from unitweave.experiment.tables import (
     systems_table,
     unequal_table,
 )
-from unitweave.metrics.statistics import VERDICTS
+from unitweave.metrics.significance import VERDICTS
 
 
 def write_page(path: Path, folders: Sequence[Path]) -> Path:

@@ -23,17 +23,16 @@ from unitweave.experiment.state import (
     status,
     where_done,
 )
-from unitweave.metrics.statistics import sentence_counts
-from unitweave.score.asr.transcripts import read_lines
-from unitweave.score.score import read_scores
+from unitweave.metrics.bleu import sentence_counts
+from unitweave.score.scores import SystemScores, read_scores, read_utterances
 
 
 @dataclass
 class Result:
     """One finished cell.
 
-    row         its row of scores.json;  signature of its ASR-BLEU
-    heard       what the recognizer heard, as scored;  references likewise, in the same order
+    scores      its scores;  signature of its ASR-BLEU
+    hypotheses  ASR transcripts, normalized;  references likewise, in the same order
     written     the model's own translation;  texts: the normalized references
     languages   source language of each utterance
     hours       language -> hours of source speech that it was trained on
@@ -42,9 +41,9 @@ class Result:
     """
 
     cell: Cell
-    row: dict[str, Any]
+    scores: SystemScores
     signature: str
-    heard: list[str]
+    hypotheses: list[str]
     references: list[str]
     written: list[str]
     texts: list[str]
@@ -53,14 +52,14 @@ class Result:
     curve: list[tuple[int, dict[str, float]]]
     seconds: float
     sittings: list[dict[str, Any]]
-    ceilings: dict[str, dict[str, Any]]
+    ceilings: dict[str, SystemScores]
     making: str
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
         """Metric -> sentence counts for resampling, [utterances, 10]."""
         return {
-            "asr_bleu": sentence_counts(self.heard, self.references),
+            "asr_bleu": sentence_counts(self.hypotheses, self.references),
             "text_bleu": sentence_counts(self.written, self.texts),
         }
 
@@ -75,9 +74,8 @@ class Result:
         return dict(self.curve).get(self.cell.steps, {}).get("bleu")
 
     def score(self, metric: str) -> float | None:
-        """One number of the row, by its name in scores.json."""
-        value = self.row.get(metric)
-        return value["score"] if isinstance(value, dict) else value
+        """One number of its scores, by its name in scores.json."""
+        return self.scores.score(metric)
 
 
 @dataclass
@@ -101,8 +99,8 @@ class GridResults:
         return bool(self.missing)
 
     @property
-    def ceilings(self) -> dict[str, dict[str, Any]]:
-        """The rows of the ceilings, of the first making that has them; empty until the first cell is scored."""
+    def ceilings(self) -> dict[str, SystemScores]:
+        """The scores of the ceilings, of the first making that has them; empty until the first cell is scored."""
         return next((r.ceilings for r in self.results if r.ceilings), {})
 
     @property
@@ -191,27 +189,30 @@ def read_result(
 ) -> Result:
     """One finished cell. Raises InputError when a file of it is missing or of another cell."""
     place = folder / "scores" / cell.name
-    scores, lines = read_scores(place), read_lines(place / "utterances.jsonl")
-    if cell.name not in scores["systems"]:
+    scores, lines = read_scores(place), read_utterances(place)
+    if cell.name not in scores.systems:
         raise InputError(f"{place}/scores.json: has no scores of {cell.name}")
-    rows = [line["rows"][cell.name] for line in lines]
-    unknown = [line["id"] for line in lines if line["id"] not in texts]
+    lacking = [line.id for line in lines if cell.name not in line.outputs]
+    if lacking:
+        raise InputError(f"{place}/utterances.jsonl: utterance {lacking[0]!r} has no output of {cell.name}")
+    outputs = [line.outputs[cell.name] for line in lines]
+    unknown = [line.id for line in lines if line.id not in texts]
     if unknown:
         raise InputError(f"{place}/utterances.jsonl: utterance {unknown[0]!r} is not in the corpus's test split")
     return Result(
         cell=cell,
-        row=scores["systems"][cell.name],
-        signature=scores["signature"],
-        heard=[row["scored"] for row in rows],
-        references=[line["reference"] for line in lines],
-        written=[row["translation"] for row in rows],
-        texts=[texts[line["id"]] for line in lines],
-        languages=[line["language"] for line in lines],
+        scores=scores.systems[cell.name],
+        signature=str(scores.signature),
+        hypotheses=[output.asr_normalized for output in outputs],
+        references=[line.reference for line in lines],
+        written=[output.translation or "" for output in outputs],
+        texts=[texts[line.id] for line in lines],
+        languages=[line.language or "" for line in lines],
         hours={language: counted["hours"] for language, counted in amounts[cell.data].items()},
         curve=dev_curve(folder / "lm" / cell.name),
         seconds=seconds_of(folder, f"lm/{cell.name}") or 0.0,
         sittings=read_notes(folder / "lm" / cell.name),
-        ceilings=scores["ceilings"],
+        ceilings=scores.ceilings,
         making=making,
     )
 

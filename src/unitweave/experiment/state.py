@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from unitweave.core.errors import InputError
+from unitweave.core.records import read_json_lines
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Cell, Plan
 from unitweave.pipeline import weights_digest
-from unitweave.score.asr.transcripts import read_lines
 from unitweave.translate.dev_evaluation import DEV_FILE
 
 EXPERIMENT_FILE = "experiment.yaml"
@@ -22,7 +22,7 @@ _FREE = ("tasks",)  # mappings whose keys the user names, so that each one count
 def dev_curve(folder: Path) -> list[tuple[int, dict[str, float]]]:
     """(step, scores) of each look at the dev split; of a step that came twice, as after a restart, the later one."""
     path = folder / DEV_FILE
-    rows = {int(row["step"]): row for row in (read_lines(path) if path.exists() else [])}
+    rows = {int(row["step"]): row for row in (read_json_lines(path) if path.exists() else [])}
     return [(step, {k: v for k, v in rows[step].items() if k not in ("step", "examples")}) for step in sorted(rows)]
 
 

@@ -8,7 +8,9 @@ from unitweave.experiment.findings import METRICS, Comparison
 from unitweave.experiment.plan import Cell
 from unitweave.experiment.results import GridResults, Result, signatures
 from unitweave.interleaving.schedule import text_ratio
-from unitweave.metrics.statistics import Difference
+from unitweave.metrics.intervals import Interval
+from unitweave.metrics.significance import Difference
+from unitweave.score.table import shown
 
 
 def amounts_table(grid: GridResults) -> str:
@@ -143,7 +145,7 @@ def _of_group(c: Comparison) -> list[str]:
 
 
 def _signed(found: Difference) -> str:
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    return f"{found.mean:+z.1f} [{found.low:+z.1f}, {found.high:+z.1f}]"
 
 
 def best_on_dev_table(grid: GridResults, rows: Sequence[dict[str, Result]]) -> str:
@@ -172,10 +174,10 @@ def ablations_table(grid: GridResults, found: Sequence[tuple[Comparison, Compari
                 against.system,
                 _spread(against.ours, "asr_bleu"),
                 _spread(against.ours, "text_bleu"),
-                str(len(d.each)),
+                str(len(d.by_seed)),
                 _signed(d),
                 d.verdict,
-                *((_signed(e), str(len(e.each)), e.verdict) if e else ("", "", "")),
+                *((_signed(e), str(len(e.by_seed)), e.verdict) if e else ("", "", "")),
             ]
         )
     heads = ["model", "data", "hours", "steps", "system", "ASR-BLEU", "text BLEU", "seeds"]
@@ -220,7 +222,7 @@ def language_differences_table(grid: GridResults, comparisons: Sequence[Comparis
                 for side in (c.theirs, c.ours)
             ]
             found = c.languages[language]
-            shown = [*(f"{mean:.1f}" for mean in means), _signed(found), str(len(found.each)), found.verdict]
+            shown = [*(f"{mean:.1f}" for mean in means), _signed(found), str(len(found.by_seed)), found.verdict]
             rows.append([language, f"{hours[language]:.2f}", c.group[0], c.group[1], str(c.group[2]), *shown])
     first = comparisons[0]
     heads = ["language", "hours", "model", "data", "steps", f"{first.against}, ASR-BLEU", first.system]
@@ -242,7 +244,7 @@ def ceilings_table(grid: GridResults) -> str:
     of_making = {r.making: r.ceilings for r in reversed(grid.results) if r.ceilings}
     makings = [making for making in grid.makings if making in of_making]
     rows = [
-        [*_making(grid, making), name, _shown(row.get("asr_bleu")), _shown(row.get("asr_wer"))]
+        [*_making(grid, making), name, _shown(row.asr_bleu), _shown(row.asr_wer)]
         for making in makings
         for name, row in of_making[making].items()
     ]
@@ -293,14 +295,11 @@ def _spread(results: dict[int, Result], metric: str) -> str:
 
 
 def _interval(r: Result, metric: str) -> str:
-    return _shown(r.row.get(metric))
+    return _shown(getattr(r.scores, metric))
 
 
-def _shown(value: dict[str, float | None] | None) -> str:
-    if value is None:
-        return ""
-    low, high = value.get("low"), value.get("high")
-    return f"{value['score']:.1f}" + (f" [{low:.1f}, {high:.1f}]" if low is not None and high is not None else "")
+def _shown(value: Interval | None) -> str:
+    return "" if value is None else shown(value, 1, interval=True)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

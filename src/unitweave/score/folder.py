@@ -1,22 +1,22 @@
-"""Scores for other people's outputs: folders of wavs and a file of references, from any system."""
+"""Scores for the output of any system: folders of audio files, and a file of references."""
 
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import write_json
 from unitweave.core.progress import meter, say
 from unitweave.score.asr.recognizers import load_recognizer
-from unitweave.score.asr.transcripts import Speech, hear
+from unitweave.score.asr.transcripts import AudioSource, transcribe
+from unitweave.score.assemble import assemble
 from unitweave.score.mos import load_predictors
 from unitweave.score.rows import References
-from unitweave.score.score import REFERENCE_SPEECH, ScoreSettings, assemble, check_settings, evenly
+from unitweave.score.score import ScoreSettings, check_settings, evenly
+from unitweave.score.scores import REFERENCE_SPEECH, Scores, write_scores
 from unitweave.training.devices import check_device
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -28,61 +28,69 @@ def score_folders(
     settings: ScoreSettings | None = None,
     out: Path | None = None,
     reference_speech: Path | None = None,
-) -> dict[str, Any]:
-    """ASR-BLEU, chrF, speech rate, silence and MOS of folders of audio files; the layout of scores.json.
+) -> Scores:
+    """ASR-BLEU, chrF, speech rate, silence and MOS of folders of audio files.
 
-    folders           one for each system; the first is what the others are compared with
-    references        a file of `name<TAB>text` lines, where name is the file's name with or without its
-                      suffix; or of plain lines, one for each audio file in natural order (0_pred.wav,
-                      1_pred.wav, ..., 10_pred.wav, as fairseq names them)
-    out               where to write the result as JSON, if anywhere
-    reference_speech  folder of recordings of the references, for the ceiling
+    Args:
+        folders: One for each system; the first is what the others are compared with.
+        references: A file of `name<TAB>text` lines, where name is the file's name with or without its suffix;
+            or of plain lines, one for each audio file in natural order (0_pred.wav, 1_pred.wav, ...,
+            10_pred.wav, as fairseq names them).
+        settings: How to score.
+        out: Where to write the result as JSON, if anywhere.
+        reference_speech: Folder of recordings of the references, for the ceiling.
 
-    Raises InputError on an empty folder, a file that is no audio, and when files and references
-    are not one to one.
+    Raises:
+        InputError: A folder is empty, a file is not audio, or files and references are not one to one.
     """
     settings = settings or ScoreSettings()
     check_settings(settings)
     check_device(settings.device, "score.device")
     if out and (out.is_dir() or not out.parent.is_dir()):
-        raise InputError(f"{out}: not a file that can be written; its folder has to exist")
-    systems: dict[str, dict[str, Path]] = {}
-    for folder in folders:
-        name = Path(folder).resolve().name
-        if name in systems:
-            raise InputError(f"{folder}: a second folder of the name {name!r}; folder names are the systems' names")
-        systems[name] = audio_files(folder)
-    if reference_speech:
-        if REFERENCE_SPEECH in systems:
-            raise InputError(f"a system's folder may not be called {REFERENCE_SPEECH!r}")
-        systems[REFERENCE_SPEECH] = audio_files(reference_speech)
+        raise InputError(f"{out}: cannot be written; give a file in a folder that exists")
+    systems = _systems(folders, reference_speech)
     texts = {name: match_references(paths, references) for name, paths in systems.items()}
     first = next(iter(systems))
     ids = list(systems[first])
     for name in systems:
         if texts[name] != texts[first]:
-            raise InputError(f"{references}: gives the files of {name} other references than those of {first}")
-    # All files are looked at before hours of recognition, so that a bad one is known at once.
+            raise InputError(f"{references}: the references of {name} differ from those of {first}")
+    # All files are read before hours of recognition, so that a bad one is known at once.
     for path in (path for paths in systems.values() for path in paths.values()):
         read_audio(path)
     recognizer = load_recognizer(settings.recognizer, settings.model, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     for note in notes:
         say(f"score: {note}")
-    heard = {}
-    with meter("score: listening", len(ids) * len(systems)) as progress:
+    transcripts = {}
+    with meter("score: transcribing", len(ids) * len(systems)) as progress:
         for name, paths in systems.items():
             keys = list(paths)
-            speech = Speech(keys, partial(_read, paths))
+            source = AudioSource(keys, partial(_read, paths))
             rated = evenly(keys, settings.mos_utterances or len(keys))
-            heard[name] = hear(speech, recognizer, None, progress, predictors, rated)
-    scores = assemble(heard, {}, References(ids, texts[first]), recognizer, settings, "file")
-    rated_number = min(settings.mos_utterances or len(ids), len(ids))
-    scores["mos_predictors"] = {"signatures": [p.signature for p in predictors], "utterances": rated_number}
-    scores["notes"] = notes
+            transcripts[name] = transcribe(source, recognizer, None, progress, predictors, rated)
+    scores = assemble(transcripts, {}, References(ids, texts[first]), recognizer, settings, "file")
+    scores.mos_predictors = [predictor.signature for predictor in predictors]
+    scores.mos_utterances = min(settings.mos_utterances or len(ids), len(ids))
+    scores.notes = notes
     if out:
-        write_json(out, scores)
+        write_scores(out, scores)
     return scores
+
+
+def _systems(folders: Sequence[Path], reference_speech: Path | None) -> dict[str, dict[str, Path]]:
+    """System -> its audio files; the reference speech is one too."""
+    systems: dict[str, dict[str, Path]] = {}
+    for folder in folders:
+        name = Path(folder).resolve().name
+        if name in systems:
+            raise InputError(f"{folder}: a second folder named {name!r}; the systems are named after their folders")
+        systems[name] = audio_files(folder)
+    if reference_speech:
+        if REFERENCE_SPEECH in systems:
+            raise InputError(f"a system's folder must not be named {REFERENCE_SPEECH!r}")
+        systems[REFERENCE_SPEECH] = audio_files(reference_speech)
+    return systems
 
 
 def _read(paths: Mapping[str, Path], ids: Sequence[str]) -> list[np.ndarray | None]:
@@ -100,7 +108,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in paths:
         if path.stem in files:
-            raise InputError(f"{path}: {files[path.stem].name} has the same name but for the suffix")
+            raise InputError(f"{path}: {files[path.stem].name} has the same name except for the suffix")
         files[path.stem] = path
     return files
 
@@ -117,10 +125,10 @@ def match_references(files: dict[str, Path], references: Path) -> list[str]:
         lines.pop()
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise InputError(f"{references}, line {number}: empty; every audio file has a reference")
+            raise InputError(f"{references}, line {number}: empty; every audio file needs a reference")
     if not any("\t" in line for line in lines):
         if len(lines) != len(files):
-            raise InputError(f"{references}: {len(lines)} references for {len(files)} audio files; give one each")
+            raise InputError(f"{references}: {len(lines)} references for {len(files)} audio files; each file needs one")
         return [line.strip() for line in lines]
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
@@ -129,9 +137,9 @@ def match_references(files: dict[str, Path], references: Path) -> list[str]:
             raise InputError(f"{references}, line {number}: not 'name<TAB>text'")
         key = _stem(name.strip(), files)
         if key is None:
-            raise InputError(f"{references}, line {number}: there is no audio file for {name.strip()!r}")
+            raise InputError(f"{references}, line {number}: no audio file for {name.strip()!r}")
         if key in texts:
-            raise InputError(f"{references}, line {number}: a second reference for {name.strip()!r}")
+            raise InputError(f"{references}, line {number}: duplicate reference for {name.strip()!r}")
         texts[key] = text.strip()
     missing = [name for name in files if name not in texts]
     if missing:

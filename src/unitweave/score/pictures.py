@@ -19,7 +19,7 @@ HEIGHT = 96  # pixels of the spectrogram, 0 to 8 kHz
 
 @dataclass(frozen=True)
 class WordBox:
-    """One word over the spectrogram, in percent of its width; `text`: it stands as text in the interleaved sequence."""
+    """One word over the spectrogram, in percent of its width; `text`: the interleaved sequence holds its text."""
 
     word: str
     left: float
@@ -57,7 +57,7 @@ def spectrogram_uri(waveform: np.ndarray) -> str:
 
 
 def word_boxes(row: UnitRow, ratio: float, seed: int = 0, span_length: float = 3.0) -> list[WordBox]:
-    """The words of one recording with their frames, and one drawing of spans at text ratio `ratio`."""
+    """The words of one recording with their frames, and one draw of spans at text ratio `ratio`."""
     frames = max(1, len(row.units))
     drawn = {
         i for first, last in draw_spans(len(row.words), ratio, span_length, Random(seed)) for i in range(first, last)

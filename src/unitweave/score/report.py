@@ -9,17 +9,18 @@ import jinja2
 from markupsafe import Markup, escape
 
 from unitweave import __version__
-from unitweave.core.audio import read_audio
+from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.records import read_json_lines
 from unitweave.core.stage import STAGE_FILE, read_stage
 from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
 from unitweave.score import pictures, table
-from unitweave.score.asr.transcripts import read_lines
 from unitweave.score.charts import Line, line_chart
-from unitweave.score.score import RESYNTHESIS, read_scores
+from unitweave.score.score import SystemOutput, read_outputs
+from unitweave.score.scores import RESYNTHESIS, ScoredUtterance, Scores, read_scores, read_utterances
 from unitweave.units.table import UnitRow, read_units
 
 HEADINGS = {"asr_wer": "ASR WER %", "transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
@@ -33,12 +34,13 @@ class RunData:
 
     name: str
     folder: Path
-    scores: dict[str, Any]
-    utterances: dict[str, dict[str, Any]]
+    scores: Scores
+    utterances: dict[str, ScoredUtterance]
     pairs: dict[str, Pair]
     units: dict[tuple[str, str], UnitRow]
     logs: dict[str, list[dict[str, Any]]]
     dev: dict[str, list[dict[str, Any]]]
+    outputs: dict[str, dict[str, SystemOutput]]
     stages: dict[str, dict[str, Any]]
 
 
@@ -57,7 +59,7 @@ def write_report(path: Path, runs: Sequence[Path]) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    signatures = {run.scores["signature"] for run in data}
+    signatures = {run.scores.signature for run in data}
     page = environment.get_template("report.html.jinja").render(
         version=__version__,
         runs=[_run_part(run) for run in data],
@@ -76,8 +78,8 @@ def _read_run(folder: Path, several: bool) -> RunData:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run folder")
     scores = read_scores(folder / "score")
-    systems = list(scores["systems"])
-    examples = set(scores.get("examples", ()))
+    systems = list(scores.systems)
+    pairs = {pair.id: pair for pair in read_manifest(folder / "corpus", "test")}
     have_units = any((folder / "units").glob("units-*.parquet"))
     units = read_units(folder / "units") if have_units else {}
     logs = {system: _lines_if_any(folder / "lm" / system / "log.jsonl") for system in systems}
@@ -86,17 +88,18 @@ def _read_run(folder: Path, several: bool) -> RunData:
         name=folder.resolve().name if several else "",
         folder=folder,
         scores=scores,
-        utterances={row["id"]: row for row in read_lines(folder / "score" / "utterances.jsonl")},
-        pairs={pair.id: pair for pair in read_manifest(folder / "corpus", "test")},
-        units={key: row for key, row in units.items() if key[0] in examples},
+        utterances={row.id: row for row in read_utterances(folder / "score")},
+        pairs=pairs,
+        units={key: row for key, row in units.items() if key[0] in scores.examples},
         logs=logs,
         dev={system: _lines_if_any(folder / "lm" / system / "dev.jsonl") for system in systems},
+        outputs={system: read_outputs(RunLayout(folder).translate(system), pairs) for system in systems},
         stages={name: read_stage(folder, name) for name in names if (folder / name / STAGE_FILE).exists()},
     )
 
 
 def _lines_if_any(path: Path) -> list[dict[str, Any]]:
-    return read_lines(path) if path.exists() else []
+    return read_json_lines(path) if path.exists() else []
 
 
 def _run_part(run: RunData) -> dict[str, Any]:
@@ -113,16 +116,16 @@ def _run_part(run: RunData) -> dict[str, Any]:
             }
             for name, stage in run.stages.items()
         ],
-        "examples": [_example(run, id) for id in run.scores.get("examples", ()) if id in run.utterances],
-        "remarks": table.remarks(run.scores),
+        "examples": [_example(run, id) for id in run.scores.examples if id in run.utterances],
+        "notes": table.notes(run.scores),
         "languages": _languages(run),
     }
 
 
 def _facts(run: RunData) -> list[tuple[str, str]]:
-    hours = run.scores.get("training_hours", {})
-    facts = [("Languages", ", ".join(f"{k}: {v:g} h" for k, v in hours.items()) + " of source speech to train on")]
-    facts.append(("Tested on", f"{run.scores['signature_fields']['utterances']} utterances of the test split"))
+    hours = run.scores.training_hours
+    facts = [("Training speech", ", ".join(f"{language}: {value:g} h" for language, value in hours.items()))]
+    facts.append(("Tested on", f"{run.scores.signature.utterances} utterances of the test split"))
     for system, log in run.logs.items():
         if log:
             ratios = [ratio for _, ratio in _ratios(run, system)]
@@ -133,7 +136,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
 
 
 def _ratios(run: RunData, system: str) -> list[tuple[float, float]]:
-    """(step, text ratio) at every step; the log has but every tenth or so, which misses short stairs."""
+    """(step, text ratio) at every step; the log has only every tenth or so, which misses short stairs."""
     settings = run.stages.get(f"lm/{system}", {}).get("settings", {})
     if "schedule" not in settings:
         return [(row["step"], row.get("ratio", 0.0)) for row in run.logs[system]]
@@ -193,71 +196,61 @@ def _mos_columns(runs: Sequence[RunData]) -> list[tuple[str, str]]:
 
 
 def _score_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
-    rows = []
-    for run in runs:
-        for kind in ("systems", "ceilings"):
-            for name, row in run.scores[kind].items():
-                bleu = row["asr_bleu"]
-                rows.append(
-                    {
-                        "name": f"{run.name}: {name}" if run.name else name,
-                        "ceiling": kind == "ceilings",
-                        "bar": bleu["score"],
-                        "low": bleu["low"],
-                        "high": bleu["high"],
-                        "cells": [
-                            table.shown(row.get(key), digits, interval=key == "asr_bleu")
-                            for key, _, digits in table.COLUMNS
-                        ],
-                        "mos": [table.shown(row.get("mos", {}).get(key), 2) for key, _ in _mos_columns(runs)],
-                    }
-                )
-    return rows
+    mos = [name for name, _ in _mos_columns(runs)]
+    return [
+        {
+            "name": f"{run.name}: {name}" if run.name else name,
+            "ceiling": name in run.scores.ceilings,
+            "bar": row.asr_bleu.score,
+            "low": row.asr_bleu.low,
+            "high": row.asr_bleu.high,
+            "cells": table.cells(row),
+            "mos": table.mos_cells(row, mos),
+        }
+        for run in runs
+        for name, row in run.scores.all.items()
+    ]
 
 
 def _languages(run: RunData) -> list[dict[str, Any]]:
     """ASR-BLEU per language and system, by falling hours of training speech."""
-    hours = run.scores.get("training_hours", {})
-    rows = {name: row["languages"] for name, row in run.scores["systems"].items() if row.get("languages")}
+    hours = run.scores.training_hours
+    rows = {name: row.languages for name, row in run.scores.systems.items() if row.languages}
     languages = sorted({lang for row in rows.values() for lang in row}, key=lambda lang: -hours.get(lang, 0.0))
     return [
         {
             "language": language,
             "hours": hours.get(language, 0.0),
-            "cells": [(name, table.shown(row[language]["asr_bleu"], 1, interval=True)) for name, row in rows.items()],
+            "cells": [(name, table.shown(row[language].asr_bleu, 1, interval=True)) for name, row in rows.items()],
         }
         for language in languages
     ]
 
 
 def _example(run: RunData, id: str) -> dict[str, Any]:
-    pair, record = run.pairs[id], run.utterances[id]
-    players = [_player("Source", pair.src_audio, record["source"] or "", run.units.get((id, "src")))]
-    players.append(_player("Reference", pair.tgt_audio, record["reference"], run.units.get((id, "tgt"))))
-    outputs = {
-        system: {row["id"]: row for row in read_lines(RunLayout(run.folder).translate(system) / "outputs.jsonl")}
-        for system in run.scores["systems"]
-    }
-    for system in run.scores["systems"]:
-        row = record["rows"][system]
-        audio = outputs[system][id].get("audio")
-        player = _player(system, audio and str(RunLayout(run.folder).translate(system) / audio), row["translation"])
-        player |= {"heard": row["heard"], "transcript": row["transcript"], "system": True}
-        players.append(player)
+    pair, utterance = run.pairs[id], run.utterances[id]
+    players = [_player("Source", pair.src_audio, utterance.source or "", run.units.get((id, "src")))]
+    players.append(_player("Reference", pair.tgt_audio, utterance.reference, run.units.get((id, "tgt"))))
+    for system, outputs in run.outputs.items():
+        output, audio = utterance.outputs[system], outputs[id].audio
+        player = _player(
+            system, audio and str(RunLayout(run.folder).translate(system) / audio), output.translation or ""
+        )
+        players.append(player | {"asr": output.asr_transcript, "transcript": output.transcript, "system": True})
     kept = run.folder / "score" / "resynthesized" / f"{id}.wav"
-    if RESYNTHESIS in record["rows"] and kept.exists():
-        player = _player("Reference units, resynthesized", str(kept), record["reference"])
-        players.append(player | {"heard": record["rows"][RESYNTHESIS]["heard"]})
+    if RESYNTHESIS in utterance.outputs and kept.exists():
+        player = _player("Reference units, resynthesized", str(kept), utterance.reference)
+        players.append(player | {"asr": utterance.outputs[RESYNTHESIS].asr_transcript})
     return {"id": id, "language": pair.src_lang, "players": players}
 
 
 def _player(name: str, audio: str | None, text: str, units: UnitRow | None = None) -> dict[str, Any]:
-    player: dict[str, Any] = {"name": name, "text": text, "heard": None, "transcript": None, "system": False}
+    player: dict[str, Any] = {"name": name, "text": text, "asr": None, "transcript": None, "system": False}
     player |= {"audio": None, "picture": None, "words": [], "interleaved": [], "seconds": 0.0}
     if audio is None:
         return player
     waveform = read_audio(audio)
-    player |= {"audio": pictures.audio_uri(waveform), "seconds": len(waveform) / 16_000}
+    player |= {"audio": pictures.audio_uri(waveform), "seconds": len(waveform) / SAMPLE_RATE}
     if units is not None:
         words = pictures.word_boxes(units, PICTURE_RATIO)
         player |= {"picture": pictures.spectrogram_uri(waveform), "words": words}

@@ -6,20 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from unitweave.metrics import scores as metrics
+from unitweave.metrics.bleu import bleu, chrf
+from unitweave.metrics.error_rates import character_error_rate, unit_error_rate, word_error_rate
+from unitweave.metrics.signals import speech_rate
 from unitweave.score.asr.recognizers import Recognizer
-from unitweave.score.asr.transcripts import Heard
+from unitweave.score.asr.transcripts import AsrTranscript
+from unitweave.score.scores import MosScore, SystemScores
+from unitweave.units.runs import deduplicate
 
 
 @dataclass
 class References:
     """What the utterances should be, all lists in the order of `ids`; None where it is not known.
 
-    texts        the translation as the corpus has it; goes through the recognizer's normalization
-    translation  normalized translation, as the model writes it
-    transcript   normalized source transcript
-    units        target units [frames]
-    language     source language
+    Attributes:
+        ids: The utterances.
+        texts: Translations as the corpus has them; they go through the recognizer's normalization.
+        translation: Normalized translations, as the model writes them.
+        transcript: Normalized source transcripts.
+        units: Target units [frames].
+        language: Source languages.
     """
 
     ids: list[str]
@@ -29,11 +35,21 @@ class References:
     units: list[np.ndarray] | None = None
     language: list[str] | None = None
 
-    def select(self, keep: Sequence[int]) -> "References":
+    @property
+    def languages(self) -> list[str]:
+        """The source languages, sorted; empty when there is only one."""
+        found = sorted(set(self.language or ()))
+        return found if len(found) > 1 else []
+
+    def positions(self, language: str) -> list[int]:
+        """Where the utterances of one source language are."""
+        return [i for i, value in enumerate(self.language or ()) if value == language]
+
+    def select(self, positions: Sequence[int]) -> "References":
         """The references at these positions."""
 
         def some(values: list | None) -> Any:
-            return None if values is None else [values[i] for i in keep]
+            return None if values is None else [values[i] for i in positions]
 
         return References(
             some(self.ids),
@@ -46,91 +62,117 @@ class References:
 
 
 @dataclass
-class Written:
-    """What a system wrote beside its speech, in the order of the references."""
+class SystemTexts:
+    """What a system wrote in addition to its speech, in the order of the references.
+
+    Attributes:
+        transcript: Its source transcripts.
+        translation: Its translations.
+        units: Its target units.
+        deduplicated: Whether the units are without repetitions.
+    """
 
     transcript: list[str]
     translation: list[str]
     units: list[list[int]]
-    deduplicated: bool = False  # the units are without repetitions
+    deduplicated: bool = False
 
-    def select(self, keep: Sequence[int]) -> "Written":
+    def select(self, positions: Sequence[int]) -> "SystemTexts":
         """The outputs at these positions."""
-        return Written(
-            [self.transcript[i] for i in keep],
-            [self.translation[i] for i in keep],
-            [self.units[i] for i in keep],
+        return SystemTexts(
+            [self.transcript[i] for i in positions],
+            [self.translation[i] for i in positions],
+            [self.units[i] for i in positions],
             self.deduplicated,
         )
 
 
-def score_row(
-    heard: Sequence[Heard], references: References, recognizer: Recognizer, written: Written | None, samples: int
-) -> tuple[dict[str, Any], str]:
-    """The numbers of one row, and the sacrebleu signature of its ASR-BLEU.
+def score_system(
+    transcripts: Sequence[AsrTranscript],
+    references: References,
+    recognizer: Recognizer,
+    written: SystemTexts | None,
+    samples: int,
+) -> tuple[SystemScores, str]:
+    """Measure one system or ceiling.
 
-    For a system whose texts are known (`written`) agreement is the error of the recognizer's transcript
-    against the model's own translation, over the utterances that have one. Without, `asr_wer` is the
-    error against the reference; for a ceiling, whose text is the reference, that is its agreement.
+    Args:
+        transcripts: ASR transcripts of its speech, one per reference.
+        references: What it should be.
+        recognizer: Normalizes both sides.
+        written: The system's own texts. Agreement is the error of the ASR transcript against its own
+            translation, over the utterances that have one. None for a ceiling, or where no text is known.
+        samples: Bootstrap resamples for the intervals.
+
+    Returns:
+        The scores, and the sacrebleu signature of the ASR-BLEU.
     """
-    hypotheses = [recognizer.clean_hypothesis(record.text) for record in heard]
+    hypotheses = [recognizer.clean_hypothesis(record.text) for record in transcripts]
     texts = [recognizer.clean_reference(text) for text in references.texts]
-    asr_bleu, signature = metrics.bleu(hypotheses, texts, samples)
-    seconds = [record.seconds for record in heard]
-    row: dict[str, Any] = {
-        "utterances": len(heard),
-        "asr_bleu": asr_bleu.plain(),
-        "asr_chrf": metrics.chrf(hypotheses, texts, samples)[0].plain(),
-        "silent_utterances": sum(not hypothesis for hypothesis in hypotheses),
-        "seconds": round(sum(seconds), 2),
-        "words_per_second": round(metrics.speech_rate(hypotheses, seconds), 3),
-        "silence_share": round(float(np.average([r.silence for r in heard], weights=np.maximum(seconds, 1e-9))), 4),
-    }
-    row["asr_wer"] = metrics.word_error_rate(hypotheses, texts, samples).plain() if all(texts) else None
+    asr_bleu, signature = bleu(hypotheses, texts, samples)
+    seconds = [record.seconds for record in transcripts]
+    silence = np.average([r.silence for r in transcripts], weights=np.maximum(seconds, 1e-9))
+    scores = SystemScores(
+        utterances=len(transcripts),
+        asr_bleu=asr_bleu.rounded(),
+        asr_chrf=chrf(hypotheses, texts, samples)[0].rounded(),
+        silent_utterances=sum(not hypothesis for hypothesis in hypotheses),
+        seconds=round(sum(seconds), 2),
+        words_per_second=round(speech_rate(hypotheses, seconds), 3),
+        silence_ratio=round(float(silence), 4),
+        asr_wer=word_error_rate(hypotheses, texts, samples).rounded() if all(texts) else None,
+        mos=_mean_mos(transcripts),
+    )
     if written:
-        row |= _score_written(written, references, samples)
-        spoken = [recognizer.clean_reference(text) for text in written.translation]
-        said = [i for i, text in enumerate(spoken) if text]
-        if said:
-            pair = [hypotheses[i] for i in said], [spoken[i] for i in said]
-            row["agreement_wer"] = metrics.word_error_rate(*pair, samples).plain()
-            row["agreement_bleu"] = metrics.bleu(*pair, samples)[0].plain()
-    names = sorted({name for record in heard for name in record.mos})
-    for name in names:
-        values = [record.mos[name] for record in heard if name in record.mos]
-        row.setdefault("mos", {})[name] = {"score": round(float(np.mean(values)), 3), "utterances": len(values)}
-    return row, signature
+        _score_texts(scores, written, references, samples)
+        own = [recognizer.clean_reference(text) for text in written.translation]
+        with_text = [i for i, text in enumerate(own) if text]
+        if with_text:
+            pair = [hypotheses[i] for i in with_text], [own[i] for i in with_text]
+            scores.agreement_wer = word_error_rate(*pair, samples).rounded()
+            scores.agreement_bleu = bleu(*pair, samples)[0].rounded()
+    return scores, signature
 
 
 def score_by_language(
-    heard: Sequence[Heard], references: References, recognizer: Recognizer, written: Written | None, samples: int
-) -> dict[str, dict[str, Any]]:
-    """`score_row` for each source language on its own; empty when there is but one."""
-    languages = sorted(set(references.language or ()))
-    if len(languages) < 2:
-        return {}
+    transcripts: Sequence[AsrTranscript],
+    references: References,
+    recognizer: Recognizer,
+    written: SystemTexts | None,
+    samples: int,
+) -> dict[str, SystemScores]:
+    """`score_system` for each source language on its own; empty when there is only one."""
     rows = {}
-    for language in languages:
-        keep = [i for i, value in enumerate(references.language or ()) if value == language]
-        some = written.select(keep) if written else None
-        rows[language], _ = score_row([heard[i] for i in keep], references.select(keep), recognizer, some, samples)
+    for language in references.languages:
+        positions = references.positions(language)
+        some = written.select(positions) if written else None
+        own = [transcripts[i] for i in positions]
+        rows[language], _ = score_system(own, references.select(positions), recognizer, some, samples)
     return rows
 
 
-def _score_written(written: Written, references: References, samples: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"without_text": sum(not text.strip() for text in written.translation)}
+def _score_texts(scores: SystemScores, written: SystemTexts, references: References, samples: int) -> None:
+    """Add what is measured on a system's own texts and units."""
+    scores.without_text = sum(not text.strip() for text in written.translation)
     if references.translation:
-        text_bleu, signature = metrics.bleu(written.translation, references.translation, samples)
-        text_chrf, chrf_signature = metrics.chrf(written.translation, references.translation, samples)
-        row |= {"text_bleu": text_bleu.plain(), "text_bleu_signature": signature}
-        row |= {"text_chrf": text_chrf.plain(), "text_chrf_signature": chrf_signature}
+        text_bleu, scores.text_bleu_signature = bleu(written.translation, references.translation, samples)
+        text_chrf, scores.text_chrf_signature = chrf(written.translation, references.translation, samples)
+        scores.text_bleu, scores.text_chrf = text_bleu.rounded(), text_chrf.rounded()
     if references.transcript:
-        row["transcript_wer"] = metrics.word_error_rate(written.transcript, references.transcript, samples).plain()
-        row["transcript_cer"] = metrics.character_error_rate(written.transcript, references.transcript, samples).plain()
+        scores.transcript_wer = word_error_rate(written.transcript, references.transcript, samples).rounded()
+        scores.transcript_cer = character_error_rate(written.transcript, references.transcript, samples).rounded()
     if references.units is not None:
         if not written.deduplicated:
-            row["unit_error_rate"] = round(metrics.unit_error_rate(written.units, references.units), 2)
-        once = [metrics.without_repeats(units) for units in written.units]
-        expected = [metrics.without_repeats(units) for units in references.units]
-        row["unit_error_rate_without_repeats"] = round(metrics.unit_error_rate(once, expected), 2)
-    return row
+            scores.unit_error_rate = round(unit_error_rate(written.units, references.units), 2)
+        ours, theirs = (
+            [deduplicate(np.asarray(units))[0] for units in side] for side in (written.units, references.units)
+        )
+        scores.unit_error_rate_without_repeats = round(unit_error_rate(ours, theirs), 2)
+
+
+def _mean_mos(transcripts: Sequence[AsrTranscript]) -> dict[str, MosScore]:
+    found = {}
+    for name in sorted({name for record in transcripts for name in record.mos}):
+        values = [record.mos[name] for record in transcripts if name in record.mos]
+        found[name] = MosScore(round(float(np.mean(values)), 3), len(values))
+    return found

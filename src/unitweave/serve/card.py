@@ -8,8 +8,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from unitweave import __version__
 from unitweave.core.errors import InputError
-from unitweave.core.files import read_json, write_text
+from unitweave.core.files import write_text
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.score.scores import SCORES_FILE, Scores, SystemScores, read_scores
 
 _SHOWN = (("asr_bleu", "ASR-BLEU"), ("text_bleu", "text BLEU"), ("text_chrf", "text chrF"),
           ("transcript_wer", "transcript WER %"), ("agreement_wer", "agreement WER %"))  # fmt: skip
@@ -25,13 +26,12 @@ def write_card(
     title: str,
 ) -> None:
     """Write the card: data, scores with their signature, licenses, limits, intended use."""
-    scores_file = run / "score" / "scores.json"
-    scores = read_json(scores_file) if scores_file.exists() else None
+    scores = read_scores(run / "score") if (run / "score" / SCORES_FILE).exists() else None
     pairs = _pairs(run)
     languages = sorted({p.src_lang for p in pairs} | {"en"})
     merged = {**(recipe.get("lm") or {}), **((recipe.get("systems") or {}).get(system) or {})}
     base = merged.get("pretrained")
-    row = (scores or {}).get("systems", {}).get(system)
+    row = scores.systems.get(system) if scores else None
     data = ModelCardData(
         library_name="unitweave",
         pipeline_tag="audio-to-audio",
@@ -125,30 +125,21 @@ def _data(pairs: list[Pair], recipe: Mapping[str, Any]) -> str:
     return f"Speech: {kind}.\n\n" + "\n".join(lines)
 
 
-def _scores(row: Mapping[str, Any] | None, scores: Mapping[str, Any] | None) -> str:
+def _scores(row: SystemScores | None, scores: Scores | None) -> str:
     if row is None or scores is None:
         return "This system had not been scored when it was exported."
-    lines = [f"Test split, {row.get('utterances', '?')} utterances.", "", "| measure | score |", "| --- | ---: |"]
+    lines = [f"Test split, {row.utterances} utterances.", "", "| measure | score |", "| --- | ---: |"]
     for key, name in _SHOWN:
-        value = _number(row.get(key))
+        value = row.score(key)
         if value is not None:
-            lines.append(f"| {name} | {value:.1f} |")
-    lines += ["", f"Signature: `{scores['signature']}`"]
-    lines += [f"\n{note}" for note in scores.get("notes", ())]
+            lines.append(f"| {name} | {value:z.1f} |")
+    lines += ["", f"Signature: `{scores.signature}`"]
+    lines += [f"\n{note}" for note in scores.notes]
     return "\n".join(lines)
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, Mapping):
-        value = value.get("score")
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _results(
-    row: Mapping[str, Any] | None, scores: Mapping[str, Any] | None, pairs: list[Pair]
-) -> list[EvalResult] | None:
-    value = _number((row or {}).get("asr_bleu"))
-    if value is None or scores is None:
+def _results(row: SystemScores | None, scores: Scores | None, pairs: list[Pair]) -> list[EvalResult] | None:
+    if row is None or scores is None:
         return None
     languages = "-".join(sorted({p.src_lang for p in pairs})) or "unknown"
     return [
@@ -160,8 +151,8 @@ def _results(
             dataset_split="test",
             metric_type="asr-bleu",
             metric_name="ASR-BLEU",
-            metric_value=round(value, 2),
-            metric_config=str(scores["signature"]),
+            metric_value=round(row.asr_bleu.score, 2),
+            metric_config=str(scores.signature),
         )
     ]
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jiwer
-import sacrebleu
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import say
 from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.metrics.bleu import bleu
+from unitweave.metrics.error_rates import word_error_rate
 from unitweave.translate.decode import DecodeSettings, StageDecoder, Translation
 from unitweave.units.table import UnitRow
 
@@ -109,6 +109,6 @@ def scores_of(pairs: Sequence[Pair], said: Sequence[Translation]) -> dict[str, f
 
 def _scores(pairs: Sequence[Pair], said: Sequence[Translation], chosen: Sequence[int], suffix: str) -> dict[str, float]:
     references = [str(pairs[i].tgt_text) for i in chosen]
-    bleu = sacrebleu.corpus_bleu([said[i].translation for i in chosen], [references]).score
-    wer = 100 * jiwer.wer([str(pairs[i].src_text) for i in chosen], [said[i].transcript for i in chosen])
-    return {f"bleu{suffix}": bleu, f"wer{suffix}": wer}
+    score, _ = bleu([said[i].translation for i in chosen], references, samples=0)
+    errors = word_error_rate([said[i].transcript for i in chosen], [str(pairs[i].src_text) for i in chosen], samples=0)
+    return {f"bleu{suffix}": score.score, f"wer{suffix}": errors.score}

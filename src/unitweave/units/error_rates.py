@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import jiwer
 from transformers import Wav2Vec2BertForCTC
 
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import Pair
+from unitweave.metrics.error_rates import character_error_rate, word_error_rate
 from unitweave.units.encoder import CharacterVocabulary, load_encoder
 from unitweave.units.features import extract_features
 from unitweave.units.inference import EncoderInference, single_threads
@@ -89,8 +89,8 @@ def rates_of(heard: Sequence[Heard]) -> dict[str, float]:
     for language in sorted({one.language for one in heard}):
         own = [one for one in heard if one.language == language]
         said, recognized = [one.said for one in own], [one.heard for one in own]
-        rates[f"wer_{language}"] = round(100 * jiwer.wer(said, recognized), 2)
-        rates[f"cer_{language}"] = round(100 * jiwer.cer(said, recognized), 2)
+        rates[f"wer_{language}"] = round(word_error_rate(recognized, said, samples=0).score, 2)
+        rates[f"cer_{language}"] = round(character_error_rate(recognized, said, samples=0).score, 2)
     return rates
 
 

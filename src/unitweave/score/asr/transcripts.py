@@ -1,16 +1,16 @@
-"""What the recognizer heard: per-utterance records, written as they come so that a killed run goes on."""
+"""ASR transcripts of many utterances, appended to a log as they come so that a killed run resumes."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE, is_silent
-from unitweave.core.errors import InputError
 from unitweave.core.progress import Meter
-from unitweave.metrics.scores import silence_share
+from unitweave.core.records import read_records, to_json
+from unitweave.metrics.signals import silence_ratio
 from unitweave.score.asr.recognizers import Recognizer
 from unitweave.score.mos import Predictor
 
@@ -18,8 +18,16 @@ BATCH = 32  # utterances in memory at a time
 
 
 @dataclass
-class Heard:
-    """One utterance as it was heard: raw transcript, duration, share of silence, predicted MOS by name."""
+class AsrTranscript:
+    """What the recognizer made of one utterance.
+
+    Attributes:
+        id: The utterance.
+        text: Raw transcript; empty for silence.
+        seconds: Length of the speech.
+        silence: Ratio of silent frames.
+        mos: Predicted mean opinion scores by name, where the utterance was rated.
+    """
 
     id: str
     text: str
@@ -29,49 +37,56 @@ class Heard:
 
 
 @dataclass
-class Speech:
-    """Utterances to be heard, in order.
+class AudioSource:
+    """Utterances to transcribe, in order.
 
-    load  gives the waveforms (float32 [samples] at 16 kHz) of some of the ids; None stands for an
-          utterance in which the system said nothing. That, and digital silence, is scored as the empty
-          transcript: recognizers invent words for it (Moonshine hears "You").
+    Attributes:
+        ids: The utterances.
+        load: Gives the waveforms (float32 [samples] at 16 kHz) of some of the ids; None for an utterance
+            without speech. That, and digital silence, gets the empty transcript: recognizers invent words
+            for it (Moonshine writes "You").
     """
 
     ids: Sequence[str]
     load: Callable[[Sequence[str]], list[np.ndarray | None]]
 
 
-def hear(
-    speech: Speech,
+def transcribe(
+    source: AudioSource,
     recognizer: Recognizer,
     log: Path | None,
     meter: Meter,
     predictors: Sequence[Predictor] = (),
     rated: Sequence[str] = (),
     keep: Callable[[str, np.ndarray], None] | None = None,
-) -> list[Heard]:
-    """Transcribe `speech`, appending to the JSON lines file `log`; utterances already in it are not heard again.
+) -> list[AsrTranscript]:
+    """Transcribe all utterances of `source`, in its order; those already in the log are not transcribed again.
 
-    log         None keeps nothing
-    predictors  rate the utterances named in `rated`
-    keep        is called with (id, waveform) of everything that is heard, for instance to write some of it
+    Args:
+        source: The utterances.
+        recognizer: Transcribes them.
+        log: JSON lines file to append to; None for none.
+        meter: Advanced by each utterance.
+        predictors: Rate the utterances named in `rated`.
+        rated: Ids of the utterances to rate.
+        keep: Called with id and waveform of all speech, for instance to write some of it.
     """
-    heard = {record.id: record for record in (_read_log(log) if log else ())}
-    missing = [id for id in speech.ids if id not in heard]
-    meter.advance(len(speech.ids) - len(missing))
-    wanted = set(rated)
+    known = {record.id: record for record in (_read_log(log) if log else ())}
+    missing = [id for id in source.ids if id not in known]
+    meter.advance(len(source.ids) - len(missing))
+    to_rate = set(rated)
     for start in range(0, len(missing), BATCH):
         ids = missing[start : start + BATCH]
-        waveforms = [None if w is None or not len(w) or is_silent(w) else w for w in speech.load(ids)]
-        spoken = [(id, waveform) for id, waveform in zip(ids, waveforms, strict=True) if waveform is not None]
-        texts = dict(zip([id for id, _ in spoken], recognizer.transcribe([w for _, w in spoken]), strict=True))
+        waveforms = [None if w is None or not len(w) or is_silent(w) else w for w in source.load(ids)]
+        audible = [(id, waveform) for id, waveform in zip(ids, waveforms, strict=True) if waveform is not None]
+        texts = dict(zip([id for id, _ in audible], recognizer.transcribe([w for _, w in audible]), strict=True))
         records = []
         for id, waveform in zip(ids, waveforms, strict=True):
             if waveform is None:
-                records.append(Heard(id, "", 0.0, 1.0))
+                records.append(AsrTranscript(id, "", 0.0, 1.0))
                 continue
-            record = Heard(id, texts[id], len(waveform) / SAMPLE_RATE, silence_share(waveform))
-            if id in wanted:
+            record = AsrTranscript(id, texts[id], len(waveform) / SAMPLE_RATE, silence_ratio(waveform))
+            if id in to_rate:
                 for predictor in predictors:
                     record.mos.update(predictor.predict(waveform))
             if keep:
@@ -79,31 +94,13 @@ def hear(
             records.append(record)
         if log:
             with log.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
-        heard |= {record.id: record for record in records}
+                file.writelines(json.dumps(to_json(record), ensure_ascii=False) + "\n" for record in records)
+        known |= {record.id: record for record in records}
         meter.advance(len(records))
-    return [heard[id] for id in speech.ids]
+    return [known[id] for id in source.ids]
 
 
-def read_lines(path: Path) -> list[dict]:
-    """Read a JSON lines file. Raises InputError, naming the line, when it is missing or no such file."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    rows: list[dict] = []
-    text = path.read_text(encoding="utf-8").removesuffix("\n")
-    # Not splitlines: a text may hold U+2028, which it takes for the end of a line.
-    for number, line in enumerate(text.split("\n") if text else [], 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: not a JSON object")
-        rows.append(row)
-    return rows
-
-
-def _read_log(path: Path) -> Iterator[Heard]:
+def _read_log(path: Path) -> Iterator[AsrTranscript]:
     """The whole lines of a log; a half-written last line is cut off the file."""
     if not path.exists():
         return
@@ -111,5 +108,4 @@ def _read_log(path: Path) -> Iterator[Heard]:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         path.write_bytes(whole)
-    for line in whole.decode("utf-8").split("\n")[:-1]:
-        yield Heard(**json.loads(line))
+    yield from read_records(AsrTranscript, path)

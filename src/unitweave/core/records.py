@@ -1,0 +1,127 @@
+"""Records as JSON: dataclasses that are written with their field names and read back with their types checked."""
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from unitweave.core.errors import InputError
+
+T = TypeVar("T")
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A dataclass as plain values; fields that are None or empty by default are left out where they are."""
+    plain: dict[str, Any] = _without_defaults(record)
+    return plain
+
+
+def from_json(kind: type[T], value: Any, where: object) -> T:
+    """A dataclass from plain values; unknown keys are ignored.
+
+    Args:
+        kind: The dataclass.
+        value: What JSON held.
+        where: File, and line where there are several records, for the message.
+
+    Raises:
+        InputError: A field is missing or of another type.
+    """
+    try:
+        return _read(kind, value, "")
+    except _Mismatch as error:
+        raise InputError(f"{where}: damaged or of another version ({error})") from None
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON lines file.
+
+    Raises:
+        InputError: The file is missing, or a line is not a JSON object; the message names it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8") from None
+    rows: list[dict[str, Any]] = []
+    # Not splitlines: a text may hold U+2028, which it takes for the end of a line.
+    for number, line in enumerate(text.split("\n") if text else [], 1):
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: not a JSON object")
+        rows.append(row)
+    return rows
+
+
+def read_records(kind: type[T], path: Path) -> list[T]:
+    """The dataclasses of a JSON lines file. Raises InputError as `read_json_lines` and `from_json` do."""
+    return [from_json(kind, row, f"{path}, line {number}") for number, row in enumerate(read_json_lines(path), 1)]
+
+
+class _Mismatch(Exception):
+    """What does not fit, and where in the value."""
+
+
+def _without_defaults(record: Any) -> Any:
+    if isinstance(record, Mapping):
+        return {key: _without_defaults(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [_without_defaults(value) for value in record]
+    if not is_dataclass(record) or isinstance(record, type):
+        return record
+    kept = {}
+    for one in fields(record):
+        value = getattr(record, one.name)
+        optional = one.default is not MISSING or one.default_factory is not MISSING
+        if not optional or not (value is None or (isinstance(value, dict | list | tuple) and not value)):
+            kept[one.name] = _without_defaults(value)
+    return kept
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _read(kind: Any, value: Any, at: str) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        (kind,) = (one for one in inner if one is not type(None))
+        return _read(kind, value, at)
+    if is_dataclass(kind):
+        return _read_dataclass(kind, value, at)
+    if origin is dict and isinstance(value, dict):
+        return {key: _read(inner[1], one, f"{at}.{key}".lstrip(".")) for key, one in value.items()}
+    if origin is list and isinstance(value, list):
+        return [_read(inner[0], one, f"{at}[{i}]") for i, one in enumerate(value)]
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if origin is None and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    name = (origin or kind).__name__
+    raise _Mismatch(f"{at or 'the whole'}: expected {name}, got {type(value).__name__}")
+
+
+def _read_dataclass(kind: Any, value: Any, at: str) -> Any:
+    if not isinstance(value, dict):
+        raise _Mismatch(f"{at or 'the whole'}: expected an object, got {type(value).__name__}")
+    given = {}
+    for one in fields(kind):
+        key = f"{at}.{one.name}".lstrip(".")
+        if one.name in value:
+            given[one.name] = _read(_types(kind)[one.name], value[one.name], key)
+        elif one.default is MISSING and one.default_factory is MISSING:
+            raise _Mismatch(f"{key} is missing")
+    return kind(**given)

@@ -1,0 +1,46 @@
+"""Recognizers from checkpoints of transformers: loading them, and naming them down to their revision."""
+
+from pathlib import Path
+from typing import Any
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of, digest_of_file
+
+
+def load(kind: Any, model: str) -> Any:
+    """A tokenizer, processor or network from a folder, a hub name, or a hub name@revision."""
+    from safetensors import SafetensorError
+    from transformers import PreTrainedModel
+
+    name, _, revision = (model, "", "") if Path(model).is_dir() else model.partition("@")
+    options = {"revision": revision} if revision else {}
+    try:
+        if not issubclass(kind, PreTrainedModel):
+            return kind.from_pretrained(name, **options)
+        network, report = kind.from_pretrained(name, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{model}: could not load it as {kind.__name__} ({reason}); give a local folder") from None
+    # Other weights, such as the mask embedding, play no part here and are missing from well-known checkpoints.
+    if any(key.startswith("lm_head") for key in report["missing_keys"]):
+        raise InputError(f"{model}: has no output layer; give a checkpoint that was fine-tuned with CTC")
+    return network
+
+
+def revision(model: str, network: Any) -> str:
+    """`name@revision`: the hub's commit, or a digest of all that a local folder holds."""
+    folder = Path(model)
+    if folder.is_dir():
+        return f"{folder.resolve().name}@{digest(folder)}"
+    return f"{model.partition('@')[0]}@{(getattr(network.config, '_commit_hash', None) or 'unknown')[:8]}"
+
+
+def identity(model: str) -> str:
+    """A digest of a local folder, or the name on the hub as it is."""
+    return digest(Path(model)) if Path(model).is_dir() else model
+
+
+def digest(folder: Path) -> str:
+    """Eight digits that name the weights and settings in a folder."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".txt"))
+    return digest_of([[path.name, digest_of_file(path)] for path in files])[:8]

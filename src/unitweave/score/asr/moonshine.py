@@ -1,0 +1,132 @@
+"""Moonshine tiny English, the offline recognizer, with American spelling on both sides."""
+
+import contextlib
+import importlib.metadata
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.errors import InputError
+from unitweave.core.text import NORMALIZER, normalize
+
+VERSION = "0.1.0"  # of moonshine-voice; later versions download their models
+PADDING = 0.5  # seconds of digital silence at both ends; see docs/scoring.md
+
+# Moonshine mixes British and American spelling; common words only, since the score's signature names this step.
+_AMERICAN = {
+    british + ending: american + ending
+    for british, american in (
+        ("neighbour", "neighbor"),
+        ("colour", "color"),
+        ("flavour", "flavor"),
+        ("harbour", "harbor"),
+        ("favourite", "favorite"),
+        ("theatre", "theater"),
+        ("centre", "center"),
+        ("metre", "meter"),
+        ("kilometre", "kilometer"),
+        ("litre", "liter"),
+        ("traveller", "traveler"),
+        ("grey", "gray"),
+    )
+    for ending in ("", "s")
+}
+
+
+class Moonshine:
+    """Moonshine tiny English (27 million parameters, MIT), offline, from the package moonshine-voice.
+
+    Its voice activity detector is switched off: it is one object for the whole process, so that a
+    transcript would depend on what was transcribed before it, and it cuts sentences in pieces.
+    Each waveform gets half a second of silence at both ends instead. One single-threaded model per
+    core works through the list; the transcripts do not depend on how many there are.
+    """
+
+    normalizer = f"{NORMALIZER}-en,american-spelling both sides"
+
+    def __init__(self, workers: int | None = None) -> None:
+        try:
+            from moonshine_voice.moonshine_api import ModelArch
+            from moonshine_voice.transcriber import Transcriber
+            from moonshine_voice.utils import get_model_path
+
+            version = importlib.metadata.version("moonshine-voice")
+        except ImportError as error:
+            raise InputError(
+                f"the moonshine recognizer is not installed ({error}); do 'pip install moonshine-voice=={VERSION}'"
+            ) from None
+        folder = Path(get_model_path("tiny-en"))
+        if not folder.is_dir():
+            raise InputError(
+                f"moonshine-voice {version} has no model inside; do 'pip install moonshine-voice=={VERSION}'"
+            )
+        options = {"vad_threshold": "0.0", "vad_max_segment_duration": "600", "return_audio_data": "false"}
+        with _environment("MOONSHINE_ORT_SINGLE_THREAD", "1"):
+            self._models = [
+                Transcriber(folder, ModelArch.TINY, options=options) for _ in range(workers or _usable_cores())
+            ]
+        self.signature = f"moonshine-tiny-en,moonshine-voice-{version},vad-off,pad-{PADDING}s"
+
+    @classmethod
+    def load(cls, model: str, device: str) -> "Moonshine":
+        """The recognizer; it has no other model and runs on the CPU."""
+        if model:
+            raise InputError("score.model must be empty for the moonshine recognizer, whose model is in its package")
+        return cls()
+
+    @staticmethod
+    def identity(model: str) -> str:
+        """The installed version, without loading anything."""
+        try:
+            return f"moonshine-{importlib.metadata.version('moonshine-voice')}"
+        except importlib.metadata.PackageNotFoundError:
+            return "moonshine"
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+        """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order."""
+        step = len(self._models)
+        texts = [""] * len(waveforms)
+
+        def work(k: int) -> None:
+            for i in range(k, len(waveforms), step):
+                texts[i] = self._one(self._models[k], waveforms[i])
+
+        with ThreadPoolExecutor(step) as pool:
+            for done in [pool.submit(work, k) for k in range(step)]:
+                done.result()
+        return texts
+
+    def clean_hypothesis(self, text: str) -> str:
+        """Lower case, numbers in words, no punctuation but the apostrophe within a word, American spelling."""
+        return " ".join(_AMERICAN.get(word, word) for word in normalize(text, "en").split())
+
+    clean_reference = clean_hypothesis
+
+    @staticmethod
+    def _one(model: Any, waveform: np.ndarray) -> str:
+        padded = np.pad(waveform, round(PADDING * SAMPLE_RATE))
+        lines = model.transcribe_without_streaming(padded.tolist(), SAMPLE_RATE).lines
+        return " ".join(line.text.strip() for line in lines).strip()
+
+
+def _usable_cores() -> int:
+    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable while the block runs."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,0 +1,114 @@
+"""All scores from what was transcribed and written, and the utterances that they come from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unitweave.core.files import write_text
+from unitweave.core.records import to_json
+from unitweave.metrics.significance import SignificanceTest, compare_systems
+from unitweave.score.asr.recognizers import Recognizer
+from unitweave.score.asr.transcripts import AsrTranscript
+from unitweave.score.rows import References, SystemTexts, score_by_language, score_system
+from unitweave.score.scores import (
+    REFERENCE_SPEECH,
+    RESYNTHESIS,
+    ScoredOutput,
+    ScoredUtterance,
+    Scores,
+    Signature,
+    SystemScores,
+    digest_of_references,
+)
+
+if TYPE_CHECKING:
+    from unitweave.score.score import ScoreSettings
+
+
+def assemble(
+    transcripts: Mapping[str, list[AsrTranscript]],
+    written: Mapping[str, SystemTexts],
+    references: References,
+    recognizer: Recognizer,
+    settings: "ScoreSettings",
+    source: str,
+) -> Scores:
+    """Measure all systems and ceilings, and compare each system with the first.
+
+    Args:
+        transcripts: System or ceiling -> its ASR transcripts, in the order of the references.
+        written: System -> its own texts, where they are known.
+        references: What the utterances should be.
+        recognizer: The one that transcribed.
+        settings: Numbers of resamples.
+        source: Where the reference texts come from, for the signature.
+    """
+    samples = settings.bootstrap_samples
+    systems: dict[str, SystemScores] = {}
+    ceilings: dict[str, SystemScores] = {}
+    sacrebleu = ""
+    for name, records in transcripts.items():
+        own = written.get(name)
+        row, sacrebleu = score_system(records, references, recognizer, own, samples)
+        row.languages = score_by_language(records, references, recognizer, own, samples)
+        (ceilings if name in (REFERENCE_SPEECH, RESYNTHESIS) else systems)[name] = row
+    texts = [recognizer.clean_reference(text) for text in references.texts]
+    signature = Signature(
+        recognizer.signature,
+        recognizer.normalizer,
+        digest_of_references(source, texts),
+        len(references.ids),
+        sacrebleu,
+    )
+    hypotheses = {name: [recognizer.clean_hypothesis(record.text) for record in transcripts[name]] for name in systems}
+    tests = _significance(hypotheses, texts, settings)
+    for language in references.languages:
+        keep = references.positions(language)
+        some = {name: [own[i] for i in keep] for name, own in hypotheses.items()}
+        tests += _significance(some, [texts[i] for i in keep], settings, language)
+    return Scores(signature, systems, ceilings, tests)
+
+
+def _significance(
+    hypotheses: Mapping[str, Sequence[str]],
+    texts: Sequence[str],
+    settings: "ScoreSettings",
+    language: str | None = None,
+) -> list[SignificanceTest]:
+    """Each system against the first by those of sacrebleu's paired tests that the settings ask for."""
+    samples, trials = settings.bootstrap_samples, settings.randomisation_trials
+    tests = compare_systems(hypotheses, texts, "bs", samples, language) if samples > 1 else []
+    return tests + (compare_systems(hypotheses, texts, "ar", trials, language) if trials else [])
+
+
+def write_utterances(
+    path: Path,
+    transcripts: Mapping[str, list[AsrTranscript]],
+    written: Mapping[str, SystemTexts],
+    references: References,
+    recognizer: Recognizer,
+) -> None:
+    """Write one line per utterance: its references, and per system its ASR transcript and its own texts."""
+    lines = []
+    for i, id in enumerate(references.ids):
+        outputs = {}
+        for name, records in transcripts.items():
+            own = written.get(name)
+            outputs[name] = ScoredOutput(
+                records[i].text,
+                recognizer.clean_hypothesis(records[i].text),
+                round(records[i].seconds, 3),
+                own.transcript[i] if own else None,
+                own.translation[i] if own else None,
+                records[i].mos,
+            )
+        utterance = ScoredUtterance(
+            id,
+            references.language[i] if references.language else None,
+            references.transcript[i] if references.transcript else None,
+            recognizer.clean_reference(references.texts[i]),
+            outputs,
+        )
+        lines.append(json.dumps(to_json(utterance), ensure_ascii=False))
+    write_text(path, "\n".join(lines) + "\n")
