@@ -15,7 +15,7 @@ import yaml
 
 from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, digest_of_file, write_text
+from unitweave.core.files import digest_of, digest_of_file, read_yaml, write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
@@ -234,7 +234,7 @@ def run(recipe: Recipe | Path | str, out: Path | str) -> Run:
         builtin = {path.stem: path for path in builtin_recipes()}
         path = Path(recipe) if Path(recipe).is_file() else builtin.get(str(recipe), Path(recipe))
         load_recipe(path)  # checks it on its own, so that an error names the file
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     checked = parse_recipe(content)
     write_text(RunLayout(folder).recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     done = Run(folder, checked)

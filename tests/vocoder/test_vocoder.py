@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unitweave.core.errors import InputError
-from unitweave.units.runs import deduplicate
+from unitweave.core.sequences import deduplicate
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.excitation import Position, pulse_train
 from unitweave.vocoder.model import UnitVocoder

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from unitweave.core.errors import InputError
+from unitweave.core.files import read_yaml
 from unitweave.corpus.embedded.corpus import EmbeddedCorpus
 from unitweave.corpus.embedded.spoken import SpokenCorpus
 from unitweave.lm.text_lm import TextLmSettings
@@ -54,13 +54,10 @@ class Recipe:
 def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe. Raises InputError that names the file and the key."""
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         known = ", ".join(sorted(p.stem for p in builtin_recipes()))
-        raise InputError(f"{path}: no such recipe; built in are: {known}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: no such recipe; built in are: {known}")
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: a recipe is a mapping of stages to settings, this is {type(content).__name__}")
     try:

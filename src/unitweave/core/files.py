@@ -13,14 +13,28 @@ from typing import Any
 from unitweave.core.errors import InputError
 
 TEMPORARY_PREFIX = ".tmp-"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch's and safetensors' writers raise errors of their own, without an errno.
+_DISK_FULL_WORDS = (
+    "no space left",
+    "file too large",
+    "quota",
+    "file write failed",
+    "failed writing file",
+    "iostream error",
+    "unexpected pos",
+)
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; rename it to `path` when the block ends without an error.
+    """Yield a temporary name next to `path`; rename it to `path` when the block ends without an error.
 
     Works for a file and for a directory (the block makes either). The old content of `path` stays
-    until the new one is complete. Raises InputError when the disk is full.
+    until the new one is complete.
+
+    Raises:
+        InputError: The disk is full, whichever library (Python, pyarrow, torch, safetensors) noticed it.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +49,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             remove(before)
         else:
             temporary.replace(path)
-    except OSError as error:
+    except Exception as error:
         raise_if_disk_full(error, path)
         raise
     finally:
@@ -54,9 +68,19 @@ def _temporary(path: Path) -> Path:
     return Path(tempfile.mktemp(prefix=TEMPORARY_PREFIX, suffix="-" + path.name, dir=path.parent))
 
 
-def raise_if_disk_full(error: OSError, path: Path) -> None:
+def is_disk_full(error: Exception) -> bool:
+    """Whether a writer failed for lack of space: by errno, or by its words where it has none."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _DISK_FULL
+    if not isinstance(error, OSError | RuntimeError) and type(error).__name__ != "SafetensorError":
+        return False
+    chain = f"{error} {error.__cause__} {error.__context__}".lower()
+    return any(words in chain for words in _DISK_FULL_WORDS)
+
+
+def raise_if_disk_full(error: Exception, path: Path) -> None:
     """Turn 'no space left' into an InputError that names the place; leave other errors alone."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         raise InputError(f"{path}: no space left on the device; free some and run the same command again") from error
 
 
@@ -90,13 +114,56 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raises InputError when it is missing or no JSON."""
-    try:
+    """Read a JSON file.
+
+    Raises:
+        InputError: The file is missing or not valid JSON.
+    """
+    with _reading(path, "JSON"):
         return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        InputError: The file is missing, not valid JSON, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged: expected a JSON object (got {type(content).__name__})")
+    return content
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file (its safe subset).
+
+    Raises:
+        InputError: The file is missing or not valid YAML.
+    """
+    import yaml
+
+    with _reading(path, "YAML"):
+        try:
+            return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(" ".join(str(error).split())) from None
+
+
+@contextlib.contextmanager
+def _reading(path: Path, format_name: str) -> Iterator[None]:
+    """One line for every way in which a text file cannot be parsed.
+
+    ValueError is also a date such as 2026-13-45 in YAML, a number of 5,000 digits, or bytes that are not UTF-8.
+    """
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not readable as {format_name} (nested too deeply)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as {format_name} ({' '.join(str(error).split())})") from None
 
 
 def digest_of(value: Any) -> str:

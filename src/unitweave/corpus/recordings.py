@@ -18,6 +18,7 @@ from typing import Self
 from unitweave.core.audio import SAMPLE_RATE, AudioError, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import raise_if_disk_full, remove, remove_leftovers
+from unitweave.core.machine import usable_cores
 
 JOURNAL = "recordings.jsonl"
 SILENT = "the recording is silent"
@@ -50,7 +51,7 @@ class Recordings:
 
     def __init__(self, folder: Path, workers: int = 0) -> None:
         self.folder = folder
-        self.workers = workers if workers > 0 else os.cpu_count() or 1
+        self.workers = workers if workers > 0 else usable_cores()
         self._made = self._read()
         self._folders: set[Path] = set()
         self._settled: set[str] = set()

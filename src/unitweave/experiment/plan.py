@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe
 from unitweave.core.errors import InputError
+from unitweave.core.files import read_yaml
 from unitweave.interleaving.sequence import SPEECH_TO_SPEECH
 
 _AXES = ("models", "data", "systems", "seeds", "steps")
@@ -145,10 +145,7 @@ def _differ(first: Path, other: Path, key: str) -> InputError:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: a mapping belongs here, this is {type(content).__name__}")
     return content

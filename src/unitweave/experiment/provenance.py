@@ -13,6 +13,7 @@ import torch
 import unitweave
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json, write_json
+from unitweave.core.machine import usable_cores
 
 FILE_NAME = "provenance.json"
 
@@ -37,9 +38,8 @@ def machine() -> str:
     """Processor or GPU, cores and memory, in a few words."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cores} cores of {_processor()}, {memory:.0f} GiB"
+    return f"{usable_cores()} cores of {_processor()}, {memory:.0f} GiB"
 
 
 def _processor() -> str:

@@ -6,9 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unitweave.core.errors import InputError
+from unitweave.core.files import read_yaml
 from unitweave.core.records import read_json_lines
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Cell, Plan
@@ -116,7 +115,7 @@ def read_experiment_folder(folder: Path) -> dict[str, Any]:
     path = Path(folder) / EXPERIMENT_FILE
     if not path.exists():
         raise InputError(f"{folder}: not the folder of an experiment (no {EXPERIMENT_FILE})")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: not an experiment")
     return content

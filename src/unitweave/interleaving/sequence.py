@@ -15,6 +15,7 @@ from random import Random
 import numpy as np
 
 from unitweave.core.errors import InputError
+from unitweave.core.sequences import run_starts
 from unitweave.interleaving.spans import draw_spans, spread_over, uniform_cuts, word_cuts
 
 # Segment codes: what a token's loss is counted under. A marker counts under the segment that it ends.
@@ -132,7 +133,7 @@ def prepare_speech(
     if deduplicate and len(units):
         # A run that crosses a word boundary goes to the word in which it begins: cut there, it would
         # betray the boundary, which a recording to be translated does not.
-        keep = np.append(True, units[1:] != units[:-1])
+        keep = run_starts(units)
         cuts = np.append(0, np.cumsum(keep))[cuts]
         units = units[keep]
         sure = sure & (np.diff(cuts) > 0)

@@ -10,12 +10,13 @@ import numpy as np
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.progress import meter, say
+from unitweave.core.sequences import evenly_spaced
 from unitweave.score.asr.recognizers import load_recognizer
 from unitweave.score.asr.transcripts import AudioSource, transcribe
 from unitweave.score.assemble import assemble
 from unitweave.score.mos import load_predictors
 from unitweave.score.rows import References
-from unitweave.score.score import ScoreSettings, check_settings, evenly
+from unitweave.score.score import ScoreSettings, check_settings
 from unitweave.score.scores import REFERENCE_SPEECH, Scores, write_scores
 from unitweave.training.devices import check_device
 
@@ -67,7 +68,7 @@ def score_folders(
         for name, paths in systems.items():
             keys = list(paths)
             source = AudioSource(keys, partial(_read, paths))
-            rated = evenly(keys, settings.mos_utterances or len(keys))
+            rated = evenly_spaced(keys, settings.mos_utterances or len(keys), centered=True)
             transcripts[name] = transcribe(source, recognizer, None, progress, predictors, rated)
     scores = assemble(transcripts, {}, References(ids, texts[first]), recognizer, settings, "file")
     scores.mos_predictors = [predictor.signature for predictor in predictors]

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from unitweave.core.sequences import deduplicate
 from unitweave.metrics.bleu import bleu, chrf
 from unitweave.metrics.error_rates import character_error_rate, unit_error_rate, word_error_rate
 from unitweave.metrics.signals import speech_rate
 from unitweave.score.asr.recognizers import Recognizer
 from unitweave.score.asr.transcripts import AsrTranscript
 from unitweave.score.scores import MosScore, SystemScores
-from unitweave.units.runs import deduplicate
 
 
 @dataclass
@@ -164,9 +164,7 @@ def _score_texts(scores: SystemScores, written: SystemTexts, references: Referen
     if references.units is not None:
         if not written.deduplicated:
             scores.unit_error_rate = round(unit_error_rate(written.units, references.units), 2)
-        ours, theirs = (
-            [deduplicate(np.asarray(units))[0] for units in side] for side in (written.units, references.units)
-        )
+        ours, theirs = ([deduplicate(units)[0] for units in side] for side in (written.units, references.units))
         scores.unit_error_rate_without_repeats = round(unit_error_rate(ours, theirs), 2)
 
 

@@ -13,6 +13,7 @@ from unitweave.core.files import digest_of
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter, say
 from unitweave.core.records import read_records
+from unitweave.core.sequences import deduplicate, evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.metrics.intervals import bootstrap_seed
 from unitweave.score.asr.recognizers import load_recognizer
@@ -28,7 +29,6 @@ from unitweave.score.scores import (
     write_scores,
 )
 from unitweave.training.devices import check_device
-from unitweave.units.runs import deduplicate
 from unitweave.units.table import UnitRow, read_units
 
 OUTPUTS_FILE = "outputs.jsonl"
@@ -127,7 +127,7 @@ def score_run(
     references = _references([pairs[id] for id in ids], target_units)
     recognizer = load_recognizer(settings.recognizer, settings.model, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
-    examples = evenly(ids, settings.examples)
+    examples = evenly_spaced(ids, settings.examples, centered=True)
     sources = {system: _system_audio(outputs[system], said[system], ids) for system in outputs}
     written = {system: _texts(said[system], ids) for system in outputs}
     if settings.ceilings:
@@ -144,7 +144,7 @@ def score_run(
     # Transcripts and ratings of another recognizer or predictor, before an interruption, do not count.
     by = digest_of([recognizer.signature, *(predictor.signature for predictor in predictors)])[:8]
     transcripts: dict[str, list[AsrTranscript]] = {}
-    rated = evenly(ids, settings.mos_utterances or len(ids))
+    rated = evenly_spaced(ids, settings.mos_utterances or len(ids), centered=True)
     with meter("score: transcribing", len(ids) * len(sources)) as progress:
         for name, source in sources.items():
             log = folder / f"transcripts-{name.replace(' ', '-')}-{by}.jsonl"
@@ -280,9 +280,3 @@ def _training_hours(corpus: Path) -> dict[str, float]:
     for pair in read_manifest(corpus, "train"):
         seconds[pair.src_lang] = seconds.get(pair.src_lang, 0.0) + (pair.src_seconds or 0.0)
     return {language: round(total / 3600, 2) for language, total in sorted(seconds.items())}
-
-
-def evenly(ids: Sequence[str], count: int) -> list[str]:
-    """`count` of the ids, at equal distances."""
-    count = min(count, len(ids))
-    return [ids[(2 * i + 1) * len(ids) // (2 * count)] for i in range(count)]

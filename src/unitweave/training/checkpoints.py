@@ -1,7 +1,6 @@
 """Checkpoints that are whole or not there: a kill or a full disk while one is written leaves the one before."""
 
 import contextlib
-import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,20 +12,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import remove
+from unitweave.core.files import is_disk_full, remove
 
 _PARTIAL = "partial"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# torch's and safetensors' writers raise their own errors, with no errno.
-_FULL_WORDS = (
-    "no space left",
-    "file too large",
-    "quota",
-    "file write failed",
-    "failed writing file",
-    "iostream error",
-    "unexpected pos",
-)
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -75,7 +63,7 @@ def whole_checkpoint(
     except (OSError, RuntimeError, SafetensorError) as error:
         if arguments.should_save:
             shutil.rmtree(partial, ignore_errors=True)
-        if not _is_disk_full(error):
+        if not is_disk_full(error):
             raise
         earlier = max((p.name for p in work.glob("checkpoint-*")), default="no earlier one", key=step_of)
         raise InputError(
@@ -97,10 +85,3 @@ def step_of(name: str) -> int:
     """The optimizer step of a checkpoint's folder; -1 when it is none."""
     last = name.rsplit("-", 1)[-1]
     return int(last) if last.isdigit() else -1
-
-
-def _is_disk_full(error: Exception) -> bool:
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    chain = f"{error} {error.__cause__} {error.__context__}".lower()
-    return any(word in chain for word in _FULL_WORDS)

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
+from unitweave.core.sequences import deduplicate
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.beam import search_texts
 from unitweave.translate.cache import compact, growing_cache
@@ -33,7 +34,6 @@ from unitweave.translate.constraints import (
     in_a_loop,
 )
 from unitweave.translate.step_attention import use_step_attention
-from unitweave.units.runs import deduplicate
 
 __all__ = ["DecodeSettings", "ForcedPrefix", "Listener", "StageDecoder", "Translation"]
 

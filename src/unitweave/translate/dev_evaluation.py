@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import say
+from unitweave.core.sequences import evenly_spaced
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
@@ -39,8 +40,7 @@ def choose(pairs: Sequence[Pair], count: int) -> list[Pair]:
     chosen = []
     for number, key in enumerate(sorted(groups)):
         group = groups[key]
-        share = min(len(group), count // len(groups) + (number < count % len(groups)))
-        chosen += [group[i * len(group) // share] for i in range(share)]
+        chosen += evenly_spaced(group, count // len(groups) + (number < count % len(groups)))
     return chosen
 
 

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of_file, read_json
+from unitweave.core.files import digest_of_file, read_json, read_yaml
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
@@ -101,10 +99,7 @@ class Parts:
 def read_recipe(run: Path) -> dict[str, Any]:
     """The recipe that a run folder was made with; empty where there is none. Raises InputError when it is broken."""
     path = RunLayout(run).recipe
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that is none
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    content = read_yaml(path) if path.exists() else {}
     if not isinstance(content, dict):
         return {}
     for section, settings in content.items():

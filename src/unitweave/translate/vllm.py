@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json
+from unitweave.core.sequences import deduplicate
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import (
     TRANSCRIPT,
@@ -27,7 +28,6 @@ from unitweave.translate.constraints import (
     Rules,
     Translation,
 )
-from unitweave.units.runs import deduplicate
 
 ENGINE_FILE = "vllm.json"
 _STAGES = (

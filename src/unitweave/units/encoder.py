@@ -13,6 +13,7 @@ from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2CTCToke
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of_file
+from unitweave.core.sequences import collapse_ctc
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 
@@ -35,14 +36,10 @@ class CharacterVocabulary:
         """Character ids of a normalized text, words separated by the delimiter."""
         return [self.ids.get(c, self.unknown) for c in text.replace(" ", DELIMITER)]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Greedy CTC: merge repeated ids, drop blanks, delimiters become spaces."""
-        characters, previous = [], self.blank
-        for i in ids:
-            if i not in (previous, self.blank, self.unknown):
-                characters.append(" " if i == self.delimiter else self.tokens[i])
-            previous = i
-        return " ".join("".join(characters).split())
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a greedy CTC path [frames] of character ids."""
+        kept = [i for i in collapse_ctc(ids, self.blank) if i != self.unknown]
+        return " ".join("".join(" " if i == self.delimiter else self.tokens[i] for i in kept).split())
 
     def save(self, folder: Path) -> None:
         """Write the files of a Wav2Vec2CTCTokenizer, so that transformers' processors load it."""

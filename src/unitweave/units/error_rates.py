@@ -9,6 +9,7 @@ from transformers import Wav2Vec2BertForCTC
 
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import Pair
+from unitweave.core.sequences import evenly_spaced
 from unitweave.metrics.error_rates import character_error_rate, word_error_rate
 from unitweave.units.encoder import CharacterVocabulary, load_encoder
 from unitweave.units.features import extract_features
@@ -54,9 +55,7 @@ def a_few(items: Sequence[Recording], per_language: int) -> list[Recording]:
     """At most `per_language` recordings of each language, spread over the order they stand in."""
     chosen = []
     for language in sorted({item.language for item in items}):
-        own = [item for item in items if item.language == language]
-        number = min(per_language, len(own))
-        chosen += [own[i * len(own) // number] for i in range(number)]
+        chosen += evenly_spaced([item for item in items if item.language == language], per_language)
     return chosen
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, write_text
 from unitweave.core.manifest import SPLITS, Pair, read_manifest
+from unitweave.core.sequences import deduplicate
 from unitweave.core.stage import StageResult
-from unitweave.units.runs import deduplicate
 from unitweave.units.table import FRAME_RATE, SIDES, UnitRow, length_mismatch, read_units, write_shard
 
 FORMATS = ("fairseq", "s2ut")

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
+from unitweave.core.sequences import deduplicate
 from unitweave.core.stage import StageResult
 from unitweave.training.distributed import announce
 from unitweave.training.optimizers import make_optimizer
-from unitweave.units.runs import deduplicate
 from unitweave.units.table import read_units_metadata
 from unitweave.vocoder.checkpoint import load_checkpoint, save_checkpoint
 from unitweave.vocoder.config import UnitVocoderConfig

@@ -31,6 +31,7 @@ import soxr
 
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.errors import InputError
+from unitweave.core.machine import usable_cores
 
 ENGINES = {"pico": "ttspico", "espeak": "espeakng_loader"}  # engine -> the module that it needs
 EDGE_SECONDS = 0.1  # silence kept before and after the speech
@@ -112,11 +113,6 @@ def speak_all(utterances: Sequence[Utterance], workers: int = 0) -> Generator[tu
                     worker.ask(following)
                     running[output] = (worker, following)
                 yield utterance, problem
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Worker:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from unitweave.core.sequences import collapse_ctc
 from unitweave.score.asr import checkpoints
 from unitweave.training.devices import device_of
 
@@ -66,5 +67,4 @@ class FairseqCtc:
 
 def collapse(path: Sequence[int], tokens: Sequence[str], blank: int, space: str = "|") -> str:
     """The text of a CTC path [frames]: repeats merged, blanks dropped, tokens joined, `space` a space."""
-    kept = [token for i, token in enumerate(path) if token != blank and (i == 0 or token != path[i - 1])]
-    return "".join(tokens[token] for token in kept).replace(space, " ").strip()
+    return "".join(tokens[token] for token in collapse_ctc(path, blank)).replace(space, " ").strip()

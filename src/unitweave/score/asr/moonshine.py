@@ -12,6 +12,7 @@ import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
+from unitweave.core.machine import usable_cores
 from unitweave.core.text import NORMALIZER, normalize
 
 VERSION = "0.1.0"  # of moonshine-voice; later versions download their models
@@ -68,7 +69,7 @@ class Moonshine:
         options = {"vad_threshold": "0.0", "vad_max_segment_duration": "600", "return_audio_data": "false"}
         with _environment("MOONSHINE_ORT_SINGLE_THREAD", "1"):
             self._models = [
-                Transcriber(folder, ModelArch.TINY, options=options) for _ in range(workers or _usable_cores())
+                Transcriber(folder, ModelArch.TINY, options=options) for _ in range(workers or min(8, usable_cores()))
             ]
         self.signature = f"moonshine-tiny-en,moonshine-voice-{version},vad-off,pad-{PADDING}s"
 
@@ -112,10 +113,6 @@ class Moonshine:
         padded = np.pad(waveform, round(PADDING * SAMPLE_RATE))
         lines = model.transcribe_without_streaming(padded.tolist(), SAMPLE_RATE).lines
         return " ".join(line.text.strip() for line in lines).strip()
-
-
-def _usable_cores() -> int:
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
 @contextlib.contextmanager

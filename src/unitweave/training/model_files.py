@@ -1,0 +1,146 @@
+"""Model folders as untrusted input: what a folder may hold, and one line for what cannot be loaded.
+
+A model folder may come from anywhere. Weights are read from safetensors only (a pickle runs code), and settings
+that would make transformers fetch code, quantize, or load an adapter are refused by name.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json_object
+
+# Pass these to every `from_pretrained`: a hub name is not checked by `check_model_folder`.
+SAFE_LOADING: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+
+_REFUSED_KEYS = {
+    "auto_map": "it would run code from the model folder",
+    "quantization_config": "quantized weights cannot be trained or exported; give the unquantized model",
+    "compression_config": "compressed weights cannot be trained or exported; give the uncompressed model",
+    "peft_config": "merge the adapter into its base model first",
+    "adapter_config": "merge the adapter into its base model first",
+}
+_MAX_VOCABULARY = 1 << 22  # the largest published vocabularies have some 2^18 tokens; the table must fit into memory
+
+
+def check_model_folder(path: Path | str, weights: bool = True) -> dict[str, Any]:
+    """Check a model folder before transformers reads it.
+
+    Args:
+        path: A folder in the `save_pretrained` layout. A hub name (no folder here) is left to `SAFE_LOADING`.
+        weights: Whether the folder has to hold weights; else config.json alone is checked.
+
+    Returns:
+        The content of config.json; empty for a hub name.
+
+    Raises:
+        InputError: config.json is missing, damaged, or has a setting that is refused; the weights are missing, not
+            in safetensors, or cut off; the tokenizer asks for code from elsewhere.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return {}
+    config = read_json_object(folder / "config.json")
+    check_model_config(config, folder / "config.json")
+    if (folder / "adapter_config.json").exists():
+        raise InputError(f"{folder}: holds an adapter (adapter_config.json); merge it into its base model first")
+    if (folder / "tokenizer_config.json").exists():
+        check_model_config(read_json_object(folder / "tokenizer_config.json"), folder / "tokenizer_config.json")
+    if weights:
+        for file in weight_files(folder):
+            check_safetensors(file)
+    return config
+
+
+def check_model_config(config: Mapping[str, Any], where: Path | str) -> None:
+    """Refuse settings of a model that would run foreign code or that nothing here can train.
+
+    Args:
+        config: Content of config.json or tokenizer_config.json.
+        where: Its file or hub name, for the message.
+
+    Raises:
+        InputError: Names the key and what to do.
+    """
+    for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
+        for key, reason in _REFUSED_KEYS.items():
+            if part.get(key):
+                raise InputError(f"{where}: {key} is not supported: {reason}")
+        for key in ("attn_implementation", "_attn_implementation"):
+            if "/" in str(part.get(key) or ""):
+                raise InputError(f"{where}: {key} {part[key]!r} names code on the hub; remove the key")
+        size = part.get("vocab_size")
+        if size is not None and not (isinstance(size, int) and 0 <= size <= _MAX_VOCABULARY):
+            raise InputError(f"{where}: vocab_size must be a number up to {_MAX_VOCABULARY} (got {size!r})")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, in one piece or in shards.
+
+    Raises:
+        InputError: There are none, or a shard is missing.
+    """
+    if (folder / INDEX_FILE).exists():
+        shards = read_json_object(folder / INDEX_FILE).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise InputError(f"{folder / INDEX_FILE}: damaged (no weight_map); copy the model folder again")
+        files = [folder / Path(name).name for name in sorted(set(shards.values()))]
+    else:
+        files = [folder / WEIGHTS_FILE]
+    for file in files:
+        if not file.is_file():
+            pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+            if pickles:
+                raise InputError(
+                    f"{folder}: has {pickles[0]} but no {file.name}; pickles can run code and are not "
+                    "loaded; save the model again as safetensors"
+                )
+            raise InputError(f"{file}: no such file; the model folder is incomplete")
+    return files
+
+
+def check_safetensors(path: Path) -> None:
+    """Read the header of a safetensors file, which also shows whether its data are complete.
+
+    Raises:
+        InputError: The file is missing, damaged or cut off.
+    """
+    with safetensors_errors(path), safe_open(path, "pt"):
+        pass
+
+
+@contextlib.contextmanager
+def safetensors_errors(path: Path, remedy: str = "copy it again, or redo the stage that wrote it") -> Iterator[None]:
+    """Turn what reading a missing or damaged safetensors file raises into an InputError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: damaged or cut off ({first_line(error)}); {remedy}") from None
+
+
+@contextlib.contextmanager
+def loading_errors(where: Path | str, what: str = "model") -> Iterator[None]:
+    """Turn what transformers raises for a model that it cannot load into an InputError with the reason.
+
+    Only the loading call belongs into the block: TypeError and the like are what a config.json with wrong values
+    raises there, and would be bugs elsewhere.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        raise InputError(f"{where}: could not load the {what} ({first_line(error)})") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the error's name where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,60 @@
+"""Files that are written whole or not at all, and readers that say in one line what is wrong."""
+
+import errno
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from unitweave.core.errors import InputError
+from unitweave.core.files import atomic_path, read_json_object, read_yaml
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+    ],
+)
+def test_a_full_disk_is_named_whichever_library_notices_it(tmp_path: Path, error: Exception) -> None:
+    (tmp_path / "x").write_text("before")
+    with pytest.raises(InputError, match="x: no space left on the device"), atomic_path(tmp_path / "x") as temporary:
+        temporary.write_text("half")
+        raise error
+    assert (tmp_path / "x").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_errors_of_a_writer_are_left_alone(tmp_path: Path) -> None:
+    for error in (ValueError("no space left between words"), OSError(errno.EACCES, "no space left"), KeyError("x")):
+        with pytest.raises(type(error)), atomic_path(tmp_path / "x"):
+            raise error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"lm: " + b"[" * 3_000, "nested too deeply"),
+        (b"lm: 2026-13-45", "month must be in"),
+        (b"corpus: [", "while parsing"),
+        (b"\xff\xfe\xff", "not readable as YAML"),
+    ],
+)
+def test_yaml_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        read_yaml(tmp_path / "recipe.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_json_file_that_holds_no_object_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(InputError, match=r"expected a JSON object \(got list\)"):
+        read_json_object(tmp_path / "config.json")
+    with pytest.raises(InputError, match="no such file"):
+        read_json_object(tmp_path / "missing.json")
+    with pytest.raises(InputError, match="not readable as JSON"):
+        read_json_object(tmp_path)
