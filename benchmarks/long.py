@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from unitweave.translate.recordings import load_audio
+from unitweave.core.audio import read_audio
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, nargs="+", default=[1, 60])
     parser.add_argument("--every", type=float, default=20.0, help="seconds from one utterance to the next")
     options = parser.parse_args()
-    voices = [load_audio(path) for path in options.wavs]
+    voices = [read_audio(path) for path in options.wavs]
     print("| minutes | utterances | peak MiB | processor seconds | real-time factor |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:

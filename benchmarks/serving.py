@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from unitweave.translate.recordings import load_audio
+from unitweave.core.audio import read_audio
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     try:
         wait_for(url, process)
         bodies = [path.read_bytes() for path in options.wavs]
-        seconds = sum(len(load_audio(path)) for path in options.wavs) / 16_000 / len(bodies)
+        seconds = sum(len(read_audio(path)) for path in options.wavs) / 16_000 / len(bodies)
         print(f"{options.requests} requests, {options.at_once} at a time, recordings of {seconds:.1f} s on average\n")
         print("| round | answered | 200 | 400 | other | median s | 95 % s | requests/s | server MiB |")
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")

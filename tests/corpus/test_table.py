@@ -160,7 +160,6 @@ BAD = {
     "hours": ("hours.wav", "oui", "source: the recording is too long"),
     "bomb": ("bomb.flac", "oui", "source: the recording is too long"),
     "raw": ("pcm.raw", "oui", "source: not readable as audio"),
-    "stream": ("stream.flac", "oui", "source: not readable as audio"),
     "sentence": ("a" * 300, "oui", "source: no such audio file"),
     "rate": ("rate.wav", "oui", "source: impossible sampling rate"),
     "many": ("src0.wav", "mot " * 50, "source: too much text for the recording"),

@@ -71,8 +71,8 @@ def serve(arguments: list[str]) -> None:
 
 def example_files(own: list[Path], folder: Path | None) -> list[Path]:
     """Recordings to click on: those of a folder that the user names, or the model's own."""
+    from unitweave.core.audio import SUFFIXES
     from unitweave.core.errors import InputError
-    from unitweave.translate.recordings import SUFFIXES
 
     if folder is None:
         return own

@@ -1,8 +1,21 @@
-"""Audio in and out: every waveform inside unitweave is mono float32 at 16 kHz in [-1, 1]."""
+"""Audio in and out: every waveform inside unitweave is mono float32 at 16 kHz in [-1, 1].
 
+soundfile reads wav, flac, ogg, opus, mp3, aiff and more; what it does not know goes through ffmpeg, where that is
+installed. Everything is read in blocks, so that a bound on the length holds whatever a file's header claims.
+"""
+
+import contextlib
 import io
 import os
+import resource
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -13,13 +26,26 @@ from unitweave.core.files import atomic_path
 
 SAMPLE_RATE = 16_000
 SILENCE = 1e-3  # a recording whose largest excursion from its mean stays below this (-60 dB) is silent
+SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64"),
+    *(".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".wma", ".amr", ".3gp", ".ac3"),
+)
 
 TOO_LONG = "the recording is too long"
 UNREADABLE = "not readable as audio"
+EMPTY = "the audio is empty"
 
-_RATES = (1_000, 1_000_000)  # outside of it a header is damaged, and resampling by it would fill the memory
-_SAMPLES_A_SECOND = 2 * 48_000  # stereo at 48 kHz; a time limit alone bounds no memory, for headers may say more
+_RATES = (1_000, 768_000)  # Hz; outside of it a header is damaged, and resampling by it would fill the memory
+_SAMPLES_A_SECOND = 2 * 48_000  # stereo at 48 kHz; a time limit alone bounds no work, for headers may say more
 _UNKNOWN = 2**63 - 1  # libsndfile's number of frames for a stream whose header has none
+_BLOCK_VALUES = 1_000_000  # samples of all channels in a block
+_WHOLE_VALUES = 1 << 29  # a file with more of them (93 minutes of stereo at 48 kHz) is read in blocks in any case
+
+# Containers and codecs only: no playlists, which could name other files or addresses.
+_FFMPEG_FORMATS = "aac,ac3,aiff,amr,asf,au,avi,caf,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,ogg,w64,wav"
+_FFMPEG_PATIENCE = 30.0  # seconds without a byte after which ffmpeg is stopped
+_FFMPEG_MEMORY = 2 << 30  # bytes of address space
+_FFMPEG_SECONDS = 600  # of processor time where the recording may be of any length
 
 
 class AudioError(InputError):
@@ -31,66 +57,80 @@ class AudioError(InputError):
 
 
 def read_audio(source: Path | str | bytes, name: str | None = None, max_seconds: float | None = None) -> np.ndarray:
-    """Read any file that soundfile reads, or the bytes of one, as mono 16 kHz.
+    """Read a whole recording.
 
-    max_seconds  longer recordings are refused by their header, before they fill the memory: a few kilobytes of
-                 FLAC can be hours of silence. So is what has more samples than this time has in stereo at 48 kHz
+    Args:
+        source: A file of any format that soundfile or ffmpeg reads, or the bytes of one.
+        name: What errors call the recording (default: its path).
+        max_seconds: Longer recordings are refused, by their header where it is honest: a few kilobytes of FLAC can be
+            hours of silence. So is a header with more samples than this time has in stereo at 48 kHz.
 
-    Returns float32 of shape [samples]. Raises AudioError, an InputError naming the file (or `name`), when it is
-    missing, unreadable, empty, too long or holds values that are no numbers.
+    Returns:
+        float32 [samples] at 16 kHz.
+
+    Raises:
+        AudioError: The recording is missing, unreadable, empty, too long, or has an impossible sampling rate or values
+            that are no numbers.
     """
-    name = name or (str(source) if not isinstance(source, bytes) else "audio")
-    with _open(source, name) as file:
-        _check_header(file, name, max_seconds)
-        try:
-            samples = file.read(dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, OSError) as error:
-            raise AudioError(name, UNREADABLE, _reason(error)) from None
-        return to_mono_16k(samples, file.samplerate, name)
-
-
-def _open(source: Path | str | bytes, name: str) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    # TypeError: a headerless .raw file. ValueError: a path that no file can have
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        if not isinstance(source, bytes) and not os.path.exists(source):  # noqa: PTH110  # Path's raises for long names
-            raise AudioError(name, "no such audio file") from None
-        raise AudioError(name, UNREADABLE, _reason(error)) from None
-
-
-def _check_header(file: soundfile.SoundFile, name: str, max_seconds: float | None) -> None:
-    """Raise AudioError for what is not to be decoded."""
-    _check_rate(file.samplerate, name)
-    if file.frames == _UNKNOWN:
-        raise AudioError(name, UNREADABLE, "its header does not say how long it is")
-    seconds = file.frames / file.samplerate
-    if max_seconds is None:
-        return
-    if seconds > max_seconds:
-        raise AudioError(name, TOO_LONG, f"{seconds:.0f} s")
-    if file.frames * file.channels > max_seconds * _SAMPLES_A_SECOND:
-        raise AudioError(name, TOO_LONG, f"{seconds:.0f} s at {file.samplerate} Hz, channels: {file.channels}")
-
-
-def to_mono_16k(samples: np.ndarray, rate: int, name: str = "audio") -> np.ndarray:
-    """Mix [samples, channels] (or [samples]) down to mono and resample it to 16 kHz (soxr, high quality)."""
-    if samples.size == 0:
-        raise AudioError(name, "the audio is empty")
-    _check_rate(rate, name)
-    mono = samples.mean(axis=1) if samples.ndim == 2 else samples
-    if not np.isfinite(mono).all():
-        raise AudioError(name, "the audio holds values that are no numbers", "NaN or infinite")
-    if rate != SAMPLE_RATE:
+    name = _name_of(source, name)
+    with _decoded(source, name, max_seconds, whole=True) as (rate, blocks):
+        mono = np.concatenate([np.zeros(0, np.float32), *blocks])
+    # Resampled in one piece: in blocks, as `stream_audio` does it, the last digits differ.
+    if mono.size and rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
-        if mono.size == 0:
-            raise AudioError(name, "the audio is empty")
+    if mono.size == 0:
+        raise AudioError(name, EMPTY)
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
-def _check_rate(rate: int, name: str) -> None:
-    if not _RATES[0] <= rate <= _RATES[1]:
-        raise AudioError(name, "impossible sampling rate", f"{rate} Hz")
+def stream_audio(
+    source: Path | str | bytes, name: str | None = None, max_seconds: float | None = None
+) -> Iterator[np.ndarray]:
+    """Read a recording block by block, in memory that does not depend on its length.
+
+    Args:
+        source: As for `read_audio`.
+        name: As for `read_audio`.
+        max_seconds: As for `read_audio`.
+
+    Yields:
+        float32 [samples] at 16 kHz.
+
+    Raises:
+        AudioError: As `read_audio`.
+    """
+    name = _name_of(source, name)
+    empty = True
+    with _decoded(source, name, max_seconds) as (rate, blocks):
+        for block in blocks if rate == SAMPLE_RATE else _resampled(blocks, rate):
+            if len(block):
+                empty = False
+                yield block
+    if empty:
+        raise AudioError(name, EMPTY)
+
+
+def header_seconds(path: Path) -> float | None:
+    """How long a recording lasts by its header, in seconds; None where only decoding it would tell."""
+    try:
+        with Path(path).open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+            known = _RATES[0] <= sound.samplerate <= _RATES[1] and sound.frames != _UNKNOWN
+            return float(sound.frames / sound.samplerate) if known else None
+    except (soundfile.SoundFileError, OSError, TypeError):
+        return None
+
+
+def lasts_longer(path: Path, seconds: float) -> bool:
+    """Whether a recording is longer than that, by its header or else by decoding so much of it; errors as there."""
+    known = header_seconds(path)
+    if known is not None:
+        return known > seconds
+    seen = 0
+    for block in stream_audio(path):
+        seen += len(block)
+        if seen > seconds * SAMPLE_RATE:
+            return True
+    return False
 
 
 def is_silent(waveform: np.ndarray) -> bool:
@@ -106,6 +146,151 @@ def write_audio(path: Path, waveform: np.ndarray) -> None:
     soundfile.write(encoded, np.clip(waveform, -1.0, 1.0), SAMPLE_RATE, format=path.suffix[1:], subtype="PCM_16")
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded.getvalue())
+
+
+def _name_of(source: Path | str | bytes, name: str | None) -> str:
+    return name or ("audio" if isinstance(source, bytes) else str(source))
+
+
+@contextlib.contextmanager
+def _decoded(
+    source: Path | str | bytes, name: str, max_seconds: float | None, whole: bool = False
+) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
+    """Sampling rate and mono blocks of a recording: finite numbers, no more of them than max_seconds allow."""
+    with _opened(source, name) as content:
+        try:
+            # By its content, since a file's name may say anything. The descriptor of a file rather than the object:
+            # libsndfile then reads it itself, outside of Python's lock.
+            file = soundfile.SoundFile(content if isinstance(source, bytes) else content.fileno(), closefd=False)
+            if file.frames == _UNKNOWN and file.seekable():  # reading it ends in a seek, which fails
+                file.close()
+                raise TypeError("its header does not say how long it is")
+        except (soundfile.SoundFileError, OSError, TypeError) as error:
+            blocks = _ffmpeg(content, name, _reason(error), max_seconds)
+            yield SAMPLE_RATE, _checked(blocks, SAMPLE_RATE, name, max_seconds)
+            return
+        with file:
+            _check_header(file, name, max_seconds)
+            yield file.samplerate, _checked(_read_blocks(file, name, whole), file.samplerate, name, max_seconds)
+
+
+def _opened(source: Path | str | bytes, name: str) -> BinaryIO:
+    if isinstance(source, bytes):
+        if not source:
+            raise AudioError(name, UNREADABLE, "no bytes")
+        return io.BytesIO(source)
+    # os.path, since pathlib raises for names that no file can have.
+    if not os.path.exists(source):  # noqa: PTH110
+        raise AudioError(name, "no such audio file")
+    if not os.path.isfile(source):  # noqa: PTH113
+        raise AudioError(name, UNREADABLE, "not a file")
+    try:
+        return Path(source).open("rb")
+    except OSError as error:
+        raise AudioError(name, UNREADABLE, error.strerror or "") from None
+
+
+def _check_header(file: soundfile.SoundFile, name: str, max_seconds: float | None) -> None:
+    """Raise AudioError for what is not to be decoded."""
+    if not _RATES[0] <= file.samplerate <= _RATES[1]:
+        raise AudioError(name, "impossible sampling rate", f"{file.samplerate} Hz")
+    if max_seconds is None or file.frames == _UNKNOWN:
+        return
+    seconds = file.frames / file.samplerate
+    if seconds > max_seconds:
+        raise AudioError(name, TOO_LONG, f"{seconds:.0f} s; at most {max_seconds:g} s are read")
+    if file.frames * file.channels > max_seconds * _SAMPLES_A_SECOND:
+        raise AudioError(name, TOO_LONG, f"{seconds:.0f} s at {file.samplerate} Hz, channels: {file.channels}")
+
+
+def _read_blocks(file: soundfile.SoundFile, name: str, whole: bool) -> Iterator[np.ndarray]:
+    size = max(1024, _BLOCK_VALUES // file.channels)
+    # After every read soundfile seeks to where it is, and an MP3's decoder then forgets what it carries into the next
+    # frame: the last digits change. So what is wanted as a whole is read as a whole.
+    if whole and file.seekable() and file.frames * file.channels <= _WHOLE_VALUES:
+        size = file.frames + 1
+    while True:
+        try:
+            block = file.read(size, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, OSError) as error:
+            raise AudioError(name, UNREADABLE, _reason(error)) from None
+        yield block.mean(axis=1)
+        if len(block) < size:
+            return
+
+
+def _checked(blocks: Iterator[np.ndarray], rate: int, name: str, max_seconds: float | None) -> Iterator[np.ndarray]:
+    seen = 0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise AudioError(name, "the audio holds values that are no numbers", "NaN or infinite")
+        seen += len(block)
+        if max_seconds is not None and seen > max_seconds * rate:
+            raise AudioError(name, TOO_LONG, f"at most {max_seconds:g} s are read")
+        yield block
+
+
+def _resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _ffmpeg(content: BinaryIO, name: str, reason: str, max_seconds: float | None) -> Iterator[np.ndarray]:
+    """Mono blocks at 16 kHz of what soundfile could not read for `reason`."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise AudioError(name, UNREADABLE, f"{reason}; with ffmpeg installed more formats can be read")
+    command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", _FFMPEG_FORMATS]
+    with tempfile.NamedTemporaryFile() as copy, tempfile.TemporaryFile() as complaints:
+        path = getattr(content, "name", copy.name)
+        if path == copy.name:  # bytes in memory: ffmpeg has to be able to seek
+            content.seek(0)
+            copy.write(content.read())
+            copy.flush()
+        command += ["-threads", "1", "-i", f"file:{os.fsdecode(Path(path).absolute())}", "-vn", "-map", "0:a:0"]
+        command += ["-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "pipe:1"]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
+        assert process.stdout is not None
+        try:
+            _limit(process, _FFMPEG_SECONDS if max_seconds is None else 30 + int(max_seconds))
+            rest = b""
+            while True:
+                if not select.select([process.stdout], [], [], _FFMPEG_PATIENCE)[0]:
+                    problem = f"ffmpeg produced no output for {_FFMPEG_PATIENCE:.0f} s; the file may be damaged"
+                    raise AudioError(name, UNREADABLE, problem)
+                data = process.stdout.read1(4 * _BLOCK_VALUES)  # type: ignore[attr-defined]
+                if not data:
+                    break
+                data = rest + data
+                whole = len(data) // 4 * 4
+                rest = data[whole:]
+                yield np.frombuffer(data[:whole], dtype="<f4")
+            if process.wait() != 0:
+                complaints.seek(0)
+                raise AudioError(name, UNREADABLE, _complaint(process.returncode, complaints.read(4000), reason))
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def _limit(process: subprocess.Popen[bytes], seconds: int) -> None:
+    """Bound the processor time and the memory of a child, where the system can."""
+    # From outside and not by preexec_fn, which may hang where the parent has threads.
+    if hasattr(resource, "prlimit"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (seconds, seconds))
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (_FFMPEG_MEMORY, _FFMPEG_MEMORY))
+
+
+def _complaint(returncode: int, errors: bytes, reason: str) -> str:
+    """What ffmpeg said last, or why it was killed."""
+    if returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "ffmpeg took more processor time than it is allowed; the file may be damaged"
+    lines = errors.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].rsplit(": ", 1)[-1] if lines else reason
 
 
 def _reason(error: Exception) -> str:

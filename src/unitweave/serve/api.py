@@ -22,11 +22,10 @@ from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitweave import __version__
-from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
 from unitweave.serve.batching import Batcher, Busy, Job, Limits, Stream
 from unitweave.translate.decode import ForcedPrefix, Translation
-from unitweave.translate.recordings import load_audio
 from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
 
 _BLOCK = 1 << 20
@@ -244,7 +243,7 @@ async def receive(audio: UploadFile, batcher: Batcher) -> np.ndarray:
 
 def load_recording(path: Path, limits: Limits) -> np.ndarray:
     """A recording that a client sent, float32 [samples] at 16 kHz. Raises InputError within the limits' bounds."""
-    waveform = load_audio(path, "the recording", limits.audio_seconds)
+    waveform = read_audio(path, "the recording", limits.audio_seconds)
     check_audible(waveform, "the recording")
     return waveform
 

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from unitweave.core.audio import SUFFIXES, lasts_longer, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file, read_json, write_json
 from unitweave.core.progress import meter
 from unitweave.translate.decode import DecodeSettings, ForcedPrefix
 from unitweave.translate.long import translate_long
-from unitweave.translate.recordings import SUFFIXES, lasts_longer, load_audio
 from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
 from unitweave.translate.vad import SegmentSettings
 
@@ -184,7 +184,7 @@ def _translate_short(
     waveforms, readable = [], []
     for task, job in tasks:
         try:
-            waveform = load_audio(task.source)
+            waveform = read_audio(task.source)
             check_audible(waveform, str(task.source))
         except InputError as error:
             yield Finished(task, None, str(error))

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
+from unitweave.core.audio import SAMPLE_RATE, read_audio, stream_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json, remove, remove_leftovers, write_json, write_text
 from unitweave.core.progress import meter
 from unitweave.translate.decode import DecodeSettings, ForcedPrefix
-from unitweave.translate.recordings import stream_audio
 from unitweave.translate.subtitles import Cue, srt, vtt
 from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
 from unitweave.translate.vad import SegmentSettings, SpeechDetector, cut_out, speech_spans
@@ -167,8 +166,7 @@ def _write_track(workshop: Path, audio: Path, segments: Sequence[dict[str, Any]]
         at = 0  # samples written
         for i, segment in enumerate(segments):
             wav = workshop / f"{i:06d}.wav"
-            # Its bytes, since soundfile does not take every name.
-            speech = read_audio(wav.read_bytes()) if wav.exists() else np.zeros(0, np.float32)
+            speech = read_audio(wav) if wav.exists() else np.zeros(0, np.float32)
             silence = max(0, round(segment["start"] * SAMPLE_RATE) - at)
             for first in range(0, silence, SAMPLE_RATE):
                 track.writeframesraw(bytes(2 * min(SAMPLE_RATE, silence - first)))

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitweave.core.audio import SAMPLE_RATE, is_silent, write_audio
+from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.text import normalize
 from unitweave.translate.decode import DecodeSettings, ForcedPrefix, Listener, StageDecoder
 from unitweave.translate.package import Parts, find_parts
-from unitweave.translate.recordings import load_audio
 from unitweave.units.extract import UnitExtractor
 from unitweave.units.features import num_frames
 from unitweave.units.table import FRAME_RATE
@@ -148,7 +147,7 @@ class Translator:
         settings = settings or self.settings
         for one in given or []:
             self.check_language(one)
-        waveforms = [r if isinstance(r, np.ndarray) else load_audio(Path(r)) for r in recordings]
+        waveforms = [r if isinstance(r, np.ndarray) else read_audio(Path(r)) for r in recordings]
         for recording, waveform in zip(recordings, waveforms, strict=True):
             check_audible(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
         clock = [time.monotonic()]

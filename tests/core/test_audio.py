@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.serving import speech
-from unitweave.core.audio import read_audio
+from unitweave.core import audio
+from unitweave.core.audio import AudioError, header_seconds, read_audio, stream_audio
 from unitweave.core.errors import InputError
-from unitweave.translate.recordings import load_audio, seconds_of, stream_audio
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
@@ -26,19 +27,19 @@ def test_a_stream_gives_what_reading_at_once_gives(suffix: str, rate: int, chann
     samples = np.stack([speech(2.0, seed) for seed in range(channels)], axis=1)
     soundfile.write(path, samples, rate, format=suffix.upper() if suffix != "ogg" else "OGG")
     whole = read_audio(path)
-    streamed = load_audio(path)
+    streamed = np.concatenate(list(stream_audio(path)))
     assert len(whole) == len(streamed)
     np.testing.assert_allclose(streamed, whole, atol=2e-4)
 
 
 def test_blocks_are_small_and_make_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unitweave.translate.recordings._BLOCK_VALUES", 40_000)
+    monkeypatch.setattr("unitweave.core.audio._BLOCK_VALUES", 40_000)
     path = tmp_path / "a.wav"
     soundfile.write(path, np.stack([speech(5.0)] * 2, axis=1), 44_100)
     blocks = list(stream_audio(path))
     assert len(blocks) >= 5 and max(map(len, blocks)) < 40_000
     np.testing.assert_allclose(np.concatenate(blocks), read_audio(path), atol=2e-4)
-    assert seconds_of(path) == pytest.approx(80_000 / 44_100)
+    assert header_seconds(path) == pytest.approx(80_000 / 44_100)
 
 
 @needs_ffmpeg
@@ -47,7 +48,7 @@ def test_what_soundfile_does_not_know_goes_through_ffmpeg(suffix: str, tmp_path:
     source, path = tmp_path / "a.wav", tmp_path / f"-name with $(x) and spaces.{suffix}"
     soundfile.write(source, speech(2.0), 16_000)
     subprocess.run(["ffmpeg", "-v", "error", "-i", source, f"file:{path}"], check=True, stdin=subprocess.DEVNULL)
-    waveform = load_audio(path)
+    waveform = read_audio(path)
     assert abs(len(waveform) - 32_000) < 2_000 and np.abs(waveform).max() > 0.05
 
 
@@ -60,7 +61,7 @@ def test_a_playlist_cannot_make_ffmpeg_open_other_files(tmp_path: Path) -> None:
     }.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match="not readable"):
-            load_audio(tmp_path / name)
+            read_audio(tmp_path / name)
 
 
 def wav(rate: int, channels: int, body: bytes, bits: int = 16, kind: int = 1, claimed: int | None = None) -> bytes:
@@ -111,7 +112,7 @@ def test_damaged_recordings_give_one_clear_line_or_a_clean_result(tmp_path: Path
         path = tmp_path / "upload.bin"
         path.write_bytes(content)
         try:
-            waveform = load_audio(path, "the recording", max_seconds=60)
+            waveform = read_audio(path, "the recording", max_seconds=60)
         except InputError as error:
             assert str(error).startswith("the recording: ") and "\n" not in str(error), name
             assert str(tmp_path) not in str(error), "a client learns nothing of our folders"
@@ -132,7 +133,7 @@ def test_fuzzed_headers_never_end_in_a_traceback(start: int, junk: bytes, kind: 
     monkey = pytest.MonkeyPatch()
     monkey.setattr("shutil.which", lambda name: None)  # ffmpeg is for other formats and takes its time
     try:
-        waveform = load_audio(path, max_seconds=60)
+        waveform = read_audio(path, max_seconds=60)
         assert np.isfinite(waveform).all()
     except InputError as error:
         assert "\n" not in str(error)
@@ -146,5 +147,62 @@ def test_an_hour_of_silence_is_refused_before_it_is_read(tmp_path: Path) -> None
         for _ in range(60):
             file.write(np.zeros(8_000 * 60, np.float32))
     assert path.stat().st_size < 200_000, "a small file that becomes large"
-    with pytest.raises(InputError, match="longer than the 60 seconds"):
-        load_audio(path, max_seconds=60)
+    with pytest.raises(InputError, match=r"too long \(3600 s; at most 60 s"):
+        read_audio(path, max_seconds=60)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (48_000, 1)])
+def test_a_whole_recording_has_the_digits_of_one_read_and_one_resampling(
+    suffix: str, rate: int, channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recordings of corpora that exist stay what they are, bit by bit, whatever the size of the blocks."""
+    monkeypatch.setattr("unitweave.core.audio._BLOCK_VALUES", 20_000)
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.stack([speech(3.0, seed) for seed in range(channels)], axis=1), rate)
+    with soundfile.SoundFile(path) as file:  # soundfile.read would seek first, which changes the digits of an MP3
+        expected = file.read(dtype="float32", always_2d=True).mean(axis=1)
+    if rate != 16_000:
+        expected = soxr.resample(expected, rate, 16_000, quality="HQ")
+    np.testing.assert_array_equal(read_audio(path), expected)
+    np.testing.assert_array_equal(read_audio(path.read_bytes()), expected)
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32"])
+def test_encodings_that_cannot_be_rewound_are_read(subtype: str, tmp_path: Path) -> None:
+    path = tmp_path / "phone.wav"
+    soundfile.write(path, speech(1.0), 8_000, subtype=subtype)
+    assert len(read_audio(path)) == len(read_audio(path.read_bytes())) == pytest.approx(32_000, abs=700)
+
+
+@needs_ffmpeg
+def test_a_stream_without_a_length_is_bounded_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "stream.flac"
+    soundfile.write(path, speech(3.0), 16_000)
+    content = bytearray(path.read_bytes())
+    content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])  # the number of samples, as where FLAC comes from a pipe
+    path.write_bytes(content)
+    assert header_seconds(path) is None
+    for source in (path, path.read_bytes()):
+        assert len(read_audio(source)) == 48_000
+        with pytest.raises(AudioError, match="too long"):
+            read_audio(source, max_seconds=2)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(AudioError, match="does not say how long it is; with ffmpeg installed more"):
+        read_audio(path)
+
+
+def test_an_ffmpeg_that_hangs_or_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"not for soundfile")
+    program = tmp_path / "ffmpeg"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(audio, "_FFMPEG_PATIENCE", 0.2)
+    for script, problem in (("sleep 60", "no output for 0 s"), ("while :; do :; done", "no output")):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        with pytest.raises(AudioError, match=problem):
+            read_audio(tmp_path / "a.m4a")
+    monkeypatch.setattr(audio, "_FFMPEG_PATIENCE", 20.0)
+    monkeypatch.setattr(audio, "_FFMPEG_SECONDS", 1)
+    with pytest.raises(AudioError, match="more processor time than it is allowed"):
+        read_audio(tmp_path / "a.m4a")
