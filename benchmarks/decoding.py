@@ -5,9 +5,11 @@
 `generate` decodes the same left-padded prompts greedily, with its dynamic and its static cache, under a logits
 processor that holds each row to its phase (language, transcript, translation, units) with our own constraints, so
 that both have to give the same tokens; how many utterances do is in the table. "embedded" is the shape of the demo's
-language model, "1b" that of Llama-3.2-1B with 2,048 units, which decodes texts only. All ways take turns; the best of
---repeats counts, in processor time, in which other processes on the machine matter little. A shape stops at the batch
-size after which a way took longer than --patience. With --run, prints the steps from a recording to speech of a run.
+language model, "1b" that of Llama-3.2-1B with 2,048 units, which decodes texts only. Random weights would go on to
+the limits; so tokens are chosen freely, but each phase of an utterance is ended after as many as are usual. All ways
+take turns; the best of --repeats counts, in processor time, in which other processes on the machine matter little. A
+shape stops at the batch size after which a way took longer than --patience. With --run, prints the steps from a
+recording to speech of a run.
 """
 
 import argparse
@@ -22,14 +24,14 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LogitsProcessor,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
-from unitweave.translate.constraints import State
+from unitweave.translate import decode
+from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, State
 from unitweave.translate.decode import DecodeSettings, StageDecoder, Translation
 from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.translator import Translator
@@ -92,18 +94,27 @@ def make_decoder(shape: str) -> StageDecoder:
 def compare(decoder: StageDecoder, shape: str, dtype: str, batch: int, repeats: int) -> float:
     """Print a row; returns the seconds of the slowest way."""
     rng = np.random.default_rng(0)
-    low, high = (60, 160) if shape == "embedded" else (24, 40)
-    sources = [rng.integers(0, decoder.vocabulary.num_units, rng.integers(low, high)) for _ in range(batch)]
-    settings = DecodeSettings(batch=batch, text_per_second=2.0, units_per_frame=0.25, text_only=shape != "embedded")
+    small = shape == "embedded"
+    frames = np.clip(rng.lognormal(np.log(125 if small else 30), 0.3, batch), 20, 400).astype(int)
+    sources = [rng.integers(0, decoder.vocabulary.num_units, count) for count in frames]
+    settings = DecodeSettings(batch=batch, text_only=not small)
+    closing = decoder.rules.closing.tolist()
+    ends = []
+    for count in frames:  # free choice, and then the marker that ends the phase
+        texts = rng.normal(count / (15 if small else 3), 2, 2).clip(2).astype(int).tolist()
+        lengths = {TRANSCRIPT: texts[0], TRANSLATION: texts[1], UNITS: int(0.6 * count)}
+        ends.append({phase: [-1] * length + [closing[phase]] for phase, length in lengths.items()})
+    decoder.rules.forced = lambda end: end  # type: ignore[method-assign, assignment, return-value]
+    decode.in_a_loop = lambda units: False  # type: ignore[assignment]  # which generate does not know
 
     def ours() -> list[Translation]:
         decoder.model.set_attn_implementation("sdpa")
         use_step_attention(decoder.model)
-        return decoder.translate(sources, settings)
+        return decoder.translate(sources, settings, ends)  # type: ignore[arg-type]
 
     ways = {"ours": ours}
     for cache in ("dynamic", "static"):
-        ways[cache] = lambda cache=cache: generate(decoder, decoder.model, sources, settings, cache)  # type: ignore[misc]
+        ways[cache] = lambda cache=cache: generate(decoder, sources, ends, settings, cache)  # type: ignore[misc]
     seconds: dict[str, float] = {}
     outputs: dict[str, list[Translation]] = {}
     for _ in range(repeats):
@@ -147,18 +158,24 @@ class PhaseProcessor(LogitsProcessor):
 
 @torch.inference_mode()
 def generate(
-    decoder: StageDecoder, model: PreTrainedModel, sources: Sequence[np.ndarray], settings: DecodeSettings, cache: str
+    decoder: StageDecoder,
+    sources: Sequence[np.ndarray],
+    ends: Sequence[dict[int, list[int]]],
+    settings: DecodeSettings,
+    cache: str,
 ) -> list[Translation]:
     """Decode all sources together with transformers' generate."""
-    model.set_attn_implementation("sdpa")
+    decoder.model.set_attn_implementation("sdpa")
     ids, mask = decoder.begin(sources)
-    processor = PhaseProcessor(State([len(s) for s in sources], [{}] * len(sources), settings, decoder.rules))
+    processor = PhaseProcessor(State([len(s) for s in sources], ends, settings, decoder.rules))
     end = decoder.vocabulary.markers["end"]
-    said = model.generate(
+    said = decoder.model.generate(  # type: ignore[operator]
         ids,
         attention_mask=mask,
         do_sample=False,
-        max_new_tokens=2 * int(processor.state.text_limit.max()) + int(processor.state.unit_limit.max()) + 8,
+        max_new_tokens=2 * int(processor.state.text_limit.max())
+        + (0 if settings.text_only else int(processor.state.unit_limit.max()))
+        + 8,
         eos_token_id=end,
         pad_token_id=end,
         cache_implementation=cache,

@@ -57,7 +57,7 @@ def translate_long(
     Raises InputError when the recording cannot be read or nobody speaks in it.
     """
     settings, segmenting = settings or translator.settings, segmenting or SegmentSettings()
-    detector = SpeechDetector.load()
+    detector = SpeechDetector()
     spans = speech_spans(detector.probabilities(stream_audio(source)), segmenting)
     spans = [span for span in spans if num_frames(span[1] - span[0]) > 0]
     if not spans:
