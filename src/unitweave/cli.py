@@ -10,6 +10,7 @@ from pathlib import Path
 
 from unitweave import __version__
 from unitweave.commands.base import recipes_folder
+from unitweave.core.distributed import num_processes, process_group, process_index
 from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX
 
@@ -70,9 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours say what is going on
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        with process_group():
+            return _dispatch(arguments)
     except InputError as error:
-        print(f"unitweave: {error}", file=sys.stderr)
+        rank = f" (process {process_index()})" if num_processes() > 1 else ""
+        print(f"unitweave{rank}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("unitweave: interrupted; the same command goes on from here", file=sys.stderr)

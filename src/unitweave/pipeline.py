@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
+from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file, read_yaml, write_text
 from unitweave.core.layout import RunLayout
@@ -76,6 +77,7 @@ class Run:
             (at.corpus,),
             lambda f: train_encoder(f, settings, at.corpus),
             contents(settings.pretrained),
+            every_process=True,
         )
 
     def codebook(self) -> str:
@@ -127,6 +129,7 @@ class Run:
             settings,
             (at.corpus,),
             lambda f: train_text_lm(f, settings, self._sentences(settings.sentences)),
+            every_process=True,
         )
 
     def lm(self, name: str) -> str:
@@ -139,13 +142,18 @@ class Run:
             (at.corpus, at.units, *([at.text_lm] if text_lm else [])),
             lambda f: train_lm(f, settings, at.corpus, at.units, text_lm),
             contents(settings.pretrained, settings.extra_text),
+            every_process=True,
         )
 
     def vocoder(self) -> str:
         """Train the vocoder, which turns units into a waveform."""
         settings, at = self.recipe.vocoder, self.at
         return self._stage(
-            at.vocoder, settings, (at.corpus, at.units), lambda f: train_vocoder(f, settings, at.corpus, at.units)
+            at.vocoder,
+            settings,
+            (at.corpus, at.units),
+            lambda f: train_vocoder(f, settings, at.corpus, at.units),
+            every_process=True,
         )
 
     def translate(self, name: str) -> str:
@@ -200,10 +208,12 @@ class Run:
         work: Callable[[Path], StageResult],
         extra: object = None,
         files: Mapping[str, str] | None = None,
+        every_process: bool = False,
     ) -> str:
         """Do the stage of `folder`, which reads the folders of other stages and depends on `extra` and `files` too."""
         inputs = {self.at.name(read): fingerprint_of(self.folder, self.at.name(read)) for read in reads}
-        return run_stage(self.folder, self.at.name(folder), settings, inputs | dict(files or {}), work, extra)
+        inputs |= files or {}
+        return run_stage(self.folder, self.at.name(folder), settings, inputs, work, extra, every_process)
 
     def _sentences(self, number: int) -> list[dict[str, str]]:
         """Text for the small text LM: the training pairs' own, and further sentences of the phrasebook."""
@@ -236,7 +246,8 @@ def run(recipe: Recipe | Path | str, out: Path | str) -> Run:
         load_recipe(path)  # checks it on its own, so that an error names the file
         content = read_yaml(path)
     checked = parse_recipe(content)
-    write_text(RunLayout(folder).recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    on_main(lambda: write_text(RunLayout(folder).recipe, text))
     done = Run(folder, checked)
     done.all()
     return done

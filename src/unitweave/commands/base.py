@@ -53,6 +53,7 @@ def open_run(folder: Path, recipe: Path | None, overrides: dict[str, Any]) -> An
     import yaml
 
     from unitweave.config.recipe import load_recipe, merged, parse_recipe
+    from unitweave.core.distributed import on_main
     from unitweave.core.files import write_text
     from unitweave.pipeline import Run, check_run_folder
 
@@ -67,7 +68,7 @@ def open_run(folder: Path, recipe: Path | None, overrides: dict[str, Any]) -> An
     content = merged(yaml.safe_load(source.read_text(encoding="utf-8")), overrides)
     checked = parse_recipe(content)
     try:
-        write_text(kept, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        on_main(lambda: write_text(kept, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)))
     except PermissionError:
         raise InputError(f"{folder}: may not be written to") from None
     return Run(folder, checked)

@@ -24,21 +24,13 @@ def train(arguments: list[str]) -> None:
         print_settings(["lm"])
         return
     known, rest = parser.parse_known_args(arguments)
-
-    from unitweave.lm.train.finetune import train_lm
-    from unitweave.training.distributed import together
-
-    def work() -> None:
-        run = open_run(known.run, None, settings_of(["lm"], rest, parser.prog) if rest else {})
-        systems = [known.system] if known.system else list(run.recipe.systems)
-        if known.system and known.system not in run.recipe.systems:
-            raise InputError(
-                f"{known.run}: the recipe has no system {known.system!r}; it has: {', '.join(run.recipe.systems)}"
-            )
-        for system in systems:
-            run.lm(system)
-
-    together(work, {"train_lm": train_lm})
+    run = open_run(known.run, None, settings_of(["lm"], rest, parser.prog) if rest else {})
+    if known.system and known.system not in run.recipe.systems:
+        raise InputError(
+            f"{known.run}: the recipe has no system {known.system!r}; it has: {', '.join(run.recipe.systems)}"
+        )
+    for system in [known.system] if known.system else run.recipe.systems:
+        run.lm(system)
 
 
 def plan(arguments: list[str]) -> None:

@@ -12,13 +12,7 @@ def train_encoder(arguments: list[str]) -> None:
 
     Started by torchrun or accelerate launch, all processes train together.
     """
-    from unitweave.training.distributed import together
-    from unitweave.units.train_encoder import train_encoder
-
-    together(
-        lambda: stage_command("units train-encoder", "encoder", "encoder", arguments),
-        {"train_encoder": train_encoder},
-    )
+    stage_command("units train-encoder", "encoder", "encoder", arguments)
 
 
 def codebook(arguments: list[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unitweave import __version__
+from unitweave.core.distributed import on_main, process_index
 from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, digest_of, discard, read_json, remove_leftovers, write_json
 from unitweave.core.progress import say
@@ -39,45 +40,32 @@ def run_stage(
     inputs: Mapping[str, str],
     work: Callable[[Path], StageResult],
     extra: Any = None,
+    every_process: bool = False,
 ) -> str:
-    """Do the stage `name` of the run folder `run` unless it is already done; return its fingerprint.
+    """Do the stage `name` of the run folder `run` unless it is already done.
 
-    settings  the stage's dataclass
-    inputs    name of each stage (or file) that this one reads -> its fingerprint
-    work      gets the stage's folder, which holds what an interrupted earlier call with the same
-              fingerprint left there, and must itself go on from that
-    extra     anything else that the result depends on
+    Started on several processes, all of them call this; the main one decides whether there is something to do, and
+    writes stage.json.
 
-    Raises InputError when the folder is of another version of the format.
+    Args:
+        run: The run folder.
+        name: Path of the stage's folder within it.
+        settings: The stage's dataclass.
+        inputs: The name of each stage (or file) that this one reads, and its fingerprint.
+        work: Gets the stage's folder, which holds what an interrupted earlier call with the same fingerprint left
+            there, and must itself go on from that.
+        extra: Anything else that the result depends on.
+        every_process: Whether all processes take part in the work, as in a training; else the main one does it alone.
+
+    Returns:
+        The stage's fingerprint.
+
+    Raises:
+        InputError: When the folder is of another version of the format, or is not a stage's.
     """
     folder = Path(run) / name
-    aside = folder.with_name(f".{folder.name}.before")
     plain = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
     fingerprint = digest_of({"name": name, "settings": plain, "inputs": dict(inputs), "extra": extra})
-    if (aside / STAGE_FILE).exists() and _is_of(aside, fingerprint):
-        discard(folder)  # begun with other settings, which were taken back before it was done
-        aside.rename(folder)
-    record = read_stage(run, name) if (folder / STAGE_FILE).exists() else None
-    if record is None and folder.exists() and any(not p.name.startswith(TEMPORARY_PREFIX) for p in folder.iterdir()):
-        raise InputError(f"{folder}: has files but no {STAGE_FILE}, so it is not a stage folder; give another --out")
-    remove_leftovers(folder)
-    if record and record["fingerprint"] == fingerprint:
-        if record["status"] == "done":
-            say(f"{name}: done before, nothing changed")
-            return fingerprint
-        say(f"{name}: going on where it stopped")
-        before = float(record.get("seconds", 0.0))
-    else:
-        if record:
-            say(f"{name}: doing it again, since {_difference(record, plain, inputs)}")
-            if record["status"] == "done":
-                discard(aside)
-                folder.rename(aside)
-            discard(folder)
-        before = 0.0
-    for place in (folder, aside):
-        remove_leftovers(folder.parent, place.name)
-    folder.mkdir(parents=True, exist_ok=True)
     stage = {
         "format": FORMAT,
         "name": name,
@@ -86,20 +74,67 @@ def run_stage(
         "settings": plain,
         "inputs": dict(inputs),
     }
-    write_json(folder / STAGE_FILE, stage | {"seconds": before})
+    before = on_main(lambda: _begin(folder, stage))
+    if before is None:
+        return fingerprint
     start = time.monotonic()
     try:
-        outcome = work(folder)
+        outcome = work(folder) if every_process else on_main(lambda: work(folder))
     except BaseException as error:
-        refused = isinstance(error, InputError) and [path.name for path in folder.iterdir()] == [STAGE_FILE]
-        if refused and aside.exists():  # not when there is progress to go on from, as after a full disk
-            discard(folder)
-            aside.rename(folder)
-            raise
-        # Interrupted or failed: remember the time already spent, keep "running" so that it resumes.
-        write_json(folder / STAGE_FILE, stage | {"seconds": round(before + time.monotonic() - start, 1)})
+        if process_index() == 0:
+            _interrupted(folder, stage | {"seconds": round(before + time.monotonic() - start, 1)}, error)
         raise
-    seconds = round(before + time.monotonic() - start, 1)
+    on_main(lambda: _finish(folder, stage, outcome, round(before + time.monotonic() - start, 1)))
+    return fingerprint
+
+
+def _backup(folder: Path) -> Path:
+    """Where the earlier result stands until the new one is there."""
+    return folder.with_name(f".{folder.name}.before")
+
+
+def _begin(folder: Path, stage: dict[str, Any]) -> float | None:
+    """Make the folder ready for the work; returns the seconds already spent on it, None where the stage is done."""
+    name, fingerprint, aside = stage["name"], stage["fingerprint"], _backup(folder)
+    if (aside / STAGE_FILE).exists() and _is_of(aside, fingerprint):
+        discard(folder)  # begun with other settings, which were taken back before it was done
+        aside.rename(folder)
+    record = read_stage(folder.parent, folder.name) if (folder / STAGE_FILE).exists() else None
+    if record is None and folder.exists() and any(not p.name.startswith(TEMPORARY_PREFIX) for p in folder.iterdir()):
+        raise InputError(f"{folder}: has files but no {STAGE_FILE}, so it is not a stage folder; give another --out")
+    remove_leftovers(folder)
+    before = 0.0
+    if record and record["fingerprint"] == fingerprint:
+        if record["status"] == "done":
+            say(f"{name}: done before, nothing changed")
+            return None
+        say(f"{name}: going on where it stopped")
+        before = float(record.get("seconds", 0.0))
+    elif record:
+        say(f"{name}: doing it again, since {_difference(record, stage['settings'], stage['inputs'])}")
+        if record["status"] == "done":
+            discard(aside)
+            folder.rename(aside)
+        discard(folder)
+    for place in (folder, aside):
+        remove_leftovers(folder.parent, place.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / STAGE_FILE, stage | {"seconds": before})
+    return before
+
+
+def _interrupted(folder: Path, record: dict[str, Any], error: BaseException) -> None:
+    """Put the earlier result back where the new settings were refused; else keep what there is to go on from."""
+    refused = isinstance(error, InputError) and [path.name for path in folder.iterdir()] == [STAGE_FILE]
+    if refused and _backup(folder).exists():  # not when there is progress to go on from, as after a full disk
+        discard(folder)
+        _backup(folder).rename(folder)
+    else:
+        write_json(folder / STAGE_FILE, record)
+
+
+def _finish(folder: Path, stage: dict[str, Any], outcome: StageResult, seconds: float) -> None:
+    """Write that the stage is done, and only then remove what it went on from and the earlier result."""
     done = {
         "status": "done",
         "counts": outcome.counts,
@@ -108,11 +143,10 @@ def run_stage(
         "versions": versions(),
     }
     write_json(folder / STAGE_FILE, stage | done)
-    for path in (*outcome.obsolete, aside):
+    for path in (*outcome.obsolete, _backup(folder)):
         discard(path)
     shown = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if not isinstance(value, dict | list))
-    say(f"{name}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
-    return fingerprint
+    say(f"{stage['name']}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
 
 
 def read_stage(run: Path, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+from accelerate import PartialState
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
@@ -143,10 +144,12 @@ def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[di
     source = TextDataset(
         sentences, tokenizer, settings.optimizer.batch, settings.optimizer.seed, settings.copy_task_steps
     )
-    fit(model, source, settings.optimizer, folder, "text LM: training")
-    with atomic_path(folder / "model") as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+    state = fit(model, source, settings.optimizer, folder, "text LM: training")
+    if PartialState().is_main_process:
+        with atomic_path(folder / "model") as temporary:
+            model.save_pretrained(temporary, state_dict=state)
+            tokenizer.save_pretrained(temporary)
+    PartialState().wait_for_everyone()
     parameters = sum(p.numel() for p in model.parameters())
     counts = {"sentences": len(sentences), "parameters": parameters, "vocabulary": len(tokenizer)}
     return StageResult(counts=counts, obsolete=(folder / "checkpoints",))

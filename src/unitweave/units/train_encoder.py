@@ -31,7 +31,6 @@ from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter, say
 from unitweave.core.stage import StageResult
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
-from unitweave.training.distributed import announce, is_main, wait
 from unitweave.training.optimizers import OPTIMIZERS, make_optimizer
 from unitweave.training.trainer import MeterCallback, one_device, quiet_transformers, use_bf16
 from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, check_shape, ctc_config, new_encoder
@@ -220,7 +219,6 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     model = _initial_model(settings, vocabulary)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    announce("train_encoder", folder, settings, corpus)
     work = folder / "checkpoints"
     resume = last_checkpoint(work)
     done = int(read_json(Path(resume) / "trainer_state.json")["global_step"]) if resume else 0
@@ -248,15 +246,15 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
         trainer.add_callback(MeterCallback(progress))
         trainer.train(resume_from_checkpoint=resume)
     steps = {"steps": trainer.state.global_step} if settings.patience else {}
-    if not is_main():
-        wait()
+    if not trainer.is_world_process_zero():
+        trainer.accelerator.wait_for_everyone()
         return StageResult()
     with atomic_path(folder / "model") as temporary:
         temporary.mkdir()
         trainer.model.eval().save_pretrained(temporary)
         vocabulary.save(temporary)
         SeamlessM4TFeatureExtractor().save_pretrained(temporary)
-    wait()
+    trainer.accelerator.wait_for_everyone()
     return StageResult(
         counts={
             "recordings": len(train),

@@ -13,7 +13,6 @@ from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.sequences import deduplicate
 from unitweave.core.stage import StageResult
-from unitweave.training.distributed import announce
 from unitweave.training.optimizers import make_optimizer
 from unitweave.units.table import read_units_metadata
 from unitweave.vocoder.checkpoint import load_checkpoint, save_checkpoint
@@ -38,7 +37,6 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     nothing to train on, a setting is impossible or a recording cannot be read.
     """
     check_settings(settings)
-    announce("train_vocoder", folder, settings, corpus, units)
     speakers = sorted({pair.speaker for pair in read_manifest(corpus, "train")}) if settings.speakers else []
     recordings, skipped = find_recordings(corpus, units, settings.side, "train", speakers)
     if not recordings:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from accelerate import PartialState
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from unitweave.core.errors import InputError
@@ -35,7 +36,6 @@ from unitweave.lm.model.start import (
 )
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.trainer import OptimizerSettings, check_optimizer, fit
-from unitweave.training.distributed import announce, is_main, wait
 from unitweave.training.trainer import quiet_transformers, use_bf16
 from unitweave.translate.dev_evaluation import DevSet, EvaluationSettings
 from unitweave.units.table import UnitRow
@@ -107,8 +107,9 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
     name = settings.pretrained or str(text_lm)
     codebook, num_units = codebook_of(units)
     vocabulary = earlier_vocabulary(name, num_units, codebook, settings.deduplicate)
-    announce("train_lm", folder, settings, corpus, units, text_lm)
-    model, tokenizer = load_causal_lm(name)
+    processes = PartialState()
+    with processes.main_process_first():  # one download where the processes share a disk
+        model, tokenizer = load_causal_lm(name)
     pairs, rows = load_pairs(corpus, units, "train")
     extra = read_extra_text(Path(settings.extra_text)) if settings.extra_text else []
     languages = languages_of([*pairs, *extra])
@@ -163,12 +164,12 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
     )
     if settings.lora:
         model = merge_lora(wrapped)
-    if is_main():
+    if processes.is_main_process:
         with atomic_path(folder / "model") as temporary:
             model.save_pretrained(temporary, state_dict=state)
             tokenizer.save_pretrained(temporary)
             vocabulary.save(temporary)
-    wait()
+    processes.wait_for_everyone()
     counts = {"pairs": len(kept), "parameters": sum(p.numel() for p in model.parameters())}
     return StageResult(
         counts=counts | ({"extra text": len(extra)} if extra else {}) | ({"cut": cut} if cut else {}),

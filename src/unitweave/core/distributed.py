@@ -1,0 +1,75 @@
+"""Training on several processes, as torchrun or accelerate launch start them: all run the same program.
+
+Every process goes through the same stages; what is decided or written once is done by the main process, whose result
+the others wait for. Without a launcher there is one process, and nothing here imports torch.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from unitweave.core.progress import console
+
+T = TypeVar("T")
+
+# How long a process may wait for the main one, which does whole stages alone: a corpus, a translation. The launcher
+# ends the others when one process fails, so that nobody waits for a dead one.
+_TIMEOUT = timedelta(days=7)
+
+
+def num_processes() -> int:
+    """How many processes the launcher started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_index() -> int:
+    """The rank of this process; 0 is the main one, which writes the results."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """Join the other processes while the block runs; only the main one prints progress.
+
+    After an error a process ends without waiting for the others, which the launcher then ends too.
+    """
+    if num_processes() == 1:
+        yield
+        return
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_TIMEOUT)
+    console.quiet = not state.is_main_process
+    yield
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Call a function on the main process alone.
+
+    Returns:
+        Its result, on every process.
+
+    Raises:
+        Exception: The function's own, on the main process; the others end with exit code 2 and without a message.
+    """
+    if num_processes() == 1:
+        return function()
+    from accelerate.utils import broadcast_object_list
+
+    shared: list[Any] = [False, None]
+    if process_index() == 0:
+        try:
+            shared = [True, function()]
+        except Exception:
+            broadcast_object_list(shared)
+            raise
+    broadcast_object_list(shared)
+    succeeded, result = shared
+    if not succeeded:
+        raise SystemExit(2)
+    return result
