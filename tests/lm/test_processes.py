@@ -1,4 +1,4 @@
-"""`torchrun -m unitweave lm train`: the first process keeps the run folder, the others follow it."""
+"""`torchrun -m unitweave lm train`: every process runs the command, the main one writes."""
 
 import json
 import os

@@ -93,7 +93,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 def on_two_processes(folder: Path, arguments: str, before: str = "") -> None:
     folder.mkdir(exist_ok=True)
     program = folder / "two.py"
-    # Leaves without unloading the interpreter, which torch rarely aborts though all is done (see core/processes.py).
+    # Leaves without unloading the interpreter, which torch rarely aborts though all is done.
     program.write_text(before + script(folder, arguments) + "; import os; os._exit(0)\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)

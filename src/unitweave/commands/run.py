@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unitweave.commands.base import SECTIONS, Parser, open_run, print_settings, recipes_folder, settings_of
+from unitweave.core.distributed import process_index
 from unitweave.core.errors import InputError
 
 
@@ -27,7 +28,7 @@ def run(arguments: list[str]) -> None:
         raise InputError(f"{known.recipe}: no such recipe; give a YAML file or one of: {names}")
     opened = open_run(known.out, path, overrides)
     opened.all()
-    if opened.speaking:
+    if opened.speaking and process_index() == 0:
         _show(opened.folder, opened.speaking)
 
 
