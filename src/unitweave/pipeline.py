@@ -30,6 +30,7 @@ from unitweave.interleaving.sequence import SPEECH_TO_SPEECH
 from unitweave.lm.text_lm import train_text_lm
 from unitweave.lm.train.finetune import train_lm
 from unitweave.score.score import score_run, scored_by
+from unitweave.translate.dev_evaluation import dev_evaluator
 from unitweave.translate.stage import translate_split
 from unitweave.units.extract import check_extract, extract_units, settings_that_count, train_codebook
 from unitweave.units.train_encoder import train_encoder
@@ -140,7 +141,9 @@ class Run:
             at.lm(name),
             settings,
             (at.corpus, at.units, *([at.text_lm] if text_lm else [])),
-            lambda f: train_lm(f, settings, at.corpus, at.units, text_lm),
+            lambda f: train_lm(
+                f, settings, at.corpus, at.units, text_lm, dev_evaluator(at.corpus, settings.evaluation)
+            ),
             contents(settings.pretrained, settings.extra_text),
             every_process=True,
         )

@@ -21,7 +21,7 @@ from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.finetune import train_lm
 from unitweave.lm.train.trainer import LR_SCHEDULES, LossWeights
 from unitweave.translate.decode import DecodeSettings, StageDecoder
-from unitweave.translate.dev_evaluation import EvaluationSettings, choose, scores_of
+from unitweave.translate.dev_evaluation import EvaluationSettings, choose, dev_evaluator, scores_of
 
 NEEDING_ARGUMENTS = sorted({kind.value for kind in SchedulerType} - set(LR_SCHEDULES))
 
@@ -33,7 +33,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(folder: Path, data: Path, text_lm: Path, **changes: object):
     torch.set_num_threads(1)
-    return train_lm(folder, settings(**changes), data / "corpus", data / "units", text_lm)
+    chosen = settings(**changes)
+    evaluator = dev_evaluator(data / "corpus", chosen.evaluation)
+    return train_lm(folder, chosen, data / "corpus", data / "units", text_lm, evaluator)
 
 
 def test_the_dev_split_is_decoded_and_scored_per_language_without_changing_the_training(

@@ -27,7 +27,7 @@ from unitweave.lm.model.start import check_loadable
 from unitweave.lm.train.finetune import train_lm
 from unitweave.pipeline import Run, contents, weights_digest
 from unitweave.score.score import score_run, scored_by
-from unitweave.translate.dev_evaluation import DEV_FILE
+from unitweave.translate.dev_evaluation import DEV_FILE, dev_evaluator
 
 
 class TimeUp(BaseException):
@@ -68,7 +68,8 @@ class Grid(Run):
             provenance.note(folder, self.command)
             remove_unfinished_looks(folder)
             try:
-                return train_lm(folder, settings, subset, at.units, text_lm)
+                evaluator = dev_evaluator(subset, settings.evaluation)
+                return train_lm(folder, settings, subset, at.units, text_lm, evaluator)
             except InputError:
                 if {path.name for path in folder.iterdir()} == {STAGE_FILE, provenance.FILE_NAME}:
                     remove(folder / provenance.FILE_NAME)  # refused before it began: what was there before comes back

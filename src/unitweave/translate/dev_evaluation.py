@@ -9,10 +9,11 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from unitweave.core.manifest import Pair
+from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import say
 from unitweave.core.sequences import evenly_spaced
 from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.lm.train.trainer import EvaluatorFactory
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
 from unitweave.translate.decode import DecodeSettings, StageDecoder, Translation
@@ -42,6 +43,31 @@ def choose(pairs: Sequence[Pair], count: int) -> list[Pair]:
         group = groups[key]
         chosen += evenly_spaced(group, count // len(groups) + (number < count % len(groups)))
     return chosen
+
+
+def dev_evaluator(corpus: Path, settings: EvaluationSettings) -> EvaluatorFactory:
+    """What `train_lm` takes to decode a part of the dev split of `corpus` during the training.
+
+    What it returns makes a `DevSet`, or None, with a line that says why, where there is nothing to decode.
+    """
+
+    def make(
+        folder: Path,
+        rows: dict[tuple[str, str], UnitRow],
+        tokenizer: PreTrainedTokenizerBase,
+        vocabulary: Vocabulary,
+    ) -> DevSet | None:
+        if not vocabulary.has_texts:
+            say(f"the dev split is not decoded: a model trained on {', '.join(vocabulary.tasks)} writes no texts")
+            return None
+        pairs = read_manifest(corpus, "dev")
+        if not pairs:
+            say("the dev split is not decoded: the corpus has none")
+            return None
+        dev = DevSet(pairs, rows, tokenizer, vocabulary, settings, folder)
+        return dev if dev.pairs else None
+
+    return make
 
 
 class DevSet:

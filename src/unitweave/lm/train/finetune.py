@@ -5,12 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from accelerate import PartialState
-from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
+from transformers import PretrainedConfig, set_seed
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
-from unitweave.core.manifest import Pair, read_manifest
-from unitweave.core.progress import say
+from unitweave.core.manifest import Pair
 from unitweave.core.stage import StageResult
 from unitweave.interleaving.schedule import ScheduleSettings, check_schedule, text_ratio
 from unitweave.interleaving.sequence import (
@@ -35,9 +34,9 @@ from unitweave.lm.model.start import (
     start_vocabulary,
 )
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.lm.train.trainer import OptimizerSettings, check_optimizer, fit
+from unitweave.lm.train.trainer import EvaluatorFactory, OptimizerSettings, check_optimizer, fit
 from unitweave.training.trainer import quiet_transformers, use_bf16
-from unitweave.translate.dev_evaluation import DevSet, EvaluationSettings
+from unitweave.translate.dev_evaluation import EvaluationSettings
 from unitweave.units.table import UnitRow
 
 __all__ = ["LmSettings", "check_settings", "load_causal_lm", "train_lm"]
@@ -94,10 +93,29 @@ def check_settings(settings: LmSettings) -> None:
         raise InputError(f"max_tokens {settings.max_tokens} leaves no room for an utterance")
 
 
-def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text_lm: Path | None = None) -> StageResult:
-    """Fine-tune the language model on the train split; writes folder/model with tokenizer and unitweave.json.
+def train_lm(
+    folder: Path,
+    settings: LmSettings,
+    corpus: Path,
+    units: Path,
+    text_lm: Path | None = None,
+    evaluator: EvaluatorFactory | None = None,
+) -> StageResult:
+    """Fine-tune the language model on the train split, going on from the last checkpoint after an interruption.
 
-    Goes on from the last checkpoint in `folder` after an interruption.
+    Args:
+        folder: Where to write: model/ (with tokenizer and unitweave.json), log.jsonl and, while it runs, checkpoints/.
+        settings: The system's settings.
+        corpus: Folder of the manifest.
+        units: Folder of the units and alignments.
+        text_lm: The run's own text LM, where the settings name no pretrained one.
+        evaluator: Makes what is called every `evaluation.every` steps; it decodes, which is a later stage's business.
+
+    Returns:
+        Counts, and the pairs that were left out with reasons.
+
+    Raises:
+        InputError: For settings, a model or data that cannot be used.
     """
     quiet_transformers()
     check_settings(settings)
@@ -158,7 +176,7 @@ def train_lm(folder: Path, settings: LmSettings, corpus: Path, units: Path, text
         folder,
         f"{folder.name}: training",
         source.ratio,
-        evaluate=_dev_set(corpus, rows, tokenizer, vocabulary, settings.evaluation, folder),
+        evaluate=evaluator(folder, rows, tokenizer, vocabulary) if evaluator and settings.evaluation.every else None,
         evaluate_every=settings.evaluation.every,
         inner=model,
     )
@@ -214,29 +232,6 @@ def token_limit(settings: LmSettings, config: PretrainedConfig) -> int:
             "set max_tokens"
         )
     return int(limit)
-
-
-def _dev_set(
-    corpus: Path,
-    rows: dict[tuple[str, str], UnitRow],
-    tokenizer: PreTrainedTokenizerBase,
-    vocabulary: Vocabulary,
-    settings: EvaluationSettings,
-    folder: Path,
-) -> DevSet | None:
-    """What is decoded on the way; None where that is not wanted, or, with a line that says why, cannot be."""
-    if not settings.every:
-        return None
-    if not vocabulary.has_texts:
-        tasks = ", ".join(vocabulary.tasks)
-        say(f"trained on {tasks}, without s2st, a model has no texts to score; the dev split is not decoded on the way")
-        return None
-    pairs = read_manifest(corpus, "dev")
-    if not pairs:
-        say("there is no dev split, so none is decoded")
-        return None
-    dev = DevSet(pairs, rows, tokenizer, vocabulary, settings, folder)
-    return dev if dev.pairs else None
 
 
 def _examples(

@@ -9,7 +9,14 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.integrations import get_available_reporting_integrations, is_deepspeed_available
 from transformers.trainer_callback import PrinterCallback
 
@@ -19,6 +26,7 @@ from unitweave.core.progress import meter, say
 from unitweave.interleaving.sequence import SEGMENTS
 from unitweave.lm.data.packing import IGNORED
 from unitweave.lm.data.stream import PackedDataset, SequenceDataset
+from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, flash_fits, flash_works
 from unitweave.lm.train.logs import LineCallback, Throughput, report_callbacks
 from unitweave.lm.train.loss import CROSS_ENTROPIES
@@ -26,8 +34,16 @@ from unitweave.lm.train.packed import PackedTraining
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
 from unitweave.training.optimizers import OPTIMIZERS, make_optimizer
 from unitweave.training.trainer import PRECISIONS, one_device, quiet_transformers, use_bf16
+from unitweave.units.table import UnitRow
 
 LOG_FILE = "log.jsonl"
+# Called with the causal LM and the optimizer step; returns scores by name.
+Evaluate = Callable[[PreTrainedModel, int], dict[str, float]]
+# Makes the above out of the stage's folder, the units of all recordings, the tokenizer and the vocabulary; None where
+# there is nothing to evaluate.
+EvaluatorFactory = Callable[
+    [Path, dict[tuple[str, str], UnitRow], PreTrainedTokenizerBase, Vocabulary], Evaluate | None
+]
 # transformers' others need arguments of their own, or a dev loss.
 LR_SCHEDULES = (
     "linear",
@@ -218,7 +234,7 @@ def fit(
     folder: Path,
     label: str,
     ratio: Callable[[int], float] | None = None,
-    evaluate: Callable[[PreTrainedModel, int], dict[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
     inner: PreTrainedModel | None = None,
 ) -> dict[str, torch.Tensor] | None:
