@@ -12,7 +12,7 @@ from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Cell, Plan
 from unitweave.experiment.state import is_needed, state_of, status
 from unitweave.lm.train.finetune import train_lm
-from unitweave.training.checkpoints import last_checkpoint, step_of
+from unitweave.training.checkpoints import last_checkpoint
 
 MEASURED_FILE = "measured.json"  # model -> seconds of an optimizer step
 _WARM_UP = 2  # steps that are not counted
@@ -38,8 +38,8 @@ def estimate(run: Path, plan: Plan, cell: Cell) -> float | None:
         per_step = step_seconds(run, plan, cell)
         if per_step is None:
             return None
-        checkpoint = None if anew else last_checkpoint(run / f"lm/{cell.name}/checkpoints")
-        total += per_step * (cell.steps - (step_of(checkpoint) if checkpoint else 0))
+        done = 0 if anew else last_checkpoint(run / f"lm/{cell.name}/checkpoints")[1]
+        total += per_step * (cell.steps - done)
     for stage in ("translate", "scores"):
         if anew or seconds_of(run, f"{stage}/{cell.name}") is None:
             known = [s for c in plan.cells if (s := seconds_of(run, f"{stage}/{c.name}")) is not None]

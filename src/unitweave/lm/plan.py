@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
@@ -49,7 +50,7 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
 
     tokenizer  folder or name; None, or one that is not there, counts 1.5 tokens a word
     """
-    known = None if tokenizer is None else load_tokenizer(tokenizer)
+    known = None if tokenizer is None else _local_tokenizer(tokenizer)
     tasks = [task for task, weight in settings.tasks.items() if weight > 0]
     if corpus is not None and units is not None and known is not None:
         pairs, rows = load_pairs(corpus, units, "train")
@@ -69,6 +70,16 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
         lengths = [_estimated(pair) for pair in pairs]
         return Lengths(np.array(lengths, dtype=np.int64), languages_of(pairs), "the manifest's durations")
     return None
+
+
+def _local_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model folder, or of a hub name whose files are on this machine already."""
+    if Path(name).is_dir():
+        return load_tokenizer(name)
+    try:
+        return load_tokenizer(name, local_files_only=True)
+    except InputError:
+        return None
 
 
 def _estimated(pair: Pair) -> int:

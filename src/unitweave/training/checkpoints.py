@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,45 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import is_disk_full, remove
+from unitweave.core.files import is_disk_full, read_json_object, remove
+from unitweave.training.model_files import check_safetensors
 
 _PARTIAL = "partial"
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint in the output folder of a CheckpointedTrainer, or None."""
-    return get_last_checkpoint(str(folder)) if folder.exists() else None
+def last_checkpoint(folder: Path) -> tuple[str | None, int]:
+    """The newest checkpoint in the output folder of a CheckpointedTrainer, and its optimizer step.
+
+    Returns:
+        Path and step; None and 0 where there is no checkpoint.
+
+    Raises:
+        InputError: The checkpoint is damaged; says which folder to delete, and what then happens.
+    """
+    found = get_last_checkpoint(str(folder)) if folder.exists() else None
+    if found is None:
+        return None, 0
+    checkpoint = Path(found)
+    damage = _damage(checkpoint)
+    if damage:
+        earlier = sorted((p.name for p in folder.glob("checkpoint-*") if p != checkpoint), key=step_of)
+        then = f"continue from {earlier[-1]}" if earlier else "start the training again"
+        raise InputError(f"{checkpoint}: damaged ({damage}); delete this folder to {then}")
+    return found, int(read_json_object(checkpoint / TRAINER_STATE_NAME)["global_step"])
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, None where they are complete; nothing is unpickled."""
+    try:
+        if not isinstance(read_json_object(checkpoint / TRAINER_STATE_NAME).get("global_step"), int):
+            return f"{TRAINER_STATE_NAME} has no global_step"
+        for file in checkpoint.rglob("*.safetensors"):
+            check_safetensors(file)
+    except InputError as error:
+        return str(error)
+    # torch.save writes zip archives, whose directory stands at the end: a file that was cut off has none.
+    cut = [p.name for kind in ("*.pt", "*.pth") for p in checkpoint.rglob(kind) if not zipfile.is_zipfile(p)]
+    return f"{min(cut)} is cut off" if cut else None
 
 
 class CheckpointedTrainer(Trainer):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
-from unitweave.core.errors import InputError
 from unitweave.lm.text_lm import SmallLm, new_llama
 from unitweave.lm.train.logs import training_flops
+from unitweave.training.model_files import check_model_folder, loading_errors
 
 MFU = 0.4  # share of the peak that the hours assume; the training line says what it really is
 GIB = 2**30
@@ -52,20 +52,22 @@ _KNOWN = {
 def config_of(name: str | None, small: SmallLm) -> PretrainedConfig:
     """The configuration of a pretrained model, without its weights; of the run's own small one without a name.
 
-    Looks on this machine, then among the well-known shapes, then on the hub. Raises InputError when it is nowhere.
+    Looks on this machine, then among the well-known shapes, then on the hub.
+
+    Raises:
+        InputError: It is nowhere, or damaged.
     """
     if name is None:
         with torch.device("meta"):
             return new_llama(small, small.vocabulary).config
+    check_model_folder(name, weights=False)
     try:
-        return AutoConfig.from_pretrained(name, local_files_only=True)
+        return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         if name in _KNOWN:
             return LlamaConfig(**(_LLAMA_3 | _KNOWN[name]))
-    try:
-        return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: its configuration cannot be had ({str(error).splitlines()[0]})") from None
+    with loading_errors(name, "model's config"):
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ _REFUSED_KEYS = {
     "peft_config": "merge the adapter into its base model first",
     "adapter_config": "merge the adapter into its base model first",
 }
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError)
 _MAX_VOCABULARY = 1 << 22  # the largest published vocabularies have some 2^18 tokens; the table must fit into memory
 
 
@@ -136,7 +137,10 @@ def loading_errors(where: Path | str, what: str = "model") -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+    except Exception as error:
+        # The tokenizers library raises bare Exceptions.
+        if type(error) is not Exception and not isinstance(error, _LOADING_ERRORS):
+            raise
         raise InputError(f"{where}: could not load the {what} ({first_line(error)})") from None
 
 

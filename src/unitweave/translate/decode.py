@@ -13,10 +13,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
 from unitweave.core.sequences import deduplicate
+from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.beam import search_texts
 from unitweave.translate.cache import compact, growing_cache
@@ -70,9 +71,9 @@ class StageDecoder:
                 f"{folder}: trained on {', '.join(vocabulary.tasks)} alone, this model does not translate speech into "
                 "speech; tasks needs s2st or direct for that"
             )
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
-        use_step_attention(model)
-        return cls(model, AutoTokenizer.from_pretrained(folder), vocabulary)
+        model, tokenizer = load_causal_lm(folder, dtype)
+        use_step_attention(model.to(device))
+        return cls(model, tokenizer, vocabulary)
 
     def prompt(self, units: np.ndarray) -> list[int]:
         """Token ids up to the point where the model begins to transcribe (or to speak, where it says no texts)."""

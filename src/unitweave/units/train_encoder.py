@@ -26,7 +26,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, read_json
+from unitweave.core.files import atomic_path
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter, say
 from unitweave.core.stage import StageResult
@@ -220,8 +220,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     work = folder / "checkpoints"
-    resume = last_checkpoint(work)
-    done = int(read_json(Path(resume) / "trainer_state.json")["global_step"]) if resume else 0
+    resume, done = last_checkpoint(work)
     arguments = one_device(_arguments(work, settings))
     trainer = EncoderTrainer(
         model=model,

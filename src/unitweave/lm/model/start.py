@@ -1,61 +1,87 @@
-"""What a fine-tuning starts from: a text LLM made ready to speak units, or a model that unitweave trained before."""
+"""What fine-tuning starts from: a text LLM whose vocabulary is extended by units, or a model trained here before."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import AddedToken
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from unitweave.core.errors import InputError
 from unitweave.interleaving.sequence import Example, Speech
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
 from unitweave.lm.model.vocabulary import FILE_NAME, ROW_MULTIPLE, Vocabulary, extend_model, extend_tokenizer
+from unitweave.training.model_files import SAFE_LOADING, check_model_config, check_model_folder, loading_errors
 
 EMBEDDING_INITS = ("mean", "aligned")
-_CLOSEST_TOKENS = 20  # text tokens that a unit's row starts from
-_FEWEST_TIMES = 3  # a unit and a token count as companions from this many shared words on
+_MAX_TOKENS_PER_UNIT = 20  # text tokens that a unit's row starts from
+_MIN_COUNT = 3  # words that a unit and a token must share
 
 
-def load_causal_lm(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Any causal LM and its tokenizer, in float32. Raises InputError when it cannot be loaded."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), tokenizer
-    except (OSError, ValueError) as error:
-        raise InputError(f"language model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+def load_causal_lm(
+    name: str | Path, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load any causal LM and its tokenizer.
+
+    Weights come from safetensors only, and no code from elsewhere is run; the attention is transformers' default for
+    the architecture, whatever the config asks for.
+
+    Args:
+        name: A model folder, or a name on the hub.
+        dtype: Type of the weights.
+
+    Raises:
+        InputError: The model is missing, damaged or of a kind that is refused.
+    """
+    config = _load_config(name)
+    tokenizer = load_tokenizer(name)
+    with loading_errors(name, "language model"):
+        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype, **SAFE_LOADING)
+    return model, tokenizer
 
 
 def check_loadable(name: str) -> None:
-    """Raise InputError when there is no causal LM of this name, from its configuration alone."""
-    try:
-        AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"language model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    """Raise InputError when there is no causal LM of this name, without loading its weights."""
+    _load_config(name)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a causal LM, None where it is not on this machine."""
-    try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError):
-        return None
+def _load_config(name: str | Path) -> PretrainedConfig:
+    check_model_folder(name)
+    with loading_errors(name, "language model's config"):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    check_model_config(config.to_dict(), name)
+    config._attn_implementation = None
+    return config
+
+
+def load_tokenizer(name: str | Path, local_files_only: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a causal LM. Raises InputError when it is missing or damaged."""
+    with loading_errors(name, "tokenizer"):
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=local_files_only)
 
 
 def earlier_vocabulary(name: str, num_units: int, codebook: str, deduplicate: bool) -> Vocabulary | None:
     """The vocabulary of a model that unitweave trained; None for a text LLM.
 
-    Raises InputError when these units are not the ones that the model speaks.
+    Raises:
+        InputError: The run's units are not the ones that the model was trained on.
     """
     if not (Path(name) / FILE_NAME).exists():
         return None
     vocabulary = Vocabulary.load(Path(name))
     if vocabulary.num_units != num_units:
         raise InputError(
-            f"{name}: this model speaks a codebook of {vocabulary.num_units} units, the run's has {num_units}; "
-            "use units of the same codebook, or start from a text LLM"
+            f"{name}: this model was trained on a codebook of {vocabulary.num_units} units, and the run's has "
+            f"{num_units}; use units of the same codebook, or start from a text LLM"
         )
     if vocabulary.codebook != codebook:
         raise InputError(
@@ -90,7 +116,7 @@ def start_vocabulary(
 def add_languages(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, languages: Sequence[str]
 ) -> Vocabulary:
-    """The vocabulary of an earlier model with tags for further languages, each starting as the mean of the others."""
+    """Add language tags to an earlier model, each starting as the mean of the others; returns the new vocabulary."""
     new = [language for language in languages if language not in vocabulary.languages]
     if not new:
         return vocabulary
@@ -98,7 +124,7 @@ def add_languages(
     tokenizer.add_tokens([AddedToken(f"<|{x}|>", special=True, normalized=False) for x in new], special_tokens=True)
     if tokenizer.convert_tokens_to_ids([f"<|{x}|>" for x in new]) != list(range(first, first + len(new))):
         raise InputError(
-            "the model's tokenizer has other tokens behind its language tags; it cannot take new languages"
+            "the model's tokenizer has other tokens after its language tags, so no language can be added to it"
         )
     rows = -(-(first + len(new)) // ROW_MULTIPLE) * ROW_MULTIPLE
     model.resize_token_embeddings(max(rows, model.get_input_embeddings().weight.shape[0]), mean_resizing=False)
@@ -110,18 +136,29 @@ def add_languages(
 
 
 def extend_for(
-    model: PreTrainedModel, vocabulary: Vocabulary, init: str, seed: int, examples: Callable[[], Iterable[Example]]
+    model: PreTrainedModel, vocabulary: Vocabulary, init: str, seed: int, examples: Iterable[Example]
 ) -> None:
-    """Grow the model for the new tokens; units start as the mean of the text, or of the text they go with."""
-    companions = cooccurring_tokens(examples(), vocabulary) if init == "aligned" else None
-    extend_model(model, vocabulary, seed, companions)
+    """Extend the model for the new tokens.
+
+    Args:
+        model: A text LLM.
+        vocabulary: Its extended vocabulary.
+        init: "mean": units start as the mean of the text tokens; "aligned": of those of the words they occur in.
+        seed: Of the noise around the mean.
+        examples: What "aligned" takes units and words from.
+    """
+    unit_text = cooccurring_tokens(examples, vocabulary) if init == "aligned" else None
+    extend_model(model, vocabulary, seed, unit_text)
 
 
 def cooccurring_tokens(examples: Iterable[Example], vocabulary: Vocabulary) -> list[np.ndarray]:
-    """For each unit the text tokens of the words in which it occurs beyond chance, int64 [up to 20].
+    """Find for each unit the text tokens of the words in which it occurs beyond chance.
 
-    A word's units and tokens come from the alignment. The tokens are ordered by how far their count
-    with the unit lies above what independence would give, in standard deviations; rare ones are left out.
+    A word's units and tokens come from the alignment. Tokens are ranked by how far their count with the unit lies
+    above what independence would give, in standard deviations; rare ones are left out.
+
+    Returns:
+        Token ids for each unit, int64 [up to 20].
     """
     sides = [side for e in examples for side in (e.source, e.target) if side is not None]
     if not sides:
@@ -131,11 +168,12 @@ def cooccurring_tokens(examples: Iterable[Example], vocabulary: Vocabulary) -> l
     for side in sides:
         for units, tokens in _words(side):
             counts[np.ix_(np.unique(units) - vocabulary.unit_offset, np.searchsorted(used, np.unique(tokens)))] += 1
+    # Counts are about Poisson distributed, so their deviation is the root of their expectation.
     expected = counts.sum(1, keepdims=True) * counts.sum(0) / max(counts.sum(), 1)
-    beyond = np.where(counts >= _FEWEST_TIMES, (counts - expected) / np.sqrt(np.maximum(expected, 1e-9)), 0)
+    beyond = np.where(counts >= _MIN_COUNT, (counts - expected) / np.sqrt(np.maximum(expected, 1e-9)), 0)
     result = []
     for row in beyond:
-        best = np.argsort(-row, kind="stable")[:_CLOSEST_TOKENS]
+        best = np.argsort(-row, kind="stable")[:_MAX_TOKENS_PER_UNIT]
         result.append(used[best[row[best] > 0]].astype(np.int64))
     return result
 

@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import read_json, write_json
+from unitweave.core.files import read_json_object, write_json
 from unitweave.interleaving.sequence import SPEECH_TO_SPEECH, Markers
 
 FILE_NAME = "unitweave.json"
@@ -75,14 +75,27 @@ class Vocabulary:
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
-        """Read a model folder's unitweave.json. Raises InputError when there is none or of another version."""
+        """Read a model folder's unitweave.json.
+
+        Raises:
+            InputError: There is none, or it is damaged or of another version.
+        """
         path = Path(folder) / FILE_NAME
         if not path.exists():
             raise InputError(f"{folder}: not a language model that unitweave trained (no {FILE_NAME})")
-        content = read_json(path)
+        content = read_json_object(path)
         if content.pop("format", None) != FORMAT:
-            raise InputError(f"{path}: of another version of unitweave")
-        return cls(**content)
+            raise InputError(f"{path}: written by another version of unitweave; train the model again with this one")
+        try:
+            vocabulary = cls(**content)
+            ids = [vocabulary.text_size, vocabulary.unit_offset, vocabulary.num_units, *vocabulary.languages.values()]
+            complete = vocabulary.markers.keys() == set(_MARKERS) and isinstance(vocabulary.tasks, list)
+            complete = complete and all(isinstance(i, int) for i in (*ids, *vocabulary.markers.values()))
+        except (TypeError, AttributeError):
+            complete = False
+        if not complete:
+            raise InputError(f"{path}: damaged; copy the model folder again, or train it again")
+        return vocabulary
 
 
 def extend_tokenizer(

@@ -144,7 +144,7 @@ def train_lm(
             texts if settings.trim_vocabulary else None,
         )
         examples = _examples(settings, pairs, rows, vocabulary, WordTokens(tokenizer))
-        extend_for(model, vocabulary, settings.embedding_init, optimizer.seed, lambda: examples)
+        extend_for(model, vocabulary, settings.embedding_init, optimizer.seed, examples)
     else:
         vocabulary = add_languages(model, tokenizer, vocabulary, languages)
         examples = _examples(settings, pairs, rows, vocabulary, WordTokens(tokenizer))

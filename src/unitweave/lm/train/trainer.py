@@ -21,7 +21,6 @@ from transformers.integrations import get_available_reporting_integrations, is_d
 from transformers.trainer_callback import PrinterCallback
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import read_json
 from unitweave.core.progress import meter, say
 from unitweave.interleaving.sequence import SEGMENTS
 from unitweave.lm.data.packing import IGNORED
@@ -249,8 +248,7 @@ def fit(
     check_optimizer(settings)
     causal = inner or model
     work = folder / "checkpoints"
-    resume = last_checkpoint(work)
-    first_step = int(read_json(Path(resume) / "trainer_state.json")["global_step"]) if resume else 0
+    resume, first_step = last_checkpoint(work)
     arguments = _arguments(work, settings)
     if arguments.process_index == 0:
         trim_log(folder / LOG_FILE, first_step)
