@@ -1,11 +1,17 @@
 """A tiny translator of random weights, and recordings, for the tests of serving."""
 
 import io
+import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -87,3 +93,44 @@ def post(
     except urllib.error.HTTPError as error:
         with error:
             return error.code, dict(error.headers), error.read()
+
+
+@contextmanager
+def running(app: Any, connections: int = 256, **deadlines: float) -> Iterator[int]:
+    """A server as `unitweave serve` starts it, in a thread; gives its port. Deadlines are those of TimedProtocol."""
+    from unitweave.serve.protocol import TimedProtocol
+    from unitweave.serve.server import bind, make_server
+
+    listener = bind("127.0.0.1", 0)
+    port: int = listener.getsockname()[1]
+    server = make_server(app, connections, type("TestProtocol", (TimedProtocol,), deadlines))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    yield port
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def raw_request(port: int, request: bytes, timeout: float = 20.0) -> bytes:
+    """What the server answers to these bytes, until it closes or nothing comes any more."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
+        connection.sendall(request)
+        answer = b""
+        try:
+            while block := connection.recv(65_536):
+                answer += block
+        except OSError:
+            pass
+        return answer
+
+
+def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until something is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"not true within {seconds:g} s")

@@ -6,10 +6,9 @@ import io
 import json
 import socket
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +19,13 @@ import pytest
 import soundfile
 
 pytest.importorskip("fastapi", reason="needs unitweave[serve]")
-uvicorn = pytest.importorskip("uvicorn", reason="needs unitweave[serve]")
+pytest.importorskip("uvicorn", reason="needs unitweave[serve]")
 
-from helpers.serving import make_run, post, speech, wav  # noqa: E402
-from unitweave.serve.api import make_app  # noqa: E402
-from unitweave.serve.batching import Job, Limits  # noqa: E402
-from unitweave.translate.translator import Translator  # noqa: E402
+from helpers.serving import make_run, post, running, speech, until, wav
+from unitweave.serve.app import build_app
+from unitweave.serve.batching import Job, Limits
+from unitweave.serve.security import Access
+from unitweave.translate.translator import Translator
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +39,17 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simp
     temporary = tmp_path_factory.mktemp("temporary")
     patch = pytest.MonkeyPatch()
     patch.setattr("tempfile.tempdir", str(temporary))
-    patch.setenv("GRADIO_TEMP_DIR", str(temporary / "page"))
-    limits = Limits(upload_mb=1.0, audio_seconds=5.0, queue=40, request_seconds=30.0, batch=8, streams=2)
-    app = make_app(Translator.from_pretrained(run), limits)
-    try:
-        from unitweave.serve.page import mount_page
-
-        app = mount_page(app, "unitweave")
-    except ModuleNotFoundError:
-        pass
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=process.run, daemon=True)
-    thread.start()
-    while not process.started:
-        time.sleep(0.02)
-    yield SimpleNamespace(url=f"http://127.0.0.1:{port}", app=app, temporary=temporary, port=port)
-    process.should_exit = True
-    thread.join(30)
+    patch.setenv("GRADIO_TEMP_DIR", "")
+    limits = Limits(
+        upload_mb=1.0, audio_seconds=5.0, queue=40, request_seconds=30.0, batch=8, streams=2, storage_mb=200.0
+    )
+    page = temporary / "page"
+    page.mkdir()
+    app, batcher = build_app(Translator.from_pretrained(run), limits, Access(), page)
+    with running(app) as port:
+        inner = app.app.app.app
+        yield SimpleNamespace(url=f"http://127.0.0.1:{port}", app=inner, temporary=temporary, port=port)
+    assert not batcher.alive
     patch.undo()
 
 
@@ -120,7 +111,7 @@ def test_what_is_too_large_is_refused_announced_or_not(server: SimpleNamespace) 
     status, _, body = post(server, "/v1/translate", bytes(1_200_000))
     assert status == 413 and "1 MB" in json.loads(body)["error"]
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:  # chunked: no length announced
-        raw.sendall(b"POST /v1/translate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+        raw.sendall(b"POST /v1/translate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
                     b"Content-Type: multipart/form-data; boundary=b\r\n\r\n")  # fmt: skip
         head = b'--b\r\nContent-Disposition: form-data; name="audio"; filename="a"\r\n\r\n'
         try:
@@ -196,17 +187,9 @@ def raw_upload(server: SimpleNamespace, path: str) -> socket.socket:
     head = b'--b\r\nContent-Disposition: form-data; name="audio"; filename="a.wav"\r\n\r\n'
     body = head + wav(0.3) + b"\r\n--b--\r\n"
     raw = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-    raw.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    raw.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n".encode() + body)  # fmt: skip
     return raw
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("waited half a minute in vain")
 
 
 def test_a_client_that_leaves_before_the_text_gives_its_stream_back(
@@ -254,19 +237,22 @@ def test_a_stream_that_takes_too_long_is_taken_out_of_the_queue(
     assert batcher.done == done + 2, "nobody waited for the stream any more"
 
 
-def test_the_page_answers_in_words(server: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("gradio", reason="needs unitweave[serve]")
-    from unitweave.serve.page import _answer
+def test_the_page_answers_in_words(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from unitweave.serve.page import PageTranslator
+    from unitweave.serve.uploads import Storage
 
     with urllib.request.urlopen(server.url + "/", timeout=30) as answer:
         assert b"unitweave" in answer.read()
     batcher = server.app.state.batcher
-    assert "uw-error" in _answer(batcher, None, None)[0]
-    soundfile.write(tmp_path / "good.wav", speech(0.5), 16_000)
-    assert "not uploaded" in _answer(batcher, str(tmp_path / "good.wav"), None)[0]
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    (tmp_path / "bad.wav").write_bytes(b"<b>no audio")
-    assert "not readable" in _answer(batcher, str(tmp_path / "bad.wav"), None)[0]
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    translate = PageTranslator(batcher, Storage(inside, 1e6))
+    assert "uw-error" in translate(None, None)[0]
+    soundfile.write(tmp_path / "outside.wav", speech(0.5), 16_000)
+    assert "not uploaded" in translate(str(tmp_path / "outside.wav"), None)[0]
+    soundfile.write(inside / "good.wav", speech(0.5), 16_000)
+    (inside / "bad.wav").write_bytes(b"<b>no audio")
+    assert "not readable" in translate(str(inside / "bad.wav"), None)[0]
     align, threads = batcher.translator.align, []
 
     def watched(*arguments: object) -> list:
@@ -274,7 +260,9 @@ def test_the_page_answers_in_words(server: SimpleNamespace, tmp_path: Path, monk
         return align(*arguments)
 
     monkeypatch.setattr(batcher.translator, "align", watched)
-    message, transcript, translation, spoken, words = _answer(batcher, str(tmp_path / "good.wav"), "es")
+    message, transcript, translation, spoken, words = translate(str(inside / "good.wav"), "es")
     assert "uw-error" not in message and isinstance(transcript, str) and isinstance(translation, str)
     assert spoken[0] == 16_000 and spoken[1].dtype == np.int16 and words.count("<svg") == 2
     assert threads == ["translating"] * 2, "elsewhere the encoder's threads would get in the way of the next batch"
+    monkeypatch.setattr(batcher, "submit", lambda job: 1 / 0)
+    assert "went wrong" in translate(str(inside / "good.wav"), None)[0], "and no traceback reaches the client"

@@ -155,7 +155,7 @@ def test_a_stream_that_was_heard_ends_with_the_error_and_is_not_told_again(
 
 
 def test_words_of_both_recordings_come_with_the_result(batcher: Batcher, translator: Translator) -> None:
-    job, plain = Job(speech(1.0), ForcedPrefix("la casa", "the house", "es"), aligned=True), Job(speech(1.0))
+    job, plain = Job(speech(1.0), ForcedPrefix("la casa", "the house", "es"), align=True), Job(speech(1.0))
     for one in (job, plain):
         batcher.submit(one).result(60)
     english = translator.translate(job.waveform, given=job.given).waveform

@@ -2,9 +2,7 @@
 
 import json
 import os
-import socket
-import threading
-import time
+import re
 import urllib.error
 import urllib.request
 import uuid
@@ -19,14 +17,14 @@ import pytest
 import soundfile
 
 pytest.importorskip("gradio", reason="needs unitweave[serve]")
-import uvicorn
 
-from helpers.serving import make_run, post, speech, wav
+import gradio
+
+from helpers.serving import make_run, post, running, speech, wav
 from unitweave.core.errors import InputError
-from unitweave.serve.api import make_app
+from unitweave.serve.app import build_app
 from unitweave.serve.batching import Batcher, Job, Limits
-from unitweave.serve.guard import uploaded_file
-from unitweave.serve.page import mount_page
+from unitweave.serve.security import Access
 from unitweave.translate.translator import Translator
 
 
@@ -43,25 +41,22 @@ def server(translator: Translator, tmp_path_factory: pytest.TempPathFactory) -> 
         soundfile.write(elsewhere / name, speech(0.5, seed), 16_000)
     (elsewhere / "secret.txt").write_text("the secret")
     patch = pytest.MonkeyPatch()
-    patch.setenv("GRADIO_TEMP_DIR", str(uploads))
-    app = mount_page(make_app(translator, Limits(request_seconds=30.0)), "unitweave", [elsewhere / "example.wav"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=process.run, daemon=True)
-    thread.start()
-    while not process.started:
-        time.sleep(0.02)
-    yield SimpleNamespace(url=f"http://127.0.0.1:{port}", port=port, app=app, uploads=uploads, elsewhere=elsewhere)
-    process.should_exit = True
-    thread.join(30)
+    patch.setenv("GRADIO_TEMP_DIR", "")
+    app, _ = build_app(translator, Limits(request_seconds=30.0), Access(), uploads, [elsewhere / "example.wav"])
+    with running(app) as port:
+        inner = app.app.app.app
+        yield SimpleNamespace(
+            url=f"http://127.0.0.1:{port}", port=port, app=inner, uploads=uploads, elsewhere=elsewhere
+        )
     patch.undo()
 
 
 def ask(server: SimpleNamespace, path: str, body: object = None, timeout: float = 20) -> tuple[int, bytes]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"})
+    return send(urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"}), timeout)
+
+
+def send(request: urllib.request.Request, timeout: float = 20) -> tuple[int, bytes]:
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             return answer.status, answer.read()
@@ -87,26 +82,31 @@ def test_no_file_of_the_server_is_read_through_the_page(
     data[place] = [file_data(str(server.elsewhere / what))] if place else file_data(str(server.elsewhere / what))
     body = {"data": data, "fn_index": 0, "session_hash": "s"}
     status, answer = ask(server, f"/gradio_api/{route}", body)
-    assert status in (403, 404) and str(server.elsewhere) not in answer.decode()
+    assert status in (403, 404, 405) and str(server.elsewhere) not in answer.decode()
     kept = [path.read_bytes() for path in server.uploads.rglob("*") if path.is_file()]
     assert (server.elsewhere / what).resolve().read_bytes() not in kept, "nothing of it was copied"
 
 
 def test_a_link_in_the_upload_folder_leads_nowhere(server: SimpleNamespace) -> None:
+    storage = server.app.state.storage
     (server.uploads / "link").symlink_to(server.elsewhere / "secret.txt")
-    for path in (server.uploads / "link", server.uploads / "missing", server.uploads, Path("/dev/zero"), Path("\0")):
+    outside = ("link", "missing", "", "../elsewhere0/secret.txt", str(server.elsewhere / "secret.txt"), "\0")
+    for name in outside:
         with pytest.raises(InputError, match="not uploaded"):
-            uploaded_file(str(path), server.uploads)
+            storage.path_of(f"files/{name}")
+        with pytest.raises(InputError, match="not uploaded"):
+            storage.path_of(str(server.uploads / name))
+    assert ask(server, "/gradio_api/file=files/link")[0] == 403
     assert ask(server, f"/gradio_api/file={server.uploads / 'link'}")[0] == 403
 
 
 def test_a_file_without_an_end_does_not_hang_the_server(server: SimpleNamespace) -> None:
     body = {"data": [file_data("/dev/zero"), None], "session_hash": "s", "fn_index": 0}
     for route in ROUTES:
-        assert ask(server, f"/gradio_api/{route}", body)[0] in (403, 404)
+        assert ask(server, f"/gradio_api/{route}", body)[0] in (403, 404, 405)
     fifo = server.uploads / "fifo"
     os.mkfifo(fifo)
-    assert ask(server, "/gradio_api/queue/join", {**body, "data": [file_data(str(fifo)), None]})[0] == 403
+    assert ask(server, "/gradio_api/queue/join", {**body, "data": [file_data("files/fifo"), None]})[0] == 403
     assert ask(server, "/v1/health")[0] == 200
 
 
@@ -130,7 +130,7 @@ def test_a_file_without_an_end_does_not_hang_the_server(server: SimpleNamespace)
 )
 def test_routes_that_the_page_does_not_need_are_closed(server: SimpleNamespace, path: str) -> None:
     status, answer = ask(server, path.replace("SECRET", str(server.elsewhere / "secret.txt")))
-    assert status in (400, 403, 404) and b"the secret" not in answer
+    assert status in (400, 403, 404, 405) and b"the secret" not in answer
 
 
 def test_gradios_own_guard_is_on_too(server: SimpleNamespace) -> None:
@@ -157,23 +157,76 @@ def test_gradios_own_guard_is_on_too(server: SimpleNamespace) -> None:
 
 
 def test_what_is_uploaded_to_the_page_is_translated(server: SimpleNamespace) -> None:
-    edge = "edge"
-    head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'.encode()
-    request = urllib.request.Request(
-        server.url + "/gradio_api/upload",
-        head + wav() + f"\r\n--{edge}--\r\n".encode(),
-        {"Content-Type": f"multipart/form-data; boundary={edge}"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        (uploaded,) = json.load(answer)
+    status, answer = upload(server, [wav()])
+    (uploaded,) = json.loads(answer)
+    assert status == 200 and re.fullmatch(r"files/[0-9a-f]{32}/a\.wav", uploaded)
+    assert ask(server, f"/gradio_api/file={uploaded}") == (200, wav())
     by_outputs = {len(d["outputs"]): d["id"] for d in json.loads(ask(server, "/config")[1])["dependencies"]}
     (example,) = on_the_page(server, by_outputs[1], [0])["data"]
     for recording in (file_data(uploaded), example["value"]):
         answer = on_the_page(server, by_outputs[5], [recording, None])
-        assert "of computing" in answer["data"][0] and answer["data"][3]["path"].endswith(".wav")
+        assert "of computing" in answer["data"][0] and re.fullmatch(r"files/\w+/audio\.wav", answer["data"][3]["path"])
+        assert ask(server, answer["data"][3]["url"].removeprefix(server.url))[1][:4] == b"RIFF"
     private = file_data(str(server.elsewhere / "private.wav"))
     with pytest.raises(AssertionError):
         on_the_page(server, by_outputs[5], [private, None])
+
+
+def upload(server: SimpleNamespace, files: list[bytes]) -> tuple[int, bytes]:
+    """An upload as the page's script sends it."""
+    head = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="../../a.wav"\r\n\r\n'
+    body = b"".join(head + file + b"\r\n" for file in files) + b"--edge--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=edge"}
+    return send(urllib.request.Request(server.url + "/gradio_api/upload", body, kind))
+
+
+def test_no_path_of_the_server_is_shown(server: SimpleNamespace) -> None:
+    shown = [ask(server, path)[1] for path in ("/", "/config", "/gradio_api/info", "/openapi.json")]
+    by_outputs = {len(d["outputs"]): d["id"] for d in json.loads(shown[1])["dependencies"]}
+    shown.append(json.dumps(on_the_page(server, by_outputs[1], [0])).encode())
+    shown.append(upload(server, [wav()])[1])
+    hidden = {str(server.uploads), str(server.elsewhere), str(Path.home()), str(Path(gradio.__file__).parent)}
+    for text in shown:
+        assert not [path for path in hidden if path.encode() in text]
+
+
+def test_uploads_to_the_page_are_bounded(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert upload(server, [wav(0.1)] * 2)[0] == 422, "one file for each request"
+    assert upload(server, [])[0] in (400, 422)
+    storage = server.app.state.storage
+    monkeypatch.setattr(storage, "max_bytes", 100_000)
+    answers = [upload(server, [bytes(20_000)])[0] for _ in range(8)]
+    kept = [path for path in server.uploads.rglob("*") if path.is_file()]
+    assert 503 in answers and sum(path.stat().st_size for path in kept) < 150_000, "a flood is refused"
+    for path in kept:
+        if path not in storage._permanent:
+            os.utime(path, (0, 0), follow_symlinks=False)
+    assert upload(server, [bytes(20_000)])[0] == 200, "what is old makes room"
+    assert ask(server, "/gradio_api/file=files/examples/example-1.wav")[0] == 200, "examples stay"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fn_index": 9},
+        {"fn_index": -1},
+        {"fn_index": "0"},
+        {"fn_index": True},
+        {"fn_index": None},
+        {"data": []},
+        {"data": None},
+        {"data": [None] * 9},
+        {"session_hash": None},
+        {"session_hash": 5},
+        {"session_hash": "../x"},
+        {"session_hash": "x" * 99},
+    ],
+)
+def test_malformed_requests_of_the_page_are_refused(server: SimpleNamespace, change: dict[str, Any]) -> None:
+    body = {"data": [None, None], "fn_index": 0, "session_hash": "s", **change}
+    status, answer = ask(server, "/gradio_api/queue/join", body)
+    assert status == 422 and list(json.loads(answer)) == ["error"]
+    assert ask(server, "/gradio_api/queue/data?session_hash=never-joined")[0] == 404
 
 
 def on_the_page(server: SimpleNamespace, function: int, data: list[Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_an_export_has_safetensors_and_no_pickles_and_is_written_whole(run: Path
     export_run(run, None, package.parent / "again")  # over an earlier export is fine
 
 
-def test_an_export_deletes_nothing_that_no_export_wrote(run: Path, tmp_path: Path) -> None:
+def test_an_export_keeps_what_no_export_wrote(run: Path, tmp_path: Path) -> None:
     web, model = tmp_path / "web", tmp_path / "model"
     web.mkdir()
     (web / "package.json").write_text(json.dumps({"name": "web-shop", "version": "1.0.0"}))
@@ -60,18 +60,60 @@ def test_an_export_deletes_nothing_that_no_export_wrote(run: Path, tmp_path: Pat
     with pytest.raises(InputError, match="something else"):
         export_run(run, None, web)
     assert (web / "index.js").read_text() == "precious"
+    first = export_run(run, None, model, engine="vllm")
+    added = (".git/HEAD", "mine.txt", "notes.json", "encoder/thesis.tex", "examples/deep/a.wav")
+    for name in added:
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("precious")
+    (model / "README.md").write_text("outdated")
+    second = export_run(run, None, model)
+    assert all((model / name).read_text() == "precious" for name in added)
+    assert "outdated" not in (model / "README.md").read_text() and not (model / "vllm.json").exists()
+    assert set(first["files"]) - set(second["files"]) == {"vllm.json"}
+    written = {p.relative_to(model).as_posix() for p in model.rglob("*") if p.is_file()}
+    assert written - set(added) - {"package.json"} == set(second["files"])
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    (model / "vllm.json").write_text("precious")
+    with pytest.raises(InputError, match=r"vllm\.json: was not written by an export"):
+        export_run(run, None, model, engine="vllm")
+    assert (model / "vllm.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "listed", [["../secret.txt"], ["/etc/x"], ["a/b.json"], ["encoder/../../x"], [5], [], None, ["."]]
+)
+def test_an_export_deletes_nothing_outside_of_its_folder(run: Path, tmp_path: Path, listed: object) -> None:
+    model, secret = tmp_path / "model", tmp_path / "secret.txt"
+    secret.write_text("precious")
     export_run(run, None, model)
-    for added in (".git/HEAD", "notes.md", "encoder/thesis.tex", "examples/deep/a.wav"):
-        (model / added).parent.mkdir(parents=True, exist_ok=True)
-        (model / added).write_text("precious")
-        with pytest.raises(InputError, match="was not written by an export"):
-            export_run(run, None, model)
-        assert (model / added).read_text() == "precious"
-        if (model / added).parent.name in (".git", "deep"):
-            shutil.rmtree((model / added).parent)
-        else:
-            (model / added).unlink()
-    export_run(run, None, model)
+    about = json.loads((model / "package.json").read_text())
+    (model / "package.json").write_text(json.dumps(about | {"files": listed}))
+    for act in (lambda: export_run(run, None, model), lambda: push(model, "me/model")):
+        with pytest.raises(InputError, match=r"package\.json"):
+            act()
+    assert secret.read_text() == "precious"
+
+
+@pytest.mark.parametrize("place", ["vocoder/leak.json", "encoder/model/leak.txt", "lm/scheduled/model/leak.json"])
+def test_links_inside_a_run_are_refused(run: Path, tmp_path: Path, place: str) -> None:
+    copy, secret = tmp_path / "run", tmp_path / "secret"
+    shutil.copytree(run, copy)
+    secret.write_text("private")
+    (copy / place).symlink_to(secret)
+    with pytest.raises(InputError, match="is a link"):
+        export_run(copy, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (copy / place).unlink()
+    folder = (copy / place).parent
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    with pytest.raises(InputError, match="is a link"):
+        export_run(copy, None, tmp_path / "out")
+    export_run(run, None, tmp_path / "model")
+    (tmp_path / "model" / "README.md").unlink()
+    (tmp_path / "model" / "README.md").symlink_to(secret)
+    with pytest.raises(InputError, match="is a link"):
+        push(tmp_path / "model", "me/model")
 
 
 def test_an_export_into_the_working_folder_is_refused_in_one_line(
@@ -191,7 +233,10 @@ def test_push_gives_the_hub_a_checked_folder(
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert main(["push", str(package), "me/model", "--private"]) == 0
     assert calls[0] == ("me/model", {"private": True, "exist_ok": True, "repo_type": "model"})
-    assert calls[1]["folder_path"] == package and "*.safetensors" in calls[1]["allow_patterns"]
+    assert calls[1]["folder_path"] == package
+    assert set(calls[1]["allow_patterns"]) == {
+        path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()
+    }
     assert capsys.readouterr().out.strip() == "https://hub/me/model"
     with pytest.raises(InputError, match="not an exported model"):
         push(run, "me/model")

@@ -1,10 +1,8 @@
-"""The HTTP API: upload a recording, get its translation, or hear it as it is spoken. OpenAPI at /openapi.json."""
+"""The HTTP API: upload a recording and get its translation at once, or its speech while it is decoded."""
 
 import asyncio
 import base64
 import contextlib
-import io
-import struct
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,29 +11,33 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import numpy as np
-import soundfile
-from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from unitweave import __version__
-from unitweave.core.audio import SAMPLE_RATE, read_audio
+from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
-from unitweave.serve.batching import Batcher, Busy, Job, Limits, Stream
+from unitweave.serve.batching import Batcher, Busy, Job, Limits, Stopped, Stream
+from unitweave.serve.reference import reference_page
+from unitweave.serve.uploads import Storage, keep_tidy
+from unitweave.serve.wav import to_pcm, wav_bytes, wav_header
 from unitweave.translate.decode import ForcedPrefix, Translation
 from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
 
 _BLOCK = 1 << 20
-_DRAINED = 8  # bodies of up to so many times the limit are read, and thrown away, before they are refused
+_CLOSE_SECONDS = 1.0
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
-class Answer(BaseModel):
+class TranslatedRecording(BaseModel):
     """A translated recording."""
 
-    language: str = Field(description="language of the source as the model heard it")
+    language: str = Field(description="language of the source as the model recognized it")
     transcript: str
     translation: str
     complete: bool = Field(description="false where a length limit cut the model off")
@@ -47,14 +49,14 @@ class Answer(BaseModel):
     audio: str | None = Field(description="the English speech, a wav file in base64; null with text_only")
 
 
-class Problem(BaseModel):
-    """Why a request could not be answered."""
+class Error(BaseModel):
+    """Why a request was not answered."""
 
     error: str
 
 
 class Health(BaseModel):
-    """How the server is."""
+    """The state of the server."""
 
     status: str = Field(description='"ok", or "stopped" (with code 503) when nothing is translated any more')
     waiting: int
@@ -62,39 +64,51 @@ class Health(BaseModel):
     limits: dict[str, float]
 
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "the recording cannot be used"},
-    408: {"model": Problem, "description": "the upload came too slowly"},
-    413: {"model": Problem, "description": "the upload is too large"},
-    422: {"model": Problem, "description": "the request is not as described here"},
-    503: {"model": Problem, "description": "busy; Retry-After says when to come again"},
-    504: {"model": Problem, "description": "it took too long"},
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Error, "description": "the recording cannot be used"},
+    401: {"model": Error, "description": "the access token is missing or wrong"},
+    403: {"model": Error, "description": "the request comes from another web page"},
+    408: {"model": Error, "description": "the upload took too long"},
+    413: {"model": Error, "description": "the upload is too large"},
+    421: {"model": Error, "description": "the Host header does not name this server"},
+    422: {"model": Error, "description": "the request is not as described here"},
+    503: {"model": Error, "description": "busy; Retry-After says when to try again"},
+    504: {"model": Error, "description": "the translation took too long"},
 }
 Audio = Annotated[UploadFile, File(description="a recording: wav, flac, ogg, opus, mp3, and what ffmpeg reads")]
 Text = Annotated[str | None, Form(max_length=2000)]
 
 
 def make_app(translator: Translator, limits: Limits | None = None) -> FastAPI:
-    """The API for one model. The app owns a Batcher (app.state.batcher), which ends with the app's lifespan."""
+    """The API for one model, without the protection of `security.protect`.
+
+    Its state has `batcher`, which ends with the app's lifespan, and `storage`, None until a page is mounted.
+    """
     limits = limits or Limits()
     batcher = Batcher(translator, limits)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        storage: Storage | None = app.state.storage
+        tidying = asyncio.create_task(keep_tidy(storage)) if storage else None
         yield
-        await run_in_threadpool(batcher.close)
+        if tidying:
+            tidying.cancel()
+        await run_in_threadpool(batcher.close, _CLOSE_SECONDS)
 
     app = FastAPI(
         title="unitweave",
         version=__version__,
         description="Speech in, English speech out.",
         lifespan=lifespan,
-        responses=_PROBLEMS,
+        responses=_ERRORS,
+        docs_url=None,
+        redoc_url=None,
     )
-    app.state.batcher, app.state.streams = batcher, 0
-    app.add_middleware(UploadLimit, most=int(limits.upload_mb * 1e6), seconds=limits.request_seconds)
+    app.state.batcher, app.state.storage, app.state.streams = batcher, None, 0
     _add_error_handlers(app)
     _add_routes(app, batcher, limits)
+    _add_other_routes(app)
     return app
 
 
@@ -107,9 +121,13 @@ def _add_error_handlers(app: FastAPI) -> None:
     def busy(_: Request, error: Busy) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": str(error.retry_after)})
 
+    @app.exception_handler(Stopped)
+    def stopped(_: Request, error: Stopped) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 503)
+
     @app.exception_handler(TimeoutError)
     def too_long(_: Request, __: TimeoutError) -> JSONResponse:
-        return JSONResponse({"error": "the translation took too long and was given up"}, 504)
+        return JSONResponse({"error": "the translation took too long and was canceled"}, 504)
 
     @app.exception_handler(RequestValidationError)
     def not_as_described(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -119,7 +137,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def other(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+        return JSONResponse({"error": str(error.detail).lower()}, error.status_code, error.headers)
 
 
 def _add_routes(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
@@ -137,15 +155,15 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
         translation: Text = None,
         language: Text = None,
         text_only: Annotated[bool, Form(description="stop after the translation; no speech")] = False,
-    ) -> Answer:
+    ) -> TranslatedRecording:
         waveform = await receive(audio, batcher)
-        job = Job(waveform, given_of(transcript, translation, language), text_only)
-        result = await wait_for(batcher, job)
-        return Answer(**result.plain(), audio=None if text_only else base64.b64encode(wav_bytes(result)).decode())
+        result = await wait_for(batcher, Job(waveform, forced_prefix(transcript, translation, language), text_only))
+        speech = None if text_only else base64.b64encode(wav_bytes(result.waveform, result.sampling_rate)).decode()
+        return TranslatedRecording(**result.plain(), audio=speech)
 
     @app.post(
         "/v1/stream",
-        summary="Translate a recording and hear it while it is spoken",
+        summary="Translate a recording and get its speech while it is decoded",
         description="A wav file of unknown length, sent while it is made. The headers X-Language, X-Transcript and "
         "X-Translation hold the texts, percent-encoded UTF-8.",
         response_class=StreamingResponse,
@@ -156,73 +174,78 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
             raise Busy(batcher.retry_after())
         app.state.streams += 1  # counted on the event loop alone, which needs no lock
 
-        def free() -> None:
+        def release() -> None:
             app.state.streams -= 1
 
         try:
             waveform = await receive(audio, batcher)
-            heard = Stream(limits.request_seconds)
-            said = await texts_of(batcher, Job(waveform, given_of(None, None, language), stream=heard), heard)
-            return SpokenResponse(_spoken(batcher.translator, heard), free, _text_headers(said))
+            progress = Stream(limits.request_seconds)
+            job = Job(waveform, forced_prefix(None, None, language), stream=progress)
+            texts = await texts_of(batcher, job, progress)
+            return WavResponse(_wav_chunks(batcher.translator, progress), release, _text_headers(texts))
         except BaseException:
-            free()
+            release()
             raise
 
 
-class SpokenResponse(StreamingResponse):
-    """A wav file that is sent while it is made; calls `over` once when it is over, however that comes about.
+def _add_other_routes(app: FastAPI) -> None:
+    @app.get("/docs", include_in_schema=False)
+    def reference() -> HTMLResponse:
+        return HTMLResponse(reference_page(app.openapi()))
 
-    The generator cannot do that itself: it never begins when the client has left before the first byte.
+    allowed: dict[str, set[str]] = {}
+    for route in app.routes:
+        allowed.setdefault(getattr(route, "path", ""), set()).update(getattr(route, "methods", None) or ())
+
+    @app.api_route("/v1/{name:path}", methods=_METHODS, include_in_schema=False)
+    def unknown(name: str) -> JSONResponse:
+        # A page mounted at / would answer here, and takes a wrong method for an unknown address.
+        methods = allowed.get(f"/v1/{name}")
+        if methods is None:
+            return JSONResponse({"error": "not found"}, 404)
+        return JSONResponse({"error": "method not allowed"}, 405, {"Allow": ", ".join(sorted(methods))})
+
+
+class WavResponse(StreamingResponse):
+    """A wav file that is sent while it is made; calls `release` once when it has ended, for whatever reason.
+
+    The generator cannot do that itself: it never starts when the client has left before the first byte.
     """
 
-    def __init__(self, content: Iterator[bytes], over: Callable[[], None], headers: dict[str, str]) -> None:
+    def __init__(self, content: Iterator[bytes], release: Callable[[], None], headers: dict[str, str]) -> None:
         super().__init__(content, media_type="audio/wav", headers=headers)
-        self._over = over
+        self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._over()
+            self._release()
 
 
-def _spoken(translator: Translator, stream: Stream) -> Iterator[bytes]:
-    """A wav file whose length is not known yet, chunk by chunk."""
+def _wav_chunks(translator: Translator, stream: Stream) -> Iterator[bytes]:
     yield wav_header()
     for chunk in translator.stream_speech(stream.units()):
-        yield (np.clip(chunk, -1, 1) * 32767).astype("<i2").tobytes()
+        yield to_pcm(chunk).tobytes()
 
 
-def wav_header() -> bytes:
-    """Header of a 16-bit mono wav file at 16 kHz of unknown length, as streaming players take it."""
-    unknown, rate = 0xFFFFFFFF, SAMPLE_RATE
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI", b"RIFF", unknown, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", unknown
-    )
+def _text_headers(texts: Translation) -> dict[str, str]:
+    values = {"X-Language": texts.language, "X-Transcript": texts.transcript, "X-Translation": texts.translation}
+    return {name: quote(text) for name, text in values.items()}
 
 
-def wav_bytes(result: SpeechTranslation) -> bytes:
-    """The speech of a result as a wav file."""
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(result.waveform, -1, 1), result.sampling_rate, format="WAV", subtype="PCM_16")
-    return file.getvalue()
-
-
-def _text_headers(said: Translation) -> dict[str, str]:
-    texts = {"X-Language": said.language, "X-Transcript": said.transcript, "X-Translation": said.translation}
-    return {name: quote(text) for name, text in texts.items()}
-
-
-def given_of(transcript: str | None, translation: str | None, language: str | None) -> ForcedPrefix | None:
-    """What a request says about its recording; empty fields say nothing."""
+def forced_prefix(transcript: str | None, translation: str | None, language: str | None) -> ForcedPrefix | None:
+    """What a request gives of the answer; empty fields give nothing."""
     given = ForcedPrefix(transcript or None, translation or None, language or None)
     return given if given != ForcedPrefix() else None
 
 
 async def receive(audio: UploadFile, batcher: Batcher) -> np.ndarray:
-    """Read an upload. It lies for a moment in a temporary file whose name nobody outside chose.
+    """Read an upload, float32 [samples] at 16 kHz. For a moment it is in a temporary file with a random name.
 
-    Raises Busy before it looks at the upload when the queue is full, InputError when it is no usable recording.
+    Raises:
+        Busy: The queue is full; the upload was not looked at.
+        InputError: It is not a usable recording.
     """
     if batcher.waiting >= batcher.limits.queue:
         raise Busy(batcher.retry_after())
@@ -242,72 +265,29 @@ async def receive(audio: UploadFile, batcher: Batcher) -> np.ndarray:
 
 
 def load_recording(path: Path, limits: Limits) -> np.ndarray:
-    """A recording that a client sent, float32 [samples] at 16 kHz. Raises InputError within the limits' bounds."""
+    """A client's recording, float32 [samples] at 16 kHz. Raises InputError if it is unreadable, silent or too long."""
     waveform = read_audio(path, "the recording", limits.audio_seconds)
     check_audible(waveform, "the recording")
     return waveform
 
 
 async def wait_for(batcher: Batcher, job: Job) -> SpeechTranslation:
-    """The result of a job; a client that waited too long gives it up. Raises Busy, InputError, TimeoutError."""
+    """The result of a job, which is canceled after the request's time. Raises Busy, InputError, TimeoutError."""
     future = batcher.submit(job)
     try:
         return await asyncio.wait_for(asyncio.wrap_future(future), batcher.limits.request_seconds)
     except asyncio.CancelledError:
+        if future.cancelled() and batcher.is_closed():
+            raise Stopped from None
         future.cancel()
         raise
 
 
 async def texts_of(batcher: Batcher, job: Job, stream: Stream) -> Translation:
-    """The texts of a job, whose stream goes on with its units. Raises as `wait_for` does."""
+    """The texts of a job; its units follow in the stream. Raises as `wait_for` does."""
     future = batcher.submit(job)
     try:
         return await run_in_threadpool(stream.text)
     except BaseException:
         future.cancel()
         raise
-
-
-class UploadLimit:
-    """Refuses bodies that are too large or come too slowly, before they are kept anywhere."""
-
-    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
-        self.app, self.most, self.seconds = app, most, seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
-            await self.app(scope, receive, send)
-            return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = f"the upload is larger than {self.most / 1e6:g} MB"
-        if not announced.isdigit() or int(announced) > self.most:
-            if announced.isdigit() and int(announced) <= _DRAINED * self.most:
-                await self._drain(receive)  # or the client would see a broken pipe and not our answer
-            await JSONResponse({"error": too_large}, 413, {"Connection": "close"})(scope, receive, send)
-            return
-        seen = 0
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.seconds
-        whole = False
-
-        async def counted() -> Message:
-            nonlocal seen, whole
-            if whole:
-                return await receive()  # waits for the client to go away
-            try:
-                message = await asyncio.wait_for(receive(), max(0.01, end - loop.time()))
-            except TimeoutError:
-                raise HTTPException(408, "the upload came too slowly") from None
-            seen += len(message.get("body", b""))
-            if seen > self.most:
-                raise HTTPException(413, too_large)
-            whole = not message.get("more_body", False)
-            return message
-
-        await self.app(scope, counted, send)
-
-    async def _drain(self, receive: Receive) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.seconds):
-                while (await receive()).get("more_body", False):
-                    pass

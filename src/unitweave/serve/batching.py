@@ -1,31 +1,47 @@
-"""Requests that come one by one are translated together: a bounded queue and one thread that works it off."""
+"""Requests that arrive one by one are translated together: a bounded queue and one thread that works through it."""
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from unitweave.core.errors import InputError
+from unitweave.core.flags import setting
 from unitweave.translate.decode import ForcedPrefix, Translation
 from unitweave.translate.translator import SpeechTranslation, Translator, Words
 
 
 @dataclass
 class Limits:
-    """What a server takes."""
+    """What one server takes on. All values are positive and finite; `gather_seconds` may be 0."""
 
-    upload_mb: float = 25.0  # largest upload in megabytes
-    audio_seconds: float = 60.0  # longest recording
-    queue: int = 64  # requests that may wait; more are told to come again later
-    request_seconds: float = 120.0  # a request is given up after this time
-    batch: int = 16  # requests translated together
-    gather_seconds: float = 0.02  # how long the first request of a batch waits for others
-    streams: int = 8  # answers that are streamed at the same time
+    upload_mb: float = setting(25.0, "largest upload in megabytes; larger ones get 413", "MB")
+    audio_seconds: float = setting(60.0, "longest recording in seconds; longer ones get 400", "SECONDS")
+    queue: int = setting(64, "requests that may wait; more get 503 with Retry-After", "N")
+    request_seconds: float = setting(120.0, "longest time for an upload (then 408) and a translation (504)", "SECONDS")
+    batch: int = setting(16, "requests translated together", "N")
+    gather_seconds: float = setting(0.02, "how long the first request of a batch waits for others", "SECONDS")
+    streams: int = setting(8, "streamed answers at the same time", "N")
+    storage_mb: float = setting(1000.0, "temporary files altogether, in megabytes", "MB")
+    connections: int = setting(256, "open connections; more get 503", "N")
+
+    def check(self) -> None:
+        """Raises InputError for a limit that is not a positive, finite number."""
+        for name, value in vars(self).items():
+            flag = "--" + name.replace("_", "-")
+            if not math.isfinite(value) or value < 0 or (value == 0 and name != "gather_seconds"):
+                raise InputError(f"{flag} {value:g}: must be a finite number above 0")
+        if 4 * self.upload_mb > self.storage_mb:
+            raise InputError(
+                f"--storage-mb {self.storage_mb:g}: must be at least four times --upload-mb ({self.upload_mb:g})"
+            )
 
 
 class Busy(Exception):
@@ -36,34 +52,50 @@ class Busy(Exception):
         self.retry_after = retry_after
 
 
-class Stream:
-    """What is heard of a translation while it is decoded: the texts, then unit after unit."""
+class Stopped(Exception):
+    """The server is shutting down; the request is not going to be answered."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self.begun = False  # whether there is something to hear
-        self._heard: queue.SimpleQueue[Translation | int | BaseException | None] = queue.SimpleQueue()
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+
+
+class Stream:
+    """A translation while it is decoded: first the texts, then unit after unit.
+
+    Args:
+        timeout: Seconds to wait for the next item.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self.started = False  # whether anything has been put
+        self._items: queue.SimpleQueue[Translation | int | BaseException | None] = queue.SimpleQueue()
 
     def put(self, item: Translation | int | BaseException | None) -> None:
-        """Called by the decoding thread; None is the end."""
-        self.begun = True
-        self._heard.put(item)
+        """Add the next item (called by the decoding thread); None is the end, an exception the reason for it."""
+        self.started = True
+        self._items.put(item)
 
     def text(self) -> Translation:
-        """Wait for the texts. Raises what went wrong, TimeoutError after the request's time."""
+        """Wait for the texts.
+
+        Raises:
+            TimeoutError: The texts took longer than the timeout.
+            Exception: Whatever the translation failed with.
+        """
         first = self._next()
         if not isinstance(first, Translation):
             raise TimeoutError("the translation ended before its text")
         return first
 
     def units(self) -> Iterator[int]:
-        """The units as they come, after `text`."""
+        """The units as they are decoded; call `text` first."""
         while isinstance(unit := self._next(), int):
             yield unit
 
     def _next(self) -> Translation | int | None:
         try:
-            item = self._heard.get(timeout=self._patience)
+            item = self._items.get(timeout=self._timeout)
         except queue.Empty:
             raise TimeoutError("the translation took too long") from None
         if isinstance(item, BaseException):
@@ -71,38 +103,46 @@ class Stream:
         return item
 
 
-@dataclass(eq=False)  # a job is itself and no other: waveforms cannot be compared with ==
+@dataclass(eq=False)  # compared by identity: waveforms cannot be compared with ==
 class Job:
-    """One request: its recording at 16 kHz, what is known of it, and where the result goes.
+    """One request.
 
-    aligned  also find when each word is said: `words` of the recording and of its translation, there with the result
+    Attributes:
+        waveform: The recording, float32 [samples] at 16 kHz.
+        given: Texts or language that the client knows already.
+        text_only: Stop after the translation.
+        stream: Receives texts and units while they are decoded.
+        align: Also find the time of each word.
+        words: Words with their times in the recording and in the translation, set with the result if `align`.
+        result: Where the result goes.
     """
 
     waveform: np.ndarray
     given: ForcedPrefix | None = None
     text_only: bool = False
     stream: Stream | None = None
-    aligned: bool = False
+    align: bool = False
     words: tuple[Words, Words] = ([], [])
     result: "Future[SpeechTranslation]" = field(default_factory=Future)
 
 
 class Batcher:
-    """Translates jobs of many threads in batches, on one thread of its own. Close it when done."""
+    """Translates the jobs of many threads in batches, on one thread of its own. Close it when done."""
 
     def __init__(self, translator: Translator, limits: Limits) -> None:
         self.translator, self.limits = translator, limits
         self._waiting: deque[Job] = deque()
+        self._running: list[Job] = []
         self._changed = threading.Condition()
         self._closed = False
-        self._seconds = 1.0  # a job's share of its batch's time, averaged over the last batches
+        self._seconds_per_job = 1.0  # a job's part of its batch's time, averaged over the last batches
         self.batches = self.done = 0
         self._thread = threading.Thread(target=self._work, name="translating", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that translates is there."""
+        """Whether the translating thread runs."""
         return self._thread.is_alive()
 
     @property
@@ -111,11 +151,16 @@ class Batcher:
         return len(self._waiting)
 
     def retry_after(self) -> int:
-        """Seconds until the queue has probably been worked off, at least 1."""
-        return max(1, round(self._seconds * len(self._waiting)))
+        """Estimated seconds until the queue is empty, at least 1."""
+        return max(1, round(self._seconds_per_job * len(self._waiting)))
 
     def submit(self, job: Job) -> "Future[SpeechTranslation]":
-        """Put a job into the queue. Raises Busy when that is full, InputError when the model lacks the language."""
+        """Put a job into the queue.
+
+        Raises:
+            Busy: The queue is full.
+            InputError: The model does not know the language.
+        """
         self.translator.check_language(job.given)
         with self._changed:
             if self._closed or len(self._waiting) >= self.limits.queue:
@@ -124,38 +169,48 @@ class Batcher:
             self._changed.notify()
         return job.result
 
-    def close(self) -> None:
-        """Finish the batch at hand, give up what waits, and end the thread."""
+    def close(self, timeout: float | None = None) -> None:
+        """Cancel what waits and end the thread; what is being decoded is abandoned at its next step.
+
+        Args:
+            timeout: Seconds to wait for the thread. If it is still busy then, its jobs fail with `Stopped`.
+        """
         with self._changed:
             self._closed = True
             for job in self._waiting:
                 job.result.cancel()
+                if job.stream:
+                    job.stream.put(Stopped())
             self._waiting.clear()
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout)
+        if self.alive:
+            for job in list(self._running):
+                _settle(job, Stopped())
 
     def _work(self) -> None:
         while jobs := self._gather():
-            # A job that was given up while it waited takes no part.
+            # Jobs that were canceled while they waited are left out.
             jobs = [job for job in jobs if job.result.set_running_or_notify_cancel()]
             if not jobs:
                 continue
             start = time.monotonic()
+            self._running = jobs
             try:
                 self._translate(jobs)
             except Exception as error:
-                # A fault of ours. These requests end with it; the thread goes on, or later ones would wait forever.
+                # A bug of ours: it fails these requests, but the thread has to live on for later ones.
                 logging.getLogger(__name__).exception("a batch failed")
                 for job in jobs:
-                    if not job.result.done():
-                        _settle(job, error)
-            share = (time.monotonic() - start) / len(jobs)
-            self._seconds = 0.8 * self._seconds + 0.2 * share
+                    _settle(job, error)
+            self._running = []
+            seconds = (time.monotonic() - start) / len(jobs)
+            self._seconds_per_job = 0.8 * self._seconds_per_job + 0.2 * seconds
             self.batches += 1
             self.done += len(jobs)
 
     def _gather(self) -> list[Job]:
-        """The next batch, of jobs that want the same; empty when closed."""
+        """The next batch, of jobs with the same `text_only`; empty when closed."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
@@ -179,53 +234,63 @@ class Batcher:
         settings = replace(self.translator.settings, batch=self.limits.batch, text_only=jobs[0].text_only)
         try:
             results = self.translator.translate_all(
-                [job.waveform for job in jobs], settings, [job.given for job in jobs], _Listener(jobs)
+                [job.waveform for job in jobs], settings, [job.given for job in jobs], _Progress(jobs, self.is_closed)
             )
         except Exception as error:
-            # Whatever it is, it is one request's and must not end the thread. The others are tried alone, but for
-            # those whose client has heard something: it would hear that again.
+            # One request failed, whatever the reason. The others are tried alone, except for those whose client
+            # has received something already: it would receive that again.
             for job in jobs:
-                if len(jobs) == 1 or (job.stream and job.stream.begun):
+                if len(jobs) == 1 or self._closed or (job.stream and job.stream.started):
                     _settle(job, error)
                 else:
                     self._translate([job])
             return
-        # Alignment is another pass of the encoder: those that do not want it need not wait for it.
-        for job, result in sorted(zip(jobs, results, strict=True), key=lambda pair: pair[0].aligned):
+        # Alignment is another pass of the encoder: requests without it do not wait for it.
+        for job, result in sorted(zip(jobs, results, strict=True), key=lambda pair: pair[0].align):
             try:
-                if job.aligned:
+                if job.align:
                     job.words = self._words(job, result)
             except Exception as error:
                 _settle(job, error)
             else:
                 _settle(job, result)
 
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def _words(self, job: Job, result: SpeechTranslation) -> tuple[Words, Words]:
-        heard = self.translator.align(job.waveform, result.transcript, result.language)
-        return heard, self.translator.align(result.waveform, result.translation)
+        source = self.translator.align(job.waveform, result.transcript, result.language)
+        return source, self.translator.align(result.waveform, result.translation)
 
 
 def _settle(job: Job, outcome: SpeechTranslation | Exception) -> None:
-    if isinstance(outcome, Exception):
-        job.result.set_exception(outcome)
-    else:
-        job.result.set_result(outcome)
+    try:
+        if isinstance(outcome, Exception):
+            job.result.set_exception(outcome)
+        else:
+            job.result.set_result(outcome)
+    except InvalidStateError:  # settled before, for instance by `close`
+        return
     if job.stream:
         job.stream.put(outcome if isinstance(outcome, Exception) else None)
 
 
-class _Listener:
-    """Passes on to each job's stream what is decoded for it."""
+class _Progress:
+    """Passes what is decoded on to each job's stream, and stops the decoding when the batcher is closed."""
 
-    def __init__(self, jobs: list[Job]) -> None:
-        self._streams = [job.stream for job in jobs]
+    def __init__(self, jobs: list[Job], is_closed: Callable[[], bool]) -> None:
+        self._streams, self._is_closed = [job.stream for job in jobs], is_closed
 
     def text(self, index: int, said: Translation) -> None:
-        stream = self._streams[index]
-        if stream:
-            stream.put(said)
+        self._put(index, said)
 
     def unit(self, index: int, unit: int) -> None:
+        self._put(index, unit)
+
+    def _put(self, index: int, item: Translation | int) -> None:
+        if self._is_closed():
+            raise Stopped
         stream = self._streams[index]
         if stream:
-            stream.put(unit)
+            stream.put(item)

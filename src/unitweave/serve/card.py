@@ -88,8 +88,8 @@ System `{system}`; base language model: {base or "a small one, trained from scra
 
 For research on speech translation, and for speech like that of the training data. It has not been tested on other
 accents, noise, spontaneous or overlapping speech, and other domains than its corpus. It can leave out, invent or
-change content, names and numbers above all, and it says so in no way; do not rely on it where a mistake can do harm.
-The English voice is that of the training data for every speaker; it does not imitate anybody.
+change content, names and numbers above all, and gives no sign of it; do not rely on it where a mistake can do harm.
+The English voice is that of the training data, whoever speaks; it does not imitate the speaker.
 
 ## Licenses
 
@@ -114,7 +114,7 @@ def _parts(fingerprints: Mapping[str, Any]) -> str:
 
 def _data(pairs: list[Pair], recipe: Mapping[str, Any]) -> str:
     if not pairs:
-        return "The corpus of this run is not beside it any more."
+        return "The corpus of this run was no longer there when it was exported."
     corpus = recipe.get("corpus") or {}
     kind = "made by speech engines from unitweave's phrasebook" if corpus.get("embedded") else "the user's own corpus"
     lines = ["| source | pairs (train) | source hours | English hours |", "| --- | ---: | ---: | ---: |"]
@@ -161,9 +161,9 @@ def _licenses(recipe: Mapping[str, Any], base: str | None, license: str | None) 
     lines = [f"This model: {license or 'not stated by its maker'}. unitweave itself: Apache-2.0."]
     encoder = (recipe.get("encoder") or {}).get("pretrained")
     if base:
-        lines.append(f"- The language model was fine-tuned from `{base}`, whose license goes on to hold.")
+        lines.append(f"- The language model was fine-tuned from `{base}`, whose license still applies.")
     if encoder:
-        lines.append(f"- The encoder was fine-tuned from `{encoder}`, whose license goes on to hold.")
+        lines.append(f"- The encoder was fine-tuned from `{encoder}`, whose license still applies.")
     if (recipe.get("corpus") or {}).get("embedded"):
         lines.append("- Training speech was made with eSpeak NG (GPL-3.0) and SVOX Pico "
                      "(Apache-2.0).")  # fmt: skip

@@ -1,14 +1,18 @@
 """From a run to one folder that others load, and from there to the hub."""
 
+import glob
+import os
 import re
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, read_json, write_json
+from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
 from unitweave.core.stage import versions
 from unitweave.serve.card import write_card
 from unitweave.translate.package import FOLDERS, FORMAT, PACKAGE_FILE, PATTERNS, Parts, read_recipe
@@ -23,72 +27,180 @@ def export_run(
 ) -> dict[str, Any]:
     """Write one system of a run as a folder that `Translator.from_pretrained` and plain transformers load.
 
-    license  of the exported model, as the hub names licenses ("apache-2.0"); the card says "other" without one
-    engine   "vllm" also writes vllm.json: what an engine needs to keep to the stages
+    Of an earlier export in `out`, the files that its package.json lists are replaced; others stay.
 
-    Returns what package.json holds. Raises InputError when a part is missing or speaks other units, and
-    when `out` is the working folder, or is there and holds something else than an export.
+    Args:
+        run: The run folder. Links inside of it are refused: what they lead to may not be meant for others.
+        system: Which system (default: "scheduled", or the only one).
+        out: The folder to write.
+        license: License of the exported model, as the hub names licenses ("apache-2.0"); without one the card
+            says "other".
+        engine: "vllm" also writes vllm.json: what that engine needs to keep to the stages.
+
+    Returns:
+        The contents of package.json.
+
+    Raises:
+        InputError: A part is missing, is a link or does not fit the others; `out` is the working folder, or holds
+            files that an export would overwrite.
     """
     run, out = Path(run), Path(out).resolve()
     if engine is not None and engine not in ENGINES:
-        raise InputError(f"--engine {engine}: none of {', '.join(ENGINES)}")
+        raise InputError(f"--engine {engine}: must be one of {', '.join(ENGINES)}")
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder")
-    _check_target(out)
+    if out in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{out}: you are in this folder; name a new one")
+    earlier = _files_of_earlier_export(out)
     parts = Parts.of_run(run, system)
     parts.check()
     recipe = read_recipe(run)
     name = parts.language_model.parent.name
-    with atomic_path(out) as temporary:
-        temporary.mkdir()
-        _copy(parts.language_model, temporary)
-        for part, folder in (("encoder", parts.encoder), ("codebook", parts.codebook), ("vocoder", parts.vocoder)):
-            _copy(folder, temporary / part)
-        written = Parts(temporary, temporary / "encoder", temporary / "codebook", temporary / "vocoder")
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=_existing(out.parent)) as temporary:
+        folder = Path(temporary)
+        _copy_parts(parts, run, folder)
+        if (recipe.get("corpus") or {}).get("embedded"):  # other corpora may not be ours to pass on
+            _copy_examples(parts.examples(), folder / "examples")
         about = {
             "format": FORMAT,
             "system": name,
-            "fingerprints": written.fingerprints(),
+            "fingerprints": _parts_in(folder).fingerprints(),
             "decode": asdict(parts.settings),
             "versions": versions(),
         }
-        write_json(temporary / PACKAGE_FILE, about)
-        if (recipe.get("corpus") or {}).get("embedded"):  # other corpora may not be ours to pass on
-            (temporary / "examples").mkdir()
-            for path in parts.examples():
-                shutil.copyfile(path, temporary / "examples" / path.name)
+        write_json(folder / PACKAGE_FILE, about)  # the engine's settings and the card are made from it
         if engine:
-            write_json(temporary / ENGINE_FILE, engine_settings(temporary))
-        write_card(temporary / "README.md", run, name, recipe, about, license, out.name)
+            write_json(folder / ENGINE_FILE, engine_settings(folder))
+        write_card(folder / "README.md", run, name, recipe, about, license, out.name)
+        about["files"] = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        (folder / PACKAGE_FILE).unlink()
+        _install(folder, out, about, earlier)
     return about
 
 
-def _check_target(out: Path) -> None:
-    """Raise InputError unless `out` can be replaced: it is not there, empty, or an export with nothing added to it."""
-    if out in (Path.cwd(), *Path.cwd().parents):
-        raise InputError(f"{out}: you are in this folder; name a new one")
+def _copy_parts(parts: Parts, run: Path, folder: Path) -> None:
+    target = _parts_in(folder)
+    for source, copy in (
+        (parts.language_model, folder),
+        (parts.encoder, target.encoder),
+        (parts.codebook, target.codebook),
+        (parts.vocoder, target.vocoder),
+    ):
+        for place in (source, *source.parents):
+            if place == run:
+                break
+            _refuse_link(place)
+        copy.mkdir(exist_ok=True)
+        found = [p for p in sorted(source.iterdir()) if _is_wanted(p)]
+        if not any(p.suffix == ".safetensors" for p in found):
+            raise InputError(f"{source}: no safetensors weights here; is this stage finished?")
+        for path in found:
+            _refuse_link(path)
+            shutil.copyfile(path, copy / path.name)
+
+
+def _copy_examples(examples: Sequence[Path], folder: Path) -> None:
+    folder.mkdir()
+    for path in examples:
+        _refuse_link(path)
+        shutil.copyfile(path, folder / path.name)
+
+
+def _parts_in(folder: Path) -> Parts:
+    return Parts(folder, folder / "encoder", folder / "codebook", folder / "vocoder")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link, and an export follows none; put the file itself here")
+
+
+def _is_wanted(path: Path) -> bool:
+    """Whether a file of a model folder belongs to the hub's kind of layout: weights without pickles, JSON, text."""
+    named = any(path.match(pattern) for pattern in PATTERNS)
+    return path.is_file() and named and path.name not in (*_LEFT_OUT, "README.md")
+
+
+def _existing(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _files_of_earlier_export(out: Path) -> list[str]:
+    """What an export may replace in `out`: nothing where there is nothing, or what package.json lists.
+
+    Raises:
+        InputError: `out` holds something else than an export.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not _is_export(out):
-        raise InputError(f"{out}: holds something else; name a new folder")
-    for folder in (out, *(out / name for name in FOLDERS if (out / name).is_dir())):
-        for path in sorted(folder.iterdir()):
-            ours = path.is_file() and (path.name == "README.md" or _wanted(path, PATTERNS))
-            if not ours and not (path.is_dir() and folder == out and path.name in FOLDERS):
-                raise InputError(f"{path}: was not written by an export, which would delete it; name a new folder")
-
-
-def _is_export(folder: Path) -> bool:
-    """Whether there is a package.json that is ours; npm's has the same name."""
+        return []
     try:
-        about = read_json(folder / PACKAGE_FILE)
+        about = read_json(out / PACKAGE_FILE)
     except (InputError, OSError):
-        return False
-    return isinstance(about, dict) and {"format", "fingerprints"} <= about.keys()
+        about = None
+    if not isinstance(about, dict) or not {"format", "fingerprints"} <= about.keys():  # npm's has the same name
+        raise InputError(f"{out}: holds something else; name a new folder")
+    return listed_files(out, about)
+
+
+def listed_files(folder: Path, about: Mapping[str, Any]) -> list[str]:
+    """The files of an exported folder by its package.json, as paths relative to it.
+
+    Raises:
+        InputError: There is no list (exports before 0.2), or it names what no export writes: package.json may have
+            come from anybody.
+    """
+    files = about.get("files")
+    if not isinstance(files, list) or not files:
+        raise InputError(f"{folder / PACKAGE_FILE}: does not list its files; export into a new folder")
+    for name in files:
+        parts = Path(name).parts if isinstance(name, str) else ()
+        places = len(parts) == 1 or (len(parts) == 2 and parts[0] in FOLDERS)
+        if not places or Path(*parts).as_posix() != name or parts[-1] in ("..", PACKAGE_FILE):
+            raise InputError(f"{folder / PACKAGE_FILE}: lists {str(name)[:80]!r}, which no export writes")
+        if len(parts) == 2:
+            _refuse_link(folder / parts[0])
+        _refuse_link(folder / name)
+    return files
+
+
+def _install(source: Path, out: Path, about: dict[str, Any], earlier: Sequence[str]) -> None:
+    """Move the files of a new export to `out` and delete what only the earlier one had.
+
+    package.json names old and new files until all are in place: the same command repairs what was interrupted.
+    """
+    files: list[str] = about["files"]
+    for name in files:
+        _refuse_link((out / name).parent)
+        if name not in earlier and os.path.lexists(out / name):
+            raise InputError(f"{out / name}: was not written by an export, which would overwrite it")
+    out.mkdir(exist_ok=True)
+    write_json(out / PACKAGE_FILE, {**about, "files": sorted({*files, *earlier})})
+    for name in files:
+        (out / name).parent.mkdir(exist_ok=True)
+        (source / name).replace(out / name)
+    for name in set(earlier) - set(files):
+        (out / name).unlink(missing_ok=True)
+        if (out / name).parent != out:
+            with suppress(OSError):  # other files are in it
+                (out / name).parent.rmdir()
+    write_json(out / PACKAGE_FILE, about)
 
 
 def push(folder: Path, name: str, private: bool = False) -> str:
-    """Upload an exported folder to the hub as `owner/name`; returns its address. Raises InputError when it fails."""
+    """Upload the files of an exported folder that its package.json lists to the hub.
+
+    Args:
+        folder: The exported folder.
+        name: `owner/name` on the hub.
+        private: Make a new repository private.
+
+    Returns:
+        Its address.
+
+    Raises:
+        InputError: The folder is not an export or its parts do not fit, or the hub refuses.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
 
@@ -96,31 +208,21 @@ def push(folder: Path, name: str, private: bool = False) -> str:
     if not (folder / PACKAGE_FILE).exists():
         raise InputError(f"{folder}: not an exported model; make one with 'unitweave export RUN -o {folder}'")
     Parts.of_package(folder).check()
+    files = [PACKAGE_FILE, *listed_files(folder, read_json(folder / PACKAGE_FILE))]
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise InputError(f"{name}: not a name on the hub; give owner/name")
     api = HfApi()
     try:
         address = api.create_repo(name, private=private, exist_ok=True, repo_type="model")
         api.upload_folder(
-            repo_id=name, folder_path=folder, allow_patterns=PATTERNS, commit_message="Export from unitweave"
+            repo_id=name,
+            folder_path=folder,
+            allow_patterns=[glob.escape(file) for file in files],
+            commit_message="Export from unitweave",
         )
     except LocalTokenNotFoundError:
         raise InputError("the hub does not know you on this machine: run 'hf auth login' first") from None
     except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{name}: the hub did not take it ({reason})") from None
+        raise InputError(f"{name}: the hub refused the upload ({reason})") from None
     return str(address)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy the files of a model folder that belong to the hub's kind of layout: weights without pickles, JSON, text."""
-    target.mkdir(exist_ok=True)
-    found = [p for p in sorted(source.iterdir()) if p.is_file() and _wanted(p, PATTERNS)]
-    if not any(p.suffix == ".safetensors" for p in found):
-        raise InputError(f"{source}: no safetensors weights here; is this stage finished?")
-    for path in found:
-        shutil.copyfile(path, target / path.name)
-
-
-def _wanted(path: Path, patterns: Iterable[str]) -> bool:
-    return path.name not in (*_LEFT_OUT, "README.md") and any(path.match(pattern) for pattern in patterns)

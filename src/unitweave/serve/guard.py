@@ -1,97 +1,143 @@
 """What the page may ask for: files that were uploaded to it or are shown on it, and nothing else.
 
-gradio takes file paths from its clients, and checks them only after `launch()`, which a mounted page never calls. The
-page turns that check on; this one stands before it and holds for every version and every route of gradio.
+gradio takes file paths of the server from its clients and tells them others. Here clients know a file as `files/...`
+alone: names in requests are turned into paths after a check, paths in responses into names. This holds for every
+version and every route of gradio, whose own check (`has_launched` in page.py) is the second line.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitweave.core.errors import InputError
+from unitweave.serve.responses import send_error
+from unitweave.serve.uploads import Storage
 
 _API = "/v1/"  # our own routes take no paths
-_OWN = ("/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect")
+_OWN = ("/docs", "/openapi.json")
 # What the page's own script asks for. gradio has many more routes: some fetch addresses, some show other sessions.
-_GRADIO = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/pwa_icon")
-_GRADIO_API = (
-    "info",
-    "startup-events",
-    "app_id",
-    "upload",
-    "upload_progress",
-    "queue/join",
-    "queue/data",
-    "cancel",
-    "reset",
-)
-_GRADIO_FOLDERS = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/")
-_FILE = "/gradio_api/file="
+_READ = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/pwa_icon", "/gradio_api/info",
+         "/gradio_api/startup-events", "/gradio_api/app_id", "/gradio_api/upload_progress",
+         "/gradio_api/queue/data")  # fmt: skip
+_READ_FOLDERS = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/")
+_WRITE = ("/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset")
 _UPLOAD = "/gradio_api/upload"
+_FILE = "/gradio_api/file="
+_LASTING = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")  # as long as the page is open
 _BODY_BYTES = 1 << 20  # largest request of the page that is not an upload
-
-
-def uploaded_file(path: str, folder: Path) -> Path:
-    """A client's path, resolved, if it is an ordinary file inside `folder`. Raises InputError otherwise.
-
-    Links are followed first, so that one inside the folder cannot lead out of it. Nothing is opened.
-    """
-    try:
-        real = Path(path).resolve(strict=True)
-        if real.is_file() and real.is_relative_to(folder.resolve()):
-            return real
-    except (OSError, RuntimeError, ValueError):  # not there, links in a circle, a NUL in the name
-        pass
-    raise InputError("the recording was not uploaded to this page")
+_SESSIONS = 4096
+_AUDIO = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg", ".oga": "audio/ogg",
+          ".opus": "audio/ogg", ".m4a": "audio/mp4", ".mp4": "audio/mp4", ".webm": "audio/webm"}  # fmt: skip
+_REWRITTEN = ("text/html", "application/json", "text/event-stream")
+_POLICY = (
+    "default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; manifest-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
 
 
 class PageGuard:
-    """Lets the page's requests through, and of these none that names a file outside of `folder`.
+    """Lets the page's requests through, with names in place of paths.
 
-    folder  where gradio keeps what was uploaded to it and what it shows
+    Args:
+        app: The application with the page mounted at `/`.
+        storage: The page's recordings.
+        inputs: For each function of the page, by its index, how many inputs it takes.
+        max_lasting: Requests of open pages at the same time, which last until the page is closed.
     """
 
-    def __init__(self, app: ASGIApp, folder: Path) -> None:
-        self.app, self.folder = app, folder
+    def __init__(self, app: ASGIApp, storage: Storage, inputs: Mapping[int, int], max_lasting: int) -> None:
+        self.app, self.storage, self.inputs, self.max_lasting = app, storage, inputs, max_lasting
+        self._lasting = 0
+        self._sessions: OrderedDict[str, None] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"].startswith(_API) or scope["path"] in _OWN:
+        path: str = scope.get("path", "")
+        if scope["type"] != "http" or path in _OWN or path.startswith(_API) or path == _UPLOAD:
             await self.app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            await _refuse(404, "no such address", scope, receive, send)
-            return
-        path: str = scope["path"]
-        if path.startswith(_FILE):
-            if self._is_ours(path.removeprefix(_FILE)):
-                await self.app(scope, receive, send)
-            else:
-                await _refuse(403, "this file was not uploaded to the page", scope, receive, send)
-        elif not _is_of_the_page(path) or b"deep_link" in scope["query_string"]:
-            await _refuse(404, "no such address", scope, receive, send)
-        elif scope["method"] in ("GET", "HEAD") or path == _UPLOAD:
-            await self.app(scope, receive, send)
-        else:
+        elif path.startswith(_FILE):
+            await self._send_file(path.removeprefix(_FILE), scope, receive, send)
+        elif path in _WRITE:
             await self._checked(scope, receive, send)
+        elif (path not in _READ and not path.startswith(_READ_FOLDERS)) or b"deep_link" in scope["query_string"]:
+            await send_error(send, 404, "no such address")
+        elif scope["method"] not in ("GET", "HEAD"):
+            await send_error(send, 405, "method not allowed", {"Allow": "GET, HEAD"})
+        else:
+            await self._read(path, scope, receive, send)
 
-    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request with a JSON body on if all files that it names are ours."""
-        body = await _read(receive)
-        if body is None:
-            await _refuse(413, "the request is too large", scope, receive, send)
+    async def _send_file(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            await send_error(send, 405, "method not allowed", {"Allow": "GET, HEAD"})
             return
         try:
-            named = list(_paths_in(json.loads(body or b"{}")))
+            path = self.storage.path_of(name)
+        except InputError as error:
+            await send_error(send, 403, str(error))
+            return
+        kind = _AUDIO.get(path.suffix.lower())
+        headers = {"Cache-Control": "private, max-age=600"}
+        response = FileResponse(path, headers=headers, media_type=kind or "application/octet-stream")
+        if kind is None:
+            response.headers["Content-Disposition"] = "attachment"
+        await response(scope, receive, send)
+
+    async def _read(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if path.startswith("/assets/") or path.startswith("/static/"):
+            await self.app(scope, receive, send)
+            return
+        if path == "/gradio_api/queue/data" and not self._is_session(scope["query_string"].decode("latin-1")):
+            await send_error(send, 404, "no such session")
+            return
+        lasting = path.startswith(_LASTING)
+        if lasting and self._lasting >= self.max_lasting:
+            await send_error(send, 503, "busy: too many open pages; try again in 30 s", {"Retry-After": "30"})
+            return
+        self._lasting += lasting
+        try:
+            # Compressed responses could not be rewritten.
+            headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+            response = _Rewriter(send, self.storage, whole=not lasting)
+            await self.app({**scope, "headers": headers}, receive, response.send)
+        finally:
+            self._lasting -= lasting
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request with a JSON body on, with the paths of the files that it names."""
+        if scope["method"] != "POST":
+            await send_error(send, 405, "method not allowed", {"Allow": "POST"})
+            return
+        body = await _read_body(receive)
+        if body is None:
+            await send_error(send, 413, "the request is too large")
+            return
+        try:
+            content = self._with_paths(json.loads(body))
         except (ValueError, RecursionError):
-            await _refuse(400, "the request is not JSON", scope, receive, send)
+            await send_error(send, 400, "the request is not valid JSON")
             return
-        if not all(self._is_ours(one) for one in named):
-            await _refuse(403, "this file was not uploaded to the page", scope, receive, send)
+        except InputError as error:
+            await send_error(send, 403, str(error))
             return
+        problem = self._problem(content, scope["path"])
+        if problem:
+            await send_error(send, 422, problem)
+            return
+        if scope["path"] == "/gradio_api/queue/join":
+            self._sessions[content["session_hash"]] = None
+            while len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
+        body = json.dumps(content).encode()
+        headers = MutableHeaders(raw=[pair for pair in scope["headers"] if pair[0] != b"transfer-encoding"])
+        headers["content-length"], headers["content-type"] = str(len(body)), "application/json"
+        del headers["accept-encoding"]
         sent = False
 
         async def replay() -> Message:
@@ -101,37 +147,97 @@ class PageGuard:
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, replay, send)
+        await self.app({**scope, "headers": headers.raw}, replay, _Rewriter(send, self.storage).send)
 
-    def _is_ours(self, path: Any) -> bool:
-        if not isinstance(path, str):
-            return path is None
-        try:
-            uploaded_file(path, self.folder)
-        except InputError:
-            return False
-        return True
+    def _problem(self, content: Any, path: str) -> str | None:
+        """What gradio would fail on."""
+        if not isinstance(content, dict):
+            return "the request must be an object"
+        if not isinstance(content.get("session_hash", ""), str):
+            return "session_hash: must be a string"
+        if path != "/gradio_api/queue/join":
+            return None
+        function, data = content.get("fn_index"), content.get("data")
+        if isinstance(function, bool) or not isinstance(function, int) or function not in self.inputs:
+            return "fn_index: no such function"
+        if not isinstance(data, list) or len(data) != self.inputs[function]:
+            return f"data: must be a list of {self.inputs[function]} values"
+        if not re.fullmatch(r"[\w-]{1,64}", content.get("session_hash", "")):
+            return "session_hash: must be 1 to 64 letters and digits"
+        return None
+
+    def _is_session(self, query: str) -> bool:
+        found = re.fullmatch(r"session_hash=([\w-]{1,64})", query)
+        return found is not None and found[1] in self._sessions
+
+    def _with_paths(self, value: Any) -> Any:
+        """A JSON value with the paths of files in place of their names, at any depth. Raises InputError."""
+        if isinstance(value, dict):
+            return {
+                key: self._path(inner) if key == "path" else self._with_paths(inner) for key, inner in value.items()
+            }
+        return [self._with_paths(inner) for inner in value] if isinstance(value, list) else value
+
+    def _path(self, name: Any) -> str | None:
+        return None if name is None else str(self.storage.path_of(name))
 
 
-def _is_of_the_page(path: str) -> bool:
-    api = path.removeprefix("/gradio_api/").removesuffix("/")
-    return path in _GRADIO or path.startswith(_GRADIO_FOLDERS) or (api != path and api in _GRADIO_API)
+class _Rewriter:
+    """A response of gradio with names in place of the storage's paths; pages also get their policy.
+
+    Args:
+        send: Where the response goes.
+        storage: The page's recordings.
+        whole: Collect the body before it is sent. Events are sent as they come: gradio sends each in one piece.
+    """
+
+    def __init__(self, send: Send, storage: Storage, whole: bool = True) -> None:
+        self._send, self._whole = send, whole
+        folder = str(storage.folder)
+        # As it is, and as JSON writes it.
+        self._needles = {folder.encode(), json.dumps(folder)[1:-1].encode()}
+        self._name = storage.ALIAS.encode()
+        self._start: Message | None = None
+        self._kind = ""
+        self._body = b""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._kind = Headers(raw=message["headers"]).get("content-type", "").partition(";")[0]
+            if self._kind in _REWRITTEN:
+                headers = MutableHeaders(raw=list(message["headers"]))
+                del headers["content-length"]
+                message = {**message, "headers": headers.raw}
+                if self._whole:
+                    self._start = message
+                    return
+        elif self._start is not None:
+            self._body += message.get("body", b"")
+            if not message.get("more_body", False):
+                await self._send_whole(self._start, self._replaced(self._body))
+            return
+        elif self._kind in _REWRITTEN:
+            message = {**message, "body": self._replaced(message.get("body", b""))}
+        await self._send(message)
+
+    async def _send_whole(self, start: Message, body: bytes) -> None:
+        headers = MutableHeaders(raw=list(start["headers"]))
+        if self._kind == "text/html":
+            nonce = secrets.token_urlsafe(16)
+            body = re.sub(rb"<script(?=[\s>])", f'<script nonce="{nonce}"'.encode(), body)
+            headers["content-security-policy"] = _POLICY.format(nonce=nonce)
+            headers["cache-control"] = "no-store"
+        headers["content-length"] = str(len(body))
+        await self._send({**start, "headers": headers.raw})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _replaced(self, body: bytes) -> bytes:
+        for needle in self._needles:
+            body = body.replace(needle, self._name)
+        return body
 
 
-def _paths_in(value: Any) -> Iterator[Any]:
-    """All that stands under the key "path" in a JSON value, at any depth."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key == "path":
-                yield inner
-            else:
-                yield from _paths_in(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _paths_in(inner)
-
-
-async def _read(receive: Receive) -> bytes | None:
+async def _read_body(receive: Receive) -> bytes | None:
     """The body of a request; None when it is too large."""
     body = b""
     while True:
@@ -141,7 +247,3 @@ async def _read(receive: Receive) -> bytes | None:
             return None
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             return body
-
-
-async def _refuse(status: int, error: str, scope: Scope, receive: Receive, send: Send) -> None:
-    await JSONResponse({"error": error}, status)(scope, receive, send)

@@ -1,42 +1,60 @@
-"""The page: record or drop a file, read transcript and translation, hear and download the English speech."""
+"""The page: record or drop a file, read transcript and translation, play and download the English speech."""
 
 import html
+import logging
+import os
+import shutil
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from fastapi import FastAPI
-from gradio.utils import get_upload_folder
+from fastapi import FastAPI, File, UploadFile
+from fastapi.responses import PlainTextResponse
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.serve.api import given_of, load_recording
-from unitweave.serve.batching import Batcher, Busy, Job
-from unitweave.serve.guard import PageGuard, uploaded_file
+from unitweave.serve.api import forced_prefix, load_recording
+from unitweave.serve.batching import Batcher, Busy, Job, Stopped
+from unitweave.serve.guard import PageGuard
 from unitweave.serve.timeline import CSS, timeline
+from unitweave.serve.uploads import Storage
+from unitweave.serve.wav import to_pcm
 from unitweave.translate.translator import SpeechTranslation
 
-_KEPT_SECONDS = 600  # how long gradio keeps what it needs to show a recording
-_FIND_OUT = "find out"
+_DETECT = "detect"
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
 
 
-def mount_page(app: FastAPI, title: str, examples: Sequence[Path] = ()) -> FastAPI:
-    """Put the page at / of an app that `make_app` made."""
-    limits = app.state.batcher.limits
-    page = make_page(app.state.batcher, title, examples)
+def mount_page(app: FastAPI, title: str, folder: Path, examples: Sequence[Path] = ()) -> FastAPI:
+    """Put the page at / of an app that `make_app` made.
+
+    Args:
+        app: The app.
+        title: The page's title.
+        folder: An empty folder for the page's recordings, of this page alone; its owner deletes it in the end.
+        examples: Recordings to choose from. They are copied: the page shows no path of this machine.
+    """
+    batcher: Batcher = app.state.batcher
+    limits = batcher.limits
+    folder = folder.resolve()
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # where gradio puts the speech that it plays
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    copies = _copy_examples(examples, folder)
+    page, translate = make_page(batcher, title, copies)
     # gradio checks its clients' paths only on a page that was launched, which mounting does not do.
     page.has_launched = True
-    app.add_middleware(PageGuard, folder=upload_folder())
+    storage = app.state.storage = Storage(folder, limits.storage_mb * 1e6 / 2)
+    translate.storage = storage
+    _add_uploads(app, storage)
+    inputs = {index: len(function.inputs) for index, function in page.fns.items()}
+    app.add_middleware(PageGuard, storage=storage, inputs=inputs, max_lasting=limits.connections // 2)
     return gr.mount_gradio_app(
         app,
         page,
         path="/",
-        max_file_size=int(limits.upload_mb * 1e6),
-        allowed_paths=[str(path.absolute()) for path in examples],
         show_error=False,
         ssr_mode=False,
         footer_links=[],
@@ -45,21 +63,79 @@ def mount_page(app: FastAPI, title: str, examples: Sequence[Path] = ()) -> FastA
     )
 
 
-def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> gr.Blocks:
-    """The page's components and what its buttons do."""
+def _copy_examples(examples: Sequence[Path], folder: Path) -> list[Path]:
+    copies = [folder / "examples" / f"example-{i}{path.suffix.lower()}" for i, path in enumerate(examples, 1)]
+    for path, copy in zip(examples, copies, strict=True):
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
+    return copies
+
+
+def _add_uploads(app: FastAPI, storage: Storage) -> None:
+    """In place of gradio's own routes, which keep any number of files and answer with their paths."""
+
+    @app.post("/gradio_api/upload", include_in_schema=False)
+    def upload(files: list[UploadFile] = File(max_length=1)) -> list[str]:  # noqa: B008
+        (file,) = files
+        return [storage.save(file.file, file.size or 0, file.filename or "")]
+
+    @app.get("/gradio_api/upload_progress", include_in_schema=False)
+    def progress() -> PlainTextResponse:
+        return PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")
+
+
+class PageTranslator:
+    """What the page's button does. The page's recordings are only read from `storage`."""
+
+    def __init__(self, batcher: Batcher, storage: Storage | None = None) -> None:
+        self.batcher, self.storage = batcher, storage
+
+    def __call__(self, path: str | None, language: str | None) -> tuple[Any, ...]:
+        """What the page shows for a recording: message, transcript, translation, speech, timelines."""
+        if not path or self.storage is None:
+            return _failure("Record something, drop a file, or choose an example first.")
+        limits = self.batcher.limits
+        try:
+            self.storage.make_room()
+            waveform = load_recording(self.storage.inside(path), limits)
+            # Words are aligned by the batcher: the encoder is for one thread at a time.
+            job = Job(waveform, forced_prefix(None, None, None if language == _DETECT else language), align=True)
+            future = self.batcher.submit(job)
+            result = future.result(timeout=limits.request_seconds)
+        except InputError as error:
+            return _failure(str(error)[:1].upper() + str(error)[1:] + ".")
+        except Busy as error:
+            return _failure(f"Many people are translating right now. Try again in {error.retry_after} seconds.")
+        except FutureTimeoutError:
+            future.cancel()
+            return _failure("This took too long and was canceled. Try a shorter recording.")
+        except (CancelledError, Stopped):
+            return _failure("The server is shutting down.")
+        except Exception:
+            logging.getLogger(__name__).exception("a translation failed")
+            return _failure("Something went wrong on the server; its log has the details.")
+        source_words, words = job.words
+        lines = timeline(waveform, source_words, f"Recording ({result.language})")
+        if not len(result.waveform):
+            return _message(_summary(result)), result.transcript, result.translation, None, lines
+        lines += timeline(result.waveform, words, "English")
+        speech = SAMPLE_RATE, to_pcm(result.waveform)
+        return _message(_summary(result)), result.transcript, result.translation, speech, lines
+
+
+def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tuple[gr.Blocks, PageTranslator]:
+    """The page's components, and what its button does."""
     limits = batcher.limits
     languages = sorted(code for code in batcher.translator.decoder.vocabulary.languages if code != "en")
+    translate = PageTranslator(batcher)
 
-    def translate(path: str | None, language: str | None) -> tuple[Any, ...]:
-        return _answer(batcher, path, None if language == _FIND_OUT else language)
-
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, _KEPT_SECONDS)) as page:
+    with gr.Blocks(title=title, analytics_enabled=False) as page:
         gr.Markdown(f"# {title}\nSpeech in, English speech out. Record something or drop a file, up to "
                     f"{limits.audio_seconds:g} seconds.")  # fmt: skip
         with gr.Row():
             with gr.Column(min_width=300):
                 source = gr.Audio(label="Recording", sources=["upload", "microphone"], type="filepath", buttons=[])
-                language = gr.Dropdown([_FIND_OUT, *languages], value=_FIND_OUT, label="Language of the recording",
+                language = gr.Dropdown([_DETECT, *languages], value=_DETECT, label="Language of the recording",
                                        visible=len(languages) > 1)  # fmt: skip
                 button = gr.Button("Translate", variant="primary")
                 if examples:
@@ -67,46 +143,16 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> gr
                                 example_labels=[f"Example {i}" for i in range(1, len(examples) + 1)])  # fmt: skip
             with gr.Column(min_width=300):
                 message = gr.HTML(_message("The translation will appear here."))
-                transcript = gr.Textbox(label="Heard", lines=2, interactive=False, buttons=["copy"])
+                transcript = gr.Textbox(label="Transcript", lines=2, interactive=False, buttons=["copy"])
                 translation = gr.Textbox(label="English", lines=2, interactive=False, buttons=["copy"])
                 speech = gr.Audio(label="English speech", interactive=False, buttons=["download"], format="wav")
         words = gr.HTML(label="Words in time")
         gr.Markdown("<small>For programs: the [HTTP API](docs).</small>")
         outputs = [message, transcript, translation, speech, words]
-        button.click(translate, [source, language], outputs, api_visibility="private",
+        button.click(translate.__call__, [source, language], outputs, api_visibility="private",
                      concurrency_limit=limits.queue, show_progress="minimal")  # fmt: skip
     page.queue(max_size=limits.queue)
-    return page
-
-
-def _answer(batcher: Batcher, path: str | None, language: str | None) -> tuple[Any, ...]:
-    """What the page shows for a recording: message, transcript, translation, speech, timelines."""
-    if not path:
-        return _told("Record something, drop a file, or click on an example first.")
-    try:
-        waveform = load_recording(uploaded_file(path, upload_folder()), batcher.limits)
-        # Words are aligned by the batcher: the encoder is for one thread at a time.
-        job = Job(waveform, given_of(None, None, language), aligned=True)
-        future = batcher.submit(job)
-        result = future.result(timeout=batcher.limits.request_seconds)
-    except InputError as error:
-        return _told(str(error)[:1].upper() + str(error)[1:] + ".")
-    except Busy as error:
-        return _told(f"Many people are translating right now. Try again in {error.retry_after} seconds.")
-    except FutureTimeoutError:
-        future.cancel()
-        return _told("This took too long and was given up. Try a shorter recording.")
-    heard, said = job.words
-    lines = timeline(waveform, heard, f"Heard ({result.language})")
-    if len(result.waveform):
-        lines += timeline(result.waveform, said, "English")
-    speech = (SAMPLE_RATE, (np.clip(result.waveform, -1, 1) * 32767).astype(np.int16)) if len(result.waveform) else None
-    return _message(_summary(result)), result.transcript, result.translation, speech, lines
-
-
-def upload_folder() -> Path:
-    """Where gradio keeps what is uploaded to the page."""
-    return Path(get_upload_folder())
+    return page, translate
 
 
 def _summary(result: SpeechTranslation) -> str:
@@ -115,7 +161,7 @@ def _summary(result: SpeechTranslation) -> str:
     return text if result.complete else text + " The model did not come to an end and was cut off."
 
 
-def _told(text: str) -> tuple[Any, ...]:
+def _failure(text: str) -> tuple[Any, ...]:
     return _message(text, error=True), "", "", None, ""
 
 

@@ -1,0 +1,98 @@
+"""`unitweave serve`: a model, its page and its API, put together, served and cleaned up."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from starlette.types import ASGIApp
+
+from unitweave.core.audio import SUFFIXES
+from unitweave.core.errors import InputError
+from unitweave.core.progress import say
+from unitweave.serve.api import make_app
+from unitweave.serve.batching import Batcher, Limits
+from unitweave.serve.security import Access, check_access, protect
+from unitweave.serve.server import bind, log_requests, make_server, run_server
+from unitweave.translate.translator import Translator
+
+_MAX_EXAMPLES = 6
+
+
+@dataclass
+class Service:
+    """What to serve, where, and to whom."""
+
+    model: str
+    system: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 7860
+    allowed_host: list[str] = field(default_factory=list)
+    token: str | None = None
+    allow_anonymous: bool = False
+    no_page: bool = False
+    examples: Path | None = None
+    bf16: bool = False
+    device: str = "cpu"
+    threads: int | None = None
+
+
+def serve_model(service: Service, limits: Limits) -> None:
+    """Serve a model until SIGINT or SIGTERM.
+
+    Raises:
+        InputError: A setting, the model, the address or an installed package does not allow it.
+    """
+    token = check_access(service.host, service.token, service.allow_anonymous)
+    listener = bind(service.host, service.port)
+    try:
+        if service.threads:
+            torch.set_num_threads(service.threads)
+        dtype = torch.bfloat16 if service.bf16 else torch.float32
+        translator = Translator.from_pretrained(service.model, service.system, service.device, dtype)
+        own = translator.parts.examples() if translator.parts else []
+        examples = own if service.examples is None else find_examples(service.examples)
+        access = Access(service.host, service.allowed_host, token)
+        with tempfile.TemporaryDirectory(prefix="unitweave-page-", ignore_cleanup_errors=True) as folder:
+            app, batcher = build_app(translator, limits, access, None if service.no_page else Path(folder), examples)
+            log_requests()
+            host = f"[{service.host}]" if ":" in service.host else service.host
+            address = f"http://{host}:{listener.getsockname()[1]}"
+            say(f"unitweave: {address}/  API: /v1/translate and /v1/stream, described at {address}/docs")
+            run_server(make_server(app, limits.connections), listener)
+    finally:
+        listener.close()
+    if batcher.alive:
+        # A batch is in a long computation. Ending the interpreter below it could crash; nothing is left to save.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def build_app(
+    translator: Translator,
+    limits: Limits,
+    access: Access,
+    page_folder: Path | None = None,
+    examples: Sequence[Path] = (),
+) -> tuple[ASGIApp, Batcher]:
+    """The protected application, with a page if it gets a folder for that page's recordings, and its batcher."""
+    app = make_app(translator, limits)
+    if page_folder is not None:
+        try:
+            from unitweave.serve.page import mount_page
+        except ModuleNotFoundError as error:
+            raise InputError(f"the page needs {error.name}: pip install 'unitweave[serve]', or --no-page") from None
+        app = mount_page(app, "unitweave", page_folder, examples)
+    return protect(app, access, limits), app.state.batcher
+
+
+def find_examples(folder: Path) -> list[Path]:
+    """The first recordings of a folder. Raises InputError if there are none."""
+    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InputError(f"{folder}: no recordings in this folder")
+    return found[:_MAX_EXAMPLES]

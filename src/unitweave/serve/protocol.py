@@ -1,0 +1,91 @@
+"""HTTP connections that end: deadlines for request heads and for readers, and a bounded number of connections.
+
+uvicorn bounds the time between two requests only. A connection without a byte, half a head, a body that goes on after
+its answer, or a client that does not read would stay for good.
+"""
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_SECONDS = 10.0
+WRITE_SECONDS = 30.0
+_SHUTDOWN_SECONDS = 1.0
+
+
+class TimedProtocol(H11Protocol):
+    """uvicorn's protocol for HTTP/1.1 with the deadlines that it lacks.
+
+    Attributes:
+        head_seconds: From connecting, or the first byte of a later request, to the end of the request's head.
+        write_seconds: For a client to read on after its buffers are full.
+        max_connections: Further ones get 503 at once.
+    """
+
+    head_seconds = HEAD_SECONDS
+    write_seconds = WRITE_SECONDS
+    max_connections = 256
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            transport.write(_plain_response(503, "busy: too many connections", "Retry-After: 5\r\n"))
+            transport.close()
+        else:
+            self._head_timer = self.loop.call_later(self.head_seconds, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:  # a request is being answered
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_seconds, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        # An open page holds a connection that never ends by itself.
+        self.loop.call_later(_SHUTDOWN_SECONDS, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(_plain_response(400, msg.rstrip(".").lower()))
+        self.transport.close()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._head_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._write_timer = None
+
+
+def _plain_response(status: int, error: str, fields: str = "") -> bytes:
+    body = json.dumps({"error": error})
+    return (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
+        f"X-Content-Type-Options: nosniff\r\n{fields}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+    ).encode()

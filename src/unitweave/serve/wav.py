@@ -1,0 +1,34 @@
+"""Speech as 16-bit wav files, whole or while it is made."""
+
+import io
+import struct
+
+import numpy as np
+import soundfile
+
+from unitweave.core.audio import SAMPLE_RATE
+
+_UNKNOWN = 0xFFFFFFFF  # a length that streaming players accept
+
+
+def to_pcm(waveform: np.ndarray) -> np.ndarray:
+    """A waveform in [-1, 1] as 16-bit integers [samples]."""
+    return (np.clip(waveform, -1, 1) * 32767).astype("<i2")
+
+
+def wav_header() -> bytes:
+    """The header of a 16-bit mono wav file at 16 kHz whose length is not known yet."""
+    byte_rate, block_align, bits = 2 * SAMPLE_RATE, 2, 16
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", _UNKNOWN, b"WAVE"),
+        *(b"fmt ", 16, 1, 1, SAMPLE_RATE, byte_rate, block_align, bits),
+        *(b"data", _UNKNOWN),
+    )
+
+
+def wav_bytes(waveform: np.ndarray, sampling_rate: int = SAMPLE_RATE) -> bytes:
+    """A whole wav file of a waveform in [-1, 1]."""
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(waveform, -1, 1), sampling_rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
