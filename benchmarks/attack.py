@@ -164,7 +164,7 @@ def device_file(target: Target, _: argparse.Namespace) -> Result:
 
 def rebinding(target: Target, _: argparse.Namespace) -> Result:
     hosts = ("evil.example", f"evil.example:{target.port}", "localhost.evil.example", "127.0.0.1.evil.example",
-             "127.1", "x@localhost", "localhost@evil.example", "0x7f.1", "[::ffff:127.0.0.1]", "a#localhost")  # fmt: skip
+             "127.1", "x@localhost", "localhost@evil.example", "[::ffff:127.0.0.1]", "a#localhost")  # fmt: skip
     paths = ("/", "/config", "/docs", "/openapi.json", "/v1/health", "/gradio_api/info", "/gradio_api/file=files/x")
     answers = [target.ask("GET", path, host=host)[0] for host in hosts for path in paths]
     answers.append(int(target.raw(b"GET /v1/health HTTP/1.0\r\n\r\n").split()[1]))
