@@ -27,12 +27,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.translate import decode
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, State
-from unitweave.translate.decode import DecodeSettings, StageDecoder, Translation
+from unitweave.translate.decode import StageDecoder, Translation
 from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.translator import Translator
 
@@ -97,7 +98,7 @@ def compare(decoder: StageDecoder, shape: str, dtype: str, batch: int, repeats: 
     small = shape == "embedded"
     frames = np.clip(rng.lognormal(np.log(125 if small else 30), 0.3, batch), 20, 400).astype(int)
     sources = [rng.integers(0, decoder.vocabulary.num_units, count) for count in frames]
-    settings = DecodeSettings(batch=batch, text_only=not small)
+    settings = DecodingSettings(batch_size=batch, text_only=not small)
     closing = decoder.rules.closing.tolist()
     ends = []
     for count in frames:  # free choice, and then the marker that ends the phase
@@ -161,7 +162,7 @@ def generate(
     decoder: StageDecoder,
     sources: Sequence[np.ndarray],
     ends: Sequence[dict[int, list[int]]],
-    settings: DecodeSettings,
+    settings: DecodingSettings,
     cache: str,
 ) -> list[Translation]:
     """Decode all sources together with transformers' generate."""
@@ -196,7 +197,7 @@ def print_steps(run: Path, system: str, batch: int) -> None:
         clock.append(time.process_time())
         sources = translator.units_of(waveforms)
         clock.append(time.process_time())
-        translations = translator.decoder.translate(sources, DecodeSettings(batch=batch))
+        translations = translator.decoder.translate(sources, DecodingSettings(batch_size=batch))
         clock.append(time.process_time())
         units = [t.units for t in translations]
         translator.vocoder.synthesize(units, deduplicated=translator.decoder.vocabulary.deduplicate)

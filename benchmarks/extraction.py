@@ -20,10 +20,11 @@ import torch
 from sklearn.cluster import KMeans
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 
+from unitweave.config.units import SmallEncoder
 from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.units.codebook import Codebook
-from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, ctc_config, load_encoder, new_encoder
+from unitweave.units.encoder import CharacterVocabulary, ctc_config, load_encoder, new_encoder
 from unitweave.units.extract import rows_of
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.inference import single_threads

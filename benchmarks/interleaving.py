@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from unitweave.interleaving.sequence import InterleaveSettings
+from unitweave.config.interleave import InterleaveSettings
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
 from unitweave.lm.data.stream import InterleavedDataset, PackedDataset, UtteranceSampler
 from unitweave.lm.model.start import load_causal_lm

@@ -13,14 +13,16 @@ from pathlib import Path
 import psutil
 import torch
 
-from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
-from unitweave.interleaving.sequence import InterleaveSettings
+from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
+from unitweave.config.lm import SmallLm
+from unitweave.config.training import LmTraining
+from unitweave.interleaving.schedule import text_ratio
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
 from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_tokenizer
-from unitweave.lm.text_lm import SmallLm, new_llama
-from unitweave.lm.train.trainer import OptimizerSettings, fit
+from unitweave.lm.text_lm import new_llama
+from unitweave.lm.train.trainer import fit
 
 
 def main() -> None:
@@ -35,14 +37,15 @@ def main() -> None:
     vocabulary = extend_tokenizer(tokenizer, num_units, languages_of(pairs), codebook)
     tokens = WordTokens(tokenizer)
     examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
-    ratio = text_ratio(ScheduleSettings(stair_steps=0.05, unit="share"), options.steps)
+    ratio = text_ratio(ScheduleSettings(stair_steps=0.05, unit="fraction"), options.steps)
     order = UtteranceSampler([range(len(examples))], 1)
     source = InterleavedDataset(examples, order, 8, ratio, InterleaveSettings(), vocabulary.sequence_markers)
     torch.manual_seed(0)
-    model = new_llama(SmallLm(hidden_size=32, layers=1, heads=2, feed_forward=64), -(-vocabulary.size // 64) * 64)
-    settings = OptimizerSettings(
-        steps=options.steps, batch=8, learning_rate=1e-3, checkpoint_every=options.steps, report_to=[]
+    model = new_llama(
+        SmallLm(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64),
+        -(-vocabulary.size // 64) * 64,
     )
+    settings = LmTraining(steps=options.steps, batch_size=8, learning_rate=1e-3, save_steps=options.steps, report_to=[])
     points = [options.steps * i // 20 for i in (1, 2, 5, 10, 15, 20)]
 
     def look(_: object, step: int) -> dict[str, float]:

@@ -31,14 +31,16 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from unitweave.interleaving.sequence import InterleaveSettings, TrainingSequence, interleave
+from unitweave.config.interleave import InterleaveSettings
+from unitweave.config.lm import SmallLm
+from unitweave.config.training import LmTraining
+from unitweave.interleaving.sequence import TrainingSequence, interleave
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
 from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
-from unitweave.lm.text_lm import SmallLm
 from unitweave.lm.train.logs import matrix_peak, training_flops
-from unitweave.lm.train.trainer import OptimizerSettings, fit
+from unitweave.lm.train.trainer import fit
 from unitweave.training.hardware import config_of
 from unitweave.training.trainer import quiet_transformers, use_bf16
 
@@ -131,8 +133,8 @@ def usual(model: PreTrainedModel, source: InterleavedDataset, steps: int, precis
 
 def ours(model: PreTrainedModel, source: InterleavedDataset, steps: int, precision: str) -> float:
     """Useful tokens a second of `fit`: all log entries but the first."""
-    settings = OptimizerSettings(
-        steps=steps, batch=source.batch, learning_rate=1e-4, log_every=WARM_UP, checkpoint_every=10**6,
+    settings = LmTraining(
+        steps=steps, batch_size=source.batch, learning_rate=1e-4, logging_steps=WARM_UP, save_steps=10**6,
         precision=precision, report_to=[],
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unitweave.lm.text_lm import SmallLm, new_llama, train_tokenizer
+from unitweave.config.lm import SmallLm
+from unitweave.lm.text_lm import new_llama, train_tokenizer
 
 TEXTS = ["the small dog sleeps", "a red house by the sea", "where is the station", "el perro duerme en la casa"]
 
@@ -26,6 +27,8 @@ def text_lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("text_lm")
     tokenizer = train_tokenizer(TEXTS, 300)
     torch.manual_seed(0)
-    new_llama(SmallLm(hidden_size=32, layers=2, heads=2, feed_forward=64), len(tokenizer)).save_pretrained(folder)
+    new_llama(
+        SmallLm(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64), len(tokenizer)
+    ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

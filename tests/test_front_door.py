@@ -66,7 +66,9 @@ def test_the_example_trains_in_a_trainer_of_its_own_and_its_model_translates(tex
     example["main"](str(text_lm_folder), str(tmp_path))
     decoder = unitweave.StageDecoder.load(tmp_path)
     units = np.arange(60, dtype=np.uint16) % example["NUM_UNITS"]
-    (translated,) = decoder.translate([units], unitweave.DecodeSettings(text_per_second=1.0, units_per_frame=0.2))
+    (translated,) = decoder.translate(
+        [units], unitweave.DecodingSettings(max_text_tokens_per_second=1.0, max_units_per_frame=0.2)
+    )
     assert translated.language in ("es", "en")
     assert all(0 <= unit < example["NUM_UNITS"] for unit in translated.units)
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from unitweave.config.interleave import InterleaveSettings as InterleaveSettings
+    from unitweave.config.interleave import ScheduleSettings as ScheduleSettings
     from unitweave.config.recipe import Recipe as Recipe
     from unitweave.config.recipe import load_recipe as load_recipe
+    from unitweave.config.translate import DecodingSettings as DecodingSettings
     from unitweave.core.errors import InputError as InputError
-    from unitweave.interleaving.schedule import ScheduleSettings as ScheduleSettings
     from unitweave.interleaving.schedule import text_ratio as text_ratio
     from unitweave.interleaving.sequence import Example as Example
-    from unitweave.interleaving.sequence import InterleaveSettings as InterleaveSettings
     from unitweave.interleaving.sequence import Markers as Markers
     from unitweave.interleaving.sequence import Speech as Speech
     from unitweave.interleaving.sequence import TrainingSequence as TrainingSequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from unitweave.lm.model.vocabulary import Vocabulary as Vocabulary
     from unitweave.lm.model.vocabulary import extend_model as extend_model
     from unitweave.lm.model.vocabulary import extend_tokenizer as extend_tokenizer
-    from unitweave.translate.decode import DecodeSettings as DecodeSettings
     from unitweave.translate.decode import StageDecoder as StageDecoder
     from unitweave.translate.translator import SpeechTranslation as SpeechTranslation
     from unitweave.translate.translator import Translator as Translator
@@ -37,12 +37,13 @@ if TYPE_CHECKING:
 
 # Where each name lives. The block above says the same to type checkers; a test holds the two together.
 _HOMES = {
+    "config.interleave": ("InterleaveSettings", "ScheduleSettings"),
     "config.recipe": ("Recipe", "load_recipe"),
+    "config.translate": ("DecodingSettings",),
     "core.errors": ("InputError",),
-    "interleaving.schedule": ("ScheduleSettings", "text_ratio"),
+    "interleaving.schedule": ("text_ratio",),
     "interleaving.sequence": (
         "Example",
-        "InterleaveSettings",
         "Markers",
         "Speech",
         "TrainingSequence",
@@ -51,7 +52,7 @@ _HOMES = {
     ),
     "lm.data.dataset": ("WordTokens",),
     "lm.model.vocabulary": ("Vocabulary", "extend_model", "extend_tokenizer"),
-    "translate.decode": ("DecodeSettings", "StageDecoder"),
+    "translate.decode": ("StageDecoder",),
     "translate.translator": ("SpeechTranslation", "Translator"),
     "units.align": ("forced_align",),
     "units.codebook": ("Codebook",),

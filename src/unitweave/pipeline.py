@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from unitweave.config.corpus import EmbeddedCorpus, SynthesizedCorpus
+from unitweave.config.interleave import SPEECH_TO_SPEECH
 from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
 from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
@@ -24,15 +26,15 @@ from unitweave.core.progress import say
 from unitweave.core.stage import STAGE_FILE, StageResult, fingerprint_of, read_stage, run_stage
 from unitweave.core.text import NORMALIZER
 from unitweave.corpus.assemble import adopt
-from unitweave.corpus.embedded.corpus import EmbeddedCorpus, build_embedded, embedded_text, plan_digest
-from unitweave.corpus.embedded.spoken import SpokenCorpus, build_spoken, spoken_digest, spoken_settings
-from unitweave.interleaving.sequence import SPEECH_TO_SPEECH
+from unitweave.corpus.embedded.corpus import build_embedded, embedded_text, plan_digest
+from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
+from unitweave.interleaving.schedule import ratios_of_function
 from unitweave.lm.text_lm import train_text_lm
 from unitweave.lm.train.finetune import train_lm
 from unitweave.score.score import score_run, scored_by
 from unitweave.translate.dev_evaluation import dev_evaluator
 from unitweave.translate.stage import translate_split
-from unitweave.units.extract import check_extract, extract_units, settings_that_count, train_codebook
+from unitweave.units.extract import extract_units, settings_that_count, train_codebook
 from unitweave.units.train_encoder import train_encoder
 from unitweave.vocoder.train import train_vocoder
 
@@ -48,12 +50,12 @@ class Run:
     def corpus(self) -> str:
         """The utterance pairs."""
         choice = self.recipe.corpus
-        if sum(source is not None for source in (choice.manifest, choice.embedded, choice.spoken)) != 1:
-            raise InputError("corpus: name one source: 'manifest' (a corpus folder), 'embedded' or 'spoken'")
+        if sum(source is not None for source in (choice.manifest, choice.embedded, choice.synthesized)) != 1:
+            raise InputError("corpus: name one source: 'manifest' (a corpus folder), 'embedded' or 'synthesized'")
         if choice.embedded is not None:
             return self._embedded(choice.embedded)
-        if choice.spoken is not None:
-            return self._spoken(choice.spoken)
+        if choice.synthesized is not None:
+            return self._spoken(choice.synthesized)
         source = Path(str(choice.manifest))
         if not (source / MANIFEST).exists():
             raise InputError(f"corpus.manifest {source}: no manifest there; make one with 'unitweave corpus'")
@@ -65,7 +67,7 @@ class Run:
         counted = replace(settings, workers=0)
         return self._stage(self.at.corpus, counted, (), lambda f: build_embedded(f, settings), plan_digest(settings))
 
-    def _spoken(self, settings: SpokenCorpus) -> str:
+    def _spoken(self, settings: SynthesizedCorpus) -> str:
         counted = spoken_settings(settings)
         return self._stage(self.at.corpus, counted, (), lambda f: build_spoken(f, settings), spoken_digest(settings))
 
@@ -94,7 +96,6 @@ class Run:
     def units(self) -> str:
         """Extract units and word frames of every recording."""
         settings, at = self.recipe.units, self.at
-        check_extract(settings)
         return self._stage(
             at.units,
             settings_that_count(settings),
@@ -129,7 +130,7 @@ class Run:
             at.text_lm,
             settings,
             (at.corpus,),
-            lambda f: train_text_lm(f, settings, self._sentences(settings.sentences)),
+            lambda f: train_text_lm(f, settings, self._sentences(settings.extra_sentences)),
             every_process=True,
         )
 
@@ -137,14 +138,17 @@ class Run:
         """Fine-tune one system's language model on interleaved speech and text."""
         settings, at = self.recipe.systems[name], self.at
         text_lm = at.text_lm_model if settings.pretrained is None else None
+        schedule = settings.schedule
+        named = replace(settings, schedule=replace(schedule, function=schedule.function_name))
+        ratios = ratios_of_function(schedule, settings.training.steps) if schedule.function is not None else None
         return self._stage(
             at.lm(name),
-            settings,
+            named,
             (at.corpus, at.units, *([at.text_lm] if text_lm else [])),
             lambda f: train_lm(
                 f, settings, at.corpus, at.units, text_lm, dev_evaluator(at.corpus, settings.evaluation)
             ),
-            contents(settings.pretrained, settings.extra_text),
+            [contents(settings.pretrained, settings.extra_text), ratios],
             every_process=True,
         )
 
@@ -186,7 +190,7 @@ class Run:
     @property
     def speaking(self) -> list[str]:
         """The systems whose tasks make a model that translates speech into speech."""
-        return [name for name, system in self.recipe.systems.items() if system.speaks]
+        return [name for name, system in self.recipe.systems.items() if system.speech_to_speech]
 
     def all(self) -> None:
         """Every stage, in order; a system that does not translate speech into speech is trained and no more."""

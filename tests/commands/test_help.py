@@ -74,7 +74,7 @@ def test_every_key_of_a_recipe_is_explained() -> None:
     ("words", "shown"),
     [
         ("lm train", "--lm.schedule.stair_steps NUMBER staircase: optimizer steps of one stair (default: 300)"),
-        ("corpus", "--corpus.embedded.unseen_speaker_share NUMBER Part of the dev and test recordings"),
+        ("corpus", "--corpus.embedded.unseen_speaker_ratio NUMBER Part of the dev and test recordings"),
         ("vocoder train", "--vocoder.side tgt|src"),
         ("run", "--score.mos [TEXT,...]"),
     ],

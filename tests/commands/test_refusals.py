@@ -16,7 +16,7 @@ from unitweave.core import files
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json, write_json
 from unitweave.core.manifest import Pair, write_manifest
-from unitweave.core.stage import StageResult, run_stage
+from unitweave.core.stage import FORMAT, StageResult, run_stage
 
 
 def write(text: str, fails: bool = False):
@@ -95,7 +95,7 @@ def test_a_kill_at_the_very_beginning_of_a_stage_is_no_foreign_folder(tmp_path: 
 
 
 def test_seconds_of_earlier_sittings_outlive_a_kill(tmp_path: Path) -> None:
-    write_json(tmp_path / "one/stage.json", {"format": 1, "status": "running", "fingerprint": "", "settings": {}})
+    write_json(tmp_path / "one/stage.json", {"format": FORMAT, "status": "running", "fingerprint": "", "settings": {}})
     with pytest.raises(KeyboardInterrupt):
         run_stage(tmp_path, "one", {}, {}, interrupt)
     record = read_json(tmp_path / "one/stage.json")
@@ -176,18 +176,21 @@ def test_a_stage_killed_while_it_drops_what_no_longer_counts_goes_on(
     ("content", "complaint"),
     [
         ({"lm": {"interleave": {"sides": "left"}}}, "left"),
-        ({"lm": {"lerning_rate": 1}}, "no setting 'lerning_rate'"),
-        ({"encoder": {"steps": -5}}, "encoder.steps -5"),
-        ({"encoder": {"optimizer": "sgd"}}, "encoder.optimizer 'sgd'"),
-        ({"codebook": {"num_units": -3}}, "codebook.num_units -3"),
-        ({"vocoder": {"steps": -4}}, "vocoder.steps -4"),
-        ({"score": {"recognizer": "siri"}}, "score.recognizer 'siri'"),
-        ({"translate": {"beam": 0}}, "beam"),
-        ({"units": {"engine": "spark"}}, "units.engine 'spark'"),
-        ({"units": {"precision": "fp16"}}, "units.precision 'fp16'"),
-        ({"units": {"shard_pairs": 0}}, "units.shard_pairs 0"),
-        ({"units": {"workers": -1}}, "units.workers -1"),
-        ({"systems": {"a": {"optimizer": {"steps": 0}}}}, "systems.a"),
+        ({"lm": {"lerning_rate": 1}}, "lm.lerning_rate: no such setting"),
+        ({"encoder": {"training": {"steps": -5}}}, "encoder.training.steps: must be a whole number above 0 (got -5)"),
+        (
+            {"encoder": {"training": {"optimizer": "sgd"}}},
+            "encoder.training.optimizer: must be one of adam, muon (got sgd)",
+        ),
+        ({"codebook": {"num_units": -3}}, "codebook.num_units: must be a whole number above 0 (got -3)"),
+        ({"vocoder": {"training": {"steps": -4}}}, "vocoder.training.steps: must be a whole number above 0 (got -4)"),
+        ({"score": {"recognizer": "siri"}}, "score.recognizer: must be one of moonshine, fairseq, whisper (got siri)"),
+        ({"translate": {"num_beams": 0}}, "translate.num_beams"),
+        ({"units": {"backend": "spark"}}, "units.backend: must be one of local, ray (got spark)"),
+        ({"units": {"precision": "fp16"}}, "units.precision: must be one of bf16, fp32 (got fp16)"),
+        ({"units": {"shard_size": 0}}, "units.shard_size: must be a whole number above 0 (got 0)"),
+        ({"units": {"workers": -1}}, "units.workers: must be a whole number, 0 or above (got -1)"),
+        ({"systems": {"a": {"training": {"steps": 0}}}}, "systems.a"),
     ],
 )
 def test_impossible_values_of_any_stage_are_refused_with_the_recipe(content: dict, complaint: str) -> None:
@@ -197,10 +200,10 @@ def test_impossible_values_of_any_stage_are_refused_with_the_recipe(content: dic
 
 
 def test_refused_flags_do_not_stay_in_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"encoder": {"steps": 3}}))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"encoder": {"training": {"steps": 3}}}))
     before = (tmp_path / "recipe.yaml").read_text()
     assert main(["score", str(tmp_path), "--score.recognizer", "siri"]) == 2
-    assert main(["units", "train-encoder", str(tmp_path), "--encoder.steps", "-5"]) == 2
+    assert main(["units", "train-encoder", str(tmp_path), "--encoder.training.steps", "-5"]) == 2
     assert (tmp_path / "recipe.yaml").read_text() == before
     shutil.rmtree(tmp_path)
     assert capsys.readouterr().err.count("\n") == 2

@@ -495,16 +495,22 @@ def test_the_miniature_goes_through_the_whole_chain(
     Wav2Vec2BertForCTC(config).save_pretrained(tmp_path / "w2v-bert")
     recipe = {
         "corpus": {"manifest": str(corpus)},
-        "encoder": {"pretrained": str(tmp_path / "w2v-bert"), "steps": 1, "batch_seconds": 10},
-        "codebook": {"num_units": 8, "layer": 2, "max_frames": 500, "iterations": 2},
+        "encoder": {"pretrained": str(tmp_path / "w2v-bert"), "batch_seconds": 10, "training": {"steps": 1}},
+        "codebook": {"num_units": 8, "layer": 2, "max_frames": 500, "max_iterations": 2},
         "lm": {
             "pretrained": str(text_lm_folder),
-            "optimizer": {"steps": 1, "batch": 4, "learning_rate": 1e-3, "log_every": 1},
+            "training": {"steps": 1, "batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1},
         },
         "systems": {"scheduled": {}},
-        "vocoder": {"steps": 1, "batch": 2, "dim": 16, "hidden": 16, "layers": 1, "fine_layers": 1},
-        "translate": {"units_per_frame": 0.1, "text_per_second": 1.0},
-        "score": {"mos": [], "bootstrap_samples": 10, "randomisation_trials": 10, "examples": 1},
+        "vocoder": {
+            "dim": 16,
+            "intermediate_dim": 16,
+            "layers": 1,
+            "fine_layers": 1,
+            "training": {"steps": 1, "batch_size": 2},
+        },
+        "translate": {"max_units_per_frame": 0.1, "max_text_tokens_per_second": 1.0},
+        "score": {"mos": [], "bootstrap_samples": 10, "randomization_trials": 10, "examples": 1},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     run = tmp_path / "run"

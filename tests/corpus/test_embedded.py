@@ -16,18 +16,14 @@ import soundfile
 pytest.importorskip("ttspico")
 pytest.importorskip("espeakng_loader")
 
+from unitweave.config.corpus import EmbeddedCorpus
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest, read_metadata
 from unitweave.core.stage import run_stage
 from unitweave.core.text import NORMALIZER, normalize
 from unitweave.corpus.embedded import corpus as embedded
 from unitweave.corpus.embedded import phrasebook, voices
-from unitweave.corpus.embedded.corpus import (
-    EmbeddedCorpus,
-    build_embedded,
-    embedded_text,
-    plan_digest,
-)
+from unitweave.corpus.embedded.corpus import build_embedded, embedded_text, plan_digest
 
 LANGUAGES = [code for code in phrasebook.languages() if code in voices.languages()][:2]
 SMALL = EmbeddedCorpus(
@@ -180,7 +176,7 @@ def test_the_digest_names_what_will_be_spoken():
         ({"languages": ["es"], "train": {"es": 4, "de": 4}}, "'de'"),
         ({"train": 0}, "at least 1"),
         ({"test": -1}, "negative"),
-        ({"unseen_speaker_share": 1.5}, "unseen_speaker_share"),
+        ({"unseen_speaker_ratio": 1.5}, "unseen_speaker_ratio"),
         ({"noise_db": -3.0}, "too loud"),
     ],
 )

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from unitweave.config.corpus import SynthesizedCorpus
 from unitweave.config.recipe import parse_recipe
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
-from unitweave.corpus.embedded.spoken import SpokenCorpus, build_spoken, plan_spoken, spoken_digest, spoken_settings
+from unitweave.corpus.embedded.spoken import build_spoken, plan_spoken, spoken_digest, spoken_settings
 from unitweave.corpus.embedded.voices import speakers
 from unitweave.corpus.readers.text_table import read_parallel_text
 from unitweave.pipeline import Run
@@ -30,8 +31,8 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def settings(table: Path, **changes: object) -> SpokenCorpus:
-    return SpokenCorpus(**({"text": str(table), "languages": ["es", "fr"], "dev": 2, "test": 4} | changes))  # type: ignore[arg-type]
+def settings(table: Path, **changes: object) -> SynthesizedCorpus:
+    return SynthesizedCorpus(**({"text": str(table), "languages": ["es", "fr"], "dev": 2, "test": 4} | changes))  # type: ignore[arg-type]
 
 
 def test_no_test_sentence_is_trained_on_in_any_language(table: Path, tmp_path: Path) -> None:
@@ -67,13 +68,15 @@ def test_amounts_per_language(table: Path, tmp_path: Path) -> None:
 
 def test_a_run_speaks_it_once_wherever_the_table_lies(table: Path, tmp_path: Path) -> None:
     spoken = {"text": str(table), "languages": ["es"], "train": 2, "dev": 0, "test": 1, "workers": 1}
-    run = Run(tmp_path / "run", parse_recipe({"corpus": {"spoken": spoken}}))
+    run = Run(tmp_path / "run", parse_recipe({"corpus": {"synthesized": spoken}}))
     first = run.corpus()
     pairs = read_manifest(tmp_path / "run/corpus")
     assert [p.split for p in pairs] == ["train", "train", "test"]
     assert all(Path(str(p.src_audio)).exists() and p.src_seconds > 0.3 and p.tgt_seconds > 0.3 for p in pairs)
     moved = table.rename(tmp_path / "elsewhere.tsv")
-    again = Run(tmp_path / "run", parse_recipe({"corpus": {"spoken": spoken | {"text": str(moved), "workers": 2}}}))
+    again = Run(
+        tmp_path / "run", parse_recipe({"corpus": {"synthesized": spoken | {"text": str(moved), "workers": 2}}})
+    )
     assert again.corpus() == first
 
 

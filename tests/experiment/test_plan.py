@@ -10,20 +10,21 @@ from typing import Any
 import pytest
 import yaml
 
+from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_json
 from unitweave.core.manifest import Pair
+from unitweave.core.stage import FORMAT
 from unitweave.experiment.driver import chosen
 from unitweave.experiment.hours import estimate
 from unitweave.experiment.plan import Plan, builtin_experiments, load_experiment, parse_experiment
 from unitweave.experiment.state import is_needed
 from unitweave.experiment.subsets import choose_subset, count_training
-from unitweave.lm.train.finetune import LmSettings
 
 CONTENT: dict[str, Any] = {
     "title": "A grid",
-    "recipe": {"corpus": {"embedded": {}}, "lm": {"optimizer": {"steps": 20}}},
-    "models": {"scratch": {}, "big": {"pretrained": "somewhere", "optimizer": {"learning_rate": 1e-4}}},
+    "recipe": {"corpus": {"embedded": {}}, "lm": {"training": {"steps": 20}}},
+    "models": {"scratch": {}, "big": {"pretrained": "somewhere", "training": {"learning_rate": 1e-4}}},
     "data": {"all": 1.0, "some": 0.3},
     "systems": {
         "baseline": {"schedule": {"shape": "none"}},
@@ -54,9 +55,9 @@ def test_cells_are_the_blocks_combinations_each_once_and_always_the_same() -> No
 def test_compared_cells_differ_in_nothing_but_their_system() -> None:
     systems = plan().recipe.systems
     ours, theirs = systems["big_some_scheduled_20_s2"], systems["big_some_baseline_20_s2"]
-    assert ours.optimizer == theirs.optimizer
-    assert (ours.optimizer.steps, ours.optimizer.seed, ours.optimizer.learning_rate) == (20, 2, 1e-4)
-    assert ours.evaluation.every == theirs.evaluation.every == 4  # five looks, the last at the end
+    assert ours.training == theirs.training
+    assert (ours.training.steps, ours.training.seed, ours.training.learning_rate) == (20, 2, 1e-4)
+    assert ours.evaluation.eval_steps == theirs.evaluation.every == 4  # five looks, the last at the end
     assert (ours.schedule.shape, theirs.schedule.shape) == ("staircase", "none")
     assert ours.pretrained == "somewhere" and systems["scratch_all_baseline_20_s1"].pretrained is None
 
@@ -64,8 +65,8 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"systems": CONTENT["systems"] | {"mask": {"optimizer": {"steps": 40}}}}, "optimizer.steps"),
-        ({"systems": CONTENT["systems"] | {"mask": {"optimizer": {"seed": 4}}}}, "optimizer.seed"),
+        ({"systems": CONTENT["systems"] | {"mask": {"training": {"steps": 40}}}}, "training.steps"),
+        ({"systems": CONTENT["systems"] | {"mask": {"training": {"seed": 4}}}}, "training.seed"),
         ({"systems": {"scheduled": {}}}, "'baseline'"),
         ({"systems": CONTENT["systems"] | {"scheduled": {"tasks": {"asr": 1.0}}}}, "systems.scheduled: it cannot"),
         ({"versus": [{"system": "mask", "against": "nobody"}]}, "no 'nobody'"),
@@ -79,7 +80,7 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
         ({"data": {"a_b": 1.0}}, "letters, digits and -"),
         ({"recipe": {"systems": {}}}, "recipe.systems"),
         ({"color": "red"}, "unknown key 'color'"),
-        ({"recipe": {"lm": {"optimizer": {"batch": 4}}}}, "optimizer"),
+        ({"recipe": {"lm": {"training": {"batch_size": 4}}}}, "optimizer"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_with_its_key(changes: dict[str, Any], words: str) -> None:
@@ -104,7 +105,7 @@ def test_built_in_experiments_can_be_read() -> None:
 
 def but_for_the_seed(found: Plan, name: str) -> LmSettings:
     settings = found.recipe.systems[name]
-    return replace(settings, optimizer=replace(settings.optimizer, seed=0))
+    return replace(settings, training=replace(settings.training, seed=0))
 
 
 def test_part_of_the_grids_is_made_again_with_the_same_settings() -> None:
@@ -134,11 +135,11 @@ def test_reading_an_experiment_leaves_its_content_as_it_is() -> None:
 
 
 def test_a_base_recipe_may_lie_beside_the_experiment_and_a_model_elsewhere(tmp_path: Path) -> None:
-    base = {"corpus": {"embedded": {"train": 50}}, "systems": {"own": {}}, "lm": {"optimizer": {"batch": 7}}}
+    base = {"corpus": {"embedded": {"train": 50}}, "systems": {"own": {}}, "lm": {"training": {"batch_size": 7}}}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(CONTENT | {"base": "base.yaml"}))
     read, content = load_experiment(tmp_path / "grid.yaml", {"big": "/elsewhere"})
-    assert read.recipe.systems["big_all_baseline_20_s1"].optimizer.batch == 7
+    assert read.recipe.systems["big_all_baseline_20_s1"].training.batch_size == 7
     assert read.recipe.systems["big_all_baseline_20_s1"].pretrained == "/elsewhere"
     assert parse_experiment(content).cells == read.cells  # what is kept in the folder says the same
     with pytest.raises(InputError, match="no such model"):
@@ -195,7 +196,7 @@ def test_amounts_may_differ_by_language_and_be_numbers() -> None:
 
 def finish(run: Path, name: str, steps: int, bleu: float) -> None:
     for stage in ("lm", "translate", "scores"):
-        write_json(run / stage / name / "stage.json", {"format": 1, "status": "done", "seconds": 10.0 * steps})
+        write_json(run / stage / name / "stage.json", {"format": FORMAT, "status": "done", "seconds": 10.0 * steps})
     row = json.dumps({"step": steps, "bleu": bleu})
     (run / "lm" / name / "dev.jsonl").write_text(f'{{"step": {steps}, "bleu": 0.0}}\n{row}\n')
 

@@ -19,6 +19,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file, read_json, write_json
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.records import to_json
+from unitweave.core.stage import FORMAT
 from unitweave.experiment.archive import write_archive
 from unitweave.experiment.hours import estimate, plan_rows
 from unitweave.experiment.page import write_page
@@ -120,7 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_manifest(run / "corpus", rows)
     for name, hours in HOURS.items():
         counts = {language: {"pairs": 10, "hours": value} for language, value in hours.items()}
-        write_json(run / f"subsets/{name}/stage.json", {"format": 1, "status": "done", "counts": counts})
+        write_json(run / f"subsets/{name}/stage.json", {"format": FORMAT, "status": "done", "counts": counts})
     for number, cell in enumerate(parse_experiment(CONTENT).cells):
         write_cell(run, cell.name, cell.system, number, ids)
     return run
@@ -134,7 +135,9 @@ def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -
         return Interval(value, value - 3.21, value + 4.56)
 
     for stage in ("lm", "scores"):
-        write_json(run / stage / name / "stage.json", {"format": 1, "status": "done", "seconds": 66.0 + 60 * number})
+        write_json(
+            run / stage / name / "stage.json", {"format": FORMAT, "status": "done", "seconds": 66.0 + 60 * number}
+        )
     looks = [{"step": step, "bleu": 10.0 * step / 10 + number, "wer": 50.0} for step in (5, 10)]
     (run / "lm" / name / "dev.jsonl").write_text("".join(json.dumps(x) + "\n" for x in looks))
     sitting = {"commit": f"abc{number}", "command": "unitweave experiment x --out FOLDER", "machine": "1 core of X"}
@@ -307,7 +310,7 @@ def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp
     shutil.copytree(folder, run)
     cells = parse_experiment(CONTENT).cells
     plan = parse_experiment(CONTENT)
-    write_json(run / "units/stage.json", {"format": 1, "status": "done", "fingerprint": "ours"})
+    write_json(run / "units/stage.json", {"format": FORMAT, "status": "done", "fingerprint": "ours"})
     for cell, units in zip(cells[:3], ("ours", "ours", "older"), strict=True):
         path = run / "lm" / cell.name / "stage.json"
         settings = asdict(plan.recipe.systems[cell.name]) | {"of_an_older_version": 1}
@@ -316,7 +319,7 @@ def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp
     assert [(cell, state) for cell, state in grid.missing] == [(cells[2], "out of date")]
     path = run / "lm" / cells[1].name / "stage.json"
     record = json.loads(path.read_text())
-    record["settings"]["optimizer"]["learning_rate"] = 0.5
+    record["settings"]["training"]["learning_rate"] = 0.5
     write_json(path, record)
     text = write_page(tmp_path / "results.md", [run]).read_text()
     assert f"- `{cells[1].name}` (out of date)\n- `{cells[2].name}` (out of date)" in text
@@ -347,7 +350,7 @@ def test_a_cell_made_otherwise_is_out_of_date(
     made = {"lm": recipe.systems[cell.name], "translate": recipe.translate, "scores": recipe.score}
     for name, settings in made.items():
         path = run / name / cell.name / "stage.json"
-        record = json.loads(path.read_text()) if path.exists() else {"format": 1, "status": "done"}
+        record = json.loads(path.read_text()) if path.exists() else {"format": FORMAT, "status": "done"}
         write_json(path, record | {"settings": asdict(settings) | (changes if name == part else {})})
     assert state_of(run, plan, cell) == state
 
@@ -376,7 +379,7 @@ def test_a_language_without_training_speech_has_scores_and_no_place_in_the_figur
     shutil.copytree(folder, run)
     for name in HOURS:
         counts = {"es": {"pairs": 1, "hours": 2}}
-        write_json(run / f"subsets/{name}/stage.json", {"format": 1, "status": "done", "counts": counts})
+        write_json(run / f"subsets/{name}/stage.json", {"format": FORMAT, "status": "done", "counts": counts})
     text = write_page(tmp_path / "results.md", [run]).read_text()
     assert any(row[:2] == ["fr", "0.00"] for row in rows_of(text, "### Per language"))
     assert ">fr</text>" not in (tmp_path / "results/tiny-small-languages.svg").read_text()
@@ -537,6 +540,6 @@ def test_what_differs_is_no_part_of_the_same_experiment(
 def test_parts_of_other_data_are_refused(folder: Path, tmp_path: Path) -> None:
     first, second = parts(folder, tmp_path)
     for run in (first, second):
-        write_json(run / "corpus/stage.json", {"format": 1, "status": "done", "fingerprint": run.name})
+        write_json(run / "corpus/stage.json", {"format": FORMAT, "status": "done", "fingerprint": run.name})
     with pytest.raises(InputError, match=r"first, .*second: no parts of one experiment, their corpus came of other"):
         write_page(tmp_path / "results.md", [first, second])

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from unitweave.interleaving.sequence import Example, InterleaveSettings, Markers, prepare_speech
+from unitweave.config.interleave import InterleaveSettings
+from unitweave.interleaving.sequence import Example, Markers, prepare_speech
 
 MARKERS = Markers(source=200, transcript=201, translation=202, target=203, end=204, mask=205)
 

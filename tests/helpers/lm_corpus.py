@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from unitweave.config.interleave import ScheduleSettings
+from unitweave.config.lm import EvaluationSettings, LmSettings
+from unitweave.config.training import LmTraining
 from unitweave.core.manifest import Pair, write_manifest
-from unitweave.interleaving.schedule import ScheduleSettings
-from unitweave.lm.train.finetune import LmSettings
-from unitweave.lm.train.trainer import OptimizerSettings
-from unitweave.translate.dev_evaluation import EvaluationSettings
 from unitweave.units.table import UnitRow, write_shard
 
 UNITS = 12
@@ -42,7 +41,14 @@ def made_up_corpus(
 
 
 def settings(**changes: object) -> LmSettings:
-    optimizer = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "log_every": 1, "precision": "fp32", "report_to": []}
-    optimizer |= changes.pop("optimizer", {})  # type: ignore[arg-type]
-    base = {"evaluation": EvaluationSettings(every=0), "schedule": ScheduleSettings(stair_steps=1)}
-    return LmSettings(**(base | changes), optimizer=OptimizerSettings(**optimizer))
+    training = {
+        "steps": 2,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "precision": "fp32",
+        "report_to": [],
+    }
+    training |= changes.pop("training", {})  # type: ignore[arg-type]
+    base = {"evaluation": EvaluationSettings(eval_steps=0), "schedule": ScheduleSettings(stair_steps=1)}
+    return LmSettings(**(base | changes), training=LmTraining(**training))

@@ -18,15 +18,16 @@ import soundfile
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from unitweave.config.translate import DecodingSettings
+from unitweave.config.units import SmallEncoder
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
-from unitweave.translate.decode import DecodeSettings
 from unitweave.units.codebook import Codebook
-from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, encoder_fingerprint, new_encoder
+from unitweave.units.encoder import CharacterVocabulary, encoder_fingerprint, new_encoder
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.model import UnitVocoder
 
 NUM_UNITS = 16
-SETTINGS = DecodeSettings(text_per_second=1.0, units_per_frame=0.2, batch=4)
+SETTINGS = DecodingSettings(max_text_tokens_per_second=1.0, max_units_per_frame=0.2, batch_size=4)
 
 
 def make_run(folder: Path, text_lm: Path, codebook_seed: int = 0) -> Path:
@@ -34,7 +35,9 @@ def make_run(folder: Path, text_lm: Path, codebook_seed: int = 0) -> Path:
     torch.manual_seed(1)
     characters = CharacterVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz áéíóúñ"])
     encoder = folder / "encoder" / "model"
-    new_encoder(SmallEncoder(hidden_size=16, layers=2, heads=2, feed_forward=32), characters).save_pretrained(encoder)
+    new_encoder(
+        SmallEncoder(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32), characters
+    ).save_pretrained(encoder)
     characters.save(encoder)
     torch.manual_seed(codebook_seed)
     book = Codebook(torch.randn(NUM_UNITS, 16), 2, encoder_fingerprint(encoder))
@@ -54,7 +57,8 @@ def make_run(folder: Path, text_lm: Path, codebook_seed: int = 0) -> Path:
     config = UnitVocoderConfig(NUM_UNITS, book.fingerprint, dim=16, hidden=16, layers=1, fine_layers=1)
     UnitVocoder(config).save_pretrained(folder / "vocoder")
     (folder / "recipe.yaml").write_text(
-        "corpus: {embedded: {languages: [es]}}\ntranslate: {text_per_second: 1.0, units_per_frame: 0.2, batch: 4}\n"
+        "corpus: {embedded: {languages: [es]}}\n"
+        "translate: {max_text_tokens_per_second: 1.0, max_units_per_frame: 0.2, batch_size: 4}\n"
     )
     return folder
 

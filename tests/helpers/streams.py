@@ -3,8 +3,9 @@
 import numpy as np
 
 from helpers.examples import MARKERS, random_example
-from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
-from unitweave.interleaving.sequence import InterleaveSettings, TrainingSequence
+from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
+from unitweave.interleaving.schedule import text_ratio
+from unitweave.interleaving.sequence import TrainingSequence
 from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 
 WEIGHTS = [0.0, 0.5, 1.0, 1.0, 2.0]

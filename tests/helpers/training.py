@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 
 from helpers.examples import MARKERS, random_example
-from unitweave.interleaving.schedule import ScheduleSettings, text_ratio
-from unitweave.interleaving.sequence import InterleaveSettings
+from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
+from unitweave.config.lm import SmallLm
+from unitweave.config.training import LmTraining
+from unitweave.interleaving.schedule import text_ratio
 from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
-from unitweave.lm.text_lm import SmallLm, new_llama
-from unitweave.lm.train.trainer import OptimizerSettings, fit
+from unitweave.lm.text_lm import new_llama
+from unitweave.lm.train.trainer import fit
 
 STEPS = 8
 
@@ -27,9 +29,9 @@ def source_of(steps: int) -> InterleavedDataset:
     )
 
 
-def settings_of(**changes: object) -> OptimizerSettings:
-    base = {"steps": STEPS, "batch": 8, "learning_rate": 1e-2, "precision": "fp32", "report_to": []}
-    return OptimizerSettings(**(base | {"checkpoint_every": 3, "log_every": 1} | changes))  # type: ignore[arg-type]
+def settings_of(**changes: object) -> LmTraining:
+    base = {"steps": STEPS, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32", "report_to": []}
+    return LmTraining(**(base | {"save_steps": 3, "logging_steps": 1} | changes))  # type: ignore[arg-type]
 
 
 def train(
@@ -39,9 +41,9 @@ def train(
     torch.set_num_threads(1)
     torch.manual_seed(0)
     ratio = ratio_of(STEPS)
-    settings = settings_of(accumulation=accumulation, optimizer=optimizer, **changes)
+    settings = settings_of(gradient_accumulation_steps=accumulation, optimizer=optimizer, **changes)
     folder.mkdir(exist_ok=True)
-    model = new_llama(SmallLm(hidden_size=32, layers=2, heads=2, feed_forward=64), 210)
+    model = new_llama(SmallLm(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64), 210)
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = dropout
     state = fit(model, source_of(STEPS), settings, folder, "test", ratio)

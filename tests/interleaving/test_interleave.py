@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.core.errors import InputError
-from unitweave.interleaving.schedule import ScheduleSettings, last_change, text_ratio
+from unitweave.interleaving.schedule import last_change, text_ratio
 from unitweave.interleaving.sequence import (
     NONE,
     SOURCE,
@@ -18,10 +19,8 @@ from unitweave.interleaving.sequence import (
     TRANSCRIPT,
     TRANSLATION,
     Example,
-    InterleaveSettings,
     Markers,
     Speech,
-    check_interleave,
     interleave,
     interleave_speech,
     prepare_speech,
@@ -49,7 +48,7 @@ def test_smooth_schedules_fall_from_start_to_zero_at_end(shape: str) -> None:
 
 def test_schedule_as_a_share_of_the_run_equals_the_same_one_in_steps() -> None:
     by_step = text_ratio(ScheduleSettings(stair_steps=30), 600)
-    by_share = text_ratio(ScheduleSettings(stair_steps=0.05, unit="share"), 600)
+    by_share = text_ratio(ScheduleSettings(stair_steps=0.05, unit="fraction"), 600)
     assert [by_step(s) for s in range(600)] == [by_share(s) for s in range(600)]
 
 
@@ -169,7 +168,7 @@ def test_words_aligned_unsurely_or_without_frames_stay_speech() -> None:
         np.array([5, 10, 10, 20]),
         np.array([0.9, 0.1, 0.9, 0.9]),
         tokens,
-        InterleaveSettings(min_score=0.5),
+        InterleaveSettings(min_alignment_score=0.5),
     )
     assert one.eligible.tolist() == [0, 3]
     pieces, _ = interleave_speech(one, 1.0, InterleaveSettings(), 905, Random(0))
@@ -180,7 +179,7 @@ def test_words_aligned_unsurely_or_without_frames_stay_speech() -> None:
 def test_a_recording_that_could_not_be_aligned_stays_speech_whatever_the_least_score(deduplicate: bool) -> None:
     tokens = [np.array([i + 1], dtype=np.int32) for i in range(3)]
     none = np.zeros(3, dtype=np.int32)
-    settings = InterleaveSettings(min_score=0.0)
+    settings = InterleaveSettings(min_alignment_score=0.0)
     one = prepare_speech(np.arange(100, 120), none, none, none, tokens, settings, deduplicate)
     assert not len(one.eligible)
     pieces, spans = interleave_speech(one, 1.0, settings, 905, Random(0))
@@ -297,7 +296,9 @@ def test_a_pair_without_a_side_that_the_task_needs_is_refused() -> None:
         interleave(Example(speech(3, 0), None, None, None), "direct", 0.5, InterleaveSettings(), MARKERS, Random(0))
 
 
-@pytest.mark.parametrize("bad", [{"sides": "left"}, {"replace_with": "x"}, {"boundaries": "y"}, {"span_length": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"sides": "left"}, {"replace_with": "x"}, {"boundaries": "y"}, {"mean_span_length": 0}]
+)
 def test_wrong_weave_settings_are_refused(bad: dict) -> None:
     with pytest.raises(InputError):
-        check_interleave(InterleaveSettings(**bad))
+        InterleaveSettings(**bad)

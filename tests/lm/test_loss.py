@@ -6,10 +6,11 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from helpers.streams import WEIGHTS, interleaved, speech_source
+from unitweave.config.lm import SmallLm
 from unitweave.core.errors import InputError
 from unitweave.lm.data.packing import IGNORED, buckets, pack, split_to_budget
 from unitweave.lm.data.stream import PackedDataset
-from unitweave.lm.text_lm import SmallLm, new_llama
+from unitweave.lm.text_lm import new_llama
 from unitweave.lm.train import loss as loss_module
 from unitweave.lm.train.attention import FLASH_INPUTS
 from unitweave.lm.train.logs import training_flops
@@ -43,7 +44,7 @@ def test_chunked_loss_and_gradients_are_the_plain_ones(
 
 @pytest.mark.parametrize("cross_entropy", ["chunked", "plain"])
 def test_a_model_in_training_returns_its_loss_and_is_itself_again_afterwards(cross_entropy: str) -> None:
-    model = new_llama(SmallLm(hidden_size=32, layers=1, heads=2, feed_forward=64), 210)
+    model = new_llama(SmallLm(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64), 210)
     batch = pack(interleaved(20, 40), WEIGHTS)
     inputs = {
         k: v for k, v in batch.items() if k not in ("segments", "num_tokens", "sum_squared_lengths", *FLASH_INPUTS)
@@ -95,7 +96,7 @@ def test_one_sequence_above_the_budget_makes_no_more_passes_than_the_others_need
 
 def test_a_step_in_several_passes_has_the_same_sequences_and_weight() -> None:
     whole, cut = (
-        PackedDataset(speech_source(), 3, WEIGHTS, forward_tokens=tokens)[1]["passes"] for tokens in (None, 99)
+        PackedDataset(speech_source(), 3, WEIGHTS, max_tokens_per_forward=tokens)[1]["passes"] for tokens in (None, 99)
     )
     assert len(whole) == 1 < len(cut)
     assert {batch["step_weight"] for batch in cut} == {whole[0]["step_weight"]}
@@ -116,7 +117,7 @@ def test_buckets_are_cut_where_that_saves_most_attention() -> None:
 
 
 def test_training_flops_are_six_per_weight_and_half_the_square_of_attention() -> None:
-    model = new_llama(SmallLm(hidden_size=32, layers=3, heads=2, feed_forward=64), 100)
+    model = new_llama(SmallLm(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64), 100)
     per_token, per_square = training_flops(model)
     assert per_token == 6 * (3 * (4 * 32 * 32 + 3 * 32 * 64) + 32 * 100)
     assert per_square == 3 * 3 * 2 * 32  # layers, three passes, two products of half the pairs, hidden size

@@ -9,13 +9,14 @@ from pathlib import Path
 from helpers.lm_corpus import made_up_corpus
 from unitweave.cli import main
 from unitweave.core.files import write_json
+from unitweave.core.stage import FORMAT
 
 RECIPE = """
 corpus: {{manifest: x}}
 lm:
   pretrained: {model}
-  evaluation: {{every: 2, utterances: 2}}
-  optimizer: {{steps: 2, batch: 4, log_every: 1, precision: fp32, report_to: []}}
+  evaluation: {{eval_steps: 2, utterances: 2}}
+  training: {{steps: 2, batch_size: 4, logging_steps: 1, precision: fp32, report_to: []}}
 systems: {{done: {{}}, first: {{}}, second: {{schedule: {{shape: none}}}}}}
 """
 
@@ -23,7 +24,7 @@ systems: {{done: {{}}, first: {{}}, second: {{schedule: {{shape: none}}}}}}
 def test_two_processes_train_the_systems_that_are_not_yet_done(tmp_path: Path, text_lm_folder: Path) -> None:
     run = made_up_corpus(tmp_path / "run")
     for stage in ("corpus", "units"):
-        write_json(run / stage / "stage.json", {"format": 1, "status": "done", "fingerprint": stage})
+        write_json(run / stage / "stage.json", {"format": FORMAT, "status": "done", "fingerprint": stage})
     (run / "recipe.yaml").write_text(RECIPE.format(model=text_lm_folder))
     assert main(["lm", "train", str(run), "--system", "done"]) == 0
     before = (run / "lm/done/stage.json").read_bytes()

@@ -8,10 +8,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from helpers.streams import WEIGHTS, interleaved, speech_source
+from unitweave.config.lm import SmallLm
 from unitweave.core.errors import InputError
 from unitweave.lm.data.packing import IGNORED, pack, split_step, step_weight
 from unitweave.lm.data.stream import PackedDataset, UtteranceSampler
-from unitweave.lm.text_lm import SmallLm, new_llama
+from unitweave.lm.text_lm import new_llama
 from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, PACKED, packed_attention
 
 
@@ -131,7 +132,7 @@ def test_packed_loss_and_gradients_equal_those_of_each_sequence_alone(
 ) -> None:
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_by_the_book)
     sequences = interleaved(5, 33, 64, 17, 290, 300)
-    model = new_llama(SmallLm(hidden_size=32, layers=2, heads=4, feed_forward=64), 210)
+    model = new_llama(SmallLm(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64), 210)
     if kv_heads != 4:
         model.config.num_key_value_heads = kv_heads
         model = type(model)(model.config)

@@ -152,7 +152,7 @@ def test_a_sharded_training_killed_and_resumed_equals_one_left_alone(
     [
         {"gradient_checkpointing": True},
         {"cross_entropy": "plain"},
-        {"forward_tokens": 60},
+        {"max_tokens_per_forward": 60},
         {"compile": "aot_eager"},
         {"workers": 1},
     ],
@@ -175,7 +175,7 @@ def test_a_step_in_several_passes_is_one_step_to_accelerate(tmp_path: Path, monk
         own(self, loss, **kwargs)
 
     monkeypatch.setattr(Accelerator, "backward", backward)
-    train(tmp_path, forward_tokens=60)
+    train(tmp_path, max_tokens_per_forward=60)
     assert len(due) > 2 * STEPS and sum(due) == STEPS and due[-1]
 
 

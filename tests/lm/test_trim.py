@@ -13,9 +13,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from unitweave.config.lm import SmallLm
 from unitweave.core.errors import InputError
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
-from unitweave.lm.text_lm import SmallLm, new_llama
+from unitweave.lm.text_lm import new_llama
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog", "the dogs and the foxes are jumping", "el perro duerme en la casa",
@@ -106,7 +107,10 @@ def test_far_characters_are_spelt_in_bytes_unless_a_text_has_them() -> None:
 def test_a_trimmed_model_says_of_the_kept_tokens_what_it_said_before(kind: str, tmp_path: Path) -> None:
     tokenizer = llama3_like()
     if kind == "llama":
-        model = new_llama(SmallLm(hidden_size=32, layers=2, heads=2, feed_forward=64), len(tokenizer) + 8)
+        model = new_llama(
+            SmallLm(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64),
+            len(tokenizer) + 8,
+        )
         model.config.tie_word_embeddings = False
         model = type(model)(model.config)
     else:

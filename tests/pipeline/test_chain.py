@@ -44,16 +44,22 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Pa
         conv_depthwise_kernel_size=5,
     )
     Wav2Vec2BertForCTC(config).save_pretrained(folder / "w2v-bert")
-    optimizer = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "log_every": 1}
+    training = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1}
     content = {
         "corpus": {"embedded": {"languages": ["es"], "train": 24, "dev": 2, "test": 4}},
-        "encoder": {"pretrained": str(folder / "w2v-bert"), "steps": 2, "batch_seconds": 10},
-        "codebook": {"num_units": 16, "layer": 2, "max_frames": 2000, "iterations": 2},
-        "lm": {"pretrained": str(text_lm_folder), "optimizer": optimizer},
+        "encoder": {"pretrained": str(folder / "w2v-bert"), "batch_seconds": 10, "training": {"steps": 2}},
+        "codebook": {"num_units": 16, "layer": 2, "max_frames": 2000, "max_iterations": 2},
+        "lm": {"pretrained": str(text_lm_folder), "training": training},
         "systems": {"baseline": {"schedule": {"shape": "none"}}, "scheduled": {}},
-        "vocoder": {"steps": 1, "batch": 2, "dim": 16, "hidden": 16, "layers": 1, "fine_layers": 1},
-        "translate": {"units_per_frame": 0.1, "text_per_second": 1.0},
-        "score": {"mos": [], "bootstrap_samples": 10, "randomisation_trials": 10, "examples": 2},
+        "vocoder": {
+            "dim": 16,
+            "intermediate_dim": 16,
+            "layers": 1,
+            "fine_layers": 1,
+            "training": {"steps": 1, "batch_size": 2},
+        },
+        "translate": {"max_units_per_frame": 0.1, "max_text_tokens_per_second": 1.0},
+        "score": {"mos": [], "bootstrap_samples": 10, "randomization_trials": 10, "examples": 2},
     }
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -79,7 +79,12 @@ def tiny_ctc(tmp_path_factory):
     Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (10, 8), "num_feat_extract_layers": 2}
+    convolutions = {
+        "conv_dim": (8, 8),
+        "conv_depthwise_kernel_size": (10, 8),
+        "conv_stride": (10, 8),
+        "num_feat_extract_layers": 2,
+    }
     config = Wav2Vec2Config(
         vocab_size=18, **sizes, **convolutions, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2
     )

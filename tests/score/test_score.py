@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from unitweave.cli import main
+from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json, write_json
@@ -17,14 +18,13 @@ from unitweave.core.stage import run_stage
 from unitweave.score import score as stage
 from unitweave.score.folder import score_folders
 from unitweave.score.report import write_report
-from unitweave.score.score import ScoreSettings
 from unitweave.score.scores import digest_of_references, read_scores
 from unitweave.score.table import print_table
 from unitweave.training.devices import check_device
 from unitweave.units.table import UnitRow, write_shard
 
 SENTENCES = ["the soup is too hot", "my sister lives in a small house", "where is the station", "thank you very much"]
-SETTINGS = ScoreSettings(mos=(), examples=2, bootstrap_samples=100, randomisation_trials=50)
+SETTINGS = ScoreSettings(mos=(), examples=2, bootstrap_samples=100, randomization_trials=50)
 
 
 @pytest.fixture(scope="module")

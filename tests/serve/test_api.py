@@ -22,8 +22,9 @@ pytest.importorskip("fastapi", reason="needs unitweave[serve]")
 pytest.importorskip("uvicorn", reason="needs unitweave[serve]")
 
 from helpers.serving import make_run, post, running, speech, until, wav
+from unitweave.config.serve import ServerLimits
 from unitweave.serve.app import build_app
-from unitweave.serve.batching import Job, Limits
+from unitweave.serve.batching import Job
 from unitweave.serve.security import Access
 from unitweave.translate.translator import Translator
 
@@ -40,8 +41,14 @@ def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simp
     patch = pytest.MonkeyPatch()
     patch.setattr("tempfile.tempdir", str(temporary))
     patch.setenv("GRADIO_TEMP_DIR", "")
-    limits = Limits(
-        upload_mb=1.0, audio_seconds=5.0, queue=40, request_seconds=30.0, batch=8, streams=2, storage_mb=200.0
+    limits = ServerLimits(
+        max_upload_mb=1.0,
+        max_audio_seconds=5.0,
+        max_queue=40,
+        request_timeout_seconds=30.0,
+        batch_size=8,
+        max_streams=2,
+        max_storage_mb=200.0,
     )
     page = temporary / "page"
     page.mkdir()
@@ -154,7 +161,7 @@ def test_many_at_once_are_all_answered(server: SimpleNamespace) -> None:
 
 
 def test_overload_is_answered_with_busy(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.app.state.batcher.limits, "queue", 0)
+    monkeypatch.setattr(server.app.state.batcher.limits, "max_queue", 0)
     for path in ("/v1/translate", "/v1/stream"):
         status, headers, body = post(server, path, wav(0.3))
         assert status == 503 and int({k.lower(): v for k, v in headers.items()}["retry-after"]) >= 1
@@ -176,7 +183,7 @@ def blocked(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> threadi
 
 def test_a_request_that_takes_too_long_is_given_up(server: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     free = blocked(server, monkeypatch)
-    monkeypatch.setattr(server.app.state.batcher.limits, "request_seconds", 0.2)
+    monkeypatch.setattr(server.app.state.batcher.limits, "request_timeout_seconds", 0.2)
     status, _, body = post(server, "/v1/translate", wav(0.3))
     free.set()
     assert status == 504 and "too long" in json.loads(body)["error"]
@@ -228,7 +235,7 @@ def test_a_stream_that_takes_too_long_is_taken_out_of_the_queue(
     first = batcher.submit(Job(speech(0.3)))
     until(lambda: batcher.waiting == 0)
     done = batcher.done
-    monkeypatch.setattr(batcher.limits, "request_seconds", 0.2)
+    monkeypatch.setattr(batcher.limits, "request_timeout_seconds", 0.2)
     assert post(server, "/v1/stream", wav(0.3))[0] == 504
     assert server.app.state.streams == 0
     free.set()

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from helpers.serving import make_run, speech
+from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
-from unitweave.serve.batching import Batcher, Busy, Job, Limits, Stream
+from unitweave.serve.batching import Batcher, Busy, Job, Stream
 from unitweave.serve.timeline import timeline
 from unitweave.translate.decode import ForcedPrefix, Listener, Translation
 from unitweave.translate.translator import Translator
@@ -24,7 +25,7 @@ def translator(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -
 
 @pytest.fixture
 def batcher(translator: Translator) -> Iterator[Batcher]:
-    batcher = Batcher(translator, Limits(batch=4, queue=6, gather_seconds=0.2))
+    batcher = Batcher(translator, ServerLimits(batch_size=4, max_queue=6, batch_wait_seconds=0.2))
     yield batcher
     batcher.close()
 
@@ -97,7 +98,7 @@ def test_a_job_given_up_while_waiting_is_not_translated(batcher: Batcher, monkey
 
 
 def test_closing_answers_everybody(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    batcher = Batcher(translator, Limits(batch=1))
+    batcher = Batcher(translator, ServerLimits(batch_size=1))
     free = blocked(batcher, monkeypatch)
     first = batcher.submit(Job(speech(0.3)))
     while batcher.waiting:

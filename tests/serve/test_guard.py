@@ -21,9 +21,10 @@ pytest.importorskip("gradio", reason="needs unitweave[serve]")
 import gradio
 
 from helpers.serving import make_run, post, running, speech, wav
+from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
 from unitweave.serve.app import build_app
-from unitweave.serve.batching import Batcher, Job, Limits
+from unitweave.serve.batching import Batcher, Job
 from unitweave.serve.security import Access
 from unitweave.translate.translator import Translator
 
@@ -42,7 +43,9 @@ def server(translator: Translator, tmp_path_factory: pytest.TempPathFactory) -> 
     (elsewhere / "secret.txt").write_text("the secret")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", "")
-    app, _ = build_app(translator, Limits(request_seconds=30.0), Access(), uploads, [elsewhere / "example.wav"])
+    app, _ = build_app(
+        translator, ServerLimits(request_timeout_seconds=30.0), Access(), uploads, [elsewhere / "example.wav"]
+    )
     with running(app) as port:
         inner = app.app.app.app
         yield SimpleNamespace(
@@ -265,7 +268,7 @@ def test_mixed_requests_at_once_are_all_answered(server: SimpleNamespace) -> Non
 
 
 def test_jobs_of_equal_content_are_told_apart(translator: Translator) -> None:
-    batcher = Batcher(translator, Limits(batch=2, gather_seconds=0.3))
+    batcher = Batcher(translator, ServerLimits(batch_size=2, batch_wait_seconds=0.3))
     same = speech(0.3)
     futures = [batcher.submit(Job(same.copy(), text_only=bool(i % 2))) for i in range(8)]
     assert all(future.result(60).language for future in futures)

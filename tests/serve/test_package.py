@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from helpers.scoring import SIGNATURE, system_scores
 from helpers.serving import SETTINGS, make_run, speech
 from unitweave.cli import main
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.metrics.intervals import Interval
 from unitweave.score.scores import Scores, write_scores
 from unitweave.serve.export import export_run, push
-from unitweave.translate.decode import DecodeSettings
 from unitweave.translate.package import Parts, find_parts
 from unitweave.translate.translator import Translator
 from unitweave.translate.vllm import EngineDecoder, Request
@@ -38,7 +38,9 @@ def package(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_export_translates_as_its_run_does(run: Path, package: Path) -> None:
     a, b = (Translator.from_pretrained(folder).translate(speech(1.0)) for folder in (run, package))
     assert a.transcript == b.transcript and np.array_equal(a.waveform, b.waveform) and len(a.waveform)
-    assert Translator.from_pretrained(package).settings.text_per_second == SETTINGS.text_per_second
+    assert (
+        Translator.from_pretrained(package).settings.max_text_tokens_per_second == SETTINGS.max_text_tokens_per_second
+    )
 
 
 def test_an_export_has_safetensors_and_no_pickles_and_is_written_whole(run: Path, package: Path) -> None:
@@ -271,7 +273,7 @@ def test_the_engine_loop_says_what_the_stage_decoder_says(package: Path) -> None
     for stage in decoder.settings["stages"]:  # the limits of the tiny model's settings, so that this stays short
         limit = stage["max_tokens"]
         limit.update({k: v for k, v in (("per_source_second", 1.0), ("per_source_unit", 0.2)) if k in limit})
-    settings = DecodeSettings(text_per_second=1.0, units_per_frame=0.2, repeat_limit=1000)
+    settings = DecodingSettings(max_text_tokens_per_second=1.0, max_units_per_frame=0.2, max_unit_repeats=1000)
     expected = translator.decoder.translate(sources, settings)
     for a, b in zip(decoder.translate(sources), expected, strict=True):
         assert (a.language, a.transcript, a.translation, a.complete) == (

@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("gradio", reason="needs unitweave[serve]")
 
 from helpers.serving import make_run, raw_request, running
+from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
 from unitweave.serve.app import build_app
-from unitweave.serve.batching import Limits
 from unitweave.serve.responses import access_log
 from unitweave.serve.security import Access, check_access, host_name
 from unitweave.translate.translator import Translator
@@ -29,7 +29,10 @@ def translator(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -
 @pytest.fixture(scope="module")
 def port(translator: Translator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     app, _ = build_app(
-        translator, Limits(request_seconds=2.0), Access(allowed_hosts=["speech.example"]), tmp_path_factory.mktemp("p")
+        translator,
+        ServerLimits(request_timeout_seconds=2.0),
+        Access(allowed_hosts=["speech.example"]),
+        tmp_path_factory.mktemp("p"),
     )
     with running(app, head_seconds=1.0) as port:
         yield port
@@ -37,7 +40,7 @@ def port(translator: Translator, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def locked(translator: Translator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    app, _ = build_app(translator, Limits(), Access(token=TOKEN), tmp_path_factory.mktemp("q"))
+    app, _ = build_app(translator, ServerLimits(), Access(token=TOKEN), tmp_path_factory.mktemp("q"))
     with running(app) as port:
         yield port
 

@@ -18,9 +18,10 @@ pytest.importorskip("gradio", reason="needs unitweave[serve]")
 
 from helpers.serving import make_run, raw_request, running, speech, until
 from unitweave.cli import main
+from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
 from unitweave.serve.app import build_app
-from unitweave.serve.batching import Batcher, Job, Limits, Stopped
+from unitweave.serve.batching import Batcher, Job, Stopped
 from unitweave.serve.security import Access
 from unitweave.serve.server import bind
 from unitweave.serve.wav import wav_bytes
@@ -35,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A server of short patience and few connections."""
-    limits = Limits(request_seconds=1.0, connections=12, streams=2)
+    limits = ServerLimits(request_timeout_seconds=1.0, max_connections=12, max_streams=2)
     app, _ = build_app(Translator.from_pretrained(run), limits, Access(), tmp_path_factory.mktemp("page"))
     with running(app, 12, head_seconds=0.5, write_seconds=0.5) as port:
         yield SimpleNamespace(port=port, app=app.app.app.app)
@@ -150,15 +151,15 @@ def test_limits_that_are_no_positive_numbers_are_refused(
 
 
 def test_limits_hold_together() -> None:
-    Limits(gather_seconds=0.0).check()
-    with pytest.raises(InputError, match="gather"):
-        Limits(gather_seconds=float("nan")).check()
+    ServerLimits(batch_wait_seconds=0.0)
+    with pytest.raises(InputError, match="batch_wait_seconds"):
+        ServerLimits(batch_wait_seconds=float("nan"))
     with pytest.raises(InputError, match="storage"):
-        Limits(upload_mb=300.0).check()
+        ServerLimits(max_upload_mb=300.0)
 
 
 def test_a_batcher_that_is_closed_abandons_what_is_being_decoded(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    batcher = Batcher(Translator.from_pretrained(run), Limits(batch=1))
+    batcher = Batcher(Translator.from_pretrained(run), ServerLimits(batch_size=1))
     free = threading.Event()
     monkeypatch.setattr(batcher.translator, "translate_all", lambda *_: free.wait(30))
     running_job, waiting_job = batcher.submit(Job(speech(0.3))), batcher.submit(Job(speech(0.3)))

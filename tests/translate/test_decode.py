@@ -13,12 +13,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.serving import make_run
+from unitweave.config.interleave import InterleaveSettings
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
-from unitweave.interleaving.sequence import SOURCE, Example, InterleaveSettings, interleave, prepare_speech
+from unitweave.interleaving.sequence import SOURCE, Example, interleave, prepare_speech
 from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
 from unitweave.translate.constraints import DONE, LOOP_WINDOW, State, in_a_loop
-from unitweave.translate.decode import DecodeSettings, ForcedPrefix, StageDecoder, Translation
+from unitweave.translate.decode import ForcedPrefix, StageDecoder, Translation
 from unitweave.translate.stage import translate_split
 from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.vllm import engine_settings
@@ -53,8 +55,8 @@ def sources() -> list[np.ndarray]:
     return [rng.integers(0, UNITS_IN_BOOK, size=n).astype(np.uint16) for n in (30, 7, 19, 1, 44)]
 
 
-def short(**changes: object) -> DecodeSettings:
-    return DecodeSettings(**({"text_per_second": 2.0, "units_per_frame": 0.5} | changes))  # type: ignore[arg-type]
+def short(**changes: object) -> DecodingSettings:
+    return DecodingSettings(**({"max_text_tokens_per_second": 2.0, "max_units_per_frame": 0.5} | changes))  # type: ignore[arg-type]
 
 
 def same(a: Translation, b: Translation) -> bool:
@@ -139,7 +141,7 @@ def test_a_prompt_is_how_the_training_sequence_of_the_utterance_begins(
 
 def test_a_model_without_texts_speaks_at_once(direct: StageDecoder, sources: list) -> None:
     heard = Heard()
-    results = direct.translate(sources, short(batch=2), listener=heard)
+    results = direct.translate(sources, short(batch_size=2), listener=heard)
     assert [heard.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
     assert heard.texts == dict.fromkeys(range(len(sources)), ""), "a listener that waits for texts waits not for ever"
     assert all(r.language == r.transcript == r.translation == "" and set(r.scores) == {"units"} for r in results)
@@ -170,12 +172,12 @@ def test_a_split_is_translated_by_a_model_without_texts(tmp_path: Path, text_lm_
         engine_settings(lm)
 
 
-def plain_beam_search(decoder: StageDecoder, source: np.ndarray, settings: DecodeSettings) -> tuple[list[int], bool]:
+def plain_beam_search(decoder: StageDecoder, source: np.ndarray, settings: DecodingSettings) -> tuple[list[int], bool]:
     """Beam search without a cache and without a batch: every hypothesis is a list, computed from its beginning.
 
     Returns the best one and whether a limit cut it off.
     """
-    settings = DecodeSettings(**(vars(settings) | {"text_only": True}))
+    settings = DecodingSettings(**(vars(settings) | {"text_only": True}))
     prompt = decoder.prompt(source)
 
     def replay(said: list[int]) -> State:
@@ -205,7 +207,7 @@ def plain_beam_search(decoder: StageDecoder, source: np.ndarray, settings: Decod
 
 
 def test_beam_search_finds_what_a_plain_one_finds(decoder: StageDecoder, sources: list) -> None:
-    settings = short(beam=3, text_only=True, text_per_second=0.0)
+    settings = short(beam=3, text_only=True, max_text_tokens_per_second=0.0)
     for source, result in zip(sources[:3], decoder.translate(sources[:3], settings), strict=True):
         tokens, cut = plain_beam_search(decoder, source, settings)
         expected = decoder.read(tokens)
@@ -263,7 +265,7 @@ class Heard:
 
 def test_a_listener_hears_the_texts_and_then_every_unit(decoder: StageDecoder, sources: list) -> None:
     heard = Heard()
-    results = decoder.translate(sources, short(batch=2), listener=heard)
+    results = decoder.translate(sources, short(batch_size=2), listener=heard)
     assert [heard.texts[i] for i in range(len(sources))] == [r.translation for r in results]
     assert [heard.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
 
@@ -294,7 +296,7 @@ def rigged(decoder: StageDecoder, pattern: list[int], monkeypatch: pytest.Monkey
 
 def test_units_that_turn_in_circles_are_ended(decoder: StageDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     rigged(decoder, [3, 5, 5, 8], monkeypatch)
-    result = decoder.translate([np.zeros(500, np.int64)], DecodeSettings())[0]
+    result = decoder.translate([np.zeros(500, np.int64)], DecodingSettings())[0]
     assert len(result.units) == LOOP_WINDOW and not result.complete
 
 

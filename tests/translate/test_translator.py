@@ -16,6 +16,7 @@ import torch
 
 from helpers.serving import SETTINGS, make_run, speech
 from unitweave.cli import main
+from unitweave.config.translate import SegmentationSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of_file
@@ -24,7 +25,7 @@ from unitweave.translate import long
 from unitweave.translate.files import find_tasks, translate_tasks
 from unitweave.translate.subtitles import Cue, clock, srt, vtt
 from unitweave.translate.translator import Translator
-from unitweave.translate.vad import WINDOW, SegmentSettings, SpeechDetector, cut_out, speech_spans
+from unitweave.translate.vad import WINDOW, SpeechDetector, cut_out, speech_spans
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_the_detector_finds_what_is_said_whatever_the_blocks_and_leaves_the_thre
     texts = ("where is the station", "thank you very much")
     pieces = [say(text, Voice("a", "pico", "en-GB"), noise_db=30.0) for text in texts]
     audio = np.concatenate([pause, pieces[0], pause, pieces[1], pause[:5_123]])
-    settings = SegmentSettings()
+    settings = SegmentationSettings()
     expected = silero_vad.get_speech_timestamps(
         torch.from_numpy(audio),
         silero_vad.load_silero_vad(),
@@ -112,7 +113,7 @@ def test_spans_follow_the_probabilities() -> None:
     p[250:390] = 0.9  # 4.5 s, which is cut in its longest pause
     p[333:338] = 0.1
     p[300:304] = 0.1
-    settings = SegmentSettings(longest=3.5)
+    settings = SegmentationSettings(max_speech_seconds=3.5)
     spans = speech_spans(p, settings)
     margin = round(settings.margin * SAMPLE_RATE)
     assert spans[0] == (50 * WINDOW - margin, 150 * WINDOW + margin)
@@ -173,7 +174,7 @@ def test_an_interrupted_long_job_goes_on_where_it_stopped(
     translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     talk(tmp_path / "talk.wav", monkeypatch, utterances=4)
-    settings = replace(SETTINGS, batch=1)
+    settings = replace(SETTINGS, batch_size=1)
     whole = long.translate_long(translator, tmp_path / "talk.wav", tmp_path / "whole" / "talk", settings, job="j")
     translate_all, calls = Translator.translate_all, []
 

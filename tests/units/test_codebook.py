@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers.units_corpus import write_corpus, write_encoder
+from unitweave.config.units import CodebookSettings
 from unitweave.core.audio import write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
@@ -16,7 +17,7 @@ from unitweave.units.kmeans import kmeans
 from unitweave.units.probe import as_table, probe_layers
 from unitweave.units.quality import NOTHING, Agreement, frame_characters
 from unitweave.units.recordings import Item, sample
-from unitweave.units.train_codebook import CodebookSettings, train_codebook
+from unitweave.units.train_codebook import train_codebook
 
 
 def blobs(clusters: int, each: int, spread: float = 0.05) -> torch.Tensor:

@@ -12,7 +12,13 @@ from unitweave.config.recipe import load_recipe
 from unitweave.pipeline import Run
 from unitweave.units.table import read_units
 
-TINY = {"hidden_size": 32, "layers": 2, "heads": 2, "feed_forward": 64, "conv_kernel": 5}
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_depthwise_kernel_size": 5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +27,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("commands")
     content = {
         "corpus": {"manifest": str(write_corpus(folder / "made", 16))},
-        "encoder": {"shape": TINY, "steps": 1, "batch_seconds": 8, "precision": "fp32"},
-        "codebook": {"num_units": 8, "layer": 2, "max_frames": 500, "iterations": 3},
-        "units": {"shard_pairs": 5},
+        "encoder": {"shape": TINY, "batch_seconds": 8, "training": {"steps": 1, "precision": "fp32"}},
+        "codebook": {"num_units": 8, "layer": 2, "max_frames": 500, "max_iterations": 3},
+        "units": {"shard_size": 5},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
     run = folder / "run"

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from helpers.units_corpus import tiny_model, waveform, write_corpus, write_encoder
+from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.units.encoder import encode
-from unitweave.units.extract import ExtractSettings, extract_units, settings_that_count
+from unitweave.units.extract import extract_units, settings_that_count
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.features import extract_features
 from unitweave.units.forward import CpuForward
@@ -24,7 +25,7 @@ from unitweave.units.inference import EncoderInference, padded_length
 from unitweave.units.recordings import batches_of, items_of
 from unitweave.units.table import read_units
 
-SETTINGS = ExtractSettings(shard_pairs=3, batch_seconds=4.0)
+SETTINGS = ExtractionSettings(shard_size=3, batch_seconds=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_shards_have_every_recording_once_and_in_order(
 def test_shards_are_the_same_bytes_whatever_the_workers_and_batches(
     changed: dict, corpus: Path, models: tuple[Path, Path], shards: dict[str, bytes], tmp_path: Path
 ) -> None:
-    settings = ExtractSettings(**(vars(SETTINGS) | changed))
+    settings = ExtractionSettings(**(vars(SETTINGS) | changed))
     extract_units(tmp_path, settings, corpus, *models)
     assert settings_that_count(settings) == settings_that_count(SETTINGS)
     assert contents(tmp_path) == shards
@@ -155,8 +156,10 @@ def test_killed_at_random_moments_the_result_is_the_same_bytes(
     corpus: Path, models: tuple[Path, Path], shards: dict[str, bytes], tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from pathlib import Path; from unitweave.units.extract import ExtractSettings, extract_units;"
-        "extract_units(Path(sys.argv[1]), ExtractSettings(shard_pairs=3, batch_seconds=4.0), *map(Path, sys.argv[2:]))"
+        "import sys; from pathlib import Path; from unitweave.config.units import ExtractionSettings;"
+        "from unitweave.units.extract import extract_units;"
+        "settings = ExtractionSettings(shard_size=3, batch_seconds=4.0);"
+        "extract_units(Path(sys.argv[1]), settings, *map(Path, sys.argv[2:]))"
     )
     command = [sys.executable, "-c", code, str(tmp_path), str(corpus), *map(str, models)]
     rng = random.Random(0)

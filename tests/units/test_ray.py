@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from helpers.units_corpus import write_corpus, write_encoder
+from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
-from unitweave.units.extract import ExtractSettings, extract_units
+from unitweave.units.extract import extract_units
 
 ray = pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
 
-SETTINGS = {"shard_pairs": 3, "batch_seconds": 3.0}
+SETTINGS = {"shard_size": 3, "batch_seconds": 3.0}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 @pytest.fixture(scope="module")
 def expected(inputs: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("local")
-    extract_units(folder, ExtractSettings(**SETTINGS), *inputs)
+    extract_units(folder, ExtractionSettings(**SETTINGS), *inputs)
     return contents(folder)
 
 
@@ -52,7 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_shards_from_ray_are_those_of_this_process(
     cluster: None, inputs: tuple[Path, Path, Path], expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    extract_units(tmp_path, ExtractSettings(**SETTINGS, engine="ray", workers=1), *inputs)
+    extract_units(tmp_path, ExtractionSettings(**SETTINGS, backend="ray", workers=1), *inputs)
     assert contents(tmp_path) == expected
 
 
@@ -78,7 +79,7 @@ def test_a_killed_worker_loses_nothing(
         (tmp_path / name).write_bytes(expected[name])
     killer = threading.Thread(target=kill_the_encoder)
     killer.start()
-    extract_units(tmp_path, ExtractSettings(**SETTINGS, engine="ray", workers=1), *inputs)
+    extract_units(tmp_path, ExtractionSettings(**SETTINGS, backend="ray", workers=1), *inputs)
     killer.join()
     assert killed, "no encoder actor was seen: the test killed nothing"
     assert contents(tmp_path) == expected
@@ -88,4 +89,4 @@ def test_an_unreadable_recording_is_named(cluster: None, inputs: tuple[Path, Pat
     corpus = write_corpus(tmp_path / "corpus", 4)
     (corpus / "audio/002_tgt.wav").write_bytes(b"no audio")
     with pytest.raises(InputError, match="002_tgt"):
-        extract_units(tmp_path / "units", ExtractSettings(**SETTINGS, engine="ray", workers=1), corpus, *inputs[1:])
+        extract_units(tmp_path / "units", ExtractionSettings(**SETTINGS, backend="ray", workers=1), corpus, *inputs[1:])

@@ -22,8 +22,8 @@ def score(arguments: list[str]) -> None:
 
 def score_wavs(arguments: list[str]) -> None:
     """Other people's outputs: one folder of wavs for each system, and their references."""
+    from unitweave.config.score import ScoreSettings
     from unitweave.score.folder import score_folders
-    from unitweave.score.score import ScoreSettings
     from unitweave.score.table import print_table
 
     parser = Parser(prog="unitweave score", description="Score folders of audio files from any system.")

@@ -4,13 +4,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from unitweave.commands.base import Parser
-from unitweave.core.flags import add_flags, settings_from
+from unitweave.commands.explain import comments
 
 
 def serve(arguments: list[str]) -> None:
     """unitweave serve MODEL"""
+    from unitweave.config.serve import ServerLimits
     from unitweave.core.errors import InputError
-    from unitweave.serve.batching import Limits
     from unitweave.training.devices import check_device
 
     parser = Parser(prog="unitweave serve", description="A page and an HTTP API for one model.")
@@ -29,10 +29,13 @@ def serve(arguments: list[str]) -> None:
     parser.add_argument("--bf16", action="store_true", help="run the language model in bfloat16: faster")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads")
-    add_flags(parser, Limits)
+    meanings = comments(ServerLimits)
+    for entry in fields(ServerLimits):
+        kind = type(entry.default)
+        help = f"{meanings[entry.name]} (default: %(default)s)"
+        parser.add_argument("--" + entry.name.replace("_", "-"), type=kind, default=entry.default, help=help)
     known = parser.parse_args(arguments)
-    limits = settings_from(known, Limits)
-    limits.check()
+    limits = ServerLimits(**{entry.name: getattr(known, entry.name) for entry in fields(ServerLimits)})
     check_device(known.device, "--device")
     try:
         from unitweave.serve.app import Service, serve_model

@@ -13,13 +13,13 @@ def translate(arguments: list[str]) -> None:
 
     import torch
 
+    from unitweave.config.translate import SegmentationSettings
     from unitweave.core.errors import InputError
     from unitweave.core.progress import say
     from unitweave.training.devices import check_device
     from unitweave.translate.decode import ForcedPrefix
     from unitweave.translate.files import find_tasks, translate_tasks
     from unitweave.translate.translator import Translator
-    from unitweave.translate.vad import SegmentSettings
 
     parser = Parser(prog="unitweave translate", description="Translate recordings into spoken English.")
     parser.add_argument("model", help="a run folder, an exported model, or the name of one on the hub (owner/name)")
@@ -27,9 +27,11 @@ def translate(arguments: list[str]) -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("translations"), help="where the results go")
     parser.add_argument("--system", help="which system of a run folder (default: scheduled, or the only one)")
     parser.add_argument("--text-only", action="store_true", help="stop after the translation; no speech")
-    parser.add_argument("--beam", type=int, help="beams of the search over the texts (default: the model's settings)")
+    parser.add_argument(
+        "--num-beams", type=int, help="beams of the search over the texts (default: the model's settings)"
+    )
     parser.add_argument("--temperature", type=float, help="sample the units; 0 takes the most probable one")
-    parser.add_argument("--batch", type=int, help="utterances decoded together")
+    parser.add_argument("--batch-size", type=int, help="utterances decoded together")
     parser.add_argument("--seed", type=int, help="of the sampling")
     parser.add_argument("--transcript", help="what is said, where you know it (one short recording)")
     parser.add_argument("--translation", help="what is to be said (one short recording)")
@@ -54,11 +56,11 @@ def translate(arguments: list[str]) -> None:
             raise InputError(f"--transcript and --translation go with one recording, not with {len(tasks)}")
     dtype = torch.bfloat16 if known.bf16 else torch.float32
     translator = Translator.from_pretrained(known.model, known.system, known.device, dtype)
-    named = {name: getattr(known, name) for name in ("beam", "temperature", "batch", "seed")}
+    named = {name: getattr(known, name) for name in ("num_beams", "temperature", "batch_size", "seed")}
     settings = replace(
         translator.settings, text_only=known.text_only, **{k: v for k, v in named.items() if v is not None}
     )
-    segmenting = SegmentSettings(longest=known.longest)
+    segmenting = SegmentationSettings(max_speech_seconds=known.longest)
     failed = []
     for done in translate_tasks(translator, tasks, settings, given, segmenting, known.cut_above):
         if done.about is None:

@@ -3,117 +3,151 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser
 
+from unitweave.config.corpus import CorpusSettings
+from unitweave.config.lm import LmSettings, TextLmSettings
+from unitweave.config.score import ScoreSettings
+from unitweave.config.translate import DecodingSettings
+from unitweave.config.types import RANGES, Settings
+from unitweave.config.units import CodebookSettings, EncoderSettings, ExtractionSettings
+from unitweave.config.vocoder import VocoderSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_yaml
-from unitweave.corpus.embedded.corpus import EmbeddedCorpus
-from unitweave.corpus.embedded.spoken import SpokenCorpus
-from unitweave.lm.text_lm import TextLmSettings
-from unitweave.lm.train.finetune import LmSettings
-from unitweave.lm.train.finetune import check_settings as check_lm
-from unitweave.score.score import ScoreSettings
-from unitweave.score.score import check_settings as check_score
-from unitweave.translate.constraints import check_settings as check_decoding
-from unitweave.translate.decode import DecodeSettings
-from unitweave.units.extract import CodebookSettings, ExtractSettings, check_extract
-from unitweave.units.train_codebook import check_codebook
-from unitweave.units.train_encoder import EncoderSettings, check_encoder
-from unitweave.vocoder.settings import VocoderSettings
-from unitweave.vocoder.settings import check_settings as check_vocoder
+
+_Settings = TypeVar("_Settings")
+RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass
-class CorpusChoice:
-    """Where the corpus comes from: one of these."""
-
-    manifest: str | None = None  # folder with a manifest that a 'unitweave corpus' command wrote
-    embedded: EmbeddedCorpus | None = None  # speech made on the spot; needs no download
-    spoken: SpokenCorpus | None = None  # the same engines, speaking a table of your own parallel text
-
-
-@dataclass
-class Recipe:
+class Recipe(Settings):
     """All settings of a run; each field is a stage. In YAML, `systems` maps a name to what differs from `lm`."""
 
-    corpus: CorpusChoice = field(default_factory=CorpusChoice)
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     codebook: CodebookSettings = field(default_factory=CodebookSettings)
-    units: ExtractSettings = field(default_factory=ExtractSettings)
+    units: ExtractionSettings = field(default_factory=ExtractionSettings)
     text_lm: TextLmSettings = field(default_factory=TextLmSettings)
     lm: LmSettings = field(default_factory=LmSettings)
     systems: dict[str, LmSettings] = field(default_factory=dict)
     vocoder: VocoderSettings = field(default_factory=VocoderSettings)
-    translate: DecodeSettings = field(default_factory=DecodeSettings)
+    translate: DecodingSettings = field(default_factory=DecodingSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
+
+    def check(self) -> None:
+        """Raise InputError for stages that do not fit together."""
+        for name, system in self.systems.items():
+            if not re.fullmatch(r"[\w-]+", name):
+                raise InputError(f"systems.{name}: a system's name has letters, digits, - and _ only")
+            if system.deduplicate and not self.vocoder.duration_predictor:
+                raise InputError(
+                    f"systems.{name}.deduplicate needs a duration predictor: set vocoder.duration_predictor: true"
+                )
+
+
+SECTIONS = tuple(entry.name for entry in fields(Recipe) if entry.name != "systems")
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe. Raises InputError that names the file and the key."""
-    path = Path(path)
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in builtin_recipes()))
-        raise InputError(f"{path}: no such recipe; built in are: {known}")
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: a recipe is a mapping of stages to settings, this is {type(content).__name__}")
+    """Read and check a recipe.
+
+    Raises:
+        InputError: Names the file and the key.
+    """
+    content = read_mapping(path)
     try:
         return parse_recipe(content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises InputError when it cannot be read or is something else."""
+    if not Path(path).exists():
+        known = ", ".join(sorted(p.stem for p in builtin_recipes()))
+        raise InputError(f"{path}: no such recipe; give a YAML file or one of: {known}")
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping of names to settings (got {type(content).__name__})")
+    return content
+
+
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
-    """A recipe from plain values; systems inherit what they do not set from `lm`."""
-    content = dict(content)
-    known = [f.name for f in fields(Recipe)]
+    """A recipe from plain values; systems inherit from `lm` what they do not set. Raises InputError."""
+    known = [entry.name for entry in fields(Recipe)]
     for key in content:
         if key not in known:
             raise InputError(f"unknown key {key!r}; a recipe has: {', '.join(known)}")
-    shared = content.get("lm") or {}
-    systems = content.get("systems") or {"scheduled": {}}
-    if not isinstance(systems, dict) or not isinstance(shared, dict):
+    shared, own = content.get("lm") or {}, content.get("systems") or {"scheduled": {}}
+    if not isinstance(own, Mapping) or not isinstance(shared, Mapping):
         raise InputError("systems and lm must be mappings")
-    content["systems"] = {str(name): merged(shared, own or {}) for name, own in systems.items()}
-    for name in content["systems"]:
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"systems.{name}: a system's name has letters, digits, - and _ only")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe, "recipe")
-    try:
-        parsed: Namespace = parser.parse_object({"recipe": content})
-    except ArgumentError as error:
-        raise InputError(_clear(one_line(error))) from None
-    recipe: Recipe = parser.instantiate(parsed).recipe
-    check_recipe(recipe)
-    return recipe
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Raise InputError for values that cannot be, in whichever stage, and for stages that do not fit together."""
-    check_encoder(recipe.encoder)
-    check_codebook(recipe.codebook)
-    check_extract(recipe.units)
-    check_vocoder(recipe.vocoder)
-    check_decoding(recipe.translate)
-    check_score(recipe.score)
-    for name, system in recipe.systems.items():
+    parsed = {key: value for key, value in content.items() if key != "systems" and value is not None}
+    sections = {name: parse_settings(kind, parsed.get(name, {}), name) for name, kind in section_types().items()}
+    systems = {}
+    for name, different in own.items():
         try:
-            check_lm(system)
+            systems[str(name)] = parse_settings(LmSettings, merged(shared, different or {}), "lm")
         except InputError as error:
-            raise InputError(f"systems.{name} (or lm): {error}") from None
-    for name, system in recipe.systems.items():
-        if system.deduplicate and not recipe.vocoder.durations:
-            raise InputError(f"systems.{name}.deduplicate needs a duration predictor: set vocoder.durations: true")
+            raise InputError(f"systems.{name} (or lm): {str(error).removeprefix('lm.')}") from None
+    return Recipe(systems=systems, **sections)
+
+
+def section_types() -> dict[str, type[Any]]:
+    """The settings class of each section, but for systems."""
+    hints = get_type_hints(Recipe)
+    return {name: hints[name] for name in SECTIONS}
+
+
+def parse_settings(kind: type[_Settings], content: Mapping[str, Any], name: str) -> _Settings:
+    """Settings of a class from plain values; `name` stands before the keys in errors. Raises InputError."""
+    _mappings_where_due(kind, content, name)
+    parser = _parser(cast(Any, kind), name)
+    try:
+        made: _Settings = parser.instantiate(parser.parse_object({name: _plain(content)}))[name]
+    except ArgumentError as error:
+        raise InputError(one_line(error)) from None
+    except (InputError, ValueError) as error:
+        # jsonargparse wraps what the settings themselves refuse, where they are ones that may be left out.
+        refused = error if isinstance(error, InputError) else error.__cause__
+        if not isinstance(refused, InputError):
+            raise
+        raise InputError(f"{name}.{refused}") from None
+    return made
+
+
+@cache
+def _parser(kind: type, name: str) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, name)
+    return parser
+
+
+def _mappings_where_due(kind: type, content: Any, name: str) -> None:
+    """Raise InputError where settings that are made of others are not a mapping, which jsonargparse does not check."""
+    if not isinstance(content, Mapping):
+        raise InputError(f"{name}: must be a mapping of settings (got {content!r})")
+    hints = get_type_hints(kind)
+    for key, value in content.items():
+        hint = hints.get(key)
+        if isinstance(hint, type) and issubclass(hint, Settings):
+            _mappings_where_due(hint, value, f"{name}.{key}")
+
+
+def _plain(content: Any) -> Any:
+    """A copy: jsonargparse puts its own classes into the lists that it is given."""
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items()}
+    return [_plain(value) for value in content] if isinstance(content, list) else content
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `own` in their places, mappings merged key by key."""
     if not isinstance(own, Mapping):
-        raise InputError(f"expected a mapping of settings, not {own!r}")
+        raise InputError(f"must be a mapping of settings (got {own!r})")
     result = dict(base)
     for key, value in own.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
@@ -123,16 +157,25 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def builtin_recipes() -> list[Path]:
     """The recipes that come with the package."""
-    return sorted((Path(__file__).parent / "recipes").glob("*.yaml"))
-
-
-def _clear(text: str) -> str:
-    """jsonargparse's word for an unknown key of a system, in plain ones; it tells the class and not the section."""
-    found = re.search(r"Option '([\w.-]+)' is not accepted", text)
-    return f"lm or systems: no setting {found.group(1)!r}; 'unitweave lm train --help' lists them" if found else text
+    return sorted(RECIPES.glob("*.yaml"))
 
 
 def one_line(error: Exception) -> str:
-    """What jsonargparse says, without its nesting, on one line."""
-    text = " ".join(str(error).split()).replace("recipe.", "")
-    return text.removeprefix("Validation failed: ").removeprefix("Parser key 'recipe': ")
+    """What jsonargparse says of a value or a key, on one line and in plain words."""
+    text = " ".join(str(error).split())
+    keys = re.findall(r'Parser key "([\w.]+)":', text)
+    key = ".".join(keys)
+    if found := re.search(r"Not of type (\w+): (\S+) (?:does not conform|not )", text):
+        return f"{key}: must be {RANGES.get(found[1], found[1])} (got {found[2]})"
+    if found := re.search(r"Expected a typing.Literal\[(.*?)\]. Got value: (.*)", text):
+        choices = found[1].replace("'", "")
+        return f"{key}: must be one of {choices} (got {found[2]})"
+    if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
+        return f"{found[1]}.{found[2]}: no such setting; {_where_listed(found[1])}"
+    if found := re.search(r"Option '([\w.-]+)' is not accepted", text):
+        return f"{key}.{found[1]}: no such setting; {_where_listed(key)}"
+    return text.removeprefix("Validation failed: ")
+
+
+def _where_listed(key: str) -> str:
+    return f"'unitweave run --help' lists those of {key.partition('.')[0]}"

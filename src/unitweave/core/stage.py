@@ -19,7 +19,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, digest_of, discard, read_json, remove_leftovers, write_json
 from unitweave.core.progress import say
 
-FORMAT = 1
+FORMAT = 2
 STAGE_FILE = "stage.json"
 _REPORTED_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "accelerate")
 

@@ -14,7 +14,7 @@ from unitweave.experiment.state import is_needed, state_of, status
 from unitweave.lm.train.finetune import train_lm
 from unitweave.training.checkpoints import last_checkpoint
 
-MEASURED_FILE = "measured.json"  # model -> seconds of an optimizer step
+MEASURED_FILE = "measured.json"  # model -> seconds of an training step
 _WARM_UP = 2  # steps that are not counted
 
 
@@ -48,7 +48,7 @@ def estimate(run: Path, plan: Plan, cell: Cell) -> float | None:
 
 
 def step_seconds(run: Path, plan: Plan, cell: Cell) -> float | None:
-    """Seconds of an optimizer step in a cell, looks at the dev split included where finished cells have them."""
+    """Seconds of an training step in a cell, looks at the dev split included where finished cells have them."""
     same_model = [c for c in plan.cells if c.model == cell.model]
     for alike in ([c for c in same_model if c.system == cell.system], same_model):
         known = [(s, c.steps) for c in alike if (s := seconds_of(run, f"lm/{c.name}")) is not None]
@@ -73,8 +73,8 @@ def measure(run: Path, plan: Plan, cells: Sequence[Cell], steps: int) -> None:
 
 def _train(run: Path, plan: Plan, cell: Cell, steps: int) -> float:
     settings = plan.recipe.systems[cell.name]
-    optimizer = replace(settings.optimizer, steps=steps, checkpoint_every=steps + 1, report_to=[])
-    settings = replace(settings, optimizer=optimizer, evaluation=replace(settings.evaluation, every=0))
+    training = replace(settings.training, steps=steps, save_steps=steps + 1, report_to=[])
+    settings = replace(settings, training=training, evaluation=replace(settings.evaluation, eval_steps=0))
     text_lm = run / "text_lm/model" if settings.pretrained is None else None
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=run) as folder:
         start = time.monotonic()

@@ -9,13 +9,13 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from unitweave.config.interleave import SPEECH_TO_SPEECH
 from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_yaml
-from unitweave.interleaving.sequence import SPEECH_TO_SPEECH
 
 _AXES = ("models", "data", "systems", "seeds", "steps")
-_OF_THE_GRID = ("steps", "seed", "batch")  # keys of lm.optimizer that no system may set for itself
+_OF_THE_GRID = ("steps", "seed", "batch_size")  # keys of lm.training that no system may set for itself
 
 
 @dataclass
@@ -179,7 +179,7 @@ def parse_experiment(content: Mapping[str, Any]) -> Plan:
     except ArgumentError as error:
         raise InputError(one_line(error).replace("experiment.", "")) from None
     _check(experiment)
-    default = parse_recipe(experiment.recipe | {"systems": {"any": {}}}).systems["any"].optimizer.steps
+    default = parse_recipe(experiment.recipe | {"systems": {"any": {}}}).systems["any"].training.steps
     cells = make_cells(experiment, default)
     for steps in sorted({cell.steps for cell in cells}):
         if experiment.looks and steps % experiment.looks:
@@ -187,7 +187,7 @@ def parse_experiment(content: Mapping[str, Any]) -> Plan:
     systems = {cell.name: _settings(experiment, cell) for cell in cells}
     plan = Plan(experiment, parse_recipe(experiment.recipe | {"systems": systems}), cells)
     for cell in cells:
-        if not plan.recipe.systems[cell.name].speaks:
+        if not plan.recipe.systems[cell.name].speech_to_speech:
             needed = " or ".join(SPEECH_TO_SPEECH)
             raise InputError(f"systems.{cell.system}: it cannot be scored; tasks needs {needed} for that")
     return plan
@@ -216,9 +216,9 @@ def make_cells(experiment: Experiment, default_steps: int) -> list[Cell]:
 
 def _settings(experiment: Experiment, cell: Cell) -> dict[str, Any]:
     """What differs from the recipe's lm in one cell."""
-    looks = {"evaluation": {"every": cell.steps // experiment.looks if experiment.looks else 0}}
+    looks = {"evaluation": {"eval_steps": cell.steps // experiment.looks if experiment.looks else 0}}
     own = merged(experiment.models[cell.model] or {}, experiment.systems[cell.system] or {})
-    return merged(own, looks | {"optimizer": {"steps": cell.steps, "seed": cell.seed}})
+    return merged(own, looks | {"training": {"steps": cell.steps, "seed": cell.seed}})
 
 
 def _check(experiment: Experiment) -> None:
@@ -237,11 +237,11 @@ def _check(experiment: Experiment) -> None:
                 raise InputError(f"data.{name}: {value} must be above 0")
     for axis in ("models", "systems"):
         for name, own in getattr(experiment, axis).items():
-            found = [key for key in _OF_THE_GRID if key in ((own or {}).get("optimizer") or {})]
+            found = [key for key in _OF_THE_GRID if key in ((own or {}).get("training") or {})]
             # A model may need batches of its own; of compared systems each sees the same.
-            found = [key for key in found if axis == "systems" or key != "batch"]
+            found = [key for key in found if axis == "systems" or key != "batch_size"]
             if found:
-                raise InputError(f"{axis}.{name}.optimizer.{found[0]}: all compared systems have the same")
+                raise InputError(f"{axis}.{name}.training.{found[0]}: all compared systems have the same")
     if not experiment.grid:
         raise InputError("grid: name at least one block")
     for number, block in enumerate(experiment.grid, 1):

@@ -15,14 +15,7 @@ from unitweave.experiment.archive import making_of
 from unitweave.experiment.hours import seconds_of
 from unitweave.experiment.plan import Cell, Plan, joined, parse_experiment
 from unitweave.experiment.provenance import read_notes
-from unitweave.experiment.state import (
-    dev_curve,
-    is_needed,
-    read_experiment_folder,
-    state_of,
-    status,
-    where_done,
-)
+from unitweave.experiment.state import dev_curve, is_needed, read_experiment_folder, state_of, status, where_done
 from unitweave.metrics.bleu import sentence_counts
 from unitweave.score.scores import SystemScores, read_scores, read_utterances
 

@@ -39,10 +39,10 @@ def systems_table(grid: GridResults) -> str:
     common = []
     for model in dict.fromkeys(r.cell.model for r in grid.results):
         settings = next(grid.plan.recipe.systems[r.cell.name] for r in grid.results if r.cell.model == model)
-        optimizer = settings.optimizer
+        training = settings.training
         common.append(
-            f"{model}: {optimizer.batch} utterance pairs a step, {optimizer.optimizer} at a learning rate of "
-            f"{optimizer.learning_rate:g}."
+            f"{model}: {training.batch_size} utterance pairs a step, {training.optimizer} at a learning rate of "
+            f"{training.learning_rate:g}."
         )
     tested = f"Tested on {len(grid.results[0].references)} utterances."
     deviation, several = grid.scatter("asr_bleu")

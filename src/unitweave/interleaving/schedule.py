@@ -1,40 +1,27 @@
 """How much of the speech is text at each optimizer step."""
 
+import importlib
 import itertools
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from pathlib import Path
 
+from unitweave.config.interleave import ScheduleSettings
 from unitweave.core.errors import InputError
-
-SHAPES = ("staircase", "linear", "cosine", "constant", "points", "none")
-
-
-@dataclass
-class ScheduleSettings:
-    """The text ratio over the course of training.
-
-    The paper's schedule is the default: 0.9 at step 0, less 0.1 every 300 optimizer steps, to 0.
-    """
-
-    shape: str = (
-        "staircase"  # "staircase", "linear", "cosine", "constant", "points" or "none" (units only, the baseline)
-    )
-    start: float = 0.9  # text ratio at step 0
-    decrement: float = 0.1  # staircase: how much less at each stair
-    stair_steps: float = 300  # staircase: optimizer steps of one stair
-    end: float = 2700  # linear, cosine: the step at which the ratio reaches 0
-    points: list[tuple[float, float]] = field(default_factory=list)  # points: (step, ratio), linear in between
-    unit: str = "step"  # "step": the above are optimizer steps; "share": they are shares of the run, 0 to 1
 
 
 def text_ratio(settings: ScheduleSettings, total_steps: int) -> Callable[[int], float]:
     """The text ratio as a function of the optimizer step, counted from 0.
 
-    Raises InputError for a schedule that cannot be.
+    Args:
+        settings: The schedule.
+        total_steps: Optimizer steps of the training.
+
+    Raises:
+        InputError: The schedule's function could not be imported, or returns something else than a ratio.
     """
-    check_schedule(settings)
-    scale = total_steps if settings.unit == "share" else 1.0
+    scale = total_steps if settings.unit == "fraction" else 1.0
     start = settings.start
     if settings.shape == "none":
         return lambda step: 0.0
@@ -47,6 +34,9 @@ def text_ratio(settings: ScheduleSettings, total_steps: int) -> Callable[[int], 
     if settings.shape == "points":
         points = [(at * scale, ratio) for at, ratio in settings.points]
         return lambda step: _interpolate(points, step)
+    if settings.shape == "function":
+        ratios = ratios_of_function(settings, total_steps)
+        return lambda step: ratios[min(step, total_steps - 1)]
     end = settings.end * scale
     if settings.shape == "linear":
         return lambda step: start * max(0.0, 1 - step / end)
@@ -55,32 +45,47 @@ def text_ratio(settings: ScheduleSettings, total_steps: int) -> Callable[[int], 
 
 def last_change(settings: ScheduleSettings, total_steps: int) -> float:
     """The step from which on the ratio no longer changes."""
-    scale = total_steps if settings.unit == "share" else 1.0
+    scale = total_steps if settings.unit == "fraction" else 1.0
     if settings.shape in ("none", "constant"):
         return 0.0
     if settings.shape == "staircase":
         return math.ceil(settings.start / settings.decrement - 1e-9) * settings.stair_steps * scale
+    if settings.shape == "function":
+        ratios = ratios_of_function(settings, total_steps)
+        return max((step for step in range(1, total_steps) if ratios[step] != ratios[step - 1]), default=0)
     return (settings.points[-1][0] if settings.shape == "points" else settings.end) * scale
 
 
-def check_schedule(settings: ScheduleSettings) -> None:
-    """Raise InputError when the settings describe no schedule."""
-    if settings.shape not in SHAPES:
-        raise InputError(f"schedule.shape {settings.shape!r} is none of {', '.join(SHAPES)}")
-    if settings.unit not in ("step", "share"):
-        raise InputError(f"schedule.unit {settings.unit!r} is neither 'step' nor 'share'")
-    if not 0 <= settings.start <= 1:
-        raise InputError(f"schedule.start {settings.start} is not between 0 and 1")
-    if settings.shape == "staircase" and (settings.decrement <= 0 or settings.stair_steps <= 0):
-        raise InputError("schedule.decrement and schedule.stair_steps must be above 0 for a staircase")
-    if settings.shape in ("linear", "cosine") and settings.end <= 0:
-        raise InputError(f"schedule.end {settings.end} must be above 0")
-    if settings.shape == "points":
-        steps = [at for at, _ in settings.points]
-        if not steps or steps != sorted(set(steps)):
-            raise InputError("schedule.points must be pairs (step, ratio) with rising steps")
-        if any(not 0 <= ratio <= 1 for _, ratio in settings.points):
-            raise InputError("schedule.points has a ratio that is not between 0 and 1")
+def ratios_of_function(settings: ScheduleSettings, total_steps: int) -> list[float]:
+    """The ratio at each step, from a call of the schedule's function for each. Raises InputError."""
+    function, name = settings.function, settings.function_name
+    if isinstance(function, str):
+        function = _imported(function)
+    assert function is not None
+    ratios = []
+    for step in range(total_steps):
+        ratio = function(step, total_steps)
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
+            raise InputError(
+                f"schedule.function {name}: must return a number from 0 to 1 (got {ratio!r} at step {step})"
+            )
+        ratios.append(float(ratio))
+    return ratios
+
+
+def _imported(name: str) -> Callable[[int, int], float]:
+    """The function of `module:name`, looked for in the current folder as well."""
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"schedule.function {name}: could not be imported ({error})") from None
+    finally:
+        sys.path.pop(0)
+    if not callable(function):
+        raise InputError(f"schedule.function {name}: is not a function")
+    return function
 
 
 def _interpolate(points: list[tuple[float, float]], step: float) -> float:

@@ -11,50 +11,20 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
+from typing import get_args
 
 import numpy as np
 
+from unitweave.config.interleave import TASK_SEGMENTS, InterleaveSettings, Segment
 from unitweave.core.errors import InputError
 from unitweave.core.sequences import run_starts
 from unitweave.interleaving.spans import draw_spans, spread_over, uniform_cuts, word_cuts
 
 # Segment codes: what a token's loss is counted under. A marker counts under the segment that it ends.
 NONE, SOURCE, TRANSCRIPT, TRANSLATION, TARGET = range(5)
-SEGMENTS = ("source", "transcript", "translation", "target")
+SEGMENTS = get_args(Segment)
 
-TASKS = {
-    "s2st": (SOURCE, TRANSCRIPT, TRANSLATION, TARGET),
-    "s2tt": (SOURCE, TRANSCRIPT, TRANSLATION),
-    "asr": (SOURCE, TRANSCRIPT),
-    "mt": (TRANSCRIPT, TRANSLATION),
-    "tts": (TRANSLATION, TARGET),
-    "direct": (SOURCE, TARGET),  # no chain of thought
-}
-SPEECH_TO_SPEECH = ("s2st", "direct")  # the tasks of a model that translates speech into speech
-
-
-@dataclass
-class InterleaveSettings:
-    """How text is interleaved into speech. The defaults are the paper's; the others are its ablations."""
-
-    sides: str = "both"  # "both", "source" or "target": which speech is interleaved
-    replace_with: str = "text"  # "text", or "mask": a mask token for each text token
-    boundaries: str = "alignment"  # "alignment", or "uniform": words cut at equal distances, no alignment needed
-    span_length: float = 3.0  # mean of the Poisson-distributed span length, in words
-    min_score: float = 0.3  # words aligned less surely than this always stay speech
-
-
-def check_interleave(settings: InterleaveSettings) -> None:
-    """Raise InputError when a setting is not one of its choices."""
-    for name, choices in (
-        ("sides", ("both", "source", "target")),
-        ("replace_with", ("text", "mask")),
-        ("boundaries", ("alignment", "uniform")),
-    ):
-        if getattr(settings, name) not in choices:
-            raise InputError(f"interleave.{name} {getattr(settings, name)!r} is none of {', '.join(choices)}")
-    if settings.span_length <= 0:
-        raise InputError(f"interleave.span_length {settings.span_length} must be above 0")
+TASKS = {task: tuple(SEGMENTS.index(segment) + 1 for segment in segments) for task, segments in TASK_SEGMENTS.items()}
 
 
 @dataclass(frozen=True)
@@ -127,7 +97,7 @@ def prepare_speech(
     else:
         cuts = word_cuts(starts, ends, len(units))
         # A word that was not aligned has no frames of its own, whatever its neighbors left to it.
-        aligned = (scores >= settings.min_score) & (ends > starts)
+        aligned = (scores >= settings.min_alignment_score) & (ends > starts)
         sure = aligned & (np.diff(cuts) > 0) if words else np.zeros(0, dtype=bool)
     units = units.astype(np.int32)
     if deduplicate and len(units):
@@ -148,7 +118,7 @@ def interleave_speech(
     """Pieces of token ids of one side with the share `ratio` of its eligible words as text, and those spans."""
     if ratio <= 0 or not len(speech.eligible):
         return [speech.units], []
-    spans = draw_spans(len(speech.eligible), ratio, settings.span_length, rng)
+    spans = draw_spans(len(speech.eligible), ratio, settings.mean_span_length, rng)
     if len(speech.eligible) < len(speech.cuts) - 1:
         spans = spread_over(spans, speech.eligible)
     pieces = []

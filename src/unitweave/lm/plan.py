@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from unitweave.config.lm import LmSettings, SmallLm
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.interleaving.schedule import last_change, text_ratio
@@ -15,8 +16,7 @@ from unitweave.interleaving.sequence import can_do, longest
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
-from unitweave.lm.text_lm import SmallLm
-from unitweave.lm.train.finetune import LmSettings, check_settings, token_limit
+from unitweave.lm.train.finetune import token_limit
 from unitweave.training.hardware import GPUS, MFU, config_of, count_weights, hours, memory_per_gpu
 from unitweave.units.table import FRAME_RATE
 
@@ -97,12 +97,11 @@ def make_plan(
     gpus: int = 1,
 ) -> Plan:
     """The plan of one system on `gpus` GPUs of a kind. Raises InputError for settings that cannot be."""
-    check_settings(settings)
     if gpu not in GPUS:
         raise InputError(f"--gpu {gpu!r} is none of {', '.join(GPUS)}")
     if gpus < 1:
         raise InputError(f"--gpus {gpus} must be above 0")
-    optimizer = settings.optimizer
+    training = settings.training
     plan = Plan(name, stages=stages_of(settings))
     config = config_of(settings.pretrained, small)
     text = config.get_text_config()
@@ -114,8 +113,8 @@ def make_plan(
         "parameters": weights.total,
         "trained parameters": weights.trained,
         "rows of the vocabulary": rows,
-        "optimizer steps": optimizer.steps,
-        "pairs per step": optimizer.batch,
+        "optimizer steps": training.steps,
+        "pairs per step": training.batch_size,
     }
     plan.warnings += schedule_warnings(settings)
     if lengths is None or not len(lengths.tokens):
@@ -124,32 +123,34 @@ def make_plan(
     limit = token_limit(settings, config)
     _lengths_into(plan, settings, lengths, limit)
     tokens = (
-        np.minimum(lengths.tokens, limit) if settings.too_long == "cut" else lengths.tokens[lengths.tokens <= limit]
+        np.minimum(lengths.tokens, limit)
+        if settings.overlong == "truncate"
+        else lengths.tokens[lengths.tokens <= limit]
     )
     if not len(tokens):
         plan.warnings.append(f"every sequence is longer than max_tokens {limit}: nothing is left to train on")
         return plan
-    per_step = optimizer.batch * float(tokens.mean())
-    squares = optimizer.batch * float((tokens.astype(float) ** 2).mean())
-    flops = optimizer.steps * (per_step * weights.flops_per_token + squares * weights.flops_per_square)
-    in_pass = max(per_step / gpus / optimizer.accumulation, float(tokens.max()))
-    if optimizer.forward_tokens:
-        in_pass = max(min(in_pass, optimizer.forward_tokens), float(tokens.max()))
+    per_step = training.batch_size * float(tokens.mean())
+    squares = training.batch_size * float((tokens.astype(float) ** 2).mean())
+    flops = training.steps * (per_step * weights.flops_per_token + squares * weights.flops_per_square)
+    in_pass = max(per_step / gpus / training.gradient_accumulation_steps, float(tokens.max()))
+    if training.max_tokens_per_forward:
+        in_pass = max(min(in_pass, training.max_tokens_per_forward), float(tokens.max()))
     plan.memory = memory_per_gpu(
-        weights, in_pass, gpus, optimizer.fsdp or bool(optimizer.deepspeed), optimizer.gradient_checkpointing,
+        weights, in_pass, gpus, training.fsdp or bool(training.deepspeed), training.gradient_checkpointing,
         settings.lora is not None,
     )  # fmt: skip
     plan.hours = {kind: hours(flops, GPUS[kind], gpus) for kind in GPUS}
     plan.facts |= {"tokens per step, at most": round(per_step), "tokens in a forward pass": round(in_pass)}
     plan.facts |= {
         "floating-point operations": f"{flops:.2e}",
-        "epochs": optimizer.steps * optimizer.batch / len(tokens),
+        "epochs": training.steps * training.batch_size / len(tokens),
     }
     need = sum(plan.memory.values())
     if need > GPUS[gpu].memory * 1e9 / 2**30:
         plan.warnings.append(
-            f"{need:.0f} GiB do not fit a {gpu}: raise accumulation, set forward_tokens, gradient_checkpointing, "
-            "fsdp over more GPUs, or lora"
+            f"{need:.0f} GiB do not fit a {gpu}: raise gradient_accumulation_steps, or set max_tokens_per_forward, "
+            "gradient_checkpointing, fsdp over more GPUs, or lora"
         )
     return plan
 
@@ -157,7 +158,7 @@ def make_plan(
 def _lengths_into(plan: Plan, settings: LmSettings, lengths: Lengths, limit: int) -> None:
     tokens = lengths.tokens
     too_long = int((tokens > limit).sum())
-    what = "cut at the end" if settings.too_long == "cut" else "dropped"
+    what = "cut at the end" if settings.overlong == "truncate" else "dropped"
     percentiles = {f"{p} %": int(np.percentile(tokens, p)) for p in (1, 50, 90, 99, 100)}
     plan.facts |= {
         "pairs": len(tokens),
@@ -175,9 +176,9 @@ def _lengths_into(plan: Plan, settings: LmSettings, lengths: Lengths, limit: int
 
 def stages_of(settings: LmSettings) -> list[tuple[float, int, int]]:
     """Text ratio, first step and number of steps of each stage; a falling ratio counts by its nearest tenth."""
-    ratio = text_ratio(settings.schedule, settings.optimizer.steps)
+    ratio = text_ratio(settings.schedule, settings.training.steps)
     exact = settings.schedule.shape in ("staircase", "constant", "none")
-    values = [ratio(step) if exact else round(ratio(step), 1) for step in range(settings.optimizer.steps)]
+    values = [ratio(step) if exact else round(ratio(step), 1) for step in range(settings.training.steps)]
     stages, first = [], 0
     for value, run in itertools.groupby(values):
         count = len(list(run))
@@ -188,7 +189,7 @@ def stages_of(settings: LmSettings) -> list[tuple[float, int, int]]:
 
 def schedule_warnings(settings: LmSettings) -> list[str]:
     """What is odd about the schedule and the run's length."""
-    steps, shape = settings.optimizer.steps, settings.schedule.shape
+    steps, shape = settings.training.steps, settings.schedule.shape
     found = []
     ratio = text_ratio(settings.schedule, steps)
     last = last_change(settings.schedule, steps)
@@ -200,9 +201,9 @@ def schedule_warnings(settings: LmSettings) -> list[str]:
         )
     elif shape != "none" and sum(ratio(step) == 0 for step in range(steps)) < 0.1 * steps:
         found.append("less than a tenth of the run is on pure units, which is what the model is used on")
-    if settings.optimizer.checkpoint_every > steps:
+    if settings.training.save_steps > steps:
         found.append(
-            f"the run of {steps} steps ends before its first checkpoint (every {settings.optimizer.checkpoint_every})"
+            f"the run of {steps} steps ends before its first checkpoint (every {settings.training.save_steps})"
         )
     return found
 

@@ -5,7 +5,6 @@ language, and pairs of a sentence and its translation, one after the other.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -14,40 +13,18 @@ from accelerate import PartialState
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
+from unitweave.config.lm import SmallLm, TextLmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
 from unitweave.core.stage import StageResult
 from unitweave.interleaving.sequence import NONE, SOURCE, TrainingSequence
 from unitweave.lm.data.dataset import WordTokens
 from unitweave.lm.data.stream import UtteranceSampler
-from unitweave.lm.train.trainer import OptimizerSettings, fit
+from unitweave.lm.train.trainer import fit
 from unitweave.training.trainer import quiet_transformers
 
 _COPY_TASK_RATIO = 0.1  # share of such sequences after the first `copy_task_steps`
 _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
-
-
-@dataclass
-class SmallLm:
-    """Shape of the small Llama."""
-
-    hidden_size: int = 256  # width
-    layers: int = 6  # transformer layers
-    heads: int = 4  # attention heads of each
-    feed_forward: int = 704  # width inside the gated feed-forward layer
-    vocabulary: int = 1024  # size of the BPE vocabulary
-
-
-@dataclass
-class TextLmSettings:
-    """Settings of the small text language model."""
-
-    shape: SmallLm = field(default_factory=SmallLm)
-    sentences: int = 20_000  # parallel sentences beside those of the corpus, for text alone
-    copy_task_steps: int = 0  # first steps, on random tokens said twice: teaches to copy from context, as large LMs can
-    optimizer: OptimizerSettings = field(
-        default_factory=lambda: OptimizerSettings(steps=400, batch=128, learning_rate=2e-3, lr_schedule="cosine")
-    )
 
 
 def train_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
@@ -71,10 +48,10 @@ def new_llama(shape: SmallLm, vocabulary: int) -> LlamaForCausalLM:
         LlamaConfig(
             vocab_size=vocabulary,
             hidden_size=shape.hidden_size,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.heads,
-            intermediate_size=shape.feed_forward,
+            num_hidden_layers=shape.num_hidden_layers,
+            num_attention_heads=shape.num_attention_heads,
+            num_key_value_heads=shape.num_attention_heads,
+            intermediate_size=shape.intermediate_size,
             max_position_embeddings=4096,
             tie_word_embeddings=True,
             bos_token_id=0,
@@ -138,13 +115,13 @@ def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[di
     quiet_transformers()
     if not sentences:
         raise InputError("there is no text to train the small language model on")
-    tokenizer = train_tokenizer([text for s in sentences for text in s.values()], settings.shape.vocabulary)
-    set_seed(settings.optimizer.seed)
+    tokenizer = train_tokenizer([text for s in sentences for text in s.values()], settings.shape.vocab_size)
+    set_seed(settings.training.seed)
     model = new_llama(settings.shape, len(tokenizer))
     source = TextDataset(
-        sentences, tokenizer, settings.optimizer.batch, settings.optimizer.seed, settings.copy_task_steps
+        sentences, tokenizer, settings.training.batch_size, settings.training.seed, settings.copy_task_steps
     )
-    state = fit(model, source, settings.optimizer, folder, "text LM: training")
+    state = fit(model, source, settings.training, folder, "text LM: training")
     if PartialState().is_main_process:
         with atomic_path(folder / "model") as temporary:
             model.save_pretrained(temporary, state_dict=state)

@@ -23,7 +23,7 @@ from unitweave.score.scores import (
 )
 
 if TYPE_CHECKING:
-    from unitweave.score.score import ScoreSettings
+    from unitweave.config.score import ScoreSettings
 
 
 def assemble(
@@ -77,7 +77,7 @@ def _significance(
     language: str | None = None,
 ) -> list[SignificanceTest]:
     """Each system against the first by those of sacrebleu's paired tests that the settings ask for."""
-    samples, trials = settings.bootstrap_samples, settings.randomisation_trials
+    samples, trials = settings.bootstrap_samples, settings.randomization_trials
     tests = compare_systems(hypotheses, texts, "bs", samples, language) if samples > 1 else []
     return tests + (compare_systems(hypotheses, texts, "ar", trials, language) if trials else [])
 

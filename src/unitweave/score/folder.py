@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.progress import meter, say
@@ -16,7 +17,6 @@ from unitweave.score.asr.transcripts import AudioSource, transcribe
 from unitweave.score.assemble import assemble
 from unitweave.score.mos import load_predictors
 from unitweave.score.rows import References
-from unitweave.score.score import ScoreSettings, check_settings
 from unitweave.score.scores import REFERENCE_SPEECH, Scores, write_scores
 from unitweave.training.devices import check_device
 
@@ -45,7 +45,6 @@ def score_folders(
         InputError: A folder is empty, a file is not audio, or files and references are not one to one.
     """
     settings = settings or ScoreSettings()
-    check_settings(settings)
     check_device(settings.device, "score.device")
     if out and (out.is_dir() or not out.parent.is_dir()):
         raise InputError(f"{out}: cannot be written; give a file in a folder that exists")
@@ -59,7 +58,7 @@ def score_folders(
     # All files are read before hours of recognition, so that a bad one is known at once.
     for path in (path for paths in systems.values() for path in paths.values()):
         read_audio(path)
-    recognizer = load_recognizer(settings.recognizer, settings.model, settings.device)
+    recognizer = load_recognizer(settings.recognizer, settings.recognizer_model, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     for note in notes:
         say(f"score: {note}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of
@@ -21,47 +22,11 @@ from unitweave.score.asr.transcripts import AsrTranscript, AudioSource, transcri
 from unitweave.score.assemble import assemble, write_utterances
 from unitweave.score.mos import load_predictors
 from unitweave.score.rows import References, SystemTexts
-from unitweave.score.scores import (
-    REFERENCE_SPEECH,
-    RESYNTHESIS,
-    SCORES_FILE,
-    UTTERANCES_FILE,
-    write_scores,
-)
+from unitweave.score.scores import REFERENCE_SPEECH, RESYNTHESIS, SCORES_FILE, UTTERANCES_FILE, write_scores
 from unitweave.training.devices import check_device
 from unitweave.units.table import UnitRow, read_units
 
 OUTPUTS_FILE = "outputs.jsonl"
-
-
-@dataclass
-class ScoreSettings:
-    """How speech is scored."""
-
-    recognizer: str = "moonshine"  # "moonshine" (offline), "fairseq" or "whisper": recognizer with its normalization
-    model: str = ""  # folder or hub name in place of the recognizer's own checkpoint
-    device: str = "auto"  # where a hub recognizer and UTMOS run: "auto", "cpu", "cuda", ...
-    bootstrap_samples: int = 1000  # resamples for the 95 % intervals and the paired bootstrap; 0 or 1: no intervals
-    randomisation_trials: int = 10000  # of the approximate randomisation test; 0: left out
-    mos: tuple[str, ...] = ("dnsmos",)  # MOS predictors, of "dnsmos" and "utmos"; one that is missing is left out
-    mos_utterances: int = 20  # how many utterances are rated, evenly spread over the test set; 0: all of them
-    ceilings: bool = True  # recognize the reference speech and the resynthesized reference units as well
-    examples: int = 8  # utterances that are kept as audio for the report
-
-
-def check_settings(settings: ScoreSettings) -> None:
-    """Raise InputError when a setting is impossible."""
-    from unitweave.score.asr.recognizers import RECOGNIZERS
-    from unitweave.score.mos import PREDICTORS
-
-    if settings.recognizer not in RECOGNIZERS:
-        raise InputError(f"score.recognizer {settings.recognizer!r} is none of {', '.join(RECOGNIZERS)}")
-    for name in settings.mos:
-        if name not in PREDICTORS:
-            raise InputError(f"score.mos: {name!r} is none of {', '.join(PREDICTORS)}")
-    for name in ("bootstrap_samples", "randomisation_trials", "mos_utterances", "examples"):
-        if getattr(settings, name) < 0:
-            raise InputError(f"score.{name} {getattr(settings, name)} must not be negative")
 
 
 def scored_by(settings: ScoreSettings) -> list[str]:
@@ -69,7 +34,7 @@ def scored_by(settings: ScoreSettings) -> list[str]:
     from unitweave.score.asr.recognizers import identity
     from unitweave.score.mos import installed
 
-    return [identity(settings.recognizer, settings.model), *installed(settings.mos), str(bootstrap_seed())]
+    return [identity(settings.recognizer, settings.recognizer_model), *installed(settings.mos), str(bootstrap_seed())]
 
 
 @dataclass(frozen=True)
@@ -116,7 +81,6 @@ def score_run(
         InputError: A system's outputs are missing, incomplete, damaged, or unlike the other systems' or the
             test split.
     """
-    check_settings(settings)
     check_device(settings.device, "score.device")
     if not outputs:
         raise InputError(f"{folder}: no systems to score")
@@ -125,7 +89,7 @@ def score_run(
     ids = _common_ids(said, pairs)
     target_units = _target_units(units, ids)
     references = _references([pairs[id] for id in ids], target_units)
-    recognizer = load_recognizer(settings.recognizer, settings.model, settings.device)
+    recognizer = load_recognizer(settings.recognizer, settings.recognizer_model, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     examples = evenly_spaced(ids, settings.examples, centered=True)
     sources = {system: _system_audio(outputs[system], said[system], ids) for system in outputs}

@@ -20,9 +20,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from unitweave import __version__
+from unitweave.config.serve import ServerLimits
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
-from unitweave.serve.batching import Batcher, Busy, Job, Limits, Stopped, Stream
+from unitweave.serve.batching import Batcher, Busy, Job, Stopped, Stream
 from unitweave.serve.reference import reference_page
 from unitweave.serve.uploads import Storage, keep_tidy
 from unitweave.serve.wav import to_pcm, wav_bytes, wav_header
@@ -79,12 +80,12 @@ Audio = Annotated[UploadFile, File(description="a recording: wav, flac, ogg, opu
 Text = Annotated[str | None, Form(max_length=2000)]
 
 
-def make_app(translator: Translator, limits: Limits | None = None) -> FastAPI:
+def make_app(translator: Translator, limits: ServerLimits | None = None) -> FastAPI:
     """The API for one model, without the protection of `security.protect`.
 
     Its state has `batcher`, which ends with the app's lifespan, and `storage`, None until a page is mounted.
     """
-    limits = limits or Limits()
+    limits = limits or ServerLimits()
     batcher = Batcher(translator, limits)
 
     @contextlib.asynccontextmanager
@@ -140,7 +141,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse({"error": str(error.detail).lower()}, error.status_code, error.headers)
 
 
-def _add_routes(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
+def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
     @app.get("/v1/health", summary="Whether the server works, and how much waits")
     async def health(response: Response) -> Health:
         if not batcher.alive:
@@ -170,7 +171,7 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
         responses={200: {"content": {"audio/wav": {}}}},
     )
     async def stream(audio: Audio, language: Text = None) -> StreamingResponse:
-        if app.state.streams >= limits.streams:
+        if app.state.streams >= limits.max_streams:
             raise Busy(batcher.retry_after())
         app.state.streams += 1  # counted on the event loop alone, which needs no lock
 
@@ -179,7 +180,7 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
 
         try:
             waveform = await receive(audio, batcher)
-            progress = Stream(limits.request_seconds)
+            progress = Stream(limits.request_timeout_seconds)
             job = Job(waveform, forced_prefix(None, None, language), stream=progress)
             texts = await texts_of(batcher, job, progress)
             return WavResponse(_wav_chunks(batcher.translator, progress), release, _text_headers(texts))
@@ -247,7 +248,7 @@ async def receive(audio: UploadFile, batcher: Batcher) -> np.ndarray:
         Busy: The queue is full; the upload was not looked at.
         InputError: It is not a usable recording.
     """
-    if batcher.waiting >= batcher.limits.queue:
+    if batcher.waiting >= batcher.limits.max_queue:
         raise Busy(batcher.retry_after())
 
     def read() -> np.ndarray:
@@ -264,9 +265,9 @@ async def receive(audio: UploadFile, batcher: Batcher) -> np.ndarray:
         await audio.close()
 
 
-def load_recording(path: Path, limits: Limits) -> np.ndarray:
+def load_recording(path: Path, limits: ServerLimits) -> np.ndarray:
     """A client's recording, float32 [samples] at 16 kHz. Raises InputError if it is unreadable, silent or too long."""
-    waveform = read_audio(path, "the recording", limits.audio_seconds)
+    waveform = read_audio(path, "the recording", limits.max_audio_seconds)
     check_audible(waveform, "the recording")
     return waveform
 
@@ -275,7 +276,7 @@ async def wait_for(batcher: Batcher, job: Job) -> SpeechTranslation:
     """The result of a job, which is canceled after the request's time. Raises Busy, InputError, TimeoutError."""
     future = batcher.submit(job)
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), batcher.limits.request_seconds)
+        return await asyncio.wait_for(asyncio.wrap_future(future), batcher.limits.request_timeout_seconds)
     except asyncio.CancelledError:
         if future.cancelled() and batcher.is_closed():
             raise Stopped from None

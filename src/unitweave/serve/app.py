@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from starlette.types import ASGIApp
 
+from unitweave.config.serve import ServerLimits
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
 from unitweave.core.progress import say
 from unitweave.serve.api import make_app
-from unitweave.serve.batching import Batcher, Limits
+from unitweave.serve.batching import Batcher
 from unitweave.serve.security import Access, check_access, protect
 from unitweave.serve.server import bind, log_requests, make_server, run_server
 from unitweave.translate.translator import Translator
@@ -40,7 +41,7 @@ class Service:
     threads: int | None = None
 
 
-def serve_model(service: Service, limits: Limits) -> None:
+def serve_model(service: Service, limits: ServerLimits) -> None:
     """Serve a model until SIGINT or SIGTERM.
 
     Raises:
@@ -62,7 +63,7 @@ def serve_model(service: Service, limits: Limits) -> None:
             host = f"[{service.host}]" if ":" in service.host else service.host
             address = f"http://{host}:{listener.getsockname()[1]}"
             say(f"unitweave: {address}/  API: /v1/translate and /v1/stream, described at {address}/docs")
-            run_server(make_server(app, limits.connections), listener)
+            run_server(make_server(app, limits.max_connections), listener)
     finally:
         listener.close()
     if batcher.alive:
@@ -74,7 +75,7 @@ def serve_model(service: Service, limits: Limits) -> None:
 
 def build_app(
     translator: Translator,
-    limits: Limits,
+    limits: ServerLimits,
     access: Access,
     page_folder: Path | None = None,
     examples: Sequence[Path] = (),

@@ -1,7 +1,6 @@
 """Requests that arrive one by one are translated together: a bounded queue and one thread that works through it."""
 
 import logging
-import math
 import queue
 import threading
 import time
@@ -12,36 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from unitweave.core.errors import InputError
-from unitweave.core.flags import setting
+from unitweave.config.serve import ServerLimits
 from unitweave.translate.decode import ForcedPrefix, Translation
 from unitweave.translate.translator import SpeechTranslation, Translator, Words
-
-
-@dataclass
-class Limits:
-    """What one server takes on. All values are positive and finite; `gather_seconds` may be 0."""
-
-    upload_mb: float = setting(25.0, "largest upload in megabytes; larger ones get 413", "MB")
-    audio_seconds: float = setting(60.0, "longest recording in seconds; longer ones get 400", "SECONDS")
-    queue: int = setting(64, "requests that may wait; more get 503 with Retry-After", "N")
-    request_seconds: float = setting(120.0, "longest time for an upload (then 408) and a translation (504)", "SECONDS")
-    batch: int = setting(16, "requests translated together", "N")
-    gather_seconds: float = setting(0.02, "how long the first request of a batch waits for others", "SECONDS")
-    streams: int = setting(8, "streamed answers at the same time", "N")
-    storage_mb: float = setting(1000.0, "temporary files altogether, in megabytes", "MB")
-    connections: int = setting(256, "open connections; more get 503", "N")
-
-    def check(self) -> None:
-        """Raises InputError for a limit that is not a positive, finite number."""
-        for name, value in vars(self).items():
-            flag = "--" + name.replace("_", "-")
-            if not math.isfinite(value) or value < 0 or (value == 0 and name != "gather_seconds"):
-                raise InputError(f"{flag} {value:g}: must be a finite number above 0")
-        if 4 * self.upload_mb > self.storage_mb:
-            raise InputError(
-                f"--storage-mb {self.storage_mb:g}: must be at least four times --upload-mb ({self.upload_mb:g})"
-            )
 
 
 class Busy(Exception):
@@ -129,7 +101,7 @@ class Job:
 class Batcher:
     """Translates the jobs of many threads in batches, on one thread of its own. Close it when done."""
 
-    def __init__(self, translator: Translator, limits: Limits) -> None:
+    def __init__(self, translator: Translator, limits: ServerLimits) -> None:
         self.translator, self.limits = translator, limits
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
@@ -163,7 +135,7 @@ class Batcher:
         """
         self.translator.check_language(job.given)
         with self._changed:
-            if self._closed or len(self._waiting) >= self.limits.queue:
+            if self._closed or len(self._waiting) >= self.limits.max_queue:
                 raise Busy(self.retry_after())
             self._waiting.append(job)
             self._changed.notify()
@@ -216,8 +188,8 @@ class Batcher:
                 self._changed.wait()
             if self._closed:
                 return []
-            end = time.monotonic() + self.limits.gather_seconds
-            while len(self._waiting) < self.limits.batch and (left := end - time.monotonic()) > 0:
+            end = time.monotonic() + self.limits.batch_wait_seconds
+            while len(self._waiting) < self.limits.batch_size and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
                 if self._closed:
                     return []
@@ -225,13 +197,13 @@ class Batcher:
             taken: list[Job] = []
             left_waiting: deque[Job] = deque()
             for job in self._waiting:
-                fits = job.text_only == first and len(taken) < self.limits.batch
+                fits = job.text_only == first and len(taken) < self.limits.batch_size
                 (taken if fits else left_waiting).append(job)
             self._waiting = left_waiting
             return taken
 
     def _translate(self, jobs: list[Job]) -> None:
-        settings = replace(self.translator.settings, batch=self.limits.batch, text_only=jobs[0].text_only)
+        settings = replace(self.translator.settings, batch_size=self.limits.batch_size, text_only=jobs[0].text_only)
         try:
             results = self.translator.translate_all(
                 [job.waveform for job in jobs], settings, [job.given for job in jobs], _Progress(jobs, self.is_closed)

@@ -46,11 +46,11 @@ def mount_page(app: FastAPI, title: str, folder: Path, examples: Sequence[Path] 
     page, translate = make_page(batcher, title, copies)
     # gradio checks its clients' paths only on a page that was launched, which mounting does not do.
     page.has_launched = True
-    storage = app.state.storage = Storage(folder, limits.storage_mb * 1e6 / 2)
+    storage = app.state.storage = Storage(folder, limits.max_storage_mb * 1e6 / 2)
     translate.storage = storage
     _add_uploads(app, storage)
     inputs = {index: len(function.inputs) for index, function in page.fns.items()}
-    app.add_middleware(PageGuard, storage=storage, inputs=inputs, max_lasting=limits.connections // 2)
+    app.add_middleware(PageGuard, storage=storage, inputs=inputs, max_lasting=limits.max_connections // 2)
     return gr.mount_gradio_app(
         app,
         page,
@@ -101,7 +101,7 @@ class PageTranslator:
             # Words are aligned by the batcher: the encoder is for one thread at a time.
             job = Job(waveform, forced_prefix(None, None, None if language == _DETECT else language), align=True)
             future = self.batcher.submit(job)
-            result = future.result(timeout=limits.request_seconds)
+            result = future.result(timeout=limits.request_timeout_seconds)
         except InputError as error:
             return _failure(str(error)[:1].upper() + str(error)[1:] + ".")
         except Busy as error:
@@ -131,7 +131,7 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
 
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         gr.Markdown(f"# {title}\nSpeech in, English speech out. Record something or drop a file, up to "
-                    f"{limits.audio_seconds:g} seconds.")  # fmt: skip
+                    f"{limits.max_audio_seconds:g} seconds.")  # fmt: skip
         with gr.Row():
             with gr.Column(min_width=300):
                 source = gr.Audio(label="Recording", sources=["upload", "microphone"], type="filepath", buttons=[])
@@ -150,8 +150,8 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
         gr.Markdown("<small>For programs: the [HTTP API](docs).</small>")
         outputs = [message, transcript, translation, speech, words]
         button.click(translate.__call__, [source, language], outputs, api_visibility="private",
-                     concurrency_limit=limits.queue, show_progress="minimal")  # fmt: skip
-    page.queue(max_size=limits.queue)
+                     concurrency_limit=limits.max_queue, show_progress="minimal")  # fmt: skip
+    page.queue(max_size=limits.max_queue)
     return page, translate
 
 

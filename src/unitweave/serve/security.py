@@ -13,8 +13,8 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
-from unitweave.serve.batching import Limits
 from unitweave.serve.responses import Responses, send_error
 from unitweave.serve.uploads import UploadLimit
 
@@ -154,7 +154,7 @@ class Gate:
             await send_error(send, 401, "an access token is needed: 'Authorization: Bearer TOKEN'", headers)
 
 
-def protect(app: ASGIApp, access: Access, limits: Limits) -> ASGIApp:
+def protect(app: ASGIApp, access: Access, limits: ServerLimits) -> ASGIApp:
     """The application as it may be put on a network: behind the limits, the gate and the common headers."""
     return Responses(UploadLimit(Gate(app, access), limits))
 

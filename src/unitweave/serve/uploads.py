@@ -12,8 +12,9 @@ from typing import BinaryIO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
-from unitweave.serve.batching import Busy, Limits
+from unitweave.serve.batching import Busy
 from unitweave.serve.responses import send_error
 
 KEEP_SECONDS = 600  # how long the page's recordings are kept
@@ -31,7 +32,7 @@ class UploadLimit:
             `storage_mb`, where each counts twice: once as received and once as the file that is decoded.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: ServerLimits) -> None:
         self.app, self.limits = app, limits
         self.receiving = 0  # bytes of all bodies at hand
 
@@ -41,7 +42,7 @@ class UploadLimit:
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         announced = int(length) if length.isdigit() and len(length) < 20 else None
-        if announced is None or announced > self.limits.upload_mb * 1e6:
+        if announced is None or announced > self.limits.max_upload_mb * 1e6:
             await send_error(send, 413, self._too_large())
             return
         if self._is_full(announced):
@@ -57,10 +58,10 @@ class UploadLimit:
             self.receiving -= body.reserved
 
     def _too_large(self) -> str:
-        return f"the upload is larger than {self.limits.upload_mb:g} MB"
+        return f"the upload is larger than {self.limits.max_upload_mb:g} MB"
 
     def _is_full(self, more: int) -> bool:
-        return 2 * (self.receiving + more) > self.limits.storage_mb * 1e6 / 2
+        return 2 * (self.receiving + more) > self.limits.max_storage_mb * 1e6 / 2
 
 
 class _Body:
@@ -68,7 +69,7 @@ class _Body:
 
     def __init__(self, limit: UploadLimit, receive: Receive, send: Send, announced: int) -> None:
         self._limit, self._receive, self._send = limit, receive, send
-        self._end = time.monotonic() + limit.limits.request_seconds
+        self._end = time.monotonic() + limit.limits.request_timeout_seconds
         self._seen = 0
         self._whole = self._answered = self.refused = False
         self.reserved = announced
@@ -84,7 +85,7 @@ class _Body:
         except TimeoutError:
             return await self._refuse(408, "the upload took too long")
         self._seen += len(message.get("body", b""))
-        if self._seen > self._limit.limits.upload_mb * 1e6:
+        if self._seen > self._limit.limits.max_upload_mb * 1e6:
             return await self._refuse(413, self._limit._too_large())
         if self._seen > self.reserved:  # a chunked body, whose length was not announced
             more = self._seen - self.reserved

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
-from unitweave.lm.text_lm import SmallLm, new_llama
+from unitweave.config.lm import SmallLm
+from unitweave.lm.text_lm import new_llama
 from unitweave.lm.train.logs import training_flops
 from unitweave.training.model_files import check_model_folder, loading_errors
 
@@ -59,7 +60,7 @@ def config_of(name: str | None, small: SmallLm) -> PretrainedConfig:
     """
     if name is None:
         with torch.device("meta"):
-            return new_llama(small, small.vocabulary).config
+            return new_llama(small, small.vocab_size).config
     check_model_folder(name, weights=False)
     try:
         return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)

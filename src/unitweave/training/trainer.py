@@ -1,14 +1,15 @@
 """What every training stage on transformers' Trainer shares."""
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from unitweave.config.training import EncoderTraining, Precision
 from unitweave.core.progress import Meter, say
 from unitweave.training.devices import has_native_bf16
-
-PRECISIONS = ("bf16", "fp32")
 
 
 def quiet_transformers() -> None:
@@ -17,7 +18,7 @@ def quiet_transformers() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def use_bf16(precision: str) -> bool:
+def use_bf16(precision: Precision) -> bool:
     """Whether to compute in bf16: "bf16" where the hardware multiplies it natively, "fp32" never.
 
     Without native bf16 autocast would be slower than float32, so it is left off there.
@@ -25,9 +26,34 @@ def use_bf16(precision: str) -> bool:
     return precision == "bf16" and has_native_bf16()
 
 
-def one_device(arguments: TrainingArguments) -> TrainingArguments:
-    """Keep a process to one GPU: with several the Trainer would split each batch over them (DataParallel)."""
-    if arguments.n_gpu > 1:
+def training_arguments(work: Path, settings: EncoderTraining, **further: Any) -> TrainingArguments:
+    """transformers' arguments for a training with these settings.
+
+    Args:
+        work: Folder for the checkpoints.
+        settings: What the trainings of all models have in common.
+        further: Arguments that only one of the models has.
+    """
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=settings.steps,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=use_bf16(settings.precision),
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=settings.logging_steps,
+        dataloader_num_workers=settings.dataloader_num_workers,
+        seed=settings.seed,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ignore_data_skip=True,  # the data itself begins at the step to continue from
+        **({"save_steps": settings.save_steps, "report_to": []} | further),
+    )
+    if arguments.n_gpu > 1:  # with several the Trainer would split each batch over them (DataParallel)
         say(f"one of {arguments.n_gpu} GPUs is used; 'torchrun --nproc-per-node {arguments.n_gpu}' trains on all")
         arguments._n_gpu = 1
     return arguments

@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from unitweave.config.translate import DecodingSettings
 from unitweave.translate.cache import growing_cache
-from unitweave.translate.constraints import (
-    DONE,
-    TRANSCRIPT,
-    TRANSCRIPT_TAG,
-    TRANSLATION,
-    TRANSLATION_TAG,
-    DecodeSettings,
-    State,
-)
+from unitweave.translate.constraints import DONE, TRANSCRIPT, TRANSCRIPT_TAG, TRANSLATION, TRANSLATION_TAG, State
 
 if TYPE_CHECKING:
     from unitweave.translate.decode import StageDecoder
@@ -26,16 +19,16 @@ def search_texts(
     decoder: "StageDecoder",
     sources: Sequence[np.ndarray],
     forced: Sequence[dict[int, list[int]]],
-    settings: DecodeSettings,
+    settings: DecodingSettings,
 ) -> list[tuple[dict[int, list[int]], bool]]:
     """The best transcript and translation of each source, as tokens that decoding then has to say.
 
-    Keeps settings.beam hypotheses of (language, transcript, translation) together, ranked by their
+    Keeps settings.num_beams hypotheses of (language, transcript, translation) together, ranked by their
     log-probability; a finished one keeps its place. The answer is the finished hypothesis with the best
     log-probability / length ** length_penalty; with it goes whether a limit cut it off. What is `forced`
     already stays.
     """
-    beam, text_only = settings.beam, DecodeSettings(**(vars(settings) | {"text_only": True}))
+    beam, text_only = settings.num_beams, DecodingSettings(**(vars(settings) | {"text_only": True}))
     ids, mask = decoder.begin(sources)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     state = State([len(s) for s in sources], forced, text_only, decoder.rules)

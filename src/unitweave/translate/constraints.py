@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.core.text import normalize
 from unitweave.lm.data.dataset import WordTokens
@@ -23,22 +24,6 @@ STAGE_NAMES = {
 LOOP_WINDOW = 120  # units (2.4 s) that a loop has to last
 _LONGEST_PERIOD = 40
 _LOOK_EVERY = 20
-
-
-@dataclass
-class DecodeSettings:
-    """How translations are decoded."""
-
-    batch: int = 32  # utterances decoded together
-    beam: int = 1  # beams of the search over transcript and translation; 1 is greedy
-    length_penalty: float = 1.0  # a beam's log-probability is divided by its length to this power
-    temperature: float = 0.0  # of the units; 0 takes the most probable one
-    text_only: bool = False  # stop after the translation; no speech
-    text_per_second: float = 12.0  # most text tokens per second of source speech, plus 16
-    units_per_frame: float = 2.5  # most target units per source frame, plus 50
-    repeat_limit: int = 60  # one unit may not be repeated more often than this in a row (60 are 1.2 s)
-    seed: int = 1  # of sampled units
-    speaker: str | None = None  # whose voice, where the vocoder has several; null: its first
 
 
 @dataclass(frozen=True)
@@ -72,18 +57,6 @@ class Translation:
     score: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-def check_settings(settings: DecodeSettings) -> None:
-    """Raise InputError on settings that cannot be."""
-    if settings.seed < 0:
-        raise InputError(f"decoding: seed {settings.seed} cannot be negative")
-    if settings.batch < 1 or settings.beam < 1:
-        raise InputError("decoding: batch and beam have to be at least 1")
-    if settings.temperature < 0 or settings.text_per_second < 0 or settings.units_per_frame < 0:
-        raise InputError("decoding: temperature, text_per_second and units_per_frame cannot be negative")
-    if settings.repeat_limit < 1:
-        raise InputError("decoding: repeat_limit has to be at least 1")
 
 
 class Rules:
@@ -156,13 +129,13 @@ class State:
     """
 
     def __init__(
-        self, frames: Sequence[int], forced: Sequence[dict[int, list[int]]], settings: DecodeSettings, rules: Rules
+        self, frames: Sequence[int], forced: Sequence[dict[int, list[int]]], settings: DecodingSettings, rules: Rules
     ) -> None:
         device, rows = rules.closing.device, len(frames)
         length = torch.tensor(frames, device=device)
         self._settings, self._rules = settings, rules
-        self.text_limit = (length / 50 * settings.text_per_second + 16).long()
-        self.unit_limit = (length * settings.units_per_frame + 50).long()
+        self.text_limit = (length / 50 * settings.max_text_tokens_per_second + 16).long()
+        self.unit_limit = (length * settings.max_units_per_frame + 50).long()
         self.stage = torch.full((rows,), rules.first, device=device)
         self.at = torch.zeros(rows, dtype=torch.long, device=device)
         self.left = (self.unit_limit if rules.first == UNITS else self.text_limit).clone()
@@ -187,7 +160,7 @@ class State:
         """Log-probabilities [rows, vocabulary] under the rules, and the token that a row has no choice about, or -1."""
         rules, stage = self._rules, self.stage
         logits = logits.float() + rules.allowed[stage]
-        stuck = (stage == UNITS) & (self.repeats >= self._settings.repeat_limit)
+        stuck = (stage == UNITS) & (self.repeats >= self._settings.max_unit_repeats)
         logits[stuck.nonzero().flatten(), self.last[stuck]] = -torch.inf
         rows = torch.arange(len(stage), device=stage.device)
         given = self.forced[rows, stage, self.at.clamp(max=self.forced.shape[2] - 1)]

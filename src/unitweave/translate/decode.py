@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.core.sequences import deduplicate
 from unitweave.lm.model.start import load_causal_lm
@@ -26,17 +27,15 @@ from unitweave.translate.constraints import (
     STAGE_NAMES,
     TRANSLATION,
     UNITS,
-    DecodeSettings,
     ForcedPrefix,
     Rules,
     State,
     Translation,
-    check_settings,
     in_a_loop,
 )
 from unitweave.translate.step_attention import use_step_attention
 
-__all__ = ["DecodeSettings", "ForcedPrefix", "Listener", "StageDecoder", "Translation"]
+__all__ = ["DecodingSettings", "ForcedPrefix", "Listener", "StageDecoder", "Translation"]
 
 
 class Listener(Protocol):
@@ -89,7 +88,7 @@ class StageDecoder:
     def translate(
         self,
         sources: Sequence[np.ndarray],
-        settings: DecodeSettings,
+        settings: DecodingSettings,
         given: Sequence[ForcedPrefix | None] | None = None,
         listener: Listener | None = None,
     ) -> list[Translation]:
@@ -99,7 +98,6 @@ class StageDecoder:
         listener  told of texts and units as soon as they are decoded
         Raises InputError on units outside the codebook, unknown languages and impossible settings.
         """
-        check_settings(settings)
         if settings.text_only and not self.vocabulary.has_texts:
             raise InputError(
                 "decoding: text_only is not for this model, which goes from speech to speech without texts"
@@ -107,8 +105,8 @@ class StageDecoder:
         forced = [self.rules.forced(one) for one in given or [None] * len(sources)]
         order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
         results = [Translation() for _ in sources]
-        for first in range(0, len(order), settings.batch):
-            part = order[first : first + settings.batch]
+        for first in range(0, len(order), settings.batch_size):
+            part = order[first : first + settings.batch_size]
             batch = _Batch(self, part, [sources[i] for i in part], [forced[i] for i in part], settings, listener)
             for i, result in zip(part, batch.run(), strict=True):
                 results[i] = result
@@ -162,7 +160,7 @@ class _Batch:
         indices: Sequence[int],
         sources: Sequence[np.ndarray],
         forced: Sequence[dict[int, list[int]]],
-        settings: DecodeSettings,
+        settings: DecodingSettings,
         listener: Listener | None,
     ) -> None:
         self.decoder, self.settings, self.sources, self.forced = decoder, settings, sources, list(forced)
@@ -177,7 +175,7 @@ class _Batch:
     @torch.inference_mode()
     def run(self) -> list[Translation]:
         decoder, settings = self.decoder, self.settings
-        cut = self._search_texts() if settings.beam > 1 and decoder.vocabulary.has_texts else []
+        cut = self._search_texts() if settings.num_beams > 1 and decoder.vocabulary.has_texts else []
         ids, mask = decoder.begin(self.sources)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         state = State([len(s) for s in self.sources], self.forced, settings, decoder.rules)

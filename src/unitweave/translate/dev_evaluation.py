@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from unitweave.config.lm import EvaluationSettings
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import say
 from unitweave.core.sequences import evenly_spaced
@@ -16,20 +17,10 @@ from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.trainer import EvaluatorFactory
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
-from unitweave.translate.decode import DecodeSettings, StageDecoder, Translation
+from unitweave.translate.decode import StageDecoder, Translation
 from unitweave.units.table import UnitRow
 
 DEV_FILE = "dev.jsonl"
-
-
-@dataclass
-class EvaluationSettings:
-    """When and on what a training is looked at."""
-
-    every: int = 500  # optimizer steps; 0 never
-    utterances: int = 64  # of the dev split, spread over its language pairs
-    examples: int = 3  # printed each time
-    batch: int = 32  # utterances decoded together
 
 
 def choose(pairs: Sequence[Pair], count: int) -> list[Pair]:
@@ -95,7 +86,7 @@ class DevSet:
         state = PartialState()
         mine = self.pairs[state.process_index :: state.num_processes]
         decoder = StageDecoder(model, self.tokenizer, self.vocabulary)
-        settings = DecodeSettings(batch=self.settings.batch)
+        settings = DecodingSettings(batch_size=self.settings.batch_size)
         said = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings)
         found = {pair.id: one for pair, one in gather_object(list(zip(mine, said, strict=True)))}
         scores = scores_of(self.pairs, [found[pair.id] for pair in self.pairs])

@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from unitweave.config.translate import DecodingSettings, SegmentationSettings
 from unitweave.core.audio import SUFFIXES, lasts_longer, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file, read_json, write_json
 from unitweave.core.progress import meter
-from unitweave.translate.decode import DecodeSettings, ForcedPrefix
+from unitweave.translate.decode import ForcedPrefix
 from unitweave.translate.long import translate_long
 from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
-from unitweave.translate.vad import SegmentSettings
 
 _RESULTS = (".wav", ".json", ".srt", ".vtt")
 
@@ -119,9 +119,9 @@ def _holds(test: Callable[[], bool], if_hidden: bool) -> bool:
 def translate_tasks(
     translator: Translator,
     tasks: Sequence[Task],
-    settings: DecodeSettings,
+    settings: DecodingSettings,
     given: ForcedPrefix | None = None,
-    segmenting: SegmentSettings | None = None,
+    segmenting: SegmentationSettings | None = None,
     cut_above: float = 30.0,
 ) -> Iterator[Finished]:
     """Translate recordings, short ones in batches; yields each when its files are written.
@@ -132,7 +132,7 @@ def translate_tasks(
     language that the model does not know, and when the disk is full.
     """
     translator.check_language(given)
-    segmenting = segmenting or SegmentSettings()
+    segmenting = segmenting or SegmentationSettings()
     model = digest_of(
         [translator.fingerprint(), asdict(settings), asdict(segmenting), given and vars(given), cut_above]
     )
@@ -161,7 +161,7 @@ def translate_tasks(
                     raise  # the disk is full, which is not this recording's fault
                 progress.advance()
                 yield Finished(task, None, str(error))
-            if short and (len(short) == 4 * settings.batch or number == len(tasks) - 1):
+            if short and (len(short) == 4 * settings.batch_size or number == len(tasks) - 1):
                 for finished in _translate_short(translator, short, settings, given):
                     progress.advance()
                     yield finished
@@ -179,7 +179,7 @@ def _digest(source: Path) -> str:
 
 
 def _translate_short(
-    translator: Translator, tasks: Sequence[tuple[Task, str]], settings: DecodeSettings, given: ForcedPrefix | None
+    translator: Translator, tasks: Sequence[tuple[Task, str]], settings: DecodingSettings, given: ForcedPrefix | None
 ) -> Iterator[Finished]:
     waveforms, readable = [], []
     for task, job in tasks:

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from unitweave.config.translate import DecodingSettings, SegmentationSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio, stream_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json, remove, remove_leftovers, write_json, write_text
 from unitweave.core.progress import meter
-from unitweave.translate.decode import DecodeSettings, ForcedPrefix
+from unitweave.translate.decode import ForcedPrefix
 from unitweave.translate.subtitles import Cue, srt, vtt
 from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
-from unitweave.translate.vad import SegmentSettings, SpeechDetector, cut_out, speech_spans
+from unitweave.translate.vad import SpeechDetector, cut_out, speech_spans
 from unitweave.units.features import num_frames
 
 _BATCH_SECONDS = 60.0  # of padded speech at a time: a long recording takes the memory of a dense minute
@@ -42,8 +43,8 @@ def translate_long(
     translator: Translator,
     source: Path,
     stem: Path,
-    settings: DecodeSettings | None = None,
-    segmenting: SegmentSettings | None = None,
+    settings: DecodingSettings | None = None,
+    segmenting: SegmentationSettings | None = None,
     job: str = "",
     language: str | None = None,
 ) -> LongResult:
@@ -56,7 +57,7 @@ def translate_long(
     that cannot be heard in the source is left empty. With settings.text_only no stem.wav is written.
     Raises InputError when the recording cannot be read or nobody speaks in it.
     """
-    settings, segmenting = settings or translator.settings, segmenting or SegmentSettings()
+    settings, segmenting = settings or translator.settings, segmenting or SegmentationSettings()
     detector = SpeechDetector()
     spans = speech_spans(detector.probabilities(stream_audio(source)), segmenting)
     spans = [span for span in spans if num_frames(span[1] - span[0]) > 0]
@@ -65,7 +66,7 @@ def translate_long(
     workshop = stem.with_name(f".{stem.name}.partial")
     done = _finished(workshop, job)
     with meter(f"{source.name}: utterances", len(spans), done=len(done)) as progress:
-        for first, waveforms in _batches(source, spans, done, settings.batch):
+        for first, waveforms in _batches(source, spans, done, settings.batch_size):
             results = _translate_audible(translator, waveforms, settings, ForcedPrefix(language=language))
             for i, result in zip(first, results, strict=True):
                 if len(result.waveform):
@@ -77,7 +78,7 @@ def translate_long(
 
 
 def _translate_audible(
-    translator: Translator, waveforms: Sequence[np.ndarray], settings: DecodeSettings, given: ForcedPrefix
+    translator: Translator, waveforms: Sequence[np.ndarray], settings: DecodingSettings, given: ForcedPrefix
 ) -> list[SpeechTranslation]:
     """A result for each waveform; an empty one where nothing can be heard, which must not end the whole recording."""
     nothing, no_units = np.zeros(0, np.float32), np.zeros(0, np.int64)

@@ -6,20 +6,21 @@ package.json says what belongs together.
 """
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unitweave.config.recipe import parse_settings
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file, read_json, read_yaml
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.translate.decode import DecodeSettings
 
 PACKAGE_FILE = "package.json"
-FORMAT = 1
+FORMAT = 2
 # No pickles, no code: all that is ever fetched from the hub.
 PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md", "examples/*.wav"]
 FOLDERS = ("encoder", "codebook", "vocoder", "examples")
@@ -34,7 +35,7 @@ class Parts:
     encoder: Path
     codebook: Path
     vocoder: Path
-    settings: DecodeSettings = field(default_factory=DecodeSettings)  # how the maker decodes with it
+    settings: DecodingSettings = field(default_factory=DecodingSettings)  # how the maker decodes with it
 
     @classmethod
     def of_run(cls, run: Path, system: str | None = None) -> "Parts":
@@ -45,7 +46,7 @@ class Parts:
             system = known[0] if len(known) == 1 else "scheduled"
         if system not in known:
             raise InputError(f"{run}: has no trained system {system!r}; it has: {', '.join(known) or 'none yet'}")
-        settings = settings_of(read_recipe(run).get("translate") or {})
+        settings = parse_settings(DecodingSettings, read_recipe(run).get("translate") or {}, "translate")
         return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings)
 
     @classmethod
@@ -54,7 +55,7 @@ class Parts:
         about = read_json(folder / PACKAGE_FILE)
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise InputError(f"{folder / PACKAGE_FILE}: of another version of unitweave; export the run again")
-        settings = settings_of(about.get("decode") or {})
+        settings = parse_settings(DecodingSettings, about.get("decode") or {}, "decode")
         return cls(folder, folder / "encoder", folder / "codebook", folder / "vocoder", settings)
 
     def examples(self) -> list[Path]:
@@ -106,12 +107,6 @@ def read_recipe(run: Path) -> dict[str, Any]:
         if settings is not None and not isinstance(settings, dict):
             raise InputError(f"{path}: {section} is no mapping of settings")
     return content
-
-
-def settings_of(values: dict[str, Any]) -> DecodeSettings:
-    """Decoding settings from plain values; those of another version are left out."""
-    known = {entry.name for entry in fields(DecodeSettings)}
-    return DecodeSettings(**{name: value for name, value in values.items() if name in known})
 
 
 def find_parts(path: Path | str, system: str | None = None) -> Parts:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.audio import write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import remove, write_text
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
-from unitweave.translate.decode import DecodeSettings, StageDecoder
+from unitweave.translate.decode import StageDecoder
 from unitweave.units.reading import best_device
 from unitweave.units.table import read_units
 from unitweave.vocoder.synthesis import Vocoder
@@ -22,7 +23,7 @@ OUTPUTS = "outputs.jsonl"
 
 
 def translate_split(
-    folder: Path, settings: DecodeSettings, corpus: Path, units: Path, model: Path, vocoder: Path, split: str = "test"
+    folder: Path, settings: DecodingSettings, corpus: Path, units: Path, model: Path, vocoder: Path, split: str = "test"
 ) -> StageResult:
     """Translate a split from its extracted units.
 
@@ -52,8 +53,8 @@ def translate_split(
     lines: list[dict[str, Any]] = []
     pairs = sorted(pairs, key=lambda p: len(rows[p.id, "src"].units))
     with meter(f"{folder.name}: translating", len(pairs)) as progress:
-        for first in range(0, len(pairs), settings.batch):
-            part = pairs[first : first + settings.batch]
+        for first in range(0, len(pairs), settings.batch_size):
+            part = pairs[first : first + settings.batch_size]
             start = time.monotonic()
             said = decoder.translate([rows[p.id, "src"].units for p in part], settings)
             spoken = voice.synthesize([t.units for t in said], settings.speaker, decoder.vocabulary.deduplicate)

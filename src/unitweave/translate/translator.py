@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.text import normalize
-from unitweave.translate.decode import DecodeSettings, ForcedPrefix, Listener, StageDecoder
+from unitweave.translate.decode import ForcedPrefix, Listener, StageDecoder
 from unitweave.translate.package import Parts, find_parts
 from unitweave.units.extract import UnitExtractor
 from unitweave.units.features import num_frames
@@ -80,7 +81,7 @@ class Translator:
         self, extractor: UnitExtractor, decoder: StageDecoder, vocoder: Vocoder, parts: Parts | None = None
     ) -> None:
         self.extractor, self.decoder, self.vocoder, self.parts = extractor, decoder, vocoder, parts
-        self.settings = parts.settings if parts else DecodeSettings()
+        self.settings = parts.settings if parts else DecodingSettings()
 
     @classmethod
     def from_pretrained(
@@ -124,7 +125,7 @@ class Translator:
     def translate(
         self,
         recording: np.ndarray | Path | str,
-        settings: DecodeSettings | None = None,
+        settings: DecodingSettings | None = None,
         given: ForcedPrefix | None = None,
     ) -> SpeechTranslation:
         """Translate one recording: a file, or float32 [samples] at 16 kHz.
@@ -136,7 +137,7 @@ class Translator:
     def translate_all(
         self,
         recordings: Sequence[np.ndarray | Path | str],
-        settings: DecodeSettings | None = None,
+        settings: DecodingSettings | None = None,
         given: Sequence[ForcedPrefix | None] | None = None,
         listener: Listener | None = None,
     ) -> list[SpeechTranslation]:

@@ -1,27 +1,16 @@
 """Where somebody speaks in a recording of any length: Silero's voice activity detector, from the package silero-vad."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from unitweave.config.translate import SegmentationSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 
 WINDOW = 512  # samples at 16 kHz: one probability every 32 ms
-
-
-@dataclass
-class SegmentSettings:
-    """How a long recording is cut into utterances."""
-
-    threshold: float = 0.5  # probability above which speech begins; it ends 0.15 below
-    shortest: float = 0.2  # seconds of speech below which a sound is none
-    pause: float = 0.4  # seconds of silence that end an utterance
-    margin: float = 0.12  # seconds kept around an utterance
-    longest: float = 20.0  # seconds; a longer utterance is cut in its longest pause, or where it is too long
 
 
 def _silero() -> Any:
@@ -67,7 +56,7 @@ class SpeechDetector:
         return [self._model(window, SAMPLE_RATE).item() for window in windows]
 
 
-def speech_spans(probabilities: Sequence[float], settings: SegmentSettings) -> list[tuple[int, int]]:
+def speech_spans(probabilities: Sequence[float], settings: SegmentationSettings) -> list[tuple[int, int]]:
     """Samples [start, end) of each utterance, in order and without overlap, by the package's own rules.
 
     Args:
@@ -78,10 +67,10 @@ def speech_spans(probabilities: Sequence[float], settings: SegmentSettings) -> l
         list(probabilities),
         sampling_rate=SAMPLE_RATE,
         threshold=settings.threshold,
-        min_speech_duration_ms=1000 * settings.shortest,
-        max_speech_duration_s=settings.longest,
-        min_silence_duration_ms=1000 * settings.pause,
-        speech_pad_ms=1000 * settings.margin,
+        min_speech_duration_ms=1000 * settings.min_speech_seconds,
+        max_speech_duration_s=settings.max_speech_seconds,
+        min_silence_duration_ms=1000 * settings.min_silence_seconds,
+        speech_pad_ms=1000 * settings.speech_pad_seconds,
     )
     return [(int(span["start"]), int(span["end"])) for span in found]
 

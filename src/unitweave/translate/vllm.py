@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json
 from unitweave.core.sequences import deduplicate
@@ -24,7 +25,6 @@ from unitweave.translate.constraints import (
     TRANSLATION,
     TRANSLATION_TAG,
     UNITS,
-    DecodeSettings,
     Rules,
     Translation,
 )
@@ -74,10 +74,10 @@ def engine_settings(folder: Path) -> dict[str, Any]:
 
 
 def _limit(stage: int) -> dict[str, float]:
-    settings = DecodeSettings()
+    settings = DecodingSettings()
     if stage == UNITS:
-        return {"per_source_unit": settings.units_per_frame, "plus": 50}
-    return {"per_source_second": settings.text_per_second, "plus": 16}
+        return {"per_source_unit": settings.max_units_per_frame, "plus": 50}
+    return {"per_source_second": settings.max_text_tokens_per_second, "plus": 16}
 
 
 def _prompt_settings(v: Vocabulary) -> dict[str, Any]:

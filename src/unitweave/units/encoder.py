@@ -5,12 +5,12 @@ One forward pass gives the hidden states that become units and the CTC output th
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2CTCTokenizer
 
+from unitweave.config.units import SmallEncoder
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of_file
 from unitweave.core.sequences import collapse_ctc
@@ -62,38 +62,14 @@ class CharacterVocabulary:
         return cls(tokens)
 
 
-@dataclass
-class SmallEncoder:
-    """Shape of an encoder that is trained from scratch."""
-
-    hidden_size: int = 192  # width
-    layers: int = 4  # Conformer layers
-    heads: int = 4  # attention heads of each
-    feed_forward: int = 768  # width inside the feed-forward layers
-    conv_kernel: int = 15  # frames at 50 Hz
-
-
-def check_shape(shape: SmallEncoder) -> None:
-    """Raise InputError for a shape that no encoder can have."""
-    for name in ("hidden_size", "layers", "heads", "feed_forward", "conv_kernel"):
-        if getattr(shape, name) < 1:
-            raise InputError(f"encoder.shape.{name} {getattr(shape, name)} must be at least 1")
-    if shape.hidden_size % (2 * shape.heads):
-        raise InputError(
-            f"encoder.shape.hidden_size {shape.hidden_size} must be a multiple of twice the heads ({shape.heads})"
-        )
-    if shape.conv_kernel % 2 == 0:
-        raise InputError(f"encoder.shape.conv_kernel {shape.conv_kernel} must be odd")
-
-
 def new_encoder(shape: SmallEncoder, vocabulary: CharacterVocabulary, **settings: object) -> Wav2Vec2BertForCTC:
     """A small Wav2Vec2BertForCTC with random weights; `settings` are further ones of its configuration."""
     config = Wav2Vec2BertConfig(
         hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.feed_forward,
-        conv_depthwise_kernel_size=shape.conv_kernel,
+        num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        intermediate_size=shape.intermediate_size,
+        conv_depthwise_kernel_size=shape.conv_depthwise_kernel_size,
         # Rotary positions cost next to nothing; the default bias builds [frames, frames, head] tensors.
         position_embeddings_type="rotary",
         # The default 0.02 suits a width of 1,024; a narrow network starts so small with it that CTC stalls.

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 
+from unitweave.config.units import EncoderSettings
 from unitweave.units.encoder import CharacterVocabulary, new_encoder
 from unitweave.units.table import FRAME_RATE
-from unitweave.units.train_encoder import EncoderSettings
 
 PEAK_SHARE = 0.3  # of the bf16 peak; an assumption, not measured on any GPU
 _LONGEST = 15.0  # seconds of a recording in a batch: attention grows with its square
@@ -68,21 +68,22 @@ def estimate(settings: EncoderSettings) -> Estimate:
     and head, logits, probabilities and position bias over the recording's length.
     Work: 6 FLOP per parameter and frame, 8 with gradient checkpointing, and as much for the attention products.
     """
+    training = settings.training
     config, parameters = _shape(settings)
     hidden, inner, blocks = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     frames = settings.batch_seconds * FRAME_RATE
     longest = min(_LONGEST, settings.batch_seconds) * FRAME_RATE
-    half = 2 if settings.precision == "bf16" else 4
+    half = 2 if training.precision == "bf16" else 4
     block = half * (2 * (2 * hidden + 2 * inner) + 5 * hidden + 6 * hidden) + 4 * 5 * hidden
     block += half * 3 * config.num_attention_heads * longest
-    kept = block + blocks * 4 * hidden if settings.gradient_checkpointing else blocks * block
-    passes = 4 if settings.gradient_checkpointing else 3
+    kept = block + blocks * 4 * hidden if training.gradient_checkpointing else blocks * block
+    passes = 4 if training.gradient_checkpointing else 3
     per_frame = 2 * parameters + blocks * 3 * 2 * hidden * longest
     return Estimate(
         parameters=parameters,
-        states=(18 if settings.precision == "bf16" else 16) * parameters / 2**30,
+        states=(18 if training.precision == "bf16" else 16) * parameters / 2**30,
         activations=frames * kept / 2**30,
-        flop=passes * per_frame * frames * settings.accumulation * settings.steps,
+        flop=passes * per_frame * frames * training.gradient_accumulation_steps * training.steps,
     )
 
 
@@ -99,11 +100,11 @@ def _shape(settings: EncoderSettings) -> tuple[Wav2Vec2BertConfig, int]:
 
 def plan(settings: EncoderSettings, gpus: Sequence[Gpu] = GPUS) -> str:
     """A markdown table: whether each GPU holds the training, and how long it takes."""
-    found = estimate(settings)
-    hours = settings.steps * settings.accumulation * settings.batch_seconds / 3600
+    found, training = estimate(settings), settings.training
+    hours = training.steps * training.gradient_accumulation_steps * settings.batch_seconds / 3600
     lines = [
-        f"{found.parameters / 1e6:.0f} M parameters; {settings.steps} steps of "
-        f"{settings.accumulation * settings.batch_seconds:g} s see {hours:.0f} hours of speech",
+        f"{found.parameters / 1e6:.0f} M parameters; {training.steps} steps of "
+        f"{training.gradient_accumulation_steps * settings.batch_seconds:g} s see {hours:.0f} hours of speech",
         f"states {found.states:.1f} GiB + activations {found.activations:.1f} GiB + runtime {_RUNTIME} GiB"
         f" = {found.memory:.1f} GiB; {found.flop:.2g} FLOP at {PEAK_SHARE:.0%} of the bf16 peak",
         "",

@@ -1,67 +1,41 @@
 """From recordings to units and word frames, in one pass of the encoder over each recording."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import remove_leftovers
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
-from unitweave.training.trainer import PRECISIONS
 from unitweave.units.align import WordFrames
 from unitweave.units.extractor import UnitExtractor as UnitExtractor
 from unitweave.units.inference import single_threads
 from unitweave.units.reading import best_device, features_of, in_order
 from unitweave.units.recordings import Item, batches_of, items_of
 from unitweave.units.table import FRAME_RATE, SIDES, UnitRow, read_units, shard_path, write_shard
-from unitweave.units.train_codebook import CodebookSettings as CodebookSettings
 from unitweave.units.train_codebook import train_codebook as train_codebook
 
-ENGINES = ("local", "ray")
 Shard = tuple[int, list[Item]]  # number, recordings
 
 
-@dataclass
-class ExtractSettings:
-    """Settings of unit extraction. Only `precision` changes the units, and `shard_pairs` the files they lie in."""
-
-    precision: str = "fp32"  # "fp32", or "bf16" for the encoder's products: faster, and a few units differ
-    batch_seconds: float = 120.0  # seconds of speech that are read, computed and aligned together
-    shard_pairs: int = 1000  # utterance pairs in one file; what a killed run loses at most
-    workers: int = 0  # threads (with "ray", encoder actors); 0: one per core
-    engine: str = "local"  # "local": this process; "ray": a Ray Data pipeline, also over several machines
-
-
-def settings_that_count(settings: ExtractSettings) -> dict[str, object]:
+def settings_that_count(settings: ExtractionSettings) -> dict[str, object]:
     """Those that the shards depend on: with others changed, an interrupted extraction may go on."""
-    return {"precision": settings.precision, "shard_pairs": settings.shard_pairs}
+    return {"precision": settings.precision, "shard_size": settings.shard_size}
 
 
-def check_extract(settings: ExtractSettings) -> None:
-    """Raise InputError for values that cannot be."""
-    if settings.precision not in PRECISIONS:
-        raise InputError(f"units.precision {settings.precision!r} is none of {', '.join(PRECISIONS)}")
-    for name in ("shard_pairs", "batch_seconds"):
-        if getattr(settings, name) <= 0:
-            raise InputError(f"units.{name} {getattr(settings, name)} must be above 0")
-    if settings.workers < 0:
-        raise InputError(f"units.workers {settings.workers} must be at least 0")
-    if settings.engine not in ENGINES:
-        raise InputError(f"units.engine {settings.engine!r} is none of {', '.join(ENGINES)}")
-
-
-def extract_units(folder: Path, settings: ExtractSettings, corpus: Path, encoder: Path, codebook: Path) -> StageResult:
+def extract_units(
+    folder: Path, settings: ExtractionSettings, corpus: Path, encoder: Path, codebook: Path
+) -> StageResult:
     """Extract units and word frames of every pair into Parquet shards in `folder`; finished shards are kept.
 
     The shards are byte for byte the same whatever the engine, the number of workers and of interruptions.
     Raises InputError when `folder` holds shards of another codebook or a recording can't be read.
     """
-    check_extract(settings)
     extractor = UnitExtractor.load(encoder, codebook, settings.precision, best_device())
     pairs = read_manifest(corpus)
     metadata = {
@@ -72,12 +46,12 @@ def extract_units(folder: Path, settings: ExtractSettings, corpus: Path, encoder
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     todo: list[Shard] = []
-    for number, first in enumerate(range(0, len(pairs), settings.shard_pairs)):
+    for number, first in enumerate(range(0, len(pairs), settings.shard_size)):
         if not _finished(folder, number, metadata):
-            todo.append((number, items_of(pairs[first : first + settings.shard_pairs])))
+            todo.append((number, items_of(pairs[first : first + settings.shard_size])))
     sizes = {number: len(items) for number, items in todo}
     with meter("units: extracting", sum(sizes.values())) as progress:
-        if settings.engine == "ray":
+        if settings.backend == "ray":
             from unitweave.units.ray_engine import extract_with_ray
 
             done = extract_with_ray(todo, settings, encoder, codebook)
@@ -100,7 +74,7 @@ def _finished(folder: Path, number: int, metadata: Mapping[str, str]) -> bool:
 
 
 def _extract_here(
-    todo: Sequence[Shard], settings: ExtractSettings, extractor: UnitExtractor
+    todo: Sequence[Shard], settings: ExtractionSettings, extractor: UnitExtractor
 ) -> Iterator[tuple[int, list[UnitRow]]]:
     """Rows of each shard, from threads of this process."""
     parts = [(number, [items[i] for i in batch]) for number, items in todo for batch in _batches(items, settings)]
@@ -116,7 +90,7 @@ def _extract_here(
                 yield from gathering.add(number, rows)
 
 
-def _batches(items: Sequence[Item], settings: ExtractSettings) -> list[list[int]]:
+def _batches(items: Sequence[Item], settings: ExtractionSettings) -> list[list[int]]:
     """Batches of a shard; one without items for a shard without recordings, so that it is written too."""
     return batches_of(items, settings.batch_seconds) or [[]]
 
@@ -136,7 +110,7 @@ def rows_of(extractor: UnitExtractor, items: Sequence[Item], features: Sequence)
 class Gathering:
     """Puts rows that come batch by batch together to shards, in the order of the manifest."""
 
-    def __init__(self, todo: Sequence[Shard], settings: ExtractSettings) -> None:
+    def __init__(self, todo: Sequence[Shard], settings: ExtractionSettings) -> None:
         self._orders = {n: {(x.id, x.side): i for i, x in enumerate(items)} for n, items in todo}
         self._missing = {number: len(_batches(items, settings)) for number, items in todo}
         self._rows: dict[int, list[UnitRow]] = {number: [] for number, _ in todo}

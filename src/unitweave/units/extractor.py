@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import Wav2Vec2BertForCTC
 
+from unitweave.config.training import Precision
 from unitweave.core.errors import InputError
 from unitweave.units.align import WordFrames, align_all, word_frames
 from unitweave.units.codebook import Codebook
@@ -28,7 +29,7 @@ class UnitExtractor:
         model: Wav2Vec2BertForCTC,
         vocabulary: CharacterVocabulary,
         codebook: Codebook,
-        precision: str = "fp32",
+        precision: Precision = "fp32",
     ) -> None:
         self.model, self.vocabulary, self.codebook = model, vocabulary, codebook
         self.inference = EncoderInference(model, precision)
@@ -38,7 +39,7 @@ class UnitExtractor:
 
     @classmethod
     def load(
-        cls, encoder: Path, codebook: Path, precision: str = "fp32", device: str | torch.device = "cpu"
+        cls, encoder: Path, codebook: Path, precision: Precision = "fp32", device: str | torch.device = "cpu"
     ) -> "UnitExtractor":
         """From an encoder folder and a codebook folder. Raises InputError when they do not belong together."""
         book = Codebook.load(codebook)

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from transformers import Wav2Vec2BertForCTC
 
+from unitweave.config.training import Precision
 from unitweave.core.errors import InputError
-from unitweave.training.trainer import PRECISIONS
 from unitweave.units.encoder import encode
 from unitweave.units.features import FEATURE_SIZE
 from unitweave.units.forward import CpuForward
@@ -31,9 +31,7 @@ class EncoderInference:
     batched  whether recordings go through in batches (as on a GPU) or one by one (as on a CPU)
     """
 
-    def __init__(self, model: Wav2Vec2BertForCTC, precision: str = "fp32", batched: bool | None = None) -> None:
-        if precision not in PRECISIONS:
-            raise InputError(f"precision {precision!r} is none of {', '.join(PRECISIONS)}")
+    def __init__(self, model: Wav2Vec2BertForCTC, precision: Precision = "fp32", batched: bool | None = None) -> None:
         self.model = model
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.batched = model.device.type != "cpu" if batched is None else batched

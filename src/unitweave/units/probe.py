@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
+from unitweave.config.units import CodebookSettings
 from unitweave.units.codebook import nearest
 from unitweave.units.encoder import load_encoder
 from unitweave.units.inference import EncoderInference
 from unitweave.units.kmeans import kmeans, perplexity
 from unitweave.units.quality import Agreement
 from unitweave.units.reading import best_device
-from unitweave.units.train_codebook import CodebookSettings, hidden_sample
+from unitweave.units.train_codebook import hidden_sample
 
 _SAMPLE_BYTES = 2 * 2**30  # of hidden states in memory at once, over the layers of one pass
 
@@ -46,7 +47,7 @@ def probe_layers(
         train = hidden_sample(inference, vocabulary, corpus, part, settings)
         dev = hidden_sample(inference, vocabulary, corpus, part, settings, "dev")
         for layer, seen, unseen in zip(part, train.hidden, dev.hidden, strict=True):
-            result = kmeans(seen, settings.num_units, settings.seed, settings.iterations)
+            result = kmeans(seen, settings.num_units, settings.seed, settings.max_iterations)
             spread = float((seen - seen.mean(0)).square().sum(1).double().mean())
             units = nearest(unseen, result.centroids)[0]
             used = torch.bincount(units, minlength=settings.num_units)

@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from unitweave.config.training import Precision
+from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
-from unitweave.units.extract import ExtractSettings, Gathering, Shard, rows_of
+from unitweave.units.extract import Gathering, Shard, rows_of
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.features import FEATURE_SIZE
 from unitweave.units.reading import best_device, features_of
@@ -25,7 +27,7 @@ from unitweave.units.table import SCHEMA, UnitRow, rows_of_table
 
 
 def extract_with_ray(
-    todo: Sequence[Shard], settings: ExtractSettings, encoder: Path, codebook: Path
+    todo: Sequence[Shard], settings: ExtractionSettings, encoder: Path, codebook: Path
 ) -> Iterator[tuple[int, list[UnitRow]]]:
     """Rows of each shard as it is complete. Uses the Ray cluster of RAY_ADDRESS, or starts Ray on this machine.
 
@@ -36,7 +38,7 @@ def extract_with_ray(
         import ray
         from ray.data import ActorPoolStrategy, DataContext
     except ImportError:
-        raise InputError("units.engine ray needs Ray Data; install it with: pip install 'unitweave[ray]'") from None
+        raise InputError("units.backend ray needs Ray Data; install it with: pip install 'unitweave[ray]'") from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
     context = DataContext.get_current()
@@ -84,7 +86,7 @@ def _read(part: dict[str, Any]) -> dict[str, Any]:
 class _Encoder:
     """A Ray actor that holds the encoder and turns features into rows."""
 
-    def __init__(self, encoder: str, codebook: str, precision: str) -> None:
+    def __init__(self, encoder: str, codebook: str, precision: Precision) -> None:
         torch.set_num_threads(1)
         self.extractor = UnitExtractor.load(Path(encoder), Path(codebook), precision, best_device())
 

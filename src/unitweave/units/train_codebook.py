@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unitweave.config.units import CodebookSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
@@ -22,38 +23,15 @@ from unitweave.units.recordings import Item, batches_of, items_of, sample
 _QUALITY_FRAMES = 50_000  # frames of the sample that character purity is measured on
 
 
-@dataclass
-class CodebookSettings:
-    """Settings of the k-means codebook."""
-
-    num_units: int = 500  # clusters
-    layer: int = 3  # hidden layer of the encoder, counted from 1
-    # Frames sampled from the train split, spread evenly over languages and speakers; they take
-    # 4 bytes x hidden size each in memory (1,000,000 of 1,024 dimensions: 4 GB).
-    max_frames: int = 200_000  # frames that k-means sees, spread over languages and speakers
-    iterations: int = 20  # passes of k-means at most
-    seed: int = 1  # of the sample and of the first centroids
-
-
-def check_codebook(settings: CodebookSettings) -> None:
-    """Raise InputError for values that cannot be; whether the encoder has the layer is known once it is there."""
-    for name in ("num_units", "layer", "max_frames", "iterations"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"codebook.{name} {getattr(settings, name)} must be at least 1")
-    if settings.num_units > 2**16:
-        raise InputError(f"codebook.num_units {settings.num_units}: units are stored in 16 bits, at most 65536 fit")
-
-
 def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encoder: Path) -> StageResult:
     """Fit the codebook on frames of the train split; writes codebook.safetensors and codebook.json to `folder`.
 
     The counts of the outcome report inertia, dead clusters, the perplexity of the units in use, the purity
     of their characters (see quality.py), and the memory that the sample takes.
     """
-    check_codebook(settings)
     model, vocabulary = load_encoder(encoder, best_device())
     states = hidden_sample(EncoderInference(model), vocabulary, corpus, [settings.layer], settings)
-    result = kmeans(states.hidden[0], settings.num_units, settings.seed, settings.iterations)
+    result = kmeans(states.hidden[0], settings.num_units, settings.seed, settings.max_iterations)
     Codebook(result.centroids, settings.layer, encoder_fingerprint(encoder)).save(folder)
     agreement = Agreement.of(nearest(states.hidden[0][:_QUALITY_FRAMES], result.centroids)[0], states.characters)
     return StageResult(

@@ -4,7 +4,6 @@ import itertools
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from unitweave.config.units import EncoderSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
@@ -31,59 +31,11 @@ from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter, say
 from unitweave.core.stage import StageResult
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
-from unitweave.training.optimizers import OPTIMIZERS, make_optimizer
-from unitweave.training.trainer import MeterCallback, one_device, quiet_transformers, use_bf16
-from unitweave.units.encoder import CharacterVocabulary, SmallEncoder, check_shape, ctc_config, new_encoder
+from unitweave.training.optimizers import make_optimizer
+from unitweave.training.trainer import MeterCallback, quiet_transformers, training_arguments
+from unitweave.units.encoder import CharacterVocabulary, ctc_config, new_encoder
 from unitweave.units.error_rates import Recording, a_few, error_rates, rates_of, recordings, transcripts
 from unitweave.units.features import extract_features, num_frames, pad_features
-
-
-@dataclass
-class EncoderSettings:
-    """Settings of the speech encoder's CTC training."""
-
-    pretrained: str | None = None  # folder or hub name of a Wav2Vec2Bert checkpoint; null trains from scratch
-    shape: SmallEncoder = field(default_factory=SmallEncoder)  # used only without `pretrained`
-    steps: int = 350  # optimizer steps
-    batch_seconds: float = 70.0  # seconds of speech in a batch of one process
-    accumulation: int = 1  # batches per optimizer step
-    optimizer: str = "adam"  # "adam", or "muon", which learns faster from scratch
-    learning_rate: float = 2e-3  # peak, after the warm-up
-    warmup: float = 0.1  # share of the steps
-    weight_decay: float = 0.01  # not on vectors
-    max_seconds: float = 30.0  # longer recordings are left out of training
-    precision: str = "bf16"  # "bf16" or "fp32"
-    gradient_checkpointing: bool = False  # compute activations again going back: less memory, a third more work
-    layerdrop: float = 0.0  # chance of a block to be left out of a training step
-    spec_augment: bool = False  # mask spans of time and of hidden dimensions in training
-    mask_time: float = 0.05  # share of the frames that spec_augment masks, in spans of 10
-    mask_feature: float = 0.0  # share of the hidden dimensions that spec_augment masks, in spans of 10
-    checkpoint_every: int = 100  # steps
-    evaluate_every: int = 0  # steps between error rates on the dev split; 0: only at the end
-    evaluate_recordings: int = 500  # dev recordings per language that these error rates are measured on
-    patience: int = 0  # stop after so many evaluations without a lower dev WER, and keep the best; 0: never
-    workers: int = 0  # processes that read audio ahead
-    seed: int = 1  # of weights, dropout and the order of recordings
-
-
-def check_encoder(settings: EncoderSettings) -> None:
-    """Raise InputError for values that cannot be."""
-    for name in ("steps", "batch_seconds", "accumulation", "learning_rate", "max_seconds", "checkpoint_every"):
-        if getattr(settings, name) <= 0:
-            raise InputError(f"encoder.{name} {getattr(settings, name)} must be above 0")
-    for name in ("workers", "evaluate_every", "patience"):
-        if getattr(settings, name) < 0:
-            raise InputError(f"encoder.{name} {getattr(settings, name)} must be at least 0")
-    if settings.evaluate_recordings < 1:
-        raise InputError(f"encoder.evaluate_recordings {settings.evaluate_recordings} must be at least 1")
-    if not 0 <= settings.warmup <= 1:
-        raise InputError(f"encoder.warmup {settings.warmup} is a share of the steps, from 0 to 1")
-    if settings.pretrained is None:
-        check_shape(settings.shape)
-    if settings.optimizer not in OPTIMIZERS:
-        raise InputError(f"encoder.optimizer {settings.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
-    if settings.precision not in ("bf16", "fp32"):
-        raise InputError(f"encoder.precision {settings.precision!r} is neither 'bf16' nor 'fp32'")
 
 
 class SpeechDataset(Dataset):
@@ -205,46 +157,46 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     """Train the encoder on the corpus' train split; writes a transformers checkpoint with vocab.json to `folder`.
 
     Goes on from the last checkpoint in `folder` after an interruption. Measures WER and CER per
-    language on the dev split, every `evaluate_every` steps and at the end.
+    language on the dev split, every `eval_steps` steps and at the end.
     """
     quiet_transformers()
+    training = settings.training
     train = recordings(read_manifest(corpus, "train"), settings.max_seconds)
     dev = recordings(read_manifest(corpus, "dev"), settings.max_seconds)
-    check_encoder(settings)
     vocabulary = CharacterVocabulary.from_texts(item.text for item in train)
     too_short = [i for i in train if num_frames(int(i.seconds * 16_000)) < len(i.text)]
     train = [i for i in train if num_frames(int(i.seconds * 16_000)) >= len(i.text)]
     _check(settings, corpus, train, dev, too_short)
-    set_seed(settings.seed)
+    set_seed(training.seed)
     model = _initial_model(settings, vocabulary)
-    if settings.gradient_checkpointing:
+    if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     work = folder / "checkpoints"
     resume, done = last_checkpoint(work)
-    arguments = one_device(_arguments(work, settings))
+    arguments = _arguments(work, settings)
     trainer = EncoderTrainer(
         model=model,
         args=arguments,
         train_dataset=SpeechDataset(train, vocabulary),
         eval_dataset=SpeechDataset(dev, vocabulary),
-        callbacks=[EarlyStoppingCallback(settings.patience)] if settings.patience else [],
+        callbacks=[EarlyStoppingCallback(settings.early_stopping_patience)] if settings.early_stopping_patience else [],
     )
-    trainer.optimizer_name = settings.optimizer
-    trainer.vocabulary, trainer.dev = vocabulary, a_few(dev, settings.evaluate_recordings)
+    trainer.optimizer_name = training.optimizer
+    trainer.vocabulary, trainer.dev = vocabulary, a_few(dev, settings.eval_recordings)
     trainer.sampler = LengthBatches(
         [i.seconds for i in train],
         settings.batch_seconds,
-        settings.seed,
-        settings.steps * settings.accumulation,
-        done * settings.accumulation,
+        training.seed,
+        training.steps * training.gradient_accumulation_steps,
+        done * training.gradient_accumulation_steps,
         arguments.process_index,
         arguments.world_size,
     )
-    with meter("encoder: training", settings.steps, done) as progress:
+    with meter("encoder: training", training.steps, done) as progress:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MeterCallback(progress))
         trainer.train(resume_from_checkpoint=resume)
-    steps = {"steps": trainer.state.global_step} if settings.patience else {}
+    steps = {"steps": trainer.state.global_step} if settings.early_stopping_patience else {}
     if not trainer.is_world_process_zero():
         trainer.accelerator.wait_for_everyone()
         return StageResult()
@@ -280,10 +232,8 @@ def _check(
         )
     if not train:
         raise InputError(f"{corpus}: no recording with a transcript to train the encoder on")
-    if settings.patience and not settings.evaluate_every:
-        raise InputError("encoder.patience needs encoder.evaluate_every: how many steps between two evaluations")
-    if settings.evaluate_every and not dev:
-        raise InputError(f"{corpus}: encoder.evaluate_every needs recordings in the dev split, and there are none")
+    if settings.eval_steps and not dev:
+        raise InputError(f"{corpus}: encoder.eval_steps needs recordings in the dev split, and there are none")
 
 
 def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -> Wav2Vec2BertForCTC:
@@ -339,37 +289,23 @@ def _regularization(settings: EncoderSettings) -> dict[str, object]:
     return {
         "layerdrop": settings.layerdrop,
         "apply_spec_augment": settings.spec_augment,
-        "mask_time_prob": settings.mask_time,
-        "mask_feature_prob": settings.mask_feature,
+        "mask_time_prob": settings.mask_time_prob,
+        "mask_feature_prob": settings.mask_feature_prob,
     }
 
 
 def _arguments(work: Path, settings: EncoderSettings) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(work),
-        max_steps=settings.steps,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=int(settings.warmup * settings.steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=1.0,
-        bf16=use_bf16(settings.precision),
-        use_cpu=not torch.cuda.is_available(),
+    stops_early = settings.early_stopping_patience > 0
+    return training_arguments(
+        work,
+        settings.training,
         # The best checkpoint can only be kept where there is one: at each evaluation.
-        save_steps=settings.evaluate_every if settings.patience else settings.checkpoint_every,
-        eval_strategy="steps" if settings.evaluate_every else "no",
-        eval_steps=settings.evaluate_every or None,
-        load_best_model_at_end=settings.patience > 0,
-        metric_for_best_model="eval_wer" if settings.patience else None,
-        greater_is_better=False if settings.patience else None,
-        logging_steps=10,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_num_workers=settings.workers,
-        ignore_data_skip=True,  # the sampler itself begins at the batch to go on from
-        restore_callback_states_from_checkpoint=settings.patience > 0,  # how long the WER has not fallen
+        save_steps=settings.eval_steps if stops_early else settings.training.save_steps,
+        eval_strategy="steps" if settings.eval_steps else "no",
+        eval_steps=settings.eval_steps or None,
+        load_best_model_at_end=stops_early,
+        metric_for_best_model="eval_wer" if stops_early else None,
+        greater_is_better=False if stops_early else None,
+        restore_callback_states_from_checkpoint=stops_early,  # how long the WER has not fallen
         ddp_find_unused_parameters=True,  # layerdrop, and the mask's vector where nothing is masked
-        seed=settings.seed,
     )

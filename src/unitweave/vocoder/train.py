@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
+from unitweave.config.vocoder import VocoderSettings, VocoderTraining
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
@@ -22,7 +23,6 @@ from unitweave.vocoder.losses import SpectralLoss
 from unitweave.vocoder.model import UnitVocoder
 from unitweave.vocoder.pitch import track_pitch
 from unitweave.vocoder.segments import Batch, Recording, batches, find_recordings, load_segment
-from unitweave.vocoder.settings import VocoderSettings, check_settings
 
 CHECKPOINT = "checkpoint.safetensors"
 _OUTER_LAYERS = ("head", "pitch", "durations")  # Muon's steps are too long for what writes spectra, pitch and durations
@@ -36,8 +36,7 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     what an interrupted call with the same settings goes on from. Raises InputError when there is
     nothing to train on, a setting is impossible or a recording cannot be read.
     """
-    check_settings(settings)
-    speakers = sorted({pair.speaker for pair in read_manifest(corpus, "train")}) if settings.speakers else []
+    speakers = sorted({pair.speaker for pair in read_manifest(corpus, "train")}) if settings.multi_speaker else []
     recordings, skipped = find_recordings(corpus, units, settings.side, "train", speakers)
     if not recordings:
         raise InputError(f"{corpus}: no training utterance has both audio and units on the side {settings.side!r}")
@@ -47,7 +46,7 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     counts = {
         "utterances": len(recordings),
         "hours": round(sum(len(recording.units) for recording in recordings) / 50 / 3600, 3),
-        "steps": settings.steps,
+        "steps": settings.training.steps,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
     }
     dev, _ = find_recordings(corpus, units, settings.side, "dev", speakers)
@@ -69,31 +68,36 @@ class _Trainer:
     ) -> None:
         self.folder, self.settings, self.recordings = Path(folder), settings, recordings
         self.accelerator = Accelerator()
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(settings.training.seed)
         config = UnitVocoderConfig(
             num_units=int(metadata["num_units"]),
             codebook=metadata.get("codebook", ""),
             generator=settings.generator,
             excitation=settings.excitation,
             dim=settings.dim,
-            hidden=settings.hidden,
+            hidden=settings.intermediate_dim,
             layers=settings.layers,
             fine_layers=settings.fine_layers,
             hifigan_channels=settings.hifigan_channels,
             f0_mean=_mean_pitch(recordings),
             speakers=speakers,
-            durations=settings.durations,
+            durations=settings.duration_predictor,
         )
         self.model = UnitVocoder(config)
         self.optimizer = make_optimizer(
-            settings.optimizer, self.model, settings.learning_rate, 0.01, (0.8, 0.99), _OUTER_LAYERS
+            settings.training.optimizer,
+            self.model,
+            settings.training.learning_rate,
+            settings.training.weight_decay,
+            (0.8, 0.99),
+            _OUTER_LAYERS,
         )
         for group in self.optimizer.param_groups:
             group["peak"] = group["lr"]
         self.step = 0
         self.modules: dict[str, torch.nn.Module] = {"model": self.model}
         self.optimizers: dict[str, torch.optim.Optimizer] = {"generator": self.optimizer}
-        if settings.adversarial_from is not None:
+        if settings.adversarial_start_step is not None:
             self.judges = Discriminators(settings.discriminator_channels)
             self.modules["judges"] = self.judges
             self.optimizers["judges"] = torch.optim.AdamW(
@@ -107,18 +111,25 @@ class _Trainer:
     def run(self) -> None:
         settings, accelerator = self.settings, self.accelerator
         processes = accelerator.num_processes
-        if settings.batch % processes:
-            raise InputError(f"vocoder: batch {settings.batch} does not divide among {processes} processes")
+        if settings.training.batch_size % processes:
+            raise InputError(
+                f"vocoder: batch {settings.training.batch_size} does not divide among {processes} processes"
+            )
         stream = batches(
-            self.recordings, self.step, settings.steps, settings.batch, settings.segment_frames, settings.seed
+            self.recordings,
+            self.step,
+            settings.training.steps,
+            settings.training.batch_size,
+            settings.segment_frames,
+            settings.training.seed,
         )
-        with meter("training the vocoder", settings.steps, done=self.step) as progress:
+        with meter("training the vocoder", settings.training.steps, done=self.step) as progress:
             for batch in stream:
                 share = slice(accelerator.process_index, None, processes)
                 losses = self._train_step(batch.part(share, accelerator.device))
                 self.step += 1
                 progress.advance(note="  ".join(f"{name} {value:.3f}" for name, value in losses.items()))
-                if self.step % settings.checkpoint_every == 0 and self.step < settings.steps:
+                if self.step % settings.training.save_steps == 0 and self.step < settings.training.steps:
                     self._save_checkpoint()
         self.model.eval()
         if accelerator.is_main_process:
@@ -127,7 +138,9 @@ class _Trainer:
 
     def _autocast(self) -> torch.autocast:
         # accelerate's own precision belongs to the whole process and could not differ between stages.
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.settings.bf16)
+        return torch.autocast(
+            self.accelerator.device.type, torch.bfloat16, enabled=self.settings.training.precision == "bf16"
+        )
 
     def _save_checkpoint(self) -> None:
         if self.accelerator.is_main_process:
@@ -135,7 +148,7 @@ class _Trainer:
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         settings = self.settings
-        share = learning_rate_share(settings, self.step)
+        share = learning_rate_ratio(settings.training, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = share * group["peak"]
         harmonic = settings.generator == "vocos" and settings.excitation == "harmonic"
@@ -143,7 +156,7 @@ class _Trainer:
         if harmonic:
             f0, voiced = track_pitch(batch.waveform)
             f0 = torch.where(f0 > 0, f0, self.model.config.f0_mean)
-        speaker = batch.speaker if settings.speakers else None
+        speaker = batch.speaker if settings.multi_speaker else None
         with self._autocast():
             made, pitch = self.model.generate(batch.units, speaker, batch.lengths, f0)
         judged = batch.judged.repeat_interleave(self.model.config.hop, dim=1)
@@ -156,13 +169,13 @@ class _Trainer:
             pitch_loss = off.sum() / counted.sum().clamp(min=1)
             loss = loss + settings.pitch_weight * pitch_loss
             shown["pitch"] = pitch_loss.item()
-        if settings.durations:
+        if settings.duration_predictor:
             loss = loss + self._duration_loss(batch)
-        if settings.adversarial_from is not None and self.step >= settings.adversarial_from:
+        if settings.adversarial_start_step is not None and self.step >= settings.adversarial_start_step:
             shown["judges"] = self._train_judges(batch.waveform, made.detach())
             with self._autocast():
                 fooled, matching = generator_losses(self.judges(batch.waveform), self.judges(made))
-            loss = loss + settings.matching_weight * matching + 0.05 * fooled
+            loss = loss + settings.feature_matching_weight * matching + 0.05 * fooled
             shown["fooled"] = fooled.item()
         self._update(self.optimizer, self.model, loss)
         return shown
@@ -180,7 +193,7 @@ class _Trainer:
             for parameter in module.parameters():
                 if parameter.grad is not None:
                     parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), self.settings.training.max_grad_norm)
         optimizer.step()
 
     def _duration_loss(self, batch: Batch) -> Tensor:
@@ -205,11 +218,12 @@ class _Trainer:
         return total / max(count, 1)
 
 
-def learning_rate_share(settings: VocoderSettings, step: int) -> float:
-    """Share of the generator's peak learning rate at a step: a linear rise, then half a cosine down to a twentieth."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+def learning_rate_ratio(training: VocoderTraining, step: int) -> float:
+    """Fraction of the peak learning rate at a step: a linear rise, then half a cosine down to a twentieth."""
+    warmup_steps = training.warmup_steps
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, training.steps - warmup_steps)
     return 0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))
 
 

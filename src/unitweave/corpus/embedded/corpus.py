@@ -11,12 +11,12 @@ import importlib.metadata
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import soundfile
 
+from unitweave.config.corpus import MIN_NOISE_DB, EmbeddedCorpus, SynthesisSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, read_json, remove_leftovers, write_json
@@ -34,51 +34,7 @@ PLAN_FILE = "speech.json"
 _SMALLEST_POOL = 2000  # a split that holds word combinations out needs many sentences to choose from
 _PITCH_JITTER = 0.04  # an utterance's pitch differs from its speaker's by at most this part
 _RATE_JITTER = 0.06
-_NOISE_JITTER_DB = 5.0
-
-
-@dataclass
-class EmbeddedCorpus:
-    """Settings of the embedded corpus."""
-
-    languages: list[str] = field(default_factory=lambda: ["es"])
-    """Source languages, ISO 639-1; each needs a phrasebook file and speakers (es, fr, de, it)."""
-    train: int | dict[str, int] = 3000
-    """Utterance pairs for training per language; a mapping language -> number makes some scarcer than others."""
-    dev: int = 100
-    """Utterance pairs for validation, the same sentences in every language."""
-    test: int = 200
-    """Utterance pairs for testing, the same sentences in every language."""
-    topics: list[str] | None = None
-    """What the sentences are about (food, travel, ...; docs/phrasebook.md lists them); null for everything."""
-    seed: int = 0
-    """Draws sentences, speakers, pitch, speed and noise."""
-    unseen_speaker_share: float = 0.5
-    """Part of the dev and test recordings whose speaker never occurs in training, 0 to 1."""
-    noise_db: float | None = 40.0
-    """Signal-to-noise ratio of the source recordings in dB, each within 5 dB of it; null for clean speech."""
-    workers: int = 0
-    """Processes that speak; 0 for one per core. The number changes no sample."""
-
-    def train_size(self, language: str) -> int:
-        """Training pairs of one language."""
-        return self.train[language] if isinstance(self.train, dict) else self.train
-
-
-class Speaking(Protocol):
-    """The settings that decide how a sentence is spoken; `EmbeddedCorpus` explains them."""
-
-    seed: int
-    unseen_speaker_share: float
-    noise_db: float | None
-
-
-def check_speaking(settings: Speaking) -> None:
-    """Raise InputError for settings that cannot be."""
-    if not 0 <= settings.unseen_speaker_share <= 1:
-        raise InputError(f"unseen_speaker_share: {settings.unseen_speaker_share} is not in 0..1")
-    if settings.noise_db is not None and settings.noise_db < _NOISE_JITTER_DB:
-        raise InputError(f"noise_db: {settings.noise_db} dB is too loud to be learnt from")
+_NOISE_JITTER_DB = MIN_NOISE_DB
 
 
 @dataclass(frozen=True)
@@ -156,7 +112,7 @@ def plan_digest(settings: EmbeddedCorpus) -> str:
 
 
 def _plan(folder: Path, settings: EmbeddedCorpus) -> list[Recording]:
-    _check(settings)
+    _check_languages(settings)
     parts = _split(settings)
     plan = [
         plan_recording(folder, settings, language, split, index, sentence)
@@ -169,24 +125,13 @@ def _plan(folder: Path, settings: EmbeddedCorpus) -> list[Recording]:
     return plan
 
 
-def _check(settings: EmbeddedCorpus) -> None:
-    if not settings.languages or len(set(settings.languages)) < len(settings.languages):
-        raise InputError(f"languages: {settings.languages} should be one or more different languages")
+def _check_languages(settings: EmbeddedCorpus) -> None:
+    """Raise InputError for a language that lacks speakers or a phrasebook."""
     known = [code for code in phrasebook.languages() if code != "en"]
     for language in settings.languages:
         speakers(language)
         if language not in known:
             raise InputError(f"the phrasebook has no language {language!r}; it has {', '.join(known)}")
-        if isinstance(settings.train, dict) and language not in settings.train:
-            raise InputError(f"train: no number for the language {language!r}")
-        if settings.train_size(language) < 1:
-            raise InputError(f"train: {settings.train_size(language)} pairs for {language}; at least 1 is needed")
-    if isinstance(settings.train, dict) and set(settings.train) - set(settings.languages):
-        extra = sorted(set(settings.train) - set(settings.languages))[0]
-        raise InputError(f"train: a number for {extra!r}, which is not among the languages")
-    if settings.dev < 0 or settings.test < 0:
-        raise InputError("dev and test cannot be negative")
-    check_speaking(settings)
 
 
 def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
@@ -206,11 +151,11 @@ def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
 
 
 def plan_recording(
-    folder: Path, settings: Speaking, language: str, split: str, index: int, sentence: Sentence
+    folder: Path, settings: SynthesisSettings, language: str, split: str, index: int, sentence: Sentence
 ) -> Recording:
     """One pair: who says it, how, against which noise, and where it lies; a function of its arguments."""
     rng = random.Random(f"{settings.seed} {language} {sentence.key}")
-    share = 0.0 if split == "train" else settings.unseen_speaker_share
+    share = 0.0 if split == "train" else settings.unseen_speaker_ratio
     unseen = int((index + 1) * share) > int(index * share)  # spread evenly, exactly that share
     speaker = rng.choice(speakers(language, unseen))
     voice = replace(

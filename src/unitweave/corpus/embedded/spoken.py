@@ -8,50 +8,23 @@ Speakers, noise and the English voice are those of the embedded corpus.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
+from unitweave.config.corpus import SynthesizedCorpus
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file
 from unitweave.core.manifest import SPLITS
 from unitweave.core.stage import StageResult
 from unitweave.core.text import normalize
-from unitweave.corpus.embedded.corpus import Recording, check_speaking, digest_of_plan, plan_recording, speak_plan
+from unitweave.corpus.embedded.corpus import Recording, digest_of_plan, plan_recording, speak_plan
 from unitweave.corpus.embedded.engines import check_engines
 from unitweave.corpus.embedded.phrasebook import Sentence
 from unitweave.corpus.embedded.voices import TARGET, speakers
 from unitweave.corpus.readers.text_table import read_parallel_text
 
 
-@dataclass
-class SpokenCorpus:
-    """Settings of a corpus spoken from given text."""
-
-    text: str = ""
-    """TSV or Parquet of parallel text into English: the columns src_lang, tgt_lang, src_text, tgt_text."""
-    languages: list[str] = field(default_factory=lambda: ["es"])
-    """Source languages, ISO 639-1; each needs speakers (es, fr, de, it) and rows in the table."""
-    train: int | dict[str, int] | None = None
-    """Most utterance pairs for training per language, or language -> number; null for all that are left."""
-    dev: int = 100
-    """Utterance pairs for validation, the same sentences in every language."""
-    test: int = 200
-    """Utterance pairs for testing, the same sentences in every language."""
-    seed: int = 0
-    """Draws the split, speakers, pitch, speed and noise."""
-    unseen_speaker_share: float = 0.5
-    """Part of the dev and test recordings whose speaker never occurs in training, 0 to 1."""
-    noise_db: float | None = 40.0
-    """Signal-to-noise ratio of the source recordings in dB, each within 5 dB of it; null for clean speech."""
-    workers: int = 0
-    """Processes that speak; 0 for one per core. The number changes no sample."""
-
-    def train_size(self, language: str) -> int | None:
-        """Most training pairs of one language; None for all."""
-        return self.train.get(language) if isinstance(self.train, dict) else self.train
-
-
-def build_spoken(folder: Path, settings: SpokenCorpus) -> StageResult:
+def build_spoken(folder: Path, settings: SynthesizedCorpus) -> StageResult:
     """Speak the corpus into `folder`/audio and write its manifest; go on where an earlier call stopped.
 
     Raises InputError for settings that cannot be met and for missing packages.
@@ -60,24 +33,25 @@ def build_spoken(folder: Path, settings: SpokenCorpus) -> StageResult:
     return speak_plan(folder, plan_spoken(folder, settings), settings.workers, "spoken")
 
 
-def spoken_digest(settings: SpokenCorpus) -> str:
+def spoken_digest(settings: SynthesizedCorpus) -> str:
     """16 hexadecimal digits that name all that the corpus will hold: sentences, voices, engines' versions."""
     return digest_of_plan(Path(), plan_spoken(Path(), settings))
 
 
-def spoken_settings(settings: SpokenCorpus) -> SpokenCorpus:
+def spoken_settings(settings: SynthesizedCorpus) -> SynthesizedCorpus:
     """The settings as they count for the result: the text's content, not its place, and no number of workers.
 
     Raises InputError when there is no such file.
     """
     if not Path(settings.text).is_file():
-        raise InputError(f"corpus.spoken.text {settings.text!r}: no such file; name a table of parallel text")
+        raise InputError(f"corpus.synthesized.text {settings.text!r}: no such file; name a table of parallel text")
     return replace(settings, workers=0, text=digest_of_file(Path(settings.text)))
 
 
-def plan_spoken(folder: Path, settings: SpokenCorpus) -> list[Recording]:
+def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[Recording]:
     """Every recording that the corpus will have, in the manifest's order."""
-    _check(settings)
+    for language in settings.languages:
+        speakers(language)
     sentences = _read(settings)
     parts = _split(settings, sentences)
     plan = []
@@ -95,23 +69,7 @@ def plan_spoken(folder: Path, settings: SpokenCorpus) -> list[Recording]:
     return plan
 
 
-def _check(settings: SpokenCorpus) -> None:
-    if not settings.text:
-        raise InputError("corpus.spoken.text: name a table of parallel text")
-    if not settings.languages or len(set(settings.languages)) < len(settings.languages):
-        raise InputError(f"languages: {settings.languages} should be one or more different languages")
-    for language in settings.languages:
-        speakers(language)
-    if isinstance(settings.train, dict) and set(settings.train) - set(settings.languages):
-        extra = sorted(set(settings.train) - set(settings.languages))[0]
-        raise InputError(f"train: a number for {extra!r}, which is not among the languages")
-    sizes = [settings.train_size(language) for language in settings.languages]
-    if settings.dev < 0 or settings.test < 0 or any(size is not None and size < 1 for size in sizes):
-        raise InputError("dev and test cannot be negative, and train is at least 1")
-    check_speaking(settings)
-
-
-def _read(settings: SpokenCorpus) -> list[Sentence]:
+def _read(settings: SynthesizedCorpus) -> list[Sentence]:
     """One Sentence per English text, with what each language says for it first; in the order of the seed."""
     texts: dict[str, dict[str, str]] = {}
     for row in read_parallel_text(Path(settings.text)):
@@ -130,7 +88,7 @@ def _read(settings: SpokenCorpus) -> list[Sentence]:
     ]
 
 
-def _split(settings: SpokenCorpus, sentences: Sequence[Sentence]) -> dict[str, list[Sentence]]:
+def _split(settings: SynthesizedCorpus, sentences: Sequence[Sentence]) -> dict[str, list[Sentence]]:
     """dev and test from what all languages have, in order; train is the rest."""
     common = [s for s in sentences if all(language in s.text for language in settings.languages)]
     held_out = settings.dev + settings.test

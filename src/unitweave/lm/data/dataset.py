@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from unitweave.config.interleave import InterleaveSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.text import normalize
 from unitweave.corpus.readers.text_table import read_parallel_text
-from unitweave.interleaving.sequence import Example, InterleaveSettings, Speech, prepare_speech
+from unitweave.interleaving.sequence import Example, Speech, prepare_speech
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.units.table import UnitRow, read_units, read_units_metadata
 

@@ -12,16 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import Dataset
 
+from unitweave.config.interleave import InterleaveSettings, Task
 from unitweave.core.errors import InputError
-from unitweave.interleaving.sequence import (
-    TASKS,
-    Example,
-    InterleaveSettings,
-    Markers,
-    TrainingSequence,
-    can_do,
-    interleave,
-)
+from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, can_do, interleave
 from unitweave.lm.data.packing import pack, split_to_budget, step_weight
 
 
@@ -91,15 +84,12 @@ class InterleavedDataset:
     ratio: Callable[[int], float]
     interleave: InterleaveSettings
     markers: Markers
-    tasks: dict[str, float] = field(default_factory=lambda: {"s2st": 1.0})
+    tasks: dict[Task, float] = field(default_factory=lambda: {"s2st": 1.0})
     seed: int = 0
     extra: Sequence[Example] = ()  # sentence pairs without speech, for the task mt
     extra_sampler: UtteranceSampler | None = None
-    extra_share: float = 0.0  # share of the drawn examples that come from `extra`
+    extra_ratio: float = 0.0  # fraction of the drawn examples that come from `extra`
     max_tokens: int | None = None  # longer sequences are cut
-
-    def __post_init__(self) -> None:
-        check_tasks(self.tasks)
 
     def sequences(self, step: int) -> list[TrainingSequence]:
         """The interleaved sequences of an optimizer step."""
@@ -117,9 +107,9 @@ class InterleavedDataset:
     def _draw(self, position: int, rng: Random) -> tuple[Example, str]:
         """The example at a position of the endless stream, and what to train on it."""
         if self.extra_sampler is not None:
-            # Evenly mixed in: after n examples, n * share of them (rounded down) were extra text.
-            before = int(position * self.extra_share)
-            if int((position + 1) * self.extra_share) > before:
+            # Evenly mixed in: after n examples, n * extra_ratio of them (rounded down) were extra text.
+            before = int(position * self.extra_ratio)
+            if int((position + 1) * self.extra_ratio) > before:
                 return self.extra[self.extra_sampler[before]], "mt"
             position -= before
         example = self.examples[self.order[position]]
@@ -127,15 +117,6 @@ class InterleavedDataset:
         if len(names) == 1:
             return example, names[0]
         return example, rng.choices(names, [self.tasks[name] for name in names])[0]
-
-
-def check_tasks(tasks: dict[str, float]) -> None:
-    """Raise InputError when the mixture of tasks cannot be."""
-    unknown = set(tasks) - set(TASKS)
-    if unknown:
-        raise InputError(f"tasks has the unknown task {min(unknown)!r}; known are {', '.join(TASKS)}")
-    if not tasks or min(tasks.values()) < 0 or sum(tasks.values()) <= 0:
-        raise InputError("tasks needs at least one task with a weight above 0")
 
 
 class PackedDataset(Dataset):

@@ -14,9 +14,10 @@ import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from unitweave.config.interleave import SPEECH_TO_SPEECH
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object, write_json
-from unitweave.interleaving.sequence import SPEECH_TO_SPEECH, Markers
+from unitweave.interleaving.sequence import Markers
 
 FILE_NAME = "unitweave.json"
 FORMAT = 1

@@ -1,96 +1,27 @@
 """Fine-tuning a text language model on interleaved sequences: the method itself, and its baseline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
 from transformers import PretrainedConfig, set_seed
 
+from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
 from unitweave.core.manifest import Pair
 from unitweave.core.stage import StageResult
-from unitweave.interleaving.schedule import ScheduleSettings, check_schedule, text_ratio
-from unitweave.interleaving.sequence import (
-    SPEECH_TO_SPEECH,
-    TASKS,
-    Example,
-    InterleaveSettings,
-    Markers,
-    can_do,
-    check_interleave,
-    longest,
-)
+from unitweave.interleaving.schedule import text_ratio
+from unitweave.interleaving.sequence import Example, Markers, can_do, longest
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example, read_extra_text
-from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler, check_tasks
-from unitweave.lm.model.lora import LoraSettings, add_lora, check_lora, merge_lora
-from unitweave.lm.model.start import (
-    EMBEDDING_INITS,
-    add_languages,
-    earlier_vocabulary,
-    extend_for,
-    load_causal_lm,
-    start_vocabulary,
-)
+from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
+from unitweave.lm.model.lora import add_lora, merge_lora
+from unitweave.lm.model.start import add_languages, earlier_vocabulary, extend_for, load_causal_lm, start_vocabulary
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.lm.train.trainer import EvaluatorFactory, OptimizerSettings, check_optimizer, fit
+from unitweave.lm.train.trainer import EvaluatorFactory, fit
 from unitweave.training.trainer import quiet_transformers, use_bf16
-from unitweave.translate.dev_evaluation import EvaluationSettings
 from unitweave.units.table import UnitRow
-
-__all__ = ["LmSettings", "check_settings", "load_causal_lm", "train_lm"]
-
-
-@dataclass
-class LmSettings:
-    """Settings of one system: how the language model is fine-tuned on speech."""
-
-    pretrained: str | None = None  # folder or hub name of any causal LM; null takes the run's own small text LM
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    interleave: InterleaveSettings = field(default_factory=InterleaveSettings)
-    tasks: dict[str, float] = field(default_factory=lambda: {"s2st": 1.0})  # task -> weight in the mixture
-    deduplicate: bool = False  # drop repeated units; the vocoder then needs a duration predictor
-    temperature: float = 1.0  # above 1, language pairs with little data come up more often
-    extra_text: str | None = None  # TSV or Parquet of parallel text (src_lang, tgt_lang, src_text, tgt_text) for mt
-    extra_share: float = 0.2  # share of the training examples that come from extra text
-    max_tokens: int | None = None  # longest sequence, all speech as units; null takes what the model was made for
-    too_long: str = "drop"  # what happens to longer ones: "drop", or "cut" off at the end
-    embedding_init: str = "mean"  # the units' rows start at the mean of the text's; "aligned": of the words they speak
-    trim_vocabulary: bool = False  # keep only the text tokens that the corpus uses: for small machines
-    lora: LoraSettings | None = None  # train low-rank updates only; null trains all weights
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-
-    @property
-    def speaks(self) -> bool:
-        """Whether the tasks make a model that translates speech into speech."""
-        return any(self.tasks.get(task, 0) > 0 for task in SPEECH_TO_SPEECH)
-
-
-def check_settings(settings: LmSettings) -> None:
-    """Raise InputError when settings cannot be, before any data is loaded."""
-    check_interleave(settings.interleave)
-    check_schedule(settings.schedule)
-    check_tasks(settings.tasks)
-    check_optimizer(settings.optimizer)
-    weights = settings.optimizer.loss_weights.by_code()
-    if not any(weights[code] > 0 for task, share in settings.tasks.items() if share > 0 for code in TASKS[task]):
-        raise InputError("optimizer.loss_weights gives no weight to anything that the tasks predict")
-    if settings.lora is not None:
-        check_lora(settings.lora)
-    if settings.too_long not in ("drop", "cut"):
-        raise InputError(f"too_long {settings.too_long!r} is neither 'drop' nor 'cut'")
-    if settings.embedding_init not in EMBEDDING_INITS:
-        raise InputError(f"embedding_init {settings.embedding_init!r} is none of {', '.join(EMBEDDING_INITS)}")
-    if settings.embedding_init == "aligned" and settings.interleave.boundaries == "uniform":
-        raise InputError("embedding_init 'aligned' needs the alignment, and interleave.boundaries is 'uniform'")
-    if not 0 <= settings.extra_share < 1:
-        raise InputError(f"extra_share {settings.extra_share} must be from 0 to below 1")
-    if settings.temperature <= 0:
-        raise InputError(f"temperature {settings.temperature} must be above 0")
-    if settings.max_tokens is not None and settings.max_tokens < 16:
-        raise InputError(f"max_tokens {settings.max_tokens} leaves no room for an utterance")
 
 
 def train_lm(
@@ -118,8 +49,7 @@ def train_lm(
         InputError: For settings, a model or data that cannot be used.
     """
     quiet_transformers()
-    check_settings(settings)
-    optimizer = settings.optimizer
+    training = settings.training
     if settings.pretrained is None and text_lm is None:
         raise InputError("lm.pretrained is not given and the run has no text LM of its own; name a causal LM")
     name = settings.pretrained or str(text_lm)
@@ -131,7 +61,7 @@ def train_lm(
     pairs, rows = load_pairs(corpus, units, "train")
     extra = read_extra_text(Path(settings.extra_text)) if settings.extra_text else []
     languages = languages_of([*pairs, *extra])
-    set_seed(optimizer.seed)
+    set_seed(training.seed)
     if vocabulary is None:
         texts = (f" {word}" for p in [*pairs, *extra] for t in (p.src_text, p.tgt_text) for word in (t or "").split())
         tokenizer, vocabulary = start_vocabulary(
@@ -144,7 +74,7 @@ def train_lm(
             texts if settings.trim_vocabulary else None,
         )
         examples = _examples(settings, pairs, rows, vocabulary, WordTokens(tokenizer))
-        extend_for(model, vocabulary, settings.embedding_init, optimizer.seed, examples)
+        extend_for(model, vocabulary, settings.embedding_init, training.seed, examples)
     else:
         vocabulary = add_languages(model, tokenizer, vocabulary, languages)
         examples = _examples(settings, pairs, rows, vocabulary, WordTokens(tokenizer))
@@ -156,28 +86,30 @@ def train_lm(
         raise InputError(f"no training pair is left: {skipped[0]['reason']} (and {len(skipped) - 1} more)")
     source = InterleavedDataset(
         examples=[examples[i] for i in kept],
-        order=_order([pairs[i] for i in kept], optimizer.seed, settings.temperature),
-        batch=optimizer.batch,
-        ratio=text_ratio(settings.schedule, optimizer.steps),
+        order=_order([pairs[i] for i in kept], training.seed, settings.language_temperature),
+        batch=training.batch_size,
+        ratio=text_ratio(settings.schedule, training.steps),
         interleave=settings.interleave,
         markers=vocabulary.sequence_markers,
         tasks=settings.tasks,
-        seed=optimizer.seed,
+        seed=training.seed,
         extra=_examples(settings, extra, {}, vocabulary, tokens),
-        extra_sampler=_order(extra, optimizer.seed + 1, settings.temperature) if extra else None,
-        extra_share=settings.extra_share,
+        extra_sampler=_order(extra, training.seed + 1, settings.language_temperature) if extra else None,
+        extra_ratio=settings.extra_text_ratio,
         max_tokens=limit,
     )
-    wrapped = add_lora(model, vocabulary, settings.lora, use_bf16(optimizer.precision)) if settings.lora else model
+    wrapped = add_lora(model, vocabulary, settings.lora, use_bf16(training.precision)) if settings.lora else model
     state = fit(
         wrapped,
         source,
-        optimizer,
+        training,
         folder,
         f"{folder.name}: training",
         source.ratio,
-        evaluate=evaluator(folder, rows, tokenizer, vocabulary) if evaluator and settings.evaluation.every else None,
-        evaluate_every=settings.evaluation.every,
+        evaluate=evaluator(folder, rows, tokenizer, vocabulary)
+        if evaluator and settings.evaluation.eval_steps
+        else None,
+        evaluate_every=settings.evaluation.eval_steps,
         inner=model,
     )
     if settings.lora:
@@ -212,7 +144,7 @@ def usable(
             )
             continue
         length = max(longest(example, task, markers) for task in tasks)
-        if length > limit and settings.too_long == "drop":
+        if length > limit and settings.overlong == "drop":
             skipped.append({"id": pair.id, "reason": f"{length} tokens are more than max_tokens {limit}"})
             continue
         cut += length > limit

@@ -1,6 +1,7 @@
 """What a person wants to see of a training: ratio, losses per segment, tokens a second, MFU, time left."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def line_of(logs: dict[str, float]) -> str:
     return " ".join(parts)
 
 
-def report_callbacks(report_to: list[str], folder: Path, first_step: int) -> list[TrainerCallback]:
+def report_callbacks(report_to: Sequence[str], folder: Path, first_step: int) -> list[TrainerCallback]:
     """TensorBoard, written to folder/tensorboard; other loggers come by their names through transformers."""
     if "tensorboard" not in report_to:
         return []

@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 
 from unitweave.lm.data.packing import IGNORED
 
-CROSS_ENTROPIES = ("chunked", "plain")
 _CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}  # logits that exist at a time: what fits a CPU's cache, 256 MB on a GPU
 
 

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.integrations import get_available_reporting_integrations, is_deepspeed_available
 from transformers.trainer_callback import PrinterCallback
 
-from unitweave.core.errors import InputError
+from unitweave.config.training import LmTraining
 from unitweave.core.progress import meter, say
 from unitweave.interleaving.sequence import SEGMENTS
 from unitweave.lm.data.packing import IGNORED
@@ -28,11 +26,10 @@ from unitweave.lm.data.stream import PackedDataset, SequenceDataset
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, flash_fits, flash_works
 from unitweave.lm.train.logs import LineCallback, Throughput, report_callbacks
-from unitweave.lm.train.loss import CROSS_ENTROPIES
 from unitweave.lm.train.packed import PackedTraining
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
-from unitweave.training.optimizers import OPTIMIZERS, make_optimizer
-from unitweave.training.trainer import PRECISIONS, one_device, quiet_transformers, use_bf16
+from unitweave.training.optimizers import make_optimizer
+from unitweave.training.trainer import quiet_transformers, training_arguments
 from unitweave.units.table import UnitRow
 
 LOG_FILE = "log.jsonl"
@@ -43,91 +40,6 @@ Evaluate = Callable[[PreTrainedModel, int], dict[str, float]]
 EvaluatorFactory = Callable[
     [Path, dict[tuple[str, str], UnitRow], PreTrainedTokenizerBase, Vocabulary], Evaluate | None
 ]
-# transformers' others need arguments of their own, or a dev loss.
-LR_SCHEDULES = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-)
-
-
-@dataclass
-class LossWeights:
-    """Weight of each segment's tokens in the loss."""
-
-    source: float = 1.0  # source units, and the text interleaved into them
-    transcript: float = 1.0  # source text
-    translation: float = 1.0  # target text
-    target: float = 1.0  # target units, and the text interleaved into them
-
-    def by_code(self) -> list[float]:
-        """Weights by segment code; code 0 (nothing) weighs nothing."""
-        return [0.0, *(getattr(self, name) for name in SEGMENTS)]
-
-
-@dataclass
-class OptimizerSettings:
-    """How a language model is optimized."""
-
-    steps: int = 600  # optimizer steps
-    batch: int = 16  # utterance pairs (or text pairs) per optimizer step, over all processes
-    accumulation: int = 1  # micro-batches per optimizer step and process
-    forward_tokens: int | None = None  # most tokens of one forward pass; a larger micro-batch takes several
-    optimizer: str = "adam"  # "adam" (the paper's), or "muon", which learns faster from scratch
-    learning_rate: float = 5e-5  # the paper's value, for a 1B model; Muon's matrices take ten times it
-    lr_schedule: str = "linear"  # transformers' names: "linear", "cosine", "constant_with_warmup", ...
-    warmup: float = 0.03  # share of the steps, 0 to 1
-    weight_decay: float = 0.0  # not on vectors
-    max_grad_norm: float = 1.0  # gradients of a larger norm are scaled down
-    precision: str = "bf16"  # "bf16" or "fp32"
-    gradient_checkpointing: bool = False  # compute activations again going back: less memory, a third more work
-    compile: str | None = None  # a torch.compile backend, usually "inductor"; null compiles nothing
-    cross_entropy: str = "chunked"  # "chunked": never all logits at once; or "plain"
-    fsdp: bool = False  # shard weights, gradients and optimizer states over the processes (FSDP 2)
-    deepspeed: str | None = None  # a DeepSpeed JSON file; needs the package deepspeed
-    checkpoint_every: int = 200  # steps
-    log_every: int = 10  # steps
-    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])  # loggers; "wandb", "mlflow", "trackio", ...
-    workers: int = 0  # processes that build batches ahead
-    seed: int = 1  # of new rows, order, spans and dropout
-    loss_weights: LossWeights = field(default_factory=LossWeights)
-
-
-def check_optimizer(settings: OptimizerSettings) -> None:
-    """Raise InputError when the settings are of no use, before anything is loaded."""
-    for name, choices in (
-        ("optimizer", OPTIMIZERS),
-        ("precision", PRECISIONS),
-        ("cross_entropy", CROSS_ENTROPIES),
-        ("lr_schedule", LR_SCHEDULES),
-    ):
-        if getattr(settings, name) not in choices:
-            raise InputError(f"optimizer.{name} {getattr(settings, name)!r} is none of {', '.join(choices)}")
-    for name in ("steps", "batch", "accumulation", "learning_rate", "checkpoint_every", "log_every"):
-        if getattr(settings, name) <= 0:
-            raise InputError(f"optimizer.{name} {getattr(settings, name)} must be above 0")
-    if settings.forward_tokens is not None and settings.forward_tokens <= 0:
-        raise InputError(f"optimizer.forward_tokens {settings.forward_tokens} must be above 0, or null")
-    if not 0 <= settings.warmup <= 1:
-        raise InputError(f"optimizer.warmup {settings.warmup} must be from 0 to 1: it is a share of the steps")
-    if not 0 <= settings.seed < 2**32:
-        raise InputError(f"optimizer.seed {settings.seed} must be from 0 to below 2**32")
-    for name in settings.report_to:
-        if name != "tensorboard" and name not in get_available_reporting_integrations():
-            raise InputError(f"optimizer.report_to: {name!r} is no logger that is installed (pip install {name}?)")
-    if settings.deepspeed is not None and not is_deepspeed_available():
-        raise InputError("optimizer.deepspeed needs the package deepspeed: pip install deepspeed")
-    weights = settings.loss_weights.by_code()
-    if min(weights) < 0 or not any(weights):
-        raise InputError("optimizer.loss_weights must not be below 0, and one of them has to be above")
-    if (settings.fsdp or settings.deepspeed) and settings.optimizer == "muon":
-        raise InputError("optimizer.optimizer 'muon' needs whole matrices: it does not go with fsdp or deepspeed")
-    if settings.fsdp and settings.deepspeed:
-        raise InputError("optimizer.fsdp and optimizer.deepspeed exclude each other; set one")
 
 
 class LmTrainer(CheckpointedTrainer):
@@ -229,7 +141,7 @@ class EvaluateCallback(TrainerCallback):
 def fit(
     model: PreTrainedModel,
     source: SequenceDataset,
-    settings: OptimizerSettings,
+    settings: LmTraining,
     folder: Path,
     label: str,
     ratio: Callable[[int], float] | None = None,
@@ -241,11 +153,10 @@ def fit(
 
     evaluate  called with the causal LM and the step every `evaluate_every` steps; its numbers go to the loggers
     inner     the causal LM inside `model` where that is a LoRA wrapper
-    Writes folder/log.jsonl (a line per `log_every` steps), folder/tensorboard and folder/checkpoints.
+    Writes folder/log.jsonl (a line per `logging_steps` steps), folder/tensorboard and folder/checkpoints.
     Returns the whole model's weights where it was sharded (on the first process), else None.
     """
     quiet_transformers()
-    check_optimizer(settings)
     causal = inner or model
     work = folder / "checkpoints"
     resume, first_step = last_checkpoint(work)
@@ -256,11 +167,11 @@ def fit(
         source,
         settings.steps,
         settings.loss_weights.by_code(),
-        settings.accumulation,
+        settings.gradient_accumulation_steps,
         arguments.process_index,
         arguments.world_size,
         first_step,
-        settings.forward_tokens,
+        settings.max_tokens_per_forward,
     )
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -290,34 +201,18 @@ def fit(
         )
 
 
-def _arguments(work: Path, settings: OptimizerSettings) -> TrainingArguments:
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        max_steps=settings.steps,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_schedule,
-        warmup_steps=int(settings.warmup * settings.steps),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=use_bf16(settings.precision),
-        use_cpu=not torch.cuda.is_available(),
-        save_steps=settings.checkpoint_every,
+def _arguments(work: Path, settings: LmTraining) -> TrainingArguments:
+    return training_arguments(
+        work,
+        settings,
         save_total_limit=None,  # checkpoints.py removes the one before when the next is whole
-        logging_steps=settings.log_every,
         report_to=[name for name in settings.report_to if name != "tensorboard"],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_num_workers=settings.workers,
-        ignore_data_skip=True,  # the dataset itself begins at the step to go on from
-        torch_compile=settings.compile is not None,
-        torch_compile_backend=settings.compile,
+        torch_compile=settings.torch_compile_backend is not None,
+        torch_compile_backend=settings.torch_compile_backend,
         fsdp="full_shard" if settings.fsdp else None,
         fsdp_config={"version": 2} if settings.fsdp else None,
         deepspeed=settings.deepspeed,
-        seed=settings.seed,
     )
-    return one_device(arguments)
 
 
 def trim_log(path: Path, step: int) -> None:

@@ -1,0 +1,78 @@
+"""Settings of the method: how text is interleaved into speech, and how much of it at each optimizer step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unitweave.config.types import NonNegativeNumber, PositiveNumber, Ratio, Settings
+from unitweave.core.errors import InputError
+
+Task = Literal["s2st", "s2tt", "asr", "mt", "tts", "direct"]
+Segment = Literal["source", "transcript", "translation", "target"]
+
+TASK_SEGMENTS: dict[str, tuple[Segment, ...]] = {
+    "s2st": ("source", "transcript", "translation", "target"),
+    "s2tt": ("source", "transcript", "translation"),
+    "asr": ("source", "transcript"),
+    "mt": ("transcript", "translation"),
+    "tts": ("translation", "target"),
+    "direct": ("source", "target"),  # no chain of thought
+}
+SPEECH_TO_SPEECH: tuple[Task, ...] = ("s2st", "direct")
+
+
+@dataclass
+class InterleaveSettings(Settings):
+    """How text is interleaved into speech. The defaults are the paper's; the other values are its ablations."""
+
+    sides: Literal["both", "source", "target"] = "both"
+    """Which speech is interleaved."""
+    replace_with: Literal["text", "mask"] = "text"
+    """text, or mask: a mask token for each text token."""
+    boundaries: Literal["alignment", "uniform"] = "alignment"
+    """alignment, or uniform: words cut at equal distances, for which no alignment is needed."""
+    mean_span_length: PositiveNumber = 3.0
+    """Mean of the Poisson-distributed span length, in words."""
+    min_alignment_score: float = 0.3
+    """Words whose alignment score (0 to 1) is lower always stay speech."""
+
+
+@dataclass
+class ScheduleSettings(Settings):
+    """The text ratio over the course of training. The paper's schedule is the default."""
+
+    shape: Literal["staircase", "linear", "cosine", "constant", "points", "function", "none"] = "staircase"
+    """staircase, linear, cosine, constant, points, function, or none: units only, the baseline."""
+    start: Ratio = 0.9
+    """Text ratio at step 0 (not for points and function)."""
+    decrement: PositiveNumber = 0.1
+    """staircase: decrease of the ratio at each stair."""
+    stair_steps: PositiveNumber = 300
+    """staircase: length of a stair, in the unit below."""
+    end: PositiveNumber = 2700
+    """linear, cosine: where the ratio reaches 0, in the unit below."""
+    points: list[tuple[NonNegativeNumber, Ratio]] = field(default_factory=list)
+    """points: pairs of a place, in the unit below, and a ratio; linear in between."""
+    function: str | Callable[[int, int], float] | None = None
+    """function: `module:name` of a Python function of (step, total_steps) that returns the ratio, 0 to 1; in Python
+    the function itself. Steps count from 0."""
+    unit: Literal["steps", "fraction"] = "steps"
+    """steps: the above are optimizer steps; fraction: they are fractions of the training, 0 to 1."""
+
+    def check(self) -> None:
+        """Raise InputError where the shape lacks what it needs."""
+        if self.shape == "points":
+            places = [place for place, _ in self.points]
+            if not places or places != sorted(set(places)):
+                raise InputError("schedule.points: must be pairs (place, ratio) with rising places")
+        if (self.shape == "function") != (self.function is not None):
+            raise InputError("schedule.function: goes with the shape 'function'; set both or neither")
+        if isinstance(self.function, str) and not all(self.function.partition(":")):
+            raise InputError(f"schedule.function: must be module:name (got {self.function!r})")
+
+    @property
+    def function_name(self) -> str | None:
+        """`module:name` of the function."""
+        if callable(self.function):
+            return f"{self.function.__module__}:{getattr(self.function, '__qualname__', type(self.function).__name__)}"
+        return self.function

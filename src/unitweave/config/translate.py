@@ -1,0 +1,47 @@
+"""Settings of translation: decoding, and the segmentation of long recordings."""
+
+from dataclasses import dataclass
+
+from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Ratio, Seed, Settings
+
+
+@dataclass
+class DecodingSettings(Settings):
+    """How translations are decoded."""
+
+    batch_size: PositiveInt = 32
+    """Utterances decoded together."""
+    num_beams: PositiveInt = 1
+    """Beams of the search over transcript and translation; 1 is greedy decoding."""
+    length_penalty: float = 1.0
+    """A beam's log-probability is divided by its length to this power."""
+    temperature: NonNegativeNumber = 0.0
+    """Sampling temperature of the units; 0 takes the most probable unit."""
+    text_only: bool = False
+    """Stop after the translation; no speech."""
+    max_text_tokens_per_second: NonNegativeNumber = 12.0
+    """Maximum text tokens per second of source speech, plus 16."""
+    max_units_per_frame: NonNegativeNumber = 2.5
+    """Maximum target units per source frame, plus 50."""
+    max_unit_repeats: PositiveInt = 60
+    """Maximum repetitions of one unit in a row (60 are 1.2 s)."""
+    seed: Seed = 1
+    """Seed of the sampling of units."""
+    speaker: str | None = None
+    """Voice, where the vocoder has several; null: its first."""
+
+
+@dataclass
+class SegmentationSettings(Settings):
+    """How a long recording is cut into utterances, by the probability of speech."""
+
+    threshold: Ratio = 0.5
+    """Probability above which speech begins; it ends 0.15 below."""
+    min_speech_seconds: NonNegativeNumber = 0.2
+    """Minimum seconds of speech; shorter sounds are left out."""
+    min_silence_seconds: NonNegativeNumber = 0.4
+    """Minimum seconds of silence that end an utterance."""
+    speech_pad_seconds: NonNegativeNumber = 0.12
+    """Seconds kept before and after an utterance."""
+    max_speech_seconds: PositiveNumber = 20.0
+    """Maximum seconds of an utterance; a longer one is cut in its longest pause, or where it is too long."""

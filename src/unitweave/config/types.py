@@ -1,0 +1,102 @@
+"""What all settings are made of: number types with a range, and a base class that checks each field's type."""
+
+import sys
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
+
+from unitweave.core.errors import InputError
+
+if TYPE_CHECKING:
+    PositiveInt = int
+    NonNegativeInt = int
+    Seed = int
+    PositiveNumber = float
+    NonNegativeNumber = float
+    Ratio = float
+    RatioBelowOne = float
+else:
+    _INFINITY = sys.float_info.max  # infinity and NaN are above it, or not comparable
+    PositiveInt = restricted_number_type("PositiveInt", int, (">", 0))
+    NonNegativeInt = restricted_number_type("NonNegativeInt", int, (">=", 0))
+    Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+    PositiveNumber = restricted_number_type("PositiveNumber", float, [(">", 0), ("<=", _INFINITY)])
+    NonNegativeNumber = restricted_number_type("NonNegativeNumber", float, [(">=", 0), ("<=", _INFINITY)])
+    Ratio = ClosedUnitInterval
+    RatioBelowOne = restricted_number_type("RatioBelowOne", float, [(">=", 0), ("<", 1)])
+
+RANGES = {
+    "PositiveInt": "a whole number above 0",
+    "NonNegativeInt": "a whole number, 0 or above",
+    "Seed": "a whole number from 0 to below 2**32",
+    "PositiveNumber": "a finite number above 0",
+    "NonNegativeNumber": "a finite number, 0 or above",
+    "ClosedUnitInterval": "a number from 0 to 1",
+    "RatioBelowOne": "a number from 0 to below 1",
+}
+
+
+@dataclass
+class Settings:
+    """Base of all settings: values are checked when one is made, by a recipe or in Python."""
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for name, hint in _hints(kind).items():
+            try:
+                setattr(self, name, _checked(getattr(self, name), hint))
+            except (TypeError, ValueError) as problem:
+                raise InputError(f"{name}: {problem}") from None
+        self.check()
+
+    def check(self) -> None:
+        """Raise InputError for values that do not go together; what a type can say is checked before."""
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {entry.name: hints[entry.name] for entry in fields(kind)}
+
+
+def _checked(value: Any, hint: Any) -> Any:
+    """The value, numbers as plain int and float. Raises ValueError or TypeError where it is not of the type."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal and value not in inner:
+        raise ValueError(must_be_one_of(inner, value))
+    if origin in (UnionType, Union):
+        return _checked_union(value, inner)
+    if origin is list and isinstance(value, list | tuple):
+        return [_checked(one, inner[0]) for one in value]
+    if origin is tuple and isinstance(value, list | tuple) and len(value) == len(inner):
+        return tuple(_checked(one, part) for one, part in zip(value, inner, strict=True))
+    if origin is dict and isinstance(value, dict):
+        return {_checked(key, inner[0]): _checked(one, inner[1]) for key, one in value.items()}
+    if getattr(hint, "__name__", "") in RANGES:
+        try:
+            return hint._type(hint(value))
+        except (ValueError, TypeError):
+            raise ValueError(f"must be {RANGES[hint.__name__]} (got {value})") from None
+    if (is_dataclass(hint) or hint in (str, bool, list, dict, tuple)) and not isinstance(value, hint):
+        raise TypeError(f"must be {hint.__name__} (got {value!r})")
+    if origin in (list, tuple, dict):
+        raise TypeError(f"must be {hint} (got {value!r})")
+    return value
+
+
+def _checked_union(value: Any, kinds: tuple[Any, ...]) -> Any:
+    problem: Exception = ValueError()
+    for kind in (kind for kind in kinds if kind is not NoneType or value is None):
+        try:
+            return value if kind is NoneType else _checked(value, kind)
+        except (TypeError, ValueError) as error:
+            problem = problem if isinstance(error, TypeError) and problem.args else error
+    raise problem
+
+
+def must_be_one_of(choices: Any, value: Any) -> str:
+    """The words for a value that is not among the choices."""
+    return f"must be one of {', '.join(map(str, choices))} (got {value!r})"
