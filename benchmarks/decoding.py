@@ -1,4 +1,4 @@
-"""Decoding speed: StageDecoder against transformers' batched `generate`, on random weights.
+"""Decoding speed: PhaseDecoder against transformers' batched `generate`, on random weights.
 
     python benchmarks/decoding.py [--shape embedded 1b] [--dtype float32 bfloat16] [--batch 1 8 32 120] [--run RUN]
 
@@ -32,8 +32,8 @@ from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.translate import decode
-from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, State
-from unitweave.translate.decode import StageDecoder, Translation
+from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, DecoderState
+from unitweave.translate.decode import PhaseDecoder, Translation
 from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.translator import Translator
 
@@ -68,7 +68,7 @@ def main() -> None:
         print_steps(options.run, options.system, max(options.batch))
 
 
-def make_decoder(shape: str) -> StageDecoder:
+def make_decoder(shape: str) -> PhaseDecoder:
     """A decoder of random weights."""
     hidden, layers, heads, kv_heads, feed_forward, words, units = SHAPES[shape]
     vocabulary = {f"w{i}": i for i in range(words - 1)} | {"<|begin_of_text|>": words - 1}
@@ -89,23 +89,23 @@ def make_decoder(shape: str) -> StageDecoder:
     model = LlamaForCausalLM(config)
     extended = extend_tokenizer(tokenizer, units, ["en", "es"], "book")
     extend_model(model, extended, seed=1)
-    return StageDecoder(model, tokenizer, extended)
+    return PhaseDecoder(model, tokenizer, extended)
 
 
-def compare(decoder: StageDecoder, shape: str, dtype: str, batch: int, repeats: int) -> float:
+def compare(decoder: PhaseDecoder, shape: str, dtype: str, batch: int, repeats: int) -> float:
     """Print a row; returns the seconds of the slowest way."""
     rng = np.random.default_rng(0)
     small = shape == "embedded"
     frames = np.clip(rng.lognormal(np.log(125 if small else 30), 0.3, batch), 20, 400).astype(int)
     sources = [rng.integers(0, decoder.vocabulary.num_units, count) for count in frames]
     settings = DecodingSettings(batch_size=batch, text_only=not small)
-    closing = decoder.rules.closing.tolist()
+    closing = decoder.constraints.closing.tolist()
     ends = []
     for count in frames:  # free choice, and then the marker that ends the phase
         texts = rng.normal(count / (15 if small else 3), 2, 2).clip(2).astype(int).tolist()
         lengths = {TRANSCRIPT: texts[0], TRANSLATION: texts[1], UNITS: int(0.6 * count)}
         ends.append({phase: [-1] * length + [closing[phase]] for phase, length in lengths.items()})
-    decoder.rules.forced = lambda end: end  # type: ignore[method-assign, assignment, return-value]
+    decoder.constraints.forced = lambda end: end  # type: ignore[method-assign, assignment, return-value]
     decode.in_a_loop = lambda units: False  # type: ignore[assignment]  # which generate does not know
 
     def ours() -> list[Translation]:
@@ -143,23 +143,23 @@ def same(a: Translation, b: Translation) -> bool:
 class PhaseProcessor(LogitsProcessor):
     """Holds each row of `generate` to its phase."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: DecoderState) -> None:
         self.state, self.prompt = state, 0
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         if self.prompt:
             self.state.advance(input_ids[:, -1], torch.zeros(len(input_ids)))
         self.prompt = self.prompt or input_ids.shape[1]
-        log_probs, imposed = self.state.constrain(scores)
-        bound = (imposed >= 0).nonzero().flatten()
+        log_probs, forced = self.state.constrain(scores)
+        bound = (forced >= 0).nonzero().flatten()
         log_probs[bound] = -torch.inf
-        log_probs[bound, imposed[bound]] = 0.0
+        log_probs[bound, forced[bound]] = 0.0
         return log_probs
 
 
 @torch.inference_mode()
 def generate(
-    decoder: StageDecoder,
+    decoder: PhaseDecoder,
     sources: Sequence[np.ndarray],
     ends: Sequence[dict[int, list[int]]],
     settings: DecodingSettings,
@@ -168,7 +168,7 @@ def generate(
     """Decode all sources together with transformers' generate."""
     decoder.model.set_attn_implementation("sdpa")
     ids, mask = decoder.begin(sources)
-    processor = PhaseProcessor(State([len(s) for s in sources], ends, settings, decoder.rules))
+    processor = PhaseProcessor(DecoderState([len(s) for s in sources], ends, settings, decoder.constraints))
     end = decoder.vocabulary.markers["end"]
     said = decoder.model.generate(  # type: ignore[operator]
         ids,

@@ -69,7 +69,7 @@ def main(name: str, out: str) -> None:
     )
     data = Interleaved(examples, vocabulary.sequence_markers)
     Trainer(model, arguments, train_dataset=data, data_collator=collate).train()
-    model.save_pretrained(out)  # with the next two lines, `uw.StageDecoder.load(out)` translates units
+    model.save_pretrained(out)  # with the next two lines, `uw.PhaseDecoder.load(out)` translates units
     tokenizer.save_pretrained(out)
     vocabulary.save(out)
 

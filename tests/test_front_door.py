@@ -64,7 +64,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_the_example_trains_in_a_trainer_of_its_own_and_its_model_translates(text_lm_folder, tmp_path):
     example = runpy.run_path(str(ROOT / "examples" / "own_trainer.py"))
     example["main"](str(text_lm_folder), str(tmp_path))
-    decoder = unitweave.StageDecoder.load(tmp_path)
+    decoder = unitweave.PhaseDecoder.load(tmp_path)
     units = np.arange(60, dtype=np.uint16) % example["NUM_UNITS"]
     (translated,) = decoder.translate(
         [units], unitweave.DecodingSettings(max_text_tokens_per_second=1.0, max_units_per_frame=0.2)

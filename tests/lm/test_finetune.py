@@ -21,7 +21,7 @@ from unitweave.interleaving.sequence import Example, prepare_speech
 from unitweave.lm.model.start import cooccurring_tokens
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.finetune import train_lm
-from unitweave.translate.decode import StageDecoder
+from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.dev_evaluation import choose, dev_evaluator, scores_of
 
 
@@ -108,9 +108,9 @@ def test_what_a_model_was_trained_on_decides_how_it_decodes(
     assert Vocabulary.load(tmp_path / "model").tasks == [trained]
     if trained != "direct":
         with pytest.raises(InputError, match=f"trained on {trained} alone"):
-            StageDecoder.load(tmp_path / "model")
+            PhaseDecoder.load(tmp_path / "model")
         return
-    (result,) = StageDecoder.load(tmp_path / "model").translate(
+    (result,) = PhaseDecoder.load(tmp_path / "model").translate(
         [np.arange(9)], DecodingSettings(max_units_per_frame=0.1)
     )
     assert len(result.units) and (result.language, result.transcript, result.translation) == ("", "", "")
@@ -121,7 +121,7 @@ def test_a_model_of_before_tasks_were_kept_says_its_texts(tmp_path: Path, data: 
     content = json.loads((tmp_path / "model/unitweave.json").read_text())
     assert content.pop("tasks") == ["s2st", "asr"]
     (tmp_path / "model/unitweave.json").write_text(json.dumps(content))
-    (result,) = StageDecoder.load(tmp_path / "model").translate(
+    (result,) = PhaseDecoder.load(tmp_path / "model").translate(
         [np.arange(9)], DecodingSettings(max_units_per_frame=0.1)
     )
     assert result.language in ("en", "es")
@@ -178,7 +178,7 @@ def test_training_goes_on_from_a_unitweave_model_and_takes_new_languages(
         AutoModelForCausalLM.from_pretrained(f).get_input_embeddings().weight for f in (first, tmp_path / "y/model")
     )
     torch.testing.assert_close(before[: old.size], after[: old.size], atol=1e-6, rtol=0)
-    said = StageDecoder.load(tmp_path / "y/model").translate([np.arange(9)], DecodingSettings(max_units_per_frame=0.1))
+    said = PhaseDecoder.load(tmp_path / "y/model").translate([np.arange(9)], DecodingSettings(max_units_per_frame=0.1))
     assert said[0].language in new.languages
 
 

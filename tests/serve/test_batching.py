@@ -14,7 +14,7 @@ from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
 from unitweave.serve.batching import Batcher, Busy, Job, Stream
 from unitweave.serve.timeline import timeline
-from unitweave.translate.decode import ForcedPrefix, Listener, Translation
+from unitweave.translate.decode import ForcedPrefix, Streamer, Translation
 from unitweave.translate.translator import Translator
 
 
@@ -57,7 +57,7 @@ def test_an_unknown_language_is_refused_before_anything_is_computed(
     assert batcher.waiting == 0
     monkeypatch.setattr(translator, "units_of", None)  # would fail if the encoder ran
     with pytest.raises(InputError, match="'xx'"):
-        translator.translate(speech(0.4), given=ForcedPrefix(language="xx"))
+        translator.translate(speech(0.4), prefix=ForcedPrefix(language="xx"))
 
 
 def blocked(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
@@ -133,12 +133,12 @@ def test_a_stream_that_was_heard_ends_with_the_error_and_is_not_told_again(
 ) -> None:
     translate_all, sizes = batcher.translator.translate_all, []
 
-    def out_of_memory(waveforms: list, settings: object, given: object, listener: Listener) -> object:
+    def out_of_memory(waveforms: list, settings: object, given: object, streamer: Streamer) -> object:
         sizes.append(len(waveforms))
         if len(waveforms) == 1:
-            return translate_all(waveforms, settings, given, listener)  # type: ignore[arg-type]
-        listener.text(0, Translation(translation="hello"))
-        listener.unit(0, 3)
+            return translate_all(waveforms, settings, given, streamer)  # type: ignore[arg-type]
+        streamer.texts(0, Translation(translation="hello"))
+        streamer.unit(0, 3)
         raise MemoryError("out of memory")
 
     monkeypatch.setattr(batcher.translator, "translate_all", out_of_memory)
@@ -159,7 +159,7 @@ def test_words_of_both_recordings_come_with_the_result(batcher: Batcher, transla
     job, plain = Job(speech(1.0), ForcedPrefix("la casa", "the house", "es"), align=True), Job(speech(1.0))
     for one in (job, plain):
         batcher.submit(one).result(60)
-    english = translator.translate(job.waveform, given=job.given).waveform
+    english = translator.translate(job.waveform, prefix=job.given).waveform
     assert job.words == (translator.align(job.waveform, "la casa", "es"), translator.align(english, "the house"))
     assert [word for word, _, _ in job.words[0]] == ["la", "casa"] and plain.words == ([], [])
 

@@ -19,8 +19,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.interleaving.sequence import SOURCE, Example, interleave, prepare_speech
 from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
-from unitweave.translate.constraints import DONE, LOOP_WINDOW, State, in_a_loop
-from unitweave.translate.decode import ForcedPrefix, StageDecoder, Translation
+from unitweave.translate.constraints import DONE, LOOP_WINDOW, DecoderState, in_a_loop
+from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Translation
 from unitweave.translate.stage import translate_split
 from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.vllm import engine_settings
@@ -30,7 +30,7 @@ UNITS_IN_BOOK = 24
 
 
 @pytest.fixture(scope="module")
-def decoder(text_lm_folder: Path) -> StageDecoder:
+def decoder(text_lm_folder: Path) -> PhaseDecoder:
     """A tiny model of random weights, sharp enough that its choices differ."""
     torch.manual_seed(3)
     tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
@@ -40,13 +40,13 @@ def decoder(text_lm_folder: Path) -> StageDecoder:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     use_step_attention(model)
-    return StageDecoder(model, tokenizer, vocabulary)
+    return PhaseDecoder(model, tokenizer, vocabulary)
 
 
 @pytest.fixture(scope="module")
-def direct(decoder: StageDecoder) -> StageDecoder:
+def direct(decoder: PhaseDecoder) -> PhaseDecoder:
     """The same model, as if it had been trained without the chain of thought."""
-    return StageDecoder(decoder.model, decoder.tokenizer, replace(decoder.vocabulary, tasks=["direct"]))
+    return PhaseDecoder(decoder.model, decoder.tokenizer, replace(decoder.vocabulary, tasks=["direct"]))
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def same(a: Translation, b: Translation) -> bool:
     ) and np.array_equal(a.units, b.units)
 
 
-@pytest.mark.parametrize("how", [{}, {"temperature": 1.0}, {"beam": 3}, {"text_only": True}])
-def test_a_batch_gives_what_each_utterance_gets_alone(decoder: StageDecoder, sources: list, how: dict) -> None:
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0}, {"num_beams": 3}, {"text_only": True}])
+def test_a_batch_gives_what_each_utterance_gets_alone(decoder: PhaseDecoder, sources: list, how: dict) -> None:
     together = decoder.translate(sources, short(**how))
     for source, result in zip(sources, together, strict=True):
         alone = decoder.translate([source], short(**how))[0]
@@ -79,29 +79,29 @@ def test_a_batch_gives_what_each_utterance_gets_alone(decoder: StageDecoder, sou
 
 
 @pytest.mark.parametrize("kind", ["decoder", "direct"])
-def test_greedy_decoding_is_what_transformers_generate_says_under_the_same_rules(
+def test_greedy_decoding_is_what_transformers_generate_says_under_the_same_constraints(
     kind: str, sources: list, request: pytest.FixtureRequest
 ) -> None:
-    decoder: StageDecoder = request.getfixturevalue(kind)
-    tokens = decoder.rules.tokens()
-    settings = short(repeat_limit=1000)  # generate knows no such limit
+    decoder: PhaseDecoder = request.getfixturevalue(kind)
+    tokens = decoder.constraints.tokens()
+    settings = short(max_unit_repeats=1000)  # generate knows no such limit
     for source, result in zip(sources, decoder.translate(sources, settings), strict=True):
         prompt = torch.tensor([decoder.prompt(source)])
-        state: list[State] = []
+        state: list[DecoderState] = []
 
         def allowed(
             _: int,
             ids: torch.Tensor,
             prompt: torch.Tensor = prompt,
             source: np.ndarray = source,
-            state: list[State] = state,
+            state: list[DecoderState] = state,
         ) -> list[int]:
             if len(ids) == prompt.shape[1]:
-                state[:] = [State([len(source)], [{}], settings, decoder.rules)]
+                state[:] = [DecoderState([len(source)], [{}], settings, decoder.constraints)]
             else:
                 state[0].advance(ids[-1:], torch.zeros(1))
-            _, imposed = state[0].constrain(torch.zeros(1, decoder.rules.allowed.shape[1]))
-            return [int(imposed)] if imposed >= 0 else tokens[int(state[0].stage)]
+            _, forced = state[0].constrain(torch.zeros(1, decoder.constraints.allowed.shape[1]))
+            return [int(forced)] if forced >= 0 else tokens[int(state[0].phase)]
 
         plain = AutoModelForCausalLM.from_config(decoder.model.config, attn_implementation="eager").eval()
         plain.load_state_dict(decoder.model.state_dict())
@@ -125,7 +125,7 @@ def test_a_prompt_is_how_the_training_sequence_of_the_utterance_begins(
     kind: str, sources: list, request: pytest.FixtureRequest
 ) -> None:
     """Up to and with the marker that opens what the model has to say."""
-    decoder: StageDecoder = request.getfixturevalue(kind)
+    decoder: PhaseDecoder = request.getfixturevalue(kind)
     v, text = decoder.vocabulary, np.array([decoder.vocabulary.languages["es"], 7, 8], np.int32)
     for source in sources:
         units = source.astype(np.int32) + v.unit_offset
@@ -139,13 +139,15 @@ def test_a_prompt_is_how_the_training_sequence_of_the_utterance_begins(
         assert [*decoder.prompt(source), *said.tolist()] == interleaved.ids.tolist()
 
 
-def test_a_model_without_texts_speaks_at_once(direct: StageDecoder, sources: list) -> None:
-    heard = Heard()
-    results = direct.translate(sources, short(batch_size=2), listener=heard)
-    assert [heard.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
-    assert heard.texts == dict.fromkeys(range(len(sources)), ""), "a listener that waits for texts waits not for ever"
+def test_a_model_without_texts_speaks_at_once(direct: PhaseDecoder, sources: list) -> None:
+    received = Received()
+    results = direct.translate(sources, short(batch_size=2), streamer=received)
+    assert [received.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
+    assert received.translations == dict.fromkeys(range(len(sources)), ""), (
+        "a streamer that waits for texts does not wait for ever"
+    )
     assert all(r.language == r.transcript == r.translation == "" and set(r.scores) == {"units"} for r in results)
-    for one, other in zip(results, direct.translate(sources, short(beam=3)), strict=True):
+    for one, other in zip(results, direct.translate(sources, short(num_beams=3)), strict=True):
         assert same(one, other), "there is nothing to search"
     with pytest.raises(InputError, match="without texts"):
         direct.translate(sources[:1], short(), [ForcedPrefix(transcript="el perro")])
@@ -172,7 +174,7 @@ def test_a_split_is_translated_by_a_model_without_texts(tmp_path: Path, text_lm_
         engine_settings(lm)
 
 
-def plain_beam_search(decoder: StageDecoder, source: np.ndarray, settings: DecodingSettings) -> tuple[list[int], bool]:
+def plain_beam_search(decoder: PhaseDecoder, source: np.ndarray, settings: DecodingSettings) -> tuple[list[int], bool]:
     """Beam search without a cache and without a batch: every hypothesis is a list, computed from its beginning.
 
     Returns the best one and whether a limit cut it off.
@@ -180,34 +182,34 @@ def plain_beam_search(decoder: StageDecoder, source: np.ndarray, settings: Decod
     settings = DecodingSettings(**(vars(settings) | {"text_only": True}))
     prompt = decoder.prompt(source)
 
-    def replay(said: list[int]) -> State:
-        state = State([len(source)], [{}], settings, decoder.rules)
+    def replay(said: list[int]) -> DecoderState:
+        state = DecoderState([len(source)], [{}], settings, decoder.constraints)
         for token in said:
-            state.constrain(torch.zeros(1, decoder.rules.allowed.shape[1]))
+            state.constrain(torch.zeros(1, decoder.constraints.allowed.shape[1]))
             state.advance(torch.tensor([token]), torch.zeros(1))
         return state
 
     def extensions(said: list[int], total: float) -> Iterator[tuple[float, list[int]]]:
         state = replay(said)
-        if int(state.stage) == DONE:
+        if int(state.phase) == DONE:
             yield total, said
             return
         with torch.inference_mode():
             logits = decoder.model(torch.tensor([prompt + said])).logits[:, -1]
-        log_probs, imposed = state.constrain(logits)
-        for token in [int(imposed)] if imposed >= 0 else decoder.rules.tokens()[int(state.stage)]:
+        log_probs, forced = state.constrain(logits)
+        for token in [int(forced)] if forced >= 0 else decoder.constraints.tokens()[int(state.phase)]:
             yield total + float(log_probs[0, token]), [*said, token]
 
     beams: list[tuple[float, list[int]]] = [(0.0, [])]
-    while any(int(replay(said).stage) != DONE for _, said in beams):
+    while any(int(replay(said).phase) != DONE for _, said in beams):
         grown = [one for total, said in beams for one in extensions(said, total)]
-        beams = sorted(grown, key=lambda one: -one[0])[: settings.beam]
+        beams = sorted(grown, key=lambda one: -one[0])[: settings.num_beams]
     best = max(beams, key=lambda one: one[0] / len(one[1]) ** settings.length_penalty)[1]
     return best, bool(replay(best).cut)
 
 
-def test_beam_search_finds_what_a_plain_one_finds(decoder: StageDecoder, sources: list) -> None:
-    settings = short(beam=3, text_only=True, max_text_tokens_per_second=0.0)
+def test_beam_search_finds_what_a_plain_one_finds(decoder: PhaseDecoder, sources: list) -> None:
+    settings = short(num_beams=3, text_only=True, max_text_tokens_per_second=0.0)
     for source, result in zip(sources[:3], decoder.translate(sources[:3], settings), strict=True):
         tokens, cut = plain_beam_search(decoder, source, settings)
         expected = decoder.read(tokens)
@@ -219,7 +221,7 @@ def test_beam_search_finds_what_a_plain_one_finds(decoder: StageDecoder, sources
         assert result.complete is not cut
 
 
-def test_a_given_text_is_said_and_the_rest_follows_from_it(decoder: StageDecoder, sources: list) -> None:
+def test_a_given_text_is_said_and_the_rest_follows_from_it(decoder: PhaseDecoder, sources: list) -> None:
     given = [
         ForcedPrefix(transcript="El perro", language="es"),
         None,
@@ -229,7 +231,7 @@ def test_a_given_text_is_said_and_the_rest_follows_from_it(decoder: StageDecoder
     ]
     free = decoder.translate(sources, short())
     for beam in (1, 2):
-        results = decoder.translate(sources, short(beam=beam), given)
+        results = decoder.translate(sources, short(num_beams=beam), given)
         assert (results[0].transcript, results[0].language) == ("el perro", "es")
         assert results[2].translation == "red house"
     results = decoder.translate(sources, short(), given)
@@ -237,52 +239,52 @@ def test_a_given_text_is_said_and_the_rest_follows_from_it(decoder: StageDecoder
     assert all(same(results[i], free[i]) for i in (1, 3, 4))
 
 
-def test_units_out_of_the_book_and_unknown_languages_are_refused(decoder: StageDecoder, sources: list) -> None:
+def test_units_out_of_the_book_and_unknown_languages_are_refused(decoder: PhaseDecoder, sources: list) -> None:
     with pytest.raises(InputError, match="codebook"):
         decoder.translate([np.array([UNITS_IN_BOOK])], short())
     with pytest.raises(InputError, match="'xx'"):
         decoder.translate(sources[:1], short(), [ForcedPrefix(language="xx")])
-    with pytest.raises(InputError, match="beam"):
-        decoder.translate(sources[:1], short(beam=0))
+    with pytest.raises(InputError, match="num_beams"):
+        decoder.translate(sources[:1], short(num_beams=0))
     with pytest.raises(InputError, match="seed"):
         decoder.translate(sources[:1], short(seed=-1))
 
 
-class Heard:
-    """A listener that keeps what it hears."""
+class Received:
+    """A streamer that keeps what it gets."""
 
     def __init__(self) -> None:
-        self.texts: dict[int, str] = {}
+        self.translations: dict[int, str] = {}
         self.units: dict[int, list[int]] = {}
 
-    def text(self, index: int, said: Translation) -> None:
+    def texts(self, index: int, hypothesis: Translation) -> None:
         assert index not in self.units, "texts come before units"
-        self.texts[index] = said.translation
+        self.translations[index] = hypothesis.translation
 
     def unit(self, index: int, unit: int) -> None:
         self.units.setdefault(index, []).append(unit)
 
 
-def test_a_listener_hears_the_texts_and_then_every_unit(decoder: StageDecoder, sources: list) -> None:
-    heard = Heard()
-    results = decoder.translate(sources, short(batch_size=2), listener=heard)
-    assert [heard.texts[i] for i in range(len(sources))] == [r.translation for r in results]
-    assert [heard.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
+def test_a_streamer_gets_the_texts_and_then_every_unit(decoder: PhaseDecoder, sources: list) -> None:
+    received = Received()
+    results = decoder.translate(sources, short(batch_size=2), streamer=received)
+    assert [received.translations[i] for i in range(len(sources))] == [r.translation for r in results]
+    assert [received.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
 
 
-def test_sampled_units_follow_the_seed_and_texts_stay(decoder: StageDecoder, sources: list) -> None:
+def test_sampled_units_follow_the_seed_and_texts_stay(decoder: PhaseDecoder, sources: list) -> None:
     first, again, other = (decoder.translate(sources, short(temperature=1.5, seed=s)) for s in (1, 1, 2))
     assert all(same(a, b) for a, b in zip(first, again, strict=True))
     assert any(not np.array_equal(a.units, b.units) for a, b in zip(first, other, strict=True))
     assert [r.transcript for r in first] == [r.transcript for r in other]
 
 
-def rigged(decoder: StageDecoder, pattern: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def rigged(decoder: PhaseDecoder, pattern: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the model want to end its texts at once and then to say `pattern` for ever."""
     v, said = decoder.vocabulary, [0]
 
     def step(ids: torch.Tensor, *_: object) -> torch.Tensor:
-        logits = torch.zeros(len(ids), decoder.rules.allowed.shape[1])
+        logits = torch.zeros(len(ids), decoder.constraints.allowed.shape[1])
         logits[:, [v.markers["translation"], v.markers["target"]]] = 50.0
         logits[:, v.unit_offset + pattern[said[0] % len(pattern)]] = 90.0
         said[0] += 1
@@ -294,7 +296,7 @@ def rigged(decoder: StageDecoder, pattern: list[int], monkeypatch: pytest.Monkey
     )
 
 
-def test_units_that_turn_in_circles_are_ended(decoder: StageDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_that_turn_in_circles_are_ended(decoder: PhaseDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     rigged(decoder, [3, 5, 5, 8], monkeypatch)
     result = decoder.translate([np.zeros(500, np.int64)], DecodingSettings())[0]
     assert len(result.units) == LOOP_WINDOW and not result.complete
@@ -308,7 +310,7 @@ def test_loops_are_told_from_speech() -> None:
     assert not in_a_loop([*([1, 2, 3] * 40), *range(20)])
 
 
-def test_limits_hold_and_are_reported(decoder: StageDecoder, sources: list) -> None:
+def test_limits_hold_and_are_reported(decoder: PhaseDecoder, sources: list) -> None:
     for result, source in zip(decoder.translate(sources, short()), sources, strict=True):
         assert len(result.units) <= len(source) * 0.5 + 50
         assert set(result.seconds) == {"transcript", "translation", "units"} == set(result.scores)

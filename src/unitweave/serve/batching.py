@@ -254,8 +254,8 @@ class _Progress:
     def __init__(self, jobs: list[Job], is_closed: Callable[[], bool]) -> None:
         self._streams, self._is_closed = [job.stream for job in jobs], is_closed
 
-    def text(self, index: int, said: Translation) -> None:
-        self._put(index, said)
+    def texts(self, index: int, hypothesis: Translation) -> None:
+        self._put(index, hypothesis)
 
     def unit(self, index: int, unit: int) -> None:
         self._put(index, unit)

@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-_SPARE = 256  # positions that are reserved ahead
+_RESERVE = 256  # positions that are reserved ahead
 
 
 class GrowingLayer(DynamicLayer):
@@ -24,7 +24,7 @@ class GrowingLayer(DynamicLayer):
         before = self.get_seq_length()
         after = before + key_states.shape[-2]
         if self._buffers is None or after > self._buffers[0].shape[-2]:
-            self._reserve(key_states, value_states, before, after + _SPARE)
+            self._reserve(key_states, value_states, before, after + _RESERVE)
         assert self._buffers is not None
         keys, values = self._buffers
         keys[:, :, before:after] = key_states
@@ -47,7 +47,7 @@ class GrowingLayer(DynamicLayer):
         filled, size = self.get_seq_length(), len(rows)
         moved = (rows != torch.arange(size, device=rows.device)).nonzero().flatten()
         if size < self._buffers[0].shape[0] and bool((rows[moved] >= size).all()):
-            # Rows from behind fill the places of those that left: only they have to be copied.
+            # Rows from the end fill the places of those that left (`compact`): only they have to be copied.
             for buffer in self._buffers:
                 buffer[moved, :, :filled] = buffer[rows[moved], :, :filled]
             keys, values = (buffer[:size] for buffer in self._buffers)
@@ -79,5 +79,5 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
 def compact(keep: Sequence[bool]) -> list[int]:
     """Indices of the rows to keep, ordered so that few have to move: gaps are filled from the end."""
     size = sum(keep)
-    spare = [i for i in range(size, len(keep)) if keep[i]]
-    return [i if keep[i] else spare.pop() for i in range(size)]
+    movable = [i for i in range(size, len(keep)) if keep[i]]
+    return [i if keep[i] else movable.pop() for i in range(size)]

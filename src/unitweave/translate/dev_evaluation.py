@@ -17,7 +17,7 @@ from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.trainer import EvaluatorFactory
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
-from unitweave.translate.decode import StageDecoder, Translation
+from unitweave.translate.decode import PhaseDecoder, Translation
 from unitweave.units.table import UnitRow
 
 DEV_FILE = "dev.jsonl"
@@ -85,7 +85,7 @@ class DevSet:
         """
         state = PartialState()
         mine = self.pairs[state.process_index :: state.num_processes]
-        decoder = StageDecoder(model, self.tokenizer, self.vocabulary)
+        decoder = PhaseDecoder(model, self.tokenizer, self.vocabulary)
         settings = DecodingSettings(batch_size=self.settings.batch_size)
         said = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings)
         found = {pair.id: one for pair, one in gather_object(list(zip(mine, said, strict=True)))}

@@ -14,7 +14,7 @@ from unitweave.core.files import remove, write_text
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
-from unitweave.translate.decode import StageDecoder
+from unitweave.translate.decode import PhaseDecoder
 from unitweave.units.reading import best_device
 from unitweave.units.table import read_units
 from unitweave.vocoder.synthesis import Vocoder
@@ -46,7 +46,7 @@ def translate_split(
     if not pairs:
         raise InputError(f"{corpus}: the {split} split has nothing to translate")
     device = best_device()
-    decoder = StageDecoder.load(model, device)
+    decoder = PhaseDecoder.load(model, device)
     voice = Vocoder.from_pretrained(vocoder, decoder.vocabulary.codebook, device)
     audio = folder / "audio"
     remove(audio)

@@ -14,7 +14,7 @@ from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.text import normalize
-from unitweave.translate.decode import ForcedPrefix, Listener, StageDecoder
+from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer
 from unitweave.translate.package import Parts, find_parts
 from unitweave.units.extract import UnitExtractor
 from unitweave.units.features import num_frames
@@ -78,7 +78,7 @@ class Translator:
     """Encoder, codebook, language model and vocoder of one run, ready to translate recordings."""
 
     def __init__(
-        self, extractor: UnitExtractor, decoder: StageDecoder, vocoder: Vocoder, parts: Parts | None = None
+        self, extractor: UnitExtractor, decoder: PhaseDecoder, vocoder: Vocoder, parts: Parts | None = None
     ) -> None:
         self.extractor, self.decoder, self.vocoder, self.parts = extractor, decoder, vocoder, parts
         self.settings = parts.settings if parts else DecodingSettings()
@@ -111,7 +111,7 @@ class Translator:
         """From the folders of the parts. Raises InputError when they do not belong together."""
         book = parts.check()
         extractor = UnitExtractor.load(parts.encoder, parts.codebook)
-        decoder = StageDecoder.load(parts.language_model, device, dtype)
+        decoder = PhaseDecoder.load(parts.language_model, device, dtype)
         return cls(extractor, decoder, Vocoder.from_pretrained(parts.vocoder, book, device), parts)
 
     def fingerprint(self) -> str:
@@ -126,41 +126,56 @@ class Translator:
         self,
         recording: np.ndarray | Path | str,
         settings: DecodingSettings | None = None,
-        given: ForcedPrefix | None = None,
+        prefix: ForcedPrefix | None = None,
     ) -> SpeechTranslation:
-        """Translate one recording: a file, or float32 [samples] at 16 kHz.
+        """Translate one recording.
 
-        given  the transcript, translation or source language, where they are known
+        Args:
+            recording: A file, or float32 [samples] at 16 kHz.
+            settings: How to decode (default: as the model's maker does).
+            prefix: The transcript, translation or source language, where they are known.
+
+        Raises:
+            InputError: The recording cannot be read or is too short, or the language is unknown.
         """
-        return self.translate_all([recording], settings, [given])[0]
+        return self.translate_all([recording], settings, [prefix])[0]
 
     def translate_all(
         self,
         recordings: Sequence[np.ndarray | Path | str],
         settings: DecodingSettings | None = None,
-        given: Sequence[ForcedPrefix | None] | None = None,
-        listener: Listener | None = None,
+        prefixes: Sequence[ForcedPrefix | None] | None = None,
+        streamer: Streamer | None = None,
     ) -> list[SpeechTranslation]:
-        """Translate several recordings together. Raises InputError for one that cannot be read or is too short.
+        """Translate several recordings together.
 
-        listener  told of texts and units as they are decoded (`stream_speech` turns units into sound)
+        Args:
+            recordings: Files, or float32 [samples] at 16 kHz.
+            settings: How to decode (default: as the model's maker does).
+            prefixes: What is known about each recording.
+            streamer: Gets texts and units as they are decoded (`stream_speech` turns units into sound).
+
+        Raises:
+            InputError: A recording cannot be read or is too short, or a language is unknown.
         """
         settings = settings or self.settings
-        for one in given or []:
-            self.check_language(one)
+        for prefix in prefixes or []:
+            self.check_language(prefix)
         waveforms = [r if isinstance(r, np.ndarray) else read_audio(Path(r)) for r in recordings]
         for recording, waveform in zip(recordings, waveforms, strict=True):
             check_audible(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
         clock = [time.monotonic()]
         sources = self.units_of(waveforms)
         clock.append(time.monotonic())
-        said = self.decoder.translate(sources, settings, given, listener)
+        hypotheses = self.decoder.translate(sources, settings, prefixes, streamer)
         clock.append(time.monotonic())
-        spoken = self.vocoder.synthesize([t.units for t in said], settings.speaker, self.decoder.vocabulary.deduplicate)
+        synthesized = self.vocoder.synthesize(
+            [t.units for t in hypotheses], settings.speaker, self.decoder.vocabulary.deduplicate
+        )
         clock.append(time.monotonic())
         share = 1 / max(1, len(waveforms))
         results = []
-        for waveform, t, speech in zip(waveforms, said, spoken, strict=True):
+        for waveform, t, speech in zip(waveforms, hypotheses, synthesized, strict=True):
             seconds = {"source units": (clock[1] - clock[0]) * share, **t.seconds}
             if len(speech):
                 seconds["vocoder"] = (clock[3] - clock[2]) * share
@@ -181,10 +196,10 @@ class Translator:
             )
         return results
 
-    def check_language(self, given: ForcedPrefix | None) -> None:
-        """Raise InputError when a given language is none of the model's; decoding would say so only in the end."""
-        if given is not None and given.language:
-            self.decoder.rules.forced(ForcedPrefix(language=given.language))
+    def check_language(self, prefix: ForcedPrefix | None) -> None:
+        """Raise InputError for a language that the model does not know, before anything is computed."""
+        if prefix is not None and prefix.language:
+            self.decoder.constraints.forced(ForcedPrefix(language=prefix.language))
 
     def units_of(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Units of each waveform, in batches of similar length that fit into memory."""

@@ -25,7 +25,7 @@ from unitweave.translate.constraints import (
     TRANSLATION,
     TRANSLATION_TAG,
     UNITS,
-    Rules,
+    Constraints,
     Translation,
 )
 
@@ -57,11 +57,11 @@ def engine_settings(folder: Path) -> dict[str, Any]:
     vocabulary, tokenizer = Vocabulary.load(folder), AutoTokenizer.from_pretrained(folder)
     if not vocabulary.has_texts:
         raise InputError(f"{folder}: trained without s2st, this model has none of the stages that an engine keeps to")
-    rules = Rules(vocabulary, tokenizer, vocabulary.size, torch.device("cpu"))
-    tokens = rules.tokens()
+    constraints = Constraints(vocabulary, tokenizer, vocabulary.size, torch.device("cpu"))
+    tokens = constraints.tokens()
     stages = []
     for name, stage in _STAGES:
-        closing = int(rules.closing[stage])
+        closing = int(constraints.closing[stage])
         stages.append(
             {
                 "name": name,
@@ -102,7 +102,7 @@ def _ranges(tokens: Sequence[int]) -> list[list[int]]:
 
 
 class EngineDecoder:
-    """Stage decoding through an engine; what `StageDecoder` does, but for its loop detection and repeat limit."""
+    """Stage decoding through an engine; what `PhaseDecoder` does, but for its loop detection and repeat limit."""
 
     def __init__(self, folder: Path, generate: Generate) -> None:
         """`folder` was exported with --engine vllm; `generate` answers requests (`vllm_generate` makes one)."""

@@ -1,0 +1,95 @@
+"""A trained language model of units, step by step: prompts, one step of a batch, and tokens read back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from unitweave.core.errors import InputError
+from unitweave.core.sequences import deduplicate
+from unitweave.lm.model.start import load_causal_lm
+from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.translate.constraints import Constraints, Translation
+from unitweave.translate.step_attention import use_step_attention
+
+
+class UnitLanguageModel:
+    """A trained language model with its tokenizer, its vocabulary of units, and what that allows in each phase."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> None:
+        self.model, self.tokenizer, self.vocabulary = model.eval(), tokenizer, vocabulary
+        rows = self.model.get_output_embeddings().weight.shape[0]
+        self.constraints = Constraints(vocabulary, tokenizer, rows, self.model.device)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+        """From a model folder that `train_lm` wrote.
+
+        Raises:
+            InputError: It is not such a folder, or none of the tasks that it was trained on ends in units.
+        """
+        vocabulary = Vocabulary.load(Path(folder))
+        if not vocabulary.translates:
+            raise InputError(
+                f"{folder}: trained on {', '.join(vocabulary.tasks)} alone, this model does not translate speech into "
+                "speech; tasks needs s2st or direct for that"
+            )
+        model, tokenizer = load_causal_lm(folder, dtype)
+        use_step_attention(model.to(device))
+        return cls(model, tokenizer, vocabulary)
+
+    def prompt(self, units: np.ndarray) -> list[int]:
+        """Token ids up to where the model begins its transcript (or its units, where it has no texts).
+
+        Raises:
+            InputError: A unit is outside the model's codebook.
+        """
+        v = self.vocabulary
+        if len(units) and int(units.max()) >= v.num_units:
+            raise InputError(f"unit {int(units.max())} is outside the model's codebook of {v.num_units} units")
+        begin = [] if v.begin is None else [v.begin]
+        if v.deduplicate:
+            units, _ = deduplicate(units)
+        body = (units.astype(np.int64) + v.unit_offset).tolist()
+        return [*begin, v.markers["source"], *body, v.markers["transcript" if v.has_texts else "target"]]
+
+    def begin(self, sources: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prompts of a batch, padded on the left: ids and attention mask, int64 [batch, tokens]."""
+        prompts = [self.prompt(units) for units in sources]
+        longest = max(map(len, prompts))
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros(len(prompts), longest, dtype=torch.long)
+        for i, prompt in enumerate(prompts):
+            ids[i, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[i, longest - len(prompt) :] = 1
+        return ids.to(self.model.device), mask.to(self.model.device)
+
+    def step(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        """Logits [batch, vocabulary] of the token after `ids` [batch, tokens], which the cache takes in."""
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+    def read(self, tokens: Sequence[int]) -> Translation:
+        """Take the tokens of one utterance apart: language, texts and units."""
+        v = self.vocabulary
+        if not v.has_texts:
+            return Translation(units=np.array([t - v.unit_offset for t in tokens if t != v.markers["end"]], np.int64))
+        first, second = tokens.index(v.markers["translation"]), tokens.index(v.markers["target"])
+        names = {i: language for language, i in v.languages.items()}
+        units = [t - v.unit_offset for t in tokens[second + 1 :] if t != v.markers["end"]]
+        return Translation(
+            language=names[tokens[0]],
+            transcript=self.tokenizer.decode(tokens[1:first]).strip(),
+            translation=self.tokenizer.decode(tokens[first + 2 : second]).strip(),
+            units=np.array(units, dtype=np.int64),
+        )
