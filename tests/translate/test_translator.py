@@ -22,7 +22,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of_file
 from unitweave.translate import files as jobs
 from unitweave.translate import long
-from unitweave.translate.files import find_tasks, translate_tasks
+from unitweave.translate.files import find_tasks, translate_files
 from unitweave.translate.subtitles import Cue, clock, srt, vtt
 from unitweave.translate.translator import Translator
 from unitweave.translate.vad import WINDOW, SpeechDetector, cut_out, speech_spans
@@ -251,7 +251,7 @@ def test_a_short_recording_whose_header_says_no_length_is_a_short_one(
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["transcript"] == "hola perro"
     assert main([*command, "--cut-above", "0.5"]) == 2
-    assert "single utterance of up to 0.5 s" in capsys.readouterr().err
+    assert "single utterance of at most 0.5 s" in capsys.readouterr().err
 
 
 def test_silence_is_told_from_speech(translator: Translator, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_one_recording_that_cannot_be_opened_does_not_end_the_batch(
     monkeypatch.setattr(jobs, "digest_of_file", digest)
     names = [str(tmp_path / name) for name in ("locked.wav", "notes.txt/x.wav", "good.wav")]
     settings = replace(SETTINGS, text_only=True)
-    done = list(translate_tasks(translator, find_tasks(names, tmp_path / "out"), settings))
+    done = list(translate_files(translator, find_tasks(names, tmp_path / "out"), settings))
     assert [one.error for one in done] == [
         f"{names[0]}: not readable (Permission denied)",
         f"{names[1]}: not readable (Not a directory)",
@@ -323,7 +323,7 @@ def test_a_full_disk_ends_the_batch(translator: Translator, tmp_path: Path, monk
     monkeypatch.setattr(long, "write_json", full)
     tasks = find_tasks([str(tmp_path / "talk.wav")], tmp_path / "out")
     with pytest.raises(InputError, match="no space left"):
-        list(translate_tasks(translator, tasks, SETTINGS, cut_above=3.0))
+        list(translate_files(translator, tasks, SETTINGS, cut_above=3.0))
 
 
 def test_names_that_are_no_utf_8_are_translated_and_printed(

@@ -18,7 +18,7 @@ def translate(arguments: list[str]) -> None:
     from unitweave.core.progress import say
     from unitweave.training.devices import check_device
     from unitweave.translate.decode import ForcedPrefix
-    from unitweave.translate.files import find_tasks, translate_tasks
+    from unitweave.translate.files import find_tasks, translate_files
     from unitweave.translate.translator import Translator
 
     parser = Parser(prog="unitweave translate", description="Translate recordings into spoken English.")
@@ -60,9 +60,9 @@ def translate(arguments: list[str]) -> None:
     settings = replace(
         translator.settings, text_only=known.text_only, **{k: v for k, v in named.items() if v is not None}
     )
-    segmenting = SegmentationSettings(max_speech_seconds=known.longest)
+    segmentation = SegmentationSettings(max_speech_seconds=known.longest)
     failed = []
-    for done in translate_tasks(translator, tasks, settings, given, segmenting, known.cut_above):
+    for done in translate_files(translator, tasks, settings, given, segmentation, known.cut_above):
         if done.about is None:
             failed.append(done.error)
             if len(tasks) > 1:

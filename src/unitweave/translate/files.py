@@ -1,4 +1,4 @@
-"""Many recordings: what the names on the command line mean, which results are there already, and the work."""
+"""Many recordings: find those that the names on the command line mean, and translate those without a result yet."""
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ _RESULTS = (".wav", ".json", ".srt", ".vtt")
 
 
 @dataclass(frozen=True)
-class Task:
+class FileTask:
     """A recording and where its results go: stem.wav, stem.json, for long ones stem.srt and stem.vtt."""
 
     source: Path
@@ -27,21 +27,30 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A task that is done: its JSON's content, or why it could not be done; `before` where an earlier call did it."""
+class FileResult:
+    """What became of a recording.
 
-    task: Task
+    Attributes:
+        task: The recording.
+        about: The content of its JSON; None where it could not be translated.
+        error: Why not.
+        reused: Whether an earlier call translated it.
+    """
+
+    task: FileTask
     about: dict[str, Any] | None
     error: str = ""
-    before: bool = False
+    reused: bool = False
 
 
-def find_tasks(names: Sequence[str], out: Path) -> list[Task]:
+def find_tasks(names: Sequence[str], out: Path) -> list[FileTask]:
     """The recordings that files, folders (with all below them) and patterns name.
 
-    A folder's recordings keep their places below it; what lies in `out` below it is results, not recordings.
-    Two that would get the same result file keep their suffixes. Raises InputError when a name stands for
-    nothing or results would overwrite a source.
+    A folder's recordings keep their places below it; what lies in `out` below it is taken for results. Two that would
+    get the same result file keep their suffixes.
+
+    Raises:
+        InputError: A name matches nothing, or results would overwrite a source.
     """
     found: dict[Path, Path] = {}  # recording -> its place below `out`
     for name in names:
@@ -56,13 +65,13 @@ def find_tasks(names: Sequence[str], out: Path) -> list[Task]:
             fitting = [Path(p) for p in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
             matching = [p for p in fitting if _holds(p.is_file, if_hidden=True)]
             if not matching:
-                raise InputError(f"{name}: no file fits this pattern")
+                raise InputError(f"{name}: no file matches this pattern")
             found |= {p: Path(p.name) for p in matching}
         else:
             found[path] = Path(path.name)
     stems = [place.with_suffix("") for place in found.values()]
     tasks = [
-        Task(source, out / (place if stems.count(place.with_suffix("")) > 1 else place.with_suffix("")))
+        FileTask(source, out / (place if stems.count(place.with_suffix("")) > 1 else place.with_suffix("")))
         for source, place in found.items()
     ]
     _check_targets(tasks)
@@ -83,7 +92,7 @@ def _recordings_in(folder: Path, out: Path) -> list[Path]:
     ]
 
 
-def _check_targets(tasks: Sequence[Task]) -> None:
+def _check_targets(tasks: Sequence[FileTask]) -> None:
     """Raise InputError when two tasks have the same results, or results would overwrite any of the sources."""
     sources = {_real(task.source): task.source for task in tasks}
     seen: dict[Path, Path] = {}
@@ -116,53 +125,63 @@ def _holds(test: Callable[[], bool], if_hidden: bool) -> bool:
         return if_hidden
 
 
-def translate_tasks(
+def translate_files(
     translator: Translator,
-    tasks: Sequence[Task],
+    tasks: Sequence[FileTask],
     settings: DecodingSettings,
-    given: ForcedPrefix | None = None,
-    segmenting: SegmentationSettings | None = None,
+    prefix: ForcedPrefix | None = None,
+    segmentation: SegmentationSettings | None = None,
     cut_above: float = 30.0,
-) -> Iterator[Finished]:
-    """Translate recordings, short ones in batches; yields each when its files are written.
+) -> Iterator[FileResult]:
+    """Translate recordings, short ones in batches.
 
-    cut_above  seconds above which a recording is cut into utterances
-    A recording that cannot be translated is reported and the others go on. One whose results are there
-    already, by the same model and settings from the same file, is not done again. Raises InputError on a
-    language that the model does not know, and when the disk is full.
+    A recording that cannot be translated is reported and the others go on. One whose results are there already, from
+    the same file by the same model and settings, is not translated again.
+
+    Args:
+        translator: The model.
+        tasks: The recordings.
+        settings: How to decode.
+        prefix: What is known about them; texts only of a single short one.
+        segmentation: How long recordings are cut into utterances.
+        cut_above: Seconds above which a recording counts as long.
+
+    Yields:
+        What became of each recording, as soon as its files are written.
+
+    Raises:
+        InputError: The model does not know the language, or the disk is full.
     """
-    translator.check_language(given)
-    segmenting = segmenting or SegmentationSettings()
+    translator.check_language(prefix)
+    segmentation = segmentation or SegmentationSettings()
     model = digest_of(
-        [translator.fingerprint(), asdict(settings), asdict(segmenting), given and vars(given), cut_above]
+        [translator.fingerprint(), asdict(settings), asdict(segmentation), prefix and vars(prefix), cut_above]
     )
-    short: list[tuple[Task, str]] = []
+    short: list[tuple[FileTask, str]] = []
     with meter("translating", len(tasks)) as progress:
         for number, task in enumerate(tasks):
             try:
                 job = digest_of([model, _digest(task.source)])
-                about = _before(task, job)
+                about = _earlier(task, job)
                 if about is not None:
                     progress.advance()
-                    yield Finished(task, about, before=True)
+                    yield FileResult(task, about, reused=True)
                 elif not lasts_longer(task.source, cut_above):
                     short.append((task, job))
-                elif given is not None and (given.transcript or given.translation):
-                    raise InputError(
-                        f"{task.source}: a given text goes with a single utterance of up to {cut_above:g} s"
-                    )
+                elif prefix is not None and (prefix.transcript or prefix.translation):
+                    raise InputError(f"{task.source}: a known text needs a single utterance of at most {cut_above:g} s")
                 else:
-                    language = given.language if given else None
-                    result = translate_long(translator, task.source, task.stem, settings, segmenting, job, language)
+                    language = prefix.language if prefix else None
+                    result = translate_long(translator, task.source, task.stem, settings, segmentation, job, language)
                     progress.advance()
-                    yield Finished(task, read_json(result.about))
+                    yield FileResult(task, read_json(result.about))
             except (InputError, IsADirectoryError) as error:
                 if isinstance(error.__cause__, OSError):
                     raise  # the disk is full, which is not this recording's fault
                 progress.advance()
-                yield Finished(task, None, str(error))
+                yield FileResult(task, None, str(error))
             if short and (len(short) == 4 * settings.batch_size or number == len(tasks) - 1):
-                for finished in _translate_short(translator, short, settings, given):
+                for finished in _translate_short(translator, short, settings, prefix):
                     progress.advance()
                     yield finished
                 short = []
@@ -179,24 +198,27 @@ def _digest(source: Path) -> str:
 
 
 def _translate_short(
-    translator: Translator, tasks: Sequence[tuple[Task, str]], settings: DecodingSettings, given: ForcedPrefix | None
-) -> Iterator[Finished]:
+    translator: Translator,
+    tasks: Sequence[tuple[FileTask, str]],
+    settings: DecodingSettings,
+    prefix: ForcedPrefix | None,
+) -> Iterator[FileResult]:
     waveforms, readable = [], []
     for task, job in tasks:
         try:
             waveform = read_audio(task.source)
             check_audible(waveform, str(task.source))
         except InputError as error:
-            yield Finished(task, None, str(error))
+            yield FileResult(task, None, str(error))
             continue
         waveforms.append(waveform)
         readable.append((task, job))
-    results = translator.translate_all(waveforms, settings, [given] * len(waveforms)) if waveforms else []
+    results = translator.translate_all(waveforms, settings, [prefix] * len(waveforms)) if waveforms else []
     for (task, job), result in zip(readable, results, strict=True):
-        yield Finished(task, _write(task, job, result, speech=not settings.text_only))
+        yield FileResult(task, _write(task, job, result, speech=not settings.text_only))
 
 
-def _write(task: Task, job: str, result: SpeechTranslation, speech: bool) -> dict[str, Any]:
+def _write(task: FileTask, job: str, result: SpeechTranslation, speech: bool) -> dict[str, Any]:
     about = {"source": str(task.source), "job": job} | result.plain()
     if speech:
         result.save(task.stem.with_name(task.stem.name + ".wav"))
@@ -204,7 +226,7 @@ def _write(task: Task, job: str, result: SpeechTranslation, speech: bool) -> dic
     return about
 
 
-def _before(task: Task, job: str) -> dict[str, Any] | None:
+def _earlier(task: FileTask, job: str) -> dict[str, Any] | None:
     """The JSON that an earlier call of the same job wrote; it is written last, so all else is there too."""
     path = task.stem.with_name(task.stem.name + ".json")
     if not path.exists():

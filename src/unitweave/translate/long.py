@@ -1,8 +1,8 @@
-"""Long recordings: cut into utterances where nobody speaks, translated in batches, put back at their times.
+"""Long recordings: cut into utterances in the pauses, translated in batches, put back at their times.
 
-Memory does not follow the length: the recording is read twice in blocks, once to find the speech and once
-to cut it out, and the English track is written as it is put together. Finished utterances lie in a folder
-beside the result until all are done, so that an interrupted job goes on behind the last of them.
+Memory does not grow with the length: the recording is read twice in blocks, once to find the speech and once
+to cut it out, and the English track is written as it is put together. Finished utterances stay in a folder
+next to the result until all are done, so that an interrupted job resumes after the last of them.
 """
 
 import wave
@@ -44,43 +44,51 @@ def translate_long(
     source: Path,
     stem: Path,
     settings: DecodingSettings | None = None,
-    segmenting: SegmentationSettings | None = None,
+    segmentation: SegmentationSettings | None = None,
     job: str = "",
     language: str | None = None,
 ) -> LongResult:
     """Translate a recording of any length into stem.wav, stem.json, stem.srt and stem.vtt.
 
-    job       names model, settings and source; what an interrupted call with another one left is not used
-    language  of the recording, where it is known
+    An utterance begins in the track when it does in the source, or after the one before it, if that is later. One that
+    is inaudible in the source is left empty. With settings.text_only no stem.wav is written.
 
-    An utterance is heard when it was spoken, or when the one before it is over, should that be later. One
-    that cannot be heard in the source is left empty. With settings.text_only no stem.wav is written.
-    Raises InputError when the recording cannot be read or nobody speaks in it.
+    Args:
+        translator: The model.
+        source: The recording.
+        stem: Where the results go, without their suffixes.
+        settings: How to decode (default: as the model's maker does).
+        segmentation: How the recording is cut into utterances.
+        job: Names model, settings and source; what an interrupted call under another name left is not used.
+        language: Of the recording, where it is known.
+
+    Raises:
+        InputError: The recording cannot be read, or nobody speaks in it.
     """
-    settings, segmenting = settings or translator.settings, segmenting or SegmentationSettings()
+    settings, segmentation = settings or translator.settings, segmentation or SegmentationSettings()
     detector = SpeechDetector()
-    spans = speech_spans(detector.probabilities(stream_audio(source)), segmenting)
+    spans = speech_spans(detector.probabilities(stream_audio(source)), segmentation)
     spans = [span for span in spans if num_frames(span[1] - span[0]) > 0]
     if not spans:
         raise InputError(f"{source}: nobody speaks in this recording; nothing to translate")
-    workshop = stem.with_name(f".{stem.name}.partial")
-    done = _finished(workshop, job)
+    work = stem.with_name(f".{stem.name}.partial")
+    done = _finished(work, job)
     with meter(f"{source.name}: utterances", len(spans), done=len(done)) as progress:
         for first, waveforms in _batches(source, spans, done, settings.batch_size):
             results = _translate_audible(translator, waveforms, settings, ForcedPrefix(language=language))
             for i, result in zip(first, results, strict=True):
                 if len(result.waveform):
-                    write_audio(workshop / f"{i:06d}.wav", result.waveform)
+                    write_audio(work / f"{i:06d}.wav", result.waveform)
                 start, end = (edge / SAMPLE_RATE for edge in spans[i])
-                write_json(workshop / f"{i:06d}.json", {"start": start, "end": end} | result.plain())
+                write_json(work / f"{i:06d}.json", {"start": start, "end": end} | result.plain())
                 progress.advance()
-    return _assemble(workshop, source, stem, len(spans), job, speech=not settings.text_only)
+    return _assemble(work, source, stem, len(spans), job, speech=not settings.text_only)
 
 
 def _translate_audible(
-    translator: Translator, waveforms: Sequence[np.ndarray], settings: DecodingSettings, given: ForcedPrefix
+    translator: Translator, waveforms: Sequence[np.ndarray], settings: DecodingSettings, prefix: ForcedPrefix
 ) -> list[SpeechTranslation]:
-    """A result for each waveform; an empty one where nothing can be heard, which must not end the whole recording."""
+    """A result for each waveform; an empty one where it is inaudible, which must not end the whole recording."""
     nothing, no_units = np.zeros(0, np.float32), np.zeros(0, np.int64)
     results = [
         SpeechTranslation(nothing, SAMPLE_RATE, "", "", "", no_units, True, 0.0, source_seconds=len(w) / SAMPLE_RATE)
@@ -88,8 +96,8 @@ def _translate_audible(
     ]
     audible = [i for i, waveform in enumerate(waveforms) if _is_audible(waveform)]
     if audible:
-        said = translator.translate_all([waveforms[i] for i in audible], settings, [given] * len(audible))
-        for i, result in zip(audible, said, strict=True):
+        translated = translator.translate_all([waveforms[i] for i in audible], settings, [prefix] * len(audible))
+        for i, result in zip(audible, translated, strict=True):
             results[i] = result
     return results
 
@@ -102,19 +110,19 @@ def _is_audible(waveform: np.ndarray) -> bool:
     return True
 
 
-def _finished(workshop: Path, job: str) -> set[int]:
+def _finished(work: Path, job: str) -> set[int]:
     """Indices of the utterances that an interrupted call finished; anything of another job is deleted."""
-    about = workshop / "job.json"
-    if workshop.exists() and (not about.exists() or read_json(about) != {"job": job}):
-        remove(workshop)
-    workshop.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(workshop)
+    about = work / "job.json"
+    if work.exists() and (not about.exists() or read_json(about) != {"job": job}):
+        remove(work)
+    work.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(work)
     write_json(about, {"job": job})
-    return {int(path.stem) for path in workshop.glob("[0-9]*.json")}
+    return {int(path.stem) for path in work.glob("[0-9]*.json")}
 
 
 def _batches(
-    source: Path, spans: Sequence[tuple[int, int]], done: set[int], most: int
+    source: Path, spans: Sequence[tuple[int, int]], done: set[int], max_batch: int
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """Utterances that are still to do: their indices and waveforms, as many at once as memory should hold."""
     indices: list[int] = []
@@ -125,7 +133,7 @@ def _batches(
         if i in done:
             continue
         longest = max(len(waveform), *map(len, waveforms)) if waveforms else len(waveform)
-        if indices and (len(indices) == most or longest * (len(indices) + 1) > _BATCH_SECONDS * SAMPLE_RATE):
+        if indices and (len(indices) == max_batch or longest * (len(indices) + 1) > _BATCH_SECONDS * SAMPLE_RATE):
             yield indices, waveforms
             indices, waveforms = [], []
         indices.append(i)
@@ -134,12 +142,12 @@ def _batches(
         yield indices, waveforms
 
 
-def _assemble(workshop: Path, source: Path, stem: Path, count: int, job: str, speech: bool) -> LongResult:
-    segments: list[dict[str, Any]] = [read_json(workshop / f"{i:06d}.json") for i in range(count)]
+def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, speech: bool) -> LongResult:
+    segments: list[dict[str, Any]] = [read_json(work / f"{i:06d}.json") for i in range(count)]
     audio = stem.with_name(stem.name + ".wav") if speech else None
     about = stem.with_name(stem.name + ".json")
     if audio is not None:
-        _write_track(workshop, audio, segments)
+        _write_track(work, audio, segments)
     for suffix, make in ((".srt", srt), (".vtt", vtt)):
         cues = [Cue(s["start"], s["end"], s["translation"]) for s in segments]
         write_text(stem.with_name(stem.name + suffix), make(cues))
@@ -153,12 +161,12 @@ def _assemble(workshop: Path, source: Path, stem: Path, count: int, job: str, sp
         "segments": segments,
     }
     write_json(about, whole)
-    remove(workshop)
+    remove(work)
     return LongResult(audio, about, len(segments))
 
 
-def _write_track(workshop: Path, audio: Path, segments: Sequence[dict[str, Any]]) -> None:
-    """The utterances at their times, one after the other; notes in each segment from when to when it is heard."""
+def _write_track(work: Path, audio: Path, segments: Sequence[dict[str, Any]]) -> None:
+    """The utterances at their times; adds to each segment from when to when it is in the track."""
     # The wave module and not libsndfile, which does not say that the disk is full.
     with atomic_path(audio) as temporary, temporary.open("wb") as file, wave.open(file, "wb") as track:
         track.setnchannels(1)
@@ -166,7 +174,7 @@ def _write_track(workshop: Path, audio: Path, segments: Sequence[dict[str, Any]]
         track.setframerate(SAMPLE_RATE)
         at = 0  # samples written
         for i, segment in enumerate(segments):
-            wav = workshop / f"{i:06d}.wav"
+            wav = work / f"{i:06d}.wav"
             speech = read_audio(wav) if wav.exists() else np.zeros(0, np.float32)
             silence = max(0, round(segment["start"] * SAMPLE_RATE) - at)
             for first in range(0, silence, SAMPLE_RATE):
