@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from unitweave.lm.model.vocabulary import Vocabulary as Vocabulary
     from unitweave.lm.model.vocabulary import extend_model as extend_model
     from unitweave.lm.model.vocabulary import extend_tokenizer as extend_tokenizer
+    from unitweave.pipeline import run as run
     from unitweave.translate.decode import PhaseDecoder as PhaseDecoder
     from unitweave.translate.translator import SpeechTranslation as SpeechTranslation
     from unitweave.translate.translator import Translator as Translator
@@ -52,6 +53,7 @@ _HOMES = {
     ),
     "lm.data.dataset": ("WordTokens",),
     "lm.model.vocabulary": ("Vocabulary", "extend_model", "extend_tokenizer"),
+    "pipeline": ("run",),
     "translate.decode": ("PhaseDecoder",),
     "translate.translator": ("SpeechTranslation", "Translator"),
     "units.align": ("forced_align",),
