@@ -1,5 +1,6 @@
 """Requests in batches, without HTTP: order, bounds, failures and streams."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from helpers.serving import make_run, speech
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
 from unitweave.serve.batching import Batcher, Busy, Job, Stream
-from unitweave.serve.timeline import timeline
+from unitweave.serve.timeline import CSS, timeline
 from unitweave.translate.decode import ForcedPrefix, Streamer, Translation
 from unitweave.translate.translator import Translator
 
@@ -169,3 +170,12 @@ def test_the_timeline_escapes_what_the_model_wrote() -> None:
     assert "<b>" not in drawn and "&lt;b&gt;&amp;" in drawn and "without a time: late" in drawn
     assert "left:10.00%;width:40.00%" in drawn
     assert "<rect" not in timeline(np.zeros(0, np.float32), [], "nothing")
+
+
+def test_no_word_of_the_timeline_is_cut_or_lies_on_another() -> None:
+    words = [("understandable", 0.0, 0.05), ("a", 0.05, 0.08), ("b", 0.08, 0.1), ("extraordinary", 0.9, 1.0)]
+    drawn = timeline(speech(1.0), words, "English")
+    tops = [float(top) for top in re.findall(r"top:([\d.]+)em", drawn)]
+    assert tops[:3] == [0.0, 1.7, 3.4], "words that are said quickly stand below one another"
+    assert "right:0.00%;min-width:10.00%" in drawn, "the last one ends with the waveform"
+    assert "scroll sideways" in drawn and "ellipsis" not in CSS

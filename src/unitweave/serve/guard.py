@@ -50,11 +50,15 @@ class PageGuard:
         app: The application with the page mounted at `/`.
         storage: The page's recordings.
         inputs: For each function of the page, by its index, how many inputs it takes.
+        script: A script for the page.
         max_lasting: Requests of open pages at the same time, which last until the page is closed.
     """
 
-    def __init__(self, app: ASGIApp, storage: Storage, inputs: Mapping[int, int], max_lasting: int) -> None:
+    def __init__(
+        self, app: ASGIApp, storage: Storage, inputs: Mapping[int, int], script: str, max_lasting: int
+    ) -> None:
         self.app, self.storage, self.inputs, self.max_lasting = app, storage, inputs, max_lasting
+        self.script = f"<script>{script}</script></head>".encode()
         self._lasting = 0
         self._sessions: OrderedDict[str, None] = OrderedDict()
 
@@ -104,7 +108,7 @@ class PageGuard:
         try:
             # Compressed responses could not be rewritten.
             headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
-            response = _Rewriter(send, self.storage, whole=not lasting)
+            response = _Rewriter(send, self.storage, self.script, whole=not lasting)
             await self.app({**scope, "headers": headers}, receive, response.send)
         finally:
             self._lasting -= lasting
@@ -188,11 +192,12 @@ class _Rewriter:
     Args:
         send: Where the response goes.
         storage: The page's recordings.
+        script: An element that a page gets at the end of its head.
         whole: Collect the body before it is sent. Events are sent as they come: gradio sends each in one piece.
     """
 
-    def __init__(self, send: Send, storage: Storage, whole: bool = True) -> None:
-        self._send, self._whole = send, whole
+    def __init__(self, send: Send, storage: Storage, script: bytes = b"", whole: bool = True) -> None:
+        self._send, self._script, self._whole = send, script, whole
         folder = str(storage.folder)
         # As it is, and as JSON writes it.
         self._needles = {folder.encode(), json.dumps(folder)[1:-1].encode()}
@@ -224,6 +229,7 @@ class _Rewriter:
         headers = MutableHeaders(raw=list(start["headers"]))
         if self._kind == "text/html":
             nonce = secrets.token_urlsafe(16)
+            body = body.replace(b"</head>", self._script, 1)
             body = re.sub(rb"<script(?=[\s>])", f'<script nonce="{nonce}"'.encode(), body)
             headers["content-security-policy"] = _POLICY.format(nonce=nonce)
             headers["cache-control"] = "no-store"

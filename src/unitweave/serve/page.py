@@ -25,6 +25,17 @@ from unitweave.serve.wav import to_pcm
 from unitweave.translate.translator import SpeechTranslation
 
 _DETECT = "detect"
+# What gradio leaves without words: the name of the download link, and a list of MIME types for a wrong file.
+_SCRIPT = """
+new MutationObserver(() => {
+  for (const link of document.querySelectorAll("a[download]:not([aria-label])"))
+    link.setAttribute("aria-label", "Download the English speech");
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode())
+    if (texts.currentNode.data.includes("Invalid file type"))
+      texts.currentNode.data = "This is not a recording. Choose an audio file: wav, mp3, flac, ogg, m4a, ...";
+}).observe(document.documentElement, {childList: true, subtree: true, characterData: true});
+"""
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
 
 
@@ -50,7 +61,8 @@ def mount_page(app: FastAPI, title: str, folder: Path, examples: Sequence[Path] 
     translate.storage = storage
     _add_uploads(app, storage)
     inputs = {index: len(function.inputs) for index, function in page.fns.items()}
-    app.add_middleware(PageGuard, storage=storage, inputs=inputs, max_lasting=limits.max_connections // 2)
+    app.add_middleware(PageGuard, storage=storage, inputs=inputs, script=_SCRIPT,
+                       max_lasting=limits.max_connections // 2)  # fmt: skip
     return gr.mount_gradio_app(
         app,
         page,
@@ -142,17 +154,23 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
                     gr.Examples([[str(path)] for path in examples], [source], label="Examples",
                                 example_labels=[f"Example {i}" for i in range(1, len(examples) + 1)])  # fmt: skip
             with gr.Column(min_width=300):
-                message = gr.HTML(_message("The translation will appear here."))
+                message = _html(_message("The translation will appear here."))
                 transcript = gr.Textbox(label="Transcript", lines=2, interactive=False, buttons=["copy"])
                 translation = gr.Textbox(label="English", lines=2, interactive=False, buttons=["copy"])
                 speech = gr.Audio(label="English speech", interactive=False, buttons=["download"], format="wav")
-        words = gr.HTML(label="Words in time")
+        words = _html()
         gr.Markdown("<small>For programs: the [HTTP API](docs).</small>")
         outputs = [message, transcript, translation, speech, words]
         button.click(translate.__call__, [source, language], outputs, api_visibility="private",
                      concurrency_limit=limits.max_queue, show_progress="minimal")  # fmt: skip
     page.queue(max_size=limits.max_queue)
     return page, translate
+
+
+def _html(value: str = "") -> gr.Markdown:
+    # gr.HTML evaluates strings as scripts, which the page's content security policy forbids. Everything that gets
+    # here is escaped.
+    return gr.Markdown(value, sanitize_html=False, latex_delimiters=[])
 
 
 def _summary(result: SpeechTranslation) -> str:
