@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from unitweave.config.corpus import EmbeddedCorpus, SynthesizedCorpus
 from unitweave.config.interleave import SPEECH_TO_SPEECH
-from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
+from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe, merged, parse_recipe
 from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file, read_yaml, write_text
@@ -243,21 +244,58 @@ def run(recipe: Recipe | Path | str, out: Path | str) -> Run:
     Raises:
         InputError: The recipe has invalid values, or `out` is not a run folder.
     """
-    folder = Path(out)
+    opened = open_run(Path(out), recipe)
+    opened.all()
+    return opened
+
+
+def open_run(
+    folder: Path, recipe: Recipe | Path | str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Run:
+    """A run folder with its recipe, which is checked and kept in it.
+
+    Args:
+        folder: The run folder.
+        recipe: A recipe, its file, or the name of a built-in one; None for the folder's own.
+        overrides: Settings that take the place of the recipe's, as nested plain values.
+
+    Raises:
+        InputError: There is no such recipe, it has invalid values, or `folder` cannot be a run folder.
+    """
     check_run_folder(folder)
+    kept = RunLayout(folder).recipe
+    if recipe is None and not kept.exists():
+        raise InputError(
+            f"{folder}: not a run folder (no {kept.name}); begin one with 'unitweave run RECIPE --out {folder}'"
+        )
     if isinstance(recipe, Recipe):
-        content = json.loads(json.dumps(asdict(recipe), default=str))  # JSON turns tuples into lists
+        content = json.loads(json.dumps(asdict(recipe), default=_name_of))  # JSON turns tuples into lists
     else:
-        builtin = {path.stem: path for path in builtin_recipes()}
-        path = Path(recipe) if Path(recipe).is_file() else builtin.get(str(recipe), Path(recipe))
-        load_recipe(path)  # checks it on its own, so that an error names the file
-        content = read_yaml(path)
-    checked = parse_recipe(content)
+        source = kept if recipe is None else find_recipe(recipe)
+        load_recipe(source)  # checks it on its own, so that an error names the file
+        content = read_yaml(source)
+    content = merged(content, overrides or {})
+    checked = recipe if isinstance(recipe, Recipe) and not overrides else parse_recipe(content)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    on_main(lambda: write_text(RunLayout(folder).recipe, text))
-    done = Run(folder, checked)
-    done.all()
-    return done
+    try:
+        on_main(lambda: write_text(kept, text))
+    except PermissionError:
+        raise InputError(f"{folder}: no permission to write there") from None
+    return Run(folder, checked)
+
+
+def _name_of(value: Any) -> str:
+    """A function, such as a schedule's, as a recipe file names it."""
+    return f"{value.__module__}:{value.__qualname__}" if callable(value) else str(value)
+
+
+def find_recipe(recipe: Path | str) -> Path:
+    """The file of a recipe: a path, or the name of a built-in one. Raises InputError when there is none."""
+    builtin = {path.stem: path for path in builtin_recipes()}
+    path = Path(recipe) if Path(recipe).is_file() else builtin.get(str(recipe), Path(recipe))
+    if not path.exists():
+        raise InputError(f"{recipe}: no such recipe; give a YAML file or one of: {', '.join(sorted(builtin))}")
+    return path
 
 
 def contents(*paths: str | None) -> dict[str, str] | None:

@@ -48,30 +48,11 @@ def print_settings(sections: Sequence[str]) -> None:
         print("\n" + explain(kinds[section], section), end="")
 
 
-def open_run(folder: Path, recipe: Path | None, overrides: dict[str, Any]) -> Any:
-    """A Run for `folder`: its own recipe (or the one named), with the overrides, which are kept."""
-    import yaml
+def open_run(folder: Path, recipe: Path | str | None, overrides: dict[str, Any]) -> Any:
+    """The `unitweave.pipeline.Run` of a folder. Torch is imported here and not for help and wrong flags."""
+    from unitweave import pipeline
 
-    from unitweave.config.recipe import load_recipe, merged, parse_recipe
-    from unitweave.core.distributed import on_main
-    from unitweave.core.files import write_text
-    from unitweave.pipeline import Run, check_run_folder
-
-    check_run_folder(folder)
-    kept = folder / "recipe.yaml"
-    source = recipe or kept
-    if not source.exists() and recipe is None:
-        raise InputError(
-            f"{folder}: not a run folder (no recipe.yaml); begin one with 'unitweave run RECIPE --out {folder}'"
-        )
-    load_recipe(source)  # checks it on its own, so that an error names the file
-    content = merged(yaml.safe_load(source.read_text(encoding="utf-8")), overrides)
-    checked = parse_recipe(content)
-    try:
-        on_main(lambda: write_text(kept, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)))
-    except PermissionError:
-        raise InputError(f"{folder}: may not be written to") from None
-    return Run(folder, checked)
+    return pipeline.open_run(folder, recipe, overrides)
 
 
 def stage_command(words: str, section: str, method: str, arguments: list[str]) -> Path | None:

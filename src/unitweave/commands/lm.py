@@ -4,6 +4,7 @@ from pathlib import Path
 
 from unitweave.commands.base import Parser, open_run, print_settings, recipes_folder, settings_of, stage_command
 from unitweave.core.errors import InputError
+from unitweave.core.layout import RunLayout
 
 
 def text(arguments: list[str]) -> None:
@@ -53,16 +54,16 @@ def plan(arguments: list[str]) -> None:
     from unitweave.lm.plan import lines_of, make_plan, measure
 
     builtin, given = recipes_folder() / f"{known.recipe}.yaml", Path(known.recipe)
-    if (given / "recipe.yaml").exists():
-        known.units = known.units or (given if (given / "units").is_dir() else None)
-        given = given / "recipe.yaml"
+    if RunLayout(given).recipe.exists():
+        known.units = known.units or (given if RunLayout(given).units.is_dir() else None)
+        given = RunLayout(given).recipe
     recipe = load_recipe(builtin if builtin.exists() and not given.is_file() else given)
     if known.system and known.system not in recipe.systems:
         raise InputError(f"{known.recipe}: has no system {known.system!r}; it has: {', '.join(recipe.systems)}")
     systems = [known.system] if known.system else list(recipe.systems)
-    corpus = known.units / "corpus" if known.units else _manifest(recipe.corpus.manifest)
-    units = known.units / "units" if known.units else None
-    own = known.units / "text_lm/model" if known.units else None
+    at = RunLayout(known.units) if known.units else None
+    corpus = at.corpus if at else _manifest(recipe.corpus.manifest)
+    units, own = (at.units, at.text_lm_model) if at else (None, None)
     plans = []
     for name in systems:
         settings = recipe.systems[name]

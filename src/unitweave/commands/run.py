@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from unitweave.commands.base import SECTIONS, Parser, open_run, print_settings, recipes_folder, settings_of
+from unitweave.commands.base import SECTIONS, Parser, open_run, print_settings, settings_of
 from unitweave.core.distributed import process_index
-from unitweave.core.errors import InputError
 
 
 def run(arguments: list[str]) -> None:
@@ -21,12 +20,7 @@ def run(arguments: list[str]) -> None:
         return
     known, rest = parser.parse_known_args(arguments)
     overrides = settings_of(SECTIONS, rest, "unitweave run") if rest else {}
-    builtin = recipes_folder() / f"{known.recipe}.yaml"
-    path = builtin if builtin.exists() and not Path(known.recipe).is_file() else Path(known.recipe)
-    if not path.exists():
-        names = ", ".join(sorted(p.stem for p in recipes_folder().glob("*.yaml")))
-        raise InputError(f"{known.recipe}: no such recipe; give a YAML file or one of: {names}")
-    opened = open_run(known.out, path, overrides)
+    opened = open_run(known.out, known.recipe, overrides)
     opened.all()
     if opened.speaking and process_index() == 0:
         _show(opened.folder, opened.speaking)
@@ -39,9 +33,10 @@ def _show(folder: Path, systems: Sequence[str]) -> None:
     from unitweave.score.scores import read_scores
     from unitweave.score.table import print_table
 
-    report = write_report(folder / "report.html", [folder])
-    print_table(read_scores(folder / "score"))
+    at = RunLayout(folder)
+    report = write_report(at.report, [folder])
+    print_table(read_scores(at.score))
     print(f"\nreport: {report}")
     for system in sorted(systems):
-        for wav in sorted((RunLayout(folder).translate(system) / "audio").glob("*.wav"))[:3]:
+        for wav in sorted((at.translate(system) / "audio").glob("*.wav"))[:3]:
             print(f"listen: {wav}")

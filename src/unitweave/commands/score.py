@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unitweave.commands.base import Parser, settings_of, stage_command
+from unitweave.core.layout import RunLayout
 
 
 def score(arguments: list[str]) -> None:
@@ -17,7 +18,7 @@ def score(arguments: list[str]) -> None:
     if run is None:
         print("\nunitweave score FOLDER... --references FILE [-o FILE] scores the wavs of any system")
     else:
-        print_table(read_scores(run / "score"))
+        print_table(read_scores(RunLayout(run).score))
 
 
 def score_wavs(arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from unitweave.commands.base import Parser, open_run, settings_of, stage_command
 from unitweave.core.errors import InputError
+from unitweave.core.layout import RunLayout
 
 
 def train_encoder(arguments: list[str]) -> None:
@@ -44,7 +45,8 @@ def probe_layers(arguments: list[str]) -> None:
     settings = _settings(known.run, "codebook", rest, parser.prog)
     for stage in ("corpus", "encoder"):
         fingerprint_of(known.run, stage)
-    print(as_table(probe_layers(known.run / "corpus", known.run / "encoder/model", settings, layers)))
+    at = RunLayout(known.run)
+    print(as_table(probe_layers(at.corpus, at.encoder_model, settings, layers)))
 
 
 def plan(arguments: list[str]) -> None:
@@ -75,7 +77,7 @@ def export_units(arguments: list[str]) -> None:
     for stage in ("corpus", "units"):
         fingerprint_of(options.run, stage)
     for path in export_units(
-        options.output, options.format, options.run / "corpus", options.run / "units", options.reduce
+        options.output, options.format, RunLayout(options.run).corpus, RunLayout(options.run).units, options.reduce
     ):
         print(path)
 
@@ -96,19 +98,20 @@ def import_units(arguments: list[str]) -> None:
         raise InputError(f"{options.source}: no such folder")
     files = sorted(path for path in options.source.rglob("*") if path.is_file())
     inputs = {str(path.relative_to(options.source)): digest_of_file(path) for path in files}
+    corpus = RunLayout(options.run).corpus
     run_stage(
         options.run,
         "units",
         {"import": options.format, "num_units": options.num_units},
         {"corpus": fingerprint_of(options.run, "corpus"), **inputs},
-        lambda folder: import_units(folder, options.format, options.source, options.run / "corpus", options.num_units),
+        lambda folder: import_units(folder, options.format, options.source, corpus, options.num_units),
     )
 
 
 def _settings(run: Path, section: str, arguments: list[str], prog: str) -> Any:
     """One section of a run's recipe with the flags' values, without keeping them."""
     open_run(run, None, {})  # a clear word where this is no run folder
-    return _settings_of_recipe(run / "recipe.yaml", section, arguments, prog)
+    return _settings_of_recipe(RunLayout(run).recipe, section, arguments, prog)
 
 
 def _settings_of_recipe(recipe: Path, section: str, arguments: list[str], prog: str) -> Any:

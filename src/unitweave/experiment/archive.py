@@ -9,6 +9,7 @@ import yaml
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of, digest_of_file, read_json, write_json, write_text
+from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest, write_manifest
 from unitweave.core.stage import STAGE_FILE, versions
 from unitweave.experiment.plan import Cell, parse_experiment
@@ -50,9 +51,9 @@ def write_archive(archive: Path, run: Path) -> list[Cell]:
     with atomic_path(archive) as folder:
         folder.mkdir(parents=True)
         write_text(folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-        tested = [replace(p, src_audio=None, tgt_audio=None) for p in read_manifest(run / "corpus", "test")]
-        (folder / "corpus").mkdir()
-        write_manifest(folder / "corpus", tested)
+        tested = [replace(p, src_audio=None, tgt_audio=None) for p in read_manifest(RunLayout(run).corpus, "test")]
+        RunLayout(folder).corpus.mkdir()
+        write_manifest(RunLayout(folder).corpus, tested)
         subsets = dict.fromkeys(f"subsets/{cell.data}" for cell in cells)
         kept = [f"{stage}/{STAGE_FILE}" for stage in (*_SHARED, *subsets)]
         kept += [file.format(cell.name) for cell in cells for file in _OF_A_CELL]

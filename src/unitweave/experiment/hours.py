@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
+from unitweave.core.layout import RunLayout
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Cell, Plan
 from unitweave.experiment.state import is_needed, state_of, status
@@ -75,10 +76,11 @@ def _train(run: Path, plan: Plan, cell: Cell, steps: int) -> float:
     settings = plan.recipe.systems[cell.name]
     training = replace(settings.training, steps=steps, save_steps=steps + 1, report_to=[])
     settings = replace(settings, training=training, evaluation=replace(settings.evaluation, eval_steps=0))
-    text_lm = run / "text_lm/model" if settings.pretrained is None else None
+    at = RunLayout(run)
+    text_lm = at.text_lm_model if settings.pretrained is None else None
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=run) as folder:
         start = time.monotonic()
-        train_lm(Path(folder) / "lm", settings, run / "subsets" / cell.data, run / "units", text_lm)
+        train_lm(Path(folder) / "lm", settings, at.subset(cell.data), at.units, text_lm)
         return time.monotonic() - start
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unitweave.core.errors import InputError
+from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest
 from unitweave.core.stage import read_stage
 from unitweave.experiment.archive import making_of
@@ -154,7 +155,7 @@ def read_grid(*folders: Path) -> GridResults:
         at = where_done(runs, plan, cell)
         if at is not None:
             if at not in texts:
-                texts[at] = {pair.id: pair.tgt_text or "" for pair in read_manifest(at / "corpus", "test")}
+                texts[at] = {pair.id: pair.tgt_text or "" for pair in read_manifest(RunLayout(at).corpus, "test")}
                 makings[at] = making_of(at)
             results.append(read_result(at, cell, texts[at], amounts, makings[at]))
         elif is_needed(runs, plan, cell) is False:
@@ -181,7 +182,7 @@ def read_result(
     folder: Path, cell: Cell, texts: dict[str, str], amounts: dict[str, dict[str, dict[str, float]]], making: str
 ) -> Result:
     """One finished cell. Raises InputError when a file of it is missing or of another cell."""
-    place = folder / "scores" / cell.name
+    place = RunLayout(folder).scores(cell.name)
     scores, lines = read_scores(place), read_utterances(place)
     if cell.name not in scores.systems:
         raise InputError(f"{place}/scores.json: has no scores of {cell.name}")
@@ -202,9 +203,9 @@ def read_result(
         texts=[texts[line.id] for line in lines],
         languages=[line.language or "" for line in lines],
         hours={language: counted["hours"] for language, counted in amounts[cell.data].items()},
-        curve=dev_curve(folder / "lm" / cell.name),
+        curve=dev_curve(RunLayout(folder).lm(cell.name)),
         seconds=seconds_of(folder, f"lm/{cell.name}") or 0.0,
-        sittings=read_notes(folder / "lm" / cell.name),
+        sittings=read_notes(RunLayout(folder).lm(cell.name)),
         ceilings=scores.ceilings,
         making=making,
     )

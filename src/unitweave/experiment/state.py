@@ -8,6 +8,7 @@ from typing import Any
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_yaml
+from unitweave.core.layout import RunLayout
 from unitweave.core.records import read_json_lines
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Cell, Plan
@@ -27,7 +28,7 @@ def dev_curve(folder: Path) -> list[tuple[int, dict[str, float]]]:
 
 def dev_score(run: Path, cell: Cell) -> float | None:
     """Text BLEU on the dev split at the end of a cell's training; None where it is not there (yet)."""
-    curve = dict(dev_curve(run / "lm" / cell.name))
+    curve = dict(dev_curve(RunLayout(run).lm(cell.name)))
     return curve[cell.steps]["bleu"] if cell.steps in curve else None
 
 

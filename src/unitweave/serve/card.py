@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from unitweave import __version__
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
+from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.score.scores import SCORES_FILE, Scores, SystemScores, read_scores
 
@@ -26,7 +27,8 @@ def write_card(
     title: str,
 ) -> None:
     """Write the card: data, scores with their signature, licenses, limits, intended use."""
-    scores = read_scores(run / "score") if (run / "score" / SCORES_FILE).exists() else None
+    at = RunLayout(run)
+    scores = read_scores(at.score) if (at.score / SCORES_FILE).exists() else None
     pairs = _pairs(run)
     languages = sorted({p.src_lang for p in pairs} | {"en"})
     merged = {**(recipe.get("lm") or {}), **((recipe.get("systems") or {}).get(system) or {})}
@@ -100,7 +102,7 @@ The English voice is that of the training data, whoever speaks; it does not imit
 
 def _pairs(run: Path) -> list[Pair]:
     try:
-        return read_manifest(run / "corpus")
+        return read_manifest(RunLayout(run).corpus)
     except InputError:
         return []
 
