@@ -108,7 +108,7 @@ class Run:
         """The corpus and its units; imported ones are kept."""
         self.corpus()
         if self.has_imported_units():
-            say("units: imported, kept ('unitweave units extract' would make our own)")
+            say("units: imported ones kept ('unitweave units extract' replaces them)")
             return
         self.encoder()
         self.codebook()
@@ -178,7 +178,7 @@ class Run:
         """Score the translations of all systems that translate speech into speech."""
         settings, at, systems = self.recipe.score, self.at, self.speaking
         if not systems:
-            raise InputError(f"score: no system here goes from speech to speech; tasks needs {_SPEAKING} for that")
+            raise InputError(f"score: no system translates speech into speech; that needs the task {_SPEAKING}")
         outputs = {name: at.translate(name) for name in systems}
         return self._stage(
             at.score,
@@ -200,7 +200,7 @@ class Run:
         for name in self.recipe.systems:
             self.lm(name)
             if name not in self.speaking:
-                say(f"lm/{name}: without the task {_SPEAKING} it is trained and neither translates nor is scored")
+                say(f"lm/{name}: trained only; without the task {_SPEAKING} it is neither translated nor scored")
         if not self.speaking:
             return
         self.vocoder()
@@ -321,6 +321,6 @@ def weights_digest(pretrained: str) -> str:
 def check_run_folder(folder: Path) -> None:
     """Raise InputError when `folder` cannot become or be a run folder."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; --out names a folder")
+        raise InputError(f"{folder}: is a file; --out must name a folder")
     if re.search(r"[\0]", str(folder)):
-        raise InputError("--out: not a possible folder name")
+        raise InputError("--out: invalid folder name")

@@ -145,7 +145,7 @@ def test_stereo_and_any_rate_become_16_khz_mono(clips: Path, tmp_path: Path) -> 
 
 
 BAD = {
-    "nan": ("nan.wav", "oui oui", "source: the audio holds values that are no numbers"),
+    "nan": ("nan.wav", "oui oui", "source: the audio has values that are not numbers"),
     "empty": ("empty.wav", "oui", "source: the audio is empty"),
     "zero": ("zero.wav", "oui", "source: not readable as audio"),
     "text": ("text.wav", "oui", "source: not readable as audio"),

@@ -37,7 +37,7 @@ def test_a_system_that_does_not_speak_is_trained_and_left_out_of_translation(
         "translate/direct",
         "score",
     ]
-    assert len(said) == 1 and said[0].startswith("lm/heard: without the task s2st or direct")
+    assert len(said) == 1 and said[0].startswith("lm/heard: trained only; without the task s2st or direct")
 
 
 def test_where_no_system_speaks_a_run_ends_with_the_last_training(
@@ -45,7 +45,7 @@ def test_where_no_system_speaks_a_run_ends_with_the_last_training(
 ) -> None:
     systems = {"heard": {"tasks": {"s2st": 0.0, "asr": 1.0}}}
     recipe = parse_recipe({"corpus": {"embedded": {}}, "systems": systems})
-    with pytest.raises(InputError, match="score: no system here goes from speech to speech"):
+    with pytest.raises(InputError, match="score: no system translates speech into speech"):
         Run(tmp_path, recipe).score()
     assert stages_of(monkeypatch, tmp_path, systems) == ["corpus_and_units", "text_lm", "lm/heard"]
 

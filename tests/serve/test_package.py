@@ -193,7 +193,7 @@ def test_what_is_no_model_is_named(tmp_path: Path, package: Path, monkeypatch: p
     with pytest.raises(InputError, match="no name on the hub"):
         find_parts("/nowhere/at/all")
     for mistyped in ("läufe/übung", "runs/demo.", "runs/a--b"):
-        with pytest.raises(InputError, match="no run folder, no exported model and no name on the hub"):
+        with pytest.raises(InputError, match="must be a run folder, an exported model, or the name"):
             find_parts(mistyped)
     with pytest.raises(InputError, match="single system"):
         find_parts(package, "baseline")

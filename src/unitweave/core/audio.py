@@ -70,7 +70,7 @@ def read_audio(source: Path | str | bytes, name: str | None = None, max_seconds:
 
     Raises:
         AudioError: The recording is missing, unreadable, empty, too long, or has an impossible sampling rate or values
-            that are no numbers.
+            that are not numbers.
     """
     name = _name_of(source, name)
     with _decoded(source, name, max_seconds, whole=True) as (rate, blocks):
@@ -223,7 +223,7 @@ def _checked(blocks: Iterator[np.ndarray], rate: int, name: str, max_seconds: fl
     seen = 0
     for block in blocks:
         if not np.isfinite(block).all():
-            raise AudioError(name, "the audio holds values that are no numbers", "NaN or infinite")
+            raise AudioError(name, "the audio has values that are not numbers", "NaN or infinite")
         seen += len(block)
         if max_seconds is not None and seen > max_seconds * rate:
             raise AudioError(name, TOO_LONG, f"at most {max_seconds:g} s are read")

@@ -74,10 +74,12 @@ def write_manifest(folder: Path, pairs: Sequence[Pair], metadata: dict[str, str]
     seen: set[str] = set()
     for pair in pairs:
         if pair.id in seen:
-            raise InputError(f"{folder}: utterance id {pair.id!r} stands twice in the corpus")
+            raise InputError(f"{folder}: duplicate utterance id {pair.id!r}")
         _check_id(pair.id, folder)
         if pair.split not in SPLITS:
-            raise InputError(f"{folder}: utterance {pair.id}: split {pair.split!r} is none of {', '.join(SPLITS)}")
+            raise InputError(
+                f"{folder}: utterance {pair.id}: split must be one of {', '.join(SPLITS)} (got {pair.split!r})"
+            )
         seen.add(pair.id)
     rows = [asdict(pair) for pair in pairs]
     for row in rows:

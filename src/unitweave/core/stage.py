@@ -106,12 +106,12 @@ def _begin(folder: Path, stage: dict[str, Any]) -> float | None:
     before = 0.0
     if record and record["fingerprint"] == fingerprint:
         if record["status"] == "done":
-            say(f"{name}: done before, nothing changed")
+            say(f"{name}: up to date")
             return None
-        say(f"{name}: going on where it stopped")
+        say(f"{name}: resuming")
         before = float(record.get("seconds", 0.0))
     elif record:
-        say(f"{name}: doing it again, since {_difference(record, stage['settings'], stage['inputs'])}")
+        say(f"{name}: running again, because {_difference(record, stage['settings'], stage['inputs'])}")
         if record["status"] == "done":
             discard(aside)
             folder.rename(aside)
@@ -153,12 +153,12 @@ def read_stage(run: Path, name: str) -> dict[str, Any]:
     """The stage.json of a stage. Raises InputError when there is none or it is of another version."""
     path = Path(run) / name / STAGE_FILE
     if not path.exists():
-        raise InputError(f"{path.parent}: no such stage; do 'unitweave run' or the stage's own command first")
+        raise InputError(f"{path.parent}: stage not done yet; run 'unitweave run' or the stage's own command first")
     record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else "none"
         raise InputError(
-            f"{path}: run folder of another version (format {found}, this is {FORMAT}); use a new --out folder"
+            f"{path}: run folder of another version (format {found}, expected {FORMAT}); use a new --out folder"
         )
     return record
 
@@ -167,7 +167,7 @@ def fingerprint_of(run: Path, name: str) -> str:
     """Fingerprint of a finished stage. Raises InputError when it has not been finished."""
     record = read_stage(run, name)
     if record["status"] != "done":
-        raise InputError(f"{Path(run) / name}: this stage was interrupted; finish it with the command that began it")
+        raise InputError(f"{Path(run) / name}: this stage was interrupted; run its command again to finish it")
     return str(record["fingerprint"])
 
 

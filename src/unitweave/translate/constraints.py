@@ -118,7 +118,7 @@ class Constraints:
             return found
         if self.first == UNITS:
             raise InputError(
-                "this model goes from speech to speech without texts; it takes no transcript, translation or language"
+                "this model was trained without texts, so no transcript, translation or language can be set"
             )
         language = prefix.language or ""
         if language:

@@ -66,9 +66,7 @@ class PhaseDecoder(UnitLanguageModel):
             InputError: Units outside the codebook, an unknown language, or invalid settings.
         """
         if settings.text_only and not self.vocabulary.has_texts:
-            raise InputError(
-                "decoding: text_only is not for this model, which goes from speech to speech without texts"
-            )
+            raise InputError("decoding: text_only needs a model with texts; this one was trained without")
         forced = [self.constraints.forced(one) for one in prefixes or [None] * len(sources)]
         order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
         results = [Translation() for _ in sources]

@@ -34,8 +34,8 @@ class UnitLanguageModel:
         vocabulary = Vocabulary.load(Path(folder))
         if not vocabulary.translates:
             raise InputError(
-                f"{folder}: trained on {', '.join(vocabulary.tasks)} alone, this model does not translate speech into "
-                "speech; tasks needs s2st or direct for that"
+                f"{folder}: trained on {', '.join(vocabulary.tasks)} only, this model does not translate speech into "
+                "speech; that needs the task s2st or direct"
             )
         model, tokenizer = load_causal_lm(folder, dtype)
         use_step_attention(model.to(device))

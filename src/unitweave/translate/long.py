@@ -63,14 +63,14 @@ def translate_long(
         language: Of the recording, where it is known.
 
     Raises:
-        InputError: The recording cannot be read, or nobody speaks in it.
+        InputError: The recording cannot be read, or has no speech.
     """
     settings, segmentation = settings or translator.settings, segmentation or SegmentationSettings()
     detector = SpeechDetector()
     spans = speech_spans(detector.probabilities(stream_audio(source)), segmentation)
     spans = [span for span in spans if num_frames(span[1] - span[0]) > 0]
     if not spans:
-        raise InputError(f"{source}: nobody speaks in this recording; nothing to translate")
+        raise InputError(f"{source}: no speech found in this recording")
     work = stem.with_name(f".{stem.name}.partial")
     done = _finished(work, job)
     with meter(f"{source.name}: utterances", len(spans), done=len(done)) as progress:

@@ -1,8 +1,8 @@
 """The parts of a translator: in a run folder, in an exported folder, or on the hub.
 
-An exported folder is one model of the hub's kind: the language model with its tokenizer lies at the top, so
-that plain transformers loads it by the same name; encoder/, codebook/ and vocoder/ lie beside it.
-package.json says what belongs together.
+An exported folder is one model as the hub has them: the language model and its tokenizer are at the top, so
+that plain transformers loads them by the same name, with encoder/, codebook/ and vocoder/ next to them.
+package.json records what belongs together.
 """
 
 import re
@@ -24,7 +24,7 @@ FORMAT = 2
 # No pickles, no code: all that is ever fetched from the hub.
 PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md", "examples/*.wav"]
 FOLDERS = ("encoder", "codebook", "vocoder", "examples")
-_NOTHING = "no run folder, no exported model and no name on the hub"
+_NOTHING = "must be a run folder, an exported model, or the name of one on the hub (owner/name)"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Parts:
         if system is None:
             system = known[0] if len(known) == 1 else "scheduled"
         if system not in known:
-            raise InputError(f"{run}: has no trained system {system!r}; it has: {', '.join(known) or 'none yet'}")
+            raise InputError(f"{run}: no trained system {system!r}; trained systems: {', '.join(known) or 'none'}")
         settings = parse_settings(DecodingSettings, read_recipe(run).get("translate") or {}, "translate")
         return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings)
 
@@ -54,7 +54,7 @@ class Parts:
         """The parts of an exported folder. Raises InputError when it is of another version or a part was replaced."""
         about = read_json(folder / PACKAGE_FILE)
         if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise InputError(f"{folder / PACKAGE_FILE}: of another version of unitweave; export the run again")
+            raise InputError(f"{folder / PACKAGE_FILE}: written by another version of unitweave; export the run again")
         settings = parse_settings(DecodingSettings, about.get("decode") or {}, "decode")
         return cls(folder, folder / "encoder", folder / "codebook", folder / "vocoder", settings)
 
@@ -75,20 +75,19 @@ class Parts:
         vocabulary = Vocabulary.load(self.language_model)
         if vocabulary.codebook != book:
             raise InputError(
-                f"{self.language_model}: this language model speaks the units of codebook {vocabulary.codebook}, "
-                f"not of {book}"
+                f"{self.language_model}: trained on units of codebook {vocabulary.codebook}, not of {book}"
             )
         config = read_json(self.vocoder / "config.json")
         trained_on = config.get("codebook") if isinstance(config, dict) else None
         if trained_on != book:
-            raise InputError(f"{self.vocoder}: this vocoder speaks units of codebook {trained_on}, not of {book}")
+            raise InputError(f"{self.vocoder}: trained on units of codebook {trained_on}, not of {book}")
         return str(book)
 
     def fingerprints(self) -> dict[str, Any]:
         """Digest of each part's weights."""
         weights = sorted(self.language_model.glob("*.safetensors"))
         if not weights:
-            raise InputError(f"{self.language_model}: no safetensors weights here")
+            raise InputError(f"{self.language_model}: no safetensors weights in this folder")
         return {
             "language_model": {path.name: digest_of_file(path) for path in weights},
             "encoder": digest_of_file(self.encoder / "model.safetensors"),
@@ -105,7 +104,7 @@ def read_recipe(run: Path) -> dict[str, Any]:
         return {}
     for section, settings in content.items():
         if settings is not None and not isinstance(settings, dict):
-            raise InputError(f"{path}: {section} is no mapping of settings")
+            raise InputError(f"{path}: {section} must be a mapping of settings")
     return content
 
 
@@ -114,7 +113,7 @@ def find_parts(path: Path | str, system: str | None = None) -> Parts:
     folder = Path(path)
     if (folder / PACKAGE_FILE).exists():
         if system is not None:
-            raise InputError(f"{folder}: an exported model has a single system; leave --system out")
+            raise InputError(f"{folder}: an exported model has a single system; remove --system")
         return Parts.of_package(folder)
     if folder.is_dir():
         return Parts.of_run(folder, system)
@@ -133,9 +132,9 @@ def download(name: str) -> Path:
     except HFValidationError:
         raise InputError(f"{name}: {_NOTHING}") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{name}: no such folder here, and not to be had from the hub ({_brief(error)})") from None
+        raise InputError(f"{name}: not a local folder, could not be loaded from the hub ({_brief(error)})") from None
     if not (folder / PACKAGE_FILE).exists():
-        raise InputError(f"{name}: a model of the hub, but none that 'unitweave export' wrote")
+        raise InputError(f"{name}: a model on the hub, but not one that 'unitweave export' wrote")
     return folder
 
 

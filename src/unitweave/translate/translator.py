@@ -117,7 +117,7 @@ class Translator:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that name the model: equal digits, equal results."""
         if self.parts is None:
-            raise InputError("this translator was not made from a folder, so that it has no fingerprint")
+            raise InputError("a translator that was not loaded from a folder has no fingerprint")
         files = sorted(self.parts.language_model.glob("*.safetensors"))
         weights = [digest_of_file(f) for f in [*files, self.parts.vocoder / "model.safetensors"]]
         return digest_of([weights, self.extractor.codebook.fingerprint, str(self.decoder.model.dtype)])
@@ -244,8 +244,8 @@ class Translator:
 
 
 def check_audible(waveform: np.ndarray, name: str) -> None:
-    """Raise InputError when there is not a single frame in a waveform at 16 kHz, or nothing that can be heard."""
+    """Raise InputError when there is not a single frame in a waveform at 16 kHz, or only silence."""
     if num_frames(len(waveform)) == 0:
         raise InputError(f"{name}: too short to translate; it lasts {len(waveform) / SAMPLE_RATE:.3f} s")
     if is_silent(waveform):
-        raise InputError(f"{name}: nothing can be heard in it")
+        raise InputError(f"{name}: the recording is silent")
