@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unitweave.config.score import ScoreSettings
-from unitweave.core.audio import read_audio
+from unitweave.core.audio import SUFFIXES, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.progress import meter, say
 from unitweave.core.sequences import evenly_spaced
@@ -19,8 +19,6 @@ from unitweave.score.mos import load_predictors
 from unitweave.score.rows import References
 from unitweave.score.scores import REFERENCE_SPEECH, Scores, write_scores
 from unitweave.training.devices import check_device
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def score_folders(
@@ -102,9 +100,9 @@ def audio_files(folder: Path) -> dict[str, Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES), key=lambda p: _natural(p.name))
+    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=lambda p: _natural(p.name))
     if not paths:
-        raise InputError(f"{folder}: no audio files in it ({', '.join(AUDIO_SUFFIXES)})")
+        raise InputError(f"{folder}: no audio files in it ({', '.join(SUFFIXES)})")
     files: dict[str, Path] = {}
     for path in paths:
         if path.stem in files:
@@ -153,7 +151,7 @@ def _stem(name: str, files: dict[str, Path]) -> str | None:
         return name
     stem = Path(name).name
     suffix = Path(stem).suffix
-    stem = stem[: -len(suffix)] if suffix.lower() in AUDIO_SUFFIXES else stem
+    stem = stem[: -len(suffix)] if suffix.lower() in SUFFIXES else stem
     return stem if stem in files else None
 
 

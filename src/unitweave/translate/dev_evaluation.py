@@ -87,24 +87,24 @@ class DevSet:
         mine = self.pairs[state.process_index :: state.num_processes]
         decoder = PhaseDecoder(model, self.tokenizer, self.vocabulary)
         settings = DecodingSettings(batch_size=self.settings.batch_size)
-        said = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings)
-        found = {pair.id: one for pair, one in gather_object(list(zip(mine, said, strict=True)))}
+        translations = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings)
+        found = {pair.id: one for pair, one in gather_object(list(zip(mine, translations, strict=True)))}
         scores = scores_of(self.pairs, [found[pair.id] for pair in self.pairs])
         if state.is_main_process:
-            self._tell(step, scores, [(pair, found[pair.id]) for pair in self.pairs[: self.settings.examples]])
+            self._report(step, scores, [(pair, found[pair.id]) for pair in self.pairs[: self.settings.examples]])
         return {f"eval_{name}": score for name, score in scores.items()}
 
-    def _tell(self, step: int, scores: dict[str, float], examples: list[tuple[Pair, Translation]]) -> None:
+    def _report(self, step: int, scores: dict[str, float], examples: list[tuple[Pair, Translation]]) -> None:
         say(f"step {step}, dev: " + ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))
         shown = [
             {
                 "id": pair.id,
                 "source": pair.src_text,
-                "transcript": said.transcript,
+                "transcript": translation.transcript,
                 "reference": pair.tgt_text,
-                "translation": said.translation,
+                "translation": translation.translation,
             }
-            for pair, said in examples
+            for pair, translation in examples
         ]
         for one in shown:
             say(f"  {one['source']} → {one['transcript']}\n  {one['reference']} → {one['translation']}")
@@ -112,20 +112,24 @@ class DevSet:
             file.write(json.dumps({"step": step} | scores | {"examples": shown}, ensure_ascii=False) + "\n")
 
 
-def scores_of(pairs: Sequence[Pair], said: Sequence[Translation]) -> dict[str, float]:
+def scores_of(pairs: Sequence[Pair], translations: Sequence[Translation]) -> dict[str, float]:
     """bleu (text, sacrebleu 13a) and wer (transcript, percent), and both for each language pair where several."""
     groups: dict[str, list[int]] = {}
     for i, pair in enumerate(pairs):
         groups.setdefault(f"{pair.src_lang}-{pair.tgt_lang}", []).append(i)
-    scores = _scores(pairs, said, range(len(pairs)), "")
+    scores = _scores(pairs, translations, range(len(pairs)), "")
     if len(groups) > 1:
         for name in sorted(groups):
-            scores |= _scores(pairs, said, groups[name], f"_{name}")
+            scores |= _scores(pairs, translations, groups[name], f"_{name}")
     return scores
 
 
-def _scores(pairs: Sequence[Pair], said: Sequence[Translation], chosen: Sequence[int], suffix: str) -> dict[str, float]:
+def _scores(
+    pairs: Sequence[Pair], translations: Sequence[Translation], chosen: Sequence[int], suffix: str
+) -> dict[str, float]:
     references = [str(pairs[i].tgt_text) for i in chosen]
-    score, _ = bleu([said[i].translation for i in chosen], references, samples=0)
-    errors = word_error_rate([said[i].transcript for i in chosen], [str(pairs[i].src_text) for i in chosen], samples=0)
+    score, _ = bleu([translations[i].translation for i in chosen], references, samples=0)
+    errors = word_error_rate(
+        [translations[i].transcript for i in chosen], [str(pairs[i].src_text) for i in chosen], samples=0
+    )
     return {f"bleu{suffix}": score.score, f"wer{suffix}": errors.score}

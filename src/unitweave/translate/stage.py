@@ -56,10 +56,12 @@ def translate_split(
         for first in range(0, len(pairs), settings.batch_size):
             part = pairs[first : first + settings.batch_size]
             start = time.monotonic()
-            said = decoder.translate([rows[p.id, "src"].units for p in part], settings)
-            spoken = voice.synthesize([t.units for t in said], settings.speaker, decoder.vocabulary.deduplicate)
+            hypotheses = decoder.translate([rows[p.id, "src"].units for p in part], settings)
+            synthesized = voice.synthesize(
+                [t.units for t in hypotheses], settings.speaker, decoder.vocabulary.deduplicate
+            )
             seconds = (time.monotonic() - start) / len(part)
-            for pair, t, waveform in zip(part, said, spoken, strict=True):
+            for pair, t, waveform in zip(part, hypotheses, synthesized, strict=True):
                 # An empty translation still gets a file, so that it is scored and not left out.
                 write_audio(audio / f"{pair.id}.wav", waveform if len(waveform) else np.zeros(1600, np.float32))
                 lines.append(
