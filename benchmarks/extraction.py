@@ -25,15 +25,19 @@ from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.units.codebook import Codebook
 from unitweave.units.encoder import CharacterVocabulary, ctc_config, load_encoder, new_encoder
-from unitweave.units.extract import rows_of
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.inference import single_threads
-from unitweave.units.reading import features_of, in_order
-from unitweave.units.recordings import Item, batches_of, items_of
+from unitweave.units.reading import map_ordered, read_features
+from unitweave.units.sampling import Recording, batches_by_length, recordings_of
+from unitweave.units.shards import unit_rows
 
 
 def peers(
-    model: Wav2Vec2BertForCTC, extractor: SeamlessM4TFeatureExtractor, quantizer: KMeans, layer: int, items: list[Item]
+    model: Wav2Vec2BertForCTC,
+    extractor: SeamlessM4TFeatureExtractor,
+    quantizer: KMeans,
+    layer: int,
+    items: list[Recording],
 ) -> list[np.ndarray]:
     """One utterance at a time."""
     units = []
@@ -46,15 +50,15 @@ def peers(
     return units
 
 
-def ours(extractor: UnitExtractor, items: list[Item], threads: int) -> list[np.ndarray]:
+def ours(extractor: UnitExtractor, items: list[Recording], threads: int) -> list[np.ndarray]:
     """As extract_units does it, less the writing of shards."""
-    batches = [[items[i] for i in batch] for batch in batches_of(items, 120.0)]
+    batches = [[items[i] for i in batch] for batch in batches_by_length(items, 120.0)]
     found = {}
     with single_threads(threads) as pool:
         if extractor.inference.batched:
-            done = ((b, rows_of(extractor, b, features)) for b, features in in_order(pool, features_of, batches))
+            done = ((b, unit_rows(extractor, b, features)) for b, features in map_ordered(pool, read_features, batches))
         else:
-            done = in_order(pool, lambda batch: rows_of(extractor, batch, features_of(batch)), batches)
+            done = map_ordered(pool, lambda batch: unit_rows(extractor, batch, read_features(batch)), batches)
         for _, rows in done:
             found.update({(row.id, row.side): row.units for row in rows})
     return [found[item.id, item.side] for item in items]
@@ -79,7 +83,9 @@ def work(model: Wav2Vec2BertForCTC, frames: Sequence[int]) -> float:
     return float(sum(2 * weights * n + 4 * config.num_hidden_layers * config.hidden_size * n**2 for n in frames))
 
 
-def random_inputs(shape: str, folder: Path, count: int) -> tuple[Wav2Vec2BertForCTC, CharacterVocabulary, list[Item]]:
+def random_inputs(
+    shape: str, folder: Path, count: int
+) -> tuple[Wav2Vec2BertForCTC, CharacterVocabulary, list[Recording]]:
     """An encoder with random weights and recordings of noise."""
     rng = np.random.default_rng(0)
     vocabulary = CharacterVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz"])
@@ -94,7 +100,7 @@ def random_inputs(shape: str, folder: Path, count: int) -> tuple[Wav2Vec2BertFor
         tones = sum(np.sin(2 * np.pi * f * axis) for f in rng.uniform(90, 3000, 4))
         path = folder / f"{i}.wav"
         write_audio(path, np.float32(0.1 * tones * np.sin(9 * axis) + rng.normal(0, 0.01, len(axis))))
-        items.append(Item(str(i), "src", "en", str(path), "random words " * int(seconds) + "end", seconds))
+        items.append(Recording(str(i), "src", "en", str(path), "random words " * int(seconds) + "end", seconds))
     return model.eval(), vocabulary, items
 
 
@@ -117,7 +123,7 @@ def main() -> None:
         else:
             model, vocabulary = load_encoder(options.run / "encoder/model")
             book = Codebook.load(options.run / "codebook")
-            items = items_of(read_manifest(options.run / "corpus"))
+            items = recordings_of(read_manifest(options.run / "corpus"))
             items = items[:: max(1, len(items) // options.recordings)][: options.recordings]
         model.to(device)
         extractors = {p: UnitExtractor(model, vocabulary, book, p) for p in ("fp32", "bf16")}

@@ -19,8 +19,8 @@ from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.score.asr.recognizers import Moonshine
 from unitweave.score.mos import Dnsmos
-from unitweave.units.table import read_units, read_units_metadata
-from unitweave.vocoder.segments import Recording
+from unitweave.units.dataset import read_units, read_units_metadata
+from unitweave.vocoder.crops import UnitRecording
 from unitweave.vocoder.synthesis import Vocoder
 from unitweave.vocoder.train import mel_distance
 
@@ -56,7 +56,7 @@ def main() -> None:
             return "–"
         return f"{np.mean([predictor.predict(w)['dnsmos_ovrl'] for w in waveforms[: options.mos]]):.2f}"
 
-    recordings = [Recording(pair.id, pair.tgt_audio or "", units[pair.id, "tgt"].units) for pair in pairs]
+    recordings = [UnitRecording(pair.id, pair.tgt_audio or "", units[pair.id, "tgt"].units) for pair in pairs]
     length = sum(map(len, spoken)) / SAMPLE_RATE
     print(
         f"{len(pairs)} utterances of {options.split}, {length:.0f} s, spoken {length / seconds:.0f} times real time\n"

@@ -26,7 +26,7 @@ from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
 from unitweave.core.stage import STAGE_FILE, StageResult, fingerprint_of, read_stage, run_stage
 from unitweave.core.text import NORMALIZER
-from unitweave.corpus.assemble import adopt
+from unitweave.corpus.assemble import import_manifest
 from unitweave.corpus.embedded.corpus import build_embedded, embedded_text, plan_digest
 from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
 from unitweave.interleaving.schedule import ratios_of_function
@@ -35,7 +35,8 @@ from unitweave.lm.train.finetune import train_lm
 from unitweave.score.score import score_run, scored_by
 from unitweave.translate.dev_evaluation import dev_evaluator
 from unitweave.translate.stage import translate_split
-from unitweave.units.extract import extract_units, settings_that_count, train_codebook
+from unitweave.units.extract import extract_units, settings_in_fingerprint
+from unitweave.units.train_codebook import train_codebook
 from unitweave.units.train_encoder import train_encoder
 from unitweave.vocoder.train import train_vocoder
 
@@ -61,7 +62,7 @@ class Run:
         if not (source / MANIFEST).exists():
             raise InputError(f"corpus.manifest {source}: no manifest there; make one with 'unitweave corpus'")
         manifest = {"manifest": digest_of_file(source / MANIFEST)}
-        return self._stage(self.at.corpus, choice, (), lambda f: adopt(f, source), NORMALIZER, manifest)
+        return self._stage(self.at.corpus, choice, (), lambda f: import_manifest(f, source), NORMALIZER, manifest)
 
     def _embedded(self, settings: EmbeddedCorpus) -> str:
         # Only what changes the audio counts: the number of workers does not.
@@ -99,7 +100,7 @@ class Run:
         settings, at = self.recipe.units, self.at
         return self._stage(
             at.units,
-            settings_that_count(settings),
+            settings_in_fingerprint(settings),
             (at.corpus, at.encoder, at.codebook),
             lambda f: extract_units(f, settings, at.corpus, at.encoder_model, at.codebook),
         )

@@ -136,14 +136,14 @@ def test_ctrl_c_ends_the_build_and_its_workers(tmp_path):
 
 def test_what_cannot_be_spoken_is_left_out_and_named(tmp_path, monkeypatch):
     settings = EmbeddedCorpus(train=4, dev=0, test=2)
-    real = embedded.plan_recording
+    real = embedded.plan_pair
 
     def mute(folder, given, language, split, index, sentence):
         if (split, index) == ("train", 2):
             sentence = replace(sentence, text=sentence.text | {"es": "…"})
         return real(folder, given, language, split, index, sentence)
 
-    monkeypatch.setattr(embedded, "plan_recording", mute)
+    monkeypatch.setattr(embedded, "plan_pair", mute)
     outcome = build_embedded(tmp_path, settings)
     assert outcome.skipped == [{"id": "es_train_000002", "reason": "es_train_000002.wav: the text has no word"}]
     assert [p.id for p in read_manifest(tmp_path, "train")] == [f"es_train_{i:06d}" for i in (0, 1, 3)]

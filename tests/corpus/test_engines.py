@@ -15,7 +15,7 @@ from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
 from unitweave.corpus.embedded import engines as speech
 from unitweave.corpus.embedded import voices
-from unitweave.corpus.embedded.engines import EDGE_SECONDS, PEAK, Utterance, Voice, say, speak_all
+from unitweave.corpus.embedded.engines import EDGE_SECONDS, PEAK, Utterance, Voice, synthesize, synthesize_all
 
 PICO = Voice("a", "pico", "es-ES", pitch=110, rate=125, tract=94)
 ESPEAK = Voice("b", "espeak", "es-419+f3", rate=110)  # its variant adds noise that eSpeak seeds from the clock
@@ -31,7 +31,7 @@ def _plan(folder, noise_db=40.0):
 
 
 def _bytes_by_name(utterances, workers):
-    assert [problem for _, problem in speak_all(utterances, workers) if problem] == []
+    assert [problem for _, problem in synthesize_all(utterances, workers) if problem] == []
     return {utterance.path.name: utterance.path.read_bytes() for utterance in utterances}
 
 
@@ -48,7 +48,7 @@ def test_samples_depend_on_neither_order_nor_company_nor_number_of_workers(tmp_p
 
 def test_speech_is_trimmed_to_the_same_edges_and_scaled_to_the_same_peak():
     for voice in (PICO, ESPEAK):
-        waveform = say(TEXTS[1], voice)
+        waveform = synthesize(TEXTS[1], voice)
         edge = int(EDGE_SECONDS * SAMPLE_RATE)
         assert np.abs(waveform).max() == pytest.approx(PEAK, abs=1e-3)
         for end in (waveform[:edge], waveform[::-1][:edge]):
@@ -58,17 +58,17 @@ def test_speech_is_trimmed_to_the_same_edges_and_scaled_to_the_same_peak():
 
 
 def test_noise_stands_at_the_ratio_asked_for():
-    clean, noisy = say(TEXTS[1], PICO), say(TEXTS[1], PICO, noise_db=30.0)
+    clean, noisy = synthesize(TEXTS[1], PICO), synthesize(TEXTS[1], PICO, noise_db=30.0)
     ratio = 10 * np.log10(np.mean(clean**2) / np.mean((noisy - clean) ** 2))
     assert ratio == pytest.approx(30.0, abs=0.3)
 
 
 def test_pitch_speed_and_vocal_tract_change_what_their_names_say():
-    normal, fast = (say(TEXTS[1], Voice("v", "espeak", "es-419", rate=rate)) for rate in (100, 130))
+    normal, fast = (synthesize(TEXTS[1], Voice("v", "espeak", "es-419", rate=rate)) for rate in (100, 130))
     assert len(fast) < 0.85 * len(normal)
     for engine, name in (("pico", "es-ES"), ("espeak", "es-419")):
         normal, high, small = (
-            say(TEXTS[1], Voice("v", engine, name, *settings)) for settings in ((), (140,), (100, 100, 85))
+            synthesize(TEXTS[1], Voice("v", engine, name, *settings)) for settings in ((), (140,), (100, 100, 85))
         )
         assert _fundamental(high) > 1.2 * _fundamental(normal)
         assert _fundamental(small) == pytest.approx(_fundamental(normal), rel=0.1)
@@ -91,7 +91,7 @@ def test_one_bad_utterance_is_named_and_the_rest_are_spoken(tmp_path):
     plan = _plan(tmp_path)[:2]
     plan.insert(1, Utterance(tmp_path / "mute.wav", "...", PICO))
     plan.insert(0, Utterance(tmp_path / "nobody.wav", "hola", Voice("c", "espeak", "es+nobody")))
-    problems = {utterance.path.name: problem for utterance, problem in speak_all(plan, workers=2)}
+    problems = {utterance.path.name: problem for utterance, problem in synthesize_all(plan, workers=2)}
     assert problems.pop("mute.wav") == "the text has no word"
     assert "there is no voice 'es+nobody'" in problems.pop("nobody.wav")
     assert problems == {"pico0.wav": "", "pico1.wav": ""}
@@ -100,7 +100,7 @@ def test_one_bad_utterance_is_named_and_the_rest_are_spoken(tmp_path):
 
 def test_markup_is_read_as_text():
     # Pico would obey the tag; so little is left of it that the speech stays the same but for the word.
-    assert len(say('hola <pitch level="50"> amigo', PICO)) > len(say("hola amigo", PICO))
+    assert len(synthesize('hola <pitch level="50"> amigo', PICO)) > len(synthesize("hola amigo", PICO))
 
 
 @pytest.mark.parametrize(
@@ -112,22 +112,22 @@ def test_markup_is_read_as_text():
 )
 def test_impossible_voices_are_bad_input(voice, message):
     with pytest.raises(InputError, match=message):
-        say("hola", voice)
+        synthesize("hola", voice)
 
 
 def test_an_unknown_pico_language_is_bad_input():
     with pytest.raises(InputError, match="xx-XX"):
-        say("hola", Voice("x", "pico", "xx-XX"))
+        synthesize("hola", Voice("x", "pico", "xx-XX"))
 
 
 def test_a_missing_engine_says_what_to_install(monkeypatch):
     monkeypatch.setitem(speech.ENGINES, "pico", "no_such_engine")
     with pytest.raises(InputError, match=r"pip install 'unitweave\[demo\]'"):
-        say("hola", PICO)
+        synthesize("hola", PICO)
 
 
 def test_no_worker_outlives_an_abandoned_iteration(tmp_path):
-    spoken = speak_all(_plan(tmp_path) * 3, workers=2)
+    spoken = synthesize_all(_plan(tmp_path) * 3, workers=2)
     next(spoken)
     children = _children(os.getpid())
     assert len(children) >= 2
@@ -174,11 +174,11 @@ def _centroid(waveform):
 
 def test_say_gives_what_the_file_holds(tmp_path):
     utterance = Utterance(tmp_path / "a.wav", TEXTS[0], PICO)
-    assert list(speak_all([utterance])) == [(utterance, "")]
-    assert np.array_equal(read_audio(utterance.path), say(TEXTS[0], PICO))
+    assert list(synthesize_all([utterance])) == [(utterance, "")]
+    assert np.array_equal(read_audio(utterance.path), synthesize(TEXTS[0], PICO))
 
 
 def test_a_file_that_cannot_be_written_ends_it_all_and_is_no_fault_of_the_text(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
-        list(speak_all([Utterance(tmp_path / "file" / "a.wav", TEXTS[0], PICO)]))
+        list(synthesize_all([Utterance(tmp_path / "file" / "a.wav", TEXTS[0], PICO)]))

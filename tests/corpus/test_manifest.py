@@ -20,7 +20,7 @@ from unitweave.core.manifest import Pair, read_manifest, read_metadata, write_ma
 from unitweave.core.stage import StageResult, read_stage
 from unitweave.core.text import NORMALIZER, language_code, normalize, rules
 from unitweave.corpus import assemble, recordings
-from unitweave.corpus.recordings import Task
+from unitweave.corpus.recording_store import RecordingTask
 from unitweave.corpus.stats import parts_of
 from unitweave.pipeline import Run
 
@@ -128,7 +128,7 @@ def test_a_changed_manifest_is_adopted_again_and_an_equal_one_is_not(
     write_manifest(tmp_path / "c", [pair(tmp_path / "c")], {"normalizer": NORMALIZER})
     adopted(tmp_path / "c", tmp_path / "run")
     calls = []
-    monkeypatch.setattr(run_module, "adopt", lambda *a: (calls.append(a), assemble.adopt(*a))[1])
+    monkeypatch.setattr(run_module, "import_manifest", lambda *a: (calls.append(a), assemble.import_manifest(*a))[1])
     write_manifest(tmp_path / "c", [pair(tmp_path / "c")], {"normalizer": NORMALIZER})
     adopted(tmp_path / "c", tmp_path / "run")
     assert not calls
@@ -196,13 +196,13 @@ def test_recordings_that_wait_for_a_thread_are_bounded_in_bytes(
     audio = encoded(tone(0.5, 16_000, 1), 16_000, "WAV")
     monkeypatch.setattr(recordings, "_MAX_WAITING_BYTES", 3 * len(audio))
 
-    def tasks() -> Iterator[Task]:
+    def tasks() -> Iterator[RecordingTask]:
         for i in range(20):
             done = (tmp_path / recordings.JOURNAL).read_text().count("\n")
             assert i - done <= 3
-            yield Task(f"audio/{i}.flac", str(i), audio)
+            yield RecordingTask(f"audio/{i}.flac", str(i), audio)
 
-    with recordings.Recordings(tmp_path, workers=8) as made:
+    with recordings.RecordingStore(tmp_path, workers=8) as made:
         made.make(tasks())
         assert all(made.has(f"audio/{i}.flac", str(i)) for i in range(20))
 

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from helpers.cvss_miniature import encoded, tone
 from unitweave.cli import main
 from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, is_file_name, read_manifest
 from unitweave.core.text import normalize
 from unitweave.corpus.checks import encoding_problem
+from unitweave.corpus.readers.records import columns_of, read_records
 from unitweave.corpus.readers.table import drawn_split, file_name
 
 LANGUAGES = ["--src-lang", "fr", "--tgt-lang", "en"]
@@ -197,7 +199,7 @@ def test_limits_are_settings_and_changing_them_decodes_nothing_again(
     )
     out = tmp_path / "out"
     assert len(build(clips, table, out, *LANGUAGES, "--allow-skipped")) == 1
-    monkeypatch.setattr("unitweave.corpus.recordings.read_audio", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("unitweave.corpus.recording_store.read_audio", lambda *_: pytest.fail("decoded again"))
     assert len(build(clips, table, out, *LANGUAGES, "--min-seconds", "0.01", "--max_seconds", "99")) == 3
 
 
@@ -237,9 +239,9 @@ def test_an_unclosed_quote_costs_one_row_and_not_the_rest(clips: Path, tmp_path:
     assert next(p for p in pairs if p.id == "r8").src_text_raw == 'oui, "oui",\noui'
     problems = [line.split("\t")[3] for line in (tmp_path / "out/skipped.tsv").read_text().splitlines()[1:]]
     assert [p.split(" (")[0] for p in problems] == [
-        "line 4: a quote is not closed, or only in line 6",
-        "line 6: a quote is not closed, or only in line 10",
-        "line 22: a quote is not closed, or only in line 42",
+        "line 4: a quote is not closed before line 6",
+        "line 6: a quote is not closed before line 10",
+        "line 22: a quote is not closed before line 42",
     ]
 
 
@@ -247,7 +249,54 @@ def test_a_header_that_csv_refuses_is_named(clips: Path, tmp_path: Path, capsys:
     (tmp_path / "t.csv").write_text('"id"x,src_audio\na,src1.wav\n')
     assert main(["corpus", "table", "--table", str(tmp_path / "t.csv"), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err.strip()
-    assert "t.csv, line 1: the names of the columns cannot be read" in error and error.count("\n") == 0
+    assert "t.csv, line 1: the column names cannot be read" in error and error.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.csv", 'src_audio,src_text\na.wav,"oui\nb.wav,non\n', None),
+        (
+            "t.csv",
+            'src_audio,src_text\na.wav,"oui\n',
+            "none of its 1 rows can be read; line 2: .*unexpected end",
+        ),
+        ("t.jsonl", '{"a": 1\n{"b"\n', "none of its 2 rows can be read; line 1: not valid JSON"),
+        ("t.jsonl", '{"a": ' + "9" * 5_000 + "}\n", "none of its 1 rows can be read; line 1: not valid JSON .*digits"),
+        ("t.jsonl", "[" * 100_000 + "\n", r"line 1: not valid JSON \(nested too deeply\)"),
+        ("t.jsonl", '\n["a"]\n', r"line 2: expected a JSON object \(got list\)"),
+        ("t.jsonl", '{"a": "' + "x" * (1 << 24) + '"}', "line 1: longer than 16 million characters"),
+        ("t.tsv", "src_audio\n" + "x" * (1 << 25) + "\n", "line 2: .*longer than 16 million characters"),
+        ("t.csv", "", "the table is empty"),
+        ("t.tsv", "src_audio\n", "the table has no rows"),
+    ],
+)
+def test_rows_that_are_there_but_cannot_be_read_are_counted(
+    tmp_path: Path, name: str, content: str, words: str | None
+) -> None:
+    (tmp_path / name).write_text(content)
+    if words is None:
+        assert columns_of(tmp_path / name) == ["src_audio", "src_text"], "the second row is whole"
+        return
+    with pytest.raises(InputError, match=words) as caught:
+        columns_of(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_line_that_is_too_long_costs_one_row(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("a\tb\n1\t2\n" + "x" * (40 << 20) + "\n3\t4\n")
+    records = list(read_records(tmp_path / "t.tsv"))
+    assert [dict(r.values) for r in records] == [{"a": "1", "b": "2"}, {}, {"a": "3", "b": "4"}]
+    assert records[1].problem == "line 3: longer than 16 million characters"
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.99])
+def test_a_cut_off_parquet_table_is_named(tmp_path: Path, fraction: float) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": [str(i) for i in range(1000)]}), path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
+    with pytest.raises(InputError, match=r"t\.parquet: (not readable as Parquet|damaged)"):
+        columns_of(path)
 
 
 def test_tables_of_the_same_name_give_ids_of_their_own(clips: Path, tmp_path: Path) -> None:

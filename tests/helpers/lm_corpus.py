@@ -8,7 +8,7 @@ from unitweave.config.interleave import ScheduleSettings
 from unitweave.config.lm import EvaluationSettings, LmSettings
 from unitweave.config.training import LmTraining
 from unitweave.core.manifest import Pair, write_manifest
-from unitweave.units.table import UnitRow, write_shard
+from unitweave.units.dataset import UnitRow, write_shard
 
 UNITS = 12
 TEXTS = {

@@ -21,7 +21,7 @@ from unitweave.score.report import write_report
 from unitweave.score.scores import digest_of_references, read_scores
 from unitweave.score.table import print_table
 from unitweave.training.devices import check_device
-from unitweave.units.table import UnitRow, write_shard
+from unitweave.units.dataset import UnitRow, write_shard
 
 SENTENCES = ["the soup is too hot", "my sister lives in a small house", "where is the station", "thank you very much"]
 SETTINGS = ScoreSettings(mos=(), examples=2, bootstrap_samples=100, randomization_trials=50)

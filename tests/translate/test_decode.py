@@ -24,7 +24,7 @@ from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Translation
 from unitweave.translate.stage import translate_split
 from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.vllm import engine_settings
-from unitweave.units.table import UnitRow, write_shard
+from unitweave.units.dataset import UnitRow, write_shard
 
 UNITS_IN_BOOK = 24
 

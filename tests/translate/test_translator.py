@@ -76,7 +76,7 @@ def test_words_are_aligned_inside_the_recording(translator: Translator) -> None:
 
 def test_the_detector_finds_what_is_said_whatever_the_blocks_and_leaves_the_threads_alone() -> None:
     """On speech of a speech engine, against the package's own function on the whole recording."""
-    from unitweave.corpus.embedded.engines import Voice, say
+    from unitweave.corpus.embedded.engines import Voice, synthesize
 
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -87,7 +87,7 @@ def test_the_detector_finds_what_is_said_whatever_the_blocks_and_leaves_the_thre
 
     pause = np.zeros(12_000, np.float32)
     texts = ("where is the station", "thank you very much")
-    pieces = [say(text, Voice("a", "pico", "en-GB"), noise_db=30.0) for text in texts]
+    pieces = [synthesize(text, Voice("a", "pico", "en-GB"), noise_db=30.0) for text in texts]
     audio = np.concatenate([pause, pieces[0], pause, pieces[1], pause[:5_123]])
     settings = SegmentationSettings()
     expected = silero_vad.get_speech_timestamps(

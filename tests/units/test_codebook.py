@@ -15,8 +15,8 @@ from unitweave.units.codebook import Codebook, nearest
 from unitweave.units.encoder import CharacterVocabulary
 from unitweave.units.kmeans import kmeans
 from unitweave.units.probe import as_table, probe_layers
-from unitweave.units.quality import NOTHING, Agreement, frame_characters
-from unitweave.units.recordings import Item, sample
+from unitweave.units.quality import NO_CHARACTER, Agreement, frame_characters
+from unitweave.units.sampling import Recording, sample_recordings
 from unitweave.units.train_codebook import train_codebook
 
 
@@ -57,28 +57,28 @@ def test_kmeans_is_deterministic_and_survives_copies() -> None:
 
 def test_the_sample_is_even_over_languages_and_speakers() -> None:
     items = [
-        Item(f"{language}{i}", "src", language, "", None, 2.0, speaker)
+        Recording(f"{language}{i}", "src", language, "", None, 2.0, speaker)
         for language, speakers in (("es", {"a": 500, "b": 40, "c": 40}), ("fr", {"d": 300}), ("pt", {"e": 10}))
         for speaker, number in speakers.items()
         for i in range(number)
     ]
-    chosen = sample(items, max_frames=100 * 210, seed=1)  # 210 recordings of 100 frames
+    chosen = sample_recordings(items, max_frames=100 * 210, seed=1)  # 210 recordings of 100 frames
     count = {language: sum(i.language == language for i in chosen) for language in ("es", "fr", "pt")}
     assert count == {"es": 100, "fr": 100, "pt": 10}, "the small language gives what it has, the others share the rest"
     speakers = [sum(i.speaker == s for i in chosen) for s in "abc"]
     assert max(speakers) - min(speakers) <= 1
-    assert chosen == sample(items, 21_000, 1) and chosen != sample(items, 21_000, 2)
+    assert chosen == sample_recordings(items, 21_000, 1) and chosen != sample_recordings(items, 21_000, 2)
 
 
 def test_purity_and_information_of_perfect_useless_and_doubled_units() -> None:
-    characters = torch.tensor([0, 0, 1, 1, 2, 2, NOTHING, NOTHING])
+    characters = torch.tensor([0, 0, 1, 1, 2, 2, NO_CHARACTER, NO_CHARACTER])
     perfect = Agreement.of(torch.tensor([5, 5, 3, 3, 0, 0, 1, 1]), characters)
     assert perfect.purity == pytest.approx(1) and perfect.information == pytest.approx(1)
     useless = Agreement.of(torch.zeros(8, dtype=torch.long), characters)
     assert useless.purity == pytest.approx(1 / 3) and useless.information == pytest.approx(0, abs=1e-9)
     finer = Agreement.of(torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]), characters)
     assert finer.information == pytest.approx(1)
-    assert Agreement.of(torch.zeros(2, dtype=torch.long), torch.full((2,), NOTHING)) == Agreement(0.0, 0.0)
+    assert Agreement.of(torch.zeros(2, dtype=torch.long), torch.full((2,), NO_CHARACTER)) == Agreement(0.0, 0.0)
 
 
 def test_frames_count_for_the_nearest_character_of_their_word() -> None:
@@ -86,9 +86,9 @@ def test_frames_count_for_the_nearest_character_of_their_word() -> None:
     path = [0, 3, 0, 0, 0, 4, 0, 2, 0, 4, 0]  # - a - - - b - | - b -
     log_probs = np.full((len(path), 5), -9.0, np.float32)
     log_probs[np.arange(len(path)), path] = -0.01
-    expected = [NOTHING, 3, 3, 3, 4, 4, NOTHING, NOTHING, NOTHING, 4, NOTHING]
+    expected = [NO_CHARACTER, 3, 3, 3, 4, 4, NO_CHARACTER, NO_CHARACTER, NO_CHARACTER, 4, NO_CHARACTER]
     assert frame_characters([log_probs], ["ab b"], vocabulary).tolist() == expected
-    assert (frame_characters([log_probs], [None], vocabulary) == NOTHING).all()
+    assert (frame_characters([log_probs], [None], vocabulary) == NO_CHARACTER).all()
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_codebook_is_bounded_deterministic_and_reports_its_quality(
     assert (tmp_path / "a/codebook.safetensors").read_bytes() == (tmp_path / "b/codebook.safetensors").read_bytes()
     assert Codebook.load(tmp_path / "a").num_units == 16
     assert counts["frames"] == 400 and counts["dead"] == 0 and 1 < counts["perplexity"] <= 16
-    assert 0 < counts["character_purity"] <= 1 and 0 <= counts["character_information"] <= 1
+    assert 0 < counts["character_purity"] <= 1 and 0 <= counts["normalized_mutual_information"] <= 1
     with pytest.raises(InputError, match="layer 3"):
         train_codebook(tmp_path / "c", CodebookSettings(num_units=16, layer=3, max_frames=400), *trained)
 

@@ -10,7 +10,7 @@ from helpers.units_corpus import write_corpus
 from unitweave.cli import main
 from unitweave.config.recipe import load_recipe
 from unitweave.pipeline import Run
-from unitweave.units.table import read_units
+from unitweave.units.dataset import read_units
 
 TINY = {
     "hidden_size": 32,

@@ -25,8 +25,9 @@ from unitweave.core.manifest import read_manifest, write_manifest
 from unitweave.core.stage import FORMAT
 from unitweave.units import train_encoder as module
 from unitweave.units.encoder import CharacterVocabulary, load_encoder
-from unitweave.units.error_rates import Heard, Recording, a_few, rates_of
+from unitweave.units.error_rates import Transcript, error_rates_by_language, subsample
 from unitweave.units.estimate import GPUS, estimate
+from unitweave.units.sampling import Recording
 from unitweave.units.train_encoder import LengthBatches, _initial_model, train_encoder
 
 TINY = SmallEncoder(
@@ -188,7 +189,7 @@ def test_two_processes_train_the_encoder_together(corpus: Path, tmp_path: Path) 
 def test_weights_of_another_architecture_are_refused(corpus: Path, tmp_path: Path) -> None:
     other = Wav2Vec2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
     Wav2Vec2ForCTC(other).save_pretrained(tmp_path / "wav2vec2")
-    with pytest.raises(InputError, match="is a wav2vec2, and not a Wav2Vec2Bert model"):
+    with pytest.raises(InputError, match=r"must be a Wav2Vec2Bert model \(got wav2vec2\); units of another encoder"):
         train_encoder(tmp_path / "a", settings_of(pretrained=str(tmp_path / "wav2vec2")), corpus)
     train_encoder(tmp_path / "b", settings_of(steps=1), corpus)
     weights = load_file(tmp_path / "b/model/model.safetensors")
@@ -254,12 +255,16 @@ def test_the_stream_of_batches_is_the_same_for_any_number_of_processes_and_where
 
 
 def test_error_rates_are_per_language_and_a_few_are_spread() -> None:
-    heard = [Heard("es", "una casa", "una casa"), Heard("en", "the dog", "the dot"), Heard("en", "a b", "")]
-    assert rates_of(heard) == {"wer_en": 75.0, "cer_en": 40.0, "wer_es": 0.0, "cer_es": 0.0}
-    items = [Recording(str(i), "es" if i % 3 else "en", "", "", 1.0) for i in range(30)]
-    chosen = a_few(items, 5)
+    found = [
+        Transcript("es", "una casa", "una casa"),
+        Transcript("en", "the dog", "the dot"),
+        Transcript("en", "a b", ""),
+    ]
+    assert error_rates_by_language(found) == {"wer_en": 75.0, "cer_en": 40.0, "wer_es": 0.0, "cer_es": 0.0}
+    items = [Recording(str(i), "src", "es" if i % 3 else "en", "", "", 1.0) for i in range(30)]
+    chosen = subsample(items, 5)
     assert [item.id for item in chosen if item.language == "en"] == ["0", "6", "12", "18", "24"]
-    assert len(a_few(items, 100)) == 30
+    assert len(subsample(items, 100)) == 30
 
 
 def test_the_estimate_counts_parameters_and_follows_the_settings(capsys: pytest.CaptureFixture) -> None:

@@ -16,14 +16,14 @@ from helpers.units_corpus import tiny_model, waveform, write_corpus, write_encod
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
+from unitweave.units.dataset import read_units
 from unitweave.units.encoder import encode
-from unitweave.units.extract import extract_units, settings_that_count
+from unitweave.units.extract import extract_units, settings_in_fingerprint
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.features import extract_features
 from unitweave.units.forward import CpuForward
 from unitweave.units.inference import EncoderInference, padded_length
-from unitweave.units.recordings import batches_of, items_of
-from unitweave.units.table import read_units
+from unitweave.units.sampling import batches_by_length, recordings_of
 
 SETTINGS = ExtractionSettings(shard_size=3, batch_seconds=4.0)
 
@@ -131,7 +131,7 @@ def test_shards_have_every_recording_once_and_in_order(
     for name, content in shards.items():
         (tmp_path / name).write_bytes(content)
     rows = read_units(tmp_path)
-    items = items_of(read_manifest(corpus))
+    items = recordings_of(read_manifest(corpus))
     assert list(rows) == [(item.id, item.side) for item in items]
     extractor = UnitExtractor.load(*models)
     from unitweave.core.audio import read_audio
@@ -148,7 +148,7 @@ def test_shards_are_the_same_bytes_whatever_the_workers_and_batches(
 ) -> None:
     settings = ExtractionSettings(**(vars(SETTINGS) | changed))
     extract_units(tmp_path, settings, corpus, *models)
-    assert settings_that_count(settings) == settings_that_count(SETTINGS)
+    assert settings_in_fingerprint(settings) == settings_in_fingerprint(SETTINGS)
     assert contents(tmp_path) == shards
 
 
@@ -210,7 +210,7 @@ def test_an_unreadable_recording_is_named(models: tuple[Path, Path], tmp_path: P
 
 
 def test_batches_hold_every_recording_once_within_the_bound(corpus: Path) -> None:
-    items = items_of(read_manifest(corpus))
-    batches = batches_of(items, 4.0)
+    items = recordings_of(read_manifest(corpus))
+    batches = batches_by_length(items, 4.0)
     assert sorted(i for batch in batches for i in batch) == list(range(len(items)))
     assert all(len(batch) * max(items[i].seconds for i in batch) <= 4.0 for batch in batches if len(batch) > 1)

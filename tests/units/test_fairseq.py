@@ -8,8 +8,8 @@ import pytest
 from helpers.units_corpus import write_corpus
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
+from unitweave.units.dataset import UnitRow, read_units, read_units_metadata, write_shard
 from unitweave.units.fairseq import export_units, import_units, read_fairseq_manifest, read_s2ut, read_unit_file
-from unitweave.units.table import UnitRow, read_units, read_units_metadata, write_shard
 
 
 @pytest.fixture

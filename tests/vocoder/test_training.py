@@ -21,10 +21,10 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import write_json
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.core.stage import FORMAT
-from unitweave.units.table import UnitRow, write_shard
+from unitweave.units.dataset import UnitRow, write_shard
 from unitweave.vocoder import train as train_module
+from unitweave.vocoder.crops import draw_batch, find_recordings
 from unitweave.vocoder.model import UnitVocoder
-from unitweave.vocoder.segments import draw_batch, find_recordings
 from unitweave.vocoder.train import train_vocoder
 
 TINY = VocoderSettings(
@@ -133,8 +133,8 @@ def test_beginnings_of_utterances_are_learnt_from_as_often_as_their_middles(data
         for row in batch.units
     )
     assert 0.1 < firsts / 400 < 0.3  # 8 of 48 frames have their segment moved to the beginning
-    inside = batch.judged[:, 4:-4]
-    assert inside.all() and 0.1 < float(batch.judged[:, 0].mean()) < 0.35
+    inside = batch.loss_mask[:, 4:-4]
+    assert inside.all() and 0.1 < float(batch.loss_mask[:, 0].mean()) < 0.35
 
 
 def test_utterances_without_units_are_listed_with_the_reason(data: Path, tmp_path: Path) -> None:

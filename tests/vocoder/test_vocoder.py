@@ -1,5 +1,6 @@
 """The unit vocoder: shapes, batches, streams, what it refuses."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from unitweave.core.errors import InputError
 from unitweave.core.sequences import deduplicate
+from unitweave.vocoder.checkpoint import load_checkpoint, save_checkpoint
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.excitation import Position, pulse_train
 from unitweave.vocoder.model import UnitVocoder
@@ -126,7 +128,7 @@ def test_folders_without_a_vocoder_are_refused(tmp_path: Path) -> None:
         Vocoder.from_pretrained(tmp_path)
     small_model(generator="vocos").save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InputError, match="not the weights of this vocoder"):
+    with pytest.raises(InputError, match=r"damaged or cut off .*; train the vocoder again"):
         Vocoder.from_pretrained(tmp_path)
 
 
@@ -197,3 +199,37 @@ def test_pitch_of_a_gliding_tone_is_tracked_and_noise_has_none() -> None:
     assert ((found - f0)[:, 3:-3].abs() / f0[:, 3:-3]).max() < 0.02
     hiss = 0.1 * torch.randn(1, 19_200, generator=torch.Generator().manual_seed(0))
     assert track_pitch(hiss)[1].float().mean() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "damaged"),
+        ('{"num_units": 8', "not readable as JSON"),
+        ("{}", "not the configuration"),
+        ({"dim": "wide"}, "not the weights"),
+        ({"num_units": 1_000_000_000}, "not the weights"),
+        ({"upsample": 0}, "damaged"),
+        ({"layers": 3}, "not the weights"),
+    ],
+)
+def test_a_damaged_vocoder_configuration_is_named(tmp_path: Path, content: str | dict, words: str) -> None:
+    UnitVocoder(UnitVocoderConfig(num_units=8, dim=16, hidden=24, layers=1, fine_layers=1)).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(json.loads(path.read_text()) | content))
+    with pytest.raises(InputError, match=words):
+        UnitVocoder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.9])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, fraction: float) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(model.parameters())
+    save_checkpoint(path, 3, {"model": model}, {"generator": optimizer})
+    assert load_checkpoint(path, {"model": model}, {"generator": optimizer}) == 3
+    with pytest.raises(InputError, match="damaged or of another model"):
+        load_checkpoint(path, {"model": torch.nn.Linear(4, 5)}, {"generator": optimizer})
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors: damaged or cut off .*; delete it"):
+        load_checkpoint(path, {"model": model}, {"generator": optimizer})

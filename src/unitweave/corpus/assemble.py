@@ -16,7 +16,7 @@ from unitweave.core.progress import console, say
 from unitweave.core.stage import StageResult, versions
 from unitweave.core.text import NORMALIZER, normalize, rules
 from unitweave.corpus.checks import Limits, audio_problem, pace_problem, text_problem
-from unitweave.corpus.recordings import Recordings
+from unitweave.corpus.recording_store import RecordingStore
 
 ABOUT = "corpus.json"
 SKIPPED = "skipped.tsv"
@@ -81,7 +81,7 @@ def close_corpus(
     settings: Any,
     rows: Iterable[Row],
     skipped: Sequence[Skipped],
-    recordings: Recordings,
+    recordings: RecordingStore,
     limits: Limits,
     allow_skipped: bool,
 ) -> StageResult:
@@ -120,7 +120,7 @@ def close_corpus(
     return StageResult(counts, [{"id": s.id, "reason": s.reason} for s in left_out])
 
 
-def adopt(folder: Path, source: Path) -> StageResult:
+def import_manifest(folder: Path, source: Path) -> StageResult:
     """Take over the manifest of a corpus folder into a run's; the recordings stay where they are.
 
     Texts that another version normalized, or nobody, are normalized anew from the raw ones, so that
@@ -170,7 +170,7 @@ def count(pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def _pair(folder: Path, row: Row, recordings: Recordings, limits: Limits) -> Pair | Skipped:
+def _pair(folder: Path, row: Row, recordings: RecordingStore, limits: Limits) -> Pair | Skipped:
     """The manifest's row, or why there is none."""
     texts: dict[str, str | None] = {}
     seconds: dict[str, float] = {}

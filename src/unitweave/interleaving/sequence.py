@@ -135,13 +135,13 @@ def interleave_speech(
     return pieces, spans
 
 
-def can_do(example: Example, task: str) -> bool:
+def has_segments(example: Example, task: str) -> bool:
     """Whether the example has every segment of the task."""
     parts = (example.source, example.transcript, example.translation, example.target)
     return all(parts[segment - 1] is not None for segment in TASKS[task])
 
 
-def longest(example: Example, task: str, markers: Markers) -> int:
+def max_length(example: Example, task: str, markers: Markers) -> int:
     """Tokens of the example's sequence with all speech as units, begin token and markers included."""
     speech = (example.source, None, None, example.target)
     text = (None, example.transcript, example.translation, None)

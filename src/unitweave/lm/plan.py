@@ -12,13 +12,13 @@ from unitweave.config.lm import LmSettings, SmallLm
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.interleaving.schedule import last_change, text_ratio
-from unitweave.interleaving.sequence import can_do, longest
+from unitweave.interleaving.sequence import has_segments, max_length
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
 from unitweave.lm.train.finetune import token_limit
 from unitweave.training.hardware import GPUS, MFU, config_of, count_weights, hours, memory_per_gpu
-from unitweave.units.table import FRAME_RATE
+from unitweave.units.dataset import FRAME_RATE
 
 _TOKENS_PER_WORD = 1.5  # where the tokenizer can't be had
 _MARKERS = 6
@@ -61,7 +61,9 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
         lengths = []
         for pair in pairs:
             example = make_example(pair, rows, vocabulary, words, settings.interleave, settings.deduplicate)
-            possible = [longest(example, task, vocabulary.sequence_markers) for task in tasks if can_do(example, task)]
+            possible = [
+                max_length(example, task, vocabulary.sequence_markers) for task in tasks if has_segments(example, task)
+            ]
             if possible:
                 lengths.append(max(possible))
         return Lengths(np.array(lengths, dtype=np.int64), languages, "the units")

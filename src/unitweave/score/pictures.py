@@ -11,7 +11,7 @@ import soundfile
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.interleaving.spans import draw_spans, word_cuts
-from unitweave.units.table import FRAME_RATE, UnitRow
+from unitweave.units.dataset import FRAME_RATE, UnitRow
 
 PIXELS_PER_FRAME = 2
 HEIGHT = 96  # pixels of the spectrogram, 0 to 8 kHz

@@ -22,7 +22,7 @@ from unitweave.score import pictures, table
 from unitweave.score.charts import Line, line_chart
 from unitweave.score.score import SystemOutput, read_outputs
 from unitweave.score.scores import RESYNTHESIS, ScoredUtterance, Scores, read_scores, read_utterances
-from unitweave.units.table import UnitRow, read_units
+from unitweave.units.dataset import UnitRow, read_units
 
 HEADINGS = {"asr_wer": "ASR WER %", "transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
 LOSSES = ("loss_source", "loss_transcript", "loss_translation", "loss_target")

@@ -24,7 +24,7 @@ from unitweave.score.mos import load_predictors
 from unitweave.score.rows import References, SystemTexts
 from unitweave.score.scores import REFERENCE_SPEECH, RESYNTHESIS, SCORES_FILE, UTTERANCES_FILE, write_scores
 from unitweave.training.devices import check_device
-from unitweave.units.table import UnitRow, read_units
+from unitweave.units.dataset import UnitRow, read_units
 
 OUTPUTS_FILE = "outputs.jsonl"
 

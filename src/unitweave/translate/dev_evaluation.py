@@ -18,7 +18,7 @@ from unitweave.lm.train.trainer import EvaluatorFactory
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
 from unitweave.translate.decode import PhaseDecoder, Translation
-from unitweave.units.table import UnitRow
+from unitweave.units.dataset import UnitRow
 
 DEV_FILE = "dev.jsonl"
 

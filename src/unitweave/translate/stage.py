@@ -14,9 +14,9 @@ from unitweave.core.files import remove, write_text
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
+from unitweave.training.devices import device_of
 from unitweave.translate.decode import PhaseDecoder
-from unitweave.units.reading import best_device
-from unitweave.units.table import read_units
+from unitweave.units.dataset import read_units
 from unitweave.vocoder.synthesis import Vocoder
 
 OUTPUTS = "outputs.jsonl"
@@ -45,7 +45,7 @@ def translate_split(
     pairs = [pair for pair in read_manifest(corpus, split) if (pair.id, "src") in rows]
     if not pairs:
         raise InputError(f"{corpus}: the {split} split has nothing to translate")
-    device = best_device()
+    device = device_of("auto")
     decoder = PhaseDecoder.load(model, device)
     voice = Vocoder.from_pretrained(vocoder, decoder.vocabulary.codebook, device)
     audio = folder / "audio"

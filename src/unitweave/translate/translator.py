@@ -16,9 +16,9 @@ from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.text import normalize
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer
 from unitweave.translate.package import Parts, find_parts
-from unitweave.units.extract import UnitExtractor
+from unitweave.units.dataset import FRAME_RATE
+from unitweave.units.extractor import UnitExtractor
 from unitweave.units.features import num_frames
-from unitweave.units.table import FRAME_RATE
 from unitweave.vocoder.synthesis import Vocoder
 
 _BATCH_SECONDS = 120.0  # seconds of padded speech in one pass of the encoder

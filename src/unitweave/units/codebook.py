@@ -1,6 +1,6 @@
 """The codebook: centroids over one hidden layer of the speech encoder. Its training is in kmeans.py."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -8,13 +8,32 @@ from safetensors.torch import load_file, save_file
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of_file, read_json, write_json
+from unitweave.core.records import from_json
+from unitweave.training.model_files import safetensors_errors
 
 _ROWS_AT_ONCE = 4_096  # bounds the [rows, clusters] distance matrix
 
 
+@dataclass(frozen=True)
+class _Description:
+    """The content of codebook.json."""
+
+    layer: int
+    encoder: str
+    num_units: int
+    fingerprint: str
+
+
 @dataclass
 class Codebook:
-    """Centroids float32 [clusters, hidden] of hidden layer `layer` of the encoder with fingerprint `encoder`."""
+    """A k-means codebook.
+
+    Attributes:
+        centroids: float32 [clusters, hidden].
+        layer: The encoder's hidden layer that they were fitted on, counted from 1.
+        encoder: Fingerprint of that encoder.
+        fingerprint: Digest of the saved centroids; empty until then.
+    """
 
     centroids: torch.Tensor
     layer: int
@@ -35,28 +54,43 @@ class Codebook:
         with atomic_path(Path(folder) / "codebook.safetensors") as temporary:
             save_file({"centroids": self.centroids.contiguous()}, temporary)
         self.fingerprint = digest_of_file(Path(folder) / "codebook.safetensors")
-        about = {
-            "layer": self.layer,
-            "encoder": self.encoder,
-            "num_units": self.num_units,
-            "fingerprint": self.fingerprint,
-        }
-        write_json(Path(folder) / "codebook.json", about)
+        about = _Description(self.layer, self.encoder, self.num_units, self.fingerprint)
+        write_json(Path(folder) / "codebook.json", asdict(about))
 
     @classmethod
     def load(cls, folder: Path) -> "Codebook":
-        """Read a codebook. Raises InputError when it is missing or damaged."""
+        """Read a codebook.
+
+        Raises:
+            InputError: It is missing or damaged.
+        """
         path = Path(folder) / "codebook.safetensors"
         if not path.exists():
             raise InputError(f"{path}: no codebook; make one with 'unitweave units codebook'")
-        about = read_json(Path(folder) / "codebook.json")
-        if digest_of_file(path) != about["fingerprint"]:
-            raise InputError(f"{path}: the centroids are not the ones that codebook.json describes")
-        return cls(load_file(path)["centroids"], about["layer"], about["encoder"], about["fingerprint"])
+        description = Path(folder) / "codebook.json"
+        about = from_json(_Description, read_json(description), description)
+        if digest_of_file(path) != about.fingerprint:
+            raise InputError(
+                f"{path}: damaged, or not the centroids that codebook.json describes; make the codebook again"
+            )
+        with safetensors_errors(path):
+            tensors = load_file(path)
+        centroids = tensors.get("centroids")
+        if centroids is None or centroids.ndim != 2 or len(centroids) != about.num_units:
+            raise InputError(f"{path}: not the centroids of a codebook of {about.num_units} units")
+        return cls(centroids, about.layer, about.encoder, about.fingerprint)
 
 
 def nearest(rows: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Index of and squared distance to the nearest centroid of each row; memory bounded."""
+    """Find the nearest centroid of each row, in bounded memory.
+
+    Args:
+        rows: float32 [rows, hidden].
+        centroids: float32 [clusters, hidden].
+
+    Returns:
+        Index of the centroid int64 [rows] and squared distance to it float32 [rows].
+    """
     norms = centroids.square().sum(1) / -2
     transposed = centroids.T
     indices, distances = [], []

@@ -12,8 +12,9 @@ from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2CTCToke
 
 from unitweave.config.units import SmallEncoder
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, digest_of_file
+from unitweave.core.files import atomic_path, digest_of_file, read_json_object
 from unitweave.core.sequences import collapse_ctc
+from unitweave.training.model_files import SAFE_LOADING, WEIGHTS_FILE, check_model_folder, loading_errors
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 
@@ -51,15 +52,19 @@ class CharacterVocabulary:
 
     @classmethod
     def load(cls, folder: Path) -> "CharacterVocabulary":
-        """Read vocab.json. Raises InputError when it is missing or has gaps."""
+        """Read vocab.json.
+
+        Raises:
+            InputError: It is missing, damaged, or has gaps.
+        """
         path = Path(folder) / "vocab.json"
         if not path.exists():
             raise InputError(f"{path}: the encoder folder has no CTC vocabulary")
-        ids: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-        tokens = sorted((t for t in ids if t not in ("<s>", "</s>")), key=ids.__getitem__)
-        if [ids[t] for t in tokens] != list(range(len(tokens))) or not {BLANK, UNKNOWN, DELIMITER} <= set(tokens):
+        ids = {token: i for token, i in read_json_object(path).items() if token not in ("<s>", "</s>")}
+        gapless = sorted(map(str, ids.values())) == sorted(map(str, range(len(ids))))
+        if not gapless or not {BLANK, UNKNOWN, DELIMITER} <= set(ids):
             raise InputError(f"{path}: not a CTC vocabulary that unitweave wrote")
-        return cls(tokens)
+        return cls(sorted(ids, key=lambda token: int(ids[token])))
 
 
 def new_encoder(shape: SmallEncoder, vocabulary: CharacterVocabulary, **settings: object) -> Wav2Vec2BertForCTC:
@@ -101,16 +106,43 @@ def ctc_config(vocabulary: CharacterVocabulary) -> dict[str, object]:
 def load_encoder(
     folder: Path | str, device: str | torch.device = "cpu"
 ) -> tuple[Wav2Vec2BertForCTC, CharacterVocabulary]:
-    """A trained encoder and its vocabulary, in evaluation mode and float32."""
-    if not (Path(folder) / "config.json").exists():
+    """Load a trained encoder and its vocabulary, in evaluation mode and float32.
+
+    Raises:
+        InputError: The folder holds no encoder, or one of its files is missing, damaged or not supported.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
         raise InputError(f"{folder}: no encoder here; train one with 'unitweave units train-encoder'")
-    model = Wav2Vec2BertForCTC.from_pretrained(folder, dtype=torch.float32)
-    return model.to(device).eval(), CharacterVocabulary.load(Path(folder))
+    config = check_model_folder(folder)
+    if config.get("model_type") != Wav2Vec2BertConfig.model_type:
+        raise InputError(f"{folder / 'config.json'}: not a Wav2Vec2Bert model (got {config.get('model_type')!r})")
+    vocabulary = CharacterVocabulary.load(folder)
+    with loading_errors(folder, "speech encoder"):
+        model, report = Wav2Vec2BertForCTC.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **SAFE_LOADING
+        )
+    # transformers fills weights that are not there with random ones. The mask's vector plays no part here.
+    missing = sorted(key for key in report["missing_keys"] if "masked_spec_embed" not in key)
+    if missing:
+        raise InputError(f"{folder}: damaged: weights are missing, the first is {missing[0]}; train the encoder again")
+    if model.config.vocab_size != len(vocabulary.tokens):
+        raise InputError(
+            f"{folder}: vocab.json has {len(vocabulary.tokens)} characters, the CTC output {model.config.vocab_size}"
+        )
+    return model.to(device).eval(), vocabulary
 
 
 def encoder_fingerprint(folder: Path) -> str:
-    """Digest of the encoder's weights."""
-    return digest_of_file(Path(folder) / "model.safetensors")
+    """Digest of the encoder's weights.
+
+    Raises:
+        InputError: There are none.
+    """
+    path = Path(folder) / WEIGHTS_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the encoder folder is incomplete")
+    return digest_of_file(path)
 
 
 @torch.inference_mode()

@@ -12,8 +12,9 @@ import torch
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 
 from unitweave.config.units import EncoderSettings
+from unitweave.training.model_files import check_model_folder, loading_errors
+from unitweave.units.dataset import FRAME_RATE
 from unitweave.units.encoder import CharacterVocabulary, new_encoder
-from unitweave.units.table import FRAME_RATE
 
 PEAK_SHARE = 0.3  # of the bf16 peak; an assumption, not measured on any GPU
 _LONGEST = 15.0  # seconds of a recording in a batch: attention grows with its square
@@ -92,7 +93,10 @@ def _shape(settings: EncoderSettings) -> tuple[Wav2Vec2BertConfig, int]:
         if settings.pretrained is None:
             model = new_encoder(settings.shape, CharacterVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz"]))
         elif (Path(settings.pretrained) / "config.json").exists():
-            model = Wav2Vec2BertForCTC(Wav2Vec2BertConfig.from_pretrained(settings.pretrained, vocab_size=64))
+            check_model_folder(settings.pretrained, weights=False)
+            with loading_errors(settings.pretrained, "configuration of the speech encoder"):
+                config = Wav2Vec2BertConfig.from_pretrained(settings.pretrained, vocab_size=64)
+            model = Wav2Vec2BertForCTC(config)
         else:
             model = Wav2Vec2BertForCTC(Wav2Vec2BertConfig(vocab_size=64))
     return model.config, sum(parameter.numel() for parameter in model.parameters())

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
@@ -12,19 +11,17 @@ from unitweave.core.files import remove_leftovers
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
-from unitweave.units.align import WordFrames
-from unitweave.units.extractor import UnitExtractor as UnitExtractor
+from unitweave.training.devices import device_of
+from unitweave.units.dataset import FRAME_RATE, SIDES, UnitRow, read_shard_metadata, read_units, shard_path, write_shard
+from unitweave.units.extractor import UnitExtractor
 from unitweave.units.inference import single_threads
-from unitweave.units.reading import best_device, features_of, in_order
-from unitweave.units.recordings import Item, batches_of, items_of
-from unitweave.units.table import FRAME_RATE, SIDES, UnitRow, read_units, shard_path, write_shard
-from unitweave.units.train_codebook import train_codebook as train_codebook
-
-Shard = tuple[int, list[Item]]  # number, recordings
+from unitweave.units.reading import map_ordered, read_features
+from unitweave.units.sampling import recordings_of
+from unitweave.units.shards import Shard, ShardCollector, shard_batches, unit_rows
 
 
-def settings_that_count(settings: ExtractionSettings) -> dict[str, object]:
-    """Those that the shards depend on: with others changed, an interrupted extraction may go on."""
+def settings_in_fingerprint(settings: ExtractionSettings) -> dict[str, object]:
+    """The settings that the shards depend on; with others changed, an interrupted extraction still resumes."""
     return {"precision": settings.precision, "shard_size": settings.shard_size}
 
 
@@ -34,9 +31,11 @@ def extract_units(
     """Extract units and word frames of every pair into Parquet shards in `folder`; finished shards are kept.
 
     The shards are byte for byte the same whatever the engine, the number of workers and of interruptions.
-    Raises InputError when `folder` holds shards of another codebook or a recording can't be read.
+
+    Raises:
+        InputError: `folder` holds damaged shards or shards of another codebook, or a recording cannot be read.
     """
-    extractor = UnitExtractor.load(encoder, codebook, settings.precision, best_device())
+    extractor = UnitExtractor.load(encoder, codebook, settings.precision, device_of("auto"))
     pairs = read_manifest(corpus)
     metadata = {
         "codebook": extractor.codebook.fingerprint,
@@ -48,13 +47,15 @@ def extract_units(
     todo: list[Shard] = []
     for number, first in enumerate(range(0, len(pairs), settings.shard_size)):
         if not _finished(folder, number, metadata):
-            todo.append((number, items_of(pairs[first : first + settings.shard_size])))
+            todo.append((number, recordings_of(pairs[first : first + settings.shard_size])))
     sizes = {number: len(items) for number, items in todo}
     with meter("units: extracting", sum(sizes.values())) as progress:
         if settings.backend == "ray":
             from unitweave.units.ray_engine import extract_with_ray
 
-            done = extract_with_ray(todo, settings, encoder, codebook)
+            done = extract_with_ray(
+                todo, settings.batch_seconds, settings.workers, settings.precision, encoder, codebook
+            )
         else:
             done = _extract_here(todo, settings, extractor)
         for number, rows in done:
@@ -67,9 +68,9 @@ def _finished(folder: Path, number: int, metadata: Mapping[str, str]) -> bool:
     path = shard_path(folder, number)
     if not path.exists():
         return False
-    found = {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}
+    found = read_shard_metadata(path)
     if any(found.get(key) != value for key, value in metadata.items()):
-        raise InputError(f"{path}: units of another codebook; remove the folder or give another one")
+        raise InputError(f"{path}: units of another codebook; remove the folder or choose another one")
     return True
 
 
@@ -77,51 +78,21 @@ def _extract_here(
     todo: Sequence[Shard], settings: ExtractionSettings, extractor: UnitExtractor
 ) -> Iterator[tuple[int, list[UnitRow]]]:
     """Rows of each shard, from threads of this process."""
-    parts = [(number, [items[i] for i in batch]) for number, items in todo for batch in _batches(items, settings)]
-    gathering = Gathering(todo, settings)
+    parts = [
+        (number, [items[i] for i in batch])
+        for number, items in todo
+        for batch in shard_batches(items, settings.batch_seconds)
+    ]
+    collector = ShardCollector(todo, settings.batch_seconds)
     with single_threads(settings.workers) as pool:
         if extractor.inference.batched:
             # Threads read and compute features; this one feeds the GPU.
-            for (number, items), features in in_order(pool, lambda part: features_of(part[1]), parts):
-                yield from gathering.add(number, rows_of(extractor, items, features))
+            for (number, items), features in map_ordered(pool, lambda part: read_features(part[1]), parts):
+                yield from collector.add(number, unit_rows(extractor, items, features))
         else:
-            work = in_order(pool, lambda part: rows_of(extractor, part[1], features_of(part[1])), parts)
+            work = map_ordered(pool, lambda part: unit_rows(extractor, part[1], read_features(part[1])), parts)
             for (number, _), rows in work:
-                yield from gathering.add(number, rows)
-
-
-def _batches(items: Sequence[Item], settings: ExtractionSettings) -> list[list[int]]:
-    """Batches of a shard; one without items for a shard without recordings, so that it is written too."""
-    return batches_of(items, settings.batch_seconds) or [[]]
-
-
-def rows_of(extractor: UnitExtractor, items: Sequence[Item], features: Sequence) -> list[UnitRow]:
-    """Rows of recordings from their features; recordings shorter than one frame have none."""
-    rows = []
-    results = extractor.from_features(features, [item.text for item in items])
-    for item, (units, words) in zip(items, results, strict=True):
-        words = words or WordFrames(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
-        spoken = item.text.split(" ") if item.text else []
-        if len(units):
-            rows.append(UnitRow(item.id, item.side, units, spoken, words.starts, words.ends, words.scores))
-    return rows
-
-
-class Gathering:
-    """Puts rows that come batch by batch together to shards, in the order of the manifest."""
-
-    def __init__(self, todo: Sequence[Shard], settings: ExtractionSettings) -> None:
-        self._orders = {n: {(x.id, x.side): i for i, x in enumerate(items)} for n, items in todo}
-        self._missing = {number: len(_batches(items, settings)) for number, items in todo}
-        self._rows: dict[int, list[UnitRow]] = {number: [] for number, _ in todo}
-
-    def add(self, number: int, rows: Sequence[UnitRow]) -> Iterator[tuple[int, list[UnitRow]]]:
-        """Take the rows of a batch of shard `number`; give the shard when it is complete."""
-        self._rows[number] += rows
-        self._missing[number] -= 1
-        if self._missing[number] == 0:
-            order = self._orders.pop(number)
-            yield number, sorted(self._rows.pop(number), key=lambda row: order[row.id, row.side])
+                yield from collector.add(number, rows)
 
 
 def _summary(folder: Path, pairs: Sequence[Pair]) -> StageResult:

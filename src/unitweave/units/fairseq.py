@@ -19,7 +19,7 @@ from unitweave.core.files import digest_of, write_text
 from unitweave.core.manifest import SPLITS, Pair, read_manifest
 from unitweave.core.sequences import deduplicate
 from unitweave.core.stage import StageResult
-from unitweave.units.table import FRAME_RATE, SIDES, UnitRow, length_mismatch, read_units, write_shard
+from unitweave.units.dataset import FRAME_RATE, SIDES, UnitRow, length_mismatch, read_units, write_shard
 
 FORMATS = ("fairseq", "s2ut")
 S2UT_COLUMNS = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")

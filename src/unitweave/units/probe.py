@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from unitweave.config.units import CodebookSettings
+from unitweave.training.devices import device_of
 from unitweave.units.codebook import nearest
 from unitweave.units.encoder import load_encoder
 from unitweave.units.inference import EncoderInference
 from unitweave.units.kmeans import kmeans, perplexity
 from unitweave.units.quality import Agreement
-from unitweave.units.reading import best_device
 from unitweave.units.train_codebook import hidden_sample
 
 _SAMPLE_BYTES = 2 * 2**30  # of hidden states in memory at once, over the layers of one pass
@@ -37,7 +37,7 @@ def probe_layers(
     k-means sees `settings.max_frames` frames of the train split; all but inertia and dead clusters are
     measured on as many of the dev split. Raises InputError when a layer does not exist.
     """
-    model, vocabulary = load_encoder(encoder, best_device())
+    model, vocabulary = load_encoder(encoder, device_of("auto"))
     inference = EncoderInference(model)
     wanted = sorted(set(layers)) or list(range(1, model.config.num_hidden_layers + 1))
     at_once = max(1, _SAMPLE_BYTES // (2 * 4 * settings.max_frames * model.config.hidden_size))
@@ -66,7 +66,7 @@ def probe_layers(
 def as_table(rows: Sequence[LayerQuality]) -> str:
     """The rows as a markdown table."""
     lines = [
-        "| layer | inertia | dead clusters | perplexity | character purity | character information |",
+        "| layer | inertia | dead clusters | perplexity | character purity | normalized mutual information |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:

@@ -13,7 +13,7 @@ import torch
 from unitweave.units.align import align_all
 from unitweave.units.encoder import CharacterVocabulary
 
-NOTHING = -1  # a frame that belongs to no character: before, after and between words, or without a transcript
+NO_CHARACTER = -1  # a frame that belongs to no character: before, after and between words, or without a transcript
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Agreement:
     def of(cls, units: torch.Tensor, characters: torch.Tensor) -> "Agreement":
         """From int64 [frames] of units and of characters (which may be longer; the first frames count)."""
         characters = characters[: len(units)]
-        known = characters != NOTHING
+        known = characters != NO_CHARACTER
         if not known.any():
             return cls(0.0, 0.0)
         units, characters = units[known], characters[known]
@@ -50,14 +50,14 @@ class Agreement:
 def frame_characters(
     log_probs: Sequence[np.ndarray], texts: Sequence[str | None], vocabulary: CharacterVocabulary
 ) -> np.ndarray:
-    """Character of each frame of several recordings, one after the other: int64 [frames], NOTHING where there is none.
+    """Character of each frame of several recordings, one after the other: int64 [frames], or NO_CHARACTER.
 
     CTC emits a character in one or two frames and blanks around them. Within a word a blank frame counts
     for the nearest character.
     """
     targets = [vocabulary.encode(text) if text else [] for text in texts]
     aligned, _ = align_all(log_probs, targets, vocabulary.blank)
-    rows = [np.full(len(frames), NOTHING) for frames in log_probs]
+    rows = [np.full(len(frames), NO_CHARACTER) for frames in log_probs]
     for row, positions, target in zip(rows, aligned, targets, strict=True):
         emitting = np.flatnonzero(positions >= 0)
         if len(emitting) == 0:
@@ -68,5 +68,5 @@ def frame_characters(
         before = np.maximum(after - (emitting[after] != inside), 0)
         nearest = np.where(inside - emitting[before] <= emitting[after] - inside, before, after)
         edge = (characters[before] == vocabulary.delimiter) | (characters[after] == vocabulary.delimiter)
-        row[inside] = np.where(edge, NOTHING, characters[nearest])
+        row[inside] = np.where(edge, NO_CHARACTER, characters[nearest])
     return np.concatenate(rows) if rows else np.empty(0, np.int64)

@@ -1,4 +1,4 @@
-"""Work on batches in threads, ahead of the caller and in order; what all stages that run the encoder share."""
+"""Batches of recordings, read and worked on in threads ahead of the caller."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,21 +9,32 @@ import torch
 
 from unitweave.core.audio import read_audio
 from unitweave.units.features import extract_features
-from unitweave.units.recordings import Item
+from unitweave.units.sampling import Recording
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 
-def features_of(items: Sequence[Item]) -> list[torch.Tensor]:
-    """Features [frames, 160] of each recording. Raises InputError, naming the file, where one can't be read."""
+def read_features(items: Sequence[Recording]) -> list[torch.Tensor]:
+    """Read recordings and compute their features.
+
+    Returns:
+        Features float32 [frames, 160] of each recording.
+
+    Raises:
+        InputError: Names a file that cannot be read.
+    """
     return extract_features([read_audio(item.audio) for item in items])
 
 
-def in_order(
+def map_ordered(
     pool: ThreadPoolExecutor, work: Callable[[Batch], Result], batches: Iterable[Batch]
 ) -> Iterator[tuple[Batch, Result]]:
-    """Each batch with what `work` makes of it, in order; a few batches are done ahead, so memory stays bounded."""
+    """Apply `work` to batches in threads.
+
+    Yields:
+        Each batch with its result, in order. Only a few batches are worked on ahead, so memory stays bounded.
+    """
     ahead: deque[tuple[Batch, Future[Result]]] = deque()
     for batch in batches:
         ahead.append((batch, pool.submit(work, batch)))
@@ -33,8 +44,3 @@ def in_order(
     while ahead:
         first, future = ahead.popleft()
         yield first, future.result()
-
-
-def best_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

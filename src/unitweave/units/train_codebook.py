@@ -12,13 +12,14 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
+from unitweave.training.devices import device_of
 from unitweave.units.codebook import Codebook, nearest
 from unitweave.units.encoder import CharacterVocabulary, encoder_fingerprint, load_encoder
 from unitweave.units.inference import EncoderInference, single_threads
 from unitweave.units.kmeans import kmeans
 from unitweave.units.quality import Agreement, frame_characters
-from unitweave.units.reading import best_device, features_of, in_order
-from unitweave.units.recordings import Item, batches_of, items_of, sample
+from unitweave.units.reading import map_ordered, read_features
+from unitweave.units.sampling import Recording, batches_by_length, recordings_of, sample_recordings
 
 _QUALITY_FRAMES = 50_000  # frames of the sample that character purity is measured on
 
@@ -29,7 +30,7 @@ def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encod
     The counts of the outcome report inertia, dead clusters, the perplexity of the units in use, the purity
     of their characters (see quality.py), and the memory that the sample takes.
     """
-    model, vocabulary = load_encoder(encoder, best_device())
+    model, vocabulary = load_encoder(encoder, device_of("auto"))
     states = hidden_sample(EncoderInference(model), vocabulary, corpus, [settings.layer], settings)
     result = kmeans(states.hidden[0], settings.num_units, settings.seed, settings.max_iterations)
     Codebook(result.centroids, settings.layer, encoder_fingerprint(encoder)).save(folder)
@@ -42,7 +43,7 @@ def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encod
             "dead": result.dead,
             "perplexity": round(result.perplexity, 1),
             "character_purity": round(agreement.purity, 4),
-            "character_information": round(agreement.information, 4),
+            "normalized_mutual_information": round(agreement.information, 4),
             "sample_mib": round(states.hidden[0].nbytes / 2**20),
         }
     )
@@ -65,8 +66,8 @@ def hidden_sample(
     split: str = "train",
 ) -> HiddenSample:
     """Hidden states of at most `settings.max_frames` frames of a split, at each of the `layers` (ascending)."""
-    items = items_of(read_manifest(corpus, split))
-    chosen = sample(items, settings.max_frames, settings.seed)
+    items = recordings_of(read_manifest(corpus, split))
+    chosen = sample_recordings(items, settings.max_frames, settings.seed)
     if not chosen:
         raise InputError(f"{corpus}: no recordings in the {split} split")
     size = inference.model.config.hidden_size
@@ -85,11 +86,11 @@ def hidden_sample(
 
 
 def _encoded(
-    inference: EncoderInference, vocabulary: CharacterVocabulary, items: Sequence[Item], layers: Sequence[int]
+    inference: EncoderInference, vocabulary: CharacterVocabulary, items: Sequence[Recording], layers: Sequence[int]
 ) -> Iterator[tuple[int, list[torch.Tensor], np.ndarray]]:
     """For each batch of items: their number, hidden states of each layer [frames, hidden], characters [frames]."""
 
-    def run(batch: list[Item], features: list[torch.Tensor]) -> tuple[int, list[torch.Tensor], np.ndarray]:
+    def run(batch: list[Recording], features: list[torch.Tensor]) -> tuple[int, list[torch.Tensor], np.ndarray]:
         usable = [i for i, one in enumerate(features) if len(one)]
         if not usable:  # all of them shorter than a frame
             return len(batch), [torch.empty(0, inference.model.config.hidden_size)] * len(layers), np.empty(0, np.int64)
@@ -99,14 +100,14 @@ def _encoded(
         named = frame_characters(log_probs, [batch[i].text for i in usable], vocabulary)
         return len(batch), hidden, named
 
-    batches = [[items[i] for i in batch] for batch in batches_of(items, 60.0)]
+    batches = [[items[i] for i in batch] for batch in batches_by_length(items, 60.0)]
     # Not by length: where the sample is cut off, no length of recording shall be missing.
     batches = [batches[i] for i in np.random.default_rng(0).permutation(len(batches))]
     with single_threads(0) as pool:
         if inference.batched:
-            for batch, features in in_order(pool, features_of, batches):
+            for batch, features in map_ordered(pool, read_features, batches):
                 yield run(batch, features)
         else:
-            for _, result in in_order(pool, lambda batch: run(batch, features_of(batch)), batches):
+            for _, result in map_ordered(pool, lambda batch: run(batch, read_features(batch)), batches):
                 if result[0]:
                     yield result

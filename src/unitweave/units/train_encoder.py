@@ -1,7 +1,6 @@
 """CTC fine-tuning of the speech encoder on the source and target recordings of a corpus."""
 
 import itertools
-import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,16 +25,30 @@ from transformers.trainer_callback import PrinterCallback
 from unitweave.config.units import EncoderSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path
+from unitweave.core.files import atomic_path, read_json_object
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter, say
 from unitweave.core.stage import StageResult
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
+from unitweave.training.model_files import (
+    SAFE_LOADING,
+    check_model_config,
+    check_model_folder,
+    loading_errors,
+    safetensors_errors,
+)
 from unitweave.training.optimizers import make_optimizer
 from unitweave.training.trainer import MeterCallback, quiet_transformers, training_arguments
 from unitweave.units.encoder import CharacterVocabulary, ctc_config, new_encoder
-from unitweave.units.error_rates import Recording, a_few, error_rates, rates_of, recordings, transcripts
+from unitweave.units.error_rates import (
+    error_rates,
+    error_rates_by_language,
+    subsample,
+    transcribe,
+    transcribed_recordings,
+)
 from unitweave.units.features import extract_features, num_frames, pad_features
+from unitweave.units.sampling import Recording
 
 
 class SpeechDataset(Dataset):
@@ -49,14 +62,14 @@ class SpeechDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.items[index]
-        return {"waveform": read_audio(item.audio), "labels": self.vocabulary.encode(item.text)}
+        return {"waveform": read_audio(item.audio), "labels": self.vocabulary.encode(item.text or "")}
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Pad a batch: features [batch, frames, 160], labels [batch, characters] with -100 where padded."""
     features, mask = pad_features(extract_features([s["waveform"] for s in samples]), multiple=16)
-    longest = max(len(s["labels"]) for s in samples)
-    labels = torch.full((len(samples), -(-longest // 8) * 8), -100)
+    max_labels = max(len(s["labels"]) for s in samples)
+    labels = torch.full((len(samples), -(-max_labels // 8) * 8), -100)
     for i, sample in enumerate(samples):
         labels[i, : len(sample["labels"])] = torch.tensor(sample["labels"])
     return {"input_features": features, "attention_mask": mask, "labels": labels}
@@ -99,19 +112,19 @@ class LengthBatches(Sampler[list[int]]):
         # Lengths are sorted with a little noise, so that a recording meets other ones in each epoch.
         order = sorted(range(len(self.seconds)), key=lambda i: self.seconds[i] * rng.uniform(0.9, 1.1))
         batches: list[list[int]] = [[]]
-        longest = 0.0
+        max_seconds = 0.0
         for i in order:
-            longest = max(longest, self.seconds[i])
-            if batches[-1] and longest * (len(batches[-1]) + 1) > self.batch_seconds:
+            max_seconds = max(max_seconds, self.seconds[i])
+            if batches[-1] and max_seconds * (len(batches[-1]) + 1) > self.batch_seconds:
                 batches.append([])
-                longest = self.seconds[i]
+                max_seconds = self.seconds[i]
             batches[-1].append(i)
         rng.shuffle(batches)
         return batches
 
 
 class EncoderTrainer(CheckpointedTrainer):
-    """Trainer with length-bucketed batches, whose evaluation is the error rate of what the encoder hears."""
+    """Trainer with length-bucketed batches, evaluated by the error rates of its greedy CTC transcripts."""
 
     sampler: LengthBatches
     vocabulary: CharacterVocabulary
@@ -140,10 +153,11 @@ class EncoderTrainer(CheckpointedTrainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Error rates on the dev recordings, shared out over the processes; eval_wer is the languages' mean."""
-        heard = transcripts(self.model, self.vocabulary, self.dev[self.args.process_index :: self.args.world_size])
+        own = self.dev[self.args.process_index :: self.args.world_size]
+        transcripts = transcribe(self.model, self.vocabulary, own)
         if self.args.world_size > 1:
-            heard = gather_object(heard)
-        rates = rates_of(heard)
+            transcripts = gather_object(transcripts)
+        rates = error_rates_by_language(transcripts)
         words = [rate for name, rate in rates.items() if name.startswith("wer_")]
         metrics = {f"eval_{name}": rate for name, rate in rates.items()} | {"eval_wer": sum(words) / len(words)}
         self.log(dict(metrics))
@@ -161,11 +175,11 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     """
     quiet_transformers()
     training = settings.training
-    train = recordings(read_manifest(corpus, "train"), settings.max_seconds)
-    dev = recordings(read_manifest(corpus, "dev"), settings.max_seconds)
-    vocabulary = CharacterVocabulary.from_texts(item.text for item in train)
-    too_short = [i for i in train if num_frames(int(i.seconds * 16_000)) < len(i.text)]
-    train = [i for i in train if num_frames(int(i.seconds * 16_000)) >= len(i.text)]
+    train = transcribed_recordings(read_manifest(corpus, "train"), settings.max_seconds)
+    dev = transcribed_recordings(read_manifest(corpus, "dev"), settings.max_seconds)
+    vocabulary = CharacterVocabulary.from_texts(item.text or "" for item in train)
+    too_short = [i for i in train if num_frames(int(i.seconds * 16_000)) < len(i.text or "")]
+    train = [i for i in train if num_frames(int(i.seconds * 16_000)) >= len(i.text or "")]
     _check(settings, corpus, train, dev, too_short)
     set_seed(training.seed)
     model = _initial_model(settings, vocabulary)
@@ -182,7 +196,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
         callbacks=[EarlyStoppingCallback(settings.early_stopping_patience)] if settings.early_stopping_patience else [],
     )
     trainer.optimizer_name = training.optimizer
-    trainer.vocabulary, trainer.dev = vocabulary, a_few(dev, settings.eval_recordings)
+    trainer.vocabulary, trainer.dev = vocabulary, subsample(dev, settings.eval_recordings)
     trainer.sampler = LengthBatches(
         [i.seconds for i in train],
         settings.batch_seconds,
@@ -213,7 +227,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
             **steps,
             **error_rates(folder / "model", dev),
         },
-        skipped=[{"id": i.id, "reason": "fewer frames than characters"} for i in too_short],
+        skipped=[{"id": i.name, "reason": "fewer frames than characters"} for i in too_short],
         obsolete=(work,),
     )
 
@@ -227,7 +241,7 @@ def _check(
 ) -> None:
     if not train and too_short:
         raise InputError(
-            f"{corpus}: every recording has fewer frames than characters, first {too_short[0].id} "
+            f"{corpus}: every recording has fewer frames than characters, first {too_short[0].name} "
             f"({too_short[0].seconds:.2f} s); does the manifest give their seconds?"
         )
     if not train:
@@ -239,30 +253,33 @@ def _check(
 def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -> Wav2Vec2BertForCTC:
     if settings.pretrained is None:
         return new_encoder(settings.shape, vocabulary, **_regularization(settings))
-    try:
-        kind = AutoConfig.from_pretrained(settings.pretrained).model_type
-        if kind != Wav2Vec2BertConfig.model_type:
-            # transformers would load it, leaving all weights random, and say so where nobody looks.
-            raise InputError(f"encoder.pretrained {settings.pretrained!r} is a {kind}, and not a Wav2Vec2Bert model")
+    name = settings.pretrained
+    check_model_folder(name)
+    with loading_errors(f"encoder.pretrained {name!r}", "speech encoder"):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    check_model_config(config.to_dict(), f"encoder.pretrained {name!r}")
+    if config.model_type != Wav2Vec2BertConfig.model_type:
+        # transformers would load it, leaving all weights random, and say so where nobody looks.
+        raise InputError(
+            f"encoder.pretrained {name!r} must be a Wav2Vec2Bert model (got {config.model_type}); "
+            "units of another encoder come in with 'unitweave units import'"
+        )
+    with loading_errors(f"encoder.pretrained {name!r}", "speech encoder"):
         model, loading = Wav2Vec2BertForCTC.from_pretrained(
-            settings.pretrained,
+            name,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             dtype=torch.float32,
+            **SAFE_LOADING,
             **(ctc_config(vocabulary) | _regularization(settings)),
         )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"encoder.pretrained {settings.pretrained!r} cannot be loaded: {str(error).splitlines()[0]}"
-        ) from None
     missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     absent = sorted(key for key in missing if not key.startswith("lm_head.") and "masked_spec_embed" not in key)
     if absent:
         raise InputError(
-            f"encoder.pretrained {settings.pretrained!r} lacks weights of a Wav2Vec2Bert model: "
-            f"{absent[0]} and {len(absent) - 1} more"
+            f"encoder.pretrained {name!r} lacks weights of a Wav2Vec2Bert model: {absent[0]} and {len(absent) - 1} more"
         )
-    _keep_known_characters(model, vocabulary, Path(settings.pretrained))
+    _keep_known_characters(model, vocabulary, Path(name))
     return model
 
 
@@ -272,8 +289,8 @@ def _keep_known_characters(model: Wav2Vec2BertForCTC, vocabulary: CharacterVocab
     weights = folder / "model.safetensors"
     if not (weights.exists() and (folder / "vocab.json").exists()):
         return  # without CTC output, as facebook/w2v-bert-2.0, or from the hub: the output layer begins anew
-    known: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    with safe_open(weights, "pt") as tensors:
+    known = {token: row for token, row in read_json_object(folder / "vocab.json").items() if isinstance(row, int)}
+    with safetensors_errors(weights), safe_open(weights, "pt") as tensors:
         if "lm_head.weight" not in tensors.keys():  # noqa: SIM118 - it is no dictionary
             return
         weight, bias = tensors.get_tensor("lm_head.weight"), tensors.get_tensor("lm_head.bias")

@@ -8,7 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
+from unitweave.training.model_files import first_line, safetensors_errors
 from unitweave.training.optimizers import ChainedOptimizer
 
 _STEP = "step"
@@ -36,12 +38,32 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> int:
-    """Put modules and optimizers back as they were saved; return the steps done (0 without a checkpoint)."""
+    """Put modules and optimizers back as they were saved.
+
+    Returns:
+        The steps done; 0 without a checkpoint.
+
+    Raises:
+        InputError: The checkpoint is damaged or of another model.
+    """
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as file:
+    remedy = "delete it to train from the first step"
+    with safetensors_errors(path, remedy), safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
-        step = int(file.metadata()[_STEP])
+        step = (file.metadata() or {}).get(_STEP, "")
+    try:
+        _restore(tensors, modules, optimizers)
+        return int(step)
+    except (RuntimeError, ValueError, LookupError) as error:
+        raise InputError(f"{path}: damaged or of another model ({first_line(error)}); {remedy}") from None
+
+
+def _restore(
+    tensors: Mapping[str, Tensor],
+    modules: Mapping[str, torch.nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> None:
     for name, module in modules.items():
         prefix = f"module/{name}/"
         module.load_state_dict(
@@ -58,7 +80,6 @@ def load_checkpoint(
                     state.setdefault(int(index), {})[entry] = value
             states.append({"state": state, "param_groups": one.state_dict()["param_groups"]})
         optimizer.load_state_dict({"parts": states} if isinstance(optimizer, ChainedOptimizer) else states[0])
-    return step
 
 
 def _parts(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.units.table import SAMPLES_PER_FRAME
+from unitweave.units.dataset import SAMPLES_PER_FRAME
 
 GENERATORS = ("vocos", "hifigan")
 EXCITATIONS = ("harmonic", "none")

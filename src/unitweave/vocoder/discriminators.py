@@ -1,7 +1,7 @@
-"""Discriminators: small networks that learn to tell regenerated speech from recorded speech.
+"""Discriminators: small networks that learn to tell generated speech from recorded speech.
 
 Multi-period after HiFi-GAN (arXiv 2010.05646, MIT) and multi-resolution spectrogram after
-UnivNet (arXiv 2106.07889), both written anew.
+UnivNet (arXiv 2106.07889), both implemented anew.
 """
 
 import itertools
@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 _SLOPE = 0.1
-Judgement = tuple[Tensor, list[Tensor]]  # scores, and the layers' outputs for feature matching
+Judgment = tuple[Tensor, list[Tensor]]  # scores, and the layers' outputs for feature matching
 
 
 class PeriodDiscriminator(nn.Module):
-    """Looks at every `period`-th sample: the waveform folded to [batch, 1, samples / period, period]."""
+    """Sees every `period`-th sample: the waveform folded to [batch, 1, samples / period, period]."""
 
     def __init__(self, period: int, channels: int) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class PeriodDiscriminator(nn.Module):
         )
         self.out = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
-    def forward(self, waveform: Tensor) -> Judgement:
+    def forward(self, waveform: Tensor) -> Judgment:
         x = F.pad(waveform, (0, -waveform.shape[1] % self.period))
         return _run(self.layers, self.out, x.reshape(len(x), 1, -1, self.period))
 
 
 class ResolutionDiscriminator(nn.Module):
-    """Looks at the STFT magnitude: [batch, 1, bins, frames]."""
+    """Sees the STFT magnitude: [batch, 1, bins, frames]."""
 
     window: Tensor
 
@@ -48,7 +48,7 @@ class ResolutionDiscriminator(nn.Module):
         )
         self.out = weight_norm(nn.Conv2d(channels, 1, 3, padding=1))
 
-    def forward(self, waveform: Tensor) -> Judgement:
+    def forward(self, waveform: Tensor) -> Judgment:
         spectrum = torch.stft(waveform.float(), self.size, self.size // 4, window=self.window, return_complex=True)
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
         return _run(self.layers, self.out, (magnitude + 1e-3).log()[:, None])
@@ -66,11 +66,11 @@ class Discriminators(nn.Module):
             + [ResolutionDiscriminator(size, channels) for size in sizes]
         )
 
-    def forward(self, waveform: Tensor) -> list[Judgement]:
-        return [judge(waveform) for judge in self.all]
+    def forward(self, waveform: Tensor) -> list[Judgment]:
+        return [discriminator(waveform) for discriminator in self.all]
 
 
-def _run(layers: nn.ModuleList, out: nn.Module, x: Tensor) -> Judgement:
+def _run(layers: nn.ModuleList, out: nn.Module, x: Tensor) -> Judgment:
     features = []
     for layer in layers:
         x = F.leaky_relu(layer(x), _SLOPE)
@@ -78,20 +78,21 @@ def _run(layers: nn.ModuleList, out: nn.Module, x: Tensor) -> Judgement:
     return out(x), features
 
 
-def discriminator_loss(real: list[Judgement], made: list[Judgement]) -> Tensor:
-    """Hinge loss of the discriminators: recordings above 1, made speech below -1."""
+def discriminator_loss(real: list[Judgment], generated: list[Judgment]) -> Tensor:
+    """Hinge loss of the discriminators: recordings above 1, generated speech below -1."""
     losses = [
-        F.relu(1 - a.float()).mean() + F.relu(1 + b.float()).mean() for (a, _), (b, _) in zip(real, made, strict=True)
+        F.relu(1 - a.float()).mean() + F.relu(1 + b.float()).mean()
+        for (a, _), (b, _) in zip(real, generated, strict=True)
     ]
     return torch.stack(losses).mean()
 
 
-def generator_losses(real: list[Judgement], made: list[Judgement]) -> tuple[Tensor, Tensor]:
+def generator_losses(real: list[Judgment], generated: list[Judgment]) -> tuple[Tensor, Tensor]:
     """(adversarial hinge loss, feature-matching loss) of the generator."""
-    fooled = torch.stack([F.relu(1 - score.float()).mean() for score, _ in made]).mean()
+    adversarial = torch.stack([F.relu(1 - score.float()).mean() for score, _ in generated]).mean()
     distances = [
         F.l1_loss(b.float(), a.detach().float()) / a.detach().float().abs().mean().clamp(min=1e-3)
-        for (_, first), (_, second) in zip(real, made, strict=True)
+        for (_, first), (_, second) in zip(real, generated, strict=True)
         for a, b in zip(first, second, strict=True)
     ]
-    return fooled, torch.stack(distances).mean()
+    return adversarial, torch.stack(distances).mean()

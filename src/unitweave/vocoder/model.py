@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, read_json, write_json
+from unitweave.core.files import atomic_path, read_json_object, write_json
+from unitweave.training.model_files import first_line, safetensors_errors
 from unitweave.vocoder.config import FORMAT, UnitVocoderConfig
 from unitweave.vocoder.durations import DurationPredictor
 from unitweave.vocoder.excitation import Position
@@ -95,27 +95,41 @@ class UnitVocoder(nn.Module):
     def from_pretrained(cls, folder: Path, codebook: str | None = None) -> Self:
         """Load a vocoder, on the CPU and in evaluation mode.
 
-        codebook  fingerprint of the codebook that its units come from; InputError when the vocoder
-                  was trained on another one, and when the folder holds no vocoder.
+        Args:
+            folder: Where `save_pretrained` wrote it.
+            codebook: Fingerprint of the codebook that its units come from; None skips the check.
+
+        Raises:
+            InputError: The folder holds no vocoder, it was trained on units of another codebook, or a file is
+                missing or damaged.
         """
         folder = Path(folder)
-        record = read_json(folder / CONFIG_FILE)
-        if not isinstance(record, dict) or "num_units" not in record or "generator" not in record:
+        record = read_json_object(folder / CONFIG_FILE)
+        if "num_units" not in record or "generator" not in record:
             raise InputError(f"{folder / CONFIG_FILE}: not the configuration of a unit vocoder")
         known = {entry.name for entry in fields(UnitVocoderConfig)}
         if record.get("format") != FORMAT or not known.issuperset(record):
             raise InputError(f"{folder / CONFIG_FILE}: a vocoder of another version; train it again")
-        config = UnitVocoderConfig(**record)
+        try:
+            config = UnitVocoderConfig(**record)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise InputError(f"{folder / CONFIG_FILE}: damaged: invalid values ({error})") from None
         if codebook is not None and codebook != config.codebook:
             raise InputError(
                 f"{folder}: this vocoder speaks units of codebook {config.codebook}, not of {codebook}; train another"
             )
-        model = cls(config)
+        with safetensors_errors(folder / WEIGHTS_FILE, "train the vocoder again"):
+            weights = load_file(folder / WEIGHTS_FILE)
+        # Before the model is built: a damaged config.json could ask for more memory than there is.
+        table = weights.get("embedding.weight")
+        if table is None or list(table.shape) != [config.num_units, config.dim]:
+            raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of the vocoder that {CONFIG_FILE} describes")
         try:
-            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except FileNotFoundError:
-            raise InputError(f"{folder / WEIGHTS_FILE}: no such file") from None
-        except (SafetensorError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of this vocoder ({reason})") from None
+            model = cls(config)
+            model.load_state_dict(weights)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{folder / WEIGHTS_FILE}: not the weights of the vocoder that {CONFIG_FILE} describes "
+                f"({first_line(error)})"
+            ) from None
         return model.eval()

@@ -1,10 +1,12 @@
-"""Train a unit vocoder on recordings and their units; interrupted, it goes on to the digit."""
+"""Training of the unit vocoder on recordings and their units; an interrupted training resumes to the digit."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,26 +17,33 @@ from unitweave.core.progress import meter
 from unitweave.core.sequences import deduplicate
 from unitweave.core.stage import StageResult
 from unitweave.training.optimizers import make_optimizer
-from unitweave.units.table import read_units_metadata
+from unitweave.units.dataset import read_units_metadata
 from unitweave.vocoder.checkpoint import load_checkpoint, save_checkpoint
 from unitweave.vocoder.config import UnitVocoderConfig
+from unitweave.vocoder.crops import Batch, UnitRecording, batches, find_recordings, load_crop
 from unitweave.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from unitweave.vocoder.losses import SpectralLoss
 from unitweave.vocoder.model import UnitVocoder
 from unitweave.vocoder.pitch import track_pitch
-from unitweave.vocoder.segments import Batch, Recording, batches, find_recordings, load_segment
 
 CHECKPOINT = "checkpoint.safetensors"
 _OUTER_LAYERS = ("head", "pitch", "durations")  # Muon's steps are too long for what writes spectra, pitch and durations
+ADVERSARIAL_WEIGHT = 0.05  # of the adversarial loss; feature matching does most of the work
 _CHECKED_UTTERANCES = 32
 
 
 def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: Path) -> StageResult:
-    """Train on the "train" split of the manifest in `corpus` and the units dataset in `units`.
+    """Train on the train split of a corpus and its units.
 
-    Leaves config.json and model.safetensors in `folder`; while it runs, `folder`/checkpoint.safetensors holds
-    what an interrupted call with the same settings goes on from. Raises InputError when there is
-    nothing to train on, a setting is impossible or a recording cannot be read.
+    Args:
+        folder: Where config.json and model.safetensors are written. While training, checkpoint.safetensors there
+            holds what an interrupted call with the same settings resumes from.
+        settings: How to train.
+        corpus: Folder with the manifest.
+        units: Folder with the units dataset.
+
+    Raises:
+        InputError: There is nothing to train on, a setting is invalid or a recording cannot be read.
     """
     speakers = sorted({pair.speaker for pair in read_manifest(corpus, "train")}) if settings.multi_speaker else []
     recordings, skipped = find_recordings(corpus, units, settings.side, "train", speakers)
@@ -55,6 +64,35 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     return StageResult(counts=counts, skipped=skipped, obsolete=(folder / CHECKPOINT,))
 
 
+class _Generator(torch.nn.Module):
+    """`UnitVocoder.generate` as a forward pass: gradients are exchanged for what goes through `forward` only."""
+
+    def __init__(self, model: UnitVocoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, units: Tensor, speaker: Tensor | None, lengths: Tensor, f0: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        return self.model.generate(units, speaker, lengths, f0)
+
+
+def _model_config(
+    settings: VocoderSettings, recordings: list[UnitRecording], speakers: list[str], metadata: dict[str, str]
+) -> UnitVocoderConfig:
+    """The shape of the model: what settings and model have in common, and what the data say."""
+    common = {field.name for field in fields(UnitVocoderConfig)} & {field.name for field in fields(VocoderSettings)}
+    others = {
+        "hidden": settings.intermediate_dim,
+        "durations": settings.duration_predictor,
+        "num_units": int(metadata["num_units"]),
+        "codebook": metadata.get("codebook", ""),
+        "f0_mean": _mean_pitch(recordings),
+        "speakers": speakers,
+    }
+    return UnitVocoderConfig(**({name: getattr(settings, name) for name in common} | others))
+
+
 class _Trainer:
     """Everything that a step needs; what changes from step to step is what a checkpoint holds."""
 
@@ -62,28 +100,15 @@ class _Trainer:
         self,
         folder: Path,
         settings: VocoderSettings,
-        recordings: list[Recording],
+        recordings: list[UnitRecording],
         speakers: list[str],
         metadata: dict[str, str],
     ) -> None:
         self.folder, self.settings, self.recordings = Path(folder), settings, recordings
-        self.accelerator = Accelerator()
+        # Both waveforms go through the discriminators before one backward pass: no buffer may change in between.
+        self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
         torch.manual_seed(settings.training.seed)
-        config = UnitVocoderConfig(
-            num_units=int(metadata["num_units"]),
-            codebook=metadata.get("codebook", ""),
-            generator=settings.generator,
-            excitation=settings.excitation,
-            dim=settings.dim,
-            hidden=settings.intermediate_dim,
-            layers=settings.layers,
-            fine_layers=settings.fine_layers,
-            hifigan_channels=settings.hifigan_channels,
-            f0_mean=_mean_pitch(recordings),
-            speakers=speakers,
-            durations=settings.duration_predictor,
-        )
-        self.model = UnitVocoder(config)
+        self.model = UnitVocoder(_model_config(settings, recordings, speakers, metadata))
         self.optimizer = make_optimizer(
             settings.training.optimizer,
             self.model,
@@ -98,35 +123,40 @@ class _Trainer:
         self.modules: dict[str, torch.nn.Module] = {"model": self.model}
         self.optimizers: dict[str, torch.optim.Optimizer] = {"generator": self.optimizer}
         if settings.adversarial_start_step is not None:
-            self.judges = Discriminators(settings.discriminator_channels)
-            self.modules["judges"] = self.judges
-            self.optimizers["judges"] = torch.optim.AdamW(
-                self.judges.parameters(), lr=settings.discriminator_learning_rate, betas=(0.8, 0.99)
+            self.discriminators = Discriminators(settings.discriminator_channels)
+            self.modules["discriminators"] = self.discriminators
+            self.optimizers["discriminators"] = torch.optim.AdamW(
+                self.discriminators.parameters(), lr=settings.discriminator_learning_rate, betas=(0.8, 0.99)
             )
         self.spectral = SpectralLoss().to(self.accelerator.device)
         for module in self.modules.values():
             module.to(self.accelerator.device)
         self.step = load_checkpoint(self.folder / CHECKPOINT, self.modules, self.optimizers)
+        # With several processes these exchange gradients; alone they are the modules themselves.
+        self.generate = self.accelerator.prepare(_Generator(self.model))
+        if settings.adversarial_start_step is not None:
+            self.discriminate = self.accelerator.prepare(self.discriminators)
 
     def run(self) -> None:
         settings, accelerator = self.settings, self.accelerator
         processes = accelerator.num_processes
-        if settings.training.batch_size % processes:
+        batch_size = settings.training.batch_size
+        if batch_size % processes:
             raise InputError(
-                f"vocoder: batch {settings.training.batch_size} does not divide among {processes} processes"
+                f"vocoder.training.batch_size: must be a multiple of the {processes} processes (got {batch_size})"
             )
         stream = batches(
             self.recordings,
             self.step,
             settings.training.steps,
-            settings.training.batch_size,
+            batch_size,
             settings.segment_frames,
             settings.training.seed,
         )
         with meter("training the vocoder", settings.training.steps, done=self.step) as progress:
             for batch in stream:
-                share = slice(accelerator.process_index, None, processes)
-                losses = self._train_step(batch.part(share, accelerator.device))
+                own = slice(accelerator.process_index, None, processes)
+                losses = self._train_step(batch.part(own, accelerator.device))
                 self.step += 1
                 progress.advance(note="  ".join(f"{name} {value:.3f}" for name, value in losses.items()))
                 if self.step % settings.training.save_steps == 0 and self.step < settings.training.steps:
@@ -148,9 +178,9 @@ class _Trainer:
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         settings = self.settings
-        share = learning_rate_ratio(settings.training, self.step)
+        factor = learning_rate_ratio(settings.training, self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = share * group["peak"]
+            group["lr"] = factor * group["peak"]
         harmonic = settings.generator == "vocos" and settings.excitation == "harmonic"
         f0 = voiced = None
         if harmonic:
@@ -158,13 +188,13 @@ class _Trainer:
             f0 = torch.where(f0 > 0, f0, self.model.config.f0_mean)
         speaker = batch.speaker if settings.multi_speaker else None
         with self._autocast():
-            made, pitch = self.model.generate(batch.units, speaker, batch.lengths, f0)
-        judged = batch.judged.repeat_interleave(self.model.config.hop, dim=1)
-        made = torch.lerp(batch.waveform, made, judged)  # where it is not judged, it is right
+            made, pitch = self.generate(batch.units, speaker, batch.lengths, f0)
+        loss_mask = batch.loss_mask.repeat_interleave(self.model.config.hop, dim=1)
+        made = torch.lerp(batch.waveform, made, loss_mask)  # outside of the mask it counts as right
         loss = settings.spectral_weight * self.spectral(made, batch.waveform)
         shown = {"spectral": loss.item()}
         if pitch is not None and f0 is not None and voiced is not None:
-            counted = voiced * batch.judged
+            counted = voiced * batch.loss_mask
             off = (pitch.log() - f0.log()).abs() * counted
             pitch_loss = off.sum() / counted.sum().clamp(min=1)
             loss = loss + settings.pitch_weight * pitch_loss
@@ -172,32 +202,32 @@ class _Trainer:
         if settings.duration_predictor:
             loss = loss + self._duration_loss(batch)
         if settings.adversarial_start_step is not None and self.step >= settings.adversarial_start_step:
-            shown["judges"] = self._train_judges(batch.waveform, made.detach())
+            shown["discriminators"] = self._train_discriminators(batch.waveform, made.detach())
+            # The generator's loss leaves the discriminators alone: no gradients for them, and none to exchange.
+            self.discriminators.requires_grad_(False)
             with self._autocast():
-                fooled, matching = generator_losses(self.judges(batch.waveform), self.judges(made))
-            loss = loss + settings.feature_matching_weight * matching + 0.05 * fooled
-            shown["fooled"] = fooled.item()
+                adversarial, matching = generator_losses(self.discriminators(batch.waveform), self.discriminators(made))
+            loss = loss + settings.feature_matching_weight * matching + ADVERSARIAL_WEIGHT * adversarial
+            shown["adversarial"] = adversarial.item()
         self._update(self.optimizer, self.model, loss)
+        if settings.adversarial_start_step is not None:
+            self.discriminators.requires_grad_(True)
         return shown
 
-    def _train_judges(self, real: Tensor, made: Tensor) -> float:
+    def _train_discriminators(self, real: Tensor, made: Tensor) -> float:
         with self._autocast():
-            loss = discriminator_loss(self.judges(real), self.judges(made))
-        self._update(self.optimizers["judges"], self.judges, loss)
+            loss = discriminator_loss(self.discriminate(real), self.discriminate(made))
+        self._update(self.optimizers["discriminators"], self.discriminators, loss)
         return loss.item()
 
     def _update(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module, loss: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.accelerator.num_processes > 1:
-            for parameter in module.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
-        torch.nn.utils.clip_grad_norm_(module.parameters(), self.settings.training.max_grad_norm)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(module.parameters(), self.settings.training.max_grad_norm)
         optimizer.step()
 
     def _duration_loss(self, batch: Batch) -> Tensor:
-        """Squared error of the logarithm of each whole run's frames; a segment's first and last run are cut."""
+        """Squared error of the logarithm of each whole run's frames; a crop's first and last run may be cut."""
         assert self.model.durations is not None
         count = 0
         runs, frames = [], []
@@ -228,24 +258,24 @@ def learning_rate_ratio(training: VocoderTraining, step: int) -> float:
 
 
 @torch.inference_mode()
-def mel_distance(model: UnitVocoder, recordings: list[Recording]) -> float:
-    """Mean distance of log mel spectra (nepers) between recordings and what the vocoder makes of their units."""
+def mel_distance(model: UnitVocoder, recordings: list[UnitRecording]) -> float:
+    """Mean distance of log mel spectra (nepers) between recordings and their resynthesis."""
     spectral, total = SpectralLoss(), 0.0
     device = next(model.parameters()).device
     spectral.to(device)
     for recording in recordings:
-        units, waveform = load_segment(recording, 0, len(recording.units))
+        units, waveform = load_crop(recording, 0, len(recording.units))
         speaker = torch.tensor([recording.speaker], device=device) if model.speaker is not None else None
         made = model(torch.from_numpy(units.astype("int64"))[None].to(device), speaker)
         total += spectral.mel_distance(made, torch.from_numpy(waveform)[None].to(device)).item()
     return total / len(recordings)
 
 
-def _mean_pitch(recordings: list[Recording]) -> float:
+def _mean_pitch(recordings: list[UnitRecording]) -> float:
     """Geometric mean of the pitch of up to 32 recordings, in Hz."""
     logs = []
     for recording in recordings[:: max(1, len(recordings) // 32)][:32]:
-        _, waveform = load_segment(recording, 0, len(recording.units))
+        _, waveform = load_crop(recording, 0, len(recording.units))
         f0, voiced = track_pitch(torch.from_numpy(waveform)[None])
         logs.append(f0[voiced].log())
     found = torch.cat(logs)

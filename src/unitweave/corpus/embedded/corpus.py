@@ -25,7 +25,7 @@ from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
 from unitweave.core.text import NORMALIZER, normalize
 from unitweave.corpus.embedded import phrasebook
-from unitweave.corpus.embedded.engines import Utterance, check_engines, speak_all
+from unitweave.corpus.embedded.engines import Utterance, check_engines, synthesize_all
 from unitweave.corpus.embedded.phrasebook import Sentence
 from unitweave.corpus.embedded.voices import TARGET, speakers
 
@@ -38,7 +38,7 @@ _NOISE_JITTER_DB = MIN_NOISE_DB
 
 
 @dataclass(frozen=True)
-class Recording:
+class PlannedPair:
     """A pair that is to be: its manifest row but for the durations, and its two utterances."""
 
     pair: Pair
@@ -54,10 +54,10 @@ def build_embedded(folder: Path, settings: EmbeddedCorpus) -> StageResult:
     audio of another corpus.
     """
     folder = Path(folder)
-    return speak_plan(folder, _plan(folder, settings), settings.workers, "embedded")
+    return synthesize_plan(folder, _plan(folder, settings), settings.workers, "embedded")
 
 
-def speak_plan(folder: Path, plan: Sequence[Recording], workers: int, kind: str) -> StageResult:
+def synthesize_plan(folder: Path, plan: Sequence[PlannedPair], workers: int, kind: str) -> StageResult:
     """Speak every recording of `plan` into `folder` and write the manifest; go on where an earlier call stopped.
 
     kind  of corpus, as the manifest and the folder's speech.json name it
@@ -72,7 +72,7 @@ def speak_plan(folder: Path, plan: Sequence[Recording], workers: int, kind: str)
     problems: dict[Path, str] = {}
     with (
         meter("corpus: speaking", len(utterances), len(utterances) - len(missing)) as progress,
-        contextlib.closing(speak_all(missing, workers)) as spoken,
+        contextlib.closing(synthesize_all(missing, workers)) as spoken,
     ):
         for utterance, problem in spoken:
             if problem:
@@ -111,11 +111,11 @@ def plan_digest(settings: EmbeddedCorpus) -> str:
     return digest_of_plan(Path(), _plan(Path(), settings))
 
 
-def _plan(folder: Path, settings: EmbeddedCorpus) -> list[Recording]:
+def _plan(folder: Path, settings: EmbeddedCorpus) -> list[PlannedPair]:
     _check_languages(settings)
     parts = _split(settings)
     plan = [
-        plan_recording(folder, settings, language, split, index, sentence)
+        plan_pair(folder, settings, language, split, index, sentence)
         for language in settings.languages
         for split in SPLITS
         for index, sentence in enumerate(parts[split])
@@ -150,9 +150,9 @@ def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
         drawn += drawn // 4 + 1
 
 
-def plan_recording(
+def plan_pair(
     folder: Path, settings: SynthesisSettings, language: str, split: str, index: int, sentence: Sentence
-) -> Recording:
+) -> PlannedPair:
     """One pair: who says it, how, against which noise, and where it lies; a function of its arguments."""
     rng = random.Random(f"{settings.seed} {language} {sentence.key}")
     share = 0.0 if split == "train" else settings.unseen_speaker_ratio
@@ -182,10 +182,10 @@ def plan_recording(
         tgt_text_raw=target.text,
         speaker=speaker.name,
     )
-    return Recording(pair, source, target)
+    return PlannedPair(pair, source, target)
 
 
-def _claim(folder: Path, plan: Sequence[Recording], kind: str) -> None:
+def _claim(folder: Path, plan: Sequence[PlannedPair], kind: str) -> None:
     """Note in `folder` which corpus its audio belongs to; refuse a folder with the audio of another."""
     path, digest = folder / PLAN_FILE, digest_of_plan(folder, plan)
     if not path.exists():
@@ -194,7 +194,7 @@ def _claim(folder: Path, plan: Sequence[Recording], kind: str) -> None:
         raise InputError(f"{folder}: holds the audio of a corpus made otherwise; delete it or give another")
 
 
-def digest_of_plan(folder: Path, plan: Sequence[Recording]) -> str:
+def digest_of_plan(folder: Path, plan: Sequence[PlannedPair]) -> str:
     """16 hexadecimal digits that name the texts, voices and engines of a plan whose paths are below `folder`."""
     spoken = [
         asdict(utterance) | {"path": str(utterance.path.relative_to(folder))}
@@ -214,7 +214,7 @@ def _seconds(path: Path) -> float:
 
 
 def _write(
-    folder: Path, plan: Sequence[Recording], seconds: dict[Path, float], problems: dict[Path, str], kind: str
+    folder: Path, plan: Sequence[PlannedPair], seconds: dict[Path, float], problems: dict[Path, str], kind: str
 ) -> StageResult:
     pairs: list[Pair] = []
     outcome = StageResult()

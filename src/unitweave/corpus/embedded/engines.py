@@ -77,17 +77,17 @@ def check_engines(voices: Iterable[Voice]) -> None:
                 raise InputError(f"voice {voice.name!r}: {field} {getattr(voice, field)} is not in {low}..{high}")
 
 
-def say(text: str, voice: Voice, noise_db: float | None = None) -> np.ndarray:
+def synthesize(text: str, voice: Voice, noise_db: float | None = None) -> np.ndarray:
     """Speak one text: float32 [samples] at 16 kHz. Raises InputError when it cannot be spoken."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
-        for _, problem in speak_all([Utterance(path, text, voice, noise_db)], workers=1):
+        for _, problem in synthesize_all([Utterance(path, text, voice, noise_db)], workers=1):
             if problem:
                 raise InputError(f"{text!r} cannot be spoken: {problem}")
         return read_audio(path)
 
 
-def speak_all(utterances: Sequence[Utterance], workers: int = 0) -> Generator[tuple[Utterance, str]]:
+def synthesize_all(utterances: Sequence[Utterance], workers: int = 0) -> Generator[tuple[Utterance, str]]:
     """Write every utterance's file, atomically; yield each with "" or the reason why it failed, as they get done.
 
     workers  processes beside each other; 0 for one per core. The number changes no sample.
@@ -165,7 +165,7 @@ def _serve() -> None:
         )
         problem = fatal = ""
         try:
-            waveform = _finish(_synthesize(utterance), utterance)
+            waveform = _finish(_run_engine(utterance), utterance)
         except InputError as error:
             problem = str(error)
         else:
@@ -177,7 +177,7 @@ def _serve() -> None:
         sys.stdout.flush()
 
 
-def _synthesize(utterance: Utterance) -> np.ndarray:
+def _run_engine(utterance: Utterance) -> np.ndarray:
     """Text -> float32 [samples] at 16 kHz as the engine speaks it. Raises InputError when it does not."""
     voice = utterance.voice
     text = re.sub(r"[<>&\[\]\s]+", " ", utterance.text).strip()  # the engines read mark-up; text is text

@@ -17,7 +17,7 @@ from unitweave.core.files import digest_of_file
 from unitweave.core.manifest import SPLITS
 from unitweave.core.stage import StageResult
 from unitweave.core.text import normalize
-from unitweave.corpus.embedded.corpus import Recording, digest_of_plan, plan_recording, speak_plan
+from unitweave.corpus.embedded.corpus import PlannedPair, digest_of_plan, plan_pair, synthesize_plan
 from unitweave.corpus.embedded.engines import check_engines
 from unitweave.corpus.embedded.phrasebook import Sentence
 from unitweave.corpus.embedded.voices import TARGET, speakers
@@ -30,7 +30,7 @@ def build_spoken(folder: Path, settings: SynthesizedCorpus) -> StageResult:
     Raises InputError for settings that cannot be met and for missing packages.
     """
     folder = Path(folder)
-    return speak_plan(folder, plan_spoken(folder, settings), settings.workers, "spoken")
+    return synthesize_plan(folder, plan_spoken(folder, settings), settings.workers, "spoken")
 
 
 def spoken_digest(settings: SynthesizedCorpus) -> str:
@@ -48,7 +48,7 @@ def spoken_settings(settings: SynthesizedCorpus) -> SynthesizedCorpus:
     return replace(settings, workers=0, text=digest_of_file(Path(settings.text)))
 
 
-def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[Recording]:
+def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[PlannedPair]:
     """Every recording that the corpus will have, in the manifest's order."""
     for language in settings.languages:
         speakers(language)
@@ -64,7 +64,7 @@ def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[Recording]:
                 chosen = chosen[: settings.train_size(language)]
                 if not chosen:
                     raise InputError(f"{settings.text}: nothing is left to train {language} on; dev and test take all")
-            plan += [plan_recording(folder, settings, language, split, i, s) for i, s in chosen]
+            plan += [plan_pair(folder, settings, language, split, i, s) for i, s in chosen]
     check_engines({recording.source.voice for recording in plan} | {TARGET})
     return plan
 

@@ -19,7 +19,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.progress import say
 from unitweave.corpus.readers.archives import Member, containers, is_archive, members, stamp
 from unitweave.corpus.readers.table import SPLIT_NAMES
-from unitweave.corpus.recordings import Task
+from unitweave.corpus.recording_store import RecordingTask
 
 CLIP = r"common_voice_[A-Za-z]+(?:-[A-Za-z]+)*_\d+"
 TAGS = {"zh": "zh-CN", "sv": "sv-SE"}  # Common Voice's and CoVoST's names where CVSS' are shorter
@@ -103,7 +103,7 @@ def clip_tasks(
     wanted: Mapping[str, str],
     clips: dict[str, Clip],
     is_new: Callable[[str, str], bool],
-) -> Iterator[Task]:
+) -> Iterator[RecordingTask]:
     """Recordings to be made from one container: `wanted` maps a clip's name to its path in the corpus.
 
     `is_new` says whether a path is still to be made from a source. Transcripts that are met on the way go to `clips`.
@@ -111,7 +111,7 @@ def clip_tasks(
     for member in members(container):
         if (match := _AUDIO.fullmatch(member.name)) and match[1] in wanted:
             if is_new(wanted[match[1]], member.source):
-                yield Task(wanted[match[1]], member.source, member.read())
+                yield RecordingTask(wanted[match[1]], member.source, member.read())
         elif _PARQUET.fullmatch(_rooted(container, member)):
             path = container / member.name if container.is_dir() else container
             yield from _parquet_tasks(path, wanted, is_new)
@@ -152,7 +152,9 @@ def _read_parquet_texts(path: Path, split: str) -> dict[str, Clip]:
     return clips
 
 
-def _parquet_tasks(path: Path, wanted: Mapping[str, str], is_new: Callable[[str, str], bool]) -> Iterator[Task]:
+def _parquet_tasks(
+    path: Path, wanted: Mapping[str, str], is_new: Callable[[str, str], bool]
+) -> Iterator[RecordingTask]:
     source = stamp(path)
     with _parquet(path) as file:
         if "audio" not in file.schema_arrow.names:
@@ -168,7 +170,7 @@ def _parquet_tasks(path: Path, wanted: Mapping[str, str], is_new: Callable[[str,
                 for i in range(len(batch)):
                     if first + i in missing:
                         audio = batch.column(0)[i].as_py() or {}
-                        yield Task(wanted[rows[first + i]], source, audio.get("bytes") or b"")
+                        yield RecordingTask(wanted[rows[first + i]], source, audio.get("bytes") or b"")
                 first += len(batch)
 
 

@@ -30,7 +30,7 @@ from unitweave.corpus.readers.covost import (
     read_clips,
     voice_containers,
 )
-from unitweave.corpus.recordings import Recordings, Task
+from unitweave.corpus.recording_store import RecordingStore, RecordingTask
 
 _ARCHIVE_NAME = re.compile(r"cvss_[ct]_([a-z]{2})_en.*", re.IGNORECASE)
 _AUDIO = re.compile(rf"(?:.*/)?(train|dev|test)/({CLIP})\.mp3\.wav")
@@ -75,7 +75,7 @@ def build_cvss(settings: CvssCorpus, limits: Limits) -> StageResult:
     clips = {n: c for n, c in read_clips(places, languages).items() if c.split in splits and _language(n) in languages}
     open_corpus(folder, "cvss", settings)
     say(f"corpus: {len(clips)} clips of {', '.join(languages)} in CoVoST 2")
-    with Recordings(folder, settings.workers) as recordings:
+    with RecordingStore(folder, settings.workers) as recordings:
         translations: dict[str, Translation] = {}
         for source in sources:
             translations |= _read_cvss(folder, source, clips, recordings)
@@ -108,20 +108,22 @@ def _languages(settings: CvssCorpus, sources: Sequence[Path]) -> list[str]:
     return sorted(found)
 
 
-def _read_cvss(folder: Path, source: Path, clips: Mapping[str, Clip], recordings: Recordings) -> dict[str, Translation]:
+def _read_cvss(
+    folder: Path, source: Path, clips: Mapping[str, Clip], recordings: RecordingStore
+) -> dict[str, Translation]:
     """Make the English recordings of `clips` that are in one archive or folder; returns its texts."""
     read = _Read(folder, source, clips, recordings)
     if read.before is not None:
         return {name: Translation(*entry) for name, entry in read.before.items()}
     texts: dict[str, Translation] = {}
 
-    def tasks() -> Iterator[Task]:
+    def tasks() -> Iterator[RecordingTask]:
         for member in members(source):
             name = _below(source, member.name)
             if match := _AUDIO.fullmatch(name):
                 path = _tgt_path(match[2])
                 if match[2] in clips and read.is_new(path, member.source):
-                    yield Task(path, member.source, member.read())
+                    yield RecordingTask(path, member.source, member.read())
             elif match := _TABLE.fullmatch(name):
                 texts.update(_texts(member.read(), match[1], name))
 
@@ -131,7 +133,7 @@ def _read_cvss(folder: Path, source: Path, clips: Mapping[str, Clip], recordings
 
 
 def _read_common_voice(
-    folder: Path, container: Path, wanted: Mapping[str, str], clips: dict[str, Clip], recordings: Recordings
+    folder: Path, container: Path, wanted: Mapping[str, str], clips: dict[str, Clip], recordings: RecordingStore
 ) -> None:
     """Make the source recordings that are in one archive or folder."""
     if is_archive(container) and container.name.lower().startswith("covost"):
@@ -148,7 +150,7 @@ def _read_common_voice(
 class _Read:
     """Remembers of an archive that it was read to its end, and what its texts were: it need not be read again."""
 
-    def __init__(self, folder: Path, source: Path, wanted: Collection[str], recordings: Recordings) -> None:
+    def __init__(self, folder: Path, source: Path, wanted: Collection[str], recordings: RecordingStore) -> None:
         self.recordings = recordings
         self.paths: list[str] = []
         self.before: dict[str, list] | None = None

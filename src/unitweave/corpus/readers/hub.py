@@ -11,8 +11,8 @@ from unitweave.core.stage import StageResult
 from unitweave.corpus.assemble import close_corpus, open_corpus
 from unitweave.corpus.checks import Limits
 from unitweave.corpus.readers.records import Record
-from unitweave.corpus.readers.table import SPLIT_NAMES, Columns, Ingest, resolve
-from unitweave.corpus.recordings import Recordings
+from unitweave.corpus.readers.table import SPLIT_NAMES, Columns, RowCollector, resolve
+from unitweave.corpus.recording_store import RecordingStore
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ def build_hub(settings: HubCorpus, columns: Columns, limits: Limits) -> StageRes
     plans = {name: resolve(columns, _names(stream), f"{settings.dataset}, {name}") for name, stream in streams.items()}
     open_corpus(folder, "hub", settings)
     root = Path(settings.dataset) if Path(settings.dataset).is_dir() else Path()
-    with Recordings(folder, settings.workers) as recordings:
-        ingest = Ingest(folder, recordings)
+    with RecordingStore(folder, settings.workers) as recordings:
+        collector = RowCollector(folder, recordings)
         for name, split in splits.items():
             records = _records(streams[name], split if plans[name].split is None else None, settings.dataset)
             plan = plans[name] if plans[name].split else Columns(**vars(plans[name]) | {"split": _SPLIT})
-            ingest.add(plan, records, f"{Path(settings.dataset).name}-{name}", _rows_of(streams[name], name), root)
+            collector.add(plan, records, f"{Path(settings.dataset).name}-{name}", _rows_of(streams[name], name), root)
         return close_corpus(
-            folder, "hub", settings, ingest.rows, ingest.skipped, recordings, limits, settings.allow_skipped
+            folder, "hub", settings, collector.rows, collector.skipped, recordings, limits, settings.allow_skipped
         )
 
 

@@ -16,11 +16,19 @@ from unitweave.core.errors import InputError
 csv.field_size_limit(1 << 24)
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _BATCH_ROWS = 64  # rows of a Parquet file held in memory, with their audio
+_MAX_LINE = 1 << 24  # characters; a longer line is skipped without reading it into memory
+_TOO_LONG = f"longer than {_MAX_LINE >> 20} million characters"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row: where it stands (counted from 1), and its values or what is wrong with it."""
+    """One row of a table.
+
+    Attributes:
+        number: Its place, counted from 1.
+        values: Column name -> value; empty where the row cannot be read.
+        problem: Why it cannot be read, with the line; empty where it can.
+    """
 
     number: int
     values: Mapping[str, Any]
@@ -28,13 +36,16 @@ class Record:
 
 
 def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None) -> Iterator[Record]:
-    """The rows of a table, by its suffix.
+    """Read the rows of a table in the format of its suffix.
 
-    encoding  of text files; a byte order mark overrides it. Bytes that do not fit become lone
-              surrogates, by which the checks recognize them
-    quoted    whether fields of .csv and .tsv may stand in double quotes; None: in .csv yes, in .tsv no
+    Args:
+        path: A .csv, .tsv, .jsonl, .ndjson or .parquet file.
+        encoding: Encoding of text files; a byte order mark overrides it. Bytes that do not fit become lone
+            surrogates, by which the checks recognize them.
+        quoted: Whether fields of .csv and .tsv may be in double quotes; None: in .csv yes, in .tsv no.
 
-    Raises InputError for a missing file, another suffix, and a file that is no table at all.
+    Raises:
+        InputError: The file is missing, has another suffix, or is not a table at all.
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
@@ -49,12 +60,20 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
 
 
 def columns_of(path: Path, encoding: str = "utf-8", quoted: bool | None = None) -> list[str]:
-    """Names of a table's columns: those of its header, its schema, or its first JSON object."""
+    """Names of a table's columns: those of its header, its schema, or its first JSON object.
+
+    Raises:
+        InputError: The table has no rows, or none that can be read; the message gives the first reason.
+    """
     if path.suffix.lower() == ".parquet" and path.is_file():
         return list(_schema(path).names)
+    unreadable, first = 0, ""
     for record in read_records(path, encoding, quoted):
         if record.values:
             return list(record.values)
+        unreadable, first = unreadable + 1, first or record.problem
+    if unreadable:
+        raise InputError(f"{path}: none of its {unreadable} rows can be read; {first}")
     raise InputError(f"{path}: the table has no rows")
 
 
@@ -75,7 +94,13 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
             encoding = name
     try:
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as lines:
-            yield from lines
+            while line := lines.readline(_MAX_LINE):
+                if len(line) < _MAX_LINE or line.endswith(("\n", "\r")):
+                    yield line
+                    continue
+                while (rest := lines.readline(_MAX_LINE)) and not rest.endswith(("\n", "\r")):
+                    pass
+                yield _TOO_LONG
     except LookupError:
         raise InputError(f"--encoding {encoding}: no such encoding") from None
     except UnicodeError as error:
@@ -97,6 +122,8 @@ class _ReadAgain:
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._lines)
         self._row.append(line)
+        if line is _TOO_LONG:
+            raise csv.Error(_TOO_LONG)
         return line
 
     @property
@@ -121,7 +148,7 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
     try:
         header = next(reader, None)
     except csv.Error as error:
-        raise InputError(f"{path}, line 1: the names of the columns cannot be read ({error})") from None
+        raise InputError(f"{path}, line 1: the column names cannot be read ({error})") from None
     if not header:
         raise InputError(f"{path}: the table is empty; its first line names the columns")
     number = 0
@@ -140,9 +167,9 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
             problem = f"{len(cells)} fields, the header has {len(header)}"
         if problem:
             if lines.last > lines.first:
-                problem = f"a quote is not closed, or only in line {lines.last} ({problem})"
+                problem = f"a quote is not closed before line {lines.last} ({problem})"
             yield Record(number, {}, f"line {lines.first}: {problem}")
-            lines.next_row(after=lines.first)  # those that such a quote swallowed are rows, too
+            lines.next_row(after=lines.first)  # the lines that such a quote swallowed are rows, too
             continue
         if cells:
             yield Record(number, dict(zip(header, cells, strict=True)))
@@ -153,15 +180,21 @@ def _json_lines(path: Path, encoding: str) -> Iterator[Record]:
     for number, line in enumerate(_lines(path, encoding), start=1):
         if not line.strip():
             continue
+        if line is _TOO_LONG:
+            yield Record(number, {}, f"line {number}: {_TOO_LONG}")
+            continue
         try:
             values = json.loads(line)
-        except ValueError as error:
-            yield Record(number, {}, f"line {number}: no JSON ({error})")
+        except RecursionError:
+            yield Record(number, {}, f"line {number}: not valid JSON (nested too deeply)")
+            continue
+        except ValueError as error:  # also a number of more than 4,300 digits
+            yield Record(number, {}, f"line {number}: not valid JSON ({error})")
             continue
         if isinstance(values, dict):
             yield Record(number, values)
         else:
-            yield Record(number, {}, f"line {number}: {type(values).__name__} in place of an object")
+            yield Record(number, {}, f"line {number}: expected a JSON object (got {type(values).__name__})")
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -175,7 +208,15 @@ def _parquet(path: Path) -> Iterator[Record]:
     _schema(path)
     number = 0
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-            for values in batch.to_pylist():
+        batches = file.iter_batches(batch_size=_BATCH_ROWS)
+        while True:
+            try:
+                rows = next(batches).to_pylist()
+            except StopIteration:
+                return
+            except (pa.ArrowException, OSError) as error:
+                words = " ".join(str(error).split())
+                raise InputError(f"{path}: damaged after row {number} ({words}); copy it again") from None
+            for values in rows:
                 number += 1
                 yield Record(number, values)

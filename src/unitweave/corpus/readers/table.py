@@ -20,7 +20,7 @@ from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_cor
 from unitweave.corpus.checks import Limits
 from unitweave.corpus.readers.archives import signature, stamp
 from unitweave.corpus.readers.records import Record, columns_of, count_rows, read_records
-from unitweave.corpus.recordings import Recordings, Task
+from unitweave.corpus.recording_store import RecordingStore, RecordingTask
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "train_covost"), "train"),
@@ -75,14 +75,14 @@ def build_table(settings: TableCorpus, columns: Columns, limits: Limits) -> Stag
     plans = [(table, resolve(columns, columns_of(table, settings.encoding, quoted), str(table))) for table in tables]
     folder = Path(settings.out)
     open_corpus(folder, "table", settings)
-    with Recordings(folder, settings.workers) as recordings:
-        ingest = Ingest(folder, recordings)
+    with RecordingStore(folder, settings.workers) as recordings:
+        collector = RowCollector(folder, recordings)
         for (table, plan), name in zip(plans, table_names(tables), strict=True):
             root = Path(settings.audio_root) if settings.audio_root else table.parent
             records = read_records(table, settings.encoding, quoted)
-            ingest.add(plan, records, name, count_rows(table), root)
+            collector.add(plan, records, name, count_rows(table), root)
         return close_corpus(
-            folder, "table", settings, ingest.rows, ingest.skipped, recordings, limits, settings.allow_skipped
+            folder, "table", settings, collector.rows, collector.skipped, recordings, limits, settings.allow_skipped
         )
 
 
@@ -133,10 +133,10 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
     return Columns(**given)
 
 
-class Ingest:
+class RowCollector:
     """Collects rows of tables and makes their recordings."""
 
-    def __init__(self, folder: Path, recordings: Recordings) -> None:
+    def __init__(self, folder: Path, recordings: RecordingStore) -> None:
         self.folder, self.recordings = folder, recordings
         self.rows: list[Row] = []
         self.skipped: list[Skipped] = []
@@ -154,14 +154,14 @@ class Ingest:
         known = meter(f"corpus: {name}", total) if total else contextlib.nullcontext(Meter(name, 0))
         with known as progress:
 
-            def tasks() -> Iterator[Task]:
+            def tasks() -> Iterator[RecordingTask]:
                 for record in records:
                     yield from self._tasks(columns, record, name, root)
                     progress.advance()
 
             self.recordings.make(tasks())
 
-    def _tasks(self, columns: Columns, record: Record, name: str, root: Path) -> Iterator[Task]:
+    def _tasks(self, columns: Columns, record: Record, name: str, root: Path) -> Iterator[RecordingTask]:
         fallback = f"{name}-{record.number:06d}"
         if record.problem:
             self.skipped.append(Skipped(fallback, columns.src_lang or "", "the row cannot be read", record.problem))
@@ -178,7 +178,7 @@ class Ingest:
         for side, column in ((row.src, columns.src_audio), (row.tgt, columns.tgt_audio)):
             found = audio_of(record.values.get(column), root) if column else None
             if side.audio and found and not self.recordings.has(side.audio, found[0]):
-                yield Task(side.audio, *found)
+                yield RecordingTask(side.audio, *found)
 
 
 def audio_of(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:

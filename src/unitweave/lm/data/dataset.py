@@ -13,7 +13,7 @@ from unitweave.core.text import normalize
 from unitweave.corpus.readers.text_table import read_parallel_text
 from unitweave.interleaving.sequence import Example, Speech, prepare_speech
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.units.table import UnitRow, read_units, read_units_metadata
+from unitweave.units.dataset import UnitRow, read_units, read_units_metadata
 
 
 class WordTokens:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from unitweave.config.interleave import InterleaveSettings, Task
 from unitweave.core.errors import InputError
-from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, can_do, interleave
+from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave
 from unitweave.lm.data.packing import pack, split_to_budget, step_weight
 
 
@@ -113,7 +113,7 @@ class InterleavedDataset:
                 return self.extra[self.extra_sampler[before]], "mt"
             position -= before
         example = self.examples[self.order[position]]
-        names = [name for name in self.tasks if self.tasks[name] > 0 and can_do(example, name)]
+        names = [name for name in self.tasks if self.tasks[name] > 0 and has_segments(example, name)]
         if len(names) == 1:
             return example, names[0]
         return example, rng.choices(names, [self.tasks[name] for name in names])[0]

@@ -13,7 +13,7 @@ from unitweave.core.files import atomic_path
 from unitweave.core.manifest import Pair
 from unitweave.core.stage import StageResult
 from unitweave.interleaving.schedule import text_ratio
-from unitweave.interleaving.sequence import Example, Markers, can_do, longest
+from unitweave.interleaving.sequence import Example, Markers, has_segments, max_length
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example, read_extra_text
 from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
 from unitweave.lm.model.lora import add_lora, merge_lora
@@ -21,7 +21,7 @@ from unitweave.lm.model.start import add_languages, earlier_vocabulary, extend_f
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.trainer import EvaluatorFactory, fit
 from unitweave.training.trainer import quiet_transformers, use_bf16
-from unitweave.units.table import UnitRow
+from unitweave.units.dataset import UnitRow
 
 
 def train_lm(
@@ -137,13 +137,13 @@ def usable(
     """
     kept, skipped, cut = [], [], 0
     for i, (example, pair) in enumerate(zip(examples, pairs, strict=True)):
-        tasks = [task for task, weight in settings.tasks.items() if weight > 0 and can_do(example, task)]
+        tasks = [task for task, weight in settings.tasks.items() if weight > 0 and has_segments(example, task)]
         if not tasks:
             skipped.append(
                 {"id": pair.id, "reason": f"lacks speech or text for every task of {sorted(settings.tasks)}"}
             )
             continue
-        length = max(longest(example, task, markers) for task in tasks)
+        length = max(max_length(example, task, markers) for task in tasks)
         if length > limit and settings.overlong == "drop":
             skipped.append({"id": pair.id, "reason": f"{length} tokens are more than max_tokens {limit}"})
             continue

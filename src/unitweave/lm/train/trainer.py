@@ -30,7 +30,7 @@ from unitweave.lm.train.packed import PackedTraining
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
 from unitweave.training.optimizers import make_optimizer
 from unitweave.training.trainer import quiet_transformers, training_arguments
-from unitweave.units.table import UnitRow
+from unitweave.units.dataset import UnitRow
 
 LOG_FILE = "log.jsonl"
 # Called with the causal LM and the optimizer step; returns scores by name.

@@ -4,6 +4,7 @@ Stored as Parquet shards `units-00000.parquet`, ... in one folder. One unit stan
 50 frames a second; repeated units are kept.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -70,20 +71,43 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def read_units(folder: Path) -> dict[tuple[str, str], UnitRow]:
-    """Read all shards: (utterance id, side) -> row. Raises InputError when there are none."""
-    paths = sorted(Path(folder).glob("units-*.parquet"))
-    if not paths:
-        raise InputError(f"{folder}: no units; make them with 'unitweave units extract'")
+    """Read all shards.
+
+    Returns:
+        (utterance id, side) -> row.
+
+    Raises:
+        InputError: There are none, or one of them is damaged.
+    """
     rows: dict[tuple[str, str], UnitRow] = {}
-    for path in paths:
-        table = pq.read_table(path)
-        if table.schema.names != SCHEMA.names:
-            raise InputError(f"{path}: not a units file of this version")
-        rows |= {(row.id, row.side): row for row in rows_of_table(table)}
+    for path in _shards(folder):
+        with _damage_named(path):
+            table = pq.read_table(path)
+            if table.schema.names != SCHEMA.names:
+                raise InputError(f"{path}: not a units file of this version")
+            table = table.cast(SCHEMA)
+        rows |= {(row.id, row.side): row for row in rows_from_table(table)}
     return rows
 
 
-def rows_of_table(table: pa.Table) -> Iterator[UnitRow]:
+def _shards(folder: Path) -> list[Path]:
+    paths = sorted(Path(folder).glob("units-*.parquet"))
+    if not paths:
+        raise InputError(f"{folder}: no units; make them with 'unitweave units extract'")
+    return paths
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: damaged or cut off ({' '.join(str(error).split())}); delete it and extract the units again"
+        ) from None
+
+
+def rows_from_table(table: pa.Table) -> Iterator[UnitRow]:
     """Rows of a table with our schema, in order."""
     columns = {name: table.column(name).combine_chunks() for name in SCHEMA.names}
     ids, sides, words = (columns[name].to_pylist() for name in ("id", "side", "words"))
@@ -93,12 +117,19 @@ def rows_of_table(table: pa.Table) -> Iterator[UnitRow]:
 
 
 def read_units_metadata(folder: Path) -> dict[str, str]:
-    """Metadata of the dataset: "codebook" (its fingerprint), "num_units", "frame_rate"."""
-    paths = sorted(Path(folder).glob("units-*.parquet"))
-    if not paths:
-        raise InputError(f"{folder}: no units; make them with 'unitweave units extract'")
-    metadata = pq.read_schema(paths[0]).metadata or {}
-    return {key.decode(): value.decode() for key, value in metadata.items()}
+    """Metadata of the dataset: "codebook" (its fingerprint), "num_units", "frame_rate".
+
+    Raises:
+        InputError: There are no units, or the first shard is damaged.
+    """
+    return read_shard_metadata(_shards(folder)[0])
+
+
+def read_shard_metadata(path: Path) -> dict[str, str]:
+    """Metadata of one shard, as `read_units_metadata`."""
+    with _damage_named(path):
+        metadata = pq.read_schema(path).metadata or {}
+        return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
 def length_mismatch(units: int, frames: float) -> str:

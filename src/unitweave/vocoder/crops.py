@@ -14,7 +14,7 @@ from torch import Tensor
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
-from unitweave.units.table import SAMPLES_PER_FRAME, length_mismatch, read_units
+from unitweave.units.dataset import SAMPLES_PER_FRAME, length_mismatch, read_units
 
 MINIMUM_FRAMES = 8
 _CACHED_RECORDINGS = 4096
@@ -22,7 +22,7 @@ _EDGE_FRAMES = 6
 
 
 @dataclass(frozen=True)
-class Recording:
+class UnitRecording:
     """One utterance: its audio file, its units uint16 [frames], the index of its speaker."""
 
     id: str
@@ -39,7 +39,7 @@ class Batch:
     waveform  float32 [batch, frames * 320]
     lengths   int64 [batch], in frames
     speaker   int64 [batch]
-    judged    float32 [batch, frames]: 0 where a loss would be unfair, since the segment was cut out of
+    loss_mask    float32 [batch, frames]: 0 where a loss would be unfair, since the segment was cut out of
               an utterance there and the units on the other side of the cut are missing
     """
 
@@ -47,7 +47,7 @@ class Batch:
     waveform: Tensor
     lengths: Tensor
     speaker: Tensor
-    judged: Tensor
+    loss_mask: Tensor
 
     def part(self, rows: slice, device: torch.device) -> "Batch":
         """Some rows of the batch, on a device."""
@@ -56,7 +56,7 @@ class Batch:
 
 def find_recordings(
     corpus: Path, units: Path, side: str, split: str, speakers: list[str] | None = None
-) -> tuple[list[Recording], list[dict[str, str]]]:
+) -> tuple[list[UnitRecording], list[dict[str, str]]]:
     """Utterances of a split that have both audio and units on `side`; and those left out, with reasons.
 
     `speakers` gives each recording the index of its speaker in that list.
@@ -74,7 +74,7 @@ def find_recordings(
             reason = f"speaker {pair.speaker!r} is not among those trained on"
         else:
             speaker = speakers.index(pair.speaker) if speakers else 0
-            found.append(Recording(pair.id, audio, row.units, speaker))
+            found.append(UnitRecording(pair.id, audio, row.units, speaker))
             continue
         skipped.append({"id": pair.id, "reason": reason})
     return found, skipped
@@ -86,7 +86,7 @@ def _waveform(path: str) -> np.ndarray:
     return np.round(np.clip(read_audio(path), -1, 1) * 32767).astype(np.int16)
 
 
-def load_segment(recording: Recording, start: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def load_crop(recording: UnitRecording, start: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Units [frames] and waveform [frames * 320] from frame `start` on.
 
     Unit i stands at samples [320 i, 320 (i + 1)); a waveform that ends a little early is filled
@@ -102,7 +102,9 @@ def load_segment(recording: Recording, start: int, frames: int) -> tuple[np.ndar
     return recording.units[start : start + frames], piece
 
 
-def draw_batch(recordings: list[Recording], ends: np.ndarray, step: int, batch: int, frames: int, seed: int) -> Batch:
+def draw_batch(
+    recordings: list[UnitRecording], ends: np.ndarray, step: int, batch: int, frames: int, seed: int
+) -> Batch:
     """The batch of a training step: a pure function of the recordings, the seed and the step.
 
     `ends` is the running sum of the recordings' frames: a segment lies around a frame drawn from the
@@ -113,7 +115,7 @@ def draw_batch(recordings: list[Recording], ends: np.ndarray, step: int, batch: 
     units = np.zeros((batch, frames), np.int64)
     waveform = np.zeros((batch, frames * SAMPLES_PER_FRAME), np.float32)
     lengths, speaker = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
-    judged = np.ones((batch, frames), np.float32)
+    loss_mask = np.ones((batch, frames), np.float32)
     edge = min(_EDGE_FRAMES, frames // 4)
     for i in range(batch):
         middle = int(generator.integers(ends[-1]))
@@ -122,15 +124,15 @@ def draw_batch(recordings: list[Recording], ends: np.ndarray, step: int, batch: 
         total = len(recording.units)
         length = min(frames, total)
         start = min(max(middle - (int(ends[number]) - total) - length // 2, 0), total - length)
-        judged[i, :edge] = start == 0
-        judged[i, length - edge :] *= start + length == total
-        units[i, :length], waveform[i, : length * SAMPLES_PER_FRAME] = load_segment(recording, start, length)
+        loss_mask[i, :edge] = start == 0
+        loss_mask[i, length - edge :] *= start + length == total
+        units[i, :length], waveform[i, : length * SAMPLES_PER_FRAME] = load_crop(recording, start, length)
         lengths[i], speaker[i] = length, recording.speaker
-    return Batch(*(torch.from_numpy(array) for array in (units, waveform, lengths, speaker, judged)))
+    return Batch(*(torch.from_numpy(array) for array in (units, waveform, lengths, speaker, loss_mask)))
 
 
 def batches(
-    recordings: list[Recording], first_step: int, last_step: int, batch: int, frames: int, seed: int
+    recordings: list[UnitRecording], first_step: int, last_step: int, batch: int, frames: int, seed: int
 ) -> Iterator[Batch]:
     """Batches of the steps [first_step, last_step), each drawn in a thread while the one before is used."""
     ends = np.cumsum([len(recording.units) for recording in recordings])

@@ -27,7 +27,7 @@ _MAX_WAITING_BYTES = 1 << 28  # of recordings that were read and wait for a thre
 
 
 @dataclass(frozen=True)
-class Task:
+class RecordingTask:
     """A recording to be made: its path below the corpus folder, a name of its source, and the source itself."""
 
     path: str
@@ -36,7 +36,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Made:
+class ConvertedRecording:
     """A recording that was made, or what is wrong with it (then there is no file)."""
 
     path: str
@@ -46,7 +46,7 @@ class Made:
     detail: str = ""
 
 
-class Recordings:
+class RecordingStore:
     """The recordings of one corpus folder; a context manager, since it holds the journal open."""
 
     def __init__(self, folder: Path, workers: int = 0) -> None:
@@ -65,7 +65,7 @@ class Recordings:
     ) -> None:
         self._journal.close()
 
-    def get(self, path: str) -> Made | None:
+    def get(self, path: str) -> ConvertedRecording | None:
         """What became of the recording with this path; None when it was never made."""
         return self._made.get(path)
 
@@ -84,12 +84,12 @@ class Recordings:
         """Say that recordings which were made by an earlier call are still those that are wanted."""
         self._settled.update(paths)
 
-    def make(self, tasks: Iterable[Task]) -> None:
+    def make(self, tasks: Iterable[RecordingTask]) -> None:
         """Decode, check and write recordings; `tasks` is read only a little ahead of the work.
 
         Threads do it: libsndfile and soxr work outside Python's lock, and nothing is copied between processes.
         """
-        pending: deque[tuple[int, Future[Made]]] = deque()
+        pending: deque[tuple[int, Future[ConvertedRecording]]] = deque()
         pool = ThreadPoolExecutor(self.workers)
         try:
             for task in tasks:
@@ -109,7 +109,7 @@ class Recordings:
             folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder)
 
-    def _note(self, made: Made) -> None:
+    def _note(self, made: ConvertedRecording) -> None:
         try:
             self._journal.write(json.dumps(asdict(made)) + "\n")
             self._journal.flush()
@@ -119,7 +119,7 @@ class Recordings:
         self._made[made.path] = made
         self._settled.add(made.path)
 
-    def _read(self) -> dict[str, Made]:
+    def _read(self) -> dict[str, ConvertedRecording]:
         path = self.folder / JOURNAL
         if not path.exists():
             return {}
@@ -127,26 +127,26 @@ class Recordings:
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):  # killed while writing a line
             os.truncate(path, len(whole))
-        found: dict[str, Made] = {}
+        found: dict[str, ConvertedRecording] = {}
         for number, line in enumerate(whole.decode(errors="replace").split("\n")[:-1], start=1):
             try:
-                made = Made(**json.loads(line))
+                made = ConvertedRecording(**json.loads(line))
             except (ValueError, TypeError):
                 raise InputError(f"{path}, line {number}: not of a corpus folder; delete the folder") from None
             found[made.path] = made
         return {p: made for p, made in found.items() if made.problem or (self.folder / p).exists()}
 
 
-def _make(folder: Path, task: Task) -> Made:
+def _make(folder: Path, task: RecordingTask) -> ConvertedRecording:
     path = folder / task.path
     try:
         waveform = read_audio(task.audio, task.path, _MAX_SECONDS)
     except AudioError as error:
         remove(path)
-        return Made(task.path, task.source, problem=error.problem, detail=error.detail)
+        return ConvertedRecording(task.path, task.source, problem=error.problem, detail=error.detail)
     seconds = round(len(waveform) / SAMPLE_RATE, 4)
     if is_silent(waveform):
         remove(path)
-        return Made(task.path, task.source, seconds, SILENT)
+        return ConvertedRecording(task.path, task.source, seconds, SILENT)
     write_audio(path, waveform)
-    return Made(task.path, task.source, seconds)
+    return ConvertedRecording(task.path, task.source, seconds)
