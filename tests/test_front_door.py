@@ -40,7 +40,7 @@ def test_every_name_on_offer_is_there_and_documented(name):
 
 
 def test_a_name_stays_itself_after_its_folder_was_imported():
-    found = loaded_after("from unitweave import interleave\nimport unitweave.pipeline\nprint(unitweave.interleave)")
+    found = loaded_after("from unitweave import interleave, run\nimport unitweave.pipeline\nprint(unitweave.interleave)")
     assert "<function" in found
 
 
