@@ -1,4 +1,4 @@
-"""Grids: which cells there are, in which order; amounts of data that contain each other; longer trainings on demand."""
+"""Grids: which trials, in which order; nested amounts of data; longer trainings on demand."""
 
 import copy
 import itertools
@@ -43,13 +43,13 @@ def plan(**changes: Any) -> Plan:
 
 
 def test_cells_are_the_blocks_combinations_each_once_and_always_the_same() -> None:
-    cells = plan().cells
-    assert len(cells) == 2 * 2 * 2 * 2 + 1  # the second block adds only mask
-    assert len({cell.name for cell in cells}) == len(cells)
-    assert [cell.name for cell in plan().cells] == [cell.name for cell in cells]
-    assert cells[0].name == "scratch_all_baseline_20_s1"
-    assert cells[1].name == "scratch_all_scheduled_20_s1"  # what is compared is done side by side
-    assert cells[-1].name == "big_some_mask_20_s1"
+    trials = plan().trials
+    assert len(trials) == 2 * 2 * 2 * 2 + 1  # the second block adds only mask
+    assert len({trial.name for trial in trials}) == len(trials)
+    assert [trial.name for trial in plan().trials] == [trial.name for trial in trials]
+    assert trials[0].name == "scratch_all_baseline_20_s1"
+    assert trials[1].name == "scratch_all_scheduled_20_s1"  # what is compared is done side by side
+    assert trials[-1].name == "big_some_mask_20_s1"
 
 
 def test_compared_cells_differ_in_nothing_but_their_system() -> None:
@@ -57,7 +57,7 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
     ours, theirs = systems["big_some_scheduled_20_s2"], systems["big_some_baseline_20_s2"]
     assert ours.training == theirs.training
     assert (ours.training.steps, ours.training.seed, ours.training.learning_rate) == (20, 2, 1e-4)
-    assert ours.evaluation.eval_steps == theirs.evaluation.every == 4  # five looks, the last at the end
+    assert ours.evaluation.eval_steps == theirs.evaluation.eval_steps == 4  # five evaluations, the last at the end
     assert (ours.schedule.shape, theirs.schedule.shape) == ("staircase", "none")
     assert ours.pretrained == "somewhere" and systems["scratch_all_baseline_20_s1"].pretrained is None
 
@@ -68,19 +68,22 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
         ({"systems": CONTENT["systems"] | {"mask": {"training": {"steps": 40}}}}, "training.steps"),
         ({"systems": CONTENT["systems"] | {"mask": {"training": {"seed": 4}}}}, "training.seed"),
         ({"systems": {"scheduled": {}}}, "'baseline'"),
-        ({"systems": CONTENT["systems"] | {"scheduled": {"tasks": {"asr": 1.0}}}}, "systems.scheduled: it cannot"),
-        ({"versus": [{"system": "mask", "against": "nobody"}]}, "no 'nobody'"),
+        (
+            {"systems": CONTENT["systems"] | {"scheduled": {"tasks": {"asr": 1.0}}}},
+            "systems.scheduled: tasks",
+        ),
+        ({"comparisons": [{"system": "mask", "against": "nobody"}]}, "no 'nobody'"),
         ({"grid": [{"data": ["none"]}]}, "data has no 'none'"),
-        ({"grid": [{"steps": [7]}]}, "7 steps do not divide"),
+        ({"grid": [{"steps": [7]}]}, "7 steps are not divisible"),
         ({"grid": [{"seeds": [1, 1]}]}, "seeds"),
-        ({"grid": [{"seeds": []}]}, "seeds has to name"),
+        ({"grid": [{"seeds": []}]}, "seeds must name"),
         ({"grid": []}, "at least one block"),
-        ({"grid": [{"until": "bored"}]}, "until"),
-        ({"data": {"all": 0.0}}, "above 0"),
+        ({"grid": [{"early_stopping": "bored"}]}, "early_stopping"),
+        ({"data": {"all": 0.0}}, "greater than 0"),
         ({"data": {"a_b": 1.0}}, "letters, digits and -"),
         ({"recipe": {"systems": {}}}, "recipe.systems"),
         ({"color": "red"}, "unknown key 'color'"),
-        ({"recipe": {"lm": {"training": {"batch_size": 4}}}}, "optimizer"),
+        ({"recipe": {"lm": {"optimizer": {"batch": 4}}}}, "optimizer"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_with_its_key(changes: dict[str, Any], words: str) -> None:
@@ -92,7 +95,7 @@ def test_a_grid_that_cannot_be_is_refused_with_its_key(changes: dict[str, Any], 
 def test_built_in_experiments_can_be_read() -> None:
     found = {path.stem: load_experiment(path)[0] for path in builtin_experiments()}
     assert set(found) == {
-        "again",
+        "replication",
         "gemma",
         "languages",
         "reduced",
@@ -100,7 +103,7 @@ def test_built_in_experiments_can_be_read() -> None:
         "reduced-languages",
         "reduced-open",
     }
-    assert {cell.system for cell in found["reduced"].cells} == set(found["reduced"].experiment.systems)
+    assert {trial.system for trial in found["reduced"].trials} == set(found["reduced"].experiment.systems)
 
 
 def but_for_the_seed(found: Plan, name: str) -> LmSettings:
@@ -109,23 +112,23 @@ def but_for_the_seed(found: Plan, name: str) -> LmSettings:
 
 
 def test_part_of_the_grids_is_made_again_with_the_same_settings() -> None:
-    again, *originals = (
+    replication, *originals = (
         load_experiment(path)[0]
-        for name in ("again", "reduced", "reduced-pretrained")
+        for name in ("replication", "reduced", "reduced-pretrained")
         for path in builtin_experiments()
         if path.stem == name
     )
-    for cell in again.cells:
+    for trial in replication.trials:
         alike = [
             but_for_the_seed(found, other.name)
             for found in originals
-            for other in found.cells
-            if (other.model, other.system, other.steps) == (cell.model, cell.system, cell.steps)
+            for other in found.trials
+            if (other.model, other.system, other.steps) == (trial.model, trial.system, trial.steps)
         ]
-        assert alike and all(other == but_for_the_seed(again, cell.name) for other in alike), cell.name
+        assert alike and all(other == but_for_the_seed(replication, trial.name) for other in alike), trial.name
     stages = ("corpus", "encoder", "codebook", "units", "text_lm", "vocoder", "translate", "score")
     for found in originals:
-        assert all(getattr(again.recipe, stage) == getattr(found.recipe, stage) for stage in stages)
+        assert all(getattr(replication.recipe, stage) == getattr(found.recipe, stage) for stage in stages)
 
 
 def test_reading_an_experiment_leaves_its_content_as_it_is() -> None:
@@ -141,7 +144,7 @@ def test_a_base_recipe_may_lie_beside_the_experiment_and_a_model_elsewhere(tmp_p
     read, content = load_experiment(tmp_path / "grid.yaml", {"big": "/elsewhere"})
     assert read.recipe.systems["big_all_baseline_20_s1"].training.batch_size == 7
     assert read.recipe.systems["big_all_baseline_20_s1"].pretrained == "/elsewhere"
-    assert parse_experiment(content).cells == read.cells  # what is kept in the folder says the same
+    assert parse_experiment(content).trials == read.trials  # what is kept in the folder says the same
     with pytest.raises(InputError, match="no such model"):
         load_experiment(tmp_path / "grid.yaml", {"small": "/elsewhere"})
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(CONTENT | {"base": "base.yaml", "models": ["big"]}))
@@ -153,12 +156,12 @@ def test_a_base_recipe_may_lie_beside_the_experiment_and_a_model_elsewhere(tmp_p
 
 
 def test_only_takes_names_and_patterns() -> None:
-    cells = plan().cells
-    assert [c.name for c in chosen(cells, ["*_mask_*"])] == ["big_some_mask_20_s1"]
-    assert len(chosen(cells, ["big_all_*", "*_mask_*"])) == 5
-    assert chosen(cells, []) == cells
-    with pytest.raises(InputError, match="fits no cell"):
-        chosen(cells, ["nothing*"])
+    trials = plan().trials
+    assert [c.name for c in chosen(trials, ["*_mask_*"])] == ["big_some_mask_20_s1"]
+    assert len(chosen(trials, ["big_all_*", "*_mask_*"])) == 5
+    assert chosen(trials, []) == trials
+    with pytest.raises(InputError, match="matches no trial"):
+        chosen(trials, ["nothing*"])
 
 
 def pairs(number: int, language: str) -> list[Pair]:
@@ -203,10 +206,16 @@ def finish(run: Path, name: str, steps: int, bleu: float) -> None:
 
 def test_a_longer_training_is_needed_only_while_the_dev_score_rises(tmp_path: Path) -> None:
     grid = [
-        {"models": ["scratch"], "data": ["all"], "systems": ["scheduled"], "steps": [10, 20, 40, 80], "until": "dev"}
+        {
+            "models": ["scratch"],
+            "data": ["all"],
+            "systems": ["scheduled"],
+            "steps": [10, 20, 40, 80],
+            "early_stopping": True,
+        }
     ]
     made = plan(grid=grid)
-    first, second, third, fourth = made.cells
+    first, second, third, fourth = made.trials
     assert [is_needed([tmp_path], made, c) for c in (first, second, third, fourth)] == [True, None, None, None]
     finish(tmp_path, first.name, 10, 5.0)
     assert is_needed([tmp_path], made, second) is True  # the first lengthening is always tried
@@ -219,8 +228,8 @@ def test_a_longer_training_is_needed_only_while_the_dev_score_rises(tmp_path: Pa
     asked_for = {"models": ["scratch"], "data": ["all"], "systems": ["scheduled"], "steps": [80]}
     for blocks in ([*grid, asked_for], [asked_for, *grid]):
         made = plan(grid=blocks)
-        last = next(cell for cell in made.cells if cell.steps == 80)
-        assert len(made.cells) == 4 and is_needed([tmp_path], made, last) is True
+        last = next(trial for trial in made.trials if trial.steps == 80)
+        assert len(made.trials) == 4 and is_needed([tmp_path], made, last) is True
     for name in (first.name, second.name):
         (tmp_path / "lm" / name / "dev.jsonl").unlink()
     assert is_needed([tmp_path], made, third) is True, "without dev scores nothing spares it"
@@ -228,8 +237,8 @@ def test_a_longer_training_is_needed_only_while_the_dev_score_rises(tmp_path: Pa
 
 def test_hours_come_from_finished_cells_of_the_same_model(tmp_path: Path) -> None:
     made = plan()
-    first, second = made.cells[:2]
-    other = next(cell for cell in made.cells if cell.model == "big")
+    first, second = made.trials[:2]
+    other = next(trial for trial in made.trials if trial.model == "big")
     assert estimate(tmp_path, made, first) is None
     finish(tmp_path, first.name, 20, 1.0)  # 10 s a step, 200 s each for speech and scores
     assert estimate(tmp_path, made, first) == 0

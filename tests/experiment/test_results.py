@@ -99,8 +99,8 @@ CONTENT: dict[str, Any] = {
         "scheduled": {},
         "mask": {"interleave": {"replace_with": "mask"}},
     },
-    "versus": [{"system": "mask", "against": "baseline"}],
-    "looks": 2,
+    "comparisons": [{"system": "mask", "against": "baseline"}],
+    "evaluations": 2,
     "grid": [
         {"systems": ["baseline", "scheduled"], "seeds": [1, 2, 3], "steps": [10]},
         {"systems": ["mask"], "data": ["some"], "steps": [10]},
@@ -122,12 +122,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, hours in HOURS.items():
         counts = {language: {"pairs": 10, "hours": value} for language, value in hours.items()}
         write_json(run / f"subsets/{name}/stage.json", {"format": FORMAT, "status": "done", "counts": counts})
-    for number, cell in enumerate(parse_experiment(CONTENT).cells):
-        write_cell(run, cell.name, cell.system, number, ids)
+    for number, trial in enumerate(parse_experiment(CONTENT).trials):
+        write_trial(run, trial.name, trial.system, number, ids)
     return run
 
 
-def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -> None:
+def write_trial(run: Path, name: str, system: str, number: int, ids: list[str]) -> None:
     spoken, written = (damaged(REFERENCES, SHARES[system] + extra, number) for extra in (0.1, 0.0))
 
     def score(texts: list[str]) -> Interval:
@@ -138,10 +138,10 @@ def write_cell(run: Path, name: str, system: str, number: int, ids: list[str]) -
         write_json(
             run / stage / name / "stage.json", {"format": FORMAT, "status": "done", "seconds": 66.0 + 60 * number}
         )
-    looks = [{"step": step, "bleu": 10.0 * step / 10 + number, "wer": 50.0} for step in (5, 10)]
-    (run / "lm" / name / "dev.jsonl").write_text("".join(json.dumps(x) + "\n" for x in looks))
-    sitting = {"commit": f"abc{number}", "command": "unitweave experiment x --out FOLDER", "machine": "1 core of X"}
-    write_json(run / "lm" / name / "provenance.json", [sitting])
+    evaluations = [{"step": step, "bleu": 10.0 * step / 10 + number, "wer": 50.0} for step in (5, 10)]
+    (run / "lm" / name / "dev.jsonl").write_text("".join(json.dumps(x) + "\n" for x in evaluations))
+    session = {"commit": f"abc{number}", "command": "unitweave experiment x --out FOLDER", "machine": "1 core of X"}
+    write_json(run / "lm" / name / "provenance.json", [session])
     row = system_scores(score(spoken), text_bleu=score(written), transcript_wer=score(written))
     row.languages = {code: system_scores(score(spoken), text_bleu=score(written)) for code in ("es", "fr")}
     ceiling = system_scores(Interval(87.65, 80.0, 90.0), asr_wer=Interval(4.31))
@@ -165,7 +165,7 @@ def rows_of(text: str, heading: str) -> list[list[str]]:
     below = text[text.index(heading) :]
     lines = re.search(r"(?:^\|.*\n?)+", below, re.MULTILINE)
     assert lines
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
+    return [[trial.strip() for trial in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
 
 
 def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Path, folder: Path) -> None:
@@ -177,7 +177,7 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
     for row, result in zip(rows, grid.results, strict=True):
         number = grid.results.index(result)
         asr, written = result.scores.asr_bleu, result.scores.text_bleu
-        assert row[:5] == ["scratch", result.cell.data, result.cell.system, "10", str(result.cell.seed)]
+        assert row[:5] == ["scratch", result.trial.data, result.trial.system, "10", str(result.trial.seed)]
         assert row[5] == f"{asr.score:.1f} [{asr.low:.1f}, {asr.high:.1f}]"
         assert row[6].startswith(f"{written.score:.1f} [")
         assert row[8:] == [
@@ -188,36 +188,42 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
         ]
     assert [row[3] for row in rows_of(text, "### Training speech")] == ["2.50", "0.50", "0.75", "0.15"]
     assert rows_of(text, "### Ceilings") == [["reference speech", "87.7 [80.0, 90.0]", "4.3"]]
-    curves = rows_of(text, "Dev text BLEU along the training")
+    curves = rows_of(text, "Dev text BLEU during training")
     (baseline,) = (row for row in curves if row[:5] == ["scratch", "some", "baseline", "10", "3"])
-    number = sum(i for i, r in enumerate(grid.results) if (r.cell.data, r.cell.system) == ("some", "baseline")) / 3
-    assert baseline[5:] == [f"{5 + number:.1f}", f"{10 + number:.1f}"], "a mean over the seeds at each look"
+    number = sum(i for i, r in enumerate(grid.results) if (r.trial.data, r.trial.system) == ("some", "baseline")) / 3
+    assert baseline[5:] == [f"{5 + number:.1f}", f"{10 + number:.1f}"], "a mean over the seeds at each evaluation"
     assert str(SIGNATURE) in text and "Does it work?" in text
     assert rows_of(text, "### Systems") == [
         ["baseline", "schedule.shape: none", "0%", "0 % of the run"],
-        ["scheduled", "nothing: the recipe's own", "90%", "40 % of the run"],
+        ["scheduled", "none", "90%", "40 % of the run"],
         ["mask", "interleave.replace_with: mask", "90%", "40 % of the run"],
     ]
     scores = [[r.score("asr_bleu") for r in grid.find(("scratch", d, 10), s).values()] for d, s in REPLICATED]
     scatter = np.mean([np.var(three, ddof=1) for three in scores]) ** 0.5
     assert f"scatter by {scatter:.1f} ASR-BLEU (standard deviation, pooled over the 4 systems" in text
-    assert "; the dev score of baseline and scheduled still rose at the end" in text
+    assert "; the dev score of baseline and scheduled was still rising at the end" in text
 
 
 def test_a_model_with_a_schedule_of_its_own_has_a_row_of_its_own_where_it_counts(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
-    changed = CONTENT | {"models": {"scratch": {}, "slow": {"schedule": {"stair_steps": 4}}}}
-    further = {"models": ["slow"], "systems": ["baseline", "scheduled"], "data": ["some"], "seeds": [1], "steps": [10]}
+    changed = CONTENT | {"models": {"scratch": {}, "longer": {"schedule": {"stair_steps": 4}}}}
+    further = {
+        "models": ["longer"],
+        "systems": ["baseline", "scheduled"],
+        "data": ["some"],
+        "seeds": [1],
+        "steps": [10],
+    }
     first = [block | {"models": ["scratch"]} for block in CONTENT["grid"]]
     (run / "experiment.yaml").write_text(yaml.safe_dump({**changed, "grid": [*first, further]}))
     for number, system in enumerate(("baseline", "scheduled")):
-        write_cell(run, f"slow_some_{system}_10_s1", system, number, [f"u{i}" for i in range(TESTED)])
+        write_trial(run, f"longer_some_{system}_10_s1", system, number, [f"u{i}" for i in range(TESTED)])
     text = write_page(tmp_path / "results.md", [run]).read_text()
     assert rows_of(text, "### Systems") == [
         ["baseline", "schedule.shape: none", "0%", "0 % of the run"],
-        ["scheduled (scratch)", "nothing: the recipe's own", "90%", "40 % of the run"],
-        ["scheduled (slow)", "nothing: the recipe's own", "90%", "80 % of the run"],
+        ["scheduled (scratch)", "none", "90%", "40 % of the run"],
+        ["scheduled (longer)", "none", "90%", "80 % of the run"],
         ["mask", "interleave.replace_with: mask", "90%", "40 % of the run"],
     ]
 
@@ -242,15 +248,15 @@ def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folde
     first, *_ = rows_of(text, "### scheduled against baseline")
     assert first[:5] == ["scratch", "some", "0.90", "10", "ASR-BLEU"]
     theirs, ours = (
-        [r.scores.asr_bleu.score for r in grid.results if (r.cell.data, r.cell.system) == ("some", system)]
+        [r.scores.asr_bleu.score for r in grid.results if (r.trial.data, r.trial.system) == ("some", system)]
         for system in ("baseline", "scheduled")
     )
-    for cell, scores in zip(first[5:7], (theirs, ours), strict=True):
-        assert cell == f"{np.mean(scores):.1f} ({min(scores):.1f} to {max(scores):.1f})"
+    for trial, scores in zip(first[5:7], (theirs, ours), strict=True):
+        assert trial == f"{np.mean(scores):.1f} ({min(scores):.1f} to {max(scores):.1f})"
     assert first[7].startswith(f"{np.mean(ours) - np.mean(theirs):+.1f} [")
     assert len(first[8].split()) == 3 and first[9] == "established"
     assert "- established: scratch, some (0.90 h, 10 steps): scheduled is" in text
-    (mask,) = rows_of(text, "### Further systems")
+    (mask,) = rows_of(text, "### Ablations and further systems")
     assert mask[4] == "mask" and mask[9] in ("indicated", "open")  # one seed establishes nothing
     assert (mask[7], mask[11]) == ("1", "1"), "seeds of each difference"
     asked, _ = rows_of(text, "### Further comparisons")
@@ -278,9 +284,9 @@ def test_a_grid_with_missing_cells_is_called_partial_and_names_them(folder: Path
     shutil.rmtree(tmp_path / "grid/scores/scratch_some_mask_10_s1")
     shutil.rmtree(tmp_path / "grid/lm/scratch_some_mask_10_s1")
     text = write_page(tmp_path / "results.md", [tmp_path / "grid"]).read_text()
-    assert text.count("**Partial: 11 of 13 cells are done.**") == 2
+    assert text.count("**Partial: 11 of 13 trials are done.**") == 2
     assert "- `scratch_all_scheduled_10_s2` (begun)\n- `scratch_some_mask_10_s1` (not begun)" in text
-    assert "### Further systems" not in text
+    assert "### Ablations and further systems" not in text
     row = next(r for r in rows_of(text, "### scheduled against baseline") if r[1] == "all")
     assert len(row[8].split()) == 2 and row[9] != "established"  # two seeds are left
 
@@ -288,7 +294,7 @@ def test_a_grid_with_missing_cells_is_called_partial_and_names_them(folder: Path
 def test_an_experiment_that_has_just_begun_has_a_page_too(tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
     text = write_page(tmp_path / "results.md", [tmp_path]).read_text()
-    assert "**Partial: 0 of 13 cells are done.**" in text and "nothing yet" in text
+    assert "**Partial: 0 of 13 trials are done.**" in text and "nothing yet" in text
 
 
 def test_a_longer_training_with_fewer_seeds_stands_beside_what_is_established(folder: Path, tmp_path: Path) -> None:
@@ -297,7 +303,7 @@ def test_a_longer_training_with_fewer_seeds_stands_beside_what_is_established(fo
     longer = {"systems": ["baseline", "scheduled"], "data": ["some"], "seeds": [1], "steps": [20]}
     (run / "experiment.yaml").write_text(yaml.safe_dump({**CONTENT, "grid": [*CONTENT["grid"], longer]}))
     for number, system in ((5, "baseline"), (8, "scheduled")):
-        write_cell(run, f"scratch_some_{system}_20_s1", system, number, [f"u{i}" for i in range(TESTED)])
+        write_trial(run, f"scratch_some_{system}_20_s1", system, number, [f"u{i}" for i in range(TESTED)])
     text = write_page(tmp_path / "results.md", [run]).read_text()
     assert "- established: scratch, some (0.90 h, 10 steps): scheduled is" in text
     assert "scratch, some (0.90 h, 20 steps): scheduled is" in text
@@ -308,24 +314,24 @@ def test_a_longer_training_with_fewer_seeds_stands_beside_what_is_established(fo
 def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
-    cells = parse_experiment(CONTENT).cells
+    trials = parse_experiment(CONTENT).trials
     plan = parse_experiment(CONTENT)
     write_json(run / "units/stage.json", {"format": FORMAT, "status": "done", "fingerprint": "ours"})
-    for cell, units in zip(cells[:3], ("ours", "ours", "older"), strict=True):
-        path = run / "lm" / cell.name / "stage.json"
-        settings = asdict(plan.recipe.systems[cell.name]) | {"of_an_older_version": 1}
+    for trial, units in zip(trials[:3], ("ours", "ours", "older"), strict=True):
+        path = run / "lm" / trial.name / "stage.json"
+        settings = asdict(plan.recipe.systems[trial.name]) | {"of_an_older_version": 1}
         write_json(path, json.loads(path.read_text()) | {"settings": settings, "inputs": {"units": units}})
     grid = read_grid(run)
-    assert [(cell, state) for cell, state in grid.missing] == [(cells[2], "out of date")]
-    path = run / "lm" / cells[1].name / "stage.json"
+    assert [(trial, state) for trial, state in grid.missing] == [(trials[2], "out of date")]
+    path = run / "lm" / trials[1].name / "stage.json"
     record = json.loads(path.read_text())
     record["settings"]["training"]["learning_rate"] = 0.5
     write_json(path, record)
     text = write_page(tmp_path / "results.md", [run]).read_text()
-    assert f"- `{cells[1].name}` (out of date)\n- `{cells[2].name}` (out of date)" in text
-    assert len(rows_of(text, "### Every training")) == len(cells) - 2
-    assert [row[1] for row in plan_rows(run, plan, cells)[:3]] == ["done", "out of date", "out of date"]
-    assert estimate(run, plan, cells[1]) > 0, "it has to be done anew"
+    assert f"- `{trials[1].name}` (out of date)\n- `{trials[2].name}` (out of date)" in text
+    assert len(rows_of(text, "### Every training")) == len(trials) - 2
+    assert [row[1] for row in plan_rows(run, plan, trials)[:3]] == ["done", "out of date", "out of date"]
+    assert estimate(run, plan, trials[1]) > 0, "it has to be done anew"
 
 
 @pytest.mark.parametrize(
@@ -337,7 +343,7 @@ def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp
         ("lm", {"pretrained": "a digest"}, "out of date"),
         ("translate", {"beam": 4}, "out of date"),
         ("scores", {"recognizer": "whisper"}, "out of date"),
-        ("scores", {"ceilings": True}, "done"),  # which the first cell has for all
+        ("scores", {"ceilings": True}, "done"),  # which the first trial has for all
     ],
 )
 def test_a_cell_made_otherwise_is_out_of_date(
@@ -346,13 +352,13 @@ def test_a_cell_made_otherwise_is_out_of_date(
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
     plan = parse_experiment(CONTENT)
-    cell, recipe = plan.cells[0], plan.recipe
-    made = {"lm": recipe.systems[cell.name], "translate": recipe.translate, "scores": recipe.score}
+    trial, recipe = plan.trials[0], plan.recipe
+    made = {"lm": recipe.systems[trial.name], "translate": recipe.translate, "scores": recipe.score}
     for name, settings in made.items():
-        path = run / name / cell.name / "stage.json"
+        path = run / name / trial.name / "stage.json"
         record = json.loads(path.read_text()) if path.exists() else {"format": FORMAT, "status": "done"}
         write_json(path, record | {"settings": asdict(settings) | (changes if name == part else {})})
-    assert state_of(run, plan, cell) == state
+    assert state_of(run, plan, trial) == state
 
 
 def test_pretrained_weights_count_and_not_their_folder(folder: Path, tmp_path: Path) -> None:
@@ -361,17 +367,17 @@ def test_pretrained_weights_count_and_not_their_folder(folder: Path, tmp_path: P
     for name in ("these", "others"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(name)
-    cell = parse_experiment(CONTENT).cells[0]
-    path = run / "lm" / cell.name / "stage.json"
-    settings = asdict(parse_experiment(CONTENT).recipe.systems[cell.name])
+    trial = parse_experiment(CONTENT).trials[0]
+    path = run / "lm" / trial.name / "stage.json"
+    settings = asdict(parse_experiment(CONTENT).recipe.systems[trial.name])
     made_with = settings | {"pretrained": weights_digest(str(tmp_path / "these"))}
     write_json(path, json.loads(path.read_text()) | {"settings": made_with})
     states = {}
     for name in ("these", "others", "nowhere"):
         models = {"scratch": {"pretrained": str(tmp_path / name)}}
-        states[name] = state_of(run, parse_experiment(CONTENT | {"models": models}), cell)
+        states[name] = state_of(run, parse_experiment(CONTENT | {"models": models}), trial)
     assert states == {"these": "done", "others": "out of date", "nowhere": "done"}, "elsewhere they cannot be compared"
-    assert state_of(run, parse_experiment(CONTENT), cell) == "out of date"
+    assert state_of(run, parse_experiment(CONTENT), trial) == "out of date"
 
 
 def test_a_language_without_training_speech_has_scores_and_no_place_in_the_figure(folder: Path, tmp_path: Path) -> None:
@@ -390,10 +396,10 @@ def test_a_baseline_with_more_steps_is_compared_with_the_method_that_had_fewer(f
     shutil.copytree(folder, run)
     longer = {"systems": ["baseline"], "data": ["some"], "seeds": [1], "steps": [20]}
     (run / "experiment.yaml").write_text(yaml.safe_dump({**CONTENT, "grid": [*CONTENT["grid"], longer]}))
-    write_cell(run, "scratch_some_baseline_20_s1", "baseline", 5, [f"u{i}" for i in range(TESTED)])
+    write_trial(run, "scratch_some_baseline_20_s1", "baseline", 5, [f"u{i}" for i in range(TESTED)])
     text = write_page(tmp_path / "results.md", [run]).read_text()
-    row, *_ = rows_of(text, "### Against one with more steps")
-    found = {r.cell.name: r.scores.asr_bleu.score for r in read_grid(run).results}
+    row, *_ = rows_of(text, "### Against a system with more steps")
+    found = {r.trial.name: r.scores.asr_bleu.score for r in read_grid(run).results}
     ours, theirs = found["scratch_some_scheduled_10_s1"], found["scratch_some_baseline_20_s1"]
     assert row[:7] == ["scratch", "some", "0.90", "10", "scheduled", "baseline", "20"]
     assert row[7:10] == ["ASR-BLEU", f"{theirs:.1f}", f"{ours:.1f}"]
@@ -407,12 +413,12 @@ def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
     longer = {"systems": ["mask"], "data": ["some"], "seeds": [1], "steps": [20]}
-    asked = [*CONTENT["versus"], {"system": "scheduled", "against": "mask"}]
-    changed = {**CONTENT, "versus": asked, "grid": [*CONTENT["grid"], longer]}
+    asked = [*CONTENT["comparisons"], {"system": "scheduled", "against": "mask"}]
+    changed = {**CONTENT, "comparisons": asked, "grid": [*CONTENT["grid"], longer]}
     (run / "experiment.yaml").write_text(yaml.safe_dump(changed))
-    write_cell(run, "scratch_some_mask_20_s1", "mask", 5, [f"u{i}" for i in range(TESTED)])
+    write_trial(run, "scratch_some_mask_20_s1", "mask", 5, [f"u{i}" for i in range(TESTED)])
     text = write_page(tmp_path / "results.md", [run]).read_text()
-    rows = rows_of(text, "### Against one with more steps")
+    rows = rows_of(text, "### Against a system with more steps")
     assert [row[3:7] for row in rows] == [["10", "scheduled", "mask", "20"]] * 2
     assert "scratch, some (0.90 h, scheduled 10 steps, mask 20): scheduled is" in text
     assert {row[4] for row in rows_of(text, "### Further comparisons")} == {"mask"}, "its reverse is an ablation"
@@ -444,23 +450,23 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     write_archive(kept, run)
     assert "somewhere" not in (kept / "experiment.yaml").read_text(), "of nobody's business"
     before = {path: digest_of_file(path) for path in kept.rglob("*") if path.is_file()}
-    write_archive(kept, run)  # again, with the same cells
+    write_archive(kept, run)  # again, with the same trials
     shutil.rmtree(run / "scores/scratch_some_mask_10_s1")
     with pytest.raises(InputError, match="scratch_some_mask_10_s1"):
         write_archive(kept, run)
-    with pytest.raises(InputError, match="is no archive"):
+    with pytest.raises(InputError, match="is not an archive"):
         write_archive(run, run)
     shutil.rmtree(run / "scores")
-    with pytest.raises(InputError, match="nothing to keep"):
+    with pytest.raises(InputError, match="nothing to archive"):
         write_archive(tmp_path / "none", run)
-    for damaged_record in ("[]", '{"format": 2, "making": "", "cells": []}', '{"format": 1}'):
+    for damaged_record in ("[]", '{"format": 2, "build": "", "trials": []}', '{"format": 1}'):
         shutil.copytree(kept, tmp_path / "damaged")
         (tmp_path / "damaged/archive.json").write_text(damaged_record)
         with pytest.raises(InputError, match=r"archive\.json: damaged or of another version"):
             read_grid(tmp_path / "damaged")
         shutil.rmtree(tmp_path / "damaged")
     assert main(["experiment", "reduced", "--out", str(kept)]) == 2
-    assert "an archive, without models" in capsys.readouterr().err
+    assert "an archive without models" in capsys.readouterr().err
     assert {path: digest_of_file(path) for path in kept.rglob("*") if path.is_file()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"grid", "kept"}
 
@@ -484,14 +490,19 @@ def test_parts_of_an_experiment_make_one_page(page: Path, folder: Path, tmp_path
     first, second = parts(folder, tmp_path)
     write_archive(tmp_path / "kept", second)
     joined = write_page(tmp_path / "results.md", [first, tmp_path / "kept"]).read_text()
-    assert "Partial" not in joined and "making" not in joined
-    for heading in ("### scheduled against baseline", "### Further systems", "### Per language", "### Ceilings"):
+    assert "Partial" not in joined and "build" not in joined
+    for heading in (
+        "### scheduled against baseline",
+        "### Ablations and further systems",
+        "### Per language",
+        "### Ceilings",
+    ):
         assert rows_of(joined, heading) == rows_of(page.read_text(), heading)
     expected = rows_of(page.read_text(), "### Every training")
     assert sorted(rows_of(joined, "### Every training")) == sorted(expected)
     (first / "experiment.yaml").write_text(yaml.safe_dump(CONTENT))
     alone = write_page(tmp_path / "alone.md", [first]).read_text()
-    assert "**Partial: 9 of 13 cells are done.**" in alone
+    assert "**Partial: 9 of 13 trials are done.**" in alone
     assert len(read_grid(first, second).results) == 13
 
 
@@ -506,11 +517,11 @@ def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Pat
         (run / "units").mkdir()
         (run / "units/units-00000.parquet").write_bytes(content)
     grid = read_grid(first, second)
-    assert [grid.makings[r.making] for r in grid.results if r.cell.seed == 3] == ["B"] * 4
+    assert [grid.builds[r.build] for r in grid.results if r.trial.seed == 3] == ["B"] * 4
     text = write_page(tmp_path / "results.md", [first, second]).read_text()
     seeds = {row[1]: len(row[8].split()) for row in rows_of(text, "### scheduled against baseline") if row[8]}
-    assert seeds == {"some": 2, "all": 3}, "seed 1 of the two systems is of different makings"
-    assert "2 makings of the shared stages, A and B" in text
+    assert seeds == {"some": 2, "all": 3}, "seed 1 of the two systems is of different builds"
+    assert "2 builds of the shared stages, A and B" in text
     assert [row[:3] for row in rows_of(text, "### Ceilings")] == [
         ["A", "reference speech", "87.7 [80.0, 90.0]"],
         ["B", "reference speech", "76.5"],
@@ -524,7 +535,7 @@ def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Pat
     [
         ({"systems": CONTENT["systems"] | {"mask": {"interleave": {"sides": "source"}}}}, "systems.mask"),
         ({"data": {"all": 1.0, "some": 0.4}}, "data.some"),
-        ({"looks": 5}, "looks"),
+        ({"evaluations": 5}, "evaluations"),
         ({"recipe": {}}, "recipe"),
     ],
 )
@@ -541,5 +552,5 @@ def test_parts_of_other_data_are_refused(folder: Path, tmp_path: Path) -> None:
     first, second = parts(folder, tmp_path)
     for run in (first, second):
         write_json(run / "corpus/stage.json", {"format": FORMAT, "status": "done", "fingerprint": run.name})
-    with pytest.raises(InputError, match=r"first, .*second: no parts of one experiment, their corpus came of other"):
+    with pytest.raises(InputError, match=r"first, .*second: not parts of one experiment; their corpus has different"):
         write_page(tmp_path / "results.md", [first, second])

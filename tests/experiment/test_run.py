@@ -1,4 +1,4 @@
-"""A grid done on tiny models: shared stages, cells that are skipped, killed, gone on with, and compared fairly."""
+"""A grid done on tiny models: shared stages, trials that are skipped, killed, gone on with, and compared fairly."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -
         "models": {"tiny": {"pretrained": str(text_lm_folder)}},
         "data": {"all": 1.0, "half": 0.5},
         "systems": {"baseline": {"schedule": {"shape": "none"}}, "scheduled": {}},
-        "looks": 2,
+        "evaluations": 2,
         "grid": [{"data": ["half"], "steps": [STEPS]}, {"data": ["all"], "systems": ["scheduled"], "steps": [STEPS]}],
     }
     path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
@@ -73,14 +73,14 @@ FIRST, SECOND, THIRD = (f"tiny_{x}_{STEPS}_s1" for x in ("half_baseline", "half_
 
 @pytest.fixture(scope="module")
 def run(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first two cells, done."""
+    """The first two trials, done."""
     folder = tmp_path_factory.mktemp("run") / "tiny"
     assert main(["experiment", str(experiment), "--out", str(folder), "--only", "*_half_*"]) == 0
     return folder
 
 
-def scores(run: Path, cell: str) -> Any:
-    return json.loads((run / "scores" / cell / "scores.json").read_text())
+def scores(run: Path, trial: str) -> Any:
+    return json.loads((run / "scores" / trial / "scores.json").read_text())
 
 
 def test_cells_share_all_but_the_language_model_and_train_on_their_part(run: Path) -> None:
@@ -92,14 +92,14 @@ def test_cells_share_all_but_the_language_model_and_train_on_their_part(run: Pat
     stage = json.loads((run / "lm" / FIRST / "stage.json").read_text())
     assert stage["counts"]["pairs"] == 6
     grid = read_grid(run)
-    assert [r.cell.name for r in grid.results] == [FIRST, SECOND]
+    assert [r.trial.name for r in grid.results] == [FIRST, SECOND]
     assert [c.name for c, _ in grid.missing] == [THIRD]
     assert [step for step, _ in grid.results[0].curve] == [STEPS // 2, STEPS]
-    assert set(grid.ceilings) == {"reference speech", "resynthesized units"}  # with the first cell, and only there
+    assert set(grid.ceilings) == {"reference speech", "resynthesized units"}  # with the first trial, and only there
     assert scores(run, SECOND)["ceilings"] == {}
-    sitting = grid.results[0].sittings[-1]
-    assert sitting["command"] == "unitweave experiment tiny.yaml --out FOLDER" and sitting["machine"]
-    assert "**Partial: 2 of 3 cells are done.**" in (run / "results.md").read_text()
+    session = grid.results[0].sessions[-1]
+    assert session["command"] == "unitweave experiment tiny.yaml --out FOLDER" and session["machine"]
+    assert "**Partial: 2 of 3 trials are done.**" in (run / "results.md").read_text()
 
 
 def test_what_is_done_is_not_done_again(run: Path, experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +110,7 @@ def test_what_is_done_is_not_done_again(run: Path, experiment: Path, capsys: pyt
     capsys.readouterr()
     assert main(["experiment", str(experiment), "--out", str(run), "--plan"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("done\n") == 2 and f"{THIRD}  " in shown and "3 cells, 2 done" in shown
+    assert shown.count("done\n") == 2 and f"{THIRD}  " in shown and "3 trials, 2 done" in shown
     assert "not counted" not in shown
 
 
@@ -137,7 +137,7 @@ def test_the_folder_may_be_called_like_a_built_in_experiment(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reduced").mkdir()
     assert main(["experiment", "reduced", "--out", "reduced", "--plan"]) == 0
-    assert "scratch_sixth_scheduled_200_s1" in capsys.readouterr().out
+    assert "scratch_18pct_scheduled_200_s1" in capsys.readouterr().out
 
 
 def test_a_plan_names_the_shared_stages_that_it_does_not_count(
@@ -206,23 +206,23 @@ def test_hours_end_a_sitting_and_cells_of_others_are_left_alone(
     plan, content = load_experiment(experiment)
     done: list[str] = []
     monkeypatch.setattr(driver.Grid, "shared", lambda grid: None)
-    monkeypatch.setattr(driver.Grid, "do", lambda grid, cell: done.append(cell.name))
+    monkeypatch.setattr(driver.Grid, "do", lambda grid, trial: done.append(trial.name))
     with driver._locked(tmp_path / "x", FIRST) as free:
-        assert free and not driver.sit(tmp_path / "x", plan, content, "")
+        assert free and not driver.run_session(tmp_path / "x", plan, content, "")
     assert done == [SECOND, THIRD]  # another process is at the first
     done.clear()
     monkeypatch.setattr(driver, "estimate", lambda *rest: 7200.0)
-    assert not driver.sit(tmp_path / "y", plan, content, "", hours=1.0)
+    assert not driver.run_session(tmp_path / "y", plan, content, "", hours=1.0)
     assert done == [FIRST]  # the first is begun, the others would not end in time
-    monkeypatch.setattr(driver.Grid, "do", lambda grid, cell: time.sleep(60))
+    monkeypatch.setattr(driver.Grid, "do", lambda grid, trial: time.sleep(60))
     start = time.monotonic()
-    assert not driver.sit(tmp_path / "z", plan, content, "", hours=0.2 / 3600)
+    assert not driver.run_session(tmp_path / "z", plan, content, "", hours=0.2 / 3600)
     assert time.monotonic() - start < 50
 
 
 def test_steps_can_be_timed_beforehand(run: Path, experiment: Path) -> None:
     plan, _ = load_experiment(experiment)
-    third = plan.cells[2]
+    third = plan.trials[2]
     measure(run, plan, [third], 2)
     assert json.loads((run / "measured.json").read_text()).keys() == {"tiny"}
     assert not list(run.glob(".tmp-*"))
@@ -233,10 +233,10 @@ def test_bad_input_ends_with_a_line(experiment: Path, tmp_path: Path, capsys: py
     out = ["--out", str(tmp_path / "run")]
     for arguments, words in (
         (["experiment", "nowhere", *out], "no such experiment"),
-        (["experiment", str(experiment), *out, "--only", "x*"], "fits no cell"),
-        (["experiment", str(experiment), *out, "--hours", "0"], "above 0"),
+        (["experiment", str(experiment), *out, "--only", "x*"], "matches no trial"),
+        (["experiment", str(experiment), *out, "--hours", "0"], "greater than 0"),
         (["experiment", str(experiment), *out, "--pretrained", "tiny"], "MODEL=FOLDER"),
-        (["experiment", str(experiment), *out, "--measure", "0"], "above 0"),
+        (["experiment", str(experiment), *out, "--measure", "0"], "greater than 0"),
         (["experiment", "results", str(tmp_path), "--page", str(tmp_path / "r.md")], "not the folder of an experiment"),
     ):
         assert main(arguments) == 2

@@ -1,4 +1,4 @@
-"""unitweave experiment: a grid of trainings, and the page of its results."""
+"""unitweave experiment: a grid of trainings, and its page of results."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,39 +7,39 @@ from unitweave.commands.base import Parser
 from unitweave.core.errors import InputError
 
 if TYPE_CHECKING:
-    from unitweave.experiment.plan import Cell, Plan
+    from unitweave.experiment.plan import Plan, Trial
 
 
 def experiment(arguments: list[str]) -> None:
     """unitweave experiment EXPERIMENT --out FOLDER [--plan] [--hours H] [--only PATTERN ...] [--page FILE]"""
     parser = Parser(
         prog="unitweave experiment",
-        description="Do what is missing of a grid of trainings, then write the page of its results.",
+        description="Run the missing trials of a grid of trainings, then write the page of results.",
     )
     parser.add_argument("experiment", help="a YAML file, or the name of a built-in experiment")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the experiment")
-    parser.add_argument("--plan", action="store_true", help="print the grid and the hours it will take; do nothing")
+    parser.add_argument("--plan", action="store_true", help="print the grid and how long it will take, and exit")
     parser.add_argument(
-        "--measure", type=int, metavar="STEPS", help="do the shared stages and time so many steps of each model"
+        "--measure", type=int, metavar="STEPS", help="run the shared stages and time this many steps of each model"
     )
-    parser.add_argument("--hours", type=float, help="stop after so many hours; the same command goes on later")
-    parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="cells by name, with * and ?")
+    parser.add_argument("--hours", type=float, help="stop after this many hours; the same command continues later")
+    parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="trials by name, with * and ?")
     parser.add_argument(
         "--pretrained",
         nargs="+",
         action="extend",
         default=[],
         metavar="MODEL=FOLDER",
-        help="where a model of the experiment lies",
+        help="folder of a model's pretrained weights",
     )
-    parser.add_argument("--page", type=Path, help="where the results go (default: results.md in the folder)")
+    parser.add_argument("--page", type=Path, help="the page of results (default: results.md in the folder)")
     given = parser.parse_args(arguments)
     if given.hours is not None and given.hours <= 0:
-        raise InputError(f"--hours {given.hours:g} must be above 0")
+        raise InputError(f"--hours {given.hours:g} must be greater than 0")
     if given.measure is not None and given.measure < 1:
-        raise InputError(f"--measure {given.measure} must be above 0")
+        raise InputError(f"--measure {given.measure} must be greater than 0")
 
-    from unitweave.experiment.driver import chosen, prepare, sit
+    from unitweave.experiment.driver import chosen, prepare, run_session
     from unitweave.experiment.hours import measure
     from unitweave.experiment.page import write_page
     from unitweave.experiment.plan import builtin_experiments, load_experiment
@@ -47,24 +47,25 @@ def experiment(arguments: list[str]) -> None:
 
     builtin = {path.stem: path for path in builtin_experiments()}
     path = Path(given.experiment)
-    if not path.is_file():  # a folder may be called like a built-in experiment: the one that it made
+    if not path.is_file():  # a folder may have the name of the built-in experiment that wrote it
         if given.experiment not in builtin:
             raise InputError(f"{path}: no such experiment; give a YAML file or one of: {', '.join(builtin)}")
         path = builtin[given.experiment]
     folders = dict(_named(text) for text in given.pretrained)
     plan, content = load_experiment(path, folders)
     check_run_folder(given.out)
-    cells = chosen(plan.cells, given.only)
+    trials = chosen(plan.trials, given.only)
     if given.measure:
         prepare(given.out, plan, content)
-        measure(given.out, plan, cells, given.measure)
+        measure(given.out, plan, trials, given.measure)
     if given.plan:
-        _show_plan(given.out, plan, cells)
+        _show_plan(given.out, plan, trials)
         return
     name = given.experiment if given.experiment in builtin else path.name
-    complete = sit(given.out, plan, content, f"unitweave experiment {name} --out FOLDER", given.only, given.hours)
+    command = f"unitweave experiment {name} --out FOLDER"
+    complete = run_session(given.out, plan, content, command, given.only, given.hours)
     page = write_page(given.page or given.out / "results.md", [given.out])
-    print(f"{'all chosen cells are done' if complete else 'not all cells are done yet'}; results: {page}")
+    print(f"{'all chosen trials are done' if complete else 'not all trials are done yet'}; results: {page}")
 
 
 def results(arguments: list[str]) -> None:
@@ -73,10 +74,12 @@ def results(arguments: list[str]) -> None:
 
     parser = Parser(
         prog="unitweave experiment results",
-        description="Write one page about one or several experiments; folders of the same one count as its parts.",
+        description="Write one page about one or several experiments; folders of the same experiment are combined.",
     )
-    parser.add_argument("folders", type=Path, nargs="+", help="folders or archives of experiments, done or not")
-    parser.add_argument("--page", type=Path, required=True, help="the Markdown file; its figures go beside it")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders or archives of experiments, complete or not")
+    parser.add_argument(
+        "--page", type=Path, required=True, help="the Markdown file; its figures go into a folder next to it"
+    )
     given = parser.parse_args(arguments)
     print(write_page(given.page, given.folders))
 
@@ -87,14 +90,14 @@ def archive(arguments: list[str]) -> None:
 
     parser = Parser(
         prog="unitweave experiment archive",
-        description="Keep what the page is written from, without models and recordings: settings, dev curves, scores "
-        "and every translated sentence of the finished cells.",
+        description="Archive what the page is written from, without models and recordings: settings, dev curves, "
+        "scores and every translated sentence of the finished trials.",
     )
     parser.add_argument("folder", type=Path, help="the folder of an experiment")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="ARCHIVE", help="the folder to write")
     given = parser.parse_args(arguments)
-    cells = write_archive(given.out, given.folder)
-    print(f"{given.out}: {len(cells)} cells; 'unitweave experiment results {given.out} --page FILE' writes their page")
+    trials = write_archive(given.out, given.folder)
+    print(f"{given.out}: {len(trials)} trials; for their page: unitweave experiment results {given.out} --page FILE")
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -104,23 +107,23 @@ def _named(text: str) -> tuple[str, str]:
     return name, folder
 
 
-def _show_plan(folder: Path, plan: "Plan", cells: "list[Cell]") -> None:
-    """The grid as a table: each cell, its state and the time that is left to it."""
+def _show_plan(folder: Path, plan: "Plan", trials: "list[Trial]") -> None:
+    """The grid as a table: each trial, its state and the time that it still needs."""
     from unitweave.experiment.hours import plan_rows, shared_to_do
 
-    rows = plan_rows(folder, plan, cells)
-    width = max(len(cell.name) for cell in cells)
+    rows = plan_rows(folder, plan, trials)
+    width = max(len(trial.name) for trial in trials)
     known = 0.0
     unknown = 0
-    for cell, state, seconds in rows:
+    for trial, state, seconds in rows:
         shown = "" if state == "done" else "?" if seconds is None else f"{seconds / 60:.1f} min"
-        print(f"{cell.name:<{width}}  {cell.steps:>7} steps  {shown:>10}  {state}")
+        print(f"{trial.name:<{width}}  {trial.steps:>7} steps  {shown:>10}  {state}")
         known += seconds or 0.0
         unknown += seconds is None
     print(
-        f"\n{len(rows)} cells, {sum(state == 'done' for _, state, _ in rows)} done; {known / 3600:.2f} hours to go",
+        f"\n{len(rows)} trials, {sum(state == 'done' for _, state, _ in rows)} done; {known / 3600:.2f} hours left",
         end="",
     )
-    print(f", and {unknown} cells of unknown length (time them with --measure 4)" if unknown else "")
+    print(f", and {unknown} trials of unknown length (time them with --measure 4)" if unknown else "")
     if stages := shared_to_do(folder, plan):
-        print(f"not counted: {', '.join(stages)}, which all cells share and which come first")
+        print(f"not counted: {', '.join(stages)}, which all trials share and which run first")

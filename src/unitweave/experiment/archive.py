@@ -1,4 +1,4 @@
-"""What the page of results is written from, without the models and recordings: small enough to keep and to publish."""
+"""What the page of results is written from, without models and recordings: small enough to keep and publish."""
 
 import shutil
 from dataclasses import replace
@@ -12,18 +12,18 @@ from unitweave.core.files import atomic_path, digest_of, digest_of_file, read_js
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest, write_manifest
 from unitweave.core.stage import STAGE_FILE, versions
-from unitweave.experiment.plan import Cell, parse_experiment
-from unitweave.experiment.provenance import FILE_NAME as SITTINGS
+from unitweave.experiment.plan import Trial, parse_experiment
+from unitweave.experiment.provenance import FILE_NAME as SESSIONS
 from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder, state_of
 from unitweave.translate.dev_evaluation import DEV_FILE
 
 FILE_NAME = "archive.json"
-FORMAT = 1
+FORMAT = 2
 _SHARED = ("corpus", "encoder", "codebook", "units", "text_lm", "vocoder")
-_OF_A_CELL = (
+_OF_A_TRIAL = (
     f"lm/{{}}/{STAGE_FILE}",
     f"lm/{{}}/{DEV_FILE}",
-    f"lm/{{}}/{SITTINGS}",
+    f"lm/{{}}/{SESSIONS}",
     f"translate/{{}}/{STAGE_FILE}",
     f"scores/{{}}/{STAGE_FILE}",
     "scores/{}/scores.json",
@@ -31,22 +31,22 @@ _OF_A_CELL = (
 )
 
 
-def write_archive(archive: Path, run: Path) -> list[Cell]:
-    """Copy what the page needs of the finished cells of an experiment's folder; returns those cells.
+def write_archive(archive: Path, run: Path) -> list[Trial]:
+    """Copy what the page needs of the finished trials of an experiment's folder; returns those trials.
 
-    The archive is laid out like the folder, so that `read_grid` reads both; its manifest has the texts of the test
-    split and no recordings. Written whole or not at all. Raises InputError when `run` has no finished cell, and
-    when `archive` is something else or has cells that `run` lacks.
+    The archive has the layout of the folder, so that `read_grid` reads both; its manifest has the texts of the test
+    split and no recordings. Written whole or not at all. Raises InputError when `run` has no finished trial, and
+    when `archive` is something else or has trials that `run` lacks.
     """
     archive, run = Path(archive), Path(run)
     content = read_experiment_folder(run)
     plan = parse_experiment(content)
-    cells = [cell for cell in plan.cells if state_of(run, plan, cell) == "done"]
-    if not cells:
-        raise InputError(f"{run}: no cell of it is done yet, so there is nothing to keep")
-    _check_target(archive, {cell.name for cell in cells})
+    trials = [trial for trial in plan.trials if state_of(run, plan, trial) == "done"]
+    if not trials:
+        raise InputError(f"{run}: no trial is done yet, so there is nothing to archive")
+    _check_target(archive, {trial.name for trial in trials})
     for model in content.get("models", {}).values():
-        if model and model.get("pretrained"):  # the weights count by their digest; where they lay is nobody's business
+        if model and model.get("pretrained"):  # the weights are identified by their digest; their folder stays private
             model["pretrained"] = PurePath(model["pretrained"]).name
     with atomic_path(archive) as folder:
         folder.mkdir(parents=True)
@@ -54,28 +54,28 @@ def write_archive(archive: Path, run: Path) -> list[Cell]:
         tested = [replace(p, src_audio=None, tgt_audio=None) for p in read_manifest(RunLayout(run).corpus, "test")]
         RunLayout(folder).corpus.mkdir()
         write_manifest(RunLayout(folder).corpus, tested)
-        subsets = dict.fromkeys(f"subsets/{cell.data}" for cell in cells)
+        subsets = dict.fromkeys(f"subsets/{trial.data}" for trial in trials)
         kept = [f"{stage}/{STAGE_FILE}" for stage in (*_SHARED, *subsets)]
-        kept += [file.format(cell.name) for cell in cells for file in _OF_A_CELL]
+        kept += [file.format(trial.name) for trial in trials for file in _OF_A_TRIAL]
         for file in kept:
             if (run / file).exists():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run / file, folder / file)
-        record = {"format": FORMAT, "making": making_of(run), "cells": [cell.name for cell in cells]}
+        record = {"format": FORMAT, "build": build_of(run), "trials": [trial.name for trial in trials]}
         write_json(folder / FILE_NAME, record | {"versions": versions()})
-    return cells
+    return trials
 
 
-def _check_target(archive: Path, cells: set[str]) -> None:
+def _check_target(archive: Path, trials: set[str]) -> None:
     if not archive.exists():
         return
     if not is_archive(archive):
-        raise InputError(f"{archive}: is there and is no archive of an experiment; give another -o")
-    others = [name for name in _record(archive)["cells"] if name not in cells]
+        raise InputError(f"{archive}: already exists and is not an archive of an experiment; choose another -o")
+    others = [name for name in _record(archive)["trials"] if name not in trials]
     if others:
         raise InputError(
-            f"{archive}: holds {others[0]!r}, which is not done in this folder; give another -o ('experiment results' "
-            "takes several)"
+            f"{archive}: contains {others[0]!r}, which is not done in this folder; choose another -o "
+            "('experiment results' takes several)"
         )
 
 
@@ -87,19 +87,19 @@ def is_archive(folder: Path) -> bool:
 def _record(archive: Path) -> dict[str, Any]:
     """What archive.json says. Raises InputError when it is of another version or damaged."""
     record = read_json(archive / FILE_NAME)
-    if not isinstance(record, dict) or record.get("format") != FORMAT or not {"making", "cells"} <= record.keys():
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not {"build", "trials"} <= record.keys():
         raise InputError(f"{archive / FILE_NAME}: damaged or of another version (this is format {FORMAT})")
     return record
 
 
-def making_of(folder: Path) -> str:
-    """What tells one making of the shared stages from another: a digest of the units and of the vocoder.
+def build_of(folder: Path) -> str:
+    """What distinguishes one build of the shared stages from another: a digest of the units and of the vocoder.
 
-    The same settings give other numbers on other machines, and trainings of different makings have no units in common.
-    Of an archive it is what was written down.
+    The same settings give other numbers on other machines, and trainings of different builds have no units in common.
+    For an archive it is the recorded one.
     """
     folder = Path(folder)
     if is_archive(folder):
-        return str(_record(folder)["making"])
+        return str(_record(folder)["build"])
     files = sorted(path for kind in ("units/*.parquet", "vocoder/*.safetensors") for path in folder.glob(kind))
     return digest_of([[path.relative_to(folder).as_posix(), digest_of_file(path)] for path in files])

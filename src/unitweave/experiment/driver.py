@@ -1,4 +1,4 @@
-"""Doing a grid: the stages that all cells share, then cell after cell; what is done is skipped."""
+"""Running a grid: the stages that all trials share, then trial by trial; what is done is skipped."""
 
 import contextlib
 import fcntl
@@ -20,7 +20,7 @@ from unitweave.core.stage import STAGE_FILE, StageResult
 from unitweave.experiment import provenance
 from unitweave.experiment.archive import is_archive
 from unitweave.experiment.hours import estimate
-from unitweave.experiment.plan import Cell, Plan
+from unitweave.experiment.plan import Plan, Trial
 from unitweave.experiment.state import EXPERIMENT_FILE, is_done, is_needed
 from unitweave.experiment.subsets import write_subset
 from unitweave.lm.model.start import check_loadable
@@ -31,23 +31,23 @@ from unitweave.translate.dev_evaluation import DEV_FILE, dev_evaluator
 
 
 class TimeUp(BaseException):
-    """The hours of this sitting are over. Like an interruption from the keyboard, it is nobody's to catch below."""
+    """The hours of this session are over. Like an interrupt from the keyboard, nothing below may catch it."""
 
 
 class Grid(Run):
-    """The run folder of an experiment; a cell is a system of it, trained on its own part of the data."""
+    """The run folder of an experiment; a trial is a system of it, trained on its own part of the data."""
 
     def __init__(self, folder: Path, plan: Plan, command: str = "") -> None:
         super().__init__(folder, plan.recipe)
         self.plan, self.command = plan, command
-        self.cells = {cell.name: cell for cell in plan.cells}
+        self.trials = {trial.name: trial for trial in plan.trials}
 
     def shared(self) -> None:
-        """The stages that all cells share."""
+        """The stages that all trials share."""
         self.corpus_and_units()
         self.text_lm()
         self.vocoder()
-        for name in dict.fromkeys(cell.data for cell in self.plan.cells):
+        for name in dict.fromkeys(trial.data for trial in self.plan.trials):
             self.subset(name)
 
     def subset(self, name: str) -> str:
@@ -59,91 +59,91 @@ class Grid(Run):
         )
 
     def lm(self, name: str) -> str:
-        """The training of one cell. Like any system's, but on its part of the data."""
+        """The training of one trial. Like any system's, but on its part of the data."""
         settings = self.recipe.systems[name]
-        at, subset = self.at, self.at.subset(self.cells[name].data)
+        at, subset = self.at, self.at.subset(self.trials[name].data)
         text_lm = at.text_lm_model if settings.pretrained is None else None
 
         def work(folder: Path) -> StageResult:
             provenance.note(folder, self.command)
-            remove_unfinished_looks(folder)
+            remove_unfinished_evaluations(folder)
             try:
                 evaluator = dev_evaluator(subset, settings.evaluation)
                 return train_lm(folder, settings, subset, at.units, text_lm, evaluator)
             except InputError:
                 if {path.name for path in folder.iterdir()} == {STAGE_FILE, provenance.FILE_NAME}:
-                    remove(folder / provenance.FILE_NAME)  # refused before it began: what was there before comes back
+                    remove(folder / provenance.FILE_NAME)  # refused before it began: the earlier result is restored
                 raise
 
-        # A pretrained model counts by its weights, not by the folder that they are in.
+        # A pretrained model is identified by its weights, not by their folder.
         weights = None if settings.pretrained is None else weights_digest(settings.pretrained) or settings.pretrained
         counted = settings if weights is None else replace(settings, pretrained=weights)
         reads = (subset, at.units, *([at.text_lm] if text_lm else []))
         return self._stage(at.lm(name), counted, reads, work, contents(settings.extra_text))
 
-    def score_cell(self, cell: Cell) -> str:
-        """The scores of one cell on the test split. The ceilings, which all cells share, come with the first one."""
-        settings = replace(self.recipe.score, ceilings=cell == self.plan.cells[0] and self.recipe.score.ceilings)
-        at, output = self.at, self.at.translate(cell.name)
+    def score_trial(self, trial: Trial) -> str:
+        """The scores of one trial on the test split. The ceilings, which all trials share, come with the first one."""
+        settings = replace(self.recipe.score, ceilings=trial == self.plan.trials[0] and self.recipe.score.ceilings)
+        at, output = self.at, self.at.translate(trial.name)
         return self._stage(
-            at.scores(cell.name),
+            at.scores(trial.name),
             settings,
             (at.corpus, at.units, at.vocoder, output),
             lambda f: score_run(
-                f, settings, at.corpus, at.units, at.vocoder, {cell.name: output}, at.subset(cell.data)
+                f, settings, at.corpus, at.units, at.vocoder, {trial.name: output}, at.subset(trial.data)
             ),
             scored_by(settings),
         )
 
-    def do(self, cell: Cell) -> None:
+    def do(self, trial: Trial) -> None:
         """Train, translate the test split once, score."""
-        self.lm(cell.name)
-        self.translate(cell.name)
-        self.score_cell(cell)
+        self.lm(trial.name)
+        self.translate(trial.name)
+        self.score_trial(trial)
 
 
-def remove_unfinished_looks(folder: Path) -> None:
-    """Drop a line of dev.jsonl that a kill cut off, so that what follows stands on lines of its own."""
+def remove_unfinished_evaluations(folder: Path) -> None:
+    """Drop a half-written last line of dev.jsonl, so that what follows is on lines of its own."""
     path = folder / DEV_FILE
     if path.exists():
         content = path.read_bytes()
         path.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
-def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
-    """The cells whose name fits one of the patterns (as file names do: * and ?); all without a pattern.
+def chosen(trials: Sequence[Trial], only: Sequence[str]) -> list[Trial]:
+    """The trials whose name matches one of the patterns (with * and ?); all of them without a pattern.
 
-    Raises InputError for a pattern that fits none.
+    Raises InputError for a pattern that matches none.
     """
     for pattern in only:
-        if not any(fnmatch.fnmatchcase(cell.name, pattern) for cell in cells):
-            raise InputError(f"--only {pattern!r} fits no cell of the grid; --plan lists them")
-    return [c for c in cells if not only or any(fnmatch.fnmatchcase(c.name, pattern) for pattern in only)]
+        if not any(fnmatch.fnmatchcase(trial.name, pattern) for trial in trials):
+            raise InputError(f"--only {pattern!r} matches no trial of the grid; --plan lists them")
+    return [c for c in trials if not only or any(fnmatch.fnmatchcase(c.name, pattern) for pattern in only)]
 
 
 def prepare(folder: Path, plan: Plan, content: dict[str, Any]) -> None:
-    """The stages that all cells share, and a copy of the experiment; one process does them, others wait for it.
+    """The stages that all trials share, and a copy of the experiment; one process runs them, the others wait.
 
-    Raises InputError when the folder is an archive, which has nothing to go on from.
+    Raises InputError when the folder is an archive, from which nothing can continue.
     """
     if is_archive(folder):
         raise InputError(
-            f"{folder}: an archive, without models; give another --out, and name both to 'unitweave experiment results'"
+            f"{folder}: an archive without models; give another --out, and pass both to 'unitweave experiment results'"
         )
     write_text(folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     with _locked(folder, "shared", wait=True):
         Grid(folder, plan).shared()
 
 
-def check_pretrained(plan: Plan, cells: Sequence[Cell]) -> None:
-    """Raise InputError for weights that are not there, before anything that was made with them is touched."""
-    names = dict.fromkeys(plan.recipe.systems[cell.name].pretrained for cell in cells)
+def check_pretrained(plan: Plan, trials: Sequence[Trial]) -> None:
+    """Raise InputError for weights that are missing, before anything that was trained from them is touched."""
+    names = dict.fromkeys(plan.recipe.systems[trial.name].pretrained for trial in trials)
     for name in names:
         if name is not None:
             check_loadable(name)
 
 
-def sit(
+def run_session(
     folder: Path,
     plan: Plan,
     content: dict[str, Any],
@@ -151,41 +151,49 @@ def sit(
     only: Sequence[str] = (),
     hours: float | None = None,
 ) -> bool:
-    """Do what is missing of the grid, for `hours` at most; returns whether all chosen cells are done.
+    """Run the missing trials of the grid; returns whether all chosen trials are done.
 
-    A cell is begun only when it is likely to end in time (but the first of a sitting always is); at the
-    end of the hours the work stops where it is, and goes on from its last checkpoint the next time.
-    Several processes may share a folder: each takes cells that no other one is at.
+    A trial is begun only when it is likely to end in time (but the first of a session always is). At the end of
+    the hours the work stops where it is, and continues from its last checkpoint the next time. Several processes
+    may share a folder: each takes trials that no other is working on.
+
+    Args:
+        folder: The folder of the experiment.
+        plan: The experiment.
+        content: Its plain content, which is kept in the folder.
+        command: What the user typed, for the provenance.
+        only: Patterns of trial names; empty for all.
+        hours: When to stop; None for never.
     """
     folder = Path(folder)
-    cells = chosen(plan.cells, only)
-    check_pretrained(plan, cells)
+    trials = chosen(plan.trials, only)
+    check_pretrained(plan, trials)
     grid = Grid(folder, plan, command)
     end = None if hours is None else time.monotonic() + 3600 * hours
     complete, begun = True, False
     try:
         with _alarm(end):
             prepare(folder, plan, content)
-            for number, cell in enumerate(cells, 1):
-                if not is_needed([folder], plan, cell):
-                    complete &= is_needed([folder], plan, cell) is False
+            for number, trial in enumerate(trials, 1):
+                if not is_needed([folder], plan, trial):
+                    complete &= is_needed([folder], plan, trial) is False
                     continue
-                with _locked(folder, cell.name) as free:
+                with _locked(folder, trial.name) as free:
                     if not free:
-                        say(f"cell {number} of {len(cells)}, {cell.name}: another process is at it")
+                        say(f"trial {number} of {len(trials)}, {trial.name}: another process is working on it")
                         complete = False
                         continue
-                    expected = estimate(folder, plan, cell)
+                    expected = estimate(folder, plan, trial)
                     left = None if end is None else end - time.monotonic()
                     if begun and left is not None and expected is not None and 0 < left < expected:
-                        say(f"{cell.name}: would take {expected / 60:.0f} minutes, {left / 60:.0f} are left")
+                        say(f"{trial.name}: needs {expected / 60:.0f} minutes, {left / 60:.0f} remain")
                         complete = False
                         continue
-                    say(f"cell {number} of {len(cells)}: {cell.name}")
-                    begun |= not is_done(folder, plan, cell)
-                    grid.do(cell)
+                    say(f"trial {number} of {len(trials)}: {trial.name}")
+                    begun |= not is_done(folder, plan, trial)
+                    grid.do(trial)
     except TimeUp:
-        say(f"{hours:g} hours are over; the same command goes on from here")
+        say(f"{hours:g} hours are over; the same command continues from here")
         return False
     return complete
 
@@ -211,7 +219,7 @@ def _alarm(end: float | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, name: str, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock of a cell; yields whether it was free. The system lets go of it when a process is killed."""
+    """Hold the lock of a trial; yields whether it was free. The system releases it when a process is killed."""
     path = folder / "locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

@@ -20,7 +20,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 def score_figure(path: Path, experiments: Sequence[tuple[GridResults, Sequence[Comparison]]], metric: str) -> bool:
     """A panel per experiment and language model: score of baseline and method against hours of training speech.
 
-    A line is the mean over the seeds, and every seed a mark. What `versus` names beside the two has hollow marks.
+    A line is the mean over the seeds, and every seed a mark. Further requested comparisons have hollow marks.
     """
     panels = [
         (results, model, sorted((c for c in own if c.group[0] == model), key=lambda c: c.hours))
@@ -75,9 +75,9 @@ def _panels(count: int, size: tuple[float, float], label: str) -> tuple[Figure, 
 
 
 def _others(ax: Any, results: GridResults, own: Sequence[Comparison], metric: str) -> None:
-    """Mean scores of the further systems that are compared, as at another learning rate, in the same groups."""
+    """Mean scores of further compared systems, for instance at another learning rate, in the same groups."""
     experiment = results.plan.experiment
-    roles = {pair.against: 0 for pair in experiment.versus} | {pair.system: 1 for pair in experiment.versus}
+    roles = {pair.against: 0 for pair in experiment.comparisons} | {pair.system: 1 for pair in experiment.comparisons}
     for system, i in roles.items():  # drawn as the baseline is, or as the method
         if system in (experiment.baseline, experiment.method):
             continue
@@ -106,7 +106,7 @@ def _ceilings(ax: Any, results: GridResults) -> None:
 
 def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> bool:
     """A panel per model, amount and number of steps: a dev score against the optimizer step, a line per training."""
-    groups = [g for g in results.groups() if any(r.curve for r in results.results if r.cell.group == g)]
+    groups = [g for g in results.groups() if any(r.curve for r in results.results if r.trial.group == g)]
     if not groups:
         return False
     figure, axes = _panels(len(groups), (3.2, 2.6), label)
@@ -114,10 +114,10 @@ def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> b
     # Baseline and method first, so that they have the colors that they have in the other figures.
     systems = list(dict.fromkeys([experiment.baseline, experiment.method, *experiment.systems]))
     for ax, group in zip(axes, groups, strict=True):
-        for result in (r for r in results.results if r.cell.group == group):
-            i = systems.index(result.cell.system)
+        for result in (r for r in results.results if r.trial.group == group):
+            i = systems.index(result.trial.system)
             points = [(step, scores[metric]) for step, scores in result.curve if metric in scores]
-            first = result.cell.seed == min(results.find(group, result.cell.system))
+            first = result.trial.seed == min(results.find(group, result.trial.system))
             ax.plot(
                 [step for step, _ in points],
                 [score for _, score in points],
@@ -126,7 +126,7 @@ def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> b
                 markersize=3,
                 linewidth=1,
                 alpha=0.8,
-                label=result.cell.system if first else None,
+                label=result.trial.system if first else None,
             )
         ax.set_title(f"{group[0]}, {group[1]} ({results.hours(group[1]):.2f} h), {group[2]} steps", fontsize=9)
         ax.set_xlabel("optimizer step", fontsize=8)
@@ -143,11 +143,11 @@ def language_figure(path: Path, results: GridResults, metric: str) -> bool:
     experiment = results.plan.experiment
     systems = (experiment.baseline, experiment.method)
     panels: dict[tuple[str, str, int], list[tuple[int, float, float, str]]] = {}
-    for result in (r for r in results.results if r.cell.system in systems):
+    for result in (r for r in results.results if r.trial.system in systems):
         for language, value in language_scores(result, metric).items():
             if hours := result.hours.get(language):
-                mark = (systems.index(result.cell.system), hours, value, language)
-                panels.setdefault(result.cell.group, []).append(mark)
+                mark = (systems.index(result.trial.system), hours, value, language)
+                panels.setdefault(result.trial.group, []).append(mark)
     if not panels:
         return False
     figure, axes = _panels(len(panels), (4.0, 2.9), METRICS[metric])

@@ -1,4 +1,4 @@
-"""Which systems are compared, and what follows from the comparison: by rule, from the numbers alone."""
+"""Which systems are compared, and what follows from each comparison: by rule, from the numbers alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def compare(
     model, data, steps = group
     against_steps = against_steps or steps
     ours, theirs = results.find(group, system), results.find((model, data, against_steps), against)
-    seeds = sorted(s for s in ours.keys() & theirs.keys() if ours[s].making == theirs[s].making)
+    seeds = sorted(s for s in ours.keys() & theirs.keys() if ours[s].build == theirs[s].build)
     if not seeds:
         return None
     ours, theirs = {s: ours[s] for s in seeds}, {s: theirs[s] for s in seeds}
@@ -88,29 +88,32 @@ def method_against_baseline(results: GridResults) -> list[Comparison]:
 
 
 def against_longer(results: GridResults) -> list[Comparison]:
-    """The same pairs, and those asked for, where the other has trained for more steps: does it catch up?
+    """The same pairs, and those requested, where the other has trained for more steps: does it catch up?
 
-    The system at its fewest steps, the other at its most.
+    The system at its smallest number of steps, the other at its largest.
     """
     experiment = results.plan.experiment
-    pairs = [(experiment.method, experiment.baseline), *((pair.system, pair.against) for pair in experiment.versus)]
+    pairs = [
+        (experiment.method, experiment.baseline),
+        *((pair.system, pair.against) for pair in experiment.comparisons),
+    ]
     found = []
     for model, data in dict.fromkeys(group[:2] for group in results.groups()):
-        own = [r.cell for r in results.results if r.cell.group[:2] == (model, data)]
+        own = [r.trial for r in results.results if r.trial.group[:2] == (model, data)]
         for system, against in pairs:
-            fewest = min((cell.steps for cell in own if cell.system == system), default=0)
-            most = max((cell.steps for cell in own if cell.system == against), default=0)
-            if 0 < fewest < most:
-                found.append(compare(results, (model, data, fewest), system, against, most))
+            min_steps = min((trial.steps for trial in own if trial.system == system), default=0)
+            max_steps = max((trial.steps for trial in own if trial.system == against), default=0)
+            if 0 < min_steps < max_steps:
+                found.append(compare(results, (model, data, min_steps), system, against, max_steps))
     return [pair for pair in found if pair is not None]
 
 
 def further(results: GridResults) -> list[Comparison]:
-    """The comparisons that the experiment asks for, at equal steps; the method's are among the ablations, reversed."""
+    """The requested comparisons, at equal steps; those of the method are among the ablations, reversed."""
     experiment = results.plan.experiment
     found = [
         compare(results, group, pair.system, pair.against)
-        for pair in experiment.versus
+        for pair in experiment.comparisons
         if pair.system != experiment.method
         for group in results.groups()
     ]
@@ -118,7 +121,7 @@ def further(results: GridResults) -> list[Comparison]:
 
 
 def surest(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Of each model and amount of data one comparison: that of most seeds, and among those of most steps."""
+    """One comparison per model and amount of data: the one with most seeds, and among those with most steps."""
     best: dict[tuple[str, str], Comparison] = {}
     for comparison in comparisons:
         key = comparison.group[:2]
@@ -132,7 +135,7 @@ def _weight(comparison: Comparison) -> tuple[int, int]:
 
 
 def still_rising(comparison: Comparison) -> list[str]:
-    """Those of the two systems that were still learning: whose dev score rose by over 1 between the last two looks."""
+    """Those of the two systems whose dev score rose by over 1 between the last two evaluations."""
     rising = []
     for system, side in ((comparison.against, comparison.theirs), (comparison.system, comparison.ours)):
         ends = [[scores["bleu"] for _, scores in r.curve[-2:] if "bleu" in scores] for r in side.values()]
@@ -161,35 +164,35 @@ def best_on_dev(results: GridResults) -> list[dict[str, Result]]:
     """
     experiment = results.plan.experiment
     rows = []
-    for model, data, seed in dict.fromkeys((r.cell.model, r.cell.data, r.cell.seed) for r in results.results):
+    for model, data, seed in dict.fromkeys((r.trial.model, r.trial.data, r.trial.seed) for r in results.results):
         chosen, several = {}, True
         for system in (experiment.baseline, experiment.method):
             own = [
                 r
                 for r in results.results
-                if (r.cell.model, r.cell.data, r.cell.seed, r.cell.system) == (model, data, seed, system)
+                if (r.trial.model, r.trial.data, r.trial.seed, r.trial.system) == (model, data, seed, system)
                 and r.dev_bleu is not None
             ]
             several &= len(own) > 1
             if own:
-                chosen[system] = max(own, key=lambda r: (r.dev_bleu or 0.0, -r.cell.steps))
+                chosen[system] = max(own, key=lambda r: (r.dev_bleu or 0.0, -r.trial.steps))
         if several:
             rows.append(chosen)
     return rows
 
 
 def in_words(comparison: Comparison, metric: str) -> str:
-    """A finding as a sentence; its verdict stands in front of it on the page."""
+    """A finding as a sentence; on the page its verdict precedes it."""
     model, data, _ = comparison.group
     where = f"{model}, {data} ({comparison.hours:.2f} h, {_steps(comparison)})"
-    return f"{where}: {_said(comparison, comparison.differences[metric], metric)}"
+    return f"{where}: {_sentence(comparison, comparison.differences[metric], metric)}"
 
 
 def of_language(comparison: Comparison, language: str, hours: float) -> str:
-    """The same about the utterances of one source language, with its hours of training speech."""
+    """The same for the utterances of one source language, with its hours of training speech."""
     model, data, _ = comparison.group
     where = f"{model}, {data}, {language} ({hours:.2f} h, {_steps(comparison)})"
-    return f"{where}: {_said(comparison, comparison.languages[language], 'asr_bleu')}"
+    return f"{where}: {_sentence(comparison, comparison.languages[language], 'asr_bleu')}"
 
 
 def _steps(comparison: Comparison) -> str:
@@ -199,7 +202,7 @@ def _steps(comparison: Comparison) -> str:
     return f"{comparison.system} {own} steps, {comparison.against} {comparison.against_steps}"
 
 
-def _said(comparison: Comparison, found: Difference, metric: str) -> str:
+def _sentence(comparison: Comparison, found: Difference, metric: str) -> str:
     way = "above" if found.mean > 0 else "below"
     seeds = f"{len(found.by_seed)} seed" + ("s" if len(found.by_seed) > 1 else "")
     return (

@@ -26,23 +26,23 @@ from unitweave.experiment.tables import (
     amounts_table,
     best_on_dev_table,
     ceilings_table,
-    cells_table,
     comparisons_table,
+    evaluations_table,
     further_table,
     language_differences_table,
     languages_table,
-    looks_table,
     systems_table,
+    trials_table,
     unequal_table,
 )
 from unitweave.metrics.significance import VERDICTS
 
 
 def write_page(path: Path, folders: Sequence[Path]) -> Path:
-    """Write the page about the experiments in `folders`; its figures go into a folder beside it, of its name.
+    """Write the page about the experiments in `folders`; its figures go into a folder of the same name next to it.
 
-    Folders (or archives) of experiments with the same title are parts of one. Raises InputError when a folder
-    is no experiment's, and when parts do not fit together.
+    Folders (or archives) of experiments with the same title are combined. Raises InputError when a folder
+    does not belong to an experiment, and when parts do not fit together.
     """
     path = Path(path)
     parts_of: dict[str, list[Path]] = {}
@@ -62,17 +62,18 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
     return path
 
 
-_HEAD = """This page is written by `unitweave experiment`; no number and no finding on it is typed by hand. Each
+_HEAD = """This page is written by `unitweave experiment results`; no number and no finding on it is typed by hand. Each
 experiment is a grid of trainings that share corpus, encoder, codebook, units, text LM, vocoder and decoding, and differ
-only in what the tables say. Compared systems have equal steps, unless the steps of both are named, and see the same
+only in what the tables say. Compared systems have equal steps, unless the steps of both are given, and see the same
 utterances in the same order. The test split is translated and scored once per training, and no setting is chosen on it.
-docs/experiments.md says how to do it again.
+docs/experiments.md says how to reproduce it.
 
-A difference is of corpus BLEU between systems with the same seeds; behind it stands its 95 % interval, from 1,000
-resamples of the utterances; from three seeds on it is widened by the scatter of their differences (Student's t). With
-fewer seeds it says nothing of other seeds: how far trainings scatter that differ only in the seed is said with each
-experiment, and a difference between two of them scatters 1.4 times as far. Of twenty comparisons without any true
-difference about one leaves 0 out by chance, and more where there is but one seed. By rule a difference is called
+A difference is the difference of corpus BLEU between systems with the same seeds. The brackets behind it are its 95 %
+interval from 1,000 resamples of the utterances; from three seeds on it is widened by the scatter of the differences
+over the seeds (Student's t). With fewer seeds it says nothing about other seeds: each experiment states how far
+trainings scatter that differ only in the seed, and a difference between two of them scatters 1.4 times as far. Of
+twenty comparisons without any true difference about one excludes 0 by chance, and more with only one seed. A
+difference is called
 
 """ + "\n".join(f"- **{name}**: {rule}" for name, rule in VERDICTS.items())
 
@@ -82,7 +83,7 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
     parts = ["## What is established, and what is not"]
     for grid, own in zip(grids, comparisons, strict=True):
         done = len(grid.results)
-        state = f"**Partial: {done} of {done + len(grid.missing)} cells are done.** " if grid.partial else ""
+        state = f"**Partial: {done} of {done + len(grid.missing)} trials are done.** " if grid.partial else ""
         lines = [f"{state}{grid.plan.experiment.title}:", ""]
         found = [
             (c.differences[metric].verdict, in_words(c, metric) + _unfinished(c)) for c in own for metric in METRICS
@@ -101,7 +102,7 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
 
 def _unfinished(comparison: Comparison) -> str:
     rising = " and ".join(still_rising(comparison))
-    return f"; the dev score of {rising} still rose at the end" if rising else ""
+    return f"; the dev score of {rising} was still rising at the end" if rising else ""
 
 
 def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path) -> list[str]:
@@ -109,8 +110,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
     parts = [f"## {experiment.title}"]
     if experiment.question:
         parts.append(" ".join(experiment.question.split()))
-    if experiment.remark:
-        parts.append(" ".join(experiment.remark.split()))
+    if experiment.notes:
+        parts.append(" ".join(experiment.notes.split()))
     if grid.partial:
         parts.append(_missing(grid))
     if grid.amounts:
@@ -118,7 +119,7 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
     if not grid.results:
         return parts
     if len(found := signatures(grid.results)) > 1:
-        parts.append(f"**The scores have {len(found)} different signatures and must not be compared.**")
+        parts.append(f"**The scores have {len(found)} different signatures and must not be compared with each other.**")
 
     def picture(name: str, drawn: bool, caption: str) -> None:
         if drawn:
@@ -137,19 +138,19 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
             picture(file, figures.score_figure(place(file), [(grid, final)], metric), caption)
         parts.append(comparisons_table(comparisons))
     if longer := against_longer(grid):
-        parts += ["### Against one with more steps", unequal_table(longer)]
+        parts += ["### Against a system with more steps", unequal_table(longer)]
     if dev := best_on_dev(grid):
         parts += ["### Each trained until its dev score stops rising", best_on_dev_table(grid, dev)]
     if asked := further(grid):
         parts += ["### Further comparisons", further_table(asked)]
     if others := ablations(grid):
-        parts += ["### Further systems, and the paper's ablations", ablations_table(grid, others)]
+        parts += ["### Ablations and further systems", ablations_table(grid, others)]
     drawn = figures.curve_figure(place("curves"), grid, "bleu", "dev text BLEU")
     if drawn:
         parts.append("### Learning curves")
     picture("curves", drawn, "Text BLEU on the dev split during training")
     if drawn:
-        parts.append(looks_table(grid))
+        parts.append(evaluations_table(grid))
     if any(figures.language_scores(result, "asr_bleu") for result in grid.results):
         parts.append("### Per language")
         if any(c.languages for c in comparisons):
@@ -162,13 +163,13 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
         )
     if grid.ceilings:
         parts += ["### Ceilings", ceilings_table(grid)]
-    return [*parts, "### Every training", cells_table(grid)]
+    return [*parts, "### Every training", trials_table(grid)]
 
 
 def _missing(grid: GridResults) -> str:
     done = len(grid.results)
-    lines = [f"**Partial: {done} of {done + len(grid.missing)} cells are done.** Missing:", ""]
-    return "\n".join(lines + [f"- `{cell.name}` ({state})" for cell, state in grid.missing])
+    lines = [f"**Partial: {done} of {done + len(grid.missing)} trials are done.** Missing:", ""]
+    return "\n".join(lines + [f"- `{trial.name}` ({state})" for trial, state in grid.missing])
 
 
 def _slug(title: str) -> str:

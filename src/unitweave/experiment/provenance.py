@@ -1,4 +1,4 @@
-"""What made a result: the commit of the code, the command and the machine."""
+"""Where a result comes from: the commit of the code, the command and the machine."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ FILE_NAME = "provenance.json"
 
 @cache
 def commit() -> str:
-    """The commit of the running code, with "+" where the sources were changed since; its version where unknown."""
+    """The commit of the running code, with "+" for uncommitted changes; the version where it is unknown."""
     source = Path(unitweave.__file__).parent
     git = ["git", "--no-optional-locks", "-C", str(source)]
     try:
@@ -50,20 +50,20 @@ def _processor() -> str:
 
 
 def note(folder: Path, command: str) -> None:
-    """Add this sitting to folder/provenance.json: a training that goes on after an interruption has several."""
-    sittings = read_notes(folder)
-    sitting = {"commit": commit(), "command": command, "machine": machine()}
-    if not sittings or {key: sittings[-1].get(key) for key in sitting} != sitting:
+    """Add this session to folder/provenance.json: a training that continues after an interruption has several."""
+    sessions = read_sessions(folder)
+    session = {"commit": commit(), "command": command, "machine": machine()}
+    if not sessions or {key: sessions[-1].get(key) for key in session} != session:
         began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-        write_json(folder / FILE_NAME, [*sittings, sitting | {"began": began}])
+        write_json(folder / FILE_NAME, [*sessions, session | {"began": began}])
 
 
-def read_notes(folder: Path) -> list[dict[str, Any]]:
-    """The sittings that made what is in `folder`, oldest first."""
+def read_sessions(folder: Path) -> list[dict[str, Any]]:
+    """The sessions that wrote what is in `folder`, oldest first."""
     path = Path(folder) / FILE_NAME
     if not path.exists():
         return []
-    sittings = read_json(path)
-    if not isinstance(sittings, list):
-        raise InputError(f"{path}: not a list of sittings")
-    return sittings
+    sessions = read_json(path)
+    if not isinstance(sessions, list):
+        raise InputError(f"{path}: damaged (expected a list of sessions)")
+    return sessions

@@ -1,4 +1,4 @@
-"""The results of a grid, read from the run's own files."""
+"""The results of a grid, read from the files of its run folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,29 +12,36 @@ from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest
 from unitweave.core.stage import read_stage
-from unitweave.experiment.archive import making_of
+from unitweave.experiment.archive import build_of
 from unitweave.experiment.hours import seconds_of
-from unitweave.experiment.plan import Cell, Plan, joined, parse_experiment
-from unitweave.experiment.provenance import read_notes
-from unitweave.experiment.state import dev_curve, is_needed, read_experiment_folder, state_of, status, where_done
+from unitweave.experiment.plan import Plan, Trial, joined, parse_experiment
+from unitweave.experiment.provenance import read_sessions
+from unitweave.experiment.state import (
+    dev_curve,
+    is_needed,
+    read_experiment_folder,
+    state_of,
+    status,
+    where_done,
+)
 from unitweave.metrics.bleu import sentence_counts
 from unitweave.score.scores import SystemScores, read_scores, read_utterances
 
 
 @dataclass
 class Result:
-    """One finished cell.
+    """One finished trial.
 
     scores      its scores;  signature of its ASR-BLEU
     hypotheses  ASR transcripts, normalized;  references likewise, in the same order
     written     the model's own translation;  texts: the normalized references
     languages   source language of each utterance
     hours       language -> hours of source speech that it was trained on
-    curve       (step, scores) of each look at the dev split
-    making      of the units and the vocoder, see `making_of`
+    curve       (step, scores) of each evaluation on the dev split
+    build       of the units and the vocoder, see `build_of`
     """
 
-    cell: Cell
+    trial: Trial
     scores: SystemScores
     signature: str
     hypotheses: list[str]
@@ -45,9 +52,9 @@ class Result:
     hours: dict[str, float]
     curve: list[tuple[int, dict[str, float]]]
     seconds: float
-    sittings: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
     ceilings: dict[str, SystemScores]
-    making: str
+    build: str
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
@@ -65,7 +72,7 @@ class Result:
     @property
     def dev_bleu(self) -> float | None:
         """Text BLEU on the dev split at the end of the training."""
-        return dict(self.curve).get(self.cell.steps, {}).get("bleu")
+        return dict(self.curve).get(self.trial.steps, {}).get("bleu")
 
     def score(self, metric: str) -> float | None:
         """One number of its scores, by its name in scores.json."""
@@ -74,43 +81,43 @@ class Result:
 
 @dataclass
 class GridResults:
-    """An experiment and all that is known of it so far, from one folder or several.
+    """An experiment and all its results so far, from one folder or several.
 
-    missing  (cell, state) of the cells that have no scores and are needed, or may be
-    spared   cells that are not needed, since the dev score no longer rose
+    missing  (trial, state) of the trials that have no scores and are needed, or may be
+    skipped  trials that are not needed, since the dev score no longer rose
     amounts  name of the amount -> language -> {"pairs", "hours"}
     """
 
     plan: Plan
     results: list[Result]
-    missing: list[tuple[Cell, str]]
-    spared: list[Cell]
+    missing: list[tuple[Trial, str]]
+    skipped: list[Trial]
     amounts: dict[str, dict[str, dict[str, float]]]
 
     @property
     def partial(self) -> bool:
-        """Whether cells are missing."""
+        """Whether trials are missing."""
         return bool(self.missing)
 
     @property
     def ceilings(self) -> dict[str, SystemScores]:
-        """The scores of the ceilings, of the first making that has them; empty until the first cell is scored."""
+        """The scores of the ceilings, of the first build that has them; empty until the first trial is scored."""
         return next((r.ceilings for r in self.results if r.ceilings), {})
 
     @property
-    def makings(self) -> dict[str, str]:
-        """Making of the shared stages -> the letter that it has on the page, in the order of the results."""
-        found = dict.fromkeys(r.making for r in self.results)
-        return {making: chr(ord("A") + i) for i, making in enumerate(found)}
+    def builds(self) -> dict[str, str]:
+        """Build of the shared stages -> the letter on the page, in the order of the results."""
+        found = dict.fromkeys(r.build for r in self.results)
+        return {build: chr(ord("A") + i) for i, build in enumerate(found)}
 
     def find(self, group: tuple[str, str, int], system: str) -> dict[int, Result]:
         """Seed -> result of one system, for a model, an amount of data and a number of steps."""
-        return {r.cell.seed: r for r in self.results if r.cell.group == group and r.cell.system == system}
+        return {r.trial.seed: r for r in self.results if r.trial.group == group and r.trial.system == system}
 
     def groups(self) -> list[tuple[str, str, int]]:
         """Every (model, data, steps) that has a result, in the plan's order of models and data, by steps."""
         experiment = self.plan.experiment
-        found = {r.cell.group for r in self.results}
+        found = {r.trial.group for r in self.results}
         order = {n: i for axis in (experiment.models, experiment.data) for i, n in enumerate(axis)}
         return sorted(found, key=lambda g: (order[g[0]], self.hours(g[1]), order[g[1]], g[2]))
 
@@ -122,7 +129,7 @@ class GridResults:
         sides: dict[tuple[object, ...], list[float]] = {}
         for r in self.results:
             if (score := r.score(metric)) is not None:
-                sides.setdefault((r.cell.group, r.cell.system), []).append(score)
+                sides.setdefault((r.trial.group, r.trial.system), []).append(score)
         several = [np.array(scores) for scores in sides.values() if len(scores) > 1]
         freedom = sum(len(scores) - 1 for scores in several)
         squares = sum(float(((scores - scores.mean()) ** 2).sum()) for scores in several)
@@ -135,79 +142,79 @@ class GridResults:
 
 
 def read_grid(*folders: Path) -> GridResults:
-    """Everything that the folder of an experiment holds, or several folders of the same one together.
+    """Everything in the folder of an experiment, or in several folders of the same one together.
 
-    A cell that several have done is the first one's. Raises InputError when one is no such folder, and when they
-    cannot be of one experiment.
+    A trial that several have done is taken from the first. Raises InputError when one is not such a folder, and
+    when they do not belong to one experiment.
     """
     runs = [Path(folder) for folder in folders]
     plan = parse_experiment(joined({run: read_experiment_folder(run) for run in runs}))
     _check_shared(runs, plan)
     amounts = {}
-    for name in dict.fromkeys(cell.data for cell in plan.cells):
+    for name in dict.fromkeys(trial.data for trial in plan.trials):
         for run in runs:
             if status(run, f"subsets/{name}") == "done":
                 amounts[name] = read_stage(run, f"subsets/{name}")["counts"]
     texts: dict[Path, dict[str, str]] = {}
-    makings: dict[Path, str] = {}
-    results, missing, spared = [], [], []
-    for cell in plan.cells:
-        at = where_done(runs, plan, cell)
+    builds: dict[Path, str] = {}
+    results, missing, skipped = [], [], []
+    for trial in plan.trials:
+        at = where_done(runs, plan, trial)
         if at is not None:
             if at not in texts:
                 texts[at] = {pair.id: pair.tgt_text or "" for pair in read_manifest(RunLayout(at).corpus, "test")}
-                makings[at] = making_of(at)
-            results.append(read_result(at, cell, texts[at], amounts, makings[at]))
-        elif is_needed(runs, plan, cell) is False:
-            spared.append(cell)
+                builds[at] = build_of(at)
+            results.append(read_result(at, trial, texts[at], amounts, builds[at]))
+        elif is_needed(runs, plan, trial) is False:
+            skipped.append(trial)
         else:
-            states = [state_of(run, plan, cell) for run in runs]
-            missing.append((cell, next((state for state in states if state != "not begun"), "not begun")))
-    return GridResults(plan, results, missing, spared, amounts)
+            states = [state_of(run, plan, trial) for run in runs]
+            missing.append((trial, next((state for state in states if state != "not begun"), "not begun")))
+    return GridResults(plan, results, missing, skipped, amounts)
 
 
 def _check_shared(runs: Sequence[Path], plan: Plan) -> None:
-    """Raise InputError where folders of one experiment made a shared stage with other settings or of other data."""
-    subsets = dict.fromkeys(f"subsets/{cell.data}" for cell in plan.cells)
+    """Raise InputError where folders of one experiment have a shared stage of different settings or data."""
+    subsets = dict.fromkeys(f"subsets/{trial.data}" for trial in plan.trials)
     for stage in ("corpus", "units", "text_lm", "vocoder", *subsets):
         done = [run for run in runs if status(run, stage) == "done"]
         for other in done[1:]:
             if read_stage(other, stage).get("fingerprint") != read_stage(done[0], stage).get("fingerprint"):
                 raise InputError(
-                    f"{done[0]}, {other}: no parts of one experiment, their {stage} came of other settings or data"
+                    f"{done[0]}, {other}: not parts of one experiment; their {stage} has different settings or data"
                 )
 
 
 def read_result(
-    folder: Path, cell: Cell, texts: dict[str, str], amounts: dict[str, dict[str, dict[str, float]]], making: str
+    folder: Path, trial: Trial, texts: dict[str, str], amounts: dict[str, dict[str, dict[str, float]]], build: str
 ) -> Result:
-    """One finished cell. Raises InputError when a file of it is missing or of another cell."""
-    place = RunLayout(folder).scores(cell.name)
+    """One finished trial. Raises InputError when a file of it is missing or of another trial."""
+    place = RunLayout(folder).scores(trial.name)
     scores, lines = read_scores(place), read_utterances(place)
-    if cell.name not in scores.systems:
-        raise InputError(f"{place}/scores.json: has no scores of {cell.name}")
-    lacking = [line.id for line in lines if cell.name not in line.outputs]
+    if trial.name not in scores.systems:
+        raise InputError(f"{place}/scores.json: no scores of {trial.name}")
+    lacking = [line.id for line in lines if trial.name not in line.outputs]
     if lacking:
-        raise InputError(f"{place}/utterances.jsonl: utterance {lacking[0]!r} has no output of {cell.name}")
-    outputs = [line.outputs[cell.name] for line in lines]
+        raise InputError(f"{place}/utterances.jsonl: utterance {lacking[0]!r} has no output of {trial.name}")
+    outputs = [line.outputs[trial.name] for line in lines]
     unknown = [line.id for line in lines if line.id not in texts]
     if unknown:
         raise InputError(f"{place}/utterances.jsonl: utterance {unknown[0]!r} is not in the corpus's test split")
     return Result(
-        cell=cell,
-        scores=scores.systems[cell.name],
+        trial=trial,
+        scores=scores.systems[trial.name],
         signature=str(scores.signature),
         hypotheses=[output.asr_normalized for output in outputs],
         references=[line.reference for line in lines],
         written=[output.translation or "" for output in outputs],
         texts=[texts[line.id] for line in lines],
         languages=[line.language or "" for line in lines],
-        hours={language: counted["hours"] for language, counted in amounts[cell.data].items()},
-        curve=dev_curve(RunLayout(folder).lm(cell.name)),
-        seconds=seconds_of(folder, f"lm/{cell.name}") or 0.0,
-        sittings=read_notes(RunLayout(folder).lm(cell.name)),
+        hours={language: counted["hours"] for language, counted in amounts[trial.data].items()},
+        curve=dev_curve(RunLayout(folder).lm(trial.name)),
+        seconds=seconds_of(folder, f"lm/{trial.name}") or 0.0,
+        sessions=read_sessions(RunLayout(folder).lm(trial.name)),
         ceilings=scores.ceilings,
-        making=making,
+        build=build,
     )
 
 

@@ -12,7 +12,7 @@ from unitweave.core.stage import StageResult
 def choose_subset(pairs: Sequence[Pair], amount: float | Mapping[str, float], seed: int = 0) -> list[Pair]:
     """The training pairs of an amount, in the manifest's order; dev and test stay whole.
 
-    amount  up to 1 a share of each language's training pairs, above 1 a number of them; or language -> amount
+    amount  up to 1 a fraction of each language's training pairs, above 1 a number of them; or language -> amount
 
     An utterance's place in the queue is a hash of its id and the seed, so that the 8 % of a language
     are among its 30 %. Raises InputError when a language is not named or has fewer pairs.
@@ -30,7 +30,7 @@ def choose_subset(pairs: Sequence[Pair], amount: float | Mapping[str, float], se
         wanted = amount[language] if isinstance(amount, Mapping) else amount
         number = max(1, round(wanted * len(queue))) if wanted <= 1 else round(wanted)
         if number > len(queue):
-            raise InputError(f"{number} training pairs in {language!r} are wanted, the corpus has {len(queue)}")
+            raise InputError(f"{number} training pairs in {language!r} requested, but the corpus has only {len(queue)}")
         queue.sort(key=lambda pair: hashlib.sha256(f"{seed} {pair.id}".encode()).digest())
         chosen |= {pair.id for pair in queue[:number]}
     return [pair for pair in pairs if pair.split != "train" or pair.id in chosen]

@@ -5,7 +5,7 @@ from typing import Any
 
 from unitweave.experiment import figures
 from unitweave.experiment.findings import METRICS, Comparison
-from unitweave.experiment.plan import Cell
+from unitweave.experiment.plan import Trial
 from unitweave.experiment.results import GridResults, Result, signatures
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.metrics.intervals import Interval
@@ -23,12 +23,12 @@ def amounts_table(grid: GridResults) -> str:
 
 
 def systems_table(grid: GridResults) -> str:
-    """What each system is, from the settings of its first training, and what all of a model have in common."""
+    """What each system is, from the settings of its first training, and what all systems of a model share."""
     experiment = grid.plan.experiment
-    first = {(r.cell.system, r.cell.model): r.cell for r in reversed(grid.results)}
+    first = {(r.trial.system, r.trial.model): r.trial for r in reversed(grid.results)}
     rows = []
     for system in dict.fromkeys([experiment.baseline, experiment.method, *experiment.systems]):
-        differs = "; ".join(_flat(experiment.systems[system] or {})) or "nothing: the recipe's own"
+        differs = "; ".join(_flat(experiment.systems[system] or {})) or "none"
         schedules: dict[tuple[str, str], list[str]] = {}  # a model may have a schedule of its own
         for model in experiment.models:
             if (system, model) in first:
@@ -37,38 +37,38 @@ def systems_table(grid: GridResults) -> str:
             name = f"{system} ({', '.join(models)})" if len(schedules) > 1 else system
             rows.append([name, differs, start, until])
     common = []
-    for model in dict.fromkeys(r.cell.model for r in grid.results):
-        settings = next(grid.plan.recipe.systems[r.cell.name] for r in grid.results if r.cell.model == model)
+    for model in dict.fromkeys(r.trial.model for r in grid.results):
+        settings = next(grid.plan.recipe.systems[r.trial.name] for r in grid.results if r.trial.model == model)
         training = settings.training
         common.append(
-            f"{model}: {training.batch_size} utterance pairs a step, {training.optimizer} at a learning rate of "
+            f"{model}: {training.batch_size} utterance pairs per step, {training.optimizer} at a learning rate of "
             f"{training.learning_rate:g}."
         )
     tested = f"Tested on {len(grid.results[0].references)} utterances."
     deviation, several = grid.scatter("asr_bleu")
     scatter = (
         f"Trainings that differ only in the seed scatter by {deviation:.1f} ASR-BLEU (standard deviation, pooled over "
-        f"the {several} {'systems' if several > 1 else 'system'} here with several seeds)."
+        f"the {several} {'systems' if several > 1 else 'system'} with several seeds)."
         if several
-        else "No system here has several seeds, so how far seeds scatter is not known."
+        else "No system has several seeds, so the scatter between seeds is not known."
     )
-    makings = list(grid.makings.values())
+    builds = list(grid.builds.values())
     made = (
-        f"The trainings are of {len(makings)} makings of the shared stages, {' and '.join(makings)}: the same "
-        "settings, done again, as on another machine. Systems are compared only within one."
-        if len(makings) > 1
+        f"The trainings belong to {len(builds)} builds of the shared stages, {' and '.join(builds)}: the same "
+        "settings, run again, for instance on another machine. Systems are compared only within one build."
+        if len(builds) > 1
         else ""
     )
-    table = _table(["system", "what is its own", "text at the first step", "pure units from"], rows)
+    table = _table(["system", "settings of its own", "text ratio at the first step", "units only from"], rows)
     return f"{table}\n\n{' '.join(filter(None, [*common, tested, scatter, made]))}"
 
 
-def _schedule(grid: GridResults, cell: Cell) -> tuple[str, str]:
-    """The share of text at a cell's first step, and from where on it trains on pure units."""
-    ratio = text_ratio(grid.plan.recipe.systems[cell.name].schedule, cell.steps)
-    ratios = [ratio(step) for step in range(cell.steps)]
+def _schedule(grid: GridResults, trial: Trial) -> tuple[str, str]:
+    """The text ratio at a trial's first step, and the point from which on it trains on units only."""
+    ratio = text_ratio(grid.plan.recipe.systems[trial.name].schedule, trial.steps)
+    ratios = [ratio(step) for step in range(trial.steps)]
     last = max((step + 1 for step, value in enumerate(ratios) if value > 0), default=0)
-    return f"{ratios[0]:.0%}", "never" if last == cell.steps else f"{100 * last / cell.steps:.0f} % of the run"
+    return f"{ratios[0]:.0%}", "never" if last == trial.steps else f"{100 * last / trial.steps:.0f} % of the run"
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> list[str]:
@@ -101,29 +101,40 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
             )
     first = comparisons[0]
     table = _table(
-        ["model", "data", "hours", "steps", "score", first.against, first.system, "difference", "p by seed", "finding"],
+        [
+            "model",
+            "data",
+            "hours",
+            "steps",
+            "metric",
+            first.against,
+            first.system,
+            "difference",
+            "p by seed",
+            "finding",
+        ],
         rows,
     )
-    note = "Scores are means over the seeds, with the lowest and the highest; p is sacrebleu's paired bootstrap."
+    note = "Scores are means over the seeds with minimum and maximum; p is from sacrebleu's paired bootstrap."
     return f"{table}\n\n{note}"
 
 
 def unequal_table(comparisons: Sequence[Comparison]) -> str:
     """Systems against others that have trained for more steps; the group's steps are the system's."""
-    own = ["steps", "system", "against", "its steps", "score", "the other's", "the system's"]
+    own = ["steps", "system", "against", "steps of that", "metric", "score of that", "score of the system"]
     rows = _rows(comparisons, lambda c: [c.system, c.against, str(c.against_steps)])
     return _table(["model", "data", "hours", *own, "difference", "seeds", "finding"], rows)
 
 
 def further_table(comparisons: Sequence[Comparison]) -> str:
-    """The comparisons asked for, at equal steps."""
-    own = ["steps", "system", "against", "score", "the other's", "the system's"]
+    """The requested comparisons, at equal steps."""
+    own = ["steps", "system", "against", "metric", "score of that", "score of the system"]
     rows = _rows(comparisons, lambda c: [c.system, c.against])
     return _table(["model", "data", "hours", *own, "difference", "seeds", "finding"], rows)
 
 
 def _rows(comparisons: Sequence[Comparison], named: Callable[[Comparison], list[str]]) -> list[list[str]]:
-    """A row for each comparison and score; `named` is what stands between the group and the score."""
+    """A row for each comparison and score; `named` gives what goes between the group and the metric."""
     return [
         [
             *_of_group(c),
@@ -148,15 +159,15 @@ def _signed(found: Difference) -> str:
     return f"{found.mean:+z.1f} [{found.low:+z.1f}, {found.high:+z.1f}]"
 
 
-def best_on_dev_table(grid: GridResults, rows: Sequence[dict[str, Result]]) -> str:
-    cells = [
+def best_on_dev_table(grid: GridResults, found: Sequence[dict[str, Result]]) -> str:
+    rows = [
         [*_axes(r), f"{r.dev_bleu:.1f}", _interval(r, "asr_bleu"), _interval(r, "text_bleu")]
-        for chosen in rows
+        for chosen in found
         for r in chosen.values()
     ]
     unfinished = "" if not grid.partial else " Some trainings are missing, so this may still change."
     return (
-        _table(["model", "data", "system", "steps", "seed", "dev text BLEU", "ASR-BLEU", "text BLEU"], cells)
+        _table(["model", "data", "system", "steps", "seed", "dev text BLEU", "ASR-BLEU", "text BLEU"], rows)
         + "\n\nThe number of steps is the one with the highest dev score of those tried; each is a training of its "
         f"own, with its schedule and learning rate stretched over its steps.{unfinished}"
     )
@@ -194,21 +205,25 @@ def ablations_table(grid: GridResults, found: Sequence[tuple[Comparison, Compari
     )
 
 
-def looks_table(grid: GridResults) -> str:
-    """Text BLEU on the dev split at each look, mean over the seeds: whether it still rose at the end."""
-    looks = grid.plan.experiment.looks
-    rows: dict[tuple[str, ...], list[list[float]]] = {}
+def evaluations_table(grid: GridResults) -> str:
+    """Text BLEU on the dev split at each evaluation, mean over the seeds: whether it was still rising at the end."""
+    evaluations = grid.plan.experiment.evaluations
+    curves_of: dict[tuple[str, ...], list[list[float]]] = {}
     for r in grid.results:
-        if len(r.curve) == looks:
+        if len(r.curve) == evaluations:
             model, data, system, steps, _ = _axes(r)
-            rows.setdefault((model, data, system, steps), []).append([scores["bleu"] for _, scores in r.curve])
+            curves_of.setdefault((model, data, system, steps), []).append([scores["bleu"] for _, scores in r.curve])
     heads = ["model", "data", "system", "steps", "seeds"]
-    shares = [f"at {100 * look / looks:.0f} %" for look in range(1, looks + 1)]
-    cells = [
-        [*key, str(len(curves)), *(f"{sum(look) / len(look):.1f}" for look in zip(*curves, strict=True))]
-        for key, curves in rows.items()
+    shares = [f"at {100 * evaluation / evaluations:.0f} %" for evaluation in range(1, evaluations + 1)]
+    rows = [
+        [
+            *key,
+            str(len(curves)),
+            *(f"{sum(evaluation) / len(evaluation):.1f}" for evaluation in zip(*curves, strict=True)),
+        ]
+        for key, curves in curves_of.items()
     ]
-    return "Dev text BLEU along the training, mean over the seeds:\n\n" + _table([*heads, *shares], cells)
+    return "Dev text BLEU during training, mean over the seeds:\n\n" + _table([*heads, *shares], rows)
 
 
 def language_differences_table(grid: GridResults, comparisons: Sequence[Comparison]) -> str:
@@ -240,53 +255,53 @@ def languages_table(grid: GridResults) -> str:
 
 
 def ceilings_table(grid: GridResults) -> str:
-    """What reference and resynthesized speech reach, in each making of the shared stages."""
-    of_making = {r.making: r.ceilings for r in reversed(grid.results) if r.ceilings}
-    makings = [making for making in grid.makings if making in of_making]
+    """What reference and resynthesized speech reach, in each build of the shared stages."""
+    of_build = {r.build: r.ceilings for r in reversed(grid.results) if r.ceilings}
+    builds = [build for build in grid.builds if build in of_build]
     rows = [
-        [*_making(grid, making), name, _shown(row.asr_bleu), _shown(row.asr_wer)]
-        for making in makings
-        for name, row in of_making[making].items()
+        [*_build(grid, build), name, _shown(row.asr_bleu), _shown(row.asr_wer)]
+        for build in builds
+        for name, row in of_build[build].items()
     ]
-    return _table([*_making_head(grid), "what the recognizer heard", "ASR-BLEU", "ASR WER"], rows)
+    return _table([*_build_head(grid), "speech", "ASR-BLEU", "ASR WER"], rows)
 
 
-def _making_head(grid: GridResults) -> list[str]:
-    return ["making"] if len(grid.makings) > 1 else []
+def _build_head(grid: GridResults) -> list[str]:
+    return ["build"] if len(grid.builds) > 1 else []
 
 
-def _making(grid: GridResults, making: str) -> list[str]:
-    """The cell of a making in a row; none where all have the same."""
-    return [grid.makings[making]] if len(grid.makings) > 1 else []
+def _build(grid: GridResults, build: str) -> list[str]:
+    """The build as a value of a row; none where all have the same."""
+    return [grid.builds[build]] if len(grid.builds) > 1 else []
 
 
-def cells_table(grid: GridResults) -> str:
+def trials_table(grid: GridResults) -> str:
     rows = []
     for r in grid.results:
         commits, commands, machines = (
-            ", ".join(dict.fromkeys(str(s.get(key, "?")) for s in r.sittings)) or "?"
+            ", ".join(dict.fromkeys(str(s.get(key, "?")) for s in r.sessions)) or "?"
             for key in ("commit", "command", "machine")
         )
         scores = [_interval(r, "asr_bleu"), _interval(r, "text_bleu"), _interval(r, "transcript_wer")]
         rows.append(
-            [*_axes(r), *_making(grid, r.making), *scores, f"{r.seconds / 60:.1f}", commits, f"`{commands}`", machines]
+            [*_axes(r), *_build(grid, r.build), *scores, f"{r.seconds / 60:.1f}", commits, f"`{commands}`", machines]
         )
-    heads = ["model", "data", "system", "steps", "seed", *_making_head(grid), "ASR-BLEU", "text BLEU", "transcript WER"]
+    heads = ["model", "data", "system", "steps", "seed", *_build_head(grid), "ASR-BLEU", "text BLEU", "transcript WER"]
     table = _table([*heads, "training, minutes", "commit", "command", "machine"], rows)
-    spared = "".join(f"\n- `{cell.name}` was not needed: the dev score no longer rose" for cell in grid.spared)
+    skipped = "".join(f"\n- `{trial.name}` was skipped: the dev score no longer rose" for trial in grid.skipped)
     signature = "\n".join(f"    {line}" for line in signatures(grid.results))
     return (
-        f"{table}\n\nBrackets: 95 % over the utterances (sacrebleu's bootstrap). A + behind a commit: with changes "
-        f"beside it.{spared and chr(10) + spared}\n\nSignature of the ASR-BLEU:\n\n{signature}"
+        f"{table}\n\nBrackets: 95 % interval over the utterances (sacrebleu's bootstrap). A + after a commit: with "
+        f"uncommitted changes.{skipped and chr(10) + skipped}\n\nSignature of the ASR-BLEU:\n\n{signature}"
     )
 
 
 def _axes(r: Result) -> list[str]:
-    return [r.cell.model, r.cell.data, r.cell.system, str(r.cell.steps), str(r.cell.seed)]
+    return [r.trial.model, r.trial.data, r.trial.system, str(r.trial.steps), str(r.trial.seed)]
 
 
 def _spread(results: dict[int, Result], metric: str) -> str:
-    """Mean over the seeds, with lowest and highest where there are several."""
+    """Mean over the seeds, with minimum and maximum where there are several."""
     values = [value for r in results.values() if (value := r.score(metric)) is not None]
     if not values:
         return ""
@@ -304,4 +319,4 @@ def _shown(value: Interval | None) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(value.replace("|", "\\|") for value in line) + " |" for line in lines)
