@@ -65,10 +65,18 @@ class Pair:
 
 
 def write_manifest(folder: Path, pairs: Sequence[Pair], metadata: dict[str, str] | None = None) -> Path:
-    """Write `folder`/manifest.parquet; paths below `folder` are stored relative to it.
+    """Write a corpus folder's manifest.parquet, whole or not at all.
 
-    `metadata` (for instance the text normalizer) is kept in the Parquet schema. Raises InputError
-    on duplicate ids, ids that cannot name a file, and unknown splits.
+    Args:
+        folder: The corpus folder; paths below it are stored relative to it.
+        pairs: The rows.
+        metadata: Kept in the Parquet schema, for instance the text normalizer.
+
+    Returns:
+        The path of the manifest.
+
+    Raises:
+        InputError: An id is a duplicate or cannot name a file, or a split is unknown.
     """
     folder = Path(folder)
     seen: set[str] = set()
@@ -93,7 +101,15 @@ def write_manifest(folder: Path, pairs: Sequence[Pair], metadata: dict[str, str]
 
 
 def read_manifest(folder: Path, split: str | None = None) -> list[Pair]:
-    """Read `folder`/manifest.parquet, all of it or one split. Raises InputError when there is none."""
+    """Read a corpus folder's manifest.parquet.
+
+    Args:
+        folder: The corpus folder.
+        split: The split to read; None for all.
+
+    Raises:
+        InputError: There is no manifest, or it is damaged or of another version.
+    """
     path = Path(folder) / FILE_NAME
     if not path.exists():
         raise InputError(f"{path}: no manifest; make one with 'unitweave corpus'")

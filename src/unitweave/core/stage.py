@@ -2,8 +2,8 @@
 
 A stage owns the folder RUN/<name>/ and describes itself in RUN/<name>/stage.json. Its fingerprint
 is that of its settings and of the fingerprints of the stages it reads from, so that a change
-anywhere upstream makes everything downstream run again, and nothing else. What a stage had made
-before stands aside until the new result is there, and comes back when the new settings are refused.
+anywhere upstream makes everything downstream run again, and nothing else. An earlier
+result is kept as a backup until the new one is there, and comes back when the new settings are refused.
 """
 
 import importlib.metadata
@@ -95,10 +95,10 @@ def _backup(folder: Path) -> Path:
 
 def _begin(folder: Path, stage: dict[str, Any]) -> float | None:
     """Make the folder ready for the work; returns the seconds already spent on it, None where the stage is done."""
-    name, fingerprint, aside = stage["name"], stage["fingerprint"], _backup(folder)
-    if (aside / STAGE_FILE).exists() and _is_of(aside, fingerprint):
+    name, fingerprint, backup = stage["name"], stage["fingerprint"], _backup(folder)
+    if (backup / STAGE_FILE).exists() and _is_of(backup, fingerprint):
         discard(folder)  # begun with other settings, which were taken back before it was done
-        aside.rename(folder)
+        backup.rename(folder)
     record = read_stage(folder.parent, folder.name) if (folder / STAGE_FILE).exists() else None
     if record is None and folder.exists() and any(not p.name.startswith(TEMPORARY_PREFIX) for p in folder.iterdir()):
         raise InputError(f"{folder}: has files but no {STAGE_FILE}, so it is not a stage folder; give another --out")
@@ -113,10 +113,10 @@ def _begin(folder: Path, stage: dict[str, Any]) -> float | None:
     elif record:
         say(f"{name}: running again, because {_difference(record, stage['settings'], stage['inputs'])}")
         if record["status"] == "done":
-            discard(aside)
-            folder.rename(aside)
+            discard(backup)
+            folder.rename(backup)
         discard(folder)
-    for place in (folder, aside):
+    for place in (folder, backup):
         remove_leftovers(folder.parent, place.name)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / STAGE_FILE, stage | {"seconds": before})

@@ -29,7 +29,7 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʹ′´`＇", "'"))
 _CHARACTER_LANGUAGES = ("zh", "ja")
 _POINT_LANGUAGES = ("en", "cy", "zh", "ja", "ta", "mn")  # 1,234.5; the others write 1.234,5
 _SPACE_LANGUAGES = ("fr", "ru", "sv", "lv")  # a plain space groups thousands: 1 234,5
-_MOST_DIGITS = 15  # longer ones are telephone or serial numbers
+_MAX_DIGITS = 15  # longer ones are telephone or serial numbers
 # num2words' own decimals are wrong in several languages: 12.05 is "twelve and a half" in Persian.
 _POINTS = {
     "ar": "فاصلة", "ca": "coma", "cy": "pwynt", "de": "komma", "en": "point", "es": "coma", "fa": "ممیز",
@@ -45,9 +45,11 @@ _ORDINALS = {
 
 
 def normalize(text: str, language: str) -> str:
-    """Normalize `text` of `language` ("es", "sv-SE", ...) as this module's docstring says.
+    """Normalize a text by the rules in this module's docstring.
 
-    Any language code is taken; where the rules know nothing of it, digits stay as they are.
+    Args:
+        text: Any text.
+        language: Its code, such as "es" or "sv-SE". Any code is accepted; for an unknown one digits stay as they are.
     """
     language = language_code(language)
     text = unicodedata.normalize("NFC", "".join(c for c in text if unicodedata.category(c) != "Cf"))
@@ -124,7 +126,7 @@ def _spoken(found: re.Match[str], language: str) -> str:
     ordinal = found["ordinal"] or ""
     if not _has_numbers(language):
         return " ".join(filter(None, (whole, part, ordinal)))
-    if len(whole) > _MOST_DIGITS:
+    if len(whole) > _MAX_DIGITS:
         words = _digit_by_digit(whole, language)
     else:
         words = _in_words(whole, "ordinal" if ordinal else "cardinal", language)
