@@ -8,22 +8,26 @@ that both have to give the same tokens; how many utterances do is in the table. 
 language model, "1b" that of Llama-3.2-1B with 2,048 units, which decodes texts only. Random weights would go on to
 the limits; so tokens are chosen freely, but each phase of an utterance is ended after as many as are usual. All ways
 take turns; the best of --repeats counts, in processor time, in which other processes on the machine matter little. A
-shape stops at the batch size after which a way took longer than --patience. With --run, prints the steps from a
-recording to speech of a run.
+shape stops at the batch size after which a way took longer than --patience. The last two columns are ours with
+transformers' DynamicCache in place of our growing one, and with torch's attention kernel for single queries. With
+--run, prints the steps from a recording to speech of a run.
 """
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models
 from transformers import (
+    DynamicCache,
     LlamaConfig,
     LlamaForCausalLM,
     LogitsProcessor,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
 
@@ -32,6 +36,7 @@ from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.translate import decode
+from unitweave.translate.cache import growing_cache
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, DecoderState
 from unitweave.translate.decode import PhaseDecoder, Translation
 from unitweave.translate.step_attention import use_step_attention
@@ -55,8 +60,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{options.threads} threads, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}\n")
-    print("| shape | dtype | batch | tokens | ours, s | generate, dynamic | static | ours faster by | equal outputs |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| shape | dtype | batch | tokens | ours, s | generate, dynamic | static | ours faster by | equal outputs "
+        "| ours, DynamicCache | ours, torch's attention |"
+    )
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for shape in options.shape:
         decoder = make_decoder(shape)
         for dtype in options.dtype:
@@ -106,16 +114,23 @@ def compare(decoder: PhaseDecoder, shape: str, dtype: str, batch: int, repeats: 
         lengths = {TRANSCRIPT: texts[0], TRANSLATION: texts[1], UNITS: int(0.6 * count)}
         ends.append({phase: [-1] * length + [closing[phase]] for phase, length in lengths.items()})
     decoder.constraints.forced = lambda end: end  # type: ignore[method-assign, assignment, return-value]
-    decode.in_a_loop = lambda units: False  # type: ignore[assignment]  # which generate does not know
+    decode.in_a_loop = lambda units: False  # which generate does not know
 
-    def ours() -> list[Translation]:
+    def ours(cache: Callable[[PreTrainedConfig], DynamicCache], step_attention: bool) -> list[Translation]:
+        decode.growing_cache = cache
         decoder.model.set_attn_implementation("sdpa")
-        use_step_attention(decoder.model)
+        if step_attention:
+            use_step_attention(decoder.model)
         return decoder.translate(sources, settings, ends)  # type: ignore[arg-type]
 
-    ways = {"ours": ours}
-    for cache in ("dynamic", "static"):
-        ways[cache] = lambda cache=cache: generate(decoder, sources, ends, settings, cache)  # type: ignore[misc]
+    ways: dict[str, Callable[[], list[Translation]]] = {
+        "ours": partial(ours, growing_cache, True),
+        "dynamic": partial(generate, decoder, sources, ends, settings, "dynamic"),
+        "static": partial(generate, decoder, sources, ends, settings, "static"),
+    }
+    if small:
+        ways["ours, DynamicCache"] = partial(ours, lambda config: DynamicCache(config=config), True)
+        ways["ours, torch's attention"] = partial(ours, growing_cache, False)
     seconds: dict[str, float] = {}
     outputs: dict[str, list[Translation]] = {}
     for _ in range(repeats):
@@ -124,13 +139,19 @@ def compare(decoder: PhaseDecoder, shape: str, dtype: str, batch: int, repeats: 
             outputs[name] = way()
             spent = time.process_time() - start
             seconds[name] = min(seconds.get(name, spent), spent)
+        if sum(seconds.values()) > 15:
+            break
     tokens = sum(len(f"{t.transcript} {t.translation}".split()) + len(t.units) + 4 for t in outputs["ours"])
     equal = [
         sum(same(a, b) for a, b in zip(outputs["ours"], outputs[name], strict=True)) for name in ("dynamic", "static")
     ]
     best = min(seconds["dynamic"], seconds["static"])
-    cells = [shape, dtype, batch, tokens, *(f"{seconds[name]:.2f}" for name in ways)]
-    print("| " + " | ".join(map(str, [*cells, f"{best / seconds['ours']:.2f} x", f"{min(equal)}/{batch}"])) + " |")
+    times = [f"{seconds[name]:.2f}" for name in ("ours", "dynamic", "static")]
+    parts = [
+        f"{seconds[name]:.2f}" if name in seconds else "" for name in ("ours, DynamicCache", "ours, torch's attention")
+    ]
+    cells = [shape, dtype, batch, tokens, *times, f"{best / seconds['ours']:.2f} x", f"{min(equal)}/{batch}", *parts]
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     return max(seconds.values())
 
 
@@ -170,7 +191,7 @@ def generate(
     ids, mask = decoder.begin(sources)
     processor = PhaseProcessor(DecoderState([len(s) for s in sources], ends, settings, decoder.constraints))
     end = decoder.vocabulary.markers["end"]
-    said = decoder.model.generate(  # type: ignore[operator]
+    said = decoder.model.generate(
         ids,
         attention_mask=mask,
         do_sample=False,
