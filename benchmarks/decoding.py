@@ -65,9 +65,9 @@ def main() -> None:
         "| ours, DynamicCache | ours, torch's attention |"
     )
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for shape in options.shape:
-        decoder = make_decoder(shape)
-        for dtype in options.dtype:
+    for dtype in options.dtype:
+        for shape in options.shape:
+            decoder = make_decoder(shape)
             decoder.model.to(DTYPES[dtype])
             for batch in options.batch:
                 if compare(decoder, shape, dtype, batch, options.repeats) > options.patience:
