@@ -382,13 +382,13 @@ def test_results_of_an_earlier_call_are_no_recordings(tmp_path: Path, monkeypatc
     assert [task.stem for task in find_tasks(["more"], Path("more"))] == [Path("more/c")]
 
 
-def test_text_only_given_text_and_beam_from_the_command_line(
+def test_text_only_known_text_and_beams_from_the_command_line(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     source = tmp_path / "a.wav"
     soundfile.write(source, speech(0.5), 16_000)
     command = ["translate", str(run), str(source), "-o", str(tmp_path / "out")]
-    assert main([*command, "--text-only", "--beam", "2", "--transcript", "Hola, perro", "--language", "es"]) == 0
+    assert main([*command, "--text-only", "--num-beams", "2", "--transcript", "Hola, perro", "--language", "es"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["transcript"] == "hola perro" and "audio" not in printed
     assert not (tmp_path / "out/a.wav").exists() and (tmp_path / "out/a.json").exists()

@@ -45,15 +45,15 @@ def translate(arguments: list[str]) -> None:
     known = parser.parse_args(arguments)
     check_device(known.device, "--device")
     if known.out.exists() and not known.out.is_dir():
-        raise InputError(f"-o {known.out}: is a file; give a folder")
+        raise InputError(f"-o {known.out}: is a file; name a folder")
     if known.longest < 1 or known.cut_above <= 0:
-        raise InputError("--longest has to be at least 1 second, and --cut-above more than 0")
+        raise InputError("--longest must be at least 1 second and --cut-above above 0")
     tasks = find_tasks(known.audio, known.out)
-    given = None
+    prefix = None
     if known.transcript is not None or known.translation is not None or known.language is not None:
-        given = ForcedPrefix(known.transcript, known.translation, known.language)
+        prefix = ForcedPrefix(known.transcript, known.translation, known.language)
         if len(tasks) > 1 and (known.transcript is not None or known.translation is not None):
-            raise InputError(f"--transcript and --translation go with one recording, not with {len(tasks)}")
+            raise InputError(f"--transcript and --translation need a single recording (got {len(tasks)})")
     dtype = torch.bfloat16 if known.bf16 else torch.float32
     translator = Translator.from_pretrained(known.model, known.system, known.device, dtype)
     named = {name: getattr(known, name) for name in ("num_beams", "temperature", "batch_size", "seed")}
@@ -62,7 +62,7 @@ def translate(arguments: list[str]) -> None:
     )
     segmentation = SegmentationSettings(max_speech_seconds=known.longest)
     failed = []
-    for done in translate_files(translator, tasks, settings, given, segmentation, known.cut_above):
+    for done in translate_files(translator, tasks, settings, prefix, segmentation, known.cut_above):
         if done.about is None:
             failed.append(done.error)
             if len(tasks) > 1:
