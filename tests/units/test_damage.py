@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from helpers.units_corpus import write_corpus, write_encoder
+from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file
 from unitweave.units.codebook import Codebook
 from unitweave.units.dataset import read_units, read_units_metadata
 from unitweave.units.encoder import encoder_fingerprint, load_encoder
-from unitweave.units.extract import ExtractSettings, extract_units
+from unitweave.units.extract import extract_units
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     encoder, codebook = write_encoder(folder)
     corpus = write_corpus(folder / "corpus", 3)
-    extract_units(folder / "units", ExtractSettings(workers=1), corpus, encoder, codebook)
+    extract_units(folder / "units", ExtractionSettings(workers=1), corpus, encoder, codebook)
     return folder
 
 
@@ -41,7 +42,7 @@ def test_a_cut_off_units_file_is_named(copy: Path, fraction: float) -> None:
         with pytest.raises(InputError, match=r"units-00000\.parquet: damaged or cut off .*extract the units again"):
             read(copy / "units")
     with pytest.raises(InputError, match=r"units-00000\.parquet: damaged or cut off"):
-        extract_units(copy / "units", ExtractSettings(), copy / "corpus", copy / "encoder", copy / "codebook")
+        extract_units(copy / "units", ExtractionSettings(), copy / "corpus", copy / "encoder", copy / "codebook")
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "", '{"layer": "two", "encoder": "", "num_units": 1}', "[" * 99_999])
