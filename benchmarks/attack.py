@@ -27,7 +27,7 @@ from bad_uploads import bad_uploads, multipart, wav
 
 SECRET = "a private line that no client may read"
 STORAGE_MB = 120
-LIMITS = ["--upload-mb", "8", "--storage-mb", str(STORAGE_MB), "--request-seconds", "20"]
+LIMITS = ["--max-upload-mb", "8", "--max-storage-mb", str(STORAGE_MB), "--request-timeout-seconds", "20"]
 ROUTES = ("queue/join", "run/translate", "api/translate", "call/translate", "call/v2/translate", "component_server",
           "upload", "cancel", "reset", "stream/x")  # fmt: skip
 
