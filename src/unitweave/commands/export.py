@@ -14,7 +14,9 @@ def export(arguments: list[str]) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--system", help="which system of the run (default: scheduled, or the only one)")
     parser.add_argument("--license", help="license of the model as the hub names licenses, for instance apache-2.0")
-    parser.add_argument("--engine", help="vllm: also write what that engine needs to keep to the stages")
+    parser.add_argument(
+        "--engine", help="int8: integer weights in place of float32; vllm: also write what vLLM needs for the stages"
+    )
     known = parser.parse_args(arguments)
     export_run(known.run, known.system, known.out, known.license, known.engine)
     print(known.out)

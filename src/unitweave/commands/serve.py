@@ -27,6 +27,7 @@ def serve(arguments: list[str]) -> None:
     parser.add_argument("--no-page", action="store_true", help="the HTTP API alone")
     parser.add_argument("--examples", type=Path, help="folder of recordings to choose from on the page")
     parser.add_argument("--bf16", action="store_true", help="run the language model in bfloat16: faster")
+    parser.add_argument("--engine", help="int8: the language model with integer weights, for large ones on a CPU")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads")
     meanings = comments(ServerLimits)

@@ -41,6 +41,7 @@ def translate(arguments: list[str]) -> None:
     parser.add_argument(
         "--bf16", action="store_true", help="the language model in bfloat16: faster, slightly other results"
     )
+    parser.add_argument("--engine", help="int8: the language model with integer weights, for large ones on a CPU")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     known = parser.parse_args(arguments)
     check_device(known.device, "--device")
@@ -55,7 +56,7 @@ def translate(arguments: list[str]) -> None:
         if len(tasks) > 1 and (known.transcript is not None or known.translation is not None):
             raise InputError(f"--transcript and --translation need a single recording (got {len(tasks)})")
     dtype = torch.bfloat16 if known.bf16 else torch.float32
-    translator = Translator.from_pretrained(known.model, known.system, known.device, dtype)
+    translator = Translator.from_pretrained(known.model, known.system, known.device, dtype, known.engine)
     named = {name: getattr(known, name) for name in ("num_beams", "temperature", "batch_size", "seed")}
     settings = replace(
         translator.settings, text_only=known.text_only, **{k: v for k, v in named.items() if v is not None}

@@ -37,6 +37,7 @@ class Service:
     no_page: bool = False
     examples: Path | None = None
     bf16: bool = False
+    engine: str | None = None
     device: str = "cpu"
     threads: int | None = None
 
@@ -53,7 +54,7 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
         if service.threads:
             torch.set_num_threads(service.threads)
         dtype = torch.bfloat16 if service.bf16 else torch.float32
-        translator = Translator.from_pretrained(service.model, service.system, service.device, dtype)
+        translator = Translator.from_pretrained(service.model, service.system, service.device, dtype, service.engine)
         own = translator.parts.examples() if translator.parts else []
         examples = own if service.examples is None else find_examples(service.examples)
         access = Access(service.host, service.allowed_host, token)

@@ -12,6 +12,7 @@ from unitweave.core.files import write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.score.scores import SCORES_FILE, Scores, SystemScores, read_scores
+from unitweave.translate.int8 import WEIGHTS_FILE as INT8_WEIGHTS
 
 _SHOWN = (("asr_bleu", "ASR-BLEU"), ("text_bleu", "text BLEU"), ("text_chrf", "text chrF"),
           ("transcript_wer", "transcript WER %"), ("agreement_wer", "agreement WER %"))  # fmt: skip
@@ -64,8 +65,7 @@ print(result.transcript, "->", result.translation)
 result.save("english.wav")
 ```
 
-`unitweave translate {title} recording.wav -o out/` does the same. The language model alone is an ordinary causal LM:
-`transformers.AutoModelForCausalLM.from_pretrained("{title}")`.
+`unitweave translate {title} recording.wav -o out/` does the same.{_plain_use(title, about)}
 
 ## What is inside
 
@@ -172,3 +172,13 @@ def _licenses(recipe: Mapping[str, Any], base: str | None, license: str | None) 
     else:
         lines.append("- The license of the training corpus may put conditions on models made from it.")
     return "\n".join(lines)
+
+
+def _plain_use(title: str, about: Mapping[str, Any]) -> str:
+    """How to load the language model without unitweave; nothing for weights that only its int8 engine reads."""
+    if INT8_WEIGHTS in about["fingerprints"]["language_model"]:
+        return " The language model has integer weights, for unitweave's int8 engine on x86 CPUs."
+    return (
+        " The language model alone is an ordinary causal LM:\n"
+        f'`transformers.AutoModelForCausalLM.from_pretrained("{title}")`.'
+    )

@@ -15,10 +15,12 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
 from unitweave.core.stage import versions
 from unitweave.serve.card import write_card
+from unitweave.training.model_files import INDEX_FILE, weight_files
+from unitweave.translate.int8 import save_int8
 from unitweave.translate.package import FOLDERS, FORMAT, PACKAGE_FILE, PATTERNS, Parts, read_recipe
 from unitweave.translate.vllm import ENGINE_FILE, engine_settings
 
-ENGINES = ("vllm",)
+ENGINES = ("int8", "vllm")
 _LEFT_OUT = ("stage.json", "log.jsonl", "trainer_state.json")
 
 
@@ -35,7 +37,8 @@ def export_run(
         out: The folder to write.
         license: License of the exported model, as the hub names licenses ("apache-2.0"); without one the card
             says "other".
-        engine: "vllm" also writes vllm.json: what that engine needs to keep to the stages.
+        engine: "int8" writes integer weights in place of float32; "vllm" also writes vllm.json: what that engine
+            needs to keep to the stages.
 
     Returns:
         The contents of package.json.
@@ -59,6 +62,8 @@ def export_run(
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=_existing(out.parent)) as temporary:
         folder = Path(temporary)
         _copy_parts(parts, run, folder)
+        if engine == "int8":
+            _replace_weights(folder)
         if (recipe.get("corpus") or {}).get("embedded"):  # other corpora may not be ours to pass on
             _copy_examples(parts.examples(), folder / "examples")
         about = {
@@ -69,11 +74,11 @@ def export_run(
             "versions": versions(),
         }
         write_json(folder / PACKAGE_FILE, about)  # the engine's settings and the card are made from it
-        if engine:
+        if engine == "vllm":
             write_json(folder / ENGINE_FILE, engine_settings(folder))
         write_card(folder / "README.md", run, name, recipe, about, license, out.name)
-        about["files"] = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         (folder / PACKAGE_FILE).unlink()
+        about["files"] = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         _install(folder, out, about, earlier)
     return about
 
@@ -97,6 +102,14 @@ def _copy_parts(parts: Parts, run: Path, folder: Path) -> None:
         for path in found:
             _refuse_link(path)
             shutil.copyfile(path, copy / path.name)
+
+
+def _replace_weights(folder: Path) -> None:
+    """Turn the language model's weights into integers."""
+    before = weight_files(folder)
+    save_int8(folder, folder)
+    for path in (*before, folder / INDEX_FILE):
+        path.unlink(missing_ok=True)
 
 
 def _copy_examples(examples: Sequence[Path], folder: Path) -> None:

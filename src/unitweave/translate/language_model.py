@@ -10,10 +10,9 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.core.errors import InputError
 from unitweave.core.sequences import deduplicate
-from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import Constraints, Translation
-from unitweave.translate.step_attention import use_step_attention
+from unitweave.translate.engines import load_language_model
 
 
 class UnitLanguageModel:
@@ -21,12 +20,18 @@ class UnitLanguageModel:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> None:
         self.model, self.tokenizer, self.vocabulary = model.eval(), tokenizer, vocabulary
-        rows = self.model.get_output_embeddings().weight.shape[0]
+        rows = self.model.get_output_embeddings().out_features
         self.constraints = Constraints(vocabulary, tokenizer, rows, self.model.device)
 
     @classmethod
-    def load(cls, folder: Path | str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Self:
-        """From a model folder that `train_lm` wrote.
+    def load(
+        cls,
+        folder: Path | str,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        engine: str | None = None,
+    ) -> Self:
+        """From a model folder that `train_lm` or `export_run` wrote; `engine` is as in `load_language_model`.
 
         Raises:
             InputError: It is not such a folder, or none of the tasks that it was trained on ends in units.
@@ -37,9 +42,7 @@ class UnitLanguageModel:
                 f"{folder}: trained on {', '.join(vocabulary.tasks)} only, this model does not translate speech into "
                 "speech; that needs the task s2st or direct"
             )
-        model, tokenizer = load_causal_lm(folder, dtype)
-        use_step_attention(model.to(device))
-        return cls(model, tokenizer, vocabulary)
+        return cls(*load_language_model(Path(folder), device, dtype, engine), vocabulary)
 
     def prompt(self, units: np.ndarray) -> list[int]:
         """Token ids up to where the model begins its transcript (or its units, where it has no texts).

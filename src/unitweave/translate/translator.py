@@ -15,6 +15,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.text import normalize
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer
+from unitweave.translate.engines import precision_of
 from unitweave.translate.package import Parts, find_parts
 from unitweave.units.dataset import FRAME_RATE
 from unitweave.units.extractor import UnitExtractor
@@ -90,14 +91,16 @@ class Translator:
         system: str | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        engine: str | None = None,
     ) -> "Translator":
         """From a run folder, a folder that `unitweave export` wrote, or the name of one on the hub (`owner/name`).
 
         system  which system of a run folder; needed where it has several and none is called "scheduled"
         dtype   of the language model; torch.bfloat16 is faster and gives slightly other results
+        engine  of the language model: "int8" for integer weights on a CPU; None takes what the folder holds
         Raises InputError when a part is missing, or made for the units of another codebook.
         """
-        return cls.from_parts(find_parts(path, system), device, dtype)
+        return cls.from_parts(find_parts(path, system), device, dtype, engine)
 
     @classmethod
     def from_run(cls, run: Path, system: str) -> "Translator":
@@ -106,12 +109,16 @@ class Translator:
 
     @classmethod
     def from_parts(
-        cls, parts: Parts, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        parts: Parts,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        engine: str | None = None,
     ) -> "Translator":
         """From the folders of the parts. Raises InputError when they do not belong together."""
         book = parts.check()
         extractor = UnitExtractor.load(parts.encoder, parts.codebook)
-        decoder = PhaseDecoder.load(parts.language_model, device, dtype)
+        decoder = PhaseDecoder.load(parts.language_model, device, dtype, engine)
         return cls(extractor, decoder, Vocoder.from_pretrained(parts.vocoder, book, device), parts)
 
     def fingerprint(self) -> str:
@@ -120,7 +127,7 @@ class Translator:
             raise InputError("a translator that was not loaded from a folder has no fingerprint")
         files = sorted(self.parts.language_model.glob("*.safetensors"))
         weights = [digest_of_file(f) for f in [*files, self.parts.vocoder / "model.safetensors"]]
-        return digest_of([weights, self.extractor.codebook.fingerprint, str(self.decoder.model.dtype)])
+        return digest_of([weights, self.extractor.codebook.fingerprint, precision_of(self.decoder.model)])
 
     def translate(
         self,

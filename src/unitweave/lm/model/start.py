@@ -42,7 +42,7 @@ def load_causal_lm(
     Raises:
         InputError: The model is missing, damaged or of a kind that is refused.
     """
-    config = _load_config(name)
+    config = load_config(name)
     tokenizer = load_tokenizer(name)
     with loading_errors(name, "language model"):
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype, **SAFE_LOADING)
@@ -51,11 +51,12 @@ def load_causal_lm(
 
 def check_loadable(name: str) -> None:
     """Raise InputError when there is no causal LM of this name, without loading its weights."""
-    _load_config(name)
+    load_config(name)
 
 
-def _load_config(name: str | Path) -> PretrainedConfig:
-    check_model_folder(name)
+def load_config(name: str | Path, weights: bool = True) -> PretrainedConfig:
+    """Read and check the configuration of a causal LM; `weights` says whether its folder has to hold them, too."""
+    check_model_folder(name, weights)
     with loading_errors(name, "language model's config"):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     check_model_config(config.to_dict(), name)

@@ -1,0 +1,171 @@
+"""A language model of 1.2 billion random weights on a CPU, engine by engine: time, real-time factor, memory.
+
+`--make` writes the model first: the shape of Llama-3.2-1B with 2,048 units. Random weights never end an utterance,
+so each stage runs into its limit; the time for a token does not depend on what the token is.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from unitweave.config.translate import DecodingSettings
+from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
+from unitweave.translate.decode import PhaseDecoder
+from unitweave.translate.int8 import is_int8, save_int8
+
+ENGINES: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bfloat16": {"dtype": torch.bfloat16},
+    "int8": {"engine": "int8"},  # quantized while it is read
+    "int8, exported": {},  # read as integers
+}
+UNITS, TEXT = 2048, 128_256
+
+
+def main() -> None:
+    """Print a table with a row for each engine, each measured in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="folder of the model")
+    parser.add_argument("--make", action="store_true", help="write the model of random weights there first")
+    parser.add_argument("--engines", nargs="+", default=[*ENGINES], choices=[*ENGINES])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3.0, help="source speech; its units are the prompt")
+    parser.add_argument("--units", type=int, default=60, help="units that are decoded")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options)))
+        return
+    if options.make:
+        make(options.model)
+    if "int8, exported" in options.engines and not is_int8(exported := folder_of(options, "int8, exported")):
+        shutil.copytree(options.model, exported, ignore=shutil.ignore_patterns("*.safetensors"))
+        save_int8(options.model, exported)
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {options.threads} threads, "
+          f"{options.seconds:g} s of speech, batch {options.batch}\n")  # fmt: skip
+    print("| engine | load s | first text s | tokens/s | real-time factor | peak MiB | first text, processor s "
+          "| tokens per processor s | real-time factor | MiB while loading |")  # fmt: skip
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name in options.engines:
+        command = [sys.executable, __file__, *sys.argv[1:], "--one", name]
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        print(
+            f"| {name} | {found['load']:.1f} | {found['text']:.2f} | {found['rate']:.2f} | {50 / found['rate']:.1f} "
+            f"| {found['peak']:.0f} | {found['text_processor']:.2f} | {found['rate_processor']:.2f} "
+            f"| {50 / found['rate_processor']:.1f} | {found['loading']:.0f} |",
+            flush=True,
+        )
+
+
+def folder_of(options: argparse.Namespace, engine: str | None = None) -> Path:
+    """The model folder that an engine loads."""
+    model: Path = options.model
+    return model.with_name(model.name + "-int8") if (engine or options.one) == "int8, exported" else model
+
+
+def make(folder: Path) -> None:
+    """Write the model: random weights, and a tokenizer that has the right number of tokens."""
+    words = {f"w{i}": i for i in range(TEXT)}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0")), bos_token="w1", unk_token="w0"
+    )
+    vocabulary = extend_tokenizer(tokenizer, UNITS, ["en", "es", "fr", "de"], "random")
+    config = LlamaConfig(
+        vocab_size=-(-vocabulary.size // ROW_MULTIPLE) * ROW_MULTIPLE,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        tie_word_embeddings=True,
+        max_position_embeddings=131_072,
+        rms_norm_eps=1e-5,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 500_000.0,
+            "factor": 32.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    vocabulary.save(folder)
+
+
+def now() -> tuple[float, float]:
+    """Seconds by the clock and of processor time; on a machine that does other work only the second says much."""
+    return time.perf_counter(), time.process_time()
+
+
+class Clock:
+    """Notes when texts are complete and when each unit comes."""
+
+    def __init__(self) -> None:
+        self.texts: list[tuple[float, float]] = []
+        self.units: list[tuple[float, float]] = []
+
+    def texts(self, index: int, said: object) -> None:
+        """Texts are complete."""
+        self.texts.append(now())
+
+    def unit(self, index: int, unit: int) -> None:
+        """A unit."""
+        self.units.append(now())
+
+
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Times and memory of one engine."""
+    torch.set_num_threads(options.threads)
+    before, start = memory(), now()
+    decoder = PhaseDecoder.load(folder_of(options), **ENGINES[options.one])
+    loaded, loading = now(), memory("VmHWM")
+    rng = np.random.default_rng(0)
+    frames = int(options.seconds * 50)
+    sources = [rng.integers(0, UNITS, frames) for _ in range(options.batch)]
+    # Texts of 20 tokens each, as a sentence has them.
+    limits = {
+        "max_text_tokens_per_second": 4 / options.seconds,
+        "max_units_per_frame": max(0, options.units - 50) / frames,
+    }
+    clock, begun = Clock(), now()
+    decoder.translate(
+        sources, DecodingSettings(batch_size=options.batch, max_unit_repeats=1000, **limits), streamer=clock
+    )
+    units = clock.units
+    spent = [units[-1][i] - units[options.batch - 1][i] for i in (0, 1)]
+    return {
+        "load": loaded[0] - start[0],
+        "loading": loading - before,
+        "text": clock.texts[0][0] - begun[0],
+        "text_processor": clock.texts[0][1] - begun[1],
+        "rate": (len(units) - options.batch) / spent[0],
+        "rate_processor": (len(units) - options.batch) / spent[1],
+        "peak": memory("VmHWM"),
+    }
+
+
+def memory(field: str = "VmRSS") -> float:
+    """Resident memory of this process in MiB: now (VmRSS) or at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    main()

@@ -1,0 +1,57 @@
+"""What computes the language model: transformers' own modules, or an engine that replaces them below the decoder."""
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from unitweave.core.errors import InputError
+from unitweave.lm.model.start import load_causal_lm, load_tokenizer
+from unitweave.translate.int8 import Int8Linear, is_int8, load_int8
+from unitweave.translate.step_attention import use_step_attention
+
+ENGINES = ("int8",)
+
+
+def check_engine(engine: str | None, device: str | torch.device, dtype: torch.dtype) -> None:
+    """Raise InputError for an engine that does not exist or does not fit the device or the precision."""
+    if engine is None:
+        return
+    if engine not in ENGINES:
+        raise InputError(f"engine must be one of {', '.join(ENGINES)} (got {engine!r})")
+    if torch.device(device).type != "cpu":
+        raise InputError(f"engine {engine} runs on the CPU; leave the device {device} out, or the engine")
+    if dtype != torch.float32:
+        raise InputError(f"engine {engine} has a precision of its own; leave bfloat16 out, or the engine")
+
+
+def load_language_model(
+    folder: Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    engine: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The causal LM of a model folder, ready to decode, and its tokenizer.
+
+    Args:
+        folder: As `save_pretrained` or `save_int8` wrote it; weights are read without a second copy in memory.
+        engine: "int8" computes with integer weights on the CPU, quantized now unless the folder holds them already.
+            None takes what the folder holds.
+
+    Raises:
+        InputError: If the engine does not exist here or does not fit the device or precision.
+    """
+    if engine is None and is_int8(folder):
+        engine = "int8"
+    check_engine(engine, device, dtype)
+    if engine == "int8":
+        model, tokenizer = load_int8(folder), load_tokenizer(str(folder))
+    else:
+        model, tokenizer = load_causal_lm(folder, dtype)
+    use_step_attention(model.to(device))
+    return model, tokenizer
+
+
+def precision_of(model: PreTrainedModel) -> str:
+    """What a loaded model computes in: "int8", or torch's name of its type."""
+    return "int8" if isinstance(model.get_output_embeddings(), Int8Linear) else str(model.dtype)
