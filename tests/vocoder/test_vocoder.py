@@ -1,6 +1,7 @@
 """The unit vocoder: shapes, batches, streams, what it refuses."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -233,3 +234,47 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, fraction: float) -> None:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
     with pytest.raises(InputError, match=r"checkpoint\.safetensors: damaged or cut off .*; delete it"):
         load_checkpoint(path, {"model": model}, {"generator": optimizer})
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 40])
+def test_durations_of_a_stream_are_those_of_the_whole_and_come_two_units_later(count: int) -> None:
+    torch.manual_seed(0)
+    durations = small_model(generator="vocos", durations=True).durations
+    assert durations is not None and durations.context_runs == 2
+    for parameter in durations.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    torch.nn.init.constant_(durations.out.bias, 1.0)
+    units = np.random.default_rng(count).integers(0, 20, count)
+    taken = 0
+
+    def source() -> Iterator[int]:
+        nonlocal taken
+        for unit in units.tolist():
+            taken += 1
+            yield unit
+
+    stream = durations.expand_stream(source())
+    assert next(stream) == units[0] and taken == min(count, 3)
+    assert [units[0], *stream] == durations.expand(units).tolist()
+
+
+def test_a_stream_without_repetitions_begins_early_and_gives_the_samples_of_the_whole() -> None:
+    torch.manual_seed(0)
+    model = small_model(generator="vocos", durations=True)
+    assert model.durations is not None
+    torch.nn.init.constant_(model.durations.out.bias, 1.5)
+    vocoder = Vocoder(model)
+    units = np.random.default_rng(0).integers(0, 20, 200)
+    (whole,) = vocoder.synthesize([units], deduplicated=True)
+    taken = 0
+
+    def source() -> Iterator[int]:
+        nonlocal taken
+        for unit in units.tolist():
+            taken += 1
+            yield unit
+
+    stream = vocoder.stream(source(), chunk_frames=10, deduplicated=True)
+    first = next(stream)
+    assert taken < len(units) / 2
+    np.testing.assert_allclose(np.concatenate([first, *stream]), whole, atol=1e-5)

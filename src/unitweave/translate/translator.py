@@ -223,15 +223,10 @@ class Translator:
         return found
 
     def stream_speech(self, units: Iterator[int], chunk_frames: int = 25) -> Iterator[np.ndarray]:
-        """Waveform, float32 at 16 kHz, chunk by chunk, of units that are still being decoded.
-
-        A model without repetitions is heard when its last unit is known, since only then durations are.
-        """
-        if self.decoder.vocabulary.deduplicate:
-            (whole,) = self.vocoder.synthesize([np.fromiter(units, np.int64)], self.settings.speaker, deduplicated=True)
-            yield from (whole[i : i + chunk_frames * 320] for i in range(0, len(whole), chunk_frames * 320))
-        else:
-            yield from self.vocoder.stream(units, chunk_frames, self.settings.speaker)
+        """Waveform, float32 at 16 kHz, chunk by chunk, of units that are still being decoded."""
+        yield from self.vocoder.stream(
+            units, chunk_frames, self.settings.speaker, deduplicated=self.decoder.vocabulary.deduplicate
+        )
 
     def align(self, waveform: np.ndarray, text: str, language: str = "en") -> Words:
         """Each word of `text` with the seconds at which it begins and ends in the waveform, by forced alignment.

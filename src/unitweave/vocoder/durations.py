@@ -1,5 +1,7 @@
 """How long each unit lasts, for units whose repetitions were removed."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,9 +33,31 @@ class DurationPredictor(nn.Module):
             x = norm(F.relu(layer(x.transpose(1, 2)).transpose(1, 2)))
         return self.out(x).squeeze(-1).float()
 
-    @torch.inference_mode()
     def expand(self, units: np.ndarray) -> np.ndarray:
         """Deduplicated units [runs] -> units at 50 Hz [frames], each repeated for its predicted frames."""
+        return np.repeat(units, self._frames(units))
+
+    @property
+    def context_runs(self) -> int:
+        """Units on either side that can change how long a unit lasts."""
+        return sum(layer.kernel_size[0] // 2 for layer in (self.first, self.second))
+
+    def expand_stream(self, units: Iterable[int]) -> Iterator[int]:
+        """What `expand` gives, unit by unit, each as soon as the `context_runs` units after it are known."""
+        held: list[int] = []  # the context of the unit at `place`, and what follows
+        place = 0
+        for unit in units:
+            held.append(unit)
+            if len(held) - place > self.context_runs:
+                yield from [held[place]] * int(self._frames(np.asarray(held))[place])
+                if place == self.context_runs:
+                    del held[0]
+                else:
+                    place += 1
+        if held:
+            yield from np.repeat(held[place:], self._frames(np.asarray(held))[place:]).tolist()
+
+    @torch.inference_mode()
+    def _frames(self, units: np.ndarray) -> np.ndarray:
         log_frames = self(torch.as_tensor(units.astype(np.int64))[None].to(self.out.weight.device))[0]
-        frames = log_frames.exp().round().clamp(1, _LONGEST).long().cpu().numpy()
-        return np.repeat(units, frames)
+        return log_frames.exp().round().clamp(1, _LONGEST).long().cpu().numpy()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unitweave.core.errors import InputError
+from unitweave.vocoder.durations import DurationPredictor
 from unitweave.vocoder.excitation import Position, frame_cycles
 from unitweave.vocoder.model import UnitVocoder
 
@@ -42,7 +43,7 @@ class Vocoder:
         index = self._speaker(speaker)
         units = [self._checked(row, f"utterance {i}") for i, row in enumerate(units)]
         if deduplicated:
-            units = [self._expanded(row) for row in units]
+            units = [self._durations().expand(row) if len(row) else row for row in units]
         waveforms = [np.zeros(0, np.float32)] * len(units)
         for rows in _buckets([len(row) for row in units]):
             longest = max(len(units[row]) for row in rows)
@@ -57,21 +58,41 @@ class Vocoder:
         return waveforms
 
     @torch.inference_mode()
-    def stream(self, units: Iterable[int], chunk_frames: int = 50, speaker: str | None = None) -> Iterator[np.ndarray]:
-        """Speak units as they come: yield float32 waveforms of `chunk_frames` * 320 samples, the last one shorter.
+    def stream(
+        self,
+        units: Iterable[int],
+        chunk_frames: int = 50,
+        speaker: str | None = None,
+        deduplicated: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Synthesize units as they come, with the samples that `synthesize` gives for the whole utterance.
 
-        The samples are those of `synthesize` on the whole utterance. A chunk can be made once the
-        `model.context_frames` units after it are known, so that is the delay. Deduplicated units are
-        not for streaming: expand them first.
+        A chunk can be made once the `model.context_frames` frames after it are known, so that is the delay;
+        deduplicated units wait for `durations.context_runs` units more.
+
+        Args:
+            units: Integers in [0, num_units), 50 a second unless deduplicated.
+            chunk_frames: Frames of a chunk.
+            speaker: A name from config.speakers; None takes the first, or the only voice.
+            deduplicated: The units are without repetitions; the duration predictor gives each its frames.
+
+        Yields:
+            Float32 waveforms [chunk_frames * 320] at 16 kHz, the last one shorter.
+
+        Raises:
+            InputError: A unit is outside the codebook, or deduplicated units meet a vocoder without durations.
         """
         if chunk_frames < 1:
             raise InputError("vocoder: a chunk has to be at least one frame long")
+        units = (int(self._checked(np.asarray([unit]), "the stream")[0]) for unit in units)
+        if deduplicated:
+            units = self._durations().expand_stream(units)
         index, context = self._speaker(speaker), self.model.context_frames
         held: list[int] = []  # units from frame `first` on
         first = spoken = 0
         cycles: Tensor | None = None
         for unit in units:
-            held.append(int(self._checked(np.asarray([unit]), "the stream")[0]))
+            held.append(unit)
             if first + len(held) - spoken == chunk_frames + context:
                 waveform, cycles = self._chunk(held, first, spoken, spoken + chunk_frames, cycles, index)
                 spoken += chunk_frames
@@ -113,12 +134,12 @@ class Vocoder:
             )
         return units
 
-    def _expanded(self, units: np.ndarray) -> np.ndarray:
+    def _durations(self) -> DurationPredictor:
         if self.model.durations is None:
             raise InputError(
                 "vocoder: it has no duration predictor; train one with 'durations: true' or keep repeated units"
             )
-        return self.model.durations.expand(units) if len(units) else units
+        return self.model.durations
 
     def _speaker(self, name: str | None) -> Tensor | None:
         names = self.model.config.speakers
