@@ -14,7 +14,8 @@ import torch
 
 from unitweave.config.interleave import InterleaveSettings
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.data.stream import InterleavedDataset, PackedDataset, UtteranceSampler
+from unitweave.lm.data.sampler import UtteranceSampler
+from unitweave.lm.data.stream import InterleavedDataset, PackedDataset
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_tokenizer
 

@@ -18,11 +18,12 @@ from unitweave.config.lm import SmallLm
 from unitweave.config.training import LmTraining
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
+from unitweave.lm.data.sampler import UtteranceSampler
+from unitweave.lm.data.stream import InterleavedDataset
+from unitweave.lm.model.small import new_llama
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_tokenizer
-from unitweave.lm.text_lm import new_llama
-from unitweave.lm.train.trainer import fit
+from unitweave.lm.train.fit import fit
 
 
 def main() -> None:

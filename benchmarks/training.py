@@ -36,12 +36,13 @@ from unitweave.config.lm import SmallLm
 from unitweave.config.training import LmTraining
 from unitweave.interleaving.sequence import TrainingSequence, interleave
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
+from unitweave.lm.data.sampler import UtteranceSampler
+from unitweave.lm.data.stream import InterleavedDataset
+from unitweave.lm.estimate import config_of
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
+from unitweave.lm.train.fit import fit
 from unitweave.lm.train.logs import matrix_peak, training_flops
-from unitweave.lm.train.trainer import fit
-from unitweave.training.hardware import config_of
 from unitweave.training.trainer import quiet_transformers, use_bf16
 
 WARM_UP = 4  # steps that are not timed

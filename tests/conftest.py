@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unitweave.config.lm import SmallLm
-from unitweave.lm.text_lm import new_llama, train_tokenizer
+from unitweave.lm.model.small import new_llama, train_tokenizer
 
 TEXTS = ["the small dog sleeps", "a red house by the sea", "where is the station", "el perro duerme en la casa"]
 

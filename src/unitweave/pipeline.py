@@ -30,8 +30,8 @@ from unitweave.corpus.assemble import import_manifest
 from unitweave.corpus.embedded.corpus import build_embedded, embedded_text, plan_digest
 from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
 from unitweave.interleaving.schedule import ratios_of_function
-from unitweave.lm.text_lm import train_text_lm
 from unitweave.lm.train.finetune import train_lm
+from unitweave.lm.train.text_lm import train_text_lm
 from unitweave.score.score import score_run, scored_by
 from unitweave.translate.dev_evaluation import dev_evaluator
 from unitweave.translate.stage import translate_split

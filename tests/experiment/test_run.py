@@ -166,7 +166,7 @@ def test_compared_systems_see_the_same_utterances_in_the_same_order(
     orders, ratios = [], []
 
     def record(model: Any, source: Any, settings: Any, *rest: Any, **named: Any) -> None:
-        orders.append([source.order[i] for i in range(settings.steps * settings.batch)])
+        orders.append([source.sampler[i] for i in range(settings.steps * settings.batch_size)])
         ratios.append(source.ratio(0))
 
     monkeypatch.setattr(lm_train, "fit", record)

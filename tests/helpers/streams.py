@@ -6,7 +6,8 @@ from helpers.examples import MARKERS, random_example
 from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.interleaving.sequence import TrainingSequence
-from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
+from unitweave.lm.data.sampler import UtteranceSampler
+from unitweave.lm.data.stream import InterleavedDataset
 
 WEIGHTS = [0.0, 0.5, 1.0, 1.0, 2.0]
 
@@ -15,8 +16,8 @@ def speech_source(**changes) -> InterleavedDataset:
     examples = [random_example(seed) for seed in range(23)]
     settings = {
         "examples": examples,
-        "order": UtteranceSampler([range(15), range(15, 23)], seed=3, temperature=2.0),
-        "batch": 12,
+        "sampler": UtteranceSampler([range(15), range(15, 23)], seed=3, temperature=2.0),
+        "batch_size": 12,
         "ratio": text_ratio(ScheduleSettings(stair_steps=2), 40),
         "interleave": InterleaveSettings(),
         "markers": MARKERS,

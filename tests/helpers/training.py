@@ -11,9 +11,10 @@ from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.config.lm import SmallLm
 from unitweave.config.training import LmTraining
 from unitweave.interleaving.schedule import text_ratio
-from unitweave.lm.data.stream import InterleavedDataset, UtteranceSampler
-from unitweave.lm.text_lm import new_llama
-from unitweave.lm.train.trainer import fit
+from unitweave.lm.data.sampler import UtteranceSampler
+from unitweave.lm.data.stream import InterleavedDataset
+from unitweave.lm.model.small import new_llama
+from unitweave.lm.train.fit import fit
 
 STEPS = 8
 

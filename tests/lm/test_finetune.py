@@ -135,7 +135,7 @@ def test_a_model_that_does_not_say_how_long_a_sequence_may_be_needs_max_tokens(
         tmp_path / "bloom"
     )
     tokenizer.save_pretrained(tmp_path / "bloom")
-    with pytest.raises(InputError, match="set max_tokens"):
+    with pytest.raises(InputError, match="max_tokens: set it"):
         train(tmp_path / "x", data, text_lm_folder, pretrained=str(tmp_path / "bloom"))
 
 
@@ -159,7 +159,7 @@ def test_sequences_longer_than_the_limit_are_dropped_with_a_reason_or_cut(
     assert dropped.skipped and "more than max_tokens 40" in dropped.skipped[0]["reason"]
     assert dropped.counts["pairs"] == 8 - len(dropped.skipped)
     cut = train(tmp_path / "y", data, text_lm_folder, max_tokens=40, overlong="truncate")
-    assert cut.counts["pairs"] == 8 and cut.counts["cut"] == len(dropped.skipped) and not cut.skipped
+    assert cut.counts["pairs"] == 8 and cut.counts["truncated"] == len(dropped.skipped) and not cut.skipped
     with pytest.raises(InputError, match="no training pair is left"):
         train(tmp_path / "z", data, text_lm_folder, max_tokens=16)
 

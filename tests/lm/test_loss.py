@@ -10,7 +10,7 @@ from unitweave.config.lm import SmallLm
 from unitweave.core.errors import InputError
 from unitweave.lm.data.packing import IGNORED, buckets, pack, split_to_budget
 from unitweave.lm.data.stream import PackedDataset
-from unitweave.lm.text_lm import new_llama
+from unitweave.lm.model.small import new_llama
 from unitweave.lm.train import loss as loss_module
 from unitweave.lm.train.attention import FLASH_INPUTS
 from unitweave.lm.train.logs import training_flops

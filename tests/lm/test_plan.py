@@ -12,8 +12,8 @@ from unitweave.config.interleave import ScheduleSettings
 from unitweave.config.lm import LmSettings, LoraSettings, SmallLm
 from unitweave.config.recipe import builtin_recipes, load_recipe
 from unitweave.core.errors import InputError
+from unitweave.lm.estimate import config_of, count_weights, memory_per_gpu
 from unitweave.lm.plan import make_plan, measure, schedule_warnings, stages_of
-from unitweave.training.hardware import config_of, count_weights, memory_per_gpu
 
 RECIPES = {path.stem: path for path in builtin_recipes()}
 

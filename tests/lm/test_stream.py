@@ -11,8 +11,9 @@ from helpers.streams import WEIGHTS, interleaved, speech_source
 from unitweave.config.lm import SmallLm
 from unitweave.core.errors import InputError
 from unitweave.lm.data.packing import IGNORED, pack, split_step, step_weight
-from unitweave.lm.data.stream import PackedDataset, UtteranceSampler
-from unitweave.lm.text_lm import new_llama
+from unitweave.lm.data.sampler import UtteranceSampler
+from unitweave.lm.data.stream import PackedDataset
+from unitweave.lm.model.small import new_llama
 from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, PACKED, packed_attention
 
 

@@ -33,8 +33,8 @@ from helpers.training import STEPS, script, settings_of, source_of, train
 from unitweave.core.errors import InputError
 from unitweave.lm.train import trainer as engine
 from unitweave.lm.train.attention import flash_fits
+from unitweave.lm.train.fit import fit
 from unitweave.lm.train.isolation import check_isolation
-from unitweave.lm.train.trainer import fit
 from unitweave.training import trainer as training
 
 
@@ -187,7 +187,7 @@ def test_one_process_uses_one_of_several_gpus_and_says_so(tmp_path: Path, monkey
             super().__post_init__()
             self._n_gpu = 2
 
-    monkeypatch.setattr(engine, "TrainingArguments", OnTwoGpus)
+    monkeypatch.setattr(training, "TrainingArguments", OnTwoGpus)
     seen: list[int] = []
     said: list[str] = []
     monkeypatch.setattr(engine.LmTrainer, "train", lambda self, **_: seen.append(self.args.n_gpu))
@@ -205,7 +205,7 @@ def test_a_model_with_dropout_does_not_train_on_the_flash_kernel(
 ) -> None:
     """The kernel knows no dropout; without it a row would be one sequence, each hearing all before it."""
     monkeypatch.setattr(engine, "flash_works", lambda device: True)
-    monkeypatch.setattr(engine, "use_bf16", lambda precision: True)
+    monkeypatch.setattr(training, "use_bf16", lambda precision: True)
     fit(gpt2(), source_of(2), settings_of(steps=2), tmp_path, "test")
     assert len(log_of(tmp_path)) == 2
     assert flash_fits(LlamaConfig()) and flash_fits(GPT2Config(attn_pdrop=0, embd_pdrop=0, resid_pdrop=0))

@@ -15,8 +15,8 @@ from transformers import (
 
 from unitweave.config.lm import SmallLm
 from unitweave.core.errors import InputError
+from unitweave.lm.model.small import new_llama
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
-from unitweave.lm.text_lm import new_llama
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog", "the dogs and the foxes are jumping", "el perro duerme en la casa",

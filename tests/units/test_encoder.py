@@ -23,10 +23,11 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import write_json
 from unitweave.core.manifest import read_manifest, write_manifest
 from unitweave.core.stage import FORMAT
+from unitweave.training.hardware import GPUS
 from unitweave.units import train_encoder as module
 from unitweave.units.encoder import CharacterVocabulary, load_encoder
 from unitweave.units.error_rates import Transcript, error_rates_by_language, subsample
-from unitweave.units.estimate import GPUS, estimate
+from unitweave.units.estimate import estimate
 from unitweave.units.sampling import Recording
 from unitweave.units.train_encoder import LengthBatches, _initial_model, train_encoder
 
@@ -274,9 +275,9 @@ def test_the_estimate_counts_parameters_and_follows_the_settings(capsys: pytest.
     assert found.states == pytest.approx(18 * found.parameters / 2**30)
     free = estimate(EncoderSettings(pretrained="facebook/w2v-bert-2.0", batch_seconds=160))
     assert free.memory > found.memory and free.flop < found.flop
-    assert found.hours(GPUS[-1]) < found.hours(GPUS[0])
+    assert found.hours(GPUS["h200"]) < found.hours(GPUS["rtx3090"])
     plan_command(["paper-encoder"])
     table = capsys.readouterr().out
-    assert all(gpu.name in table for gpu in GPUS)
+    assert all(gpu.name in table for gpu in GPUS.values())
     plan_command(["paper-encoder", "--encoder.batch_seconds", "80"])
     assert capsys.readouterr().out != table

@@ -14,13 +14,14 @@ from unitweave.core.manifest import Pair, read_manifest
 from unitweave.interleaving.schedule import last_change, text_ratio
 from unitweave.interleaving.sequence import has_segments, max_length
 from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.estimate import MFU, config_of, count_weights, memory_per_gpu
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
 from unitweave.lm.train.finetune import token_limit
-from unitweave.training.hardware import GPUS, MFU, config_of, count_weights, hours, memory_per_gpu
+from unitweave.training.hardware import GPUS
 from unitweave.units.dataset import FRAME_RATE
 
-_TOKENS_PER_WORD = 1.5  # where the tokenizer can't be had
+_TOKENS_PER_WORD = 1.5  # where the tokenizer is not on this machine
 _MARKERS = 6
 
 
@@ -100,7 +101,7 @@ def make_plan(
 ) -> Plan:
     """The plan of one system on `gpus` GPUs of a kind. Raises InputError for settings that cannot be."""
     if gpu not in GPUS:
-        raise InputError(f"--gpu {gpu!r} is none of {', '.join(GPUS)}")
+        raise InputError(f"--gpu must be one of {', '.join(GPUS)} (got {gpu!r})")
     if gpus < 1:
         raise InputError(f"--gpus {gpus} must be above 0")
     training = settings.training
@@ -122,7 +123,7 @@ def make_plan(
     if lengths is None or not len(lengths.tokens):
         plan.warnings.append("no corpus is there yet, so lengths, memory and hours are not known; give --units RUN")
         return plan
-    limit = token_limit(settings, config)
+    limit = token_limit(settings.max_tokens, config)
     _lengths_into(plan, settings, lengths, limit)
     tokens = (
         np.minimum(lengths.tokens, limit)
@@ -142,14 +143,14 @@ def make_plan(
         weights, in_pass, gpus, training.fsdp or bool(training.deepspeed), training.gradient_checkpointing,
         settings.lora is not None,
     )  # fmt: skip
-    plan.hours = {kind: hours(flops, GPUS[kind], gpus) for kind in GPUS}
+    plan.hours = {kind: one.hours(flops, MFU, gpus) for kind, one in GPUS.items()}
     plan.facts |= {"tokens per step, at most": round(per_step), "tokens in a forward pass": round(in_pass)}
     plan.facts |= {
         "floating-point operations": f"{flops:.2e}",
         "epochs": training.steps * training.batch_size / len(tokens),
     }
     need = sum(plan.memory.values())
-    if need > GPUS[gpu].memory * 1e9 / 2**30:
+    if not GPUS[gpu].holds(need):
         plan.warnings.append(
             f"{need:.0f} GiB do not fit a {gpu}: raise gradient_accumulation_steps, or set max_tokens_per_forward, "
             "gradient_checkpointing, fsdp over more GPUs, or lora"

@@ -1,141 +1,34 @@
-"""How much memory and how many hours a training takes, by a written-out estimate; nothing is measured here."""
+"""GPUs that a training may run on, by their data sheets: nothing is measured here."""
 
 from dataclasses import dataclass
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
-
-from unitweave.config.lm import SmallLm
-from unitweave.lm.text_lm import new_llama
-from unitweave.lm.train.logs import training_flops
-from unitweave.training.model_files import check_model_folder, loading_errors
-
-MFU = 0.4  # share of the peak that the hours assume; the training line says what it really is
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU by its data sheet: memory in GB, dense bf16 matrix products in TFLOPS."""
+    """A kind of GPU."""
 
-    memory: float
-    tflops: float
+    name: str
+    memory: float  # GiB
+    tflops: float  # dense bf16 matrix products
+
+    def holds(self, memory: float) -> bool:
+        """Whether a process that needs this many GiB fits, with a twentieth left for fragmentation."""
+        return memory < 0.95 * self.memory
+
+    def hours(self, flops: float, utilization: float, gpus: int = 1) -> float:
+        """Hours that the operations take on several such GPUs at a fraction of their peak."""
+        return flops / (self.tflops * 1e12 * utilization * gpus) / 3600
 
 
 GPUS = {
-    "h200": Gpu(141, 989),
-    "h100": Gpu(80, 989),
-    "a100": Gpu(80, 312),
-    "l40s": Gpu(48, 362),
-    "l4": Gpu(24, 121),
-    "rtx4090": Gpu(24, 165),
-    "rtx3090": Gpu(24, 71),
+    "h200": Gpu("H200 141 GB", 141, 989),
+    "h100": Gpu("H100 80 GB", 80, 989),
+    "a100": Gpu("A100 80 GB", 80, 312),
+    "a100-40": Gpu("A100 40 GB", 40, 312),
+    "l40s": Gpu("L40S 48 GB", 48, 362),
+    "l4": Gpu("L4 24 GB", 24, 121),
+    "rtx4090": Gpu("RTX 4090 24 GB", 24, 165),
+    "rtx3090": Gpu("RTX 3090 24 GB", 24, 71),
 }
-
-# Shapes of well-known models, for a machine that can't reach the hub.
-_LLAMA_3 = {"vocab_size": 128_256, "max_position_embeddings": 131_072}
-_KNOWN = {
-    "meta-llama/Llama-3.2-1B": {
-        "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "intermediate_size": 8192, "head_dim": 64, "tie_word_embeddings": True,
-    },
-    "meta-llama/Llama-3.2-3B": {
-        "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24, "num_key_value_heads": 8,
-        "intermediate_size": 8192, "head_dim": 128, "tie_word_embeddings": True,
-    },
-    "meta-llama/Llama-3.1-8B": {
-        "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "intermediate_size": 14_336, "head_dim": 128, "tie_word_embeddings": False,
-    },
-}  # fmt: skip
-
-
-def config_of(name: str | None, small: SmallLm) -> PretrainedConfig:
-    """The configuration of a pretrained model, without its weights; of the run's own small one without a name.
-
-    Looks on this machine, then among the well-known shapes, then on the hub.
-
-    Raises:
-        InputError: It is nowhere, or damaged.
-    """
-    if name is None:
-        with torch.device("meta"):
-            return new_llama(small, small.vocab_size).config
-    check_model_folder(name, weights=False)
-    try:
-        return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):
-        if name in _KNOWN:
-            return LlamaConfig(**(_LLAMA_3 | _KNOWN[name]))
-    with loading_errors(name, "model's config"):
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A model's size and cost, counted on a model without storage."""
-
-    total: int  # parameters
-    trained: int
-    flops_per_token: float
-    flops_per_square: float  # per squared token of a sequence
-    layers: int
-    hidden: int
-    feed_forward: int
-
-
-def count_weights(config: PretrainedConfig, rows: int, lora_rank: int | None = None) -> Weights:
-    """Count the weights of a model of this configuration with `rows` rows of embeddings.
-
-    lora_rank  rank of low-rank updates of all linear layers but the output layer; None trains all
-    """
-    text = config.get_text_config()
-    old_rows = text.vocab_size
-    text.vocab_size = rows
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(text)
-    text.vocab_size = old_rows
-    total = trained = sum(p.numel() for p in model.parameters())
-    if lora_rank is not None:
-        head = model.get_output_embeddings()
-        linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-        tables = 1 if head.weight is model.get_input_embeddings().weight else 2
-        low_rank = sum(lora_rank * (m.in_features + m.out_features) for m in linear)
-        trained = low_rank + tables * max(0, rows - old_rows) * text.hidden_size
-        model.requires_grad_(False)
-        total += low_rank
-    per_token, per_square = training_flops(model)
-    feed_forward = int(getattr(text, "intermediate_size", 4 * text.hidden_size))
-    return Weights(total, trained, per_token, per_square, text.num_hidden_layers, text.hidden_size, feed_forward)
-
-
-def memory_per_gpu(
-    weights: Weights, tokens: float, gpus: int, sharded: bool, checkpointing: bool, lora: bool
-) -> dict[str, float]:
-    """GiB that a GPU needs, part by part.
-
-    tokens  most tokens of one forward pass on a GPU
-    Weights, gradients and Adam's two moments are float32, frozen weights bf16; autocast keeps a bf16 copy
-    of float32 weights. Of each layer and token 8 vectors of the hidden size and 4 of the feed-forward size
-    are kept in bf16 for the way back, or with gradient checkpointing 1 of the hidden size.
-    """
-    share = gpus if sharded else 1
-    frozen = weights.total - weights.trained
-    per_token = 2 * (8 * weights.hidden + 4 * weights.feed_forward)
-    activations = tokens * (per_token * weights.layers)
-    if checkpointing:
-        activations = tokens * (2 * weights.hidden * weights.layers + per_token)
-    parts = {
-        "weights": (4 * weights.trained + (2 if lora else 4) * frozen) / share,
-        "gradients": 4 * weights.trained / share,
-        "optimizer": 8 * weights.trained / share,
-        "bf16 copies": 2.0 * (weights.trained if lora else weights.total) / share,
-        "activations": activations,
-        "logits, cuda": 2.0 * GIB,
-    }
-    return {name: size / GIB for name, size in parts.items()}
-
-
-def hours(flops: float, gpu: Gpu, gpus: int) -> float:
-    """Hours that `flops` take on `gpus` GPUs at MFU of their peak."""
-    return flops / (gpu.tflops * 1e12 * MFU * gpus) / 3600

@@ -14,7 +14,7 @@ from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import say
 from unitweave.core.sequences import evenly_spaced
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.lm.train.trainer import EvaluatorFactory
+from unitweave.lm.train.fit import EvaluatorFactory
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
 from unitweave.translate.decode import PhaseDecoder, Translation

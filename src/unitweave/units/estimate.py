@@ -12,32 +12,14 @@ import torch
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 
 from unitweave.config.units import EncoderSettings
+from unitweave.training.hardware import GIB, GPUS, Gpu
 from unitweave.training.model_files import check_model_folder, loading_errors
 from unitweave.units.dataset import FRAME_RATE
 from unitweave.units.encoder import CharacterVocabulary, new_encoder
 
-PEAK_SHARE = 0.3  # of the bf16 peak; an assumption, not measured on any GPU
-_LONGEST = 15.0  # seconds of a recording in a batch: attention grows with its square
+MFU = 0.3  # fraction of the bf16 peak; an assumption, not measured on any GPU
+_MAX_SECONDS = 15.0  # seconds of a recording in a batch: attention grows with its square
 _RUNTIME = 1.5  # GiB for CUDA context, library workspaces and fragmentation
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU by its data sheet: memory in GiB, dense bf16 peak in TFLOP/s."""
-
-    name: str
-    memory: float
-    peak: float
-
-
-GPUS = (
-    Gpu("RTX 3090", 24, 71),
-    Gpu("RTX 4090", 24, 165),
-    Gpu("A100 40 GB", 40, 312),
-    Gpu("A100 80 GB", 80, 312),
-    Gpu("H100 SXM 80 GB", 80, 989),
-    Gpu("H200 141 GB", 141, 989),
-)
 
 
 @dataclass(frozen=True)
@@ -55,8 +37,8 @@ class Estimate:
         return self.states + self.activations + _RUNTIME
 
     def hours(self, gpu: Gpu) -> float:
-        """Hours on one such GPU at PEAK_SHARE of its peak."""
-        return self.flop / (gpu.peak * 1e12 * PEAK_SHARE) / 3600
+        """Hours on one such GPU at MFU of its peak."""
+        return gpu.hours(self.flop, MFU)
 
 
 def estimate(settings: EncoderSettings) -> Estimate:
@@ -73,7 +55,7 @@ def estimate(settings: EncoderSettings) -> Estimate:
     config, parameters = _shape(settings)
     hidden, inner, blocks = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     frames = settings.batch_seconds * FRAME_RATE
-    longest = min(_LONGEST, settings.batch_seconds) * FRAME_RATE
+    longest = min(_MAX_SECONDS, settings.batch_seconds) * FRAME_RATE
     half = 2 if training.precision == "bf16" else 4
     block = half * (2 * (2 * hidden + 2 * inner) + 5 * hidden + 6 * hidden) + 4 * 5 * hidden
     block += half * 3 * config.num_attention_heads * longest
@@ -82,8 +64,8 @@ def estimate(settings: EncoderSettings) -> Estimate:
     per_frame = 2 * parameters + blocks * 3 * 2 * hidden * longest
     return Estimate(
         parameters=parameters,
-        states=(18 if training.precision == "bf16" else 16) * parameters / 2**30,
-        activations=frames * kept / 2**30,
+        states=(18 if training.precision == "bf16" else 16) * parameters / GIB,
+        activations=frames * kept / GIB,
         flop=passes * per_frame * frames * training.gradient_accumulation_steps * training.steps,
     )
 
@@ -102,7 +84,7 @@ def _shape(settings: EncoderSettings) -> tuple[Wav2Vec2BertConfig, int]:
     return model.config, sum(parameter.numel() for parameter in model.parameters())
 
 
-def plan(settings: EncoderSettings, gpus: Sequence[Gpu] = GPUS) -> str:
+def plan(settings: EncoderSettings, gpus: Sequence[Gpu] = tuple(GPUS.values())) -> str:
     """A markdown table: whether each GPU holds the training, and how long it takes."""
     found, training = estimate(settings), settings.training
     hours = training.steps * training.gradient_accumulation_steps * settings.batch_seconds / 3600
@@ -110,12 +92,12 @@ def plan(settings: EncoderSettings, gpus: Sequence[Gpu] = GPUS) -> str:
         f"{found.parameters / 1e6:.0f} M parameters; {training.steps} steps of "
         f"{training.gradient_accumulation_steps * settings.batch_seconds:g} s see {hours:.0f} hours of speech",
         f"states {found.states:.1f} GiB + activations {found.activations:.1f} GiB + runtime {_RUNTIME} GiB"
-        f" = {found.memory:.1f} GiB; {found.flop:.2g} FLOP at {PEAK_SHARE:.0%} of the bf16 peak",
+        f" = {found.memory:.1f} GiB; {found.flop:.2g} FLOP at {MFU:.0%} of the bf16 peak",
         "",
         "| GPU | memory (GiB) | fits | hours |",
         "| --- | ---: | --- | ---: |",
     ]
     for gpu in gpus:
-        fits = "yes" if found.memory < 0.95 * gpu.memory else "no"
+        fits = "yes" if gpu.holds(found.memory) else "no"
         lines.append(f"| {gpu.name} | {gpu.memory:g} | {fits} | {found.hours(gpu):.1f} |")
     return "\n".join(lines)

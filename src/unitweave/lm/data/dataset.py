@@ -19,7 +19,7 @@ from unitweave.units.dataset import UnitRow, read_units, read_units_metadata
 class WordTokens:
     """Text tokens of words, each encoded once, with the space before it.
 
-    A text is the concatenation of its words' tokens, so that a interleaved span has the same tokens as the
+    A text is the concatenation of its words' tokens, so that an interleaved span has the same tokens as the
     same words in the transcript.
     """
 
@@ -41,6 +41,18 @@ class WordTokens:
         return np.concatenate(tokens) if tokens else np.empty(0, np.int32)
 
 
+def make_examples(
+    pairs: Sequence[Pair],
+    rows: dict[tuple[str, str], UnitRow],
+    vocabulary: Vocabulary,
+    tokens: WordTokens,
+    settings: InterleaveSettings,
+    deduplicate: bool = False,
+) -> list[Example]:
+    """The examples of several pairs; see `make_example`."""
+    return [make_example(pair, rows, vocabulary, tokens, settings, deduplicate) for pair in pairs]
+
+
 def make_example(
     pair: Pair,
     rows: dict[tuple[str, str], UnitRow],
@@ -49,7 +61,16 @@ def make_example(
     settings: InterleaveSettings,
     deduplicate: bool = False,
 ) -> Example:
-    """One pair with its units as token ids. Sides without audio or text are None."""
+    """Make the example of one pair. Sides without audio or text are None.
+
+    Args:
+        pair: An utterance pair.
+        rows: Units and word frames of the recordings, by pair id and side.
+        vocabulary: Where units and language tags are.
+        tokens: Encodes the words.
+        settings: Which words may be interleaved.
+        deduplicate: Whether repeated units are merged.
+    """
 
     def speech(side: str) -> Speech | None:
         row = rows.get((pair.id, side))
@@ -72,7 +93,11 @@ def languages_of(pairs: Iterable[Pair]) -> list[str]:
 
 
 def load_pairs(corpus: Path, units: Path, split: str) -> tuple[list[Pair], dict[tuple[str, str], UnitRow]]:
-    """The pairs of a split that have units for every recording they have, and all units."""
+    """The pairs of a split that have units for every recording they have, and all units.
+
+    Raises:
+        InputError: There is no such pair.
+    """
     rows = read_units(units)
     pairs = [
         pair

@@ -5,17 +5,15 @@ Workers, processes, gradient accumulation and restarts decide only who computes 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from random import Random
 from typing import Any, Protocol
 
-import numpy as np
 from torch.utils.data import Dataset
 
 from unitweave.config.interleave import InterleaveSettings, Task
-from unitweave.core.errors import InputError
 from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave
 from unitweave.lm.data.packing import pack, split_to_budget, step_weight
+from unitweave.lm.data.sampler import UtteranceSampler
 
 
 class SequenceDataset(Protocol):
@@ -26,61 +24,13 @@ class SequenceDataset(Protocol):
         ...
 
 
-class UtteranceSampler:
-    """An endless order of utterances: epochs, each a permutation drawn from (seed, epoch).
-
-    With a temperature above 1 small groups (language pairs) come up more often: an epoch draws from
-    each group in proportion to its size to the power 1 / temperature, going round within the group.
-    """
-
-    def __init__(self, groups: Sequence[Sequence[int]], seed: int, temperature: float = 1.0) -> None:
-        if not any(groups):
-            raise InputError("there is no utterance to train on")
-        if temperature <= 0:
-            raise InputError(f"temperature {temperature} must be above 0")
-        self.groups = [np.asarray(group) for group in groups if len(group)]
-        self.seed = seed
-        sizes = np.array([len(group) for group in self.groups], dtype=float)
-        share = sizes ** (1 / temperature)
-        self.quotas = np.maximum(1, np.round(share / share.sum() * sizes.sum())).astype(int)
-        self.epoch_size = int(self.quotas.sum())
-        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
-        self._round = lru_cache(maxsize=4 * len(self.groups))(self._make_round)
-
-    def __getitem__(self, position: int) -> int:
-        """The utterance at `position` of the endless order."""
-        epoch, at = divmod(position, self.epoch_size)
-        return int(self._epoch(epoch)[at])
-
-    def _make_epoch(self, epoch: int) -> np.ndarray:
-        chosen = []
-        for number, quota in enumerate(self.quotas.tolist()):
-            drawn = []
-            start, end = epoch * quota, (epoch + 1) * quota
-            size = len(self.groups[number])
-            while start < end:
-                turn, at = divmod(start, size)
-                part = self._round(number, turn)[at : at + end - start]
-                drawn.append(part)
-                start += len(part)
-            chosen += drawn
-        return _generator(self.seed, 1, epoch).permutation(np.concatenate(chosen))
-
-    def _make_round(self, group: int, turn: int) -> np.ndarray:
-        return _generator(self.seed, 2, group, turn).permutation(self.groups[group])
-
-
-def _generator(*key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-
-
 @dataclass
 class InterleavedDataset:
-    """TrainingSequence sequences of utterance pairs; the text ratio follows from the step itself."""
+    """Interleaved sequences of utterance pairs; the text ratio follows from the step itself."""
 
     examples: Sequence[Example]
-    order: UtteranceSampler
-    batch: int  # utterance pairs per optimizer step
+    sampler: UtteranceSampler
+    batch_size: int  # utterance pairs per optimizer step
     ratio: Callable[[int], float]
     interleave: InterleaveSettings
     markers: Markers
@@ -95,7 +45,8 @@ class InterleavedDataset:
         """The interleaved sequences of an optimizer step."""
         ratio = self.ratio(step)
         interleaved = []
-        for position in range(step * self.batch, (step + 1) * self.batch):
+        for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+            # A generator for each position: what it draws depends on no other utterance, process or worker.
             rng = Random((self.seed << 64) + position)
             example, task = self._draw(position, rng)
             one = interleave(example, task, ratio, self.interleave, self.markers, rng)
@@ -112,7 +63,7 @@ class InterleavedDataset:
             if int((position + 1) * self.extra_ratio) > before:
                 return self.extra[self.extra_sampler[before]], "mt"
             position -= before
-        example = self.examples[self.order[position]]
+        example = self.examples[self.sampler[position]]
         names = [name for name in self.tasks if self.tasks[name] > 0 and has_segments(example, name)]
         if len(names) == 1:
             return example, names[0]
@@ -124,7 +75,7 @@ class PackedDataset(Dataset):
 
     def __init__(
         self,
-        source: SequenceDataset,
+        dataset: SequenceDataset,
         steps: int,
         loss_weights: Sequence[float],
         accumulation: int = 1,
@@ -133,7 +84,7 @@ class PackedDataset(Dataset):
         first_step: int = 0,
         forward_tokens: int | None = None,
     ) -> None:
-        self.source, self.steps, self.loss_weights = source, steps, list(loss_weights)
+        self.dataset, self.steps, self.loss_weights = dataset, steps, list(loss_weights)
         self.accumulation, self.rank, self.processes, self.first_step = accumulation, rank, processes, first_step
         self.forward_tokens = forward_tokens
 
@@ -141,11 +92,15 @@ class PackedDataset(Dataset):
         return self.steps * self.accumulation
 
     def __getitem__(self, index: int) -> dict[str, list[dict[str, Any]]]:
-        """The packed forward passes of a micro-batch; `step_weight` is the loss weight of the whole step."""
-        step, turn = divmod(index, self.accumulation)
-        sequences = self.source.sequences(self.first_step + step)
+        """The packed forward passes of a micro-batch.
+
+        Each process makes the whole step's sequences and packs its own part: which part a sequence falls into depends
+        on all of them. `step_weight` is the loss weight of the whole step.
+        """
+        step, micro_batch = divmod(index, self.accumulation)
+        sequences = self.dataset.sequences(self.first_step + step)
         parts = split_to_budget(sequences, self.accumulation * self.processes, self.forward_tokens)
         weight = step_weight(sequences, self.loss_weights)
-        mine = parts[turn * self.processes + self.rank]
+        mine = parts[micro_batch * self.processes + self.rank]
         packed = [pack([sequences[i] for i in piece], self.loss_weights) for piece in mine]
         return {"passes": [batch | {"step_weight": weight} for batch in packed]}

@@ -1,5 +1,6 @@
-"""What a person wants to see of a training: ratio, losses per segment, tokens a second, MFU, time left."""
+"""The log of a training: text ratio, losses per segment, tokens per second, FLOPs utilization (MFU), time left."""
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers.integrations import TensorBoardCallback, is_tensorboard_availa
 
 from unitweave.core.progress import Meter, say
 
+LOG_FILE = "log.jsonl"
 _SHORT = {"loss_source": "src", "loss_transcript": "asr", "loss_translation": "mt", "loss_target": "tgt"}
 # On a shared machine one measurement may fall into a busy moment and make an MFU of more than 100 % later.
 _MEASUREMENTS = 5
@@ -93,13 +95,13 @@ class LineCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         if logs and "loss" in logs:
-            self.note = line_of(logs)
+            self.note = log_line(logs)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.meter.advance(state.global_step - self.meter.done, self.note)
 
 
-def line_of(logs: dict[str, float]) -> str:
+def log_line(logs: dict[str, float]) -> str:
     """The numbers of one log entry on a line."""
     parts = [f"ratio {logs['ratio']:.2f}"] if "ratio" in logs else []
     parts.append(f"loss {logs['loss']:.2f}")
@@ -108,6 +110,14 @@ def line_of(logs: dict[str, float]) -> str:
         parts.append(f"({' '.join(own)})")
     parts.append(f"{logs['tokens_per_second'] / 1000:.1f}k tok/s MFU {100 * logs['mfu']:.0f} %")
     return " ".join(parts)
+
+
+def trim_log(path: Path, step: int) -> None:
+    """Drop log lines after `step`: a resumed training writes them again."""
+    if path.exists():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def report_callbacks(report_to: Sequence[str], folder: Path, first_step: int) -> list[TrainerCallback]:
