@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from unitweave.config.interleave import InterleaveSettings
-from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset, PackedDataset
 from unitweave.lm.model.start import load_causal_lm
@@ -31,8 +31,8 @@ def main() -> None:
     torch.set_num_threads(1)
     pairs, rows = load_pairs(options.run / "corpus", options.run / "units", "train")
     _, tokenizer = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
-    codebook, num_units = codebook_of(options.run / "units")
-    vocabulary = extend_tokenizer(tokenizer, num_units, languages_of(pairs), codebook)
+    codebook, num_units = codebook_identity(options.run / "units")
+    vocabulary = extend_tokenizer(tokenizer, num_units, all_languages(pairs), codebook)
     tokens = WordTokens(tokenizer)
     start = time.perf_counter()
     examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]

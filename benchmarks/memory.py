@@ -17,7 +17,7 @@ from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.config.lm import SmallLm
 from unitweave.config.training import LmTraining
 from unitweave.interleaving.schedule import text_ratio
-from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
 from unitweave.lm.model.small import new_llama
@@ -34,8 +34,8 @@ def main() -> None:
     options = parser.parse_args()
     pairs, rows = load_pairs(options.run / "corpus", options.run / "units", "train")
     _, tokenizer = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
-    codebook, num_units = codebook_of(options.run / "units")
-    vocabulary = extend_tokenizer(tokenizer, num_units, languages_of(pairs), codebook)
+    codebook, num_units = codebook_identity(options.run / "units")
+    vocabulary = extend_tokenizer(tokenizer, num_units, all_languages(pairs), codebook)
     tokens = WordTokens(tokenizer)
     examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
     ratio = text_ratio(ScheduleSettings(stair_steps=0.05, unit="fraction"), options.steps)

@@ -35,10 +35,10 @@ from unitweave.config.interleave import InterleaveSettings
 from unitweave.config.lm import SmallLm
 from unitweave.config.training import LmTraining
 from unitweave.interleaving.sequence import TrainingSequence, interleave
-from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
+from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
-from unitweave.lm.estimate import config_of
+from unitweave.lm.estimate import model_config
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.lm.train.fit import fit
@@ -52,15 +52,15 @@ def load(options: argparse.Namespace) -> tuple[Any, PreTrainedModel, Interleaved
     """A function that makes the model anew, and the step source."""
     pairs, rows = load_pairs(options.run / "corpus", options.run / "units", "train")
     _, tokenizer = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
-    codebook, num_units = codebook_of(options.run / "units")
-    vocabulary = extend_tokenizer(tokenizer, num_units, languages_of(pairs), codebook)
+    codebook, num_units = codebook_identity(options.run / "units")
+    vocabulary = extend_tokenizer(tokenizer, num_units, all_languages(pairs), codebook)
     tokens = WordTokens(tokenizer)
     examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
 
     def model() -> PreTrainedModel:
         torch.manual_seed(0)
         if options.shape == "llama-1b":
-            config = config_of("meta-llama/Llama-3.2-1B", SmallLm())
+            config = model_config("meta-llama/Llama-3.2-1B", SmallLm())
             return LlamaForCausalLM(LlamaConfig(**(config.to_dict() | {"vocab_size": 130_368})))
         made, _ = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
         extend_model(made, vocabulary, 1)

@@ -12,8 +12,8 @@ from unitweave.config.interleave import ScheduleSettings
 from unitweave.config.lm import LmSettings, LoraSettings, SmallLm
 from unitweave.config.recipe import builtin_recipes, load_recipe
 from unitweave.core.errors import InputError
-from unitweave.lm.estimate import config_of, count_weights, memory_per_gpu
-from unitweave.lm.plan import make_plan, measure, schedule_warnings, stages_of
+from unitweave.lm.estimate import count_weights, memory_per_gpu, model_config
+from unitweave.lm.plan import make_plan, measure, ratio_stages, schedule_warnings
 
 RECIPES = {path.stem: path for path in builtin_recipes()}
 
@@ -45,21 +45,21 @@ def test_parameters_of_known_models_are_those_of_their_model_cards(
         raise OSError("no hub")
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", absent)
-    weights = count_weights(config_of(name, SmallLm()), 128_256)
+    weights = count_weights(model_config(name, SmallLm()), 128_256)
     assert weights.total == weights.trained == parameters
-    low = count_weights(config_of(name, SmallLm()), 128_256 + 64, lora_rank=8)
+    low = count_weights(model_config(name, SmallLm()), 128_256 + 64, lora_rank=8)
     assert low.trained < 0.01 * parameters and low.flops_per_token < 0.75 * weights.flops_per_token
     with pytest.raises(InputError, match="nobody/nothing"):
-        config_of("nobody/nothing", SmallLm())
+        model_config("nobody/nothing", SmallLm())
 
 
 def test_stages_add_up_to_the_run() -> None:
     paper = LmSettings()
     paper.training.steps = 3000
-    stages = stages_of(paper)
+    stages = ratio_stages(paper)
     assert stages[0] == (0.9, 0, 300) and stages[-1] == (0.0, 2700, 300) and len(stages) == 10
     smooth = settings(schedule=ScheduleSettings(shape="linear", end=50), training={"steps": 80})
-    assert sum(count for _, _, count in stages_of(smooth)) == 80 and stages_of(smooth)[-1][0] == 0.0
+    assert sum(count for _, _, count in ratio_stages(smooth)) == 80 and ratio_stages(smooth)[-1][0] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_lengths_are_exact_with_units_and_near_without(tmp_path: Path, text_lm_f
 
 
 def test_memory_falls_with_sharding_checkpointing_and_lora() -> None:
-    config = config_of("meta-llama/Llama-3.2-1B", SmallLm())
+    config = model_config("meta-llama/Llama-3.2-1B", SmallLm())
     whole = count_weights(config, 130_368)
     need = sum(memory_per_gpu(whole, 16_384, 1, False, False, False).values())
     assert sum(memory_per_gpu(whole, 16_384, 8, True, False, False).values()) < need

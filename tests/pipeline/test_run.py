@@ -11,7 +11,7 @@ from unitweave.pipeline import Run, run
 STAGES = ("corpus_and_units", "text_lm", "lm", "vocoder", "translate", "score")
 
 
-def stages_of(monkeypatch: pytest.MonkeyPatch, folder: Path, systems: dict[str, dict]) -> list[str]:
+def ratio_stages(monkeypatch: pytest.MonkeyPatch, folder: Path, systems: dict[str, dict]) -> list[str]:
     """What `unitweave run` would do for these systems, without doing it."""
     done: list[str] = []
     for stage in STAGES:
@@ -26,7 +26,7 @@ def test_a_system_that_does_not_speak_is_trained_and_left_out_of_translation(
     said: list[str] = []
     monkeypatch.setattr("unitweave.pipeline.say", said.append)
     systems = {"scheduled": {}, "heard": {"tasks": {"s2st": 0.0, "asr": 1.0}}, "direct": {"tasks": {"direct": 1.0}}}
-    done = stages_of(monkeypatch, tmp_path, systems)
+    done = ratio_stages(monkeypatch, tmp_path, systems)
     trained = ["lm/scheduled", "lm/heard", "lm/direct"]
     assert done == [
         "corpus_and_units",
@@ -47,7 +47,7 @@ def test_where_no_system_speaks_a_run_ends_with_the_last_training(
     recipe = parse_recipe({"corpus": {"embedded": {}}, "systems": systems})
     with pytest.raises(InputError, match="score: no system translates speech into speech"):
         Run(tmp_path, recipe).score()
-    assert stages_of(monkeypatch, tmp_path, systems) == ["corpus_and_units", "text_lm", "lm/heard"]
+    assert ratio_stages(monkeypatch, tmp_path, systems) == ["corpus_and_units", "text_lm", "lm/heard"]
 
 
 @pytest.mark.parametrize("kind", ["name", "path", "recipe"])

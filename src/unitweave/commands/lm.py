@@ -51,7 +51,7 @@ def plan(arguments: list[str]) -> None:
     from dataclasses import asdict
 
     from unitweave.config.recipe import load_recipe
-    from unitweave.lm.plan import lines_of, make_plan, measure
+    from unitweave.lm.plan import format_plan, make_plan, measure
 
     builtin, given = recipes_folder() / f"{known.recipe}.yaml", Path(known.recipe)
     if RunLayout(given).recipe.exists():
@@ -75,7 +75,7 @@ def plan(arguments: list[str]) -> None:
     if known.json:
         print(json.dumps([asdict(one) for one in plans], indent=2))
     else:
-        print("\n\n".join("\n".join(lines_of(one, known.gpu, known.gpus)) for one in plans))
+        print("\n\n".join("\n".join(format_plan(one, known.gpu, known.gpus)) for one in plans))
 
 
 def _manifest(folder: str | None) -> Path | None:

@@ -31,7 +31,7 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def config_of(name: str | None, small: SmallLm) -> PretrainedConfig:
+def model_config(name: str | None, small: SmallLm) -> PretrainedConfig:
     """The configuration of a pretrained model, without its weights; of the run's own small one without a name.
 
     Looks on this machine, then among the well-known shapes, then on the hub.

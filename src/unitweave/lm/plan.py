@@ -1,4 +1,4 @@
-"""What a training will be like, before an hour is spent on it: sizes, lengths, stages, memory, hours, warnings."""
+"""Plan a training before an hour is spent on it: sizes, lengths, text ratios, memory, hours, warnings."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.interleaving.schedule import last_change, text_ratio
 from unitweave.interleaving.sequence import has_segments, max_length
-from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_example
-from unitweave.lm.estimate import MFU, config_of, count_weights, memory_per_gpu
+from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
+from unitweave.lm.estimate import MFU, Weights, count_weights, memory_per_gpu, model_config
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
 from unitweave.lm.train.finetune import token_limit
@@ -47,16 +47,23 @@ class Lengths:
 
 
 def measure(settings: LmSettings, corpus: Path | None, units: Path | None, tokenizer: str | None) -> Lengths | None:
-    """Lengths of the training sequences: exact from units, estimated from a manifest alone, None from nothing.
+    """Measure the lengths of the training sequences.
 
-    tokenizer  folder or name; None, or one that is not there, counts 1.5 tokens a word
+    Args:
+        settings: The system's settings.
+        corpus: Folder of a manifest.
+        units: Folder of the units, for exact lengths; without it they are estimated from the manifest's durations.
+        tokenizer: Folder or hub name; None, or one that is not on this machine, counts 1.5 tokens per word.
+
+    Returns:
+        The lengths, None without a corpus.
     """
     known = None if tokenizer is None else _local_tokenizer(tokenizer)
     tasks = [task for task, weight in settings.tasks.items() if weight > 0]
     if corpus is not None and units is not None and known is not None:
         pairs, rows = load_pairs(corpus, units, "train")
-        codebook, num_units = codebook_of(units)
-        languages = languages_of(pairs)
+        codebook, num_units = codebook_identity(units)
+        languages = all_languages(pairs)
         vocabulary = extend_tokenizer(known, num_units, languages, codebook)
         words = WordTokens(known)
         lengths = []
@@ -71,7 +78,7 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
     if corpus is not None:
         pairs = read_manifest(corpus, "train")
         lengths = [_estimated(pair) for pair in pairs]
-        return Lengths(np.array(lengths, dtype=np.int64), languages_of(pairs), "the manifest's durations")
+        return Lengths(np.array(lengths, dtype=np.int64), all_languages(pairs), "the manifest's durations")
     return None
 
 
@@ -99,14 +106,27 @@ def make_plan(
     gpu: str = "h100",
     gpus: int = 1,
 ) -> Plan:
-    """The plan of one system on `gpus` GPUs of a kind. Raises InputError for settings that cannot be."""
+    """Plan the training of one system.
+
+    Args:
+        name: The system.
+        settings: Its settings.
+        num_units: Size of the codebook.
+        small: Shape of the run's own text LM, for a system without a pretrained one.
+        lengths: Of the training sequences, where they are known.
+        gpu: A kind of GPU, one of GPUS.
+        gpus: How many of them.
+
+    Raises:
+        InputError: An unknown GPU, or a model whose config cannot be loaded.
+    """
     if gpu not in GPUS:
         raise InputError(f"--gpu must be one of {', '.join(GPUS)} (got {gpu!r})")
     if gpus < 1:
-        raise InputError(f"--gpus {gpus} must be above 0")
+        raise InputError(f"--gpus must be above 0 (got {gpus})")
     training = settings.training
-    plan = Plan(name, stages=stages_of(settings))
-    config = config_of(settings.pretrained, small)
+    plan = Plan(name, stages=ratio_stages(settings))
+    config = model_config(settings.pretrained, small)
     text = config.get_text_config()
     tags = len(lengths.languages) if lengths else 2
     rows = -(-(text.vocab_size + num_units + _MARKERS + tags) // ROW_MULTIPLE) * ROW_MULTIPLE
@@ -121,7 +141,7 @@ def make_plan(
     }
     plan.warnings += schedule_warnings(settings)
     if lengths is None or not len(lengths.tokens):
-        plan.warnings.append("no corpus is there yet, so lengths, memory and hours are not known; give --units RUN")
+        plan.warnings.append("lengths, memory and hours are unknown without a corpus; give --units RUN")
         return plan
     limit = token_limit(settings.max_tokens, config)
     _lengths_into(plan, settings, lengths, limit)
@@ -133,6 +153,13 @@ def make_plan(
     if not len(tokens):
         plan.warnings.append(f"every sequence is longer than max_tokens {limit}: nothing is left to train on")
         return plan
+    _cost_into(plan, settings, weights, tokens, gpu, gpus)
+    return plan
+
+
+def _cost_into(plan: Plan, settings: LmSettings, weights: Weights, tokens: np.ndarray, gpu: str, gpus: int) -> None:
+    """Memory and hours of a training on sequences of these lengths, int64 [pairs]."""
+    training = settings.training
     per_step = training.batch_size * float(tokens.mean())
     squares = training.batch_size * float((tokens.astype(float) ** 2).mean())
     flops = training.steps * (per_step * weights.flops_per_token + squares * weights.flops_per_square)
@@ -155,7 +182,6 @@ def make_plan(
             f"{need:.0f} GiB do not fit a {gpu}: raise gradient_accumulation_steps, or set max_tokens_per_forward, "
             "gradient_checkpointing, fsdp over more GPUs, or lora"
         )
-    return plan
 
 
 def _lengths_into(plan: Plan, settings: LmSettings, lengths: Lengths, limit: int) -> None:
@@ -173,12 +199,12 @@ def _lengths_into(plan: Plan, settings: LmSettings, lengths: Lengths, limit: int
     }
     if too_long > 0.01 * len(tokens):
         plan.warnings.append(
-            f"{100 * too_long / len(tokens):.1f} % of the pairs are longer than {limit} tokens: {what}"
+            f"{100 * too_long / len(tokens):.1f} % of the pairs are longer than {limit} tokens and will be {what}"
         )
 
 
-def stages_of(settings: LmSettings) -> list[tuple[float, int, int]]:
-    """Text ratio, first step and number of steps of each stage; a falling ratio counts by its nearest tenth."""
+def ratio_stages(settings: LmSettings) -> list[tuple[float, int, int]]:
+    """Text ratio, first step and steps of each stage of the schedule; ratios that fall smoothly are rounded to tenths."""
     ratio = text_ratio(settings.schedule, settings.training.steps)
     exact = settings.schedule.shape in ("staircase", "constant", "none")
     values = [ratio(step) if exact else round(ratio(step), 1) for step in range(settings.training.steps)]
@@ -191,7 +217,7 @@ def stages_of(settings: LmSettings) -> list[tuple[float, int, int]]:
 
 
 def schedule_warnings(settings: LmSettings) -> list[str]:
-    """What is odd about the schedule and the run's length."""
+    """What is unusual about the schedule and the number of steps."""
     steps, shape = settings.training.steps, settings.schedule.shape
     found = []
     ratio = text_ratio(settings.schedule, steps)
@@ -211,8 +237,8 @@ def schedule_warnings(settings: LmSettings) -> list[str]:
     return found
 
 
-def lines_of(plan: Plan, gpu: str, gpus: int) -> list[str]:
-    """The plan as text."""
+def format_plan(plan: Plan, gpu: str, gpus: int) -> list[str]:
+    """Format a plan for the terminal."""
     lines = [f"system {plan.system}"]
     for name, value in plan.facts.items():
         if isinstance(value, dict):

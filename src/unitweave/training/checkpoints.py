@@ -34,7 +34,7 @@ def last_checkpoint(folder: Path) -> tuple[str | None, int]:
     checkpoint = Path(found)
     damage = _damage(checkpoint)
     if damage:
-        earlier = sorted((p.name for p in folder.glob("checkpoint-*") if p != checkpoint), key=step_of)
+        earlier = sorted((p.name for p in folder.glob("checkpoint-*") if p != checkpoint), key=_step)
         then = f"continue from {earlier[-1]}" if earlier else "start the training again"
         raise InputError(f"{checkpoint}: damaged ({damage}); delete this folder to {then}")
     return found, int(read_json_object(checkpoint / TRAINER_STATE_NAME)["global_step"])
@@ -55,7 +55,7 @@ def _damage(checkpoint: Path) -> str | None:
 
 
 class CheckpointedTrainer(Trainer):
-    """Trainer whose checkpoints are there whole or not at all; of earlier ones only the best is kept, if any is."""
+    """Trainer whose checkpoints are complete or absent; of earlier ones only the best is kept, where one is chosen."""
 
     _written_to: Path | None = None
 
@@ -65,7 +65,7 @@ class CheckpointedTrainer(Trainer):
             self._written_to = folder
             super()._save_checkpoint(model, trial)
             if best:
-                # Trainer's state names the folder it was told to write in; here is where the best will lie.
+                # Trainer's state names the folder that it wrote to; the best one will be here.
                 self.state.best_model_checkpoint = str(Path(str(self.args.output_dir)) / f"checkpoint-{best}")
                 if self.args.should_save:
                     self.state.save_to_json(str(folder / f"checkpoint-{step}" / TRAINER_STATE_NAME))
@@ -81,8 +81,16 @@ def whole_checkpoint(
 ) -> Iterator[Path]:
     """Yield the folder in which the Trainer writes checkpoint-STEP; when all is written, put it in its place.
 
-    Those before it are then removed, save that of step `keep`. barrier waits for the other processes. Raises
-    InputError when the disk is full, and leaves the earlier checkpoints as they are.
+    Earlier checkpoints are removed then, and not before.
+
+    Args:
+        arguments: The Trainer's.
+        step: The optimizer step.
+        barrier: Waits for the other processes.
+        keep: The step of an earlier checkpoint that stays.
+
+    Raises:
+        InputError: The disk is full; the earlier checkpoints are still there.
     """
     work = Path(arguments.output_dir)
     partial, name = work / _PARTIAL, f"checkpoint-{step}"
@@ -97,7 +105,7 @@ def whole_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
         if not is_disk_full(error):
             raise
-        earlier = max((p.name for p in work.glob("checkpoint-*")), default="no earlier one", key=step_of)
+        earlier = max((p.name for p in work.glob("checkpoint-*")), default="no earlier one", key=_step)
         raise InputError(
             f"{work}: no space for the checkpoint of step {step} (there is {earlier}); "
             "free some and run the same command again"
@@ -113,7 +121,7 @@ def whole_checkpoint(
     barrier()
 
 
-def step_of(name: str) -> int:
+def _step(name: str) -> int:
     """The optimizer step of a checkpoint's folder; -1 when it is none."""
     last = name.rsplit("-", 1)[-1]
     return int(last) if last.isdigit() else -1

@@ -86,12 +86,21 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Build an optimizer.
 
-    "adam"  AdamW on everything; no weight decay on vectors
-    "muon"  Muon (Jordan et al. 2024) at ten times `learning_rate` on the matrices inside the network,
-            AdamW on embeddings, `outer_layers` (names of modules), convolutions and vectors
+    Args:
+        name: "adam" is AdamW on everything, without weight decay on vectors; "muon" is Muon (Jordan et al. 2024) at ten
+            times `learning_rate` on the matrices inside the network, and AdamW on embeddings, `outer_layers`,
+            convolutions and vectors.
+        model: What to train: its parameters that require a gradient.
+        learning_rate: Peak learning rate of AdamW.
+        weight_decay: Of matrices.
+        betas: AdamW's.
+        outer_layers: Names of modules whose matrices AdamW trains.
+
+    Raises:
+        InputError: The name is unknown.
     """
     if name not in OPTIMIZERS:
-        raise InputError(f"optimizer {name!r} is none of {', '.join(OPTIMIZERS)}")
+        raise InputError(f"optimizer must be one of {', '.join(OPTIMIZERS)} (got {name!r})")
     outer = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     inner: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []

@@ -87,7 +87,7 @@ def make_example(
     return Example(speech("src"), speech("tgt"), text(pair.src_lang, pair.src_text), text(pair.tgt_lang, pair.tgt_text))
 
 
-def languages_of(pairs: Iterable[Pair]) -> list[str]:
+def all_languages(pairs: Iterable[Pair]) -> list[str]:
     """All language codes of the pairs, sorted."""
     return sorted({language for pair in pairs for language in (pair.src_lang, pair.tgt_lang)})
 
@@ -119,7 +119,7 @@ def read_extra_text(path: Path) -> list[Pair]:
     return pairs
 
 
-def codebook_of(units: Path) -> tuple[str, int]:
+def codebook_identity(units: Path) -> tuple[str, int]:
     """Fingerprint and size of the codebook that the units were made with."""
     metadata = read_units_metadata(units)
     return metadata["codebook"], int(metadata["num_units"])

@@ -11,10 +11,19 @@ from unitweave.lm.model.vocabulary import Vocabulary
 
 
 def add_lora(model: PreTrainedModel, vocabulary: Vocabulary, settings: LoraSettings, bf16: bool) -> Any:
-    """Wrap `model` for LoRA; trained are the low-rank matrices and the embedding rows from `text_size` on.
+    """Wrap a causal LM for LoRA: the low-rank matrices and the embedding rows from `text_size` on are trained.
 
-    bf16  whether to hold the frozen weights in bfloat16, half of their memory
-    Raises InputError when `target_modules` names no layer of the model.
+    Args:
+        model: The causal LM, already extended; changed in place.
+        vocabulary: Its vocabulary.
+        settings: Rank and layers.
+        bf16: Whether to keep the frozen weights in bfloat16, half of their memory.
+
+    Returns:
+        The model in peft's wrapper.
+
+    Raises:
+        InputError: `target_modules` names no layer of the model.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -38,12 +47,12 @@ def add_lora(model: PreTrainedModel, vocabulary: Vocabulary, settings: LoraSetti
     except ValueError as error:
         raise InputError(f"lora.target_modules: {str(error).splitlines()[0]}") from None
     for parameter in wrapped.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad:  # small updates would vanish in bfloat16
             parameter.data = parameter.data.float()
     return wrapped
 
 
 def merge_lora(wrapped: Any) -> PreTrainedModel:
-    """The causal LM with the updates added to its weights (summed in float32), an ordinary model again."""
+    """Add the updates to the weights, summed in float32; returns an ordinary causal LM."""
     dtype = next(p.dtype for p in wrapped.parameters() if not p.requires_grad)
     return wrapped.float().merge_and_unload().to(dtype)

@@ -29,8 +29,10 @@ def trim_tokenizer(
 
     Kept are the tokens of the texts, the tokens on the way to them (byte-pair merges), all single
     characters and bytes, and the tokenizer's named special tokens. Where the tokenizer can spell any
-    character in bytes, of the characters only Latin ones and those in use are kept. Raises InputError
-    for a tokenizer that is no byte-pair or unigram model of the tokenizers library.
+    character in bytes, of the characters only Latin ones and those in use are kept.
+
+    Raises:
+        InputError: The tokenizer is not a byte-pair or unigram model of the tokenizers library.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"trim_vocabulary needs a tokenizer of the tokenizers library, not {type(tokenizer).__name__}")
@@ -38,7 +40,7 @@ def trim_tokenizer(
     state = json.loads(backend.to_str())
     kind = state["model"]["type"]
     if kind not in ("BPE", "Unigram"):
-        raise InputError(f"trim_vocabulary: a {kind} tokenizer cannot be trimmed; BPE and Unigram can")
+        raise InputError(f"trim_vocabulary: the tokenizer must be a BPE or Unigram model (got {kind})")
     vocabulary = tokenizer.get_vocab()
     last = _LAST_LATIN if _spells_in_bytes(state["model"], vocabulary) else _LAST_OF_ALL
     needed = {name for name in vocabulary if _is_byte(name) or (len(name) == 1 and name <= last)}

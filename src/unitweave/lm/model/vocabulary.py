@@ -1,6 +1,6 @@
 """A text LLM's vocabulary, extended by the units and the stage markers.
 
-The new token ids are contiguous and lie behind the text: units first, so that the units of a
+The new token ids are contiguous and follow the text tokens: units first, so that the units of a
 constrained decode are one slice, then the markers, then the language tags. Embedding rows are padded
 to a multiple of 64 and every one of them is initialized.
 """
@@ -27,17 +27,18 @@ _MARKERS = ("source", "transcript", "translation", "target", "end", "mask")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Where everything lies in the extended vocabulary.
+    """Where everything is in the extended vocabulary.
 
-    text_size    ids [0, text_size) are the text LLM's own tokens
-    unit_offset  unit u is the token unit_offset + u
-    num_units    size of the codebook
-    codebook     fingerprint of the codebook that the units come from
-    markers      stage marker -> token id
-    languages    language code -> token id of its tag
-    begin        the tokenizer's begin-of-text token, None where it has none
-    deduplicate  whether the model takes and says units without repetitions
-    tasks        what the model was last trained on (files of before this was kept: the whole chain)
+    Attributes:
+        text_size: Ids [0, text_size) are the text LLM's own tokens.
+        unit_offset: Unit u is the token unit_offset + u.
+        num_units: Size of the codebook.
+        codebook: Fingerprint of the codebook that the units come from.
+        markers: Stage marker -> token id.
+        languages: Language code -> token id of its tag.
+        begin: The tokenizer's begin-of-text token, None where it has none.
+        deduplicate: Whether the model reads and writes units without repetitions.
+        tasks: What the model was last trained on; files of the first versions do not tell, and mean s2st.
     """
 
     text_size: int
@@ -52,12 +53,12 @@ class Vocabulary:
 
     @property
     def has_texts(self) -> bool:
-        """Whether the model says transcript and translation before it speaks."""
+        """Whether the model writes transcript and translation before the target units."""
         return "s2st" in self.tasks
 
     @property
     def translates(self) -> bool:
-        """Whether the model was trained to go from source units to target units, with texts between or without."""
+        """Whether the model was trained to go from source units to target units, with or without texts in between."""
         return any(task in SPEECH_TO_SPEECH for task in self.tasks)
 
     @property
@@ -106,9 +107,13 @@ def extend_tokenizer(
     codebook: str,
     deduplicate: bool = False,
 ) -> Vocabulary:
-    """Add units, markers and language tags to `tokenizer` (in place) and say where they are.
+    """Add units, markers and language tags to a tokenizer, in place.
 
-    Raises InputError when the tokenizer already has one of them at another place.
+    Returns:
+        Where they are.
+
+    Raises:
+        InputError: The tokenizer already has one of them, or gives them no contiguous ids.
     """
     text_size = len(tokenizer)
     names = [f"<|unit_{u}|>" for u in range(num_units)]
@@ -119,7 +124,7 @@ def extend_tokenizer(
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names], special_tokens=True)
     ids = tokenizer.convert_tokens_to_ids(names)
     if ids != list(range(text_size, text_size + len(names))):
-        raise InputError("the tokenizer gave the new tokens no contiguous ids; its vocabulary has gaps at its end")
+        raise InputError("the tokenizer gave the new tokens no contiguous ids: its vocabulary has gaps at the end")
     rest = ids[num_units:]
     return Vocabulary(
         text_size=text_size,
@@ -139,11 +144,16 @@ def extend_model(
 ) -> None:
     """Grow the model's embeddings (and output layer, where untied) for the new tokens, in place.
 
-    Every row from `text_size` on, also unused rows that the checkpoint came with and padding, becomes the
-    mean of the text rows plus a little noise (a tenth of their spread), so that no new token starts out
-    more likely than a text token (Hewitt 2021).
-    unit_text  for each unit the text tokens of the words it occurs in, int [count]: the unit's row then
-               starts at the mean of those tokens' rows instead
+    Every row from `text_size` on, also unused rows that the checkpoint came with and padding, becomes the mean of the
+    text rows plus a little noise (a tenth of their standard deviation), so that no new token starts out more likely
+    than a text token (Hewitt 2021).
+
+    Args:
+        model: The text LLM.
+        vocabulary: Its extended vocabulary.
+        seed: Of the noise.
+        unit_text: For each unit the text tokens of the words it occurs in, int [count]; the unit's row then starts at
+            the mean of those tokens' rows instead.
     """
     rows = -(-vocabulary.size // ROW_MULTIPLE) * ROW_MULTIPLE
     model.resize_token_embeddings(max(rows, model.get_input_embeddings().num_embeddings), mean_resizing=False)

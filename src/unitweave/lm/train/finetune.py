@@ -13,7 +13,14 @@ from unitweave.core.manifest import Pair
 from unitweave.core.stage import StageResult
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.interleaving.sequence import Example, Markers, has_segments, max_length
-from unitweave.lm.data.dataset import WordTokens, codebook_of, languages_of, load_pairs, make_examples, read_extra_text
+from unitweave.lm.data.dataset import (
+    WordTokens,
+    all_languages,
+    codebook_identity,
+    load_pairs,
+    make_examples,
+    read_extra_text,
+)
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
 from unitweave.lm.model.lora import add_lora, merge_lora
@@ -52,13 +59,13 @@ def train_lm(
     if settings.pretrained is None and text_lm is None:
         raise InputError("lm.pretrained: name a causal LM; this run has no text LM of its own")
     name = settings.pretrained or str(text_lm)
-    codebook, num_units = codebook_of(units)
+    codebook, num_units = codebook_identity(units)
     earlier = earlier_vocabulary(name, num_units, codebook, settings.deduplicate)
     with PartialState().main_process_first():  # one download where the processes share a disk
         model, tokenizer = load_causal_lm(name)
     pairs, rows = load_pairs(corpus, units, "train")
     extra = read_extra_text(Path(settings.extra_text)) if settings.extra_text else []
-    languages = languages_of([*pairs, *extra])
+    languages = all_languages([*pairs, *extra])
     set_seed(training.seed)
     if earlier is None:
         words = _words([*pairs, *extra]) if settings.trim_vocabulary else None

@@ -20,7 +20,7 @@ _MEASUREMENTS = 5
 
 
 class Throughput:
-    """Useful tokens a second (padding not counted) and the share of the hardware's peak that they use."""
+    """Tokens per second, padding not counted, and the fraction of the hardware's peak that they use (MFU)."""
 
     def __init__(self, model: nn.Module, arguments: TrainingArguments) -> None:
         self.per_token, self.per_square = training_flops(model)
@@ -29,12 +29,12 @@ class Throughput:
         self._peak, self._measured = 0.0, 0
 
     def count(self, tokens: int, sum_squared_lengths: int) -> None:
-        """Take note of a forward pass: its tokens and the sum of its sequences' squared lengths."""
+        """Add a forward pass: its tokens and the sum of its sequences' squared lengths."""
         self.tokens += tokens
         self.sum_squared_lengths += sum_squared_lengths
 
     def read(self, accelerator: Any) -> dict[str, float]:
-        """Tokens a second of all processes and MFU since the last call."""
+        """Tokens per second of all processes, and MFU, since the last call."""
         counts = torch.tensor([self.tokens, self.sum_squared_lengths], dtype=torch.float64, device=self.device)
         tokens, squared = accelerator.reduce(counts, reduction="sum").tolist()
         seconds = time.monotonic() - self.since
@@ -50,10 +50,13 @@ class Throughput:
 
 
 def training_flops(model: nn.Module) -> tuple[float, float]:
-    """Floating-point operations of training on a token, and per squared token of a sequence for causal attention.
+    """Count the floating-point operations of a training step.
 
-    Two per weight of a linear layer going forward, two going back to its input, two for its own
-    gradient where it is trained; recomputed activations do not count (as in PaLM's MFU).
+    Two per weight of a linear layer in the forward pass, two for the gradient of its input, two for its own gradient
+    where it is trained; recomputed activations do not count (as in PaLM's MFU).
+
+    Returns:
+        Operations per token, and per squared token of a sequence for causal attention.
     """
     linear = 0.0
     for module in model.modules():
@@ -65,15 +68,15 @@ def training_flops(model: nn.Module) -> tuple[float, float]:
     if text is None:
         return linear, 0.0
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    # Scores and mixing: 2 * 2 * head per pair of tokens, half of the pairs, three times with the way back.
+    # Scores and weighted sum: 2 * 2 * head per pair of tokens, half of the pairs, three times with the backward pass.
     return linear, 6.0 * text.num_hidden_layers * text.num_attention_heads * head
 
 
 @torch.no_grad()
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product, measured on the spot (about 0.1 s)."""
+    """Measure the operations per second of a large matrix product (takes about 0.1 s)."""
     size = 8192 if device.type == "cuda" else 1024
-    # Not from torch's own generator: the dropout of a training that is resumed would be another.
+    # A generator of its own: drawing from torch's would change the dropout of a resumed training.
     a = torch.randn(size, size, device=device, dtype=dtype, generator=torch.Generator(device).manual_seed(0))
     best = float("inf")
     for _ in range(6):
@@ -86,7 +89,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class LineCallback(TrainerCallback):
-    """Moves the progress line with the optimizer steps and shows the latest numbers behind it."""
+    """Advances the progress line with the optimizer steps and shows the latest losses."""
 
     def __init__(self, meter: Meter) -> None:
         self.meter, self.note = meter, ""
@@ -102,7 +105,7 @@ class LineCallback(TrainerCallback):
 
 
 def log_line(logs: dict[str, float]) -> str:
-    """The numbers of one log entry on a line."""
+    """Format a log entry for the progress line."""
     parts = [f"ratio {logs['ratio']:.2f}"] if "ratio" in logs else []
     parts.append(f"loss {logs['loss']:.2f}")
     own = [f"{short} {logs[name]:.2f}" for name, short in _SHORT.items() if name in logs]
@@ -125,7 +128,7 @@ def report_callbacks(report_to: Sequence[str], folder: Path, first_step: int) ->
     if "tensorboard" not in report_to:
         return []
     if not is_tensorboard_available():
-        say("TensorBoard is not installed, so nothing is written for it (pip install tensorboard)")
+        say("no TensorBoard logs: the package is not installed (pip install tensorboard)")
         return []
     from torch.utils.tensorboard import SummaryWriter
 

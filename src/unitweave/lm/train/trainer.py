@@ -50,8 +50,8 @@ class LmTrainer(CheckpointedTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The micro-batches of this process, in order: the dataset itself knows rank, accumulation and step."""
-        # A loader draws a seed when it is begun: out of torch's own generator that would change the dropout of a
-        # training that is resumed, whose random state has been put back by then.
+        # A loader draws a seed when iteration starts. Drawn from torch's own generator, which a resumed training has
+        # restored by then, that seed would change the dropout of all that follows.
         return DataLoader(
             self.train_dataset,
             batch_size=None,
@@ -67,7 +67,7 @@ class LmTrainer(CheckpointedTrainer):
         state = self.accelerator.gradient_state
         whole = state.sync_gradients
         for batch in first:
-            # DeepSpeed heeds no `no_sync`: its backward would take an optimizer step where gradients are due.
+            # DeepSpeed ignores `no_sync`: its backward takes an optimizer step wherever gradients are synchronized.
             state._set_sync_gradients(False)
             with self.accelerator.no_sync(model):
                 loss += super().training_step(model, batch, num_items_in_batch)
