@@ -100,7 +100,7 @@ def test_what_a_model_was_trained_on_decides_how_it_decodes(
 ) -> None:
     """Without s2st there are no texts to score on the way; without direct, too, there is no speech at all."""
     said: list[str] = []
-    monkeypatch.setattr("unitweave.lm.train.finetune.say", said.append)
+    monkeypatch.setattr("unitweave.translate.dev_evaluation.say", said.append)
     train(tmp_path, data, text_lm_folder, tasks=tasks, evaluation=EvaluationSettings(eval_steps=1))
     (line,) = said
     assert "dev split is not decoded" in line and not (tmp_path / "dev.jsonl").exists()

@@ -204,7 +204,7 @@ def _lengths_into(plan: Plan, settings: LmSettings, lengths: Lengths, limit: int
 
 
 def ratio_stages(settings: LmSettings) -> list[tuple[float, int, int]]:
-    """Text ratio, first step and steps of each stage of the schedule; ratios that fall smoothly are rounded to tenths."""
+    """Text ratio, first step and steps of each stage of the schedule; smooth ratios are rounded to tenths."""
     ratio = text_ratio(settings.schedule, settings.training.steps)
     exact = settings.schedule.shape in ("staircase", "constant", "none")
     values = [ratio(step) if exact else round(ratio(step), 1) for step in range(settings.training.steps)]

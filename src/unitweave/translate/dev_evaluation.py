@@ -15,6 +15,7 @@ from unitweave.core.progress import say
 from unitweave.core.sequences import evenly_spaced
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.fit import EvaluatorFactory
+from unitweave.lm.train.logs import trim_log
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
 from unitweave.translate.decode import PhaseDecoder, Translation
@@ -108,6 +109,7 @@ class DevSet:
         ]
         for one in shown:
             say(f"  {one['source']} → {one['transcript']}\n  {one['reference']} → {one['translation']}")
+        trim_log(self.path, step - 1)  # a training that resumed before this step wrote them already
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | scores | {"examples": shown}, ensure_ascii=False) + "\n")
 
