@@ -67,7 +67,7 @@ def check_unitweave(words: list[str]) -> None:
         assert any(n.startswith(f"{words[0]} ") for n in names) and len(words) <= 2, "no such command"
         return
     rest = words[len(name.split()) :]
-    known = help_of(name)
+    known = help_of(name) + help_of("run")  # the settings of all sections are listed there
     for flag in (word.split("=")[0] for word in rest if re.match(r"--?[a-z]", word)):
         assert flag == "--help" or re.search(rf"{re.escape(flag)}(?![\w.-])", known), f"{name} has no flag {flag}"
     if name in ("run", "units plan", "lm plan") and rest and re.fullmatch(r"[a-z][a-z0-9-]*", rest[0]):

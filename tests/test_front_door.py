@@ -88,3 +88,12 @@ def test_the_examples_sequences_follow_the_schedule(text_lm_folder, tmp_path):
     units = [int((row == 100).sum()) for row in rows]
     assert units[:batch] == [10] * batch  # one of ten words on each side, of five frames each
     assert units[-batch:] == [100] * batch
+
+
+def test_the_api_reference_names_modules_that_exist():
+    pages = sorted((ROOT / "docs" / "api").glob("*.md"))
+    modules = [line.split()[1] for page in pages for line in page.read_text().splitlines() if line.startswith("::: ")]
+    assert len(modules) > 20
+    for module in modules:
+        path = ROOT / "src" / module.replace(".", "/")
+        assert path.with_suffix(".py").exists(), module

@@ -34,7 +34,7 @@ COMMANDS = (
     Command("corpus stats", "FOLDER", "hours, pairs, speakers, lengths", "corpus:stats"),
     Command("units train-encoder", "RUN", "the speech encoder (CTC)", "units:train_encoder"),
     Command("units codebook", "RUN", "the k-means codebook", "units:codebook"),
-    Command("units extract", "RUN [--engine ray]", "units and word frames of every recording", "units:extract"),
+    Command("units extract", "RUN [--units.backend ray]", "units and word frames of every recording", "units:extract"),
     Command("units probe-layers", "RUN", "how good units of each layer would be", "units:probe_layers"),
     Command("units plan", "RECIPE", "memory and time of encoder training, estimated", "units:plan"),
     Command("units export", "RUN --format F -o DIR", "units as fairseq or S2UT files", "units:export_units"),
