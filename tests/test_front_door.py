@@ -23,10 +23,12 @@ def loaded_after(code: str) -> set[str]:
     return set(found.stdout.split())
 
 
+@pytest.mark.processes
 def test_importing_the_package_imports_nothing_heavy():
     assert not loaded_after("import unitweave; unitweave.__version__; dir(unitweave)") & set(HEAVY)
 
 
+@pytest.mark.processes
 def test_the_interleaving_is_used_without_torch():
     code = "from unitweave import InterleaveSettings, ScheduleSettings, interleave, prepare_speech, text_ratio"
     assert "torch" not in loaded_after(code)
@@ -39,6 +41,7 @@ def test_every_name_on_offer_is_there_and_documented(name):
     assert isinstance(value, str) or value.__doc__
 
 
+@pytest.mark.processes
 def test_a_name_stays_itself_after_its_folder_was_imported():
     code = "from unitweave import interleave\nimport unitweave.pipeline\nprint(unitweave.interleave)"
     assert "<function" in loaded_after(code)
@@ -61,6 +64,7 @@ def test_an_unknown_name_is_an_attribute_error():
         unitweave.weave  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_example_trains_in_a_trainer_of_its_own_and_its_model_translates(text_lm_folder, tmp_path):
     example = runpy.run_path(str(ROOT / "examples" / "own_trainer.py"))
     example["main"](str(text_lm_folder), str(tmp_path))

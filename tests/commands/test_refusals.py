@@ -199,6 +199,7 @@ def test_impossible_values_of_any_stage_are_refused_with_the_recipe(content: dic
     assert complaint in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_refused_flags_do_not_stay_in_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"encoder": {"training": {"steps": 3}}}))
     before = (tmp_path / "recipe.yaml").read_text()

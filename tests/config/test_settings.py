@@ -22,6 +22,7 @@ NEEDING_ARGUMENTS = sorted({kind.value for kind in SchedulerType} - set(LrSchedu
 ABOVE_0 = "must be a whole number above 0 (got 0)"
 
 
+@pytest.mark.processes
 def test_reading_a_recipe_loads_no_heavy_library() -> None:
     code = (
         "import sys; from unitweave.config.recipe import *; load_recipe(builtin_recipes()[0]);"

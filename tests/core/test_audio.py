@@ -42,6 +42,7 @@ def test_blocks_are_small_and_make_the_whole(tmp_path: Path, monkeypatch: pytest
     assert header_seconds(path) == pytest.approx(80_000 / 44_100)
 
 
+@pytest.mark.processes
 @needs_ffmpeg
 @pytest.mark.parametrize("suffix", ["m4a", "webm", "mka"])
 def test_what_soundfile_does_not_know_goes_through_ffmpeg(suffix: str, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_long_digit_strings_are_read_digit_by_digit():
     assert normalize("9" * 5000, "lv").split() == ["deviņi"] * 5000  # beyond what int() takes
 
 
+@pytest.mark.slow
 @given(texts, st.sampled_from((*CVSS, "en", "xx")))
 def test_normalized_text_is_a_fixed_point_without_capitals_punctuation_or_double_spaces(text, language):
     once = normalize(text, language)

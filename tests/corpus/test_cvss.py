@@ -252,6 +252,7 @@ main({arguments!r})
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("after", [3, 27])  # while CVSS-C is read, while Common Voice is read
 def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
     after: int, mini: Miniature, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

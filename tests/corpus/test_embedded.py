@@ -25,6 +25,8 @@ from unitweave.corpus.embedded import corpus as embedded
 from unitweave.corpus.embedded import phrasebook, voices
 from unitweave.corpus.embedded.corpus import build_embedded, embedded_text, plan_digest
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
 LANGUAGES = [code for code in phrasebook.languages() if code in voices.languages()][:2]
 SMALL = EmbeddedCorpus(
     languages=LANGUAGES, train={code: 14 - 6 * i for i, code in enumerate(LANGUAGES)}, dev=4, test=6, seed=3

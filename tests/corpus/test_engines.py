@@ -17,6 +17,8 @@ from unitweave.corpus.embedded import engines as speech
 from unitweave.corpus.embedded import voices
 from unitweave.corpus.embedded.engines import EDGE_SECONDS, PEAK, Utterance, Voice, synthesize, synthesize_all
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
 PICO = Voice("a", "pico", "es-ES", pitch=110, rate=125, tract=94)
 ESPEAK = Voice("b", "espeak", "es-419+f3", rate=110)  # its variant adds noise that eSpeak seeds from the clock
 TEXTS = ["Buenos días.", "Mi hermana compró tres manzanas.", "¿Dónde está la estación?"]

@@ -14,6 +14,8 @@ from unitweave.corpus.embedded.voices import speakers
 from unitweave.corpus.readers.text_table import read_parallel_text
 from unitweave.pipeline import Run
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
 NUMBERS = ["uno", "dos", "tres", "cuatro", "cinco", "seis", "siete", "ocho", "nueve", "diez", "once", "doce"]
 FRENCH = ["un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix", "onze", "douze"]
 ENGLISH = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]

@@ -21,6 +21,8 @@ from unitweave.experiment.hours import estimate, measure, shared_to_do
 from unitweave.experiment.plan import load_experiment
 from unitweave.experiment.results import read_grid
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
 STEPS = 12
 
 

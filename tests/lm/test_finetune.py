@@ -24,6 +24,8 @@ from unitweave.lm.train.finetune import train_lm
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.dev_evaluation import choose, dev_evaluator, scores_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from helpers.lm_corpus import made_up_corpus
 from unitweave.cli import main
 from unitweave.core.files import write_json
 from unitweave.core.stage import FORMAT
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 RECIPE = """
 corpus: {{manifest: x}}

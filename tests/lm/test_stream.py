@@ -52,6 +52,7 @@ def test_two_processes_accumulating_two_equal_one_process_accumulating_four() ->
     assert stream(processes=2, accumulation=2) == stream(processes=1, accumulation=4)
 
 
+@pytest.mark.processes
 def test_workers_that_read_ahead_change_no_sequence() -> None:
     assert stream(1, 2, workers=2) == stream(1, 2, workers=0)
 

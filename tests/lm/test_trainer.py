@@ -37,6 +37,8 @@ from unitweave.lm.train.fit import fit
 from unitweave.lm.train.isolation import check_isolation
 from unitweave.training import trainer as training
 
+pytestmark = pytest.mark.slow
+
 
 def lively(model: PreTrainedModel) -> PreTrainedModel:
     """The model with larger random weights, so that what it hears changes what it says."""
@@ -56,6 +58,7 @@ def same_training(folder: Path, other: Path) -> bool:
     return log_of(folder) == log_of(other) and one == two
 
 
+@pytest.mark.processes
 def test_a_training_killed_at_any_moment_and_resumed_equals_one_left_alone(tmp_path: Path) -> None:
     killed = subprocess.Popen([sys.executable, "-c", script(tmp_path / "killed", "dropout=0.3")])
     deadline = time.monotonic() + 900
@@ -69,6 +72,7 @@ def test_a_training_killed_at_any_moment_and_resumed_equals_one_left_alone(tmp_p
     assert same_training(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.processes
 def test_a_training_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(tmp_path: Path) -> None:
     killed = (
         "import os, signal; from unitweave.lm.train import trainer as engine; own = engine.LmTrainer._save_rng_state\n"
@@ -263,6 +267,7 @@ def test_a_model_that_caps_its_attention_trains_and_has_its_own_attention_again(
     assert model.config._attn_implementation == "eager" and len(log_of(tmp_path)) == 2
 
 
+@pytest.mark.processes
 def test_a_full_disk_while_saving_leaves_the_checkpoint_before_and_training_goes_on_from_it(tmp_path: Path) -> None:
     """A limit on the size of a file stands in for the disk: the second checkpoint does not fit."""
     train(tmp_path / "whole")

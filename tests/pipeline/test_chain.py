@@ -17,6 +17,8 @@ from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 from unitweave.cli import main
 from unitweave.core.audio import read_audio
 
+pytestmark = pytest.mark.slow
+
 STAGES = [
     "corpus",
     "encoder",
@@ -108,6 +110,7 @@ def test_recordings_are_translated_from_a_run_folder(run: Path, tmp_path: Path, 
     assert len(read_audio(about["audio"])) > 0
 
 
+@pytest.mark.processes
 def test_a_run_killed_in_the_middle_goes_on_to_the_same_result(run: Path, recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "unitweave.cli", "run", str(recipe), "--out", str(folder)]

@@ -13,6 +13,8 @@ from unitweave.score.asr.fairseq_ctc import collapse
 from unitweave.score.asr.moonshine import Moonshine
 from unitweave.score.asr.recognizers import load_recognizer
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = [
     "i would like a cup of coffee please",
     "it is very cold today",

@@ -28,6 +28,8 @@ from unitweave.serve.batching import Batcher, Job
 from unitweave.serve.security import Access
 from unitweave.translate.translator import Translator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Translator:

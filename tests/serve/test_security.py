@@ -17,6 +17,8 @@ from unitweave.serve.responses import access_log
 from unitweave.serve.security import Access, check_access, host_name
 from unitweave.translate.translator import Translator
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "correct-horse-battery"
 LONG = "/gradio_api/upload"
 

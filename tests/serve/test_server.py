@@ -27,6 +27,8 @@ from unitweave.serve.server import bind
 from unitweave.serve.wav import wav_bytes
 from unitweave.translate.translator import Translator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Path:
@@ -170,6 +172,7 @@ def test_a_batcher_that_is_closed_abandons_what_is_being_decoded(run: Path, monk
     until(lambda: not batcher.alive)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_within_seconds_with_a_page_open(
     run: Path, tmp_path: Path, number: signal.Signals

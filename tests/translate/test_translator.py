@@ -27,6 +27,8 @@ from unitweave.translate.subtitles import Cue, clock, srt, vtt
 from unitweave.translate.translator import Translator
 from unitweave.translate.vad import WINDOW, SpeechDetector, cut_out, speech_spans
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Path:
@@ -240,6 +242,7 @@ def test_an_inaudible_utterance_is_empty_and_the_others_are_translated(
     assert middle["units"] and about["translation"] == middle["translation"] and about["language"] == "es"
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_a_short_recording_whose_header_says_no_length_is_a_short_one(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture

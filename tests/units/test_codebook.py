@@ -33,6 +33,7 @@ def test_kmeans_finds_separated_clusters() -> None:
     assert result.perplexity == pytest.approx(12, abs=0.01)
 
 
+@pytest.mark.slow
 def test_kmeans_on_growing_parts_is_as_good_as_scikit_learn() -> None:
     from sklearn.cluster import KMeans
 

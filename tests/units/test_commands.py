@@ -12,6 +12,8 @@ from unitweave.config.recipe import load_recipe
 from unitweave.pipeline import Run
 from unitweave.units.dataset import read_units
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

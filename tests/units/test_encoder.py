@@ -31,6 +31,8 @@ from unitweave.units.estimate import estimate
 from unitweave.units.sampling import Recording
 from unitweave.units.train_encoder import LengthBatches, _initial_model, train_encoder
 
+pytestmark = pytest.mark.slow
+
 TINY = SmallEncoder(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, conv_depthwise_kernel_size=5
 )
@@ -166,6 +168,7 @@ def test_patience_survives_an_interruption(corpus: Path, tmp_path: Path) -> None
     assert all(torch.equal(kept[key], best[key]) for key in best)
 
 
+@pytest.mark.processes
 def test_two_processes_train_the_encoder_together(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(corpus, run / "corpus")

@@ -25,6 +25,8 @@ from unitweave.units.forward import CpuForward
 from unitweave.units.inference import EncoderInference, padded_length
 from unitweave.units.sampling import batches_by_length, recordings_of
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ExtractionSettings(shard_size=3, batch_seconds=4.0)
 
 
@@ -152,6 +154,7 @@ def test_shards_are_the_same_bytes_whatever_the_workers_and_batches(
     assert contents(tmp_path) == shards
 
 
+@pytest.mark.processes
 def test_killed_at_random_moments_the_result_is_the_same_bytes(
     corpus: Path, models: tuple[Path, Path], shards: dict[str, bytes], tmp_path: Path
 ) -> None:

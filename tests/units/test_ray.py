@@ -17,6 +17,8 @@ from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.units.extract import extract_units
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
 ray = pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
 

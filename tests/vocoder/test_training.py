@@ -27,6 +27,8 @@ from unitweave.vocoder.crops import draw_batch, find_recordings
 from unitweave.vocoder.model import UnitVocoder
 from unitweave.vocoder.train import train_vocoder
 
+pytestmark = pytest.mark.slow
+
 TINY = VocoderSettings(
     segment_frames=16, dim=16, intermediate_dim=24, layers=1, fine_layers=1, hifigan_channels=32,
     discriminator_channels=2,
@@ -166,6 +168,7 @@ def test_units_without_their_repetitions_are_an_error(data: Path, tmp_path: Path
         train_vocoder(tmp_path / "out", changed(steps=1), tmp_path, data / "units")
 
 
+@pytest.mark.processes
 def test_two_processes_train_together_as_one(data: Path, tmp_path: Path) -> None:
     recipe = {"corpus": {"manifest": str(data)}, "vocoder": asdict(changed(steps=12, batch_size=4))}
     runs = [tmp_path / "one", tmp_path / "two"]
