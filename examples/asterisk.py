@@ -1,24 +1,25 @@
-"""Real parallel speech to try things on: the telephone prompts of Debian's asterisk-core-sounds packages.
+"""Real parallel speech for experiments: the telephone prompts of Debian's asterisk-core-sounds packages.
 
     python examples/asterisk.py --out asterisk [--languages es fr] [--root FOLDER]
 
-The same prompts were spoken by one professional in English and Spanish (Allison Smith) and one in
-French (June Wallack), CC-BY-SA-3.0. The packages are fetched with apt-get (or taken from --root, where
-they were unpacked or installed), the recordings decoded with ffmpeg, and OUT/prompts.csv is what
-`unitweave corpus table` takes. Prompts of fewer than three words are left out, as are tones. The
-transcripts are as they are, with typing errors, missing accents and words that were not said.
+The same prompts were recorded by one professional speaker in English and Spanish (Allison Smith) and by one in
+French (June Wallack), CC-BY-SA-3.0. The packages are downloaded with apt-get (or taken from --root, where they
+are unpacked or installed), the recordings are decoded with ffmpeg, and OUT/prompts.csv is the input of
+`unitweave corpus table`. Prompts of fewer than three words and tones are skipped. The transcripts are used as
+they are, with typing errors, missing accents and words that were not spoken.
 """
 
 import argparse
 import csv
 import gzip
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 VOICES = {"en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA_f_June"}
-FEWEST_WORDS = 3
+MIN_WORDS = 3
 COLUMNS = ("id", "src_lang", "tgt_lang", "src_audio", "tgt_audio", "src_text", "tgt_text", "speaker")
 
 
@@ -26,8 +27,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for packages, recordings and prompts.csv")
     parser.add_argument("--languages", nargs="+", choices=("es", "fr"), default=["es", "fr"])
-    parser.add_argument("--root", type=Path, help="where the packages are unpacked; / if they are installed")
+    parser.add_argument("--root", type=Path, help="folder in which the packages are unpacked; / if they are installed")
     options = parser.parse_args()
+    if shutil.which("ffmpeg") is None:
+        print("asterisk.py: ffmpeg is needed to decode the recordings; install it first", file=sys.stderr)
+        return 2
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         root = options.root or fetch(options.out / "packages", ["en", *options.languages])
@@ -40,11 +44,11 @@ def main() -> int:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(rows)
-    print(f"{len(rows)} pairs in {options.out / 'prompts.csv'}; go on with\n")
+    print(f"{len(rows)} pairs in {options.out / 'prompts.csv'}; continue with\n")
     corpus = f"{options.out}/corpus"
     print(f"  unitweave corpus table --table {options.out}/prompts.csv --out {corpus} --test-share 0.1 --dev-share 0.1")
     print(f"  unitweave corpus stats {corpus}")
-    print("\nand with a recipe that says\n")
+    print("\nand a recipe with\n")
     print(f"  corpus: {{manifest: {corpus}}}")
     print("  encoder: {pretrained: RUN/encoder/model}   # of an earlier run, or facebook/w2v-bert-2.0")
     return 0
@@ -64,7 +68,7 @@ def fetch(folder: Path, languages: list[str]) -> Path:
 
 
 def transcripts(root: Path, language: str) -> dict[str, str]:
-    """Name of each prompt -> what it says; lines are "name: text", comments begin with a semicolon."""
+    """Name of each prompt -> its text; lines are "name: text", comments begin with a semicolon."""
     path = root / f"usr/share/doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
     found = {}
     for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines():
@@ -75,11 +79,11 @@ def transcripts(root: Path, language: str) -> dict[str, str]:
 
 
 def pairs(root: Path, out: Path, texts: dict[str, dict[str, str]], language: str) -> list[list[str]]:
-    """Rows of the table for one source language, whose recordings are decoded on the way."""
+    """Rows of the table for one source language; their recordings are decoded here."""
     names = [
         name
         for name in sorted(texts[language].keys() & texts["en"].keys())
-        if all(len(t[name].split()) >= FEWEST_WORDS and "[" not in t[name] for t in (texts[language], texts["en"]))
+        if all(len(t[name].split()) >= MIN_WORDS and "[" not in t[name] for t in (texts[language], texts["en"]))
         and all(prompt(root, code, name).exists() for code in (language, "en"))
     ]
     with ThreadPoolExecutor() as pool:
@@ -103,10 +107,10 @@ def decode(root: Path, out: Path, language: str, name: str) -> str:
     path = out / relative
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(".half.wav")
-        command = ["ffmpeg", "-v", "error", "-y", "-f", "g722", "-i", str(prompt(root, language, name)), str(half)]
+        partial = path.with_suffix(".partial.wav")
+        command = ["ffmpeg", "-v", "error", "-y", "-f", "g722", "-i", str(prompt(root, language, name)), str(partial)]
         subprocess.run(command, check=True)
-        half.replace(path)
+        partial.replace(path)
     return str(relative)
 
 

@@ -1,15 +1,15 @@
-"""Real parallel text of open vocabulary, from Debian packages: dialogue in seven languages, and example sentences.
+"""Real parallel text with an open vocabulary from Debian packages: dialogue in seven languages, and example sentences.
 
     python examples/campaigns.py --out campaigns [--languages es fr de it pt ru ca] [--words 3 12] [--root FOLDER]
 
-The campaigns of Battle for Wesnoth (GPL-2+) are translated as gettext catalogues, wesnoth-1.16-*; the
-German-English dictionary Ding (trans-de-en, GPL-2+) has example sentences. The packages are fetched with
-apt-get (or taken from --root, where they were unpacked or installed); nothing of them comes with unitweave.
-Strings of several sentences are split where both sides have as many; markup is dropped, and so are
-sentences with variables, of fewer or more words than --words says on either side, and ones that were not translated.
+The campaigns of Battle for Wesnoth (GPL-2+) are translated as gettext catalogs, wesnoth-1.16-*; the
+German-English dictionary Ding (trans-de-en, GPL-2+) has example sentences. The packages are downloaded with
+apt-get (or taken from --root, where they are unpacked or installed); unitweave contains nothing of them.
+Strings of several sentences are split where both sides have equally many. Markup is removed; sentences with
+variables, with a number of words outside of --words on either side, or without a translation are dropped.
 
-OUT/LANGUAGE.tsv and OUT/all.tsv (all languages) are what `corpus.spoken.text` and `lm.extra_text` of a
-recipe take. How many English sentences all languages have in common is printed: dev and test come from those.
+OUT/LANGUAGE.tsv and OUT/all.tsv (all languages) are inputs for `corpus.synthesized.text` and `lm.extra_text` of a
+recipe. The number of English sentences that all languages have in common is printed: dev and test come from those.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LOCALES = {"es": "es", "fr": "fr", "de": "de", "it": "it", "pt": "pt_BR", "ru": 
 COLUMNS = ("src_lang", "tgt_lang", "src_text", "tgt_text", "origin")
 
 _TAG = re.compile(r"<[^<>]*>")
-# What may stand in a sentence; variables ($name), format codes and lists bring other characters.
+# Characters that a sentence may contain; variables ($name), format codes and lists bring other characters.
 _PLAIN = re.compile(r"[\w\s.,;:!?'’‘\"“”„«»‹›¿¡…—–‑-]+")
 _END = re.compile(r"(?<=[.!?…])[\"”“»’']*\s+(?=[\"“„«‘'¿¡—–-]*\s*[^\W\d_a-zà-öø-ÿа-яё])")
 _WORD = re.compile(r"\w*[^\W\d_]\w*(?:[’'‑-]\w+)*|\d+")
@@ -39,12 +39,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for packages and tables")
     parser.add_argument("--languages", nargs="+", choices=tuple(LOCALES), default=list(LOCALES))
-    parser.add_argument("--root", type=Path, help="where the packages are unpacked; / if they are installed")
-    parser.add_argument("--words", nargs=2, type=int, default=(3, 12), metavar=("FEWEST", "MOST"), help="default: 3 12")
-    parser.add_argument("--no-names", action="store_true", help="leave out English sentences that look to hold a name")
+    parser.add_argument("--root", type=Path, help="folder in which the packages are unpacked; / if they are installed")
+    parser.add_argument("--words", nargs=2, type=int, default=(3, 12), metavar=("MIN", "MAX"), help="default: 3 12")
+    parser.add_argument("--no-names", action="store_true", help="drop English sentences that seem to contain a name")
     options = parser.parse_args()
     if not 1 <= options.words[0] <= options.words[1]:
-        parser.error("--words takes the fewest, then the most words of a sentence: --words 3 12")
+        parser.error("--words takes the minimum and the maximum number of words of a sentence: --words 3 12")
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         root = options.root or fetch(options.out / "packages")
@@ -63,7 +63,7 @@ def main() -> int:
     print(f"English sentences that all of them have: {len(common)}")
     print(f"\n{options.out}/all.tsv; go on with a recipe that says\n")
     languages = ", ".join(options.languages[:2])
-    print(f"  corpus: {{spoken: {{text: {options.out}/all.tsv, languages: [{languages}], dev: 60, test: 120}}}}")
+    print(f"  corpus: {{synthesized: {{text: {options.out}/all.tsv, languages: [{languages}], dev: 60, test: 120}}}}")
     return 0
 
 

@@ -193,7 +193,7 @@ def test_amounts_may_differ_by_language_and_be_numbers() -> None:
     }
     with pytest.raises(InputError, match="'fr': no amount"):
         choose_subset(corpus, {"es": 1.0})
-    with pytest.raises(InputError, match="the corpus has 50"):
+    with pytest.raises(InputError, match="the corpus has only 50"):
         choose_subset(corpus, 60)
 
 

@@ -207,9 +207,9 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
 def test_a_model_with_a_schedule_of_its_own_has_a_row_of_its_own_where_it_counts(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
-    changed = CONTENT | {"models": {"scratch": {}, "longer": {"schedule": {"stair_steps": 4}}}}
+    changed = CONTENT | {"models": {"scratch": {}, "stairs": {"schedule": {"stair_steps": 4}}}}
     further = {
-        "models": ["longer"],
+        "models": ["stairs"],
         "systems": ["baseline", "scheduled"],
         "data": ["some"],
         "seeds": [1],
@@ -218,12 +218,12 @@ def test_a_model_with_a_schedule_of_its_own_has_a_row_of_its_own_where_it_counts
     first = [block | {"models": ["scratch"]} for block in CONTENT["grid"]]
     (run / "experiment.yaml").write_text(yaml.safe_dump({**changed, "grid": [*first, further]}))
     for number, system in enumerate(("baseline", "scheduled")):
-        write_trial(run, f"longer_some_{system}_10_s1", system, number, [f"u{i}" for i in range(TESTED)])
+        write_trial(run, f"stairs_some_{system}_10_s1", system, number, [f"u{i}" for i in range(TESTED)])
     text = write_page(tmp_path / "results.md", [run]).read_text()
     assert rows_of(text, "### Systems") == [
         ["baseline", "schedule.shape: none", "0%", "0 % of the run"],
         ["scheduled (scratch)", "none", "90%", "40 % of the run"],
-        ["scheduled (longer)", "none", "90%", "80 % of the run"],
+        ["scheduled (stairs)", "none", "90%", "80 % of the run"],
         ["mask", "interleave.replace_with: mask", "90%", "40 % of the run"],
     ]
 
@@ -459,7 +459,7 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     shutil.rmtree(run / "scores")
     with pytest.raises(InputError, match="nothing to archive"):
         write_archive(tmp_path / "none", run)
-    for damaged_record in ("[]", '{"format": 2, "build": "", "trials": []}', '{"format": 1}'):
+    for damaged_record in ("[]", '{"format": 3, "build": "", "trials": []}', '{"format": 1}'):
         shutil.copytree(kept, tmp_path / "damaged")
         (tmp_path / "damaged/archive.json").write_text(damaged_record)
         with pytest.raises(InputError, match=r"archive\.json: damaged or of another version"):
@@ -511,7 +511,7 @@ def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Pat
     moved = "scratch_some_baseline_10_s1"
     shutil.move(first / "scores" / moved, second / "scores" / moved)
     ceilings = second / "scores/scratch_all_baseline_10_s3/scores.json"
-    row = {"asr_bleu": {"score": 76.54}}
+    row = to_json(system_scores(Interval(76.54)))
     write_json(ceilings, read_json(ceilings) | {"ceilings": {"reference speech": row}})
     for run, content in ((first, b"1 2 3"), (second, b"1 2 4")):
         (run / "units").mkdir()

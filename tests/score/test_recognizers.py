@@ -48,7 +48,7 @@ def test_moonshine_survives_silence_and_a_single_sample():
 
 def test_moonshine_compares_in_american_spelling():
     clean = Moonshine.clean_hypothesis
-    assert clean(None, "My neighbours' favourite colour is grey.") == "my neighbours' favorite color is gray"
+    assert clean(None, "The neighbours' favourite colour is grey.") == "the neighbors favorite color is gray"
     assert clean(None, "the theatre in the centre") == "the theater in the center"
 
 

@@ -132,7 +132,7 @@ def test_the_ceiling_on_resynthesized_units_uses_the_vocoder(spoken_run, tmp_pat
     by_length = {int(soundfile.info(p).duration * 50): read_audio(p) for p in (run / "corpus").glob("*.wav")}
 
     class Fake:
-        def synthesize(self, units, speaker, deduplicated):
+        def synthesize(self, units, speaker=None, deduplicated=False):
             return [by_length[len(row)] for row in units]
 
     monkeypatch.setattr(synthesis.Vocoder, "from_pretrained", classmethod(lambda *_: Fake()))
@@ -213,7 +213,7 @@ def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, t
     references = tmp_path / "references.txt"
     references.write_text("\n".join(SENTENCES))
     folders = [str(spoken_run / "translate" / name) for name in ("baseline", "scheduled")]
-    settings = ["--score.mos", "[]", "--score.bootstrap_samples", "20", "--score.randomisation_trials", "20"]
+    settings = ["--score.mos", "[]", "--score.bootstrap_samples", "20", "--score.randomization_trials", "20"]
     out = tmp_path / "scores.json"
     assert main(["score", *folders, "--references", str(references), "-o", str(out), *settings]) == 0
     scores, of_run = json.loads(out.read_text()), read_scores(spoken_run / "score")
@@ -254,7 +254,7 @@ def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceili
     asked = []
 
     class Fake:
-        def synthesize(self, units, speaker, deduplicated):
+        def synthesize(self, units, speaker=None, deduplicated=False):
             asked.append(deduplicated and all((row[1:] != row[:-1]).all() for row in units))
             return [np.random.default_rng(0).normal(size=16_000).astype(np.float32) for _ in units]
 
@@ -321,3 +321,20 @@ def test_a_damaged_file_is_named_in_one_line(spoken_run, tmp_path, name, damage)
         write_report(tmp_path / "report.html", [run])
     assert name in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_an_interrupt_while_a_sound_is_encoded_ends_the_report(spoken_run, tmp_path, monkeypatch):
+    write = soundfile.write
+
+    def interrupted(file, *arguments, **options):
+        # libsndfile swallows what is raised in a callback, so that only a file with a name is safe.
+        if hasattr(file, "write"):
+            file.write(b"half")
+            return
+        write(file, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(soundfile, "write", interrupted)
+    page = tmp_path / "report.html"
+    assert main(["report", str(spoken_run), "-o", str(page)]) == 130
+    assert not page.exists()

@@ -16,26 +16,26 @@ def score(arguments: list[str]) -> None:
         return
     run = stage_command("score", "score", "score", arguments)
     if run is None:
-        print("\nunitweave score FOLDER... --references FILE [-o FILE] scores the wavs of any system")
+        print("\nunitweave score FOLDER... --references FILE [-o FILE] scores the audio files of any system")
     else:
         print_table(read_scores(RunLayout(run).score))
 
 
 def score_wavs(arguments: list[str]) -> None:
-    """Other people's outputs: one folder of wavs for each system, and their references."""
+    """Output of any system: one folder of audio files per system, and their references."""
     from unitweave.config.score import ScoreSettings
     from unitweave.score.folder import score_folders
     from unitweave.score.table import print_table
 
     parser = Parser(prog="unitweave score", description="Score folders of audio files from any system.")
-    parser.add_argument("folders", type=Path, nargs="+", help="audio files, one folder for each system")
-    parser.add_argument("--references", type=Path, required=True, help="name<TAB>text, or a line for each file")
-    parser.add_argument("--reference-speech", type=Path, help="recordings of the references, for the ceiling")
-    parser.add_argument("-o", "--out", type=Path, help="where to write the scores as JSON")
+    parser.add_argument("folders", type=Path, nargs="+", help="audio files, one folder per system")
+    parser.add_argument(
+        "--references", type=Path, required=True, help="text file: name<TAB>text per line, or one line per file"
+    )
+    parser.add_argument("--reference-speech", type=Path, help="folder of recordings of the references, for the ceiling")
+    parser.add_argument("-o", "--out", type=Path, help="JSON file to write the scores to")
     known, rest = parser.parse_known_args(arguments)
     given = settings_of(["score"], rest, parser.prog).get("score", {}) if rest else {}
-    if "mos" in given:
-        given["mos"] = tuple(given["mos"])
     settings = ScoreSettings(**given)
     print_table(score_folders(known.folders, known.references, settings, known.out, known.reference_speech))
 
@@ -44,7 +44,7 @@ def report(arguments: list[str]) -> None:
     """unitweave report RUN... [-o FILE]"""
     from unitweave.score.report import write_report
 
-    parser = Parser(prog="unitweave report", description="Write one HTML page about one or several runs.")
+    parser = Parser(prog="unitweave report", description="Write one HTML page about one or more runs.")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument("-o", "--out", type=Path, help="the page (default: report.html in the first run)")
     known = parser.parse_args(arguments)

@@ -44,14 +44,14 @@ class Comparison:
     @cached_property
     def languages(self) -> dict[str, Difference]:
         """Source language -> difference of ASR-BLEU on its utterances; empty for a test set in one."""
-        spoken = np.array(next(iter(self.ours.values())).languages)
-        languages = sorted(set(spoken.tolist()))
+        language_of = np.array(next(iter(self.ours.values())).languages)
+        languages = sorted(set(language_of.tolist()))
         if len(languages) < 2:
             return {}
         return {
             language: difference(
-                {s: r.counts["asr_bleu"][spoken == language] for s, r in self.ours.items()},
-                {s: r.counts["asr_bleu"][spoken == language] for s, r in self.theirs.items()},
+                {s: r.counts["asr_bleu"][language_of == language] for s, r in self.ours.items()},
+                {s: r.counts["asr_bleu"][language_of == language] for s, r in self.theirs.items()},
             )
             for language in languages
         }

@@ -1,6 +1,6 @@
 """Predicted mean opinion scores: how natural the speech sounds, on a scale from 1 to 5.
 
-Predictors are optional: one that cannot be had is said and left out, never a reason to stop.
+Predictors are optional: one that is missing is skipped with a note, and scoring goes on.
 """
 
 import importlib.metadata
@@ -29,19 +29,19 @@ class Predictor(Protocol):
 
 
 def load_predictors(names: Sequence[str], device: str = "auto") -> tuple[list[Predictor], list[str]]:
-    """The predictors of `names` that can be had, and a sentence for each that cannot."""
+    """The predictors of `names` that are available, and a note for each that is not."""
     found: list[Predictor] = []
     notes = []
     for name in names:
         try:
             found.append(Dnsmos() if name == "dnsmos" else Utmos(device_of(device)))
         except _Missing as missing:
-            notes.append(f"{name} left out: {missing}")
+            notes.append(f"{name} skipped: {missing}")
     return found, notes
 
 
 def installed(names: Sequence[str]) -> list[str]:
-    """Those of `names` whose packages are here, with versions; what only the network has counts as here."""
+    """Those of `names` whose packages are installed, with versions; UTMOS, which comes from torch.hub, always."""
     packages = importlib.util.find_spec("speechmos") and importlib.util.find_spec("onnxruntime")
     found = [f"dnsmos-{importlib.metadata.version('speechmos')}"] if "dnsmos" in names and packages else []
     return [*found, *(name for name in names if name != "dnsmos")]
@@ -51,7 +51,7 @@ class Dnsmos:
     """DNSMOS P.835 (Reddy et al. 2022): signal, background, overall. Offline, from the package speechmos.
 
     Only the network of that package is used, through onnxruntime, so that librosa is not needed.
-    The network hears 9.01 s: shorter speech is repeated, longer speech scored every second and
+    The network takes 9.01 s: shorter speech is repeated, longer speech scored every second and
     averaged, as in the original.
     """
 
@@ -66,7 +66,7 @@ class Dnsmos:
     def __init__(self) -> None:
         package = importlib.util.find_spec("speechmos")
         if package is None or importlib.util.find_spec("onnxruntime") is None:
-            raise _Missing("do 'pip install speechmos onnxruntime'")
+            raise _Missing("not installed; try: pip install speechmos onnxruntime")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -97,8 +97,8 @@ class Utmos:
         try:
             self._model: Any = torch.hub.load(UTMOS_HUB, "utmos22_strong", trust_repo=True, verbose=False)
         except Exception as error:
-            # torch.hub fails in as many ways as there are networks; whatever it is, the score goes on without.
-            raise _Missing(f"torch.hub has no {UTMOS_HUB} ({str(error) or type(error).__name__})") from None
+            # torch.hub fails in many ways, depending on the network; whatever it is, scoring goes on without.
+            raise _Missing(f"torch.hub could not load {UTMOS_HUB} ({str(error) or type(error).__name__})") from None
         self._device = device
         self._model = self._model.to(self._device).eval()
         self.signature = f"utmos22_strong,{UTMOS_HUB}"
@@ -111,4 +111,4 @@ class Utmos:
 
 
 class _Missing(Exception):
-    """A predictor that cannot be had, and why."""
+    """A predictor that is not available, and why."""

@@ -1,9 +1,11 @@
-"""Pictures and sounds of the report, as data URIs: spectrograms with their words, and players."""
+"""Pictures and sounds of the report as data URIs: spectrograms with their words, and players."""
 
 import base64
 import io
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -31,13 +33,16 @@ class WordBox:
 
 def audio_uri(waveform: np.ndarray) -> str:
     """A float32 waveform [samples] at 16 kHz as a data URI: Ogg/Opus where this soundfile can, else WAV."""
-    for container, subtype, mime in (("OGG", "OPUS", "audio/ogg"), ("WAV", "PCM_16", "audio/wav")):
-        buffer = io.BytesIO()
-        try:
-            soundfile.write(buffer, np.clip(waveform, -1.0, 1.0), SAMPLE_RATE, format=container, subtype=subtype)
-        except (soundfile.SoundFileError, ValueError):
-            continue
-        return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    # Through a file with a name: libsndfile writes to a buffer by callbacks into Python, and an interrupt in one of
+    # them is swallowed and leaves a sound that is cut off.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sound"
+        for container, subtype, mime in (("OGG", "OPUS", "audio/ogg"), ("WAV", "PCM_16", "audio/wav")):
+            try:
+                soundfile.write(str(path), np.clip(waveform, -1.0, 1.0), SAMPLE_RATE, subtype, format=container)
+            except (soundfile.SoundFileError, ValueError):
+                continue
+            return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
     raise RuntimeError("soundfile writes neither Opus nor WAV")
 
 

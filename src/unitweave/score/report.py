@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page about one run or several, to look at and to listen to."""
+"""The report: one self-contained HTML page about one run or several, to look at and listen to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -85,15 +85,15 @@ def score_run(
     if not outputs:
         raise InputError(f"{folder}: no systems to score")
     pairs = {pair.id: pair for pair in read_manifest(corpus, "test")}
-    said = {system: read_outputs(place, pairs) for system, place in outputs.items()}
-    ids = _common_ids(said, pairs)
+    found = {system: read_outputs(place, pairs) for system, place in outputs.items()}
+    ids = _common_ids(found, pairs)
     target_units = _target_units(units, ids)
     references = _references([pairs[id] for id in ids], target_units)
     recognizer = load_recognizer(settings.recognizer, settings.recognizer_model, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     examples = evenly_spaced(ids, settings.examples, centered=True)
-    sources = {system: _system_audio(outputs[system], said[system], ids) for system in outputs}
-    written = {system: _texts(said[system], ids) for system in outputs}
+    sources = {system: _system_audio(outputs[system], found[system], ids) for system in outputs}
+    written = {system: _texts(found[system], ids) for system in outputs}
     if settings.ceilings:
         deduplicated = all(texts.deduplicated for texts in written.values())
         sources |= _ceilings(vocoder, pairs, target_units, ids, notes, deduplicated)

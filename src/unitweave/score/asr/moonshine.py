@@ -43,7 +43,7 @@ class Moonshine:
     """Moonshine tiny English (27 million parameters, MIT), offline, from the package moonshine-voice.
 
     Its voice activity detector is switched off: it is one object for the whole process, so that a
-    transcript would depend on what was transcribed before it, and it cuts sentences in pieces.
+    transcript would depend on what was transcribed before it, and it cuts sentences into pieces.
     Each waveform gets half a second of silence at both ends instead. One single-threaded model per
     core works through the list; the transcripts do not depend on how many there are.
     """
@@ -64,7 +64,7 @@ class Moonshine:
         folder = Path(get_model_path("tiny-en"))
         if not folder.is_dir():
             raise InputError(
-                f"moonshine-voice {version} has no model inside; do 'pip install moonshine-voice=={VERSION}'"
+                f"moonshine-voice {version} has no model in its package; try: pip install moonshine-voice=={VERSION}"
             )
         options = {"vad_threshold": "0.0", "vad_max_segment_duration": "600", "return_audio_data": "false"}
         with _environment("MOONSHINE_ORT_SINGLE_THREAD", "1"):
