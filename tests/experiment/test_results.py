@@ -91,7 +91,7 @@ CONTENT: dict[str, Any] = {
     "question": "Does it work?",
     "recipe": {
         "corpus": {"embedded": {"languages": ["es", "fr"]}},
-        "lm": {"schedule": {"decrement": 0.5, "stair_steps": 2, "unit": "step"}},
+        "lm": {"schedule": {"decrement": 0.5, "stair_steps": 2, "unit": "steps"}},
     },
     "data": {"all": 1.0, "some": 0.3},
     "systems": {

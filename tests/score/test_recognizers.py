@@ -83,7 +83,7 @@ def tiny_ctc(tmp_path_factory):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     convolutions = {
         "conv_dim": (8, 8),
-        "conv_depthwise_kernel_size": (10, 8),
+        "conv_kernel": (10, 8),
         "conv_stride": (10, 8),
         "num_feat_extract_layers": 2,
     }
