@@ -168,7 +168,7 @@ def test_transcripts_that_are_given_later_are_used(
     arguments = ["--cvss", mini.archives()[0], "--covost", str(table), "--out", str(tmp_path / "out")]
     voices = ["--common-voice", str(mini.folder / "es.tar.gz")]
     assert main(["corpus", "cvss", *arguments, *voices]) == 2
-    assert "there is no text" in capsys.readouterr().err
+    assert "no text" in capsys.readouterr().err
     (tmp_path / "es").mkdir()
     (tmp_path / "es/validated.tsv").write_bytes(validated(texts))
     assert main(["corpus", "cvss", *arguments, *voices, str(tmp_path / "es")]) == 0
@@ -197,7 +197,7 @@ def test_a_byte_that_is_no_utf_8_costs_one_clip_and_not_the_archive(mini: Miniat
         assert main(["corpus", "cvss", *arguments, "--out", str(tmp_path / "out")]) == 0
         pairs = pairs_of(tmp_path / "out")
         assert set(pairs) == set(texts) - {bad} and {pair.speaker for pair in pairs.values()} == {"m?"}
-        assert f"{bad}\tes\tsource: the text is in a wrong encoding" in (tmp_path / "out/skipped.tsv").read_text()
+        assert f"{bad}\tes\tsource: the text has the wrong encoding" in (tmp_path / "out/skipped.tsv").read_text()
 
 
 def test_a_stray_carriage_return_is_a_space(mini: Miniature, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_bad_clips_are_skipped_with_id_and_reason(mini: Miniature, tmp_path: Pat
         zip(
             names,
             (
-                "source: there is no recording",
+                "source: no recording",
                 "source: not readable as audio",
                 "source: the recording is silent",
                 "source: the recording is too long",

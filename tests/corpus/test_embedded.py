@@ -147,7 +147,7 @@ def test_what_cannot_be_spoken_is_left_out_and_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(embedded, "plan_pair", mute)
     outcome = build_embedded(tmp_path, settings)
-    assert outcome.skipped == [{"id": "es_train_000002", "reason": "es_train_000002.wav: the text has no word"}]
+    assert outcome.skipped == [{"id": "es_train_000002", "reason": "es_train_000002.wav: the text has no words"}]
     assert [p.id for p in read_manifest(tmp_path, "train")] == [f"es_train_{i:06d}" for i in (0, 1, 3)]
 
 

@@ -94,7 +94,7 @@ def test_one_bad_utterance_is_named_and_the_rest_are_spoken(tmp_path):
     plan.insert(1, Utterance(tmp_path / "mute.wav", "...", PICO))
     plan.insert(0, Utterance(tmp_path / "nobody.wav", "hola", Voice("c", "espeak", "es+nobody")))
     problems = {utterance.path.name: problem for utterance, problem in synthesize_all(plan, workers=2)}
-    assert problems.pop("mute.wav") == "the text has no word"
+    assert problems.pop("mute.wav") == "the text has no words"
     assert "there is no voice 'es+nobody'" in problems.pop("nobody.wav")
     assert problems == {"pico0.wav": "", "pico1.wav": ""}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pico0.wav", "pico1.wav"]
@@ -108,8 +108,8 @@ def test_markup_is_read_as_text():
 @pytest.mark.parametrize(
     ("voice", "message"),
     [
-        (Voice("x", "festival", "es"), "engine 'festival' is none of pico, espeak"),
-        (Voice("x", "pico", "es-ES", pitch=20), "pitch 20 is not in 50..190"),
+        (Voice("x", "festival", "es"), "engine must be one of pico, espeak"),
+        (Voice("x", "pico", "es-ES", pitch=20), "pitch must be 50 to 190"),
     ],
 )
 def test_impossible_voices_are_bad_input(voice, message):

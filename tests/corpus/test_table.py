@@ -154,7 +154,7 @@ BAD = {
     "cut": ("cut.wav", "oui", "source: not readable as audio"),
     "folder": (".", "oui", "source: not readable as audio"),
     "missing": ("nowhere.wav", "oui", "source: no such audio file"),
-    "unnamed": ("", "oui", "source: there is no recording"),
+    "unnamed": ("", "oui", "source: no recording"),
     "silent": ("silent.wav", "oui", "source: the recording is silent"),
     "offset": ("offset.wav", "oui", "source: the recording is silent"),
     "short": ("short.wav", "oui", "source: the recording is too short"),
@@ -167,8 +167,8 @@ BAD = {
     "many": ("src0.wav", "mot " * 50, "source: too much text for the recording"),
     "none": ("src0.wav", "", "source: no words in the text"),
     "signs": ("src0.wav", "… !", "source: no words in the text"),
-    "broken": ("src0.wav", "caf\ufffd", "source: the text is in a wrong encoding"),
-    "mojibake": ("src0.wav", "Ã©tÃ© franÃ§ais", "source: the text is in a wrong encoding"),
+    "broken": ("src0.wav", "caf\ufffd", "source: the text has the wrong encoding"),
+    "mojibake": ("src0.wav", "Ã©tÃ© franÃ§ais", "source: the text has the wrong encoding"),
     "control": ("src0.wav", "ou\x07i", "source: control characters in the text"),
 }
 
@@ -179,7 +179,7 @@ def test_every_bad_row_is_skipped_with_its_id_and_reason(clips: Path, tmp_path: 
     content.append({"id": "good3", "src_audio": "src4.wav", "src_text": "encore"})
     out = tmp_path / "out"
     pairs = build(clips, write(tmp_path / "t.jsonl", content), out, *LANGUAGES)
-    assert skipped(out) == {n: reason for n, (_, _, reason) in BAD.items()} | {"good3": "the id stands twice"}
+    assert skipped(out) == {n: reason for n, (_, _, reason) in BAD.items()} | {"good3": "duplicate id"}
     assert {p.id for p in pairs} == {f"good{i}" for i in range(26)}
     third = next(p for p in pairs if p.id == "good3")
     assert np.allclose(read_audio(str(third.src_audio)), read_audio(clips / "src3.wav"), atol=1e-4), (
@@ -211,7 +211,7 @@ def test_rows_that_cannot_be_read_are_skipped_not_fatal(clips: Path, tmp_path: P
     assert len(build(clips, table, tmp_path / "out", *LANGUAGES)) == 5
     assert set(skipped(tmp_path / "out").values()) == {
         "the row cannot be read",
-        "source: the text is in a wrong encoding",
+        "source: the text has the wrong encoding",
         "source: no such audio file",
     }
     # The right name of the encoding, or a byte order mark, repairs it.
@@ -307,7 +307,7 @@ def test_tables_of_the_same_name_give_ids_of_their_own(clips: Path, tmp_path: Pa
     pairs = build(clips, tables[0], tmp_path / "out", *LANGUAGES, "--table", *map(str, [*tables, tables[1]]))
     names = {"es-train", "fr-train", "fr-train-2", "fr-train-3", "dev"}
     assert {p.id for p in pairs} == {f"{name}-00000{i}" for name in names for i in (1, 2)}
-    assert skipped(tmp_path / "out") == dict.fromkeys(("fr-train-000001", "fr-train-000002"), "the id stands twice")
+    assert skipped(tmp_path / "out") == dict.fromkeys(("fr-train-000001", "fr-train-000002"), "duplicate id")
 
 
 def test_text_is_needed_unless_a_column_says_which_side_lacks_it(clips: Path, tmp_path: Path) -> None:
@@ -343,8 +343,8 @@ def test_languages_and_splits_come_from_columns(clips: Path, tmp_path: Path) -> 
         ("zh", "dev"),
     }
     assert skipped(tmp_path / "out") == {
-        "r2": "the language is no ISO 639 code",
-        "r3": "the split is none of train, dev and test",
+        "r2": "the language is not an ISO 639 code",
+        "r3": "the split must be train, dev or test",
     }
 
 

@@ -74,11 +74,13 @@ def test_the_sample_is_even_over_languages_and_speakers() -> None:
 def test_purity_and_information_of_perfect_useless_and_doubled_units() -> None:
     characters = torch.tensor([0, 0, 1, 1, 2, 2, NO_CHARACTER, NO_CHARACTER])
     perfect = Agreement.of(torch.tensor([5, 5, 3, 3, 0, 0, 1, 1]), characters)
-    assert perfect.purity == pytest.approx(1) and perfect.information == pytest.approx(1)
+    assert perfect.purity == pytest.approx(1) and perfect.normalized_mutual_information == pytest.approx(1)
     useless = Agreement.of(torch.zeros(8, dtype=torch.long), characters)
-    assert useless.purity == pytest.approx(1 / 3) and useless.information == pytest.approx(0, abs=1e-9)
+    assert useless.purity == pytest.approx(1 / 3) and useless.normalized_mutual_information == pytest.approx(
+        0, abs=1e-9
+    )
     finer = Agreement.of(torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]), characters)
-    assert finer.information == pytest.approx(1)
+    assert finer.normalized_mutual_information == pytest.approx(1)
     assert Agreement.of(torch.zeros(2, dtype=torch.long), torch.full((2,), NO_CHARACTER)) == Agreement(0.0, 0.0)
 
 
@@ -108,7 +110,7 @@ def test_a_codebook_is_bounded_deterministic_and_reports_its_quality(
     assert Codebook.load(tmp_path / "a").num_units == 16
     assert counts["frames"] == 400 and counts["dead"] == 0 and 1 < counts["perplexity"] <= 16
     assert 0 < counts["character_purity"] <= 1 and 0 <= counts["normalized_mutual_information"] <= 1
-    with pytest.raises(InputError, match="layer 3"):
+    with pytest.raises(InputError, match="layers 1 to 2"):
         train_codebook(tmp_path / "c", CodebookSettings(num_units=16, layer=3, max_frames=400), *trained)
 
 

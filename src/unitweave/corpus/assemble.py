@@ -20,7 +20,7 @@ from unitweave.corpus.recording_store import RecordingStore
 
 ABOUT = "corpus.json"
 SKIPPED = "skipped.tsv"
-LEAST_SHARE = 0.5  # with less than this of a language left, something is wrong with the corpus as a whole
+MIN_USABLE_FRACTION = 0.5  # with less than this of a language left, something is wrong with the corpus as a whole
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def open_corpus(folder: Path, kind: str, settings: Any) -> None:
     if path.exists():
         held = read_json(path).get("corpus")
         if held != kind:
-            raise InputError(f"{folder}: holds a corpus made by 'unitweave corpus {held}'; give another --out")
+            raise InputError(f"{folder}: holds a corpus made by 'unitweave corpus {held}'; choose another --out")
     elif folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: has files but no {ABOUT}, so it is not a corpus folder; give another --out")
+        raise InputError(f"{folder}: has files but no {ABOUT}, so it is not a corpus folder; choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise InputError(f"{folder}: could not be created ({error.strerror})") from None
     remove_leftovers(folder)
     # A manifest of an earlier call would pass for the result of this one if this one failed.
     remove(folder / FILE_NAME)
@@ -94,7 +94,7 @@ def close_corpus(
     sources: list[tuple[str, str]] = []
     left_out = list(skipped)
     for row in rows:
-        twice = Skipped(row.id, row.src.language, "the id stands twice") if row.id in pairs else None
+        twice = Skipped(row.id, row.src.language, "duplicate id") if row.id in pairs else None
         checked = twice or _pair(folder, row, recordings, limits)
         if isinstance(checked, Pair):
             pairs[row.id] = checked
@@ -121,10 +121,13 @@ def close_corpus(
 
 
 def import_manifest(folder: Path, source: Path) -> StageResult:
-    """Take over the manifest of a corpus folder into a run's; the recordings stay where they are.
+    """Import the manifest of a corpus folder into a run; the recordings stay where they are.
 
-    Texts that another version normalized, or nobody, are normalized anew from the raw ones, so that
-    training and scoring see the same. Raises InputError where recordings are missing.
+    Texts that another version normalized, or that were never normalized, are normalized again from the raw ones, so
+    that training and scoring see the same.
+
+    Raises:
+        InputError: The manifest has no pairs, or recordings are missing.
     """
     pairs = read_manifest(source)
     metadata = read_metadata(source)
@@ -135,7 +138,7 @@ def import_manifest(folder: Path, source: Path) -> StageResult:
     if missing:
         raise InputError(f"{source}: {len(missing)} of {len(recordings)} recordings are missing, first {missing[0]}")
     if metadata.get("normalizer") != NORMALIZER:
-        say(f"corpus: texts of {source} were normalized by {metadata.get('normalizer', 'nobody')}; doing it anew")
+        say(f"corpus: texts normalized by {metadata.get('normalizer', 'nobody')}; normalizing them again")
         pairs = [_renormalized(pair) for pair in pairs]
         metadata |= normalization_metadata({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
     write_manifest(folder, pairs, metadata)
@@ -180,7 +183,7 @@ def _pair(folder: Path, row: Row, recordings: RecordingStore, limits: Limits) ->
         seconds[name] = made.seconds if made else 0.0
         texts[name] = normalize(side.text, side.language) if side.text else None
         if side.audio and made is None:
-            problem = ("there is no recording", "")
+            problem = ("no recording", "")
         elif made and made.problem:
             problem = (made.problem, made.detail)
         elif made:
@@ -188,7 +191,7 @@ def _pair(folder: Path, row: Row, recordings: RecordingStore, limits: Limits) ->
         if problem is None and side.text is not None and (side.needs_text or side.text.strip()):
             problem = text_problem(side.text, texts[name] or "")
         elif problem is None and side.needs_text and side.text is None:
-            problem = ("there is no text", "")
+            problem = ("no text", "")
         if problem is None and made and texts[name]:
             problem = pace_problem(texts[name] or "", made.seconds, limits)
         if problem:
@@ -220,18 +223,18 @@ def _check_enough(folder: Path, kept: Sequence[Pair], skipped: Sequence[Skipped]
     have, lost = Counter(p.src_lang for p in kept), Counter(s.language for s in skipped)
     for language in sorted(have.keys() | lost.keys()):
         total = have[language] + lost[language]
-        if have[language] and (allow_skipped or have[language] >= LEAST_SHARE * total):
+        if have[language] and (allow_skipped or have[language] >= MIN_USABLE_FRACTION * total):
             continue
         if have and allow_skipped:
             continue
         reason, times = Counter(s.reason for s in skipped if s.language == language).most_common(1)[0]
         raise InputError(
-            f"{folder}: only {have[language]} of {total} pairs of {language or 'the corpus'} are usable; most often "
+            f"{folder}: only {have[language]} of {total} pairs of {language or 'the corpus'} are usable; main reason "
             f"({times} times): {reason}; see {folder / SKIPPED}"
-            + ("" if not have[language] else "; --allow-skipped goes on with what is left")
+            + ("" if not have[language] else "; use --allow-skipped to continue with the rest")
         )
     if not kept:
-        raise InputError(f"{folder}: the corpus has no rows at all")
+        raise InputError(f"{folder}: the corpus has no rows")
 
 
 def _write_skipped(path: Path, skipped: Sequence[Skipped]) -> None:

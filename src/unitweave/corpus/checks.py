@@ -1,4 +1,4 @@
-"""What makes a row of a corpus unusable, in words that stand in its list of skipped rows."""
+"""What makes a row of a corpus unusable, in the words of its list of skipped rows."""
 
 import re
 import unicodedata
@@ -32,7 +32,7 @@ def audio_problem(seconds: float, limits: Limits) -> tuple[str, str] | None:
 def text_problem(raw: str, normalized: str) -> tuple[str, str] | None:
     """Reason and detail where a text cannot be trained on."""
     if damaged := encoding_problem(raw):
-        return "the text is in a wrong encoding", damaged
+        return "the text has the wrong encoding", damaged
     if any(unicodedata.category(c) == "Cc" and c not in "\t\r\n" for c in raw):
         return "control characters in the text", repr(raw)[:80]
     if not normalized:
@@ -41,7 +41,7 @@ def text_problem(raw: str, normalized: str) -> tuple[str, str] | None:
 
 
 def pace_problem(normalized: str, seconds: float, limits: Limits) -> tuple[str, str] | None:
-    """Reason and detail where nobody can have said this text in this time.
+    """Reason and detail where this text cannot have been spoken in this time.
 
     Letters are counted, and not words, so that one limit holds for languages of long words, of short
     ones, and of none between spaces. 40 letters a second are also about what CTC can align.
@@ -59,7 +59,7 @@ def pace_problem(normalized: str, seconds: float, limits: Limits) -> tuple[str, 
 def encoding_problem(text: str) -> str:
     """What shows that a text was read in another encoding than it was written in; "" where nothing does."""
     if "\ufffd" in text or re.search(r"[\ud800-\udfff]", text):
-        return "bytes that are no UTF-8"
+        return "bytes that are not UTF-8"
     if text.isascii():
         return ""
     for encoding in ("cp1252", "latin-1"):

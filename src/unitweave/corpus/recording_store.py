@@ -28,7 +28,7 @@ _MAX_WAITING_BYTES = 1 << 28  # of recordings that were read and wait for a thre
 
 @dataclass(frozen=True)
 class RecordingTask:
-    """A recording to be made: its path below the corpus folder, a name of its source, and the source itself."""
+    """A recording to convert: its path below the corpus folder, a name of its source, and the source itself."""
 
     path: str
     source: str
@@ -37,7 +37,7 @@ class RecordingTask:
 
 @dataclass(frozen=True)
 class ConvertedRecording:
-    """A recording that was made, or what is wrong with it (then there is no file)."""
+    """A converted recording, or what is wrong with it (then there is no file)."""
 
     path: str
     source: str
@@ -132,7 +132,9 @@ class RecordingStore:
             try:
                 made = ConvertedRecording(**json.loads(line))
             except (ValueError, TypeError):
-                raise InputError(f"{path}, line {number}: not of a corpus folder; delete the folder") from None
+                raise InputError(
+                    f"{path}, line {number}: damaged journal; delete the folder and build the corpus again"
+                ) from None
             found[made.path] = made
         return {p: made for p, made in found.items() if made.problem or (self.folder / p).exists()}
 

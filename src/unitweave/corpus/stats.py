@@ -14,7 +14,7 @@ from unitweave.core.files import atomic_path
 from unitweave.core.manifest import FILE_NAME, SPLITS, Pair, read_manifest
 
 PERCENTILES = (5, 50, 95, 100)
-_LENGTHS = ("5 %", "median", "95 %", "longest")
+_LENGTHS = ("5 %", "median", "95 %", "max")
 PICTURE = "stats.png"
 
 
@@ -64,13 +64,13 @@ def draw(parts: Sequence[Part], path: Path) -> None:
     from matplotlib.figure import Figure
 
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise InputError(f"{path}: a picture's name ends in .png, .svg or .pdf")
+        raise InputError(f"{path}: the file name of a picture must end in .png, .svg or .pdf")
     languages = list(dict.fromkeys(part.languages for part in parts))
     figure = Figure(figsize=(9, 0.6 + 1.9 * len(languages)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(languages), 2, squeeze=False, sharex=True)
-    longest = max(float(s.max(initial=1.0)) for part in parts for s in (part.src_seconds, part.tgt_seconds))
-    bins = np.linspace(0, longest, 41)
+    max_seconds = max(float(s.max(initial=1.0)) for part in parts for s in (part.src_seconds, part.tgt_seconds))
+    bins = np.linspace(0, max_seconds, 41)
     for row, name in zip(axes, languages, strict=True):
         for axis, side in zip(row, ("src", "tgt"), strict=True):
             mine = [part for part in parts if part.languages == name]

@@ -35,6 +35,7 @@ def draw_spans(words: int, ratio: float, mean_length: float, rng: Random) -> lis
         length = min(left, 1 + bisect_right(table, rng.random()))
         lengths.append(length)
         left -= length
+    # A circle of `words - count` words of speech and `len(lengths)` spans: which of its places are spans.
     slots = sorted(rng.sample(range(words - count + len(lengths)), len(lengths)))
     turn = rng.randrange(words)
     placed: list[tuple[int, int]] = []

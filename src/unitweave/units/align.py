@@ -21,13 +21,16 @@ def forced_align(
 ) -> tuple[list[np.ndarray], torch.Tensor]:
     """Most probable CTC path of each utterance that spells its target.
 
-    log_probs      [batch, frames, characters], log-softmaxed
-    frame_lengths  [batch] valid frames of each utterance
-    targets        character ids of each utterance, without blanks
-    Returns for each utterance an int array [frames] that holds the position in its target which the
-    frame emits, or -1 for blank; and [batch] log-probabilities of the paths. Where a target needs more
-    frames than there are (its characters, and a blank between equal neighbors) the array is empty and
-    the log-probability -inf.
+    Args:
+        log_probs: float [batch, frames, characters], log-softmaxed.
+        frame_lengths: [batch] valid frames of each utterance.
+        targets: Character ids of each utterance, without blanks.
+        blank: Id of the blank.
+
+    Returns:
+        For each utterance an int array [frames] with the position in its target that the frame emits, or -1 for
+        blank; and [batch] log-probabilities of the paths. Where a target needs more frames than there are (its
+        characters, and a blank between equal neighbors) the array is empty and the log-probability -inf.
     """
     probs = log_probs.float().numpy(force=True)
     return align_all([row[: int(n)] for row, n in zip(probs, frame_lengths, strict=True)], targets, blank)
@@ -148,12 +151,15 @@ class WordFrames:
 def word_frames(positions: np.ndarray, target: Sequence[int], log_probs: np.ndarray, delimiter: int) -> WordFrames:
     """Turn the character alignment of one utterance into word frames.
 
-    positions  from `forced_align`; empty when there was no path
-    target     character ids with `delimiter` between words
-    log_probs  [frames, characters] of this utterance
-    A word lasts from the first to the last frame that emits one of its characters. Its score is the
-    geometric mean of the probabilities of its characters, each at its most probable frame. Where
-    there was no path every word gets no frames and score 0.
+    A word lasts from the first to the last frame that emits one of its characters. Its score is the geometric mean of
+    the probabilities of its characters, each at its most probable frame. Where there was no path every word gets no
+    frames and score 0.
+
+    Args:
+        positions: int [frames] from `forced_align`; empty when there was no path.
+        target: Character ids with `delimiter` between words.
+        log_probs: float32 [frames, characters] of this utterance.
+        delimiter: Character id between words.
     """
     characters = np.asarray(target)
     word_of = np.cumsum(characters == delimiter)

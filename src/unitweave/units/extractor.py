@@ -44,7 +44,9 @@ class UnitExtractor:
         """From an encoder folder and a codebook folder. Raises InputError when they do not belong together."""
         book = Codebook.load(codebook)
         if book.encoder != encoder_fingerprint(encoder):
-            raise InputError(f"{codebook}: this codebook was made with another encoder than {encoder}")
+            raise InputError(
+                f"{codebook}: this codebook belongs to another encoder than {encoder}; make the codebook again"
+            )
         return cls(*load_encoder(encoder, device), book, precision)
 
     def extract(

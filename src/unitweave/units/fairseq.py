@@ -1,4 +1,4 @@
-"""Units in the formats of fairseq's speech-to-speech examples, out and in.
+"""Export and import of units in the formats of fairseq's speech-to-speech examples.
 
 unit file   SIDE/SPLIT.txt   `id|u1 u2 u3`, one line a recording; read by splitting at the first `|`
 manifest    SIDE/SPLIT.tsv   the root folder, then `relative path<TAB>samples at 16 kHz` in the same order
@@ -32,10 +32,10 @@ Units = dict[tuple[str, str], np.ndarray]  # (utterance id, side) -> units
 def export_units(folder: Path, kind: str, corpus: Path, units: Path, reduce: bool = False) -> list[Path]:
     """Write the units of a run in one of FORMATS into `folder`; `reduce` drops repetitions. Returns the files.
 
-    Raises InputError where an id or a path cannot stand in the format.
+    Raises InputError where an id or a path has a character that the format does not allow.
     """
     if kind not in FORMATS:
-        raise InputError(f"--format {kind!r} is none of {', '.join(FORMATS)}")
+        raise InputError(f"--format must be one of {', '.join(FORMATS)} (got {kind!r})")
     rows = read_units(units)
     found = {key: deduplicate(row.units)[0] if reduce else row.units for key, row in rows.items()}
     pairs = read_manifest(corpus)
@@ -91,9 +91,9 @@ def read_unit_file(path: Path) -> dict[str, np.ndarray]:
     for number, line in _lines(path):
         id_, bar, spelled = line.partition("|")
         if not bar or not id_:
-            raise InputError(f"{path}, line {number}: not 'id|u1 u2 u3'")
+            raise InputError(f"{path}, line {number}: expected 'id|u1 u2 u3'")
         if id_ in found:
-            raise InputError(f"{path}, line {number}: the id {id_!r} stands twice")
+            raise InputError(f"{path}, line {number}: duplicate id {id_!r}")
         found[id_] = _parsed(spelled, path, number)
     return found
 
@@ -111,13 +111,13 @@ def read_s2ut(path: Path) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: not an S2UT table; it lacks the column {missing[0]!r}")
             continue
         if len(values) != len(columns):
-            raise InputError(f"{path}, line {number}: {len(values)} columns in place of {len(columns)}")
+            raise InputError(f"{path}, line {number}: expected {len(columns)} columns (got {len(values)})")
         row = dict(zip(columns, values, strict=True))
         units = _parsed(row["tgt_audio"], path, number)
         if row["tgt_n_frames"] != str(len(units)):
             raise InputError(f"{path}, line {number}: {len(units)} units, but tgt_n_frames is {row['tgt_n_frames']}")
         if row["id"] in found:
-            raise InputError(f"{path}, line {number}: the id {row['id']!r} stands twice")
+            raise InputError(f"{path}, line {number}: duplicate id {row['id']!r}")
         found[row["id"]] = units
     return found
 
@@ -132,7 +132,7 @@ def read_fairseq_manifest(path: Path) -> list[tuple[Path, int]]:
             continue
         relative, tab, samples = line.rpartition("\t")
         if not tab or not samples.isdigit():
-            raise InputError(f"{path}, line {number}: not 'path<TAB>samples'")
+            raise InputError(f"{path}, line {number}: expected 'path<TAB>samples'")
         found.append((root / relative, int(samples)))
     return found
 
@@ -145,7 +145,7 @@ def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units:
     that is most of them (repetitions were dropped), nothing fits the corpus, or a unit is none of `num_units`.
     """
     if kind not in FORMATS:
-        raise InputError(f"--format {kind!r} is none of {', '.join(FORMATS)}")
+        raise InputError(f"--format must be one of {', '.join(FORMATS)} (got {kind!r})")
     pairs = read_manifest(corpus)
     found = _found(kind, source, {pair.split for pair in pairs})
     rows, skipped, misfits = [], [], []
@@ -158,7 +158,7 @@ def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units:
                 skipped.append({"id": f"{pair.id}/{side}", "reason": f"no units in {source}"})
                 continue
             if len(units) and int(units.max()) >= num_units:
-                raise InputError(f"{source}: {pair.id}/{side} has the unit {units.max()}; --num-units says {num_units}")
+                raise InputError(f"{source}: {pair.id}/{side} has unit {units.max()}, but --num-units is {num_units}")
             seconds = getattr(pair, f"{side}_seconds")
             if seconds and (reason := length_mismatch(len(units), seconds * FRAME_RATE)):
                 misfits.append({"id": f"{pair.id}/{side}", "reason": reason})
@@ -168,11 +168,11 @@ def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units:
             rows.append(UnitRow(pair.id, side, units, words, nowhere, nowhere, np.zeros(len(words), np.float32)))
     if len(misfits) > len(rows):
         raise InputError(
-            f"{source}: {misfits[0]['id']} has {misfits[0]['reason']}, and {len(misfits) - 1} more are like it; "
-            f"there must be {FRAME_RATE} units a second, repeated ones too"
+            f"{source}: {misfits[0]['id']} has {misfits[0]['reason']}, and {len(misfits) - 1} more like it; "
+            f"keep repeated units: there must be {FRAME_RATE} a second"
         )
     if not rows:
-        raise InputError(f"{source}: none of its ids is an utterance of {corpus}")
+        raise InputError(f"{source}: no id matches an utterance of {corpus}")
     name = digest_of([[row.id, row.side, row.units.tolist()] for row in rows])
     metadata = {"codebook": f"imported-{name}", "num_units": str(num_units), "frame_rate": str(FRAME_RATE)}
     write_shard(folder, 0, rows, metadata)
@@ -209,7 +209,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _parsed(spelled: str, path: Path, number: int) -> np.ndarray:
     words = spelled.split()
     if not all(word.isdecimal() and int(word) < 2**16 for word in words):
-        raise InputError(f"{path}, line {number}: units are whole numbers from 0 to 65535")
+        raise InputError(f"{path}, line {number}: units must be integers from 0 to 65535")
     return np.array([int(word) for word in words], np.uint16)
 
 
@@ -225,4 +225,4 @@ def _samples(pair: Pair, side: str) -> int:
 def _check(text: str, forbidden: str, where: str) -> None:
     bad = [character for character in forbidden if character in text]
     if bad:
-        raise InputError(f"{text!r} has the character {bad[0]!r}, which cannot stand in a {where}")
+        raise InputError(f"{text!r} has the character {bad[0]!r}, which is not allowed in a {where}")

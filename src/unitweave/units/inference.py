@@ -47,7 +47,7 @@ class EncoderInference:
         blocks = self.model.config.num_hidden_layers
         for layer in layers:
             if not 1 <= layer <= blocks:
-                raise InputError(f"layer {layer} of the encoder does not exist; it has the layers 1 to {blocks}")
+                raise InputError(f"the encoder has layers 1 to {blocks} (got {layer})")
         layers = sorted(set(layers))
         if self._alone is not None:
             return [self._alone(one, layers) for one in features]

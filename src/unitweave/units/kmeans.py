@@ -25,16 +25,23 @@ class KMeansResult:
 def kmeans(rows: torch.Tensor, clusters: int, seed: int, iterations: int = 25, tolerance: float = 1e-4) -> KMeansResult:
     """Lloyd's k-means from a k-means++ start; clusters that lose all rows move to the worst-served ones.
 
-    rows        float32 [rows, hidden]; with 64 bytes for each row and about 100 MB they are all that is in memory
-    iterations  bound on the passes over parts of the rows; the last is always over all of them
-    tolerance   a part is done when a pass lowers the inertia by less than this share
+    The first passes see the first rows of a random order, and each part that has converged is doubled (after Newling
+    and Fleuret's nested mini-batches, 2016): most of the way is made on few rows. Deterministic by seed on one device.
 
-    The first passes see the first rows of a random order, and each part that has converged is doubled
-    (after Newling and Fleuret's nested mini-batches, 2016): most of the way is made on few rows.
-    Deterministic by seed on one device. Raises InputError when there are fewer rows than clusters.
+    Args:
+        rows: float32 [rows, hidden]; with 64 bytes for each row and about 100 MB they are all that is in memory.
+        clusters: How many centroids.
+        seed: Of the random order and the start.
+        iterations: Maximum passes over parts of the rows; the last is always over all of them.
+        tolerance: A part is done when a pass lowers the inertia by less than this fraction.
+
+    Raises:
+        InputError: There are fewer rows than clusters.
     """
     if len(rows) < clusters:
-        raise InputError(f"k-means needs at least as many frames as clusters; there are {len(rows)} for {clusters}")
+        raise InputError(
+            f"k-means needs at least as many frames as clusters (got {len(rows)} frames, {clusters} clusters)"
+        )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator)
     start = max(10 * clusters, 4096)
@@ -59,8 +66,8 @@ def kmeans(rows: torch.Tensor, clusters: int, seed: int, iterations: int = 25, t
 
 def perplexity(sizes: torch.Tensor) -> float:
     """e to the entropy of cluster sizes [clusters]."""
-    share = sizes[sizes > 0].double() / sizes.sum()
-    return float(torch.exp(-(share * share.log()).sum()))
+    fraction = sizes[sizes > 0].double() / sizes.sum()
+    return float(torch.exp(-(fraction * fraction.log()).sum()))
 
 
 def _part_sizes(rows: int, clusters: int) -> list[int]:
@@ -92,15 +99,18 @@ def _lloyd(rows: torch.Tensor, centroids: torch.Tensor, iterations: int, toleran
 
 
 def _starting_centers(rows: torch.Tensor, clusters: int, generator: torch.Generator) -> torch.Tensor:
-    """k-means++ (Arthur and Vassilvitskii 2007), some centers at a time: drawn with the squared distance as weight."""
+    """k-means++ (Arthur and Vassilvitskii 2007), several centers per round, drawn with squared distance as weight."""
     chosen = torch.randint(len(rows), (1,), generator=generator)
     norms = rows.square().sum(1)
     distance = torch.full_like(norms, torch.inf)
     new = chosen
     while True:
         apart = norms[:, None] + norms[new] - 2 * rows @ rows[new].T  # [rows, new]
+        # Only the new centers can be nearer than the nearest of the earlier ones.
         distance = torch.minimum(distance, apart.min(dim=1).values).clamp_min(0)
         distance[chosen] = 0
+        # Centers of one round are drawn without knowing of each other: few at first, when each one moves most
+        # distances, then at most a sixteenth of those that there are.
         wanted = min(_DRAWN_AT_ONCE, clusters - len(chosen), max(1, len(chosen) // 16))
         if wanted == 0:
             return rows[chosen].clone()

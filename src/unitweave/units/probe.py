@@ -1,4 +1,4 @@
-"""Which layer and how many units: k-means on every layer, and what its units tell about the characters."""
+"""Which layer and how many units: k-means on every layer, and how well its units predict the characters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +72,6 @@ def as_table(rows: Sequence[LayerQuality]) -> str:
     for row in rows:
         lines.append(
             f"| {row.layer} | {row.inertia:.3f} | {row.dead} | {row.perplexity:.1f} "
-            f"| {row.agreement.purity:.3f} | {row.agreement.information:.3f} |"
+            f"| {row.agreement.purity:.3f} | {row.agreement.normalized_mutual_information:.3f} |"
         )
     return "\n".join(lines)

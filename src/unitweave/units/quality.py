@@ -1,4 +1,4 @@
-"""How good units are: what they say about the characters that the CTC output hears in their frames.
+"""Quality of units: how well they predict the characters of the CTC alignment in their frames.
 
 Purity and normalized mutual information are those of HuBERT (Hsu et al. 2021, section IV-F), with
 characters from our own CTC alignment in the place of phones from a GMM-HMM.
@@ -18,15 +18,17 @@ NO_CHARACTER = -1  # a frame that belongs to no character: before, after and bet
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of units with characters, over the frames that have a character.
+    """Agreement of units with characters, over the frames that have a character.
 
-    purity       share of frames whose character is the most frequent one of their unit; grows with the
-                 number of units
-    information  share of the characters' entropy that the units tell (0 to 1)
+    Attributes:
+        purity: Fraction of frames whose character is the most frequent one of their unit; grows with the number of
+            units.
+        normalized_mutual_information: Mutual information of units and characters as a fraction of the characters'
+            entropy, 0 to 1.
     """
 
     purity: float
-    information: float
+    normalized_mutual_information: float
 
     @classmethod
     def of(cls, units: torch.Tensor, characters: torch.Tensor) -> "Agreement":
@@ -42,8 +44,8 @@ class Agreement:
         by_unit, by_character = joint.sum(1, keepdim=True), joint.sum(0)
         ratio = joint / (by_unit * by_character)
         shared = torch.where(joint > 0, joint * ratio.log(), 0.0).sum()
-        share = by_character[by_character > 0]
-        entropy = -(share * share.log()).sum()
+        present = by_character[by_character > 0]
+        entropy = -(present * present.log()).sum()
         return cls(float(joint.max(1).values.sum()), float(shared / entropy) if entropy > 0 else 0.0)
 
 

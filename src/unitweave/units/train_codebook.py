@@ -43,7 +43,7 @@ def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encod
             "dead": result.dead,
             "perplexity": round(result.perplexity, 1),
             "character_purity": round(agreement.purity, 4),
-            "normalized_mutual_information": round(agreement.information, 4),
+            "normalized_mutual_information": round(agreement.normalized_mutual_information, 4),
             "sample_mib": round(states.hidden[0].nbytes / 2**20),
         }
     )

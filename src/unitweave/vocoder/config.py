@@ -1,4 +1,4 @@
-"""What a unit vocoder is made of: the content of its config.json."""
+"""The shape of a unit vocoder: the content of its config.json."""
 
 from dataclasses import dataclass, field
 
@@ -67,18 +67,18 @@ class UnitVocoderConfig:
         self.hifigan_kernels = tuple(self.hifigan_kernels)
         self.hifigan_dilations = tuple(self.hifigan_dilations)
         if self.generator not in GENERATORS:
-            raise InputError(f"vocoder: generator {self.generator!r} is none of {', '.join(GENERATORS)}")
+            raise InputError(f"vocoder: generator must be one of {', '.join(GENERATORS)} (got {self.generator!r})")
         if self.excitation not in EXCITATIONS:
-            raise InputError(f"vocoder: excitation {self.excitation!r} is none of {', '.join(EXCITATIONS)}")
+            raise InputError(f"vocoder: excitation must be one of {', '.join(EXCITATIONS)} (got {self.excitation!r})")
         if self.hop % self.upsample or self.n_fft != 4 * self.hop // self.upsample:
             raise InputError(
-                f"vocoder: n_fft has to be 4 * {self.hop} / upsample; {self.n_fft} with upsample {self.upsample} is not"
+                f"vocoder: n_fft must be 4 * {self.hop} / upsample (got {self.n_fft} with upsample {self.upsample})"
             )
         product = 1
         for rate in self.hifigan_rates:
             product *= rate
         if product != self.hop:
-            raise InputError(f"vocoder: hifigan_rates {self.hifigan_rates} multiply to {product}, not {self.hop}")
+            raise InputError(f"vocoder: the product of hifigan_rates must be {self.hop} (got {product})")
 
     @property
     def num_speakers(self) -> int:

@@ -1,4 +1,4 @@
-"""Training data of the vocoder: aligned stretches of units and waveform, drawn at random."""
+"""Training data of the vocoder: random crops of units and the waveform that belongs to them."""
 
 import threading
 from collections.abc import Iterator
@@ -33,14 +33,15 @@ class UnitRecording:
 
 @dataclass(frozen=True)
 class Batch:
-    """Segments of a training step.
+    """Crops of a training step.
 
-    units     int64 [batch, frames]
-    waveform  float32 [batch, frames * 320]
-    lengths   int64 [batch], in frames
-    speaker   int64 [batch]
-    loss_mask    float32 [batch, frames]: 0 where a loss would be unfair, since the segment was cut out of
-              an utterance there and the units on the other side of the cut are missing
+    Attributes:
+        units: int64 [batch, frames].
+        waveform: float32 [batch, frames * 320].
+        lengths: int64 [batch], in frames.
+        speaker: int64 [batch].
+        loss_mask: float32 [batch, frames]; 0 near a cut through an utterance, where the model lacks the units on the
+            other side of the cut and a loss would be unfair.
     """
 
     units: Tensor
@@ -95,7 +96,7 @@ def load_crop(recording: UnitRecording, start: int, frames: int) -> tuple[np.nda
     waveform = _waveform(recording.audio)
     if reason := length_mismatch(len(recording.units), len(waveform) / SAMPLES_PER_FRAME):
         raise InputError(
-            f"{recording.audio}: {reason} (utterance {recording.id}); extract the units again, all repetitions kept"
+            f"{recording.audio}: {reason} (utterance {recording.id}); extract the units again, keeping repetitions"
         )
     piece = waveform[start * SAMPLES_PER_FRAME : (start + frames) * SAMPLES_PER_FRAME].astype(np.float32) / 32767
     piece = np.pad(piece, (0, frames * SAMPLES_PER_FRAME - len(piece)))

@@ -1,4 +1,4 @@
-"""The unit vocoder: units in, waveform out, saved as safetensors with a config.json beside them."""
+"""The unit vocoder: units in, waveform out, saved as safetensors next to a config.json."""
 
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -70,14 +70,14 @@ class UnitVocoder(nn.Module):
         x = self.embedding(units)  # [batch, frames, dim]
         if self.speaker is not None:
             if speaker is None:
-                raise InputError("vocoder: it was trained on several speakers; say which one is to speak")
+                raise InputError("the vocoder has several speakers: choose one")
             x = x + self.speaker(speaker)[:, None]
         return self.generator(x, lengths, f0, position)
 
     def check(self, units: Tensor) -> None:
         """Raise InputError unless there are units and all of them are in the codebook."""
         if units.numel() == 0:
-            raise InputError("vocoder: there are no units to speak")
+            raise InputError("vocoder: no units to synthesize")
         low, high = int(units.min()), int(units.max())
         if low < 0 or high >= self.config.num_units:
             wrong = low if low < 0 else high
@@ -116,7 +116,7 @@ class UnitVocoder(nn.Module):
             raise InputError(f"{folder / CONFIG_FILE}: damaged: invalid values ({error})") from None
         if codebook is not None and codebook != config.codebook:
             raise InputError(
-                f"{folder}: this vocoder speaks units of codebook {config.codebook}, not of {codebook}; train another"
+                f"{folder}: trained on units of codebook {config.codebook}, not of {codebook}; train another"
             )
         with safetensors_errors(folder / WEIGHTS_FILE, "train the vocoder again"):
             weights = load_file(folder / WEIGHTS_FILE)

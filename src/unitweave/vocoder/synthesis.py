@@ -1,4 +1,4 @@
-"""Turn units into speech: many utterances at once, or one as its units come in."""
+"""Units to speech: many utterances at once, or one as its units arrive."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ _BATCH_FRAMES = 4000  # 80 s of speech in a batch at most
 
 
 class Vocoder:
-    """A trained unit vocoder, ready to speak."""
+    """A trained unit vocoder, ready to synthesize."""
 
     def __init__(self, model: UnitVocoder, device: str | torch.device = "cpu") -> None:
         self.model = model.eval().to(device)
@@ -33,12 +33,18 @@ class Vocoder:
     def synthesize(
         self, units: Sequence[np.ndarray], speaker: str | None = None, deduplicated: bool = False
     ) -> list[np.ndarray]:
-        """Speak each array of units [frames] at 50 Hz: float32 waveforms [frames * 320] at 16 kHz, in the same order.
+        """Synthesize utterances. Each one sounds the same whatever it is batched with.
 
-        speaker       a name from config.speakers; None takes the first, or the only voice
-        deduplicated  the units are without repetitions; the duration predictor gives each its frames
-        Each utterance sounds the same whatever it is batched with. An empty array gives an empty waveform.
-        Raises InputError on units outside the codebook.
+        Args:
+            units: Units at 50 Hz, int [frames] per utterance; an empty array gives an empty waveform.
+            speaker: A name from config.speakers; None takes the first, or the only voice.
+            deduplicated: The units have no repetitions; the duration predictor gives each its frames.
+
+        Returns:
+            float32 [frames * 320] at 16 kHz per utterance, in the same order.
+
+        Raises:
+            InputError: A unit is outside the codebook, there is no such speaker, or no duration predictor.
         """
         index = self._speaker(speaker)
         units = [self._checked(row, f"utterance {i}") for i, row in enumerate(units)]
@@ -46,8 +52,8 @@ class Vocoder:
             units = [self._durations().expand(row) if len(row) else row for row in units]
         waveforms = [np.zeros(0, np.float32)] * len(units)
         for rows in _buckets([len(row) for row in units]):
-            longest = max(len(units[row]) for row in rows)
-            padded = torch.zeros(len(rows), -(-longest // _BUCKET) * _BUCKET, dtype=torch.long)
+            max_frames = max(len(units[row]) for row in rows)
+            padded = torch.zeros(len(rows), -(-max_frames // _BUCKET) * _BUCKET, dtype=torch.long)
             for i, row in enumerate(rows):
                 padded[i, : len(units[row])] = torch.from_numpy(units[row])
             lengths = torch.tensor([len(units[row]) for row in rows], device=self.device)
@@ -83,7 +89,7 @@ class Vocoder:
             InputError: A unit is outside the codebook, or deduplicated units meet a vocoder without durations.
         """
         if chunk_frames < 1:
-            raise InputError("vocoder: a chunk has to be at least one frame long")
+            raise InputError("chunk_frames must be at least 1")
         units = (int(self._checked(np.asarray([unit]), "the stream")[0]) for unit in units)
         if deduplicated:
             units = self._durations().expand_stream(units)
@@ -125,7 +131,7 @@ class Vocoder:
     def _checked(self, units: np.ndarray, name: str) -> np.ndarray:
         units = np.asarray(units)
         if units.ndim != 1 or (units.size and not np.issubdtype(units.dtype, np.integer)):
-            raise InputError(f"vocoder: {name}: units have to be a one-dimensional array of integers")
+            raise InputError(f"vocoder: {name}: units must be a one-dimensional array of integers")
         units = units.astype(np.int64)
         wrong = units[(units < 0) | (units >= self.model.config.num_units)]
         if wrong.size:
@@ -137,7 +143,7 @@ class Vocoder:
     def _durations(self) -> DurationPredictor:
         if self.model.durations is None:
             raise InputError(
-                "vocoder: it has no duration predictor; train one with 'durations: true' or keep repeated units"
+                "the vocoder has no duration predictor; train with 'duration_predictor: true' or keep repeated units"
             )
         return self.model.durations
 
@@ -145,11 +151,11 @@ class Vocoder:
         names = self.model.config.speakers
         if not names:
             if name is not None:
-                raise InputError(f"vocoder: it has a single voice, so there is no speaker {name!r}")
+                raise InputError(f"the vocoder has a single voice, no speaker {name!r}")
             return None
         name = names[0] if name is None else name
         if name not in names:
-            raise InputError(f"vocoder: speaker {name!r} is none of {', '.join(names)}")
+            raise InputError(f"speaker must be one of {', '.join(names)} (got {name!r})")
         return torch.tensor([names.index(name)], device=self.device)
 
 

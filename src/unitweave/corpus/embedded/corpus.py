@@ -1,9 +1,9 @@
 """The embedded corpus: parallel speech made on the spot from the phrasebook, with no download and no account.
 
-Many speakers (two engines, a table of voices, seeded variety in pitch, speed and background noise) say the
-source sentences; one English voice says the translations, as CVSS-C has one. All languages share one
-split of the phrasebook, so no sentence that one language trains on is tested in another, and an
-English sentence that several languages share is spoken once.
+Many speakers (two engines, a table of voices, seeded variety in pitch, speed and background noise) speak the
+source sentences; one English voice speaks the translations, as in CVSS-C. All languages share one split of the
+phrasebook, so no sentence that one language trains on is tested in another, and an English sentence that several
+languages share is synthesized once.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _NOISE_JITTER_DB = MIN_NOISE_DB
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """A pair that is to be: its manifest row but for the durations, and its two utterances."""
+    """A pair to synthesize: its manifest row without the durations, and its two utterances."""
 
     pair: Pair
     source: Utterance
@@ -47,7 +47,7 @@ class PlannedPair:
 
 
 def build_embedded(folder: Path, settings: EmbeddedCorpus) -> StageResult:
-    """Speak the corpus into `folder`/audio and write its manifest; go on where an earlier call stopped.
+    """Synthesize the corpus into `folder`/audio and write its manifest; resume where an earlier call stopped.
 
     An interrupted build that is continued leaves the same bytes as one that ran through. Raises
     InputError for settings that cannot be met, for missing packages, and when `folder` holds the
@@ -58,7 +58,7 @@ def build_embedded(folder: Path, settings: EmbeddedCorpus) -> StageResult:
 
 
 def synthesize_plan(folder: Path, plan: Sequence[PlannedPair], workers: int, kind: str) -> StageResult:
-    """Speak every recording of `plan` into `folder` and write the manifest; go on where an earlier call stopped.
+    """Synthesize every recording of `plan` into `folder` and write the manifest; resume where an earlier call stopped.
 
     kind  of corpus, as the manifest and the folder's speech.json name it
     """
@@ -71,7 +71,7 @@ def synthesize_plan(folder: Path, plan: Sequence[PlannedPair], workers: int, kin
     missing = [utterance for utterance in utterances if not seconds[utterance.path]]
     problems: dict[Path, str] = {}
     with (
-        meter("corpus: speaking", len(utterances), len(utterances) - len(missing)) as progress,
+        meter("corpus: synthesizing", len(utterances), len(utterances) - len(missing)) as progress,
         contextlib.closing(synthesize_all(missing, workers)) as spoken,
     ):
         for utterance, problem in spoken:
@@ -102,7 +102,7 @@ def embedded_text(settings: EmbeddedCorpus, number: int) -> list[dict[str, str]]
         if len(further) >= number:
             return [{code: normalize(text, code) for code, text in s.text.items()} for s in further[:number]]
         if drawn == phrasebook.count(settings.topics):
-            raise InputError(f"the phrasebook has {len(further)} sentences beside the corpus, not {number}")
+            raise InputError(f"the phrasebook has {len(further)} sentences outside the corpus, not {number}")
         drawn *= 2
 
 
@@ -136,24 +136,24 @@ def _check_languages(settings: EmbeddedCorpus) -> None:
 
 def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
     """One split for all languages; train has as many sentences as the largest language needs."""
-    most = max(settings.train_size(language) for language in settings.languages)
+    needed = max(settings.train_size(language) for language in settings.languages)
     # Holding word combinations out for test costs train some sentences; how many shows only afterwards.
-    drawn = max(_SMALLEST_POOL, most + settings.dev + 2 * settings.test + most // 20)
+    drawn = max(_SMALLEST_POOL, needed + settings.dev + 2 * settings.test + needed // 20)
     while True:
         drawn = min(drawn, phrasebook.count(settings.topics))
         sentences = phrasebook.draw(drawn, settings.languages, settings.seed, settings.topics)
         parts = phrasebook.split(sentences, settings.dev, settings.test, settings.seed)
-        if len(parts["train"]) >= most:
-            return parts | {"train": parts["train"][:most]}
+        if len(parts["train"]) >= needed:
+            return parts | {"train": parts["train"][:needed]}
         if drawn == phrasebook.count(settings.topics):
-            raise InputError(f"train: the phrasebook has {len(parts['train'])} sentences for training, not {most}")
+            raise InputError(f"train: the phrasebook has {len(parts['train'])} sentences for training, not {needed}")
         drawn += drawn // 4 + 1
 
 
 def plan_pair(
     folder: Path, settings: SynthesisSettings, language: str, split: str, index: int, sentence: Sentence
 ) -> PlannedPair:
-    """One pair: who says it, how, against which noise, and where it lies; a function of its arguments."""
+    """Plan one pair: speaker, voice, noise and paths; a pure function of its arguments."""
     rng = random.Random(f"{settings.seed} {language} {sentence.key}")
     share = 0.0 if split == "train" else settings.unseen_speaker_ratio
     unseen = int((index + 1) * share) > int(index * share)  # spread evenly, exactly that share
@@ -191,7 +191,7 @@ def _claim(folder: Path, plan: Sequence[PlannedPair], kind: str) -> None:
     if not path.exists():
         write_json(path, {"corpus": kind, "plan": digest})
     elif read_json(path).get("plan") != digest:
-        raise InputError(f"{folder}: holds the audio of a corpus made otherwise; delete it or give another")
+        raise InputError(f"{folder}: contains the audio of another corpus; delete it or choose another folder")
 
 
 def digest_of_plan(folder: Path, plan: Sequence[PlannedPair]) -> str:
@@ -226,7 +226,7 @@ def _write(
         else:
             pairs.append(replace(recording.pair, src_seconds=seconds[paths[0]], tgt_seconds=seconds[paths[1]]))
     if not pairs:
-        raise InputError(f"{folder}: not one utterance could be spoken; the first: {outcome.skipped[0]['reason']}")
+        raise InputError(f"{folder}: no utterance could be synthesized; the first: {outcome.skipped[0]['reason']}")
     write_manifest(folder, pairs, {"normalizer": NORMALIZER, "corpus": kind})
     outcome.counts = {
         "pairs": len(pairs),

@@ -2,8 +2,8 @@
 
 The same text in the same voice always gives the same samples. That is not free: Pico's engine and
 eSpeak both carry state from one sentence to the next (phases, noise, a seed taken from the clock).
-So every utterance is spoken by a child process, forked from a worker that has loaded the engine but
-has never spoken; the fork costs about a millisecond. The workers are small processes of their own
+So every utterance is synthesized by a child process, forked from a worker that has loaded the engine but
+never used it; the fork costs about a millisecond. The workers are small processes of their own
 (`python -m unitweave.corpus.embedded.engines`), which keeps torch and its threads out of every fork.
 """
 
@@ -56,7 +56,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One file to be spoken."""
+    """One file to synthesize."""
 
     path: Path  # the audio file to write (.wav or .flac)
     text: str
@@ -65,35 +65,48 @@ class Utterance:
 
 
 def check_engines(voices: Iterable[Voice]) -> None:
-    """Raise InputError when a package that one of `voices` needs is missing, or a voice is impossible."""
+    """Raise InputError when a package that one of `voices` needs is missing, or a voice is invalid."""
     for voice in voices:
         if voice.engine not in ENGINES:
-            raise InputError(f"voice {voice.name!r}: engine {voice.engine!r} is none of {', '.join(ENGINES)}")
+            raise InputError(f"voice {voice.name!r}: engine must be one of {', '.join(ENGINES)} (got {voice.engine!r})")
         if importlib.util.find_spec(ENGINES[voice.engine]) is None:
             package = ENGINES[voice.engine].replace("_", "-")
             raise InputError(f"speech synthesis needs the package {package}: pip install 'unitweave[demo]'")
         for field, low, high in (("pitch", 50, 190), ("rate", 50, 200), ("tract", 80, 125)):
             if not low <= getattr(voice, field) <= high:
-                raise InputError(f"voice {voice.name!r}: {field} {getattr(voice, field)} is not in {low}..{high}")
+                raise InputError(f"voice {voice.name!r}: {field} must be {low} to {high} (got {getattr(voice, field)})")
 
 
 def synthesize(text: str, voice: Voice, noise_db: float | None = None) -> np.ndarray:
-    """Speak one text: float32 [samples] at 16 kHz. Raises InputError when it cannot be spoken."""
+    """Synthesize one text.
+
+    Returns:
+        float32 [samples] at 16 kHz.
+
+    Raises:
+        InputError: The engine cannot synthesize it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         for _, problem in synthesize_all([Utterance(path, text, voice, noise_db)], workers=1):
             if problem:
-                raise InputError(f"{text!r} cannot be spoken: {problem}")
+                raise InputError(f"{text!r} could not be synthesized: {problem}")
         return read_audio(path)
 
 
 def synthesize_all(utterances: Sequence[Utterance], workers: int = 0) -> Generator[tuple[Utterance, str]]:
-    """Write every utterance's file, atomically; yield each with "" or the reason why it failed, as they get done.
+    """Synthesize utterances into their files, each written whole or not at all.
 
-    workers  processes beside each other; 0 for one per core. The number changes no sample.
+    Args:
+        utterances: What to synthesize.
+        workers: Parallel processes; 0 for one per core. The number changes no sample.
 
-    Raises InputError when an engine's package is missing or a voice is impossible. However the
-    iteration ends (also by Ctrl-C), no process stays behind.
+    Yields:
+        Each utterance as it is finished, with an empty string or the reason why it failed. However the iteration
+        ends (also by Ctrl-C), no process stays behind.
+
+    Raises:
+        InputError: An engine's package is missing or a voice is invalid.
     """
     check_engines({utterance.voice for utterance in utterances})
     waiting = iter(utterances)
@@ -182,7 +195,7 @@ def _run_engine(utterance: Utterance) -> np.ndarray:
     voice = utterance.voice
     text = re.sub(r"[<>&\[\]\s]+", " ", utterance.text).strip()  # the engines read mark-up; text is text
     if not re.search(r"\w", text):
-        raise InputError("the text has no word")
+        raise InputError("the text has no words")
     # A waveform stretched by `tract` moves the formants as a longer vocal tract does, and lowers pitch
     # and speed with them: the engine speaks that much higher and faster beforehand.
     pitch, rate = voice.pitch * voice.tract / 100, voice.rate * voice.tract / 100
@@ -197,7 +210,7 @@ def _run_engine(utterance: Utterance) -> np.ndarray:
         raise InputError(f"{voice.engine}: {error}") from None
     waveform = np.frombuffer(pcm, dtype=np.int16).astype(np.float32) / 32768
     if not np.any(waveform):
-        raise InputError(f"{voice.engine}: the voice {voice.voice} made no sound")
+        raise InputError(f"{voice.engine}: the voice {voice.voice} produced no sound")
     if sampling_rate != SAMPLE_RATE or voice.tract != 100:
         waveform = soxr.resample(waveform, sampling_rate, SAMPLE_RATE * voice.tract / 100, quality="HQ")
     return waveform

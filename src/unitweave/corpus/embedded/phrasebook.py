@@ -112,7 +112,7 @@ class Wording:
 
     def __init__(self, code: str) -> None:
         if not re.fullmatch(r"[a-z]{2}", code) or code not in [*languages(), PIVOT]:
-            raise InputError(f"The phrasebook has no language {code!r}; it has {PIVOT}, {', '.join(languages())}.")
+            raise InputError(f"the phrasebook has no language {code!r}; it has {PIVOT}, {', '.join(languages())}")
         raw = _read(f"{code}.yaml")
         self.code = code
         self.paradigms: dict[str, dict[str, str]] = raw["paradigms"]
@@ -195,7 +195,7 @@ def _frames_of(chosen: Sequence[str] | None) -> list[Frame]:
     """The frames of some topics, or of all. Raises InputError for a topic that there is not."""
     for topic in chosen or []:
         if topic not in topics():
-            raise InputError(f"The phrasebook has no topic {topic!r}; it has {', '.join(topics())}.")
+            raise InputError(f"the phrasebook has no topic {topic!r}; it has {', '.join(topics())}")
     return [frame for frame in frames() if chosen is None or frame.topic in chosen]
 
 
@@ -246,7 +246,7 @@ def draw(number: int, languages: Sequence[str], seed: int, topics: Sequence[str]
     are fewer sentences than asked for, or where a language has no file or a topic no frame.
     """
     if not 0 <= number <= count(topics):
-        raise InputError(f"The phrasebook holds {count(topics)} such sentences; {number} cannot be drawn.")
+        raise InputError(f"the phrasebook has {count(topics)} such sentences (asked for {number})")
     codes = dict.fromkeys([PIVOT, *languages])
     wordings = [wording(code) for code in codes]
     rng = random.Random(seed)
@@ -286,12 +286,12 @@ def split(sentences: Sequence[Sentence], dev: int, test: int, seed: int) -> dict
     for code in {code for s in sentences for code in s.text}:
         text, times = Counter(s.text[code] for s in sentences if code in s.text).most_common(1)[0]
         if times > 1:
-            raise InputError(f"Cannot split: {text!r} ({code}) occurs more than once.")
+            raise InputError(f"cannot split: {text!r} ({code}) occurs more than once")
     rng = random.Random(seed)
     pool = rng.sample(list(sentences), len(sentences))
     uses = Counter(word for s in pool for word in {s.frame, *s.fillers})
 
-    def spare(group: Sequence[Sentence]) -> bool:
+    def expendable(group: Sequence[Sentence]) -> bool:
         """Whether train can lose the group and still hold each of its words and frames."""
         lost = Counter(word for s in group for word in {s.frame, *s.fillers})
         return all(uses[word] > n for word, n in lost.items())
@@ -313,21 +313,21 @@ def split(sentences: Sequence[Sentence], dev: int, test: int, seed: int) -> dict
         if len(tested) >= wanted:
             break
         group = [left[k] for k in keys if k in left]
-        if len(group) == len(keys) and spare(group):
+        if len(group) == len(keys) and expendable(group):
             take(group)
             tested += group[: wanted - len(tested)]
     if len(tested) < wanted:
-        raise InputError(f"{len(pool)} sentences are too few to hold out word combinations for {test} in test.")
+        raise InputError(f"{len(pool)} sentences are too few to hold out word combinations for {test} in test")
     parts: dict[str, list[Sentence]] = {"train": [], "dev": [], "test": tested}
     for name, size in (("test", test), ("dev", dev)):
         for s in list(left.values()):
             if len(parts[name]) == size:
                 break
-            if spare([s]):
+            if expendable([s]):
                 take([s])
                 parts[name].append(s)
         if len(parts[name]) < size:
-            raise InputError(f"{len(pool)} sentences are too few for dev {dev} and test {test}.")
+            raise InputError(f"{len(pool)} sentences are too few for dev {dev} and test {test}")
     parts["train"] = list(left.values())
     rng.shuffle(parts["test"])
     return parts

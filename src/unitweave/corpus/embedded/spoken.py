@@ -1,4 +1,4 @@
-"""A corpus spoken from the user's own parallel text by the embedded engines: a miniature CVSS-C of open vocabulary.
+"""A corpus synthesized from the user's parallel text by the embedded engines: a miniature CVSS-C of open vocabulary.
 
 The text is a table as `lm.extra_text` takes it (src_lang, tgt_lang, src_text, tgt_text). All languages share one
 split of the English sentences, so nothing that one language trains on is tested in another; dev and test
@@ -25,7 +25,7 @@ from unitweave.corpus.readers.text_table import read_parallel_text
 
 
 def build_spoken(folder: Path, settings: SynthesizedCorpus) -> StageResult:
-    """Speak the corpus into `folder`/audio and write its manifest; go on where an earlier call stopped.
+    """Synthesize the corpus into `folder`/audio and write its manifest; resume where an earlier call stopped.
 
     Raises InputError for settings that cannot be met and for missing packages.
     """
@@ -63,7 +63,9 @@ def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[PlannedPair]:
                 chosen = _for_training(language, chosen, [*parts["dev"], *parts["test"]])
                 chosen = chosen[: settings.train_size(language)]
                 if not chosen:
-                    raise InputError(f"{settings.text}: nothing is left to train {language} on; dev and test take all")
+                    raise InputError(
+                        f"{settings.text}: no {language} pairs are left for training; dev and test take all"
+                    )
             plan += [plan_pair(folder, settings, language, split, i, s) for i, s in chosen]
     check_engines({recording.source.voice for recording in plan} | {TARGET})
     return plan
@@ -81,7 +83,7 @@ def _read(settings: SynthesizedCorpus) -> list[Sentence]:
             known.setdefault(row.src_lang, row.src_text)
     for language in settings.languages:
         if not any(language in text for text in texts.values()):
-            raise InputError(f"{settings.text}: has no pair from {language} into en")
+            raise InputError(f"{settings.text}: has no pairs from {language} to en")
     return [
         Sentence(key=english, frame="", topic="", fillers=(), text=texts[english])
         for english in sorted(texts, key=lambda english: hashlib.sha256(f"{settings.seed} {english}".encode()).digest())
@@ -108,12 +110,12 @@ def _split(settings: SynthesizedCorpus, sentences: Sequence[Sentence]) -> dict[s
 def _for_training(
     language: str, sentences: Sequence[tuple[int, Sentence]], held_out: Sequence[Sentence]
 ) -> list[tuple[int, Sentence]]:
-    """Without those whose source text is said in dev or test, or before in training."""
-    said = {normalize(s.text[language], language) for s in held_out}
+    """The sentences whose source text occurs neither in dev or test nor earlier in training."""
+    seen = {normalize(s.text[language], language) for s in held_out}
     kept = []
     for number, sentence in sentences:
         text = normalize(sentence.text[language], language)
-        if text not in said:
-            said.add(text)
+        if text not in seen:
+            seen.add(text)
             kept.append((number, sentence))
     return kept

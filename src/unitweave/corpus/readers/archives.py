@@ -150,7 +150,7 @@ def _damage_named(path: Path, further: tuple[type[Exception], ...] = ()) -> Iter
     except OSError as error:
         if error.errno is None:  # bz2 reports damage so
             raise InputError(f"{path}: damaged or cut off ({_words(error)}); download it again") from None
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        raise InputError(f"{path}: could not be read ({error.strerror})") from None
 
 
 class _UnsafeHeader(Exception):
@@ -163,8 +163,8 @@ class _CheckedHeader(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
-        most = _MAX_HEADER_BYTES if info.type in _HEADER_TYPES else MAX_MEMBER_BYTES
-        if not 0 <= info.size <= most:
+        limit = _MAX_HEADER_BYTES if info.type in _HEADER_TYPES else MAX_MEMBER_BYTES
+        if not 0 <= info.size <= limit:
             raise _UnsafeHeader(f"its member {info.name!r} claims {info.size} bytes")
         return info
 

@@ -1,4 +1,4 @@
-"""CoVoST 2 and Common Voice as they lie about: which clips there are, who said what, and the clips themselves.
+"""CoVoST 2 and Common Voice in their published layouts: clips, splits, transcripts and speakers.
 
 Texts come from covost_v2.XX_en.tsv (alone, in its .tar.gz, or as split by CoVoST's own script) or from the
 parquet layout of fixie-ai/covost2; where the tsv has no transcripts, from Common Voice's validated.tsv.
@@ -85,7 +85,7 @@ def read_clips(places: Sequence[Path], languages: Collection[str]) -> dict[str, 
 
 
 def add_transcript(clips: dict[str, Clip], name: str, known: Clip) -> None:
-    """Fill in what was said, and by whom, where CoVoST's table did not know it; the table's split stays."""
+    """Fill in transcript and speaker where CoVoST's table lacks them; the table's split stays."""
     clip = clips.get(name)
     if clip and clip.sentence is None and known.sentence is not None:
         clips[name] = replace(clip, sentence=known.sentence, speaker=known.speaker or clip.speaker)
@@ -214,4 +214,6 @@ def _download(name: str, languages: Collection[str], splits: Collection[str]) ->
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except (OSError, ValueError) as error:
         words = " ".join(str(error).split())[:300]
-        raise InputError(f"{name}: no such file or folder, and not to be had from the hub ({words})") from None
+        raise InputError(
+            f"{name}: no such file or folder, and it could not be downloaded from the hub ({words})"
+        ) from None

@@ -134,7 +134,7 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
 
 
 class RowCollector:
-    """Collects rows of tables and makes their recordings."""
+    """Collects the rows of tables and converts their recordings."""
 
     def __init__(self, folder: Path, recordings: RecordingStore) -> None:
         self.folder, self.recordings = folder, recordings
@@ -171,7 +171,7 @@ class RowCollector:
             self.skipped.append(row)
             return
         if row.id in self._taken:
-            self.skipped.append(Skipped(row.id, row.src.language, "the id stands twice", f"row {record.number}"))
+            self.skipped.append(Skipped(row.id, row.src.language, "duplicate id", f"row {record.number}"))
             return
         self._taken.add(row.id)
         self.rows.append(row)
@@ -211,10 +211,10 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
     )
     for code in (source, target):
         if not re.fullmatch(r"[a-z]{2,3}", code):
-            return Skipped(id, source, "the language is no ISO 639 code", repr(code))
+            return Skipped(id, source, "the language is not an ISO 639 code", repr(code))
     lacking = _LACKS_TEXT.get(cell(columns.lacks_text).strip().lower())
     if lacking is None:
-        return Skipped(id, source, f"the column {columns.lacks_text} is none of source, target, both or empty")
+        return Skipped(id, source, f"the column {columns.lacks_text} must be source, target, both or empty")
     texts = {
         "src": None if columns.src_text is None or "src" in lacking else cell(columns.src_text),
         "tgt": None if columns.tgt_text is None or "tgt" in lacking else cell(columns.tgt_text),
@@ -222,7 +222,7 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
     speaker = cell(columns.speaker)
     split = SPLIT_NAMES.get(cell(columns.split).strip().lower()) if columns.split else ""
     if split is None:
-        return Skipped(id, source, "the split is none of train, dev and test", repr(cell(columns.split)))
+        return Skipped(id, source, "the split must be train, dev or test", repr(cell(columns.split)))
     if not split:
         text = normalize(texts["tgt"] or "", target) or normalize(texts["src"] or "", source)
         key = {"text": text, "speaker": speaker, "id": id}[columns.split_by] or id

@@ -30,9 +30,9 @@ def read_parallel_text(path: Path) -> list[ParallelText]:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: not readable as a table of text ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not readable as a table of parallel text ({' '.join(str(error).split())})") from None
     if not rows:
-        raise InputError(f"{path}: holds no sentence pair")
+        raise InputError(f"{path}: has no sentence pairs")
     columns = [field.name for field in fields(ParallelText)]
     made = []
     for number, row in enumerate(rows, start=1 if path.suffix == ".parquet" else 2):
