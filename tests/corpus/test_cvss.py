@@ -23,7 +23,7 @@ from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest, read_metadata
 from unitweave.core.text import NORMALIZER, normalize, rules
-from unitweave.corpus import recordings
+from unitweave.corpus import recording_store
 from unitweave.corpus.readers.archives import members
 from unitweave.corpus.readers.covost import clip_name
 
@@ -231,15 +231,15 @@ def test_of_two_places_with_the_same_clips_the_first_counts_in_every_call(
     arguments.insert(arguments.index(before), str(tmp_path / "covost2"))
     assert main(arguments) == 0
     first = files_of(tmp_path / "out")
-    monkeypatch.setattr(recordings, "read_audio", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(recording_store, "read_audio", lambda *_: pytest.fail("decoded again"))
     assert main(arguments) == 0 and files_of(tmp_path / "out") == first
 
 
 KILLED = """
 import os, signal
-from unitweave.corpus import recordings
+from unitweave.corpus import recording_store
 from unitweave.cli import main
-write, count = recordings.write_audio, 0
+write, count = recording_store.write_audio, 0
 def dying(path, waveform):
     global count
     count += 1
@@ -247,7 +247,7 @@ def dying(path, waveform):
         path.with_name(".tmp-half-" + path.name).write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, waveform)
-recordings.write_audio = dying
+recording_store.write_audio = dying
 main({arguments!r})
 """
 
@@ -267,8 +267,8 @@ def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
         journal.write('{"path": "audio/es/comm')  # as if killed while writing the line
     done = sum(1 for line in (out / "recordings.jsonl").read_text().splitlines() if line.endswith("}"))
     written: list[Path] = []
-    write = recordings.write_audio
-    monkeypatch.setattr(recordings, "write_audio", lambda path, wave: (written.append(path), write(path, wave)))
+    write = recording_store.write_audio
+    monkeypatch.setattr(recording_store, "write_audio", lambda path, wave: (written.append(path), write(path, wave)))
     assert main(arguments) == 0
     assert len(written) == 2 * len(mini.clips) - done, "what was finished is not done again"
     assert files_of(out) == files_of(corpus)
@@ -296,7 +296,7 @@ def test_done_again_nothing_is_read_again_and_the_bytes_stay(
 ) -> None:
     out = tmp_path / "cvss"
     shutil.copytree(corpus, out, symlinks=True)
-    monkeypatch.setattr(recordings, "read_audio", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(recording_store, "read_audio", lambda *_: pytest.fail("decoded again"))
     monkeypatch.setattr("tarfile.open", lambda *_, **__: pytest.fail("archive opened again"))
     assert main(command(mini, out)) == 0
     assert files_of(out) == files_of(corpus)

@@ -19,7 +19,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.stage import StageResult, read_stage
 from unitweave.core.text import NORMALIZER, language_code, normalize, rules
-from unitweave.corpus import assemble, recordings
+from unitweave.corpus import assemble, recording_store
 from unitweave.corpus.recording_store import RecordingTask
 from unitweave.corpus.stats import parts_of
 from unitweave.pipeline import Run
@@ -194,15 +194,15 @@ def test_recordings_that_wait_for_a_thread_are_bounded_in_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     audio = encoded(tone(0.5, 16_000, 1), 16_000, "WAV")
-    monkeypatch.setattr(recordings, "_MAX_WAITING_BYTES", 3 * len(audio))
+    monkeypatch.setattr(recording_store, "_MAX_WAITING_BYTES", 3 * len(audio))
 
     def tasks() -> Iterator[RecordingTask]:
         for i in range(20):
-            done = (tmp_path / recordings.JOURNAL).read_text().count("\n")
+            done = (tmp_path / recording_store.JOURNAL).read_text().count("\n")
             assert i - done <= 3
             yield RecordingTask(f"audio/{i}.flac", str(i), audio)
 
-    with recordings.RecordingStore(tmp_path, workers=8) as made:
+    with recording_store.RecordingStore(tmp_path, workers=8) as made:
         made.make(tasks())
         assert all(made.has(f"audio/{i}.flac", str(i)) for i in range(20))
 
