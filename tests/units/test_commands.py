@@ -76,7 +76,7 @@ def test_units_go_out_and_come_back(run: Path, tmp_path: Path, capsys: pytest.Ca
         (["probe-layers", "{run}", "--layers", "a"], "--layers a"),
         (["probe-layers", "{run}", "--layers", "9"], "layer 9"),
         (["probe-layers", "nowhere"], "not a run folder"),
-        (["extract", "{run}", "--engine", "spark"], "spark"),
+        (["extract", "{run}", "--units.backend", "spark"], "spark"),
         (["extract", "{run}", "--units.precision", "fp8"], "fp8"),
         (["export", "{run}", "--format", "other", "-o", "x"], "other"),
         (["import", "{run}", "--format", "s2ut", "--from", "nowhere", "--num-units", "8"], "no such folder"),

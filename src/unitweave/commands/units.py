@@ -22,10 +22,7 @@ def codebook(arguments: list[str]) -> None:
 
 
 def extract(arguments: list[str]) -> None:
-    """unitweave units extract RUN [--engine ray] [--units.KEY VALUE ...]"""
-    if "--engine" in arguments:
-        at = arguments.index("--engine")
-        arguments = [*arguments[:at], "--units.engine", *arguments[at + 1 :]]
+    """unitweave units extract RUN [--units.KEY VALUE ...]"""
     stage_command("units extract", "units", "units", arguments)
 
 
