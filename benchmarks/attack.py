@@ -102,9 +102,13 @@ class Target:
         return sum(SECRET.encode() in path.read_bytes() for path in files)
 
     def is_well(self) -> bool:
-        """Whether it says that it is well and still translates."""
-        health = json.loads(self.ask("GET", "/v1/health", timeout=20)[2])
-        return health["status"] == "ok" and self.patient_upload(wav(0.5)) == 200
+        """Whether it says that it is well, if need be after a moment, and still translates."""
+        for _ in range(30):
+            status, _head, body = self.ask("GET", "/v1/health", timeout=20)
+            if status == 200:
+                break
+            time.sleep(1)
+        return status == 200 and json.loads(body)["status"] == "ok" and self.patient_upload(wav(0.5)) == 200
 
     def patient_upload(self, content: bytes) -> int:
         """Status of an upload that is repeated while the server is busy."""

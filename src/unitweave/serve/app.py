@@ -84,6 +84,9 @@ def build_app(
     """The protected application, with a page if it gets a folder for that page's recordings, and its batcher."""
     app = make_app(translator, limits)
     if page_folder is not None:
+        # Where gradio puts the speech that it plays. It makes this folder when it is imported.
+        os.environ["GRADIO_TEMP_DIR"] = str(page_folder.resolve())
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         try:
             from unitweave.serve.page import mount_page
         except ModuleNotFoundError as error:

@@ -2,7 +2,6 @@
 
 import html
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
@@ -45,14 +44,13 @@ def mount_page(app: FastAPI, title: str, folder: Path, examples: Sequence[Path] 
     Args:
         app: The app.
         title: The page's title.
-        folder: An empty folder for the page's recordings, of this page alone; its owner deletes it in the end.
+        folder: An empty folder for the page's recordings, of this page alone, named by GRADIO_TEMP_DIR; its owner
+            deletes it in the end.
         examples: Recordings to choose from. They are copied: the page shows no path of this machine.
     """
     batcher: Batcher = app.state.batcher
     limits = batcher.limits
     folder = folder.resolve()
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # where gradio puts the speech that it plays
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     copies = _copy_examples(examples, folder)
     page, translate = make_page(batcher, title, copies)
     # gradio checks its clients' paths only on a page that was launched, which mounting does not do.

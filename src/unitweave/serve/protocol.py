@@ -9,11 +9,42 @@ import json
 from http import HTTPStatus
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 _SHUTDOWN_SECONDS = 1.0
+_LINGER_SECONDS = 5.0
+
+
+class _Transport:
+    """A transport that, when it is closed before the whole request has arrived, reads on for a while.
+
+    Otherwise the kernel would reset the connection, and a client that is still sending would see that in place of
+    its answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, conn: h11.Connection) -> None:
+        self._transport, self._loop, self._conn = transport, loop, conn
+        self._lingers = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        if self._conn.their_state is h11.SEND_BODY:
+            self._lingers = True
+            self._transport.resume_reading()
+            self._transport.write_eof()
+            self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
+        else:
+            self._transport.close()
 
 
 class TimedProtocol(H11Protocol):
@@ -35,7 +66,7 @@ class TimedProtocol(H11Protocol):
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Transport(transport, self.loop, self.conn))  # type: ignore[arg-type]
         if len(self.connections) > self.max_connections:
             transport.write(_plain_response(503, "busy: too many connections", "Retry-After: 5\r\n"))
             transport.close()

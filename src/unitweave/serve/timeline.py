@@ -28,15 +28,16 @@ def timeline(waveform: np.ndarray, words: Sequence[tuple[str, float, float]], la
         for i, height in enumerate(_heights(waveform))
     )
     timed = [(word, start, end) for word, start, end in words if end > start]
-    rows = _rows(timed, seconds)
+    total = max([_REM_PER_SECOND * seconds, *(_text_width(word) for word, _, _ in timed)])
+    rows = _rows(timed, seconds, total)
     marks = "".join(
-        f'<span style="{_place(word, start, end, seconds)};top:{1.7 * row:.1f}em" '
+        f'<span style="{_place(word, start, end, seconds, total)};top:{1.7 * row:.1f}em" '
         f'title="{escape(word)}, {start:.2f} to {end:.2f} s">{escape(word)}</span>'
         for (word, start, end), row in zip(timed, rows, strict=True)
     )
     untimed = " ".join(escape(word) for word, start, end in words if end <= start)
     rest = f'<p class="uw-rest">without a time: {untimed}</p>' if untimed else ""
-    width = f"{_REM_PER_SECOND * seconds:.1f}rem"
+    width = f"{total:.1f}rem"
     return (
         f'<figure class="uw-line"><figcaption>{escape(label)} <small>{seconds:.1f} s</small>'
         # As wide as its text where the words are wider than the page, else nothing.
@@ -49,25 +50,26 @@ def timeline(waveform: np.ndarray, words: Sequence[tuple[str, float, float]], la
     )
 
 
-def _place(word: str, start: float, end: float, seconds: float) -> str:
+def _place(word: str, start: float, end: float, seconds: float, total: float) -> str:
     """Where a word stands, and how long its line is. Near the end its text ends where the word does."""
     width = f"{100 * (end - start) / seconds:.2f}%"
-    if _is_last(word, start, seconds):
+    if _is_last(word, start / seconds * total, total):
         return f"right:{100 * max(0.0, 1 - end / seconds):.2f}%;min-width:{width};text-align:right"
     return f"left:{100 * start / seconds:.2f}%;width:{width}"
 
 
-def _is_last(word: str, start: float, seconds: float) -> bool:
-    return start * _REM_PER_SECOND + _text_width(word) > seconds * _REM_PER_SECOND
+def _is_last(word: str, place: float, total: float) -> bool:
+    return place + _text_width(word) > total
 
 
-def _rows(words: Sequence[tuple[str, float, float]], seconds: float) -> list[int]:
+def _rows(words: Sequence[tuple[str, float, float]], seconds: float, total: float) -> list[int]:
     """For each word the first row in which it does not touch the one before it, so that none has to be cut."""
     ends: list[float] = []
     rows: list[int] = []
     for word, start, end in words:
-        last = _is_last(word, start, seconds)
-        place = end * _REM_PER_SECOND - _text_width(word) if last else start * _REM_PER_SECOND
+        place = start / seconds * total
+        if _is_last(word, place, total):
+            place = end / seconds * total - _text_width(word)
         free = [row for row, taken in enumerate(ends) if taken <= place]
         if not free and len(ends) < _MAX_ROWS:
             ends.append(0.0)
