@@ -341,7 +341,7 @@ def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp
         ("lm", {"tasks": {"s2st": 1.0, "mt": 1.0}}, "out of date"),
         ("lm", {"tasks": {}}, "out of date"),
         ("lm", {"pretrained": "a digest"}, "out of date"),
-        ("translate", {"beam": 4}, "out of date"),
+        ("translate", {"num_beams": 4}, "out of date"),
         ("scores", {"recognizer": "whisper"}, "out of date"),
         ("scores", {"ceilings": True}, "done"),  # which the first trial has for all
     ],

@@ -106,7 +106,7 @@ class GridResults:
 
     @property
     def builds(self) -> dict[str, str]:
-        """Build of the shared stages -> the letter on the page, in the order of the results."""
+        """Build of the shared stages -> its letter on the page, in the order of the results."""
         found = dict.fromkeys(r.build for r in self.results)
         return {build: chr(ord("A") + i) for i, build in enumerate(found)}
 
