@@ -10,7 +10,7 @@ import torch
 
 from unitweave.core.errors import InputError
 from unitweave.core.sequences import deduplicate
-from unitweave.vocoder.checkpoint import load_checkpoint, save_checkpoint
+from unitweave.training.module_checkpoints import load_checkpoint, save_checkpoint
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.excitation import Position, pulse_train
 from unitweave.vocoder.model import UnitVocoder

@@ -16,9 +16,9 @@ from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.sequences import deduplicate
 from unitweave.core.stage import StageResult
+from unitweave.training.module_checkpoints import load_checkpoint, save_checkpoint
 from unitweave.training.optimizers import make_optimizer
 from unitweave.units.dataset import read_units_metadata
-from unitweave.vocoder.checkpoint import load_checkpoint, save_checkpoint
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.crops import Batch, UnitRecording, batches, find_recordings, load_crop
 from unitweave.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: modules, optimizers and the step in one safetensors file, no pickles."""
+"""Checkpoints of a training loop without the Trainer: modules, optimizers and step in one safetensors file."""
 
 from collections.abc import Mapping
 from pathlib import Path
