@@ -109,7 +109,7 @@ def test_what_a_model_was_trained_on_decides_how_it_decodes(
     trained = next(iter(tasks))
     assert Vocabulary.load(tmp_path / "model").tasks == [trained]
     if trained != "direct":
-        with pytest.raises(InputError, match=f"trained on {trained} alone"):
+        with pytest.raises(InputError, match=f"trained on {trained} only"):
             PhaseDecoder.load(tmp_path / "model")
         return
     (result,) = PhaseDecoder.load(tmp_path / "model").translate(
@@ -191,7 +191,7 @@ def test_units_of_another_codebook_are_refused_before_data_is_loaded(
     name = str(tmp_path / "x/model")
     for other, message in (
         (made_up_corpus(tmp_path / "a", codebook="another"), "codebook another|of another"),
-        (made_up_corpus(tmp_path / "b", units=20), "12 units, the run's has 20"),
+        (made_up_corpus(tmp_path / "b", units=20), "12 units, and the run's has 20"),
     ):
         (other / "corpus/manifest.parquet").unlink()
         with pytest.raises(InputError, match=message):

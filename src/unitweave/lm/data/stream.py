@@ -82,11 +82,11 @@ class PackedDataset(Dataset):
         rank: int = 0,
         processes: int = 1,
         first_step: int = 0,
-        forward_tokens: int | None = None,
+        max_tokens_per_forward: int | None = None,
     ) -> None:
         self.dataset, self.steps, self.loss_weights = dataset, steps, list(loss_weights)
         self.accumulation, self.rank, self.processes, self.first_step = accumulation, rank, processes, first_step
-        self.forward_tokens = forward_tokens
+        self.max_tokens_per_forward = max_tokens_per_forward
 
     def __len__(self) -> int:
         return self.steps * self.accumulation
@@ -99,7 +99,7 @@ class PackedDataset(Dataset):
         """
         step, micro_batch = divmod(index, self.accumulation)
         sequences = self.dataset.sequences(self.first_step + step)
-        parts = split_to_budget(sequences, self.accumulation * self.processes, self.forward_tokens)
+        parts = split_to_budget(sequences, self.accumulation * self.processes, self.max_tokens_per_forward)
         weight = step_weight(sequences, self.loss_weights)
         mine = parts[micro_batch * self.processes + self.rank]
         packed = [pack([sequences[i] for i in piece], self.loss_weights) for piece in mine]
