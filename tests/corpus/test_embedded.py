@@ -174,12 +174,12 @@ def test_the_digest_names_what_will_be_spoken():
         ({"languages": ["xx"], "train": 5}, "'xx'"),
         ({"languages": []}, "one or more"),
         ({"languages": ["es", "es"]}, "different"),
-        ({"languages": ["es"], "train": {"de": 4}}, "no number for the language 'es'"),
+        ({"languages": ["es", "fr"], "train": {"es": 4}}, "no number for the language 'fr'"),
         ({"languages": ["es"], "train": {"es": 4, "de": 4}}, "'de'"),
-        ({"train": 0}, "at least 1"),
-        ({"test": -1}, "negative"),
+        ({"train": 0}, "above 0"),
+        ({"test": -1}, "0 or above"),
         ({"unseen_speaker_ratio": 1.5}, "unseen_speaker_ratio"),
-        ({"noise_db": -3.0}, "too loud"),
+        ({"noise_db": -3.0}, "at least 5 dB"),
     ],
 )
 def test_settings_that_cannot_be_met_are_bad_input(tmp_path, change, message):

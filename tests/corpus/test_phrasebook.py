@@ -119,7 +119,7 @@ def test_agreement_elision_and_word_order_in_chosen_sentences() -> None:
     )
     assert worded("de", "doctor_says", "i", "sleep_more") == "Der Arzt sagt, dass ich mehr schlafen muss."
     assert (
-        worded("de", "met_past", "we", "call", "neighbor", "sunday")
+        worded("de", "met_past", "we", "call", "neighbour", "sunday")
         == "Wir haben am Sonntag meinen Nachbarn angerufen."
     )
     assert worded("it", "pass_me", "sugar") == "Dammi lo zucchero, per favore."

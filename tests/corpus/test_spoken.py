@@ -86,11 +86,11 @@ def test_a_run_speaks_it_once_wherever_the_table_lies(table: Path, tmp_path: Pat
     ("changes", "words"),
     [
         ({"languages": ["es", "xx"]}, "xx"),
-        ({"languages": ["es", "it"]}, "no pair from it"),
+        ({"languages": ["es", "it"]}, "no pairs from it"),
         ({"dev": 5, "test": 5}, "8 English sentences have all of es, fr"),
         ({"train": {"de": 4}}, "'de'"),
-        ({"train": 0}, "at least 1"),
-        ({"noise_db": 1.0}, "too loud"),
+        ({"train": 0}, "above 0"),
+        ({"noise_db": 1.0}, "at least 5 dB"),
         ({"text": ""}, "name a table"),
     ],
 )
