@@ -1,5 +1,7 @@
 """unitweave serve."""
 
+import os
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -44,3 +46,8 @@ def serve(arguments: list[str]) -> None:
         raise InputError(f"the server needs {error.name}: pip install 'unitweave[serve]'") from None
     service = Service(**{entry.name: getattr(known, entry.name) for entry in fields(Service)})
     serve_model(service, limits)
+    # Everything is cleaned up. Taking the interpreter down can last many seconds, and could crash below a batch that
+    # is still in a long computation.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -1,7 +1,6 @@
 """`unitweave serve`: a model, its page and its API, put together, served and cleaned up."""
 
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,7 +58,7 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
         examples = own if service.examples is None else find_examples(service.examples)
         access = Access(service.host, service.allowed_host, token)
         with tempfile.TemporaryDirectory(prefix="unitweave-page-", ignore_cleanup_errors=True) as folder:
-            app, batcher = build_app(translator, limits, access, None if service.no_page else Path(folder), examples)
+            app, _ = build_app(translator, limits, access, None if service.no_page else Path(folder), examples)
             log_requests()
             host = f"[{service.host}]" if ":" in service.host else service.host
             address = f"http://{host}:{listener.getsockname()[1]}"
@@ -67,11 +66,6 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
             run_server(make_server(app, limits.max_connections), listener)
     finally:
         listener.close()
-    if batcher.alive:
-        # A batch is in a long computation. Ending the interpreter below it could crash; nothing is left to save.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
 
 
 def build_app(
