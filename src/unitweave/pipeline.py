@@ -4,22 +4,17 @@
 its work the settings and the folders that it needs. `run` is the whole of it in one call.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unitweave.config.corpus import EmbeddedCorpus, SynthesizedCorpus
 from unitweave.config.interleave import SPEECH_TO_SPEECH
-from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe, merged, parse_recipe
-from unitweave.core.distributed import on_main
+from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, digest_of_file, read_yaml, write_text
+from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
@@ -263,40 +258,7 @@ def open_run(
     Raises:
         InputError: There is no such recipe, it has invalid values, or `folder` cannot be a run folder.
     """
-    check_run_folder(folder)
-    kept = RunLayout(folder).recipe
-    if recipe is None and not kept.exists():
-        raise InputError(
-            f"{folder}: not a run folder (no {kept.name}); begin one with 'unitweave run RECIPE --out {folder}'"
-        )
-    if isinstance(recipe, Recipe):
-        content = json.loads(json.dumps(asdict(recipe), default=_name_of))  # JSON turns tuples into lists
-    else:
-        source = kept if recipe is None else find_recipe(recipe)
-        load_recipe(source)  # checks it on its own, so that an error names the file
-        content = read_yaml(source)
-    content = merged(content, overrides or {})
-    checked = recipe if isinstance(recipe, Recipe) and not overrides else parse_recipe(content)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    try:
-        on_main(lambda: write_text(kept, text))
-    except PermissionError:
-        raise InputError(f"{folder}: no permission to write there") from None
-    return Run(folder, checked)
-
-
-def _name_of(value: Any) -> str:
-    """A function, such as a schedule's, as a recipe file names it."""
-    return f"{value.__module__}:{value.__qualname__}" if callable(value) else str(value)
-
-
-def find_recipe(recipe: Path | str) -> Path:
-    """The file of a recipe: a path, or the name of a built-in one. Raises InputError when there is none."""
-    builtin = {path.stem: path for path in builtin_recipes()}
-    path = Path(recipe) if Path(recipe).is_file() else builtin.get(str(recipe), Path(recipe))
-    if not path.exists():
-        raise InputError(f"{recipe}: no such recipe; give a YAML file or one of: {', '.join(sorted(builtin))}")
-    return path
+    return Run(folder, keep_recipe(folder, recipe, overrides or {}))
 
 
 def contents(*paths: str | None) -> dict[str, str] | None:
@@ -317,11 +279,3 @@ def weights_digest(pretrained: str) -> str:
     kinds = ("*.safetensors", "pytorch_model*.bin", "tokenizer.json", "tokenizer.model", "config.json")
     files = sorted(path for kind in kinds for path in folder.glob(kind))
     return digest_of([digest_of_file(path) for path in files]) if folder.is_dir() else ""
-
-
-def check_run_folder(folder: Path) -> None:
-    """Raise InputError when `folder` cannot become or be a run folder."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; --out must name a folder")
-    if re.search(r"[\0]", str(folder)):
-        raise InputError("--out: invalid folder name")

@@ -215,7 +215,7 @@ def test_refused_flags_do_not_stay_in_the_recipe(tmp_path: Path, capsys: pytest.
     [
         (["translate", "{model}", "x.wav", "-o", "{file}"], "is a file"),
         (["translate", "{model}", "x.wav", "--device", "toaster"], "--device 'toaster'"),
-        (["translate", "{model}", "x.wav", "--longest", "0"], "--longest"),
+        (["translate", "{model}", "x.wav", "--max-speech-seconds", "0"], "--max-speech-seconds"),
         (["serve", "{model}", "--port", "99999999"], "--port 99999999"),
     ],
 )

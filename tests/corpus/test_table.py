@@ -369,7 +369,7 @@ def test_no_group_is_divided_between_splits(by: str, clips: Path, tmp_path: Path
         for i, text in enumerate(texts)
     ]
     table = write(tmp_path / "t.csv", content)
-    shares = ["--dev-share", "0.3", "--test-share", "0.3", "--split-by", by]
+    shares = ["--dev-ratio", "0.3", "--test-ratio", "0.3", "--split-by", by]
     pairs = build(clips, table, tmp_path / "out", *LANGUAGES, *shares)
     splits: dict[str, set[str]] = {}
     for pair in pairs:
@@ -418,7 +418,7 @@ def test_no_text_that_was_read_rightly_is_taken_for_a_wrong_encoding(text: str) 
         (["--table", "TABLE", *LANGUAGES], "--src-audio"),
         (["--table", "TABLE", "--src-audio", "fr_audio"], "--src-lang"),
         (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--split-by", "moon"], "moon"),
-        (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--test-share", "1.5"], "--test-share"),
+        (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--test-ratio", "1.5"], "--test-ratio"),
         (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--encoding", "klingon"], "klingon"),
         (["--table", "TABLE", "--src-audio", "fr_audio", *LANGUAGES, "--max-seconds", "abc"], "abc"),
         (["--table", "EMPTY", *LANGUAGES], "empty"),

@@ -83,7 +83,7 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
         ({"data": {"a_b": 1.0}}, "letters, digits and -"),
         ({"recipe": {"systems": {}}}, "recipe.systems"),
         ({"color": "red"}, "unknown key 'color'"),
-        ({"recipe": {"lm": {"optimizer": {"batch": 4}}}}, "optimizer"),
+        ({"recipe": {"lm": {"optimizer": {"batch_size": 4}}}}, "lm.optimizer.batch_size: no such setting"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_with_its_key(changes: dict[str, Any], words: str) -> None:

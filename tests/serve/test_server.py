@@ -143,7 +143,7 @@ def test_an_address_that_cannot_be_used_is_named_in_one_line(
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "0", "1e999"])
-@pytest.mark.parametrize("name", ["upload-mb", "audio-seconds", "request-seconds", "storage-mb"])
+@pytest.mark.parametrize("name", ["max-upload-mb", "max-audio-seconds", "request-timeout-seconds", "max-storage-mb"])
 def test_limits_that_are_no_positive_numbers_are_refused(
     name: str, value: str, run: Path, capsys: pytest.CaptureFixture
 ) -> None:

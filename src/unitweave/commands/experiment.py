@@ -3,101 +3,88 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unitweave.commands.base import Parser
+from unitweave.config.types import PositiveInt, PositiveNumber
 from unitweave.core.errors import InputError
 
 if TYPE_CHECKING:
     from unitweave.experiment.plan import Plan, Trial
 
 
-def experiment(arguments: list[str]) -> None:
-    """unitweave experiment EXPERIMENT --out FOLDER [--plan] [--hours H] [--only PATTERN ...] [--page FILE]"""
-    parser = Parser(
-        prog="unitweave experiment",
-        description="Run the missing trials of a grid of trainings, then write the page of results.",
-    )
-    parser.add_argument("experiment", help="a YAML file, or the name of a built-in experiment")
-    parser.add_argument("--out", type=Path, required=True, help="the folder of the experiment")
-    parser.add_argument("--plan", action="store_true", help="print the grid and how long it will take, and exit")
-    parser.add_argument(
-        "--measure", type=int, metavar="STEPS", help="run the shared stages and time this many steps of each model"
-    )
-    parser.add_argument("--hours", type=float, help="stop after this many hours; the same command continues later")
-    parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="trials by name, with * and ?")
-    parser.add_argument(
-        "--pretrained",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="MODEL=FOLDER",
-        help="folder of a model's pretrained weights",
-    )
-    parser.add_argument("--page", type=Path, help="the page of results (default: results.md in the folder)")
-    given = parser.parse_args(arguments)
-    if given.hours is not None and given.hours <= 0:
-        raise InputError(f"--hours {given.hours:g} must be greater than 0")
-    if given.measure is not None and given.measure < 1:
-        raise InputError(f"--measure {given.measure} must be greater than 0")
+def experiment(
+    experiment: str,
+    *,
+    out: Path,
+    plan: bool = False,
+    measure: PositiveInt | None = None,
+    hours: PositiveNumber | None = None,
+    only: list[str] = [],  # noqa: B006
+    pretrained: list[str] = [],  # noqa: B006
+    page: Path | None = None,
+) -> None:
+    """Run the missing trials of a grid of trainings, then write the page of results.
 
+    Args:
+        experiment: A YAML file, or the name of a built-in experiment.
+        out: The folder of the experiment.
+        plan: Print the grid and the hours it will take, and do nothing.
+        measure: Do the shared stages, and time this many steps of each model.
+        hours: Stop after this many hours; the same command continues later.
+        only: Names of trials, with * and ? as wildcards.
+        pretrained: Folders of the experiment's models, each as MODEL=FOLDER.
+        page: Where the results go (default: results.md in the folder).
+    """
+    from unitweave.core.layout import check_run_folder
     from unitweave.experiment.driver import chosen, prepare, run_session
-    from unitweave.experiment.hours import measure
+    from unitweave.experiment.hours import measure as measure_models
     from unitweave.experiment.page import write_page
     from unitweave.experiment.plan import builtin_experiments, load_experiment
-    from unitweave.pipeline import check_run_folder
 
     builtin = {path.stem: path for path in builtin_experiments()}
-    path = Path(given.experiment)
-    if not path.is_file():  # a folder may have the name of the built-in experiment that wrote it
-        if given.experiment not in builtin:
+    path = Path(experiment)
+    if not path.is_file():  # a folder may be called like a built-in experiment: the one that it made
+        if experiment not in builtin:
             raise InputError(f"{path}: no such experiment; give a YAML file or one of: {', '.join(builtin)}")
-        path = builtin[given.experiment]
-    folders = dict(_named(text) for text in given.pretrained)
-    plan, content = load_experiment(path, folders)
-    check_run_folder(given.out)
-    trials = chosen(plan.trials, given.only)
-    if given.measure:
-        prepare(given.out, plan, content)
-        measure(given.out, plan, trials, given.measure)
-    if given.plan:
-        _show_plan(given.out, plan, trials)
+        path = builtin[experiment]
+    grid, content = load_experiment(path, dict(_named(text) for text in pretrained))
+    check_run_folder(out)
+    trials = chosen(grid.trials, only)
+    if measure:
+        prepare(out, grid, content)
+        measure_models(out, grid, trials, measure)
+    if plan:
+        _show_plan(out, grid, trials)
         return
-    name = given.experiment if given.experiment in builtin else path.name
-    command = f"unitweave experiment {name} --out FOLDER"
-    complete = run_session(given.out, plan, content, command, given.only, given.hours)
-    page = write_page(given.page or given.out / "results.md", [given.out])
-    print(f"{'all chosen trials are done' if complete else 'not all trials are done yet'}; results: {page}")
+    name = experiment if experiment in builtin else path.name
+    complete = run_session(out, grid, content, f"unitweave experiment {name} --out FOLDER", only, hours)
+    written = write_page(page or out / "results.md", [out])
+    print(f"{'all chosen trials are done' if complete else 'not all trials are done yet'}; results: {written}")
 
 
-def results(arguments: list[str]) -> None:
-    """unitweave experiment results FOLDER... --page FILE"""
+def results(folders: list[Path], *, page: Path) -> None:
+    """Write one page about one or several experiments; folders of the same one count as its parts.
+
+    Args:
+        folders: Folders or archives of experiments, done or not.
+        page: The Markdown file; its figures are written next to it.
+    """
     from unitweave.experiment.page import write_page
 
-    parser = Parser(
-        prog="unitweave experiment results",
-        description="Write one page about one or several experiments; folders of the same experiment are combined.",
-    )
-    parser.add_argument("folders", type=Path, nargs="+", help="folders or archives of experiments, complete or not")
-    parser.add_argument(
-        "--page", type=Path, required=True, help="the Markdown file; its figures go into a folder next to it"
-    )
-    given = parser.parse_args(arguments)
-    print(write_page(given.page, given.folders))
+    print(write_page(page, folders))
 
 
-def archive(arguments: list[str]) -> None:
-    """unitweave experiment archive FOLDER -o ARCHIVE"""
+def archive(folder: Path, *, out: Path) -> None:
+    """Keep what the page is written from, without models and recordings.
+
+    These are the settings, dev curves, scores and every translated sentence of what is finished.
+
+    Args:
+        folder: The folder of an experiment.
+        out: The folder to write.
+    """
     from unitweave.experiment.archive import write_archive
 
-    parser = Parser(
-        prog="unitweave experiment archive",
-        description="Archive what the page is written from, without models and recordings: settings, dev curves, "
-        "scores and every translated sentence of the finished trials.",
-    )
-    parser.add_argument("folder", type=Path, help="the folder of an experiment")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="ARCHIVE", help="the folder to write")
-    given = parser.parse_args(arguments)
-    trials = write_archive(given.out, given.folder)
-    print(f"{given.out}: {len(trials)} trials; for their page: unitweave experiment results {given.out} --page FILE")
+    trials = write_archive(out, folder)
+    print(f"{out}: {len(trials)} trials; 'unitweave experiment results {out} --page FILE' writes their page")
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -1,81 +1,58 @@
-"""unitweave lm: the language models."""
+"""The plan of a training of the language model."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
-from unitweave.commands.base import Parser, open_run, print_settings, recipes_folder, settings_of, stage_command
+from unitweave.config.recipe import find_recipe, load_with
+from unitweave.config.types import PositiveInt
 from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
 
 
-def text(arguments: list[str]) -> None:
-    """unitweave lm text RUN [--text_lm.KEY VALUE ...]"""
-    stage_command("lm text", "text_lm", "text_lm", arguments)
+def plan(
+    recipe: str,
+    *,
+    units: Path | None = None,
+    system: str | None = None,
+    gpu: Literal["h200", "h100", "a100", "l40s", "l4", "rtx4090", "rtx3090"] = "h100",
+    gpus: PositiveInt = 1,
+    json: bool = False,
+) -> None:
+    """Estimate sizes, lengths, memory and hours of a training before it is begun, with warnings.
 
-
-def train(arguments: list[str]) -> None:
-    """unitweave lm train RUN --system NAME [--lm.KEY VALUE ...]
-
-    Started by torchrun or accelerate launch, all processes train together.
+    Args:
+        recipe: A YAML file, the name of a built-in recipe, or a run folder for its own.
+        units: Run folder whose corpus and units are measured (default: the one given as recipe).
+        system: Name of the system (default: all of the recipe).
+        gpu: Kind of GPU.
+        gpus: Number of GPUs.
+        json: Print the plan as JSON.
     """
-    parser = Parser(prog="unitweave lm train", add_help=False)
-    parser.add_argument("run", type=Path, help="the run folder")
-    parser.add_argument("--system", help="name of the system (default: all of the recipe)")
-    if {"-h", "--help"} & set(arguments):
-        parser.print_help()
-        print_settings(["lm"])
-        return
-    known, rest = parser.parse_known_args(arguments)
-    run = open_run(known.run, None, settings_of(["lm"], rest, parser.prog) if rest else {})
-    if known.system and known.system not in run.recipe.systems:
-        raise InputError(
-            f"{known.run}: the recipe has no system {known.system!r}; it has: {', '.join(run.recipe.systems)}"
-        )
-    for system in [known.system] if known.system else run.recipe.systems:
-        run.lm(system)
+    if (given := RunLayout(Path(recipe))).recipe.exists():
+        units = units or (given.folder if given.units.is_dir() else None)
+        recipe = str(given.recipe)
+    read, _ = load_with(find_recipe(recipe), {})
+    if system and system not in read.systems:
+        raise InputError(f"{recipe}: has no system {system!r}; it has: {', '.join(read.systems)}")
 
+    import json as json_module
 
-def plan(arguments: list[str]) -> None:
-    """unitweave lm plan RECIPE|RUN [--units RUN] [--system NAME] [--gpu KIND] [--gpus N] [--json]"""
-    parser = Parser(prog="unitweave lm plan", description="What a training will be like, before it is begun.")
-    parser.add_argument("recipe", help="a YAML file, the name of a built-in recipe, or a run folder, for its own")
-    parser.add_argument(
-        "--units", type=Path, metavar="RUN", help="a run folder whose corpus and units are measured (default: RECIPE's)"
-    )
-    parser.add_argument("--system", help="name of the system (default: all of the recipe)")
-    parser.add_argument("--gpu", default="h100", help="kind of GPU (default: h100)")
-    parser.add_argument("--gpus", type=int, default=1, help="how many of them (default: 1)")
-    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
-    known = parser.parse_args(arguments)
-
-    import json
-    from dataclasses import asdict
-
-    from unitweave.config.recipe import load_recipe
     from unitweave.lm.plan import format_plan, make_plan, measure
 
-    builtin, given = recipes_folder() / f"{known.recipe}.yaml", Path(known.recipe)
-    if RunLayout(given).recipe.exists():
-        known.units = known.units or (given if RunLayout(given).units.is_dir() else None)
-        given = RunLayout(given).recipe
-    recipe = load_recipe(builtin if builtin.exists() and not given.is_file() else given)
-    if known.system and known.system not in recipe.systems:
-        raise InputError(f"{known.recipe}: has no system {known.system!r}; it has: {', '.join(recipe.systems)}")
-    systems = [known.system] if known.system else list(recipe.systems)
-    at = RunLayout(known.units) if known.units else None
-    corpus = at.corpus if at else _manifest(recipe.corpus.manifest)
-    units, own = (at.units, at.text_lm_model) if at else (None, None)
+    at = RunLayout(units) if units else None
+    corpus = at.corpus if at else _manifest(read.corpus.manifest)
+    own = at.text_lm_model if at else None
     plans = []
-    for name in systems:
-        settings = recipe.systems[name]
+    for name in [system] if system else list(read.systems):
+        settings = read.systems[name]
         tokenizer = settings.pretrained or (str(own) if own is not None and own.exists() else None)
-        lengths = measure(settings, corpus, units, tokenizer)
-        plans.append(
-            make_plan(name, settings, recipe.codebook.num_units, recipe.text_lm.shape, lengths, known.gpu, known.gpus)
-        )
-    if known.json:
-        print(json.dumps([asdict(one) for one in plans], indent=2))
+        lengths = measure(settings, corpus, at.units if at else None, tokenizer)
+        plans.append(make_plan(name, settings, read.codebook.num_units, read.text_lm.shape, lengths, gpu, gpus))
+    if json:
+        print(json_module.dumps([asdict(one) for one in plans], indent=2))
     else:
-        print("\n\n".join("\n".join(format_plan(one, known.gpu, known.gpus)) for one in plans))
+        print("\n\n".join("\n".join(format_plan(one, gpu, gpus)) for one in plans))
 
 
 def _manifest(folder: str | None) -> Path | None:

@@ -1,51 +1,55 @@
-"""unitweave score and unitweave report."""
+"""Scores and the report."""
 
 from pathlib import Path
+from typing import Any
 
-from unitweave.commands.base import Parser, settings_of, stage_command
+from unitweave.commands.base import open_run
+from unitweave.config.recipe import parse_settings
+from unitweave.config.score import ScoreSettings
+from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
 
 
-def score(arguments: list[str]) -> None:
-    """unitweave score RUN [--score.KEY VALUE ...], or FOLDER... --references FILE [-o FILE] for any system's wavs"""
-    from unitweave.score.scores import read_scores
+def score(
+    paths: list[Path],
+    *,
+    references: Path | None = None,
+    reference_speech: Path | None = None,
+    out: Path | None = None,
+    overrides: dict[str, Any],
+) -> None:
+    """Score the systems of a run, or with --references the audio files of any systems.
+
+    Args:
+        paths: A run folder; with --references one folder of audio files for each system.
+        references: Text file of references: lines of name<TAB>text, or one line for each audio file.
+        reference_speech: Folder of recordings of the references, for the ceiling.
+        out: With --references: JSON file for the scores.
+    """
     from unitweave.score.table import print_table
 
-    if any(argument == "--references" or argument.startswith("--references=") for argument in arguments):
-        score_wavs(arguments)
+    if references is not None:
+        settings = parse_settings(ScoreSettings, overrides.get("score", {}), "score")
+        from unitweave.score.folder import score_folders
+
+        print_table(score_folders(paths, references, settings, out, reference_speech))
         return
-    run = stage_command("score", "score", "score", arguments)
-    if run is None:
-        print("\nunitweave score FOLDER... --references FILE [-o FILE] scores the audio files of any system")
-    else:
-        print_table(read_scores(RunLayout(run).score))
+    if len(paths) > 1 or reference_speech or out:
+        raise InputError("unitweave score: give one run folder, or --references for the audio files of any systems")
+    open_run(paths[0], None, overrides).score()
+
+    from unitweave.score.scores import read_scores
+
+    print_table(read_scores(RunLayout(paths[0]).score))
 
 
-def score_wavs(arguments: list[str]) -> None:
-    """Output of any system: one folder of audio files per system, and their references."""
-    from unitweave.config.score import ScoreSettings
-    from unitweave.score.folder import score_folders
-    from unitweave.score.table import print_table
+def report(runs: list[Path], *, out: Path | None = None) -> None:
+    """Write one HTML page about one or several runs.
 
-    parser = Parser(prog="unitweave score", description="Score folders of audio files from any system.")
-    parser.add_argument("folders", type=Path, nargs="+", help="audio files, one folder per system")
-    parser.add_argument(
-        "--references", type=Path, required=True, help="text file: name<TAB>text per line, or one line per file"
-    )
-    parser.add_argument("--reference-speech", type=Path, help="folder of recordings of the references, for the ceiling")
-    parser.add_argument("-o", "--out", type=Path, help="JSON file to write the scores to")
-    known, rest = parser.parse_known_args(arguments)
-    given = settings_of(["score"], rest, parser.prog).get("score", {}) if rest else {}
-    settings = ScoreSettings(**given)
-    print_table(score_folders(known.folders, known.references, settings, known.out, known.reference_speech))
-
-
-def report(arguments: list[str]) -> None:
-    """unitweave report RUN... [-o FILE]"""
+    Args:
+        runs: Run folders.
+        out: The page (default: report.html in the first run).
+    """
     from unitweave.score.report import write_report
 
-    parser = Parser(prog="unitweave report", description="Write one HTML page about one or more runs.")
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
-    parser.add_argument("-o", "--out", type=Path, help="the page (default: report.html in the first run)")
-    known = parser.parse_args(arguments)
-    print(write_report(known.out or known.runs[0] / "report.html", known.runs))
+    print(write_report(out or RunLayout(runs[0]).report, runs))

@@ -1,11 +1,21 @@
 """Settings of the corpus: where it comes from, and how speech is synthesized."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from unitweave.config.types import NonNegativeInt, PositiveInt, Ratio, Seed, Settings
+from unitweave.config.types import (
+    NonNegativeInt,
+    NonNegativeNumber,
+    PositiveInt,
+    PositiveNumber,
+    Ratio,
+    RatioBelowOne,
+    Seed,
+    Settings,
+)
 from unitweave.core.errors import InputError
 
+Split = Literal["train", "dev", "test"]
 MIN_NOISE_DB = 5.0
 
 
@@ -94,3 +104,125 @@ class CorpusSettings(Settings):
     """Sentences of the embedded phrasebook, synthesized on this machine; no download."""
     synthesized: SynthesizedCorpus | None = None
     """A table of your own parallel text, synthesized by the same engines."""
+
+
+@dataclass
+class RowLimits(Settings):
+    """Which rows of a user's data are too odd to be used."""
+
+    min_seconds: NonNegativeNumber = 0.1
+    """Shorter recordings are skipped."""
+    max_seconds: PositiveNumber = 60.0
+    """Longer recordings are skipped."""
+    max_letters_per_second: PositiveNumber = 40.0
+    """Rows with more letters per second of their recording are skipped."""
+    min_letters_per_second: NonNegativeNumber = 0.2
+    """Rows with fewer letters per second of their recording are skipped."""
+
+
+@dataclass
+class CvssCorpus(Settings):
+    """Settings of `unitweave corpus cvss`."""
+
+    cvss: list[str]
+    """CVSS-C archives (cvss_c_XX_en_v1.0.tar.gz), unpacked ones, or folders of either."""
+    covost: list[str]
+    """CoVoST 2 tables and Common Voice clips: tsv files, folders, archives, a folder in the parquet layout of
+    fixie-ai/covost2, or that name for the hub."""
+    out: str
+    """The corpus folder."""
+    common_voice: list[str] = field(default_factory=list)
+    """Further Common Voice clips: archives (fr.tar.gz) or folders."""
+    languages: list[str] = field(default_factory=list)
+    """Source languages, ISO 639-1 (default: all of the CVSS-C that is given)."""
+    splits: list[Split] = field(default_factory=lambda: ["train", "dev", "test"])
+    """Splits to take."""
+    workers: NonNegativeInt = 0
+    """Threads that decode; 0: one per core."""
+    allow_skipped: bool = False
+    """Continue even if less than half of a language is usable."""
+
+
+@dataclass
+class TableCorpus(Settings):
+    """Settings of `unitweave corpus table`."""
+
+    table: list[str]
+    """CSV, TSV, JSON Lines or Parquet files."""
+    out: str
+    """The corpus folder."""
+    audio_root: str | None = None
+    """Folder that relative paths start from (default: the table's own)."""
+    encoding: str = "utf-8"
+    """Encoding of text tables without a byte order mark."""
+    quoted: Literal["auto", "yes", "no"] = "auto"
+    """Whether fields may be quoted with double quotes; auto: in .csv files only."""
+    workers: NonNegativeInt = 0
+    """Threads that decode; 0: one per core."""
+    allow_skipped: bool = False
+    """Continue even if less than half of a language is usable."""
+
+
+@dataclass
+class HubCorpus(Settings):
+    """Settings of `unitweave corpus hub`."""
+
+    dataset: str
+    """Name on the hub, or a local folder."""
+    out: str
+    """The corpus folder."""
+    config: str | None = None
+    """Configuration of the dataset."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    splits: list[str] = field(default_factory=list)
+    """Splits, each as NAME or NAME=train|dev|test (default: all with a well-known name)."""
+    workers: NonNegativeInt = 0
+    """Threads that decode; 0: one per core."""
+    allow_skipped: bool = False
+    """Continue even if less than half of a language is usable."""
+
+
+@dataclass
+class Columns(Settings):
+    """Which columns of a table hold what. A column that has the manifest's name for it need not be given."""
+
+    src_audio: str | None = None
+    """Column with the source recording."""
+    tgt_audio: str | None = None
+    """Column with the target recording."""
+    src_text: str | None = None
+    """Column with the source transcript."""
+    tgt_text: str | None = None
+    """Column with the translation."""
+    id: str | None = None
+    """Column with a unique name of the pair (default: rows are numbered)."""
+    speaker: str | None = None
+    """Column with the speaker of the source recording."""
+    split: str | None = None
+    """Column with train, dev or test (default: drawn, with the ratios below)."""
+    lacks_text: str | None = None
+    """Column that says which side has no text: source, target or both."""
+    src_lang: str | None = None
+    """Source language of all rows, ISO 639-1."""
+    tgt_lang: str | None = None
+    """Target language of all rows, ISO 639-1."""
+    src_lang_column: str | None = None
+    """Column with the source language, instead."""
+    tgt_lang_column: str | None = None
+    """Column with the target language, instead."""
+    dev_ratio: RatioBelowOne = 0.05
+    """Fraction of the rows for validation where no column gives the split."""
+    test_ratio: RatioBelowOne = 0.05
+    """Fraction of the rows for testing where no column gives the split."""
+    split_by: Literal["text", "speaker", "id"] = "text"
+    """What must not be divided between splits."""
+    seed: Seed = 0
+    """Seed of the drawn splits."""
+
+    def check(self) -> None:
+        """Raise InputError where the ratios leave nothing to train on."""
+        if self.dev_ratio + self.test_ratio >= 1:
+            raise InputError(
+                f"dev_ratio: {self.dev_ratio:g} and a test_ratio of {self.test_ratio:g} leave nothing to train on"
+            )

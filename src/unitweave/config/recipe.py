@@ -1,14 +1,17 @@
 """A recipe: the settings of every stage of a run, read from one YAML file."""
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from unitweave.config import RECIPES
 from unitweave.config.corpus import CorpusSettings
 from unitweave.config.lm import LmSettings, TextLmSettings
 from unitweave.config.score import ScoreSettings
@@ -16,11 +19,12 @@ from unitweave.config.translate import DecodingSettings
 from unitweave.config.types import RANGES, Settings
 from unitweave.config.units import CodebookSettings, EncoderSettings, ExtractionSettings
 from unitweave.config.vocoder import VocoderSettings
+from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
-from unitweave.core.files import read_yaml
+from unitweave.core.files import read_yaml, write_text
+from unitweave.core.layout import RunLayout, check_run_folder
 
 _Settings = TypeVar("_Settings")
-RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass
@@ -52,24 +56,76 @@ class Recipe(Settings):
 SECTIONS = tuple(entry.name for entry in fields(Recipe) if entry.name != "systems")
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe.
+def find_recipe(name: Path | str) -> Path:
+    """The file of a recipe: a path, or the name of a built-in one. Raises InputError when there is none."""
+    path, builtin = Path(name), RECIPES / f"{name}.yaml"
+    found = builtin if builtin.exists() and (not path.exists() or path.is_dir()) else path
+    if not found.exists() or found.is_dir():
+        names = ", ".join(recipe.stem for recipe in builtin_recipes())
+        raise InputError(f"{name}: no such recipe; give a YAML file or one of: {names}")
+    return found
 
-    Raises:
-        InputError: Names the file and the key.
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check a recipe. Raises InputError that names the file and the key."""
+    return load_with(path, {})[0]
+
+
+def load_with(path: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe with other values for some settings, checked, and its plain content.
+
+    The file is read once: it may be a pipe. Raises InputError that names the file and the key.
     """
     content = read_mapping(path)
     try:
-        return parse_recipe(content)
+        recipe = parse_recipe(content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    if overrides:
+        content = merged(content, overrides)
+        recipe = parse_recipe(content)
+    return recipe, content
+
+
+def keep_recipe(folder: Path, recipe: Recipe | Path | str | None, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run folder, checked and kept in it.
+
+    Args:
+        folder: The run folder.
+        recipe: A recipe, its file, or the name of a built-in one; None for the folder's own.
+        overrides: Settings that take the place of the recipe's, as nested plain values.
+
+    Raises:
+        InputError: There is no such recipe, it has invalid values, or `folder` cannot be a run folder.
+    """
+    check_run_folder(folder)
+    kept = RunLayout(folder).recipe
+    if recipe is None and not kept.exists():
+        raise InputError(
+            f"{folder}: not a run folder (no {kept.name}); begin one with 'unitweave run RECIPE --out {folder}'"
+        )
+    if isinstance(recipe, Recipe):
+        content = merged(json.loads(json.dumps(asdict(recipe), default=_name_of)), overrides)  # tuples become lists
+        checked = parse_recipe(content) if overrides else recipe
+    else:
+        checked, content = load_with(kept if recipe is None else find_recipe(recipe), overrides)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    # A finished run may lie in a place that is read-only.
+    if not kept.exists() or kept.read_text(encoding="utf-8") != text:
+        try:
+            on_main(lambda: write_text(kept, text))
+        except PermissionError:
+            raise InputError(f"{folder}: no permission to write there") from None
+    return checked
+
+
+def _name_of(value: Any) -> str:
+    """A function, such as a schedule's, as a recipe file names it."""
+    return f"{value.__module__}:{value.__qualname__}" if callable(value) else str(value)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises InputError when it cannot be read or is something else."""
-    if not Path(path).exists():
-        known = ", ".join(sorted(p.stem for p in builtin_recipes()))
-        raise InputError(f"{path}: no such recipe; give a YAML file or one of: {known}")
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of names to settings (got {type(content).__name__})")
@@ -165,15 +221,30 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     keys = re.findall(r'Parser key "([\w.]+)":', text)
     key = ".".join(keys)
-    if found := re.search(r"Not of type (\w+): (\S+) (?:does not conform|not )", text):
-        return f"{key}: must be {RANGES.get(found[1], found[1])} (got {found[2]})"
-    if found := re.search(r"Expected a typing.Literal\[(.*?)\]. Got value: (.*)", text):
-        choices = found[1].replace("'", "")
-        return f"{key}: must be one of {choices} (got {found[2]})"
     if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
         return f"{found[1]}.{found[2]}: no such setting; {_where_listed(found[1])}"
     if found := re.search(r"Option '([\w.-]+)' is not accepted", text):
         return f"{key}.{found[1]}: no such setting; {_where_listed(key)}"
+    given = re.search(
+        r"(?:Given value: (.*?)(?: - | Given| Parser|$))", text
+    )  # of the innermost type that allows several
+    if found := re.search(
+        r"Not of type (\w+):(?: (?!does )(\S+) (?:does not conform|not an?)|.*?(?:base 10|to float): ('.*?'))?", text
+    ):
+        got = next((one for one in (found[2], found[3], given and given[1]) if one), "?")
+        return f"{key}: must be {RANGES.get(found[1], found[1])} (got {got})"
+    if found := re.search(r"Expected a typing.Literal\[(.*?)\]", text):
+        got = given or re.search(r"Got value: (.*)", text)
+        return f"{key}: must be one of {found[1].replace(chr(39), '')} (got {got[1] if got else '?'})"
+    if found := re.search(r"Expected a <class '(\w+)'>(?:. Got value: (.*))?", text):
+        wanted = {
+            "str": "text",
+            "dict": "a mapping",
+            "list": "a list",
+            "bool": "true or false",
+            "NoneType": "a mapping",
+        }.get(found[1], found[1])
+        return f"{key}: must be {wanted} (got {given[1] if given else found[2]})"
     return text.removeprefix("Validation failed: ")
 
 

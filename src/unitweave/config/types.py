@@ -1,6 +1,7 @@
 """What all settings are made of: number types with a range, and a base class that checks each field's type."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -82,7 +83,7 @@ def _checked(value: Any, hint: Any) -> Any:
             raise ValueError(f"must be {RANGES[hint.__name__]} (got {value})") from None
     if (is_dataclass(hint) or hint in (str, bool, list, dict, tuple)) and not isinstance(value, hint):
         raise TypeError(f"must be {hint.__name__} (got {value!r})")
-    if origin in (list, tuple, dict):
+    if origin in (list, tuple, dict) or (origin is Callable and not callable(value)):
         raise TypeError(f"must be {hint} (got {value!r})")
     return value
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from unitweave.core.errors import InputError
+
 
 @dataclass(frozen=True)
 class RunLayout:
@@ -93,3 +95,11 @@ class RunLayout:
     def name(self, folder: Path) -> str:
         """The name of the stage that owns `folder`, as in "lm/scheduled"."""
         return folder.relative_to(self.folder).as_posix()
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raise InputError when `folder` cannot become or be a run folder."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; --out must name a folder")
+    if "\0" in str(folder):
+        raise InputError("--out: invalid folder name")

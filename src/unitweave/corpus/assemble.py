@@ -9,13 +9,14 @@ from typing import Any
 
 from rich.table import Table
 
+from unitweave.config.corpus import RowLimits
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of, read_json, remove, remove_leftovers, write_json
 from unitweave.core.manifest import FILE_NAME, SPLITS, Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.progress import console, say
 from unitweave.core.stage import StageResult, versions
 from unitweave.core.text import NORMALIZER, normalize, rules
-from unitweave.corpus.checks import Limits, audio_problem, pace_problem, text_problem
+from unitweave.corpus.checks import audio_problem, pace_problem, text_problem
 from unitweave.corpus.recording_store import RecordingStore
 
 ABOUT = "corpus.json"
@@ -82,7 +83,7 @@ def close_corpus(
     rows: Iterable[Row],
     skipped: Sequence[Skipped],
     recordings: RecordingStore,
-    limits: Limits,
+    limits: RowLimits,
     allow_skipped: bool,
 ) -> StageResult:
     """Check every row, write manifest.parquet, skipped.tsv and corpus.json, and print a summary.
@@ -173,7 +174,7 @@ def count(pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def _pair(folder: Path, row: Row, recordings: RecordingStore, limits: Limits) -> Pair | Skipped:
+def _pair(folder: Path, row: Row, recordings: RecordingStore, limits: RowLimits) -> Pair | Skipped:
     """The manifest's row, or why there is none."""
     texts: dict[str, str | None] = {}
     seconds: dict[str, float] = {}

@@ -2,25 +2,14 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
 
+from unitweave.config.corpus import RowLimits
 from unitweave.core.audio import TOO_LONG
-from unitweave.core.flags import setting
 
 NO_WORDS = "no words in the text"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What counts as absurd."""
-
-    min_seconds: float = setting(0.1, "shorter recordings are skipped")
-    max_seconds: float = setting(60.0, "longer recordings are skipped")
-    max_letters_per_second: float = setting(40.0, "texts longer than this for their recording are skipped")
-    min_letters_per_second: float = setting(0.2, "texts shorter than this for their recording are skipped")
-
-
-def audio_problem(seconds: float, limits: Limits) -> tuple[str, str] | None:
+def audio_problem(seconds: float, limits: RowLimits) -> tuple[str, str] | None:
     """Reason and detail where a recording's duration is absurd."""
     if seconds < limits.min_seconds:
         return "the recording is too short", f"{seconds:.3f} s"
@@ -40,7 +29,7 @@ def text_problem(raw: str, normalized: str) -> tuple[str, str] | None:
     return None
 
 
-def pace_problem(normalized: str, seconds: float, limits: Limits) -> tuple[str, str] | None:
+def pace_problem(normalized: str, seconds: float, limits: RowLimits) -> tuple[str, str] | None:
     """Reason and detail where this text cannot have been spoken in this time.
 
     Letters are counted, and not words, so that one limit holds for languages of long words, of short

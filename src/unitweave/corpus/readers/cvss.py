@@ -10,15 +10,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unitweave.config.corpus import CvssCorpus, RowLimits
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, read_json, write_json
-from unitweave.core.flags import one_of, setting
-from unitweave.core.manifest import SPLITS
 from unitweave.core.progress import say
 from unitweave.core.stage import StageResult
 from unitweave.core.text import language_code
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
-from unitweave.corpus.checks import Limits
 from unitweave.corpus.readers.archives import containers, is_archive, members, stamp
 from unitweave.corpus.readers.covost import (
     CLIP,
@@ -39,25 +37,6 @@ _READ = "read"  # folder with what was learnt from archives that were read to th
 
 
 @dataclass(frozen=True)
-class CvssCorpus:
-    """Settings of `unitweave corpus cvss`."""
-
-    cvss: list[str] = setting(..., "CVSS-C archives (cvss_c_XX_en_v1.0.tar.gz), unpacked, or folders of either", "PATH")
-    covost: list[str] = setting(
-        ...,
-        "CoVoST 2 tables and Common Voice clips: tsv files, folders, archives, a folder in the parquet layout of "
-        "fixie-ai/covost2, or that name for the hub",
-        "PATH",
-    )
-    out: str = setting(..., "the corpus folder", "FOLDER")
-    common_voice: list[str] = setting([], "further Common Voice clips: archives (fr.tar.gz) or folders", "PATH")
-    languages: list[str] = setting([], "source languages, ISO 639-1; default: all that CVSS-C has there", "CODE")
-    splits: list[str] = setting(list(SPLITS), "splits to take", "SPLIT")
-    workers: int = setting(0, "threads that decode; 0 for one per core", "NUMBER")
-    allow_skipped: bool = setting(False, "go on even if less than half of a language is usable")
-
-
-@dataclass(frozen=True)
 class Translation:
     """A clip's English side in CVSS-C."""
 
@@ -65,9 +44,9 @@ class Translation:
     text: str
 
 
-def build_cvss(settings: CvssCorpus, limits: Limits) -> StageResult:
+def build_cvss(settings: CvssCorpus, limits: RowLimits) -> StageResult:
     """Make a corpus folder; what an interrupted call wrote is kept. Raises InputError."""
-    splits = [one_of(split, SPLITS, "splits") for split in settings.splits]
+    splits = settings.splits
     sources = [c for place in settings.cvss for c in containers(Path(place), _is_cvss)]
     languages = _languages(settings, sources)
     folder = Path(settings.out)

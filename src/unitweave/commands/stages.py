@@ -1,0 +1,87 @@
+"""The stages of a run: all of them, or one."""
+
+import errno
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unitweave.commands.base import open_run
+from unitweave.core.errors import InputError
+
+
+def run(recipe: str, *, out: Path, overrides: dict[str, Any]) -> None:
+    """Do every stage of a recipe that is not yet done.
+
+    Args:
+        recipe: A YAML file, or the name of a built-in recipe.
+        out: The run folder.
+    """
+    from unitweave.core.distributed import process_index
+
+    opened = open_run(out, recipe, overrides)
+    opened.all()
+    if opened.speaking and process_index() == 0:
+        _show(opened.folder, opened.speaking)
+
+
+def _show(folder: Path, systems: Sequence[str]) -> None:
+    """The end of a run: the table, and where to look and listen."""
+    from unitweave.core.layout import RunLayout
+    from unitweave.core.progress import say
+    from unitweave.score.report import write_report
+    from unitweave.score.scores import read_scores
+    from unitweave.score.table import print_table
+
+    at = RunLayout(folder)
+    print_table(read_scores(at.score))
+    try:
+        print(f"\nreport: {write_report(at.report, [folder])}")
+    except OSError as error:
+        if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+            raise
+        say(f"{folder} is read-only, so its report stays as it is")
+    for system in sorted(systems):
+        for wav in sorted((at.translate(system) / "audio").glob("*.wav"))[:3]:
+            print(f"listen: {wav}")
+
+
+def _stage(method: str, description: str) -> Callable[..., None]:
+    """The command of one stage, which is a method of Run."""
+
+    def command(run: Path, *, recipe: Path | None = None, overrides: dict[str, Any]) -> None:
+        getattr(open_run(run, recipe, overrides), method)()
+
+    command.__doc__ = f"""{description}
+
+    Args:
+        run: The run folder.
+        recipe: Begin the folder with this recipe.
+    """
+    return command
+
+
+_LAUNCHED = "Started by torchrun or accelerate launch, all processes train together."
+corpus = _stage("corpus", "Build the corpus of a run, or import the one that its recipe names.")
+train_encoder = _stage("encoder", f"Train the speech encoder with CTC, or fine-tune a pretrained one. {_LAUNCHED}")
+codebook = _stage("codebook", "Cluster hidden states of the encoder: the k-means codebook.")
+extract = _stage("units", "Extract the units and word frames of every recording.")
+text_lm = _stage("text_lm", "Train the small text language model.")
+train_vocoder = _stage("vocoder", f"Train the vocoder, which synthesizes speech from units. {_LAUNCHED}")
+
+
+def train_lm(run: Path, *, system: str | None = None, recipe: Path | None = None, overrides: dict[str, Any]) -> None:
+    """Fine-tune the language model on interleaved speech and text.
+
+    Started by torchrun or accelerate launch, all processes train together.
+
+    Args:
+        run: The run folder.
+        system: Name of the system to train (default: all of the recipe).
+        recipe: Begin the folder with this recipe.
+    """
+    opened = open_run(run, recipe, overrides)
+    systems = opened.recipe.systems
+    if system and system not in systems:
+        raise InputError(f"{run}: the recipe has no system {system!r}; it has: {', '.join(systems)}")
+    for name in [system] if system else systems:
+        opened.lm(name)
