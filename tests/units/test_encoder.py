@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2Config, Wav2Vec2ForCTC
 
 from helpers.units_corpus import write_corpus
-from unitweave.commands.units import plan as plan_command
+from unitweave.cli import main
 from unitweave.config.training import EncoderTraining
 from unitweave.config.units import EncoderSettings, SmallEncoder
 from unitweave.core.errors import InputError
@@ -280,8 +280,8 @@ def test_the_estimate_counts_parameters_and_follows_the_settings(capsys: pytest.
     free = estimate(EncoderSettings(pretrained="facebook/w2v-bert-2.0", batch_seconds=160))
     assert free.memory > found.memory and free.flop < found.flop
     assert found.hours(GPUS["h200"]) < found.hours(GPUS["rtx3090"])
-    plan_command(["paper-encoder"])
+    assert main(["units", "plan", "paper-encoder"]) == 0
     table = capsys.readouterr().out
     assert all(gpu.name in table for gpu in GPUS.values())
-    plan_command(["paper-encoder", "--encoder.batch_seconds", "80"])
+    assert main(["units", "plan", "paper-encoder", "--encoder.batch_seconds", "80"]) == 0
     assert capsys.readouterr().out != table

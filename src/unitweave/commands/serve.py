@@ -1,5 +1,7 @@
 """unitweave serve."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,3 +52,8 @@ def serve(
 
     check_device(device, "--device")
     serve_model(Service(**options), limits)
+    # Everything is cleaned up. Taking the interpreter down can last many seconds, and could crash below a batch that
+    # is still in a long computation.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
