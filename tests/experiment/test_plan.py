@@ -240,10 +240,11 @@ def test_hours_come_from_finished_cells_of_the_same_model(tmp_path: Path) -> Non
     first, second = made.trials[:2]
     other = next(trial for trial in made.trials if trial.model == "big")
     assert estimate(tmp_path, made, first) is None
-    finish(tmp_path, first.name, 20, 1.0)  # 10 s a step, 200 s each for speech and scores
+    finish(tmp_path, first.name, 20, 1.0)  # 10 s a step, 200 s each for translation and scores
     assert estimate(tmp_path, made, first) == 0
     assert estimate(tmp_path, made, second) == 600
-    (tmp_path / "lm" / second.name / "checkpoints/checkpoint-15").mkdir(parents=True)
+    state = tmp_path / "lm" / second.name / "checkpoints/checkpoint-15/trainer_state.json"
+    write_json(state, {"global_step": 15})
     assert estimate(tmp_path, made, second) == 450
     assert estimate(tmp_path, made, other) is None
     write_json(tmp_path / "measured.json", {"big": 2.0})
