@@ -74,7 +74,7 @@ def test_units_go_out_and_come_back(run: Path, tmp_path: Path, capsys: pytest.Ca
     ("arguments", "complaint"),
     [
         (["probe-layers", "{run}", "--layers", "a"], "--layers a"),
-        (["probe-layers", "{run}", "--layers", "9"], "layer 9"),
+        (["probe-layers", "{run}", "--layers", "9"], "layers 1 to 2 (got 9)"),
         (["probe-layers", "nowhere"], "not a run folder"),
         (["extract", "{run}", "--units.backend", "spark"], "spark"),
         (["extract", "{run}", "--units.precision", "fp8"], "fp8"),
