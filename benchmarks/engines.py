@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from unitweave.config.translate import DecodingSettings
+from unitweave.core.manifest import read_manifest
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
 from unitweave.translate.decode import PhaseDecoder
-from unitweave.translate.int8 import is_int8, save_int8
+from unitweave.translate.int8 import Int8Linear, is_int8, quantize, save_int8
+from unitweave.units.dataset import read_units
 
 ENGINES: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -38,15 +41,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="folder of the model")
     parser.add_argument("--make", action="store_true", help="write the model of random weights there first")
+    parser.add_argument("--kernels", action="store_true", help="only time one layer of the model in torch's kernels")
     parser.add_argument("--engines", nargs="+", default=[*ENGINES], choices=[*ENGINES])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0, help="source speech; its units are the prompt")
     parser.add_argument("--units", type=int, default=60, help="units that are decoded")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--agreement", metavar="SYSTEM", help="of a run folder: compare with float32 what is decoded")
+    parser.add_argument("--utterances", type=int, default=20, help="test utterances that are compared")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options)))
+        return
+    if options.kernels:
+        kernels(options.threads)
+        return
+    if options.agreement:
+        agreement(options)
         return
     if options.make:
         make(options.model)
@@ -111,6 +123,70 @@ def make(folder: Path) -> None:
 def now() -> tuple[float, float]:
     """Seconds by the clock and of processor time; on a machine that does other work only the second says much."""
     return time.perf_counter(), time.process_time()
+
+
+def kernels(threads: int) -> None:
+    """Print milliseconds of a product with an 8,192 x 2,048 weight, for 1, 4, 32 and 300 tokens."""
+    torch.set_num_threads(threads)
+    weight, group = torch.randn(8192, 2048) * 0.02, 32
+    halves, ours = weight.bfloat16(), Int8Linear(*quantize(weight))
+    eight = torch.randint(-127, 127, weight.shape, dtype=torch.int8)
+    four = torch.ops.aten._convert_weight_to_int4pack_for_cpu(torch.randint(0, 15, weight.shape, dtype=torch.int32), 1)
+    scale, scales = torch.rand(8192).bfloat16(), torch.rand(2048 // group, 8192, 2).bfloat16()
+    ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "float32": lambda x: x @ weight.T,
+        "bfloat16": lambda x: x.bfloat16() @ halves.T,
+        "int8 weights, bfloat16": lambda x: torch.ops.aten._weight_int8pack_mm(x.bfloat16(), eight, scale),
+        "int4 weights, bfloat16": lambda x: torch.ops.aten._weight_int4pack_mm_for_cpu(
+            x.bfloat16(), four, group, scales
+        ),
+        "fbgemm, the engine int8": ours,
+    }
+    print("| kernel | 1 token | 4 | 32 | 300 |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, way in ways.items():
+        best = []
+        for tokens in (1, 4, 32, 300):
+            x, times = torch.randn(tokens, 2048), []
+            for _ in range(3 if tokens == 300 else 10):
+                start = time.perf_counter()
+                way(x)
+                times.append(time.perf_counter() - start)
+            best.append(f"{1000 * min(times):.2f}")
+        print(f"| {name} | " + " | ".join(best) + " |", flush=True)
+
+
+def agreement(options: argparse.Namespace) -> None:
+    """Print how often each engine decodes what float32 does, on the test split of a run folder."""
+    torch.set_num_threads(options.threads)
+    rows = read_units(options.model / "units")
+    pairs = [p for p in read_manifest(options.model / "corpus", "test") if (p.id, "src") in rows][: options.utterances]
+    sources = [rows[p.id, "src"].units for p in pairs]
+    folder = options.model / "lm" / options.agreement / "model"
+    reference = PhaseDecoder.load(folder).translate(sources, DecodingSettings())
+    print("| engine | same transcript | same translation | same units | units edited |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name in options.engines:
+        if name in ("float32", "int8, exported"):
+            continue
+        found = PhaseDecoder.load(folder, **ENGINES[name]).translate(sources, DecodingSettings())
+        same = [
+            sum(a == b for a, b in zip(map(part, reference), map(part, found), strict=True)) / len(sources)
+            for part in (lambda t: t.transcript, lambda t: t.translation, lambda t: t.units.tolist())
+        ]
+        edits = sum(distance(a.units, b.units) for a, b in zip(reference, found, strict=True))
+        shares = [*same, edits / sum(len(t.units) for t in reference)]
+        print(f"| {name} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |", flush=True)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> int:
+    """Edit distance of two unit sequences."""
+    row = np.arange(len(b) + 1)
+    for i, unit in enumerate(a, 1):
+        best = np.minimum(row[1:] + 1, row[:-1] + (b != unit))
+        # Insertions: the least of what lies to the left, one more for each place.
+        row = np.minimum.accumulate(np.concatenate([[i], best]) - np.arange(len(b) + 1)) + np.arange(len(b) + 1)
+    return int(row[-1])
 
 
 class Clock:

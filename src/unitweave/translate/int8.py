@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -153,6 +152,8 @@ def load_int8(folder: Path) -> PreTrainedModel:
 
 def _empty(folder: Path) -> PreTrainedModel:
     """The model without its weights (buffers that are computed, not loaded, are there)."""
+    from accelerate import init_empty_weights  # heavy, and only this engine needs it
+
     config = load_config(folder, weights=False)
     with loading_errors(folder, "language model"), init_empty_weights():
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
