@@ -193,16 +193,16 @@ class Clock:
     """Notes when texts are complete and when each unit comes."""
 
     def __init__(self) -> None:
-        self.texts: list[tuple[float, float]] = []
-        self.units: list[tuple[float, float]] = []
+        self.text_times: list[tuple[float, float]] = []
+        self.unit_times: list[tuple[float, float]] = []
 
     def texts(self, index: int, said: object) -> None:
         """Texts are complete."""
-        self.texts.append(now())
+        self.text_times.append(now())
 
     def unit(self, index: int, unit: int) -> None:
         """A unit."""
-        self.units.append(now())
+        self.unit_times.append(now())
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -223,13 +223,13 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     decoder.translate(
         sources, DecodingSettings(batch_size=options.batch, max_unit_repeats=1000, **limits), streamer=clock
     )
-    units = clock.units
+    units = clock.unit_times
     spent = [units[-1][i] - units[options.batch - 1][i] for i in (0, 1)]
     return {
         "load": loaded[0] - start[0],
         "loading": loading - before,
-        "text": clock.texts[0][0] - begun[0],
-        "text_processor": clock.texts[0][1] - begun[1],
+        "text": clock.text_times[0][0] - begun[0],
+        "text_processor": clock.text_times[0][1] - begun[1],
         "rate": (len(units) - options.batch) / spent[0],
         "rate_processor": (len(units) - options.batch) / spent[1],
         "peak": memory("VmHWM"),
