@@ -25,7 +25,6 @@ SHELL = ("", "bash", "sh", "console")
 RUNNABLE = (
     "units plan ",
     "corpus table --table pairs.csv --src-lang es --tgt-lang en --out data/mine",
-    "corpus stats data/mine",
     "translate RUN recording.wav",
     "export RUN -o MODEL",
     "env",
