@@ -99,6 +99,7 @@ def keep_recipe(folder: Path, recipe: Recipe | Path | str | None, overrides: Map
         InputError: There is no such recipe, it has invalid values, or `folder` cannot be a run folder.
     """
     check_run_folder(folder)
+    overrides = json.loads(json.dumps(overrides, default=_name_of))  # plain numbers: flags give restricted types
     kept = RunLayout(folder).recipe
     if recipe is None and not kept.exists():
         raise InputError(
