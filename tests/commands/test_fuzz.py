@@ -191,7 +191,8 @@ IMPOSSIBLE: tuple[Any, ...] = ({"x": [1, {"y": 2}]}, float("nan"), -(10**9), flo
 @pytest.mark.parametrize("name", list(settings_of(Recipe)))
 def test_an_impossible_setting_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     faults = []
-    for number, value in enumerate(IMPOSSIBLE):
+    values = [IMPOSSIBLE[0], *random.Random(f"{SEED} {name}").sample(IMPOSSIBLE[1:], 2)]
+    for number, value in enumerate(values):
         content: dict[str, Any] = {}
         place = content
         *outer, last = name.split(".")
