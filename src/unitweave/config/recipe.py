@@ -112,7 +112,7 @@ def keep_recipe(folder: Path, recipe: Recipe | Path | str | None, overrides: Map
         checked, content = load_with(kept if recipe is None else find_recipe(recipe), overrides)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     # A finished run may lie in a place that is read-only.
-    if not kept.exists() or kept.read_text(encoding="utf-8") != text:
+    if not kept.exists() or kept.read_bytes() != text.encode():
         try:
             on_main(lambda: write_text(kept, text))
         except PermissionError:

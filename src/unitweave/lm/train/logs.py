@@ -1,5 +1,6 @@
 """The log of a training: text ratio, losses per segment, tokens per second, FLOPs utilization (MFU), time left."""
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -118,8 +119,11 @@ def log_line(logs: dict[str, float]) -> str:
 def trim_log(path: Path, step: int) -> None:
     """Drop log lines after `step`: a resumed training writes them again."""
     if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line may be cut off by a kill
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
