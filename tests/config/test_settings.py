@@ -49,6 +49,8 @@ def test_recipes_can_be_read_and_every_key_has_a_comment(name: str) -> None:
         ({"lm": {"interleave": {"sides": "left"}}}, "interleave.sides: must be one of both, source, target (got left)"),
         ({"lm": {"tasks": {"s2xt": 1.0}}}, "tasks: must be one of s2st, s2tt, asr, mt, tts, direct (got 's2xt')"),
         ({"lm": {"tasks": {"s2st": 0}}}, "tasks: at least one task needs a weight above 0"),
+        ({"lm": {"tasks": {}}}, "tasks: at least one task needs a weight above 0"),
+        ({"lm": {"tasks": {"asr": -1.0, "mt": 2.0}}}, "tasks: must be a finite number, 0 or above (got -1.0)"),
         ({"lm": {"overlong": "x"}}, "overlong: must be one of drop, truncate (got x)"),
         ({"lm": {"embedding_init": "aligned", "interleave": {"boundaries": "uniform"}}}, "needs the alignment"),
         ({"lm": {"extra_text_ratio": 1.0}}, "extra_text_ratio: must be a number from 0 to below 1 (got 1.0)"),
