@@ -27,7 +27,6 @@ RUNNABLE = (
     "corpus table --table pairs.csv --src-lang es --tgt-lang en --out data/mine",
     "translate RUN recording.wav",
     "export RUN -o MODEL",
-    "env",
 )
 
 
