@@ -190,7 +190,7 @@ def test_parts_of_different_codebooks_are_refused_in_one_line(
 def test_what_is_no_model_is_named(tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no trained system"):
         find_parts(tmp_path)
-    with pytest.raises(InputError, match="no name on the hub"):
+    with pytest.raises(InputError, match="must be a run folder, an exported model, or the name"):
         find_parts("/nowhere/at/all")
     for mistyped in ("läufe/übung", "runs/demo.", "runs/a--b"):
         with pytest.raises(InputError, match="must be a run folder, an exported model, or the name"):
