@@ -157,8 +157,8 @@ def test_a_sharded_training_killed_and_resumed_equals_one_left_alone(
         {"gradient_checkpointing": True},
         {"cross_entropy": "plain"},
         {"max_tokens_per_forward": 60},
-        {"compile": "aot_eager"},
-        {"workers": 1},
+        {"torch_compile_backend": "aot_eager"},
+        {"dataloader_num_workers": 1},
     ],
 )
 def test_what_saves_memory_or_time_changes_no_loss(tmp_path: Path, changes: dict) -> None:

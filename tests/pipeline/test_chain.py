@@ -95,7 +95,7 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_result(run: Path, recipe
 
 BAD = [
     ({"encoder": {"stepz": 3}}, "stepz"),
-    ({"encoder": {"steps": "many"}}, "many"),
+    ({"encoder": {"training": {"steps": "many"}}}, "many"),
     ({"encoderr": {}}, "encoderr"),
     ({"systems": {"a": {"interleave": {"side": "both"}}}}, "side"),
     ({"corpus": {"embedded": {"languages": ["xx"]}}}, "xx"),
@@ -121,7 +121,7 @@ def test_a_wrong_recipe_is_one_line_and_code_2(
     [
         (["frobnicate"], "frobnicate"),
         (["run", "no-such-recipe", "--out", "x"], "no-such-recipe"),
-        (["run"], "recipe"),
+        (["run"], "RECIPE"),
         (["units", "extract", "/nowhere"], "/nowhere"),
         (["translate", "/nowhere", "x.wav"], "/nowhere"),
         (["report", "/nowhere"], "/nowhere"),
