@@ -115,7 +115,7 @@ def read_manifest(folder: Path, split: str | None = None) -> list[Pair]:
         raise InputError(f"{path}: no manifest; make one with 'unitweave corpus'")
     try:
         table = pq.read_table(path, filters=[("split", "=", split)] if split else None)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable manifest ({error})") from None
     missing = [field.name for field in fields(Pair) if field.name not in table.column_names]
     if missing:
@@ -136,7 +136,7 @@ def read_metadata(folder: Path) -> dict[str, str]:
         metadata = pq.read_schema(path).metadata or {}
     except FileNotFoundError:
         raise InputError(f"{path}: no manifest; make one with 'unitweave corpus'") from None
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable manifest ({error})") from None
     return {key.decode(): value.decode() for key, value in metadata.items()}
 

@@ -160,6 +160,13 @@ def read_stage(run: Path, name: str) -> dict[str, Any]:
         raise InputError(
             f"{path}: run folder of another version (format {found}, expected {FORMAT}); use a new --out folder"
         )
+    record = {"fingerprint": "", "settings": {}, "inputs": {}, "seconds": 0.0} | record
+    kinds = {"status": str, "fingerprint": str, "settings": dict, "inputs": dict, "seconds": (int, float)}
+    for key, kind in kinds.items():
+        if not isinstance(record.get(key), kind):
+            raise InputError(
+                f"{path}: damaged ({key!r} is missing or invalid); delete the folder to do the stage again"
+            )
     return record
 
 
