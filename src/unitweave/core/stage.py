@@ -161,7 +161,13 @@ def read_stage(run: Path, name: str) -> dict[str, Any]:
             f"{path}: run folder of another version (format {found}, expected {FORMAT}); use a new --out folder"
         )
     record = {"fingerprint": "", "settings": {}, "inputs": {}, "seconds": 0.0} | record
-    kinds = {"status": str, "fingerprint": str, "settings": dict, "inputs": dict, "seconds": (int, float)}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "status": str,
+        "fingerprint": str,
+        "settings": dict,
+        "inputs": dict,
+        "seconds": (int, float),
+    }
     for key, kind in kinds.items():
         if not isinstance(record.get(key), kind):
             raise InputError(
