@@ -1,7 +1,9 @@
 """unitweave serve."""
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +45,9 @@ def serve(
         device: cpu, cuda, cuda:1, ...
         threads: CPU threads.
     """
+    if threading.current_thread() is threading.main_thread():
+        # While the model loads, SIGTERM ends the command as Ctrl-C does, so that no temporary folder is left.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     options: dict[str, Any] = {key: value for key, value in locals().items() if key != "limits"}
     try:
         from unitweave.serve.app import Service, serve_model
