@@ -102,7 +102,7 @@ def save(
 def texts_in_use(corpus: Path) -> list[str]:
     """The words of a corpus folder, a run folder or a table of parallel text, each with the space before it.
 
-    That is how the language model's examples are tokenized. Raises InputError when it is none of these.
+    That is how the language model's examples are tokenized. Raises InputError for any other folder or file.
     """
     corpus = Path(corpus)
     folders = [folder for folder in (corpus, corpus / "corpus") if (folder / MANIFEST).exists()]

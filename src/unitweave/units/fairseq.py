@@ -141,8 +141,8 @@ def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units:
     """Write the units that lie in `source` in one of FORMATS for the pairs of `corpus` as our table to `folder`.
 
     There are no word frames in these formats: all words get score 0, so training leaves them as units.
-    Recordings whose units are too few or too many for their duration are skipped. Raises InputError where
-    that is most of them (repetitions were dropped), nothing fits the corpus, or a unit is none of `num_units`.
+    Recordings whose units are too few or too many for their duration are skipped. Raises InputError if
+    that is most of them (repetitions were dropped), nothing matches the corpus, or a unit is not below `num_units`.
     """
     if kind not in FORMATS:
         raise InputError(f"--format must be one of {', '.join(FORMATS)} (got {kind!r})")

@@ -321,7 +321,7 @@ def _espeak_pcm(library: ctypes.CDLL, data_path: str, text: str, name: str, pitc
 
 
 if __name__ == "__main__":
-    # The asking process may be killed while we answer: nobody is left to hear of it.
+    # The parent process may be killed while this one writes its answer; there is nobody left to report that to.
     with contextlib.suppress(BrokenPipeError):
         _serve()
     os._exit(0)

@@ -39,7 +39,7 @@ _HEADER_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-# What tarfile raises for a number that is none, and for thousands of headers that each announce the next.
+# tarfile raises ValueError for a field that is not a number, RecursionError for thousands of chained headers.
 _BAD_HEADER = (ValueError, RecursionError)
 
 
