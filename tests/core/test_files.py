@@ -58,3 +58,20 @@ def test_a_json_file_that_holds_no_object_is_damaged(tmp_path: Path) -> None:
         read_json_object(tmp_path / "missing.json")
     with pytest.raises(InputError, match="not readable as JSON"):
         read_json_object(tmp_path)
+
+
+def test_a_manifest_whose_data_are_damaged_is_one_line(tmp_path: Path) -> None:
+    from unitweave.core.manifest import FILE_NAME, Pair, read_manifest, write_manifest
+
+    pairs = [
+        Pair(id=f"a{i}", split="train", src_lang="es", tgt_lang="en", src_audio=None, tgt_audio=None,
+             src_text="hola " * i, tgt_text="hello " * i)
+        for i in range(1, 50)
+    ]  # fmt: skip
+    write_manifest(tmp_path, pairs)
+    content = bytearray((tmp_path / FILE_NAME).read_bytes())
+    for place in range(20, 400):
+        content[place] ^= 0xFF
+    (tmp_path / FILE_NAME).write_bytes(bytes(content))
+    with pytest.raises(InputError, match="not a readable manifest"):
+        read_manifest(tmp_path)

@@ -5,6 +5,7 @@ parquet layout of fixie-ai/covost2; where the tsv has no transcripts, from Commo
 Clips come from Common Voice's archives or unpacked folders, or from the same parquet files.
 """
 
+import contextlib
 import csv
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -174,10 +175,13 @@ def _parquet_tasks(
                 first += len(batch)
 
 
-def _parquet(path: Path) -> pq.ParquetFile:
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to read from. Raises InputError also where its data turn out to be damaged later on."""
     try:
-        return pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not readable as Parquet ({error})") from None
 
 

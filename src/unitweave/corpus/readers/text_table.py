@@ -29,7 +29,7 @@ def read_parallel_text(path: Path) -> list[ParallelText]:
         else:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"{path}: not readable as a table of parallel text ({' '.join(str(error).split())})") from None
     if not rows:
         raise InputError(f"{path}: has no sentence pairs")
