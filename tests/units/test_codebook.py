@@ -11,7 +11,7 @@ from unitweave.config.units import CodebookSettings
 from unitweave.core.audio import write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
-from unitweave.units.codebook import Codebook, nearest
+from unitweave.units.codebook import Codebook, common_offset, nearest
 from unitweave.units.encoder import CharacterVocabulary
 from unitweave.units.kmeans import kmeans
 from unitweave.units.probe import as_table, probe_layers
@@ -45,6 +45,27 @@ def test_kmeans_on_growing_parts_is_as_good_as_scikit_learn() -> None:
     exact = torch.cdist(rows.double(), ours.centroids.double()).min(dim=1)
     assert torch.equal(index, exact.indices)
     assert torch.allclose(distance.double(), exact.values.square(), atol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, 3000.0])
+def test_separated_clusters_are_found_wherever_they_lie(offset: float) -> None:
+    for seed in range(3):
+        rows = blobs(120, 30)
+        rows = rows / rows.std() + offset
+        # What the best centroids would give: the rows' distance to the mean of their own blob.
+        exact = rows.double().view(120, 30, 6)
+        best = float((exact - exact.mean(1, keepdim=True)).square().sum(2).mean())
+        result = kmeans(rows, 120, seed)
+        reached = torch.cdist(rows.double(), result.centroids.double()).min(dim=1)
+        assert float(reached.values.square().mean()) < 1.02 * best + 1e-6, "every cluster has its centroid"
+        assert result.inertia == pytest.approx(float(reached.values.square().mean()), rel=0.02)
+        assert torch.equal(nearest(rows, result.centroids)[0], reached.indices)
+
+
+def test_rows_about_zero_are_not_shifted() -> None:
+    rows = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+    assert not common_offset(rows + 3).any(), "existing codebooks keep their units, and these their last digits"
+    assert torch.allclose(common_offset(rows + 100), (rows + 100).mean(0))
 
 
 def test_kmeans_is_deterministic_and_survives_copies() -> None:

@@ -12,6 +12,7 @@ from unitweave.core.records import from_json
 from unitweave.training.model_files import safetensors_errors
 
 _ROWS_AT_ONCE = 4_096  # bounds the [rows, clusters] distance matrix
+_FAR = 10.0  # deviations of a mean from 0 from which on it is subtracted
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,13 @@ def nearest(rows: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tensor, 
     Returns:
         Index of the centroid int64 [rows] and squared distance to it float32 [rows].
     """
+    shift = common_offset(centroids)
+    centroids = centroids - shift
     norms = centroids.square().sum(1) / -2
     transposed = centroids.T
     indices, distances = [], []
     for chunk in rows.split(_ROWS_AT_ONCE):
+        chunk = chunk - shift
         # argmin |x - c|^2 = argmax x.c - |c|^2 / 2
         best, index = torch.addmm(norms, chunk, transposed).max(dim=1)
         indices.append(index)
@@ -102,3 +106,26 @@ def nearest(rows: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tensor, 
     if not indices:
         return torch.empty(0, dtype=torch.long), torch.empty(0)
     return torch.cat(indices), torch.cat(distances)
+
+
+def common_offset(rows: torch.Tensor) -> torch.Tensor:
+    """What to subtract from rows before distances are taken in float32.
+
+    A mean far from 0 leaves few digits to the differences between rows. Near 0 nothing is subtracted, so that the
+    last digits do not depend on it.
+
+    Args:
+        rows: float32 [rows, hidden].
+
+    Returns:
+        float32 [hidden]: the mean of the rows where it lies more than 10 deviations from 0, else zeros.
+    """
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    squares = 0.0
+    for chunk in rows.split(_ROWS_AT_ONCE):
+        total += chunk.sum(0, dtype=torch.float64)
+        squares += float(chunk.square().sum(dtype=torch.float64))
+    mean = total / max(len(rows), 1)
+    size = float(mean.square().sum())
+    far = size > _FAR**2 * (squares / max(len(rows), 1) - size)
+    return mean.to(rows.dtype) * far
