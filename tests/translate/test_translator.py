@@ -22,8 +22,9 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of_file
 from unitweave.translate import files as jobs
 from unitweave.translate import long
-from unitweave.translate.files import find_tasks, translate_files
+from unitweave.translate.files import translate_files
 from unitweave.translate.subtitles import Cue, clock, srt, vtt
+from unitweave.translate.tasks import find_tasks
 from unitweave.translate.translator import Translator
 from unitweave.translate.vad import WINDOW, SpeechDetector, cut_out, speech_spans
 

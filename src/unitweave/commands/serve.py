@@ -48,7 +48,13 @@ def serve(
     if threading.current_thread() is threading.main_thread():
         # While the model loads, SIGTERM ends the command as Ctrl-C does, so that no temporary folder is left.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options: dict[str, Any] = {key: value for key, value in locals().items() if key != "limits"}
+    options: dict[str, Any] = {
+        key: value for key, value in locals().items() if key not in ("model", "system", "limits")
+    }
+
+    from unitweave.translate.package import find_parts
+
+    parts = find_parts(model, system)  # refuses what is no model before seconds of imports
     try:
         from unitweave.serve.app import Service, serve_model
     except ModuleNotFoundError as error:
@@ -56,7 +62,7 @@ def serve(
     from unitweave.training.devices import check_device
 
     check_device(device, "--device")
-    serve_model(Service(**options), limits)
+    serve_model(Service(parts, **options), limits)
     # Everything is cleaned up. Taking the interpreter down can last many seconds, and could crash below a batch that
     # is still in a long computation.
     sys.stdout.flush()

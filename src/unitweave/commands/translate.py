@@ -58,23 +58,31 @@ def translate(
 
     from dataclasses import replace
 
+    from unitweave.core.progress import say
+    from unitweave.translate.package import find_parts
+    from unitweave.translate.tasks import find_tasks
+
+    parts = find_parts(model, system)
+    tasks = find_tasks(audio, out)
+    if len(tasks) == 1 and not tasks[0].source.exists():
+        raise InputError(f"{tasks[0].source}: no such audio file")
+
+    # From here on it is worth seconds of imports.
     import torch
 
-    from unitweave.core.progress import say
     from unitweave.training.devices import check_device
     from unitweave.translate.decode import ForcedPrefix
-    from unitweave.translate.files import find_tasks, translate_files
+    from unitweave.translate.files import translate_files
     from unitweave.translate.translator import Translator
 
     check_device(device, "--device")
-    tasks = find_tasks(audio, out)
     forced = None
     if transcript is not None or translation is not None or language is not None:
         forced = ForcedPrefix(transcript, translation, language)
         if len(tasks) > 1 and (transcript is not None or translation is not None):
             raise InputError(f"--transcript and --translation need a single recording (got {len(tasks)})")
     dtype = torch.bfloat16 if bf16 else torch.float32
-    translator = Translator.from_pretrained(model, system, device, dtype, engine)
+    translator = Translator.from_parts(parts, device, dtype, engine)
     named = {"num_beams": num_beams, "temperature": temperature, "batch_size": batch_size, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     settings = replace(translator.settings, text_only=text_only, **given)

@@ -17,6 +17,7 @@ from unitweave.serve.api import make_app
 from unitweave.serve.batching import Batcher
 from unitweave.serve.security import Access, check_access, protect
 from unitweave.serve.server import bind, log_requests, make_server, run_server
+from unitweave.translate.package import Parts
 from unitweave.translate.translator import Translator
 
 _MAX_EXAMPLES = 6
@@ -26,8 +27,7 @@ _MAX_EXAMPLES = 6
 class Service:
     """What to serve, where, and to whom."""
 
-    model: str
-    system: str | None = None
+    parts: Parts
     host: str = "127.0.0.1"
     port: int = 7860
     allowed_host: list[str] = field(default_factory=list)
@@ -53,8 +53,8 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
         if service.threads:
             torch.set_num_threads(service.threads)
         dtype = torch.bfloat16 if service.bf16 else torch.float32
-        translator = Translator.from_pretrained(service.model, service.system, service.device, dtype, service.engine)
-        own = translator.parts.examples() if translator.parts else []
+        translator = Translator.from_parts(service.parts, service.device, dtype, service.engine)
+        own = service.parts.examples()
         examples = own if service.examples is None else find_examples(service.examples)
         access = Access(service.host, service.allowed_host, token)
         with tempfile.TemporaryDirectory(prefix="unitweave-page-", ignore_cleanup_errors=True) as folder:

@@ -12,7 +12,7 @@ from unitweave.core.files import write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.score.scores import SCORES_FILE, Scores, SystemScores, read_scores
-from unitweave.translate.int8 import WEIGHTS_FILE as INT8_WEIGHTS
+from unitweave.translate.package import INT8_WEIGHTS_FILE
 
 _SHOWN = (("asr_bleu", "ASR-BLEU"), ("text_bleu", "text BLEU"), ("text_chrf", "text chrF"),
           ("transcript_wer", "transcript WER %"), ("agreement_wer", "agreement WER %"))  # fmt: skip
@@ -176,7 +176,7 @@ def _licenses(recipe: Mapping[str, Any], base: str | None, license: str | None) 
 
 def _plain_use(title: str, about: Mapping[str, Any]) -> str:
     """How to load the language model without unitweave; nothing for weights that only its int8 engine reads."""
-    if INT8_WEIGHTS in about["fingerprints"]["language_model"]:
+    if INT8_WEIGHTS_FILE in about["fingerprints"]["language_model"]:
         return " The language model has integer weights, for unitweave's int8 engine on x86 CPUs."
     return (
         " The language model alone is an ordinary causal LM:\n"

@@ -16,9 +16,7 @@ from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
 from unitweave.core.stage import versions
 from unitweave.serve.card import write_card
 from unitweave.training.model_files import INDEX_FILE, weight_files
-from unitweave.translate.int8 import save_int8
-from unitweave.translate.package import FOLDERS, FORMAT, PACKAGE_FILE, PATTERNS, Parts, read_recipe
-from unitweave.translate.vllm import ENGINE_FILE, engine_settings
+from unitweave.translate.package import FOLDERS, FORMAT, PACKAGE_FILE, PATTERNS, VLLM_FILE, Parts, read_recipe
 
 ENGINES = ("int8", "vllm")
 _LEFT_OUT = ("stage.json", "log.jsonl", "trainer_state.json")
@@ -75,7 +73,9 @@ def export_run(
         }
         write_json(folder / PACKAGE_FILE, about)  # the engine's settings and the card are made from it
         if engine == "vllm":
-            write_json(folder / ENGINE_FILE, engine_settings(folder))
+            from unitweave.translate.vllm import engine_settings
+
+            write_json(folder / VLLM_FILE, engine_settings(folder))
         write_card(folder / "README.md", run, name, recipe, about, license, out.name)
         (folder / PACKAGE_FILE).unlink()
         about["files"] = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
@@ -107,6 +107,8 @@ def _copy_parts(parts: Parts, run: Path, folder: Path) -> None:
 def _replace_weights(folder: Path) -> None:
     """Turn the language model's weights into integers."""
     before = weight_files(folder)
+    from unitweave.translate.int8 import save_int8  # torch: not for an export that is refused
+
     save_int8(folder, folder)
     for path in (*before, folder / INDEX_FILE):
         path.unlink(missing_ok=True)

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from unitweave.core.errors import InputError
 from unitweave.lm.model.start import load_config
 from unitweave.training.model_files import loading_errors, safetensors_errors, weight_files
+from unitweave.translate.package import INT8_WEIGHTS_FILE as WEIGHTS_FILE
 
-WEIGHTS_FILE = "model-int8.safetensors"
 _SCALE = "_scale"  # `X.weight` int8 [out, in] has `X.weight_scale` float32 [out] beside it
 
 # Without VNNI fbgemm adds products of neighbors in 16 bits: 2 x 255 x 64 still fits, 2 x 255 x 127 would saturate.

@@ -15,11 +15,10 @@ from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file, read_json, read_yaml
 from unitweave.core.layout import RunLayout
-from unitweave.core.manifest import FILE_NAME as MANIFEST
-from unitweave.core.manifest import read_manifest
-from unitweave.lm.model.vocabulary import Vocabulary
 
 PACKAGE_FILE = "package.json"
+INT8_WEIGHTS_FILE = "model-int8.safetensors"  # in place of the language model's own, after --engine int8
+VLLM_FILE = "vllm.json"  # what that engine needs to keep to the stages, after --engine vllm
 FORMAT = 2
 # No pickles, no code: all that is ever fetched from the hub.
 PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md", "examples/*.wav"]
@@ -63,14 +62,18 @@ class Parts:
         own = self.language_model / "examples"
         if own.is_dir():
             return sorted(own.glob("*.wav"))
+        from unitweave.core.manifest import FILE_NAME, read_manifest  # pyarrow: not for a model that is refused
+
         corpus = self.encoder.parent.parent / "corpus"
-        if not (corpus / MANIFEST).exists():
+        if not (corpus / FILE_NAME).exists():
             return []
         found = [Path(p.src_audio) for p in read_manifest(corpus, "test") if p.src_audio]
         return [path for path in found[:: max(1, len(found) // 3)][:3] if path.exists()]
 
     def check(self) -> str:
         """Raise InputError unless all parts speak the units of one codebook; returns its fingerprint."""
+        from unitweave.lm.model.vocabulary import Vocabulary  # transformers: not for a model that is refused
+
         book = read_json(self.codebook / "codebook.json")["fingerprint"]
         vocabulary = Vocabulary.load(self.language_model)
         if vocabulary.codebook != book:

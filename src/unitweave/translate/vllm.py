@@ -28,8 +28,8 @@ from unitweave.translate.constraints import (
     Constraints,
     Translation,
 )
+from unitweave.translate.package import VLLM_FILE
 
-ENGINE_FILE = "vllm.json"
 _STAGES = (
     ("transcript_language", TRANSCRIPT_TAG),
     ("transcript", TRANSCRIPT),
@@ -106,9 +106,9 @@ class EngineDecoder:
 
     def __init__(self, folder: Path, generate: Generate) -> None:
         """`folder` was exported with --engine vllm; `generate` answers requests (`vllm_generate` makes one)."""
-        if not (folder / ENGINE_FILE).exists():
-            raise InputError(f"{folder}: no {ENGINE_FILE}; export the run with '--engine vllm'")
-        self.settings, self.generate = read_json(folder / ENGINE_FILE), generate
+        if not (folder / VLLM_FILE).exists():
+            raise InputError(f"{folder}: no {VLLM_FILE}; export the run with '--engine vllm'")
+        self.settings, self.generate = read_json(folder / VLLM_FILE), generate
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.languages = {i: name for name, i in Vocabulary.load(folder).languages.items()}
 
