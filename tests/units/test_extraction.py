@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,20 @@ import torch
 
 from helpers.units_corpus import tiny_model, waveform, write_corpus, write_encoder
 from unitweave.config.units import ExtractionSettings
+from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.errors import InputError
-from unitweave.core.manifest import read_manifest
+from unitweave.core.manifest import read_manifest, write_manifest
 from unitweave.units.dataset import read_units
-from unitweave.units.encoder import encode
+from unitweave.units.encoder import encode, load_encoder
+from unitweave.units.error_rates import transcribe
 from unitweave.units.extract import extract_units, settings_in_fingerprint
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.features import extract_features
 from unitweave.units.forward import CpuForward
 from unitweave.units.inference import EncoderInference, padded_length
 from unitweave.units.sampling import batches_by_length, recordings_of
+from unitweave.units.train_encoder import SpeechDataset
+from unitweave.vocoder.crops import find_recordings, load_crop
 
 pytestmark = pytest.mark.slow
 
@@ -196,10 +201,10 @@ def test_units_of_another_codebook_are_not_taken_for_ours(
 
 
 def test_a_recording_without_a_frame_is_skipped_and_named(models: tuple[Path, Path], tmp_path: Path) -> None:
-    from unitweave.core.audio import write_audio
-
     corpus = write_corpus(tmp_path / "corpus", 4)
     write_audio(corpus / "audio/001_src.wav", waveform(0, 300))
+    pairs = [replace(p, src_seconds=300 / 16_000) if p.id == "u001" else p for p in read_manifest(corpus)]
+    write_manifest(corpus, pairs)
     outcome = extract_units(tmp_path / "units", SETTINGS, corpus, *models)
     assert outcome.skipped == [{"id": "u001/src", "reason": "shorter than one frame"}]
     assert outcome.counts["recordings"] == 7
@@ -210,6 +215,25 @@ def test_an_unreadable_recording_is_named(models: tuple[Path, Path], tmp_path: P
     (corpus / "audio/002_tgt.wav").write_bytes(b"no audio")
     with pytest.raises(InputError, match="002_tgt"):
         extract_units(tmp_path / "units", SETTINGS, corpus, *models)
+
+
+def test_a_recording_cut_after_the_corpus_was_built_is_named_wherever_it_is_read(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 4)
+    extract_units(tmp_path / "units", SETTINGS, corpus, *models)
+    path = corpus / "audio/002_tgt.wav"
+    write_audio(path, read_audio(path)[: len(read_audio(path)) // 2])
+    recordings = recordings_of(read_manifest(corpus))
+    model, vocabulary = load_encoder(models[0])
+    for read in (
+        lambda: extract_units(tmp_path / "again", SETTINGS, corpus, *models),
+        lambda: transcribe(model, vocabulary, recordings),
+        lambda: [SpeechDataset(recordings, vocabulary)[i] for i in range(len(recordings))],
+        lambda: [load_crop(one, 0, 8) for one in find_recordings(corpus, tmp_path / "units", "tgt", "train")[0]],
+    ):
+        with pytest.raises(InputError, match="002_tgt.wav: changed after the corpus was built"):
+            read()
 
 
 def test_batches_hold_every_recording_once_within_the_bound(corpus: Path) -> None:

@@ -1,11 +1,13 @@
 """Audio in and out: every waveform inside unitweave is mono float32 at 16 kHz in [-1, 1].
 
 soundfile reads wav, flac, ogg, opus, mp3, aiff and more; what it does not know goes through ffmpeg, where that is
-installed. Everything is read in blocks, so that a bound on the length holds whatever a file's header claims.
+installed. Everything is read in blocks, so that a bound on the length holds whatever a file's header claims. Files that
+were put one after the other are read to their end, and floats at the scale of integers are scaled down.
 """
 
 import contextlib
 import io
+import mmap
 import os
 import resource
 import select
@@ -13,9 +15,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -23,12 +25,13 @@ import soxr
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
+from unitweave.core.joined import Part, parts_of
 
 SAMPLE_RATE = 16_000
 SILENCE = 1e-3  # a recording whose largest excursion from its mean stays below this (-60 dB) is silent
 SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64"),
-    *(".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".wma", ".amr", ".3gp", ".ac3"),
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph", ".gsm", ".mp2"),
+    *(".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".mov", ".wma", ".amr", ".3gp", ".ac3", ".spx"),
 )
 
 TOO_LONG = "the recording is too long"
@@ -38,11 +41,18 @@ EMPTY = "the audio is empty"
 _RATES = (1_000, 768_000)  # Hz; outside of it a header is damaged, and resampling by it would fill the memory
 _SAMPLES_A_SECOND = 2 * 48_000  # stereo at 48 kHz; a time limit alone bounds no work, for headers may say more
 _UNKNOWN = 2**63 - 1  # libsndfile's number of frames for a stream whose header has none
+_COPY_BYTES = 1 << 20
 _BLOCK_VALUES = 1_000_000  # samples of all channels in a block
+_SLACK_SECONDS = 0.1  # by which a recording may differ from its manifest, next to a hundredth of its length
+_LOUD = 2.0  # floats beyond it are no overshoot of full scale any more
+_INTEGER_SCALES = (1 << 15, 1 << 23, 1 << 31)  # full scale of integers, where floats have it in place of 1
+_GSM_FRAME = 33  # bytes of a frame of GSM 06.10, which begins with 1101
 _WHOLE_VALUES = 1 << 29  # a file with more of them (93 minutes of stereo at 48 kHz) is read in blocks in any case
 
 # Containers and codecs only: no playlists, which could name other files or addresses.
-_FFMPEG_FORMATS = "aac,ac3,aiff,amr,asf,au,avi,caf,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,ogg,w64,wav"
+_FFMPEG_FORMATS = (
+    "aac,ac3,aiff,amr,asf,au,avi,caf,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,ogg,w64,wav"
+)
 _FFMPEG_PATIENCE = 30.0  # seconds without a byte after which ffmpeg is stopped
 _FFMPEG_MEMORY = 2 << 30  # bytes of address space
 _FFMPEG_SECONDS = 600  # of processor time where the recording may be of any length
@@ -56,7 +66,12 @@ class AudioError(InputError):
         super().__init__(f"{name}: {problem}" + (f" ({detail})" if detail else ""))
 
 
-def read_audio(source: Path | str | bytes, name: str | None = None, max_seconds: float | None = None) -> np.ndarray:
+def read_audio(
+    source: Path | str | bytes,
+    name: str | None = None,
+    max_seconds: float | None = None,
+    expected_seconds: float | None = None,
+) -> np.ndarray:
     """Read a whole recording.
 
     Args:
@@ -64,13 +79,15 @@ def read_audio(source: Path | str | bytes, name: str | None = None, max_seconds:
         name: What errors call the recording (default: its path).
         max_seconds: Longer recordings are refused, by their header where it is honest: a few kilobytes of FLAC can be
             hours of silence. So is a header with more samples than this time has in stereo at 48 kHz.
+        expected_seconds: How long the manifest says that it lasts; 0 and None where nobody knows. A recording that
+            lasts otherwise is refused: it was cut or replaced after the corpus was built.
 
     Returns:
         float32 [samples] at 16 kHz.
 
     Raises:
-        AudioError: The recording is missing, unreadable, empty, too long, or has an impossible sampling rate or values
-            that are not numbers.
+        AudioError: The recording is missing, unreadable, empty, too long, not as long as expected, or has an impossible
+            sampling rate or values that are not numbers.
     """
     name = _name_of(source, name)
     with _decoded(source, name, max_seconds, whole=True) as (rate, blocks):
@@ -80,6 +97,10 @@ def read_audio(source: Path | str | bytes, name: str | None = None, max_seconds:
         mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
     if mono.size == 0:
         raise AudioError(name, EMPTY)
+    seconds = mono.size / SAMPLE_RATE
+    if expected_seconds and abs(seconds - expected_seconds) > _SLACK_SECONDS + 0.01 * expected_seconds:
+        detail = f"{seconds:.2f} s, {expected_seconds:.2f} s in the manifest; build the corpus again"
+        raise AudioError(name, "changed after the corpus was built", detail)
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
@@ -113,9 +134,12 @@ def stream_audio(
 def header_seconds(path: Path) -> float | None:
     """How long a recording lasts by its header, in seconds; None where only decoding it would tell."""
     try:
-        with Path(path).open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-            known = _RATES[0] <= sound.samplerate <= _RATES[1] and sound.frames != _UNKNOWN
-            return float(sound.frames / sound.samplerate) if known else None
+        with Path(path).open("rb") as file:
+            if _parts(file) is not None:
+                return None
+            with _sound_file(file) as sound:
+                known = _RATES[0] <= sound.samplerate <= _RATES[1] and sound.frames != _UNKNOWN
+                return float(sound.frames / sound.samplerate) if known else None
     except (soundfile.SoundFileError, OSError, TypeError):
         return None
 
@@ -158,20 +182,89 @@ def _decoded(
 ) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
     """Sampling rate and mono blocks of a recording: finite numbers, no more of them than max_seconds allow."""
     with _opened(source, name) as content:
+        parts = _parts(content)
+        if parts is not None:
+            yield SAMPLE_RATE, _checked(_joined(content, parts, name), SAMPLE_RATE, name, max_seconds)
+            return
         try:
-            # By its content, since a file's name may say anything. The descriptor of a file rather than the object:
-            # libsndfile then reads it itself, outside of Python's lock.
-            file = soundfile.SoundFile(content if isinstance(source, bytes) else content.fileno(), closefd=False)
-            if file.frames == _UNKNOWN and file.seekable():  # reading it ends in a seek, which fails
-                file.close()
-                raise TypeError("its header does not say how long it is")
+            file = _sound_file(content)
         except (soundfile.SoundFileError, OSError, TypeError) as error:
             blocks = _ffmpeg(content, name, _reason(error), max_seconds)
             yield SAMPLE_RATE, _checked(blocks, SAMPLE_RATE, name, max_seconds)
             return
         with file:
             _check_header(file, name, max_seconds)
-            yield file.samplerate, _checked(_read_blocks(file, name, whole), file.samplerate, name, max_seconds)
+            scale = _scale(file, name)
+            blocks = (block / scale for block in _read_blocks(file, name, whole)) if scale != 1 else None
+            blocks = blocks or _read_blocks(file, name, whole)
+            yield file.samplerate, _checked(blocks, file.samplerate, name, max_seconds)
+
+
+def _sound_file(content: BinaryIO) -> soundfile.SoundFile:
+    """Open with soundfile. Raises SoundFileError, OSError or TypeError for what it does not read."""
+    raw: dict[str, Any] = {}
+    if _is_gsm(content):
+        raw = {"format": "RAW", "subtype": "GSM610", "samplerate": 8000, "channels": 1}
+    # By its content, since a file's name may say anything. The descriptor of a file rather than the object:
+    # libsndfile then reads it itself, outside of Python's lock.
+    file = soundfile.SoundFile(content if isinstance(content, io.BytesIO) else content.fileno(), closefd=False, **raw)
+    if file.frames == _UNKNOWN and file.seekable():  # reading it ends in a seek, which fails
+        file.close()
+        raise TypeError("its header does not say how long it is")
+    return file
+
+
+def _is_gsm(content: BinaryIO) -> bool:
+    """Whether the content is frames of GSM 06.10 without a header, as telephone systems store them."""
+    head, size = content.read(8 * _GSM_FRAME), content.seek(0, os.SEEK_END)
+    content.seek(0)
+    return size > 0 and size % _GSM_FRAME == 0 and all(byte >> 4 == 0b1101 for byte in head[::_GSM_FRAME])
+
+
+def _parts(content: BinaryIO) -> list[Part] | None:
+    """The recordings in a file of several; None for one that a decoder reads whole."""
+    if isinstance(content, io.BytesIO):
+        parts = parts_of(content.getbuffer())
+    elif os.fstat(content.fileno()).st_size == 0:
+        return None
+    else:
+        with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            parts = parts_of(view)
+    return parts if len(parts) > 1 or parts[0].head else None
+
+
+def _joined(content: BinaryIO, parts: Sequence[Part], name: str) -> Iterator[np.ndarray]:
+    """Mono blocks at 16 kHz of all parts, one after the other."""
+    for part in parts:
+        with tempfile.TemporaryFile() as copy:
+            copy.write(part.head)
+            content.seek(part.start)
+            for first in range(part.start, part.end, _COPY_BYTES):
+                copy.write(content.read(min(_COPY_BYTES, part.end - first)))
+            copy.seek(0)
+            try:
+                file = _sound_file(copy)
+            except (soundfile.SoundFileError, OSError, TypeError) as error:
+                raise AudioError(name, UNREADABLE, f"byte {part.start}: {_reason(error)}") from None
+            with file:
+                _check_header(file, name, None)
+                scale = _scale(file, name)
+                blocks = (block / scale for block in _read_blocks(file, name, whole=False))
+                yield from blocks if file.samplerate == SAMPLE_RATE else _resampled(blocks, file.samplerate)
+
+
+def _scale(file: soundfile.SoundFile, name: str) -> float:
+    """What the samples are to be divided by: floats may have been written at the scale of integers."""
+    if file.subtype not in ("FLOAT", "DOUBLE") or not file.seekable():
+        return 1.0
+    peak = max((float(np.abs(block).max(initial=0)) for block in _read_blocks(file, name, whole=False)), default=0.0)
+    file.seek(0)
+    if not peak > _LOUD or not np.isfinite(peak):  # what is no number is refused where it is read
+        return 1.0
+    if peak > _INTEGER_SCALES[-1]:
+        raise AudioError(name, "impossible sample values", f"up to {peak:.1g}, where 1 is full scale")
+    # What is at no such scale is merely too loud, and is turned down to full scale.
+    return next((scale for scale in _INTEGER_SCALES if scale // 256 < peak <= scale), peak)
 
 
 def _opened(source: Path | str | bytes, name: str) -> BinaryIO:
@@ -266,7 +359,10 @@ def _ffmpeg(content: BinaryIO, name: str, reason: str, max_seconds: float | None
                 data = rest + data
                 whole = len(data) // 4 * 4
                 rest = data[whole:]
-                yield np.frombuffer(data[:whole], dtype="<f4")
+                block = np.frombuffer(data[:whole], dtype="<f4")
+                if np.abs(block).max(initial=0.0) > _INTEGER_SCALES[0] // 256:
+                    raise AudioError(name, "impossible sample values", "full scale is 1; write it as 16-bit integers")
+                yield block
             if process.wait() != 0:
                 complaints.seek(0)
                 raise AudioError(name, UNREADABLE, _complaint(process.returncode, complaints.read(4000), reason))

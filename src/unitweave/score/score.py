@@ -207,7 +207,8 @@ def _ceilings(
     sources = {}
     if all(pairs[id].tgt_audio for id in ids):
         sources[REFERENCE_SPEECH] = AudioSource(
-            ids, lambda some: [read_audio(pairs[id].tgt_audio or "") for id in some]
+            ids,
+            lambda some: [read_audio(pairs[id].tgt_audio or "", expected_seconds=pairs[id].tgt_seconds) for id in some],
         )
     else:
         notes.append("no ceiling on reference speech: the corpus lacks it for some of the utterances")

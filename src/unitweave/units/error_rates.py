@@ -6,15 +6,13 @@ from typing import NamedTuple
 
 from transformers import Wav2Vec2BertForCTC
 
-from unitweave.core.audio import read_audio
 from unitweave.core.manifest import Pair
 from unitweave.core.sequences import evenly_spaced
 from unitweave.metrics.error_rates import character_error_rate, word_error_rate
 from unitweave.training.devices import device_of
 from unitweave.units.encoder import CharacterVocabulary, load_encoder
-from unitweave.units.features import extract_features
 from unitweave.units.inference import EncoderInference, single_threads
-from unitweave.units.reading import map_ordered
+from unitweave.units.reading import map_ordered, read_features
 from unitweave.units.sampling import Recording, recordings_of
 
 _BATCH = 32  # recordings
@@ -50,7 +48,7 @@ def transcribe(
     batches = [ordered[first : first + _BATCH] for first in range(0, len(ordered), _BATCH)]
 
     def run(batch: Sequence[Recording]) -> list[Transcript]:
-        features = extract_features([read_audio(item.audio) for item in batch])
+        features = read_features(batch)
         usable = [i for i, one in enumerate(features) if len(one)]
         texts = [""] * len(batch)
         for i, (_, log_probs) in zip(usable, inference([features[i] for i in usable], []), strict=True):

@@ -24,7 +24,7 @@ def read_features(items: Sequence[Recording]) -> list[torch.Tensor]:
     Raises:
         InputError: Names a file that cannot be read.
     """
-    return extract_features([read_audio(item.audio) for item in items])
+    return extract_features([read_audio(item.audio, expected_seconds=item.seconds) for item in items])
 
 
 def map_ordered(

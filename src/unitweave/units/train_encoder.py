@@ -62,7 +62,8 @@ class SpeechDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.items[index]
-        return {"waveform": read_audio(item.audio), "labels": self.vocabulary.encode(item.text or "")}
+        waveform = read_audio(item.audio, expected_seconds=item.seconds)
+        return {"waveform": waveform, "labels": self.vocabulary.encode(item.text or "")}
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

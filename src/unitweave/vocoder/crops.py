@@ -23,12 +23,13 @@ _EDGE_FRAMES = 6
 
 @dataclass(frozen=True)
 class UnitRecording:
-    """One utterance: its audio file, its units uint16 [frames], the index of its speaker."""
+    """One utterance: its audio file, its units uint16 [frames], the index of its speaker, its seconds (0: unknown)."""
 
     id: str
     audio: str
     units: np.ndarray
     speaker: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,17 @@ def find_recordings(
             reason = f"speaker {pair.speaker!r} is not among those trained on"
         else:
             speaker = speakers.index(pair.speaker) if speakers else 0
-            found.append(UnitRecording(pair.id, audio, row.units, speaker))
+            seconds = pair.tgt_seconds if side == "tgt" else pair.src_seconds
+            found.append(UnitRecording(pair.id, audio, row.units, speaker, seconds))
             continue
         skipped.append({"id": pair.id, "reason": reason})
     return found, skipped
 
 
 @lru_cache(maxsize=_CACHED_RECORDINGS)
-def _waveform(path: str) -> np.ndarray:
+def _waveform(path: str, seconds: float) -> np.ndarray:
     """The recording as 16-bit integers [samples]: half the memory of floats."""
-    return np.round(np.clip(read_audio(path), -1, 1) * 32767).astype(np.int16)
+    return np.round(np.clip(read_audio(path, expected_seconds=seconds), -1, 1) * 32767).astype(np.int16)
 
 
 def load_crop(recording: UnitRecording, start: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +95,7 @@ def load_crop(recording: UnitRecording, start: int, frames: int) -> tuple[np.nda
     Unit i stands at samples [320 i, 320 (i + 1)); a waveform that ends a little early is filled
     with silence. Raises InputError when units and recording do not belong together.
     """
-    waveform = _waveform(recording.audio)
+    waveform = _waveform(recording.audio, recording.seconds)
     if reason := length_mismatch(len(recording.units), len(waveform) / SAMPLES_PER_FRAME):
         raise InputError(
             f"{recording.audio}: {reason} (utterance {recording.id}); extract the units again, keeping repetitions"

@@ -1,0 +1,152 @@
+"""Several recordings in one file, put one after the other as `cat a.mp3 b.mp3` does, and where each of them is.
+
+Decoders read the first and leave the rest out without a word: its header says how long the whole is. Where an MP3 has
+no such header and its frames differ in size, they estimate its length, and the end is lost, too.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_MPEG_RATES = ((11025, 12000, 8000), (0, 0, 0), (22050, 24000, 16000), (44100, 48000, 32000))  # by version bits
+_MPEG_KBITS = {  # (version 1, layer) -> bit rate by its index
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_MPEG_KBITS[False, 3] = _MPEG_KBITS[False, 2]
+_TAG = re.compile(b"Xing|Info")  # of a frame without sound that says how many frames follow
+_SYNC = re.compile(b"\xff[\xe0-\xff]|ID3")
+_FLAC = re.compile(b"fLaC[\x00\x80]\x00\x00\x22")
+_SLACK_FRAMES = 2  # encoders do not agree on whether the frame with the tag counts
+_TAG_KBITS_INDEX = 9  # bit rate of a frame that is large enough for a tag
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the recordings: bytes [start, end), to be read behind the bytes of `head`."""
+
+    start: int
+    end: int
+    head: bytes = b""
+
+
+def parts_of(data: memoryview) -> list[Part]:
+    """The recordings in a file's content; a single one unless it is MP3, Ogg, FLAC or WAV of several."""
+    head = bytes(data[:4])
+    if head == b"OggS":
+        starts = list(_ogg_starts(data))
+    elif head == b"fLaC":
+        starts = [match.start() for match in _FLAC.finditer(data)] or [0]
+    elif head == b"RIFF":
+        starts = list(_riff_starts(data))
+    elif head[:3] == b"ID3" or _frame(data, 0):
+        return _mpeg_parts(data)
+    else:
+        starts = [0]
+    return [Part(start, end) for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
+
+
+def _riff_starts(data: memoryview) -> Iterator[int]:
+    at = 0
+    while at == 0 or (data[at : at + 4] == b"RIFF" and data[at + 8 : at + 12] == b"WAVE"):
+        yield at
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+
+
+def _ogg_starts(data: memoryview) -> Iterator[int]:
+    """Where a stream begins after pages of another; streams that begin together are one recording."""
+    at, in_stream = 0, True
+    yield 0
+    while data[at : at + 4] == b"OggS" and at + 27 <= len(data):
+        first_page = bool(data[at + 5] & 2)
+        if first_page and not in_stream:
+            yield at
+        in_stream = first_page
+        segments = data[at + 26]
+        at += 27 + segments + sum(data[at + 27 : at + 27 + segments])
+
+
+def _frame(data: memoryview, at: int) -> tuple[int, tuple[int, int, int]] | None:
+    """Length in bytes of the MPEG audio frame at `at`, and its version, layer and rate; None where there is none."""
+    if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
+        return None
+    version, layer = data[at + 1] >> 3 & 3, 4 - (data[at + 1] >> 1 & 3)
+    kbits, rate_index = data[at + 2] >> 4, data[at + 2] >> 2 & 3
+    if version == 1 or layer == 4 or kbits in (0, 15) or rate_index == 3:
+        return None
+    bits = 1000 * _MPEG_KBITS[version == 3, layer][kbits]
+    rate, padding = _MPEG_RATES[version][rate_index], data[at + 2] >> 1 & 1
+    if layer == 1:
+        return (12 * bits // rate + padding) * 4, (version, layer, rate)
+    samples_by_8 = 72 if layer == 3 and version != 3 else 144
+    return samples_by_8 * bits // rate + padding, (version, layer, rate)
+
+
+@dataclass
+class _Frames:
+    """Frames of MPEG audio that belong together."""
+
+    start: int
+    first: int  # where the first frame with sound is
+    header: bytes
+    counted: int | None = None  # frames by the tag
+    frames: int = 0
+    sizes: tuple[int, int] = (1 << 30, 0)  # smallest and largest
+
+
+def _mpeg_parts(data: memoryview) -> list[Part]:
+    """Cut where a frame has a tag of its own or another kind of frames begins; check the tags' numbers of frames."""
+    found: list[_Frames] = []
+    at, kind = 0, None
+    while at < len(data):
+        if data[at : at + 3] == b"ID3":
+            size = [byte & 0x7F for byte in bytes(data[at + 6 : at + 10])]
+            at += 10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(size))
+            continue
+        frame = _frame(data, at)
+        if frame is None or not (kind == frame[1] or at + frame[0] >= len(data) - 128 or _frame(data, at + frame[0])):
+            at = _next_sync(data, at + 1)
+            continue
+        tag = _TAG.search(data, at + 4, min(at + 44, len(data)))
+        if tag or kind != frame[1]:
+            found.append(_Frames(at if found else 0, at, bytes(data[at : at + 4])))
+            kind = frame[1]
+        part = found[-1]
+        if tag:
+            place = tag.start()
+            part.counted = int.from_bytes(data[place + 8 : place + 12]) if data[place + 7] & 1 else None
+            part.first = at + frame[0]
+        else:
+            part.frames += 1
+            # A frame's padding of one byte makes no variable bit rate.
+            part.sizes = min(part.sizes[0], frame[0]), max(part.sizes[1], frame[0])
+        at += frame[0]
+    ends = [part.start for part in found[1:]] + [len(data)]
+    return [_repaired(part, end) for part, end in zip(found, ends, strict=True)] or [Part(0, len(data))]
+
+
+def _repaired(part: _Frames, end: int) -> Part:
+    """The part as it is, or behind a tag with the right number of frames where its own is too small or missing."""
+    varies = part.sizes[1] > part.sizes[0] + 1 and part.header[1] >> 1 & 3 == 1  # layer III
+    if part.counted is None and not varies:
+        return Part(part.start, end)
+    if part.counted is not None and part.counted + _SLACK_FRAMES >= part.frames:
+        return Part(part.start, end)
+    # The last byte's upper bits say how many channels there are, and the side information depends on them.
+    header = bytes((0xFF, part.header[1] | 1, _TAG_KBITS_INDEX << 4 | part.header[2] & 0x0C, part.header[3]))
+    frame = _frame(memoryview(header), 0)
+    assert frame is not None
+    version1, mono = header[1] >> 3 & 3 == 3, header[3] >> 6 == 3
+    side = (17 if mono else 32) if version1 else (9 if mono else 17)
+    tag = header + bytes(side) + b"Xing" + (1).to_bytes(4) + part.frames.to_bytes(4)
+    return Part(part.first, end, tag.ljust(frame[0], b"\0"))
+
+
+def _next_sync(data: memoryview, at: int) -> int:
+    """Where the next frame or tag may begin."""
+    match = _SYNC.search(data, at)
+    return match.start() if match else len(data)

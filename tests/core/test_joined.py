@@ -1,0 +1,93 @@
+"""Files that hold several recordings, sound at the scale of integers, and recordings that changed after all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from helpers.serving import speech
+from unitweave.core.audio import AudioError, header_seconds, read_audio, stream_audio
+from unitweave.core.joined import parts_of
+
+
+def encoded(path: Path, seconds: float, rate: int = 16_000, **options: str) -> bytes:
+    soundfile.write(path, speech(seconds * rate / 16_000), rate, **options)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg", "opus", "flac", "wav"])
+def test_files_put_one_after_the_other_give_all_their_sound(suffix: str, tmp_path: Path) -> None:
+    options = {"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}
+    first = encoded(tmp_path / f"a.{suffix}", 1.5, **options)
+    second = encoded(tmp_path / f"b.{suffix}", 1.0, 8_000 if suffix != "opus" else 16_000, **options)
+    alone = [read_audio(content) for content in (first, second)]
+    for content, expected in ((first + second, alone), (first + second + first, [*alone, alone[0]])):
+        path = tmp_path / f"joined.{suffix}"
+        path.write_bytes(content)
+        found = read_audio(path)
+        assert len(found) == sum(map(len, expected))
+        np.testing.assert_allclose(found, np.concatenate(expected), atol=2e-4)
+        assert len(np.concatenate(list(stream_audio(path)))) == len(read_audio(content)) == len(found)
+        assert header_seconds(path) is None, "no header knows it"
+        with pytest.raises(AudioError, match="too long"):
+            read_audio(path, max_seconds=2)
+    assert len(parts_of(memoryview(first))) == 1
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_an_mp3_without_a_number_of_frames_or_with_a_wrong_one_is_read_to_its_end(mode: str, tmp_path: Path) -> None:
+    whole = encoded(tmp_path / "a.mp3", 3.0, bitrate_mode=mode)
+    at = whole.index(b"Xing" if b"Xing" in whole[:100] else b"Info")
+    wrong = whole[: at + 8] + (5).to_bytes(4) + whole[at + 12 :]
+    unmarked = whole[parts_of(memoryview(wrong))[0].start :]
+    for content in (wrong, unmarked, unmarked + unmarked, whole + unmarked):
+        times = 2 if len(content) > 1.5 * len(whole) else 1
+        assert len(read_audio(content)) / 16_000 == pytest.approx(3.0 * times, abs=0.25)
+
+
+def test_what_stands_before_and_behind_an_mp3_is_no_recording(tmp_path: Path) -> None:
+    whole = encoded(tmp_path / "a.mp3", 1.0)
+    for content in (whole + b"TAG" + bytes(125), b"ID3\x03\0\0\0\0\x08\x00" + bytes(1024) + whole):
+        np.testing.assert_array_equal(read_audio(content), read_audio(whole))
+
+
+def test_a_joined_file_whose_second_half_is_damaged_is_refused_or_read(tmp_path: Path) -> None:
+    whole = encoded(tmp_path / "a.flac", 1.0)
+    with pytest.raises(AudioError, match=f"not readable as audio .byte {len(whole)}"):
+        read_audio(whole + whole[:30])
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("scale", [2**15 - 1, 2**23 - 1, 2**31 - 1])
+def test_floats_at_the_scale_of_integers_are_scaled_down(subtype: str, scale: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    samples = speech(1.0).astype(np.float64)
+    soundfile.write(path, samples * scale, 16_000, subtype=subtype)
+    np.testing.assert_allclose(read_audio(path), samples, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(list(stream_audio(path))), samples, atol=1e-4)
+
+
+def test_floats_beyond_full_scale_keep_their_shape(tmp_path: Path) -> None:
+    samples = speech(1.0).astype(np.float64)
+    samples /= np.abs(samples).max()
+    for loud, peak in ((1.3, 1.3), (5.0, 1.0)):
+        soundfile.write(tmp_path / "a.wav", samples * loud, 16_000, subtype="FLOAT")
+        np.testing.assert_allclose(read_audio(tmp_path / "a.wav"), samples * peak, atol=1e-5)
+    soundfile.write(tmp_path / "a.wav", samples * 1e12, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="impossible sample values"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_frames_of_gsm_without_a_header_are_read(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.gsm", speech(1.0), 8_000, format="RAW", subtype="GSM610")
+    assert len(read_audio(tmp_path / "a.gsm")) == pytest.approx(32_000, abs=700)
+
+
+def test_a_recording_that_lasts_otherwise_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
+    encoded(tmp_path / "a.wav", 4.0)
+    for known in (4.0, 4.05, 0.0, None):
+        read_audio(tmp_path / "a.wav", expected_seconds=known)
+    for wrong in (2.0, 8.0):
+        with pytest.raises(AudioError, match=f"changed after the corpus was built .4.00 s, {wrong:.2f} s in the man"):
+            read_audio(tmp_path / "a.wav", expected_seconds=wrong)
