@@ -10,9 +10,10 @@ from pathlib import Path
 
 from unitweave import __version__
 from unitweave.config import RECIPES
-from unitweave.core.distributed import num_processes, process_group, process_index
+from unitweave.core.distributed import process_group, process_index, wait_for_the_main_message
 from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX
+from unitweave.core.signals import Stopped, signals_handled
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,25 @@ _REFUSED = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryEr
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted, 143 ended by SIGTERM."""
     # Waiting OpenMP threads spin but briefly: beside a busy process, endless spinning slows everything down tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours say what is going on
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with process_group():
+        with signals_handled(), process_group():
             return _dispatch(arguments)
     except InputError as error:
-        rank = f" (process {process_index()})" if num_processes() > 1 else ""
+        wait_for_the_main_message()
+        rank = f" (process {process_index()})" if process_index() > 0 else ""
         print(f"unitweave{rank}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("unitweave: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except Stopped as stopped:
+        print("unitweave: stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + stopped.number
     except BrokenPipeError:
         # The reader of our output went away (for instance `| head`); that is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,27 +3,31 @@
 from pathlib import Path
 
 from unitweave.config.corpus import Columns, CvssCorpus, HubCorpus, RowLimits, TableCorpus
+from unitweave.core.lock import locked
 
 
 def cvss(settings: CvssCorpus, limits: RowLimits) -> None:
     """Build a corpus folder from CVSS-C with CoVoST 2 and Common Voice 4."""
     from unitweave.corpus.readers.cvss import build_cvss
 
-    build_cvss(settings, limits)
+    with locked(Path(settings.out)):
+        build_cvss(settings, limits)
 
 
 def table(settings: TableCorpus, columns: Columns, limits: RowLimits) -> None:
     """Build a corpus folder from a table of recordings and texts (CSV, TSV, JSON Lines, Parquet)."""
     from unitweave.corpus.readers.table import build_table
 
-    build_table(settings, columns, limits)
+    with locked(Path(settings.out)):
+        build_table(settings, columns, limits)
 
 
 def hub(settings: HubCorpus, columns: Columns, limits: RowLimits) -> None:
     """Build a corpus folder from a dataset of the Hugging Face hub."""
     from unitweave.corpus.readers.hub import build_hub
 
-    build_hub(settings, columns, limits)
+    with locked(Path(settings.out)):
+        build_hub(settings, columns, limits)
 
 
 def stats(folder: Path, *, picture: Path | None = None) -> None:

@@ -23,6 +23,7 @@ from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_yaml, write_text
 from unitweave.core.layout import RunLayout, check_run_folder
+from unitweave.core.lock import in_use
 
 _Settings = TypeVar("_Settings")
 
@@ -96,7 +97,8 @@ def keep_recipe(folder: Path, recipe: Recipe | Path | str | None, overrides: Map
         overrides: Settings that take the place of the recipe's, as nested plain values.
 
     Raises:
-        InputError: There is no such recipe, it has invalid values, or `folder` cannot be a run folder.
+        InputError: There is no such recipe, it has invalid values, `folder` cannot be a run folder, or the recipe would
+            change while another process is doing a stage of it.
     """
     check_run_folder(folder)
     overrides = json.loads(json.dumps(overrides, default=_name_of))  # plain numbers: flags give restricted types
@@ -113,6 +115,8 @@ def keep_recipe(folder: Path, recipe: Recipe | Path | str | None, overrides: Map
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     # A finished run may lie in a place that is read-only.
     if not kept.exists() or kept.read_bytes() != text.encode():
+        if holder := in_use(folder):
+            raise InputError(f"{kept}: cannot change now, since {holder}; wait until it is done, or end it")
         try:
             on_main(lambda: write_text(kept, text))
         except PermissionError:

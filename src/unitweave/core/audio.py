@@ -163,12 +163,15 @@ def is_silent(waveform: np.ndarray) -> bool:
 
 
 def write_audio(path: Path, waveform: np.ndarray) -> None:
-    """Write [samples] at 16 kHz as 16-bit PCM in the format of the suffix (.wav, .flac), atomically."""
+    """Write [samples] at 16 kHz as 16-bit PCM in the format of the suffix (.wav, .flac), whole or not at all.
+
+    It is on the disk only once the stage that wrote it is done: there may be a hundred thousand of them.
+    """
     path = Path(path)
     # By way of memory, since libsndfile does not say why a file cannot be written.
     encoded = io.BytesIO()
     soundfile.write(encoded, np.clip(waveform, -1.0, 1.0), SAMPLE_RATE, format=path.suffix[1:], subtype="PCM_16")
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=False) as temporary:
         temporary.write_bytes(encoded.getvalue())
 
 

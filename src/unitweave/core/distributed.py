@@ -6,6 +6,9 @@ the others wait for. Without a launcher there is one process, and nothing here i
 
 import contextlib
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +20,8 @@ T = TypeVar("T")
 # How long a process may wait for the main one, which does whole stages alone: a corpus, a translation. The launcher
 # ends the others when one process fails, so that nobody waits for a dead one.
 _TIMEOUT = timedelta(days=7)
+_HEAD_START = 10.0  # seconds in which the main process says what all of them would
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # what ends a command, see signals.py
 
 
 def num_processes() -> int:
@@ -68,8 +73,30 @@ def on_main(function: Callable[[], T]) -> T:
         except Exception:
             broadcast_object_list(shared)
             raise
-    broadcast_object_list(shared)
+    with _ended_by_signals():
+        broadcast_object_list(shared)
     succeeded, result = shared
     if not succeeded:
         raise SystemExit(2)
     return result
+
+
+def wait_for_the_main_message() -> None:
+    """Before an error is printed by another process: the main one has met it too, and the launcher then ends all."""
+    if process_index() > 0:
+        with _ended_by_signals():
+            time.sleep(_HEAD_START)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """While a process waits for another one inside a library, where no handler would run, a signal ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

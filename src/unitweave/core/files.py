@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,11 +28,16 @@ _DISK_FULL_WORDS = (
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary name next to `path`; rename it to `path` when the block ends without an error.
 
     Works for a file and for a directory (the block makes either). The old content of `path` stays
     until the new one is complete.
+
+    Args:
+        path: The file or directory to write.
+        durable: Whether the content is on the disk before it gets its name, so that a power failure leaves the old or
+            the new one. Off for thousands of small files that `flush` follows.
 
     Raises:
         InputError: The disk is full, whichever library (Python, pyarrow, torch, safetensors) noticed it.
@@ -41,6 +47,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
+        if durable:
+            flush(temporary)
         if temporary.is_dir() and path.exists():
             # Renamed and then removed: a kill in between leaves no folder with half of its files.
             before = _temporary(path)
@@ -49,11 +57,38 @@ def atomic_path(path: Path) -> Iterator[Path]:
             remove(before)
         else:
             temporary.replace(path)
+        if durable:
+            _sync(path.parent)
     except Exception as error:
         raise_if_disk_full(error, path)
         raise
     finally:
         remove(temporary)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a directory with all that is in it, is on the disk."""
+    if not path.is_dir():
+        _sync(path)
+        return
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:  # a link, or gone
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # file systems without it
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def discard(path: Path) -> None:

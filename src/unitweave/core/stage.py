@@ -3,12 +3,14 @@
 A stage owns the folder RUN/<name>/ and describes itself in RUN/<name>/stage.json. Its fingerprint
 is that of its settings and of the fingerprints of the stages it reads from, so that a change
 anywhere upstream makes everything downstream run again, and nothing else. An earlier
-result is kept as a backup until the new one is there, and comes back when the new settings are refused.
+result is kept as a backup until the new one is there, and comes back when the new settings are refused. While a
+stage is being done its folder is locked: another process that wants to do it is refused.
 """
 
+import contextlib
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from typing import Any
 from unitweave import __version__
 from unitweave.core.distributed import on_main, process_index
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, digest_of, discard, read_json, remove_leftovers, write_json
+from unitweave.core.files import TEMPORARY_PREFIX, digest_of, discard, flush, read_json, remove_leftovers, write_json
+from unitweave.core.lock import holder_of, locked
 from unitweave.core.progress import say
 
 FORMAT = 2
@@ -61,7 +64,8 @@ def run_stage(
         The stage's fingerprint.
 
     Raises:
-        InputError: When the folder is of another version of the format, or is not a stage's.
+        InputError: When the folder is of another version of the format, is not a stage's, or another process is
+            doing this stage.
     """
     folder = Path(run) / name
     plain = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
@@ -74,18 +78,38 @@ def run_stage(
         "settings": plain,
         "inputs": dict(inputs),
     }
-    before = on_main(lambda: _begin(folder, stage))
-    if before is None:
+    if on_main(lambda: _up_to_date(folder, stage)):
         return fingerprint
-    start = time.monotonic()
-    try:
-        outcome = work(folder) if every_process else on_main(lambda: work(folder))
-    except BaseException as error:
-        if process_index() == 0:
-            _interrupted(folder, stage | {"seconds": round(before + time.monotonic() - start, 1)}, error)
-        raise
-    on_main(lambda: _finish(folder, stage, outcome, round(before + time.monotonic() - start, 1)))
+    with contextlib.ExitStack() as lock:
+
+        def begin() -> float | None:
+            lock.enter_context(locked(folder))  # by the main process, for all of them
+            return _begin(folder, stage)
+
+        before = on_main(begin)
+        if before is None:
+            return fingerprint
+        start = time.monotonic()
+        try:
+            outcome = work(folder) if every_process else on_main(lambda: work(folder))
+        except BaseException as error:
+            if process_index() == 0:
+                _interrupted(folder, stage | {"seconds": round(before + time.monotonic() - start, 1)}, error)
+            raise
+        on_main(lambda: _finish(folder, stage, outcome, round(before + time.monotonic() - start, 1)))
     return fingerprint
+
+
+def _up_to_date(folder: Path, stage: dict[str, Any]) -> bool:
+    """Whether a stage is done; what a kill left there to be removed is removed, unless the place is read-only."""
+    if not (folder / STAGE_FILE).exists() or not _is_of(folder, stage["fingerprint"]):
+        return False
+    obsolete = [folder / Path(name).name for name in read_stage(folder.parent, folder.name)["obsolete"]]
+    if holder_of(folder) is None and (obsolete or _backup(folder).exists()):
+        with contextlib.suppress(OSError):
+            _clean(folder, obsolete)
+    say(f"{stage['name']}: up to date")
+    return True
 
 
 def _backup(folder: Path) -> Path:
@@ -142,11 +166,22 @@ def _finish(folder: Path, stage: dict[str, Any], outcome: StageResult, seconds: 
         "seconds": seconds,
         "versions": versions(),
     }
-    write_json(folder / STAGE_FILE, stage | done)
-    for path in (*outcome.obsolete, _backup(folder)):
-        discard(path)
+    flush(folder)
+    # Said before they are removed: a kill in between leaves them to the next call.
+    obsolete = {"obsolete": [path.name for path in outcome.obsolete]} if outcome.obsolete else {}
+    write_json(folder / STAGE_FILE, stage | done | obsolete)
+    _clean(folder, outcome.obsolete)
     shown = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if not isinstance(value, dict | list))
     say(f"{stage['name']}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
+
+
+def _clean(folder: Path, obsolete: Sequence[Path]) -> None:
+    """Remove what a finished stage went on from, and the earlier result."""
+    for path in (*obsolete, _backup(folder)):
+        discard(path)
+    record = read_json(folder / STAGE_FILE)
+    if record.pop("obsolete", None) is not None:
+        write_json(folder / STAGE_FILE, record)
 
 
 def read_stage(run: Path, name: str) -> dict[str, Any]:
@@ -160,13 +195,14 @@ def read_stage(run: Path, name: str) -> dict[str, Any]:
         raise InputError(
             f"{path}: run folder of another version (format {found}, expected {FORMAT}); use a new --out folder"
         )
-    record = {"fingerprint": "", "settings": {}, "inputs": {}, "seconds": 0.0} | record
+    record = {"fingerprint": "", "settings": {}, "inputs": {}, "seconds": 0.0, "obsolete": []} | record
     kinds: dict[str, type | tuple[type, ...]] = {
         "status": str,
         "fingerprint": str,
         "settings": dict,
         "inputs": dict,
         "seconds": (int, float),
+        "obsolete": list,
     }
     for key, kind in kinds.items():
         if not isinstance(record.get(key), kind):

@@ -1,0 +1,121 @@
+"""Stages keep their folder to themselves, survive a kill at each moment, and pass where nothing can be written."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unitweave.config.recipe import keep_recipe
+from unitweave.core import files, stage
+from unitweave.core.errors import InputError
+from unitweave.core.lock import STALE_AFTER, holder_of, in_use, lock_path, locked
+from unitweave.core.stage import StageResult, fingerprint_of, run_stage
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from unitweave.core.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def nothing(folder: Path) -> StageResult:
+    return StageResult()
+
+
+@pytest.mark.processes
+def test_a_stage_that_another_process_does_is_refused_until_that_one_has_died(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("{}\n")
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lm/x")], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        words = rf"process {other.pid} on {os.uname().nodename} since 20\d\d-\d\d-\d\d \d\d:\d\d"
+        with pytest.raises(InputError, match=rf"lm/x: in use by {words}.*wait until it is done"):
+            run_stage(tmp_path, "lm/x", {}, {}, nothing)
+        assert not (tmp_path / "lm/x").exists() and in_use(tmp_path)
+        with pytest.raises(InputError, match=rf"recipe\.yaml: cannot change now, since .*lm/x is in use by {words}"):
+            keep_recipe(tmp_path, None, {"lm": {"training": {"steps": 7}}})
+        run_stage(tmp_path, "corpus", {}, {}, nothing)  # of another stage nothing is held
+    finally:
+        other.kill()
+        other.wait()
+    run_stage(tmp_path, "lm/x", {}, {}, nothing)
+    assert [path.name for path in (tmp_path / "lm").iterdir()] == ["x"], "the dead process' lock is gone"
+
+
+def test_a_lock_of_another_machine_holds_while_it_is_touched(tmp_path: Path) -> None:
+    path = lock_path(tmp_path / "units")
+    path.write_text(json.dumps({"host": "node17", "pid": 4, "since": "2026-11-26 02:00:00+00:00"}))
+    with (
+        pytest.raises(InputError, match="in use by process 4 on node17 since 2026-11-26 02:00"),
+        locked(path.parent / "units"),
+    ):
+        pass
+    assert holder_of(tmp_path / "units")
+    long_ago = time.time() - STALE_AFTER - 60
+    os.utime(path, (long_ago, long_ago))
+    with locked(tmp_path / "units"):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+        with pytest.raises(InputError, match="in use by this process"), locked(tmp_path / "units"):
+            pass
+    assert not path.exists() and holder_of(tmp_path / "units") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"host": 3}', b"\xff"])
+def test_a_damaged_lock_of_nobody_is_taken(tmp_path: Path, content: bytes) -> None:
+    lock_path(tmp_path / "units").write_bytes(content)
+    with locked(tmp_path / "units"):
+        assert json.loads(lock_path(tmp_path / "units").read_text())["pid"] == os.getpid()
+
+
+def test_what_a_finished_stage_went_on_from_is_removed_even_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(folder: Path) -> StageResult:
+        (folder / "checkpoints").mkdir()
+        return StageResult(obsolete=(folder / "checkpoints",))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(stage, "_clean", killed)
+        run_stage(tmp_path, "lm", {}, {}, work)
+    assert (tmp_path / "lm/checkpoints").exists() and fingerprint_of(tmp_path, "lm")
+    run_stage(tmp_path, "lm", {}, {}, work)
+    assert [path.name for path in (tmp_path / "lm").iterdir()] == ["stage.json"]
+    assert "obsolete" not in json.loads((tmp_path / "lm/stage.json").read_text())
+
+
+def test_a_finished_stage_passes_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_stage(tmp_path, "corpus", {}, {}, nothing)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    for name in ("open", "mkdir", "rename", "replace", "unlink", "remove"):
+        monkeypatch.setattr(os, name, refused)
+    monkeypatch.setattr(files.tempfile, "mktemp", refused)
+    run_stage(tmp_path, "corpus", {}, {}, nothing)
+
+
+def test_files_are_on_the_disk_before_they_get_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        assert not (tmp_path / "model").exists() or synced[-1] == tmp_path.name
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with files.atomic_path(tmp_path / "model") as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("1")
+    assert [name.endswith("-model") or name for name in synced] == ["weights", True, tmp_path.name]
