@@ -500,6 +500,7 @@ def test_the_miniature_goes_through_the_whole_chain(
         "codebook": {"num_units": 8, "layer": 2, "max_frames": 500, "max_iterations": 2},
         "lm": {
             "pretrained": str(text_lm_folder),
+            "interleave": {"min_alignment_score": 0.0},
             "training": {"steps": 1, "batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1},
         },
         "systems": {"scheduled": {}},

@@ -40,6 +40,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -
             },
             "codebook": {"num_units": 16, "layer": 1, "max_frames": 1000, "max_iterations": 1},
             "lm": {
+                "interleave": {"min_alignment_score": 0.0},
                 "training": {
                     "batch_size": 4,
                     "logging_steps": 1,

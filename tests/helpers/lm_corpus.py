@@ -19,9 +19,13 @@ TEXTS = {
 
 
 def made_up_corpus(
-    folder: Path, languages: tuple[str, ...] = ("es",), codebook: str = "cb", units: int = UNITS
+    folder: Path, languages: tuple[str, ...] = ("es",), codebook: str = "cb", units: int = UNITS, unsure: int = 0
 ) -> Path:
-    """A corpus with `corpus` and `units` in `folder`: eight training and two dev pairs for each language."""
+    """A corpus with `corpus` and `units` in `folder`: eight training and two dev pairs for each language.
+
+    Of the source's words, the first `unsure` ones of each recording have the alignment score 0; with -1 none is sure
+    on either side.
+    """
     rng = np.random.default_rng(0)
     pairs, rows = [], []
     for language in languages:
@@ -34,7 +38,9 @@ def made_up_corpus(
                 ends = np.cumsum(rng.integers(2, 6, size=len(words))).astype(np.int32)
                 starts = np.append(0, ends[:-1]).astype(np.int32)
                 spoken = rng.integers(0, units, size=int(ends[-1])).astype(np.uint16)
-                rows.append(UnitRow(name, side, spoken, words, starts, ends, np.ones(len(words), np.float32)))
+                scores = np.full(len(words), float(unsure >= 0), np.float32)
+                scores[: max(0, unsure) if side == "src" else 0] = 0
+                rows.append(UnitRow(name, side, spoken, words, starts, ends, scores))
     write_manifest(folder / "corpus", pairs)
     write_shard(folder / "units", 0, rows, {"codebook": codebook, "num_units": str(units), "frame_rate": "50"})
     return folder

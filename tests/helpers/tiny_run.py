@@ -24,7 +24,7 @@ def tiny_recipe(folder: Path, text_lm: Path) -> Path:
         "corpus": {"embedded": {"languages": ["es"], "train": 24, "dev": 2, "test": 4}},
         "encoder": {"pretrained": str(folder / "w2v-bert"), "batch_seconds": 10, "training": {"steps": 2}},
         "codebook": {"num_units": 16, "layer": 2, "max_frames": 2000, "max_iterations": 2},
-        "lm": {"pretrained": str(text_lm), "training": training},
+        "lm": {"pretrained": str(text_lm), "training": training, "interleave": {"min_alignment_score": 0.0}},
         "systems": {"baseline": {"schedule": {"shape": "none"}}, "scheduled": {}},
         "vocoder": {
             "dim": 16,

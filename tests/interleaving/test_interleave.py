@@ -1,5 +1,6 @@
 """Schedule, spans and sequences: the method's own rules."""
 
+import dataclasses
 import itertools
 from random import Random
 
@@ -173,6 +174,39 @@ def test_words_aligned_unsurely_or_without_frames_stay_speech() -> None:
     assert one.eligible.tolist() == [0, 3]
     pieces, _ = interleave_speech(one, 1.0, InterleaveSettings(), 905, Random(0))
     assert np.concatenate(pieces).tolist() == [1, *range(105, 110), 4]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 15), st.integers(0, 15), st.sampled_from([0.1, 0.5, 0.9]), st.integers(0, 2**31))
+def test_the_ratio_is_one_of_all_words_as_far_as_the_sure_ones_reach(
+    words: int, unsure: int, ratio: float, seed: int
+) -> None:
+    one = speech(words, seed)
+    eligible = np.sort(np.random.default_rng(seed).permutation(words)[: max(0, words - unsure)])
+    one = dataclasses.replace(one, eligible=eligible)
+    reached = min(ratio * words, len(eligible))
+    rng, drawn = Random(seed), []
+    for _ in range(400):
+        _, spans = interleave_speech(one, ratio, InterleaveSettings(), 905, rng)
+        drawn.append(sum(last - first for first, last in spans))
+        assert all(set(range(first, last)) <= set(eligible.tolist()) for first, last in spans)
+    assert int(reached + 1e-9) <= min(drawn) and max(drawn) <= int(reached + 1e-9) + 1
+    assert np.mean(drawn) == pytest.approx(reached, abs=5 * 0.5 / 20)
+
+
+def test_where_every_word_is_sure_the_draws_are_those_of_the_spans_alone() -> None:
+    one = speech(12, 3)
+    for seed in range(50):
+        _, spans = interleave_speech(one, 0.7, InterleaveSettings(), 905, Random(seed))
+        assert spans == draw_spans(12, 0.7, 3.0, Random(seed))
+
+
+def test_a_sequence_counts_its_words_and_those_that_stand_as_text() -> None:
+    both = interleave(example(0), "s2st", 1.0, InterleaveSettings(), MARKERS, Random(0))
+    assert (both.words, both.replaced) == (13, 13)
+    source = interleave(example(0), "s2st", 0.5, InterleaveSettings(sides="source"), MARKERS, Random(0))
+    assert (source.words, source.replaced) == (6, 3), "the other side is not asked for text"
+    assert interleave(example(0), "mt", 0.5, InterleaveSettings(), MARKERS, Random(0)).words == 0
 
 
 @pytest.mark.parametrize("deduplicate", [False, True])

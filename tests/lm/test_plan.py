@@ -8,7 +8,7 @@ from transformers import AutoConfig
 
 from helpers.lm_corpus import made_up_corpus, settings
 from unitweave.cli import main
-from unitweave.config.interleave import ScheduleSettings
+from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.config.lm import LmSettings, LoraSettings, SmallLm
 from unitweave.config.recipe import builtin_recipes, load_recipe
 from unitweave.core.errors import InputError
@@ -126,3 +126,37 @@ def test_the_command_plans_every_system_and_names_what_does_not_fit(
     assert any("do not fit" in warning for warning in make_plan("x", large, 12, SmallLm(), lengths, "l4").warnings)
     low = settings(pretrained="meta-llama/Llama-3.1-8B", training={"batch_size": 4}, lora=LoraSettings())
     assert not any("do not fit" in warning for warning in make_plan("x", low, 12, SmallLm(), lengths).warnings)
+
+
+def test_what_the_alignment_allows_is_said_per_language_warned_of_and_refused_where_it_is_nothing(
+    tmp_path: Path, text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unitweave.lm.train.finetune import train_lm
+
+    few = made_up_corpus(tmp_path / "few", unsure=2)  # of 3, 3, 4 and 1 Spanish words 1, 1, 2 and 0 are sure
+    one = settings(pretrained=str(text_lm_folder))
+    for tokenizer in (str(text_lm_folder), None):
+        lengths = measure(one, few / "corpus", few / "units", tokenizer)
+        plan = make_plan("x", one, 12, SmallLm(), lengths)
+        assert plan.facts["words that can be replaced by text"] == "en 100.0 % of 22, es 36.4 % of 22"
+        assert [w for w in plan.warnings if "surely" in w] == [
+            "es: text ratio 0.90 becomes 0.36, since only 36 % of its words are surely aligned "
+            "(interleave.min_alignment_score 0.3)"
+        ]
+    printed: list[str] = []
+    monkeypatch.setattr("unitweave.lm.train.finetune.say", printed.append)
+    outcome = train_lm(tmp_path / "x", one, few / "corpus", few / "units")
+    assert outcome.counts["replaceable words"] == {"en": 1.0, "es": 0.3636}
+    assert "en 100.0 % of 22, es 36.4 % of 22" in printed[0] and "warning: es: text ratio 0.90 becomes" in printed[1]
+    only_target = settings(pretrained=str(text_lm_folder), interleave=InterleaveSettings(sides="target"))
+    lengths = measure(only_target, few / "corpus", few / "units", None)
+    assert lengths is not None and list(lengths.coverage) == ["en"], "the other side is not asked for text"
+    none = made_up_corpus(tmp_path / "none", unsure=-1)
+    with pytest.raises(InputError, match="none of the speech's 44 words can be replaced") as refused:
+        train_lm(tmp_path / "y", one, none / "corpus", none / "units")
+    assert not (tmp_path / "y/model").exists()
+    with pytest.raises(InputError, match="none of the speech's") as planned:
+        make_plan("x", one, 12, SmallLm(), measure(one, none / "corpus", none / "units", None))
+    assert str(planned.value) == str(refused.value), "the plan foretells what training refuses"
+    baseline = settings(pretrained=str(text_lm_folder), schedule=ScheduleSettings(shape="none"))
+    assert train_lm(tmp_path / "z", baseline, none / "corpus", none / "units").counts["pairs"] == 8

@@ -295,6 +295,10 @@ def test_the_log_says_ratio_losses_per_segment_and_speed(tmp_path: Path) -> None
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["ratio"] for line in lines] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+    sequences = [source_of(STEPS).sequences(step) for step in range(STEPS)]
+    realized = [sum(one.replaced for one in step) / sum(one.words for one in step) for step in sequences]
+    assert [line["realized_ratio"] for line in lines] == pytest.approx(realized)
+    assert realized == pytest.approx([line["ratio"] for line in lines], abs=0.1)
     assert {"loss_source", "loss_transcript", "loss_translation", "loss_target", "tokens_per_second", "mfu"} <= set(
         lines[0]
     )

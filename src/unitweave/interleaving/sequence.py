@@ -74,10 +74,17 @@ class Example:
 
 @dataclass(frozen=True)
 class TrainingSequence:
-    """A training sequence: token ids int32 [length] and the segment code of each, uint8 [length]."""
+    """A training sequence: token ids int32 [length] and the segment code of each, uint8 [length].
+
+    Attributes:
+        words: Words of the speech on the sides that are interleaved.
+        replaced: How many of them stand as text (or mask).
+    """
 
     ids: np.ndarray
     segments: np.ndarray
+    words: int = 0
+    replaced: int = 0
 
 
 def prepare_speech(
@@ -115,12 +122,27 @@ def prepare_speech(
 def interleave_speech(
     speech: Speech, ratio: float, settings: InterleaveSettings, mask: int, rng: Random
 ) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
-    """Pieces of token ids of one side with the share `ratio` of its eligible words as text, and those spans."""
-    if ratio <= 0 or not len(speech.eligible):
+    """Write spans of one side's words as text.
+
+    Args:
+        speech: The recording.
+        ratio: Fraction of *all* its words that is to be text; reached as far as the eligible words allow.
+        settings: Span length, and what stands in place of the units.
+        mask: Token id of the mask.
+        rng: Draws the spans.
+
+    Returns:
+        Pieces of token ids, in order, and the spans [first, last) of words that are text.
+    """
+    words, eligible = len(speech.cuts) - 1, len(speech.eligible)
+    if ratio <= 0 or not eligible:
         return [speech.units], []
-    spans = draw_spans(len(speech.eligible), ratio, settings.mean_span_length, rng)
-    if len(speech.eligible) < len(speech.cuts) - 1:
-        spans = spread_over(spans, speech.eligible)
+    if eligible == words:
+        spans = draw_spans(words, ratio, settings.mean_span_length, rng)
+    else:
+        # The eligible words make up for the others, so that the ratio is one of all words.
+        ratio = min(1.0, ratio * words / eligible)
+        spans = spread_over(draw_spans(eligible, ratio, settings.mean_span_length, rng), speech.eligible)
     pieces = []
     at = 0
     for first, last in spans:
@@ -162,6 +184,7 @@ def interleave(
     """
     pieces: list[np.ndarray] = []
     counts: list[tuple[int, int]] = []  # (segment, tokens), the closing marker included
+    words = replaced = 0
     order = TASKS[task]
     first = markers.of(order[0])
     opening = _tokens(first) if markers.begin is None else _tokens(markers.begin, first)
@@ -172,7 +195,9 @@ def interleave(
             if speech is None:
                 raise InputError(f"the task {task!r} needs {SEGMENTS[segment - 1]} speech, which a pair lacks")
             interleaved = settings.sides in ("both", SEGMENTS[segment - 1])
-            parts, _ = interleave_speech(speech, ratio if interleaved else 0.0, settings, markers.mask, rng)
+            parts, spans = interleave_speech(speech, ratio if interleaved else 0.0, settings, markers.mask, rng)
+            words += (len(speech.cuts) - 1) * interleaved
+            replaced += sum(last - first for first, last in spans)
         else:
             text = example.transcript if segment == TRANSCRIPT else example.translation
             if text is None:
@@ -183,7 +208,8 @@ def interleave(
         pieces.append(_tokens(closing))
         counts.append((segment, sum(map(len, parts)) + 1))
     codes, lengths = zip((NONE, len(opening)), *counts, strict=True)
-    return TrainingSequence(np.concatenate(pieces), np.repeat(np.array(codes, dtype=np.uint8), lengths))
+    segments = np.repeat(np.array(codes, dtype=np.uint8), lengths)
+    return TrainingSequence(np.concatenate(pieces), segments, words, replaced)
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.interleaving.schedule import last_change, text_ratio
 from unitweave.interleaving.sequence import has_segments, max_length
+from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage, speech_of_rows
 from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
 from unitweave.lm.estimate import MFU, Weights, count_weights, memory_per_gpu, model_config
 from unitweave.lm.model.start import load_tokenizer
@@ -44,6 +45,7 @@ class Lengths:
     tokens: np.ndarray  # int64 [pairs]
     languages: list[str]
     source: str  # where the numbers come from
+    coverage: dict[str, Coverage] = field(default_factory=dict)  # of each language, where there are units
 
 
 def measure(settings: LmSettings, corpus: Path | None, units: Path | None, tokenizer: str | None) -> Lengths | None:
@@ -60,6 +62,7 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
     """
     known = None if tokenizer is None else _local_tokenizer(tokenizer)
     tasks = [task for task, weight in settings.tasks.items() if weight > 0]
+    coverage = {} if corpus is None or units is None else _coverage(settings, corpus, units)
     if corpus is not None and units is not None and known is not None:
         pairs, rows = load_pairs(corpus, units, "train")
         codebook, num_units = codebook_identity(units)
@@ -74,12 +77,19 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
             ]
             if possible:
                 lengths.append(max(possible))
-        return Lengths(np.array(lengths, dtype=np.int64), languages, "the units")
+        return Lengths(np.array(lengths, dtype=np.int64), languages, "the units", coverage)
     if corpus is not None:
         pairs = read_manifest(corpus, "train")
         lengths = [_estimated(pair) for pair in pairs]
-        return Lengths(np.array(lengths, dtype=np.int64), all_languages(pairs), "the manifest's durations")
+        found = np.array(lengths, dtype=np.int64)
+        return Lengths(found, all_languages(pairs), "the manifest's durations", coverage)
     return None
+
+
+def _coverage(settings: LmSettings, corpus: Path, units: Path) -> dict[str, Coverage]:
+    pairs, rows = load_pairs(corpus, units, "train")
+    examples = speech_of_rows(pairs, rows, settings.interleave, settings.deduplicate)
+    return interleaved_coverage(pairs, examples, settings)
 
 
 def _local_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
@@ -118,7 +128,8 @@ def make_plan(
         gpus: How many of them.
 
     Raises:
-        InputError: An unknown GPU, or a model whose config cannot be loaded.
+        InputError: An unknown GPU, a model whose config cannot be loaded, or units without words that could be
+            replaced under a schedule that asks for it.
     """
     if gpu not in GPUS:
         raise InputError(f"--gpu must be one of {', '.join(GPUS)} (got {gpu!r})")
@@ -143,6 +154,9 @@ def make_plan(
     if lengths is None or not len(lengths.tokens):
         plan.warnings.append("lengths, memory and hours are unknown without a corpus; give --units RUN")
         return plan
+    if lengths.coverage:
+        plan.facts["words that can be replaced by text"] = coverage_line(lengths.coverage)
+        plan.warnings += check_coverage(lengths.coverage, settings)
     limit = token_limit(settings.max_tokens, config)
     _lengths_into(plan, settings, lengths, limit)
     tokens = (

@@ -11,8 +11,10 @@ from random import Random
 import numpy as np
 import soundfile
 
+from unitweave.config.interleave import InterleaveSettings
 from unitweave.core.audio import SAMPLE_RATE
-from unitweave.interleaving.spans import draw_spans, word_cuts
+from unitweave.interleaving.sequence import interleave_speech, prepare_speech
+from unitweave.interleaving.spans import uniform_cuts
 from unitweave.units.dataset import FRAME_RATE, UnitRow
 
 PIXELS_PER_FRAME = 2
@@ -21,12 +23,23 @@ HEIGHT = 96  # pixels of the spectrogram, 0 to 8 kHz
 
 @dataclass(frozen=True)
 class WordBox:
-    """One word over the spectrogram, in percent of its width; `text`: the interleaved sequence holds its text."""
+    """One word over the spectrogram, in percent of its width.
+
+    Attributes:
+        word: The word.
+        left: Where its frames begin.
+        width: Of its frames.
+        score: Its alignment score, 0 to 1.
+        sure: Whether it may stand as text.
+        text: Whether the interleaved sequence holds its text, or mask.
+        units: Unit tokens that it owns in the sequence.
+    """
 
     word: str
     left: float
     width: float
     score: float
+    sure: bool
     text: bool
     units: int
 
@@ -61,28 +74,41 @@ def spectrogram_uri(waveform: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def word_boxes(row: UnitRow, ratio: float, seed: int = 0, span_length: float = 3.0) -> list[WordBox]:
-    """The words of one recording with their frames, and one draw of spans at text ratio `ratio`."""
-    frames = max(1, len(row.units))
-    drawn = {
-        i for first, last in draw_spans(len(row.words), ratio, span_length, Random(seed)) for i in range(first, last)
-    }
-    cuts = word_cuts(np.asarray(row.starts), np.asarray(row.ends), frames)
+def word_boxes(row: UnitRow, ratio: float, settings: InterleaveSettings, deduplicate: bool) -> list[WordBox]:
+    """The words of one recording with their frames, and one draw of spans as a training makes it.
+
+    Args:
+        row: Units and aligned words.
+        ratio: The text ratio; 0 on a side that is not interleaved.
+        settings: How the training interleaves.
+        deduplicate: Whether it merges repeated units.
+    """
+    tokens = [np.zeros(1, np.int32)] * len(row.words)
+    speech = prepare_speech(row.units, row.starts, row.ends, row.scores, tokens, settings, deduplicate)
+    _, spans = interleave_speech(speech, ratio, settings, 0, Random(0))
+    drawn = {i for first, last in spans for i in range(first, last)}
+    starts, ends, frames = row.starts, row.ends, max(1, len(row.units))
+    if settings.boundaries == "uniform":
+        cuts = uniform_cuts(len(row.words), len(row.units))
+        starts, ends = cuts[:-1], cuts[1:]
+    sure = set(speech.eligible.tolist())
     return [
         WordBox(
             word,
-            100.0 * row.starts[i] / frames,
-            100.0 * (row.ends[i] - row.starts[i]) / frames,
+            100.0 * float(starts[i]) / frames,
+            100.0 * float(ends[i] - starts[i]) / frames,
             float(row.scores[i]),
+            i in sure,
             i in drawn,
-            int(cuts[i + 1] - cuts[i]),
+            int(speech.cuts[i + 1] - speech.cuts[i]),
         )
         for i, word in enumerate(row.words)
     ]
 
 
-def interleaved_pieces(boxes: Sequence[WordBox]) -> list[tuple[bool, str]]:
+def interleaved_pieces(boxes: Sequence[WordBox], settings: InterleaveSettings) -> list[tuple[bool, str]]:
     """The interleaved sequence in words: (True, text) for a span of text, (False, "34 units") for speech between."""
+    masked = settings.replace_with == "mask"
     pieces: list[tuple[bool, str]] = []
     units = 0
     for box in boxes:
@@ -90,10 +116,11 @@ def interleaved_pieces(boxes: Sequence[WordBox]) -> list[tuple[bool, str]]:
             if units:
                 pieces.append((False, f"{units} units"))
                 units = 0
+            word = "▒" if masked else box.word
             if pieces and pieces[-1][0]:
-                pieces[-1] = (True, f"{pieces[-1][1]} {box.word}")
+                pieces[-1] = (True, f"{pieces[-1][1]} {word}")
             else:
-                pieces.append((True, box.word))
+                pieces.append((True, word))
         else:
             units += box.units
     return [*pieces, (False, f"{units} units")] if units else pieces

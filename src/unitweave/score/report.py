@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from unitweave import __version__
-from unitweave.config.interleave import ScheduleSettings
+from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
@@ -26,7 +26,21 @@ from unitweave.units.dataset import UnitRow, read_units
 
 HEADINGS = {"asr_wer": "ASR WER %", "transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
 LOSSES = ("loss_source", "loss_transcript", "loss_translation", "loss_target")
-PICTURE_RATIO = 0.5  # text ratio of the interleaving that the pictures show
+PICTURE_RATIO = 0.5  # the pictures show the interleaving at that text ratio of the schedule which is nearest to this
+
+
+@dataclass(frozen=True)
+class Interleaving:
+    """The interleaving that the pictures show: that of the first system whose schedule asks for text."""
+
+    system: str | None
+    ratio: float
+    settings: InterleaveSettings
+    deduplicate: bool
+
+    def at(self, side: str) -> float:
+        """The text ratio on the side "source" or "target"."""
+        return self.ratio if self.settings.sides in ("both", side) else 0.0
 
 
 @dataclass
@@ -69,7 +83,6 @@ def write_report(path: Path, runs: Sequence[Path]) -> Path:
         columns=[HEADINGS.get(key, heading.replace("\n", " ")) for key, heading, _ in table.COLUMNS],
         mos=[heading for _, heading in _mos_columns(data)],
         several_signatures=len(signatures) > 1,
-        picture_ratio=PICTURE_RATIO,
     )
     write_text(Path(path), page)
     return Path(path)
@@ -117,7 +130,8 @@ def _run_part(run: RunData) -> dict[str, Any]:
             }
             for name, stage in run.stages.items()
         ],
-        "examples": [_example(run, id) for id in run.scores.examples if id in run.utterances],
+        "interleaving": (interleaving := _interleaving(run)),
+        "examples": [_example(run, id, interleaving) for id in run.scores.examples if id in run.utterances],
         "notes": table.notes(run.scores),
         "languages": _languages(run),
     }
@@ -144,6 +158,17 @@ def _ratios(run: RunData, system: str) -> list[tuple[float, float]]:
     steps = settings["training"]["steps"]
     ratio = text_ratio(ScheduleSettings(**settings["schedule"]), steps)
     return [(step, ratio(step)) for step in range(steps + 1)]
+
+
+def _interleaving(run: RunData) -> Interleaving:
+    for system in run.logs:
+        ratios = [ratio for _, ratio in _ratios(run, system) if ratio > 0] if run.logs[system] else []
+        if ratios:
+            settings = run.stages.get(f"lm/{system}", {}).get("settings", {})
+            interleave = InterleaveSettings(**settings.get("interleave", {}))
+            ratio = min(ratios, key=lambda ratio: abs(ratio - PICTURE_RATIO))
+            return Interleaving(system, ratio, interleave, settings.get("deduplicate", False))
+    return Interleaving(None, 0.0, InterleaveSettings(), False)
 
 
 def _plain(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -228,10 +253,20 @@ def _languages(run: RunData) -> list[dict[str, Any]]:
     ]
 
 
-def _example(run: RunData, id: str) -> dict[str, Any]:
+def _example(run: RunData, id: str, interleaving: Interleaving) -> dict[str, Any]:
     pair, utterance = run.pairs[id], run.utterances[id]
-    players = [_player("Source", pair.src_audio, utterance.source or "", run.units.get((id, "src")))]
-    players.append(_player("Reference", pair.tgt_audio, utterance.reference, run.units.get((id, "tgt"))))
+    players = []
+    for name, side, audio, text, units in (
+        ("Source", "source", pair.src_audio, utterance.source or "", run.units.get((id, "src"))),
+        ("Reference", "target", pair.tgt_audio, utterance.reference, run.units.get((id, "tgt"))),
+    ):
+        player = _player(name, audio, text)
+        if audio is not None and units is not None:
+            one, settings = interleaving, interleaving.settings
+            words = pictures.word_boxes(units, one.at(side), settings, one.deduplicate)
+            player |= {"picture": pictures.spectrogram_uri(read_audio(audio)), "words": words}
+            player["interleaved"] = pictures.interleaved_pieces(words, settings)
+        players.append(player)
     for system, outputs in run.outputs.items():
         output, audio = utterance.outputs[system], outputs[id].audio
         player = _player(
@@ -245,15 +280,10 @@ def _example(run: RunData, id: str) -> dict[str, Any]:
     return {"id": id, "language": pair.src_lang, "players": players}
 
 
-def _player(name: str, audio: str | None, text: str, units: UnitRow | None = None) -> dict[str, Any]:
+def _player(name: str, audio: str | None, text: str) -> dict[str, Any]:
     player: dict[str, Any] = {"name": name, "text": text, "asr": None, "transcript": None, "system": False}
     player |= {"audio": None, "picture": None, "words": [], "interleaved": [], "seconds": 0.0}
     if audio is None:
         return player
     waveform = read_audio(audio)
-    player |= {"audio": pictures.audio_uri(waveform), "seconds": len(waveform) / SAMPLE_RATE}
-    if units is not None:
-        words = pictures.word_boxes(units, PICTURE_RATIO)
-        player |= {"picture": pictures.spectrogram_uri(waveform), "words": words}
-        player["interleaved"] = pictures.interleaved_pieces(words)
-    return player
+    return player | {"audio": pictures.audio_uri(waveform), "seconds": len(waveform) / SAMPLE_RATE}

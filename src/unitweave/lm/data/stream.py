@@ -4,7 +4,7 @@ Workers, processes, gradient accumulation and restarts decide only who computes 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ class InterleavedDataset:
             example, task = self._draw(position, rng)
             one = interleave(example, task, ratio, self.interleave, self.markers, rng)
             if self.max_tokens is not None and len(one.ids) > self.max_tokens:
-                one = TrainingSequence(one.ids[: self.max_tokens], one.segments[: self.max_tokens])
+                one = replace(one, ids=one.ids[: self.max_tokens], segments=one.segments[: self.max_tokens])
             interleaved.append(one)
         return interleaved
 
@@ -95,12 +95,17 @@ class PackedDataset(Dataset):
         """The packed forward passes of a micro-batch.
 
         Each process makes the whole step's sequences and packs its own part: which part a sequence falls into depends
-        on all of them. `step_weight` is the loss weight of the whole step.
+        on all of them. `step_weight` is the loss weight of the whole step, `realized_ratio` the fraction of its words
+        that stand as text.
         """
         step, micro_batch = divmod(index, self.accumulation)
         sequences = self.dataset.sequences(self.first_step + step)
         parts = split_to_budget(sequences, self.accumulation * self.processes, self.max_tokens_per_forward)
-        weight = step_weight(sequences, self.loss_weights)
+        words = sum(sequence.words for sequence in sequences)
+        of_step = {
+            "step_weight": step_weight(sequences, self.loss_weights),
+            "realized_ratio": sum(sequence.replaced for sequence in sequences) / max(1, words),
+        }
         mine = parts[micro_batch * self.processes + self.rank]
         packed = [pack([sequences[i] for i in piece], self.loss_weights) for piece in mine]
-        return {"passes": [batch | {"step_weight": weight} for batch in packed]}
+        return {"passes": [batch | of_step for batch in packed]}

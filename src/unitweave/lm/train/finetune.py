@@ -10,9 +10,11 @@ from transformers import PretrainedConfig, set_seed
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair
+from unitweave.core.progress import say
 from unitweave.core.stage import StageResult
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.interleaving.sequence import Example, Markers, has_segments, max_length
+from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
 from unitweave.lm.data.dataset import (
     WordTokens,
     all_languages,
@@ -85,6 +87,8 @@ def train_lm(
     )
     if not kept:
         raise InputError(f"no training pair is left: {skipped[0]['reason']} (and {len(skipped) - 1} more)")
+    coverage = interleaved_coverage([pairs[i] for i in kept], [examples[i] for i in kept], settings)
+    _say_coverage(folder.name, coverage, settings)
     dataset = InterleavedDataset(
         examples=[examples[i] for i in kept],
         sampler=_sampler([pairs[i] for i in kept], training.seed, settings.language_temperature),
@@ -108,9 +112,21 @@ def train_lm(
     model = merge_lora(trained) if lora else model
     save_model(folder / "model", model, tokenizer, state, vocabulary)
     counts = {"pairs": len(kept), "parameters": sum(p.numel() for p in model.parameters())}
+    counts |= (
+        {"replaceable words": {name: round(one.fraction, 4) for name, one in coverage.items()}} if coverage else {}
+    )
     counts |= {"extra text": len(extra)} if extra else {}
     counts |= {"truncated": truncated} if truncated else {}
     return StageResult(counts=counts, skipped=skipped, obsolete=(folder / "checkpoints",))
+
+
+def _say_coverage(system: str, coverage: dict[str, Coverage], settings: LmSettings) -> None:
+    """Print how many words can be replaced, and warn where that is too few; raises InputError where it is none."""
+    warnings = check_coverage(coverage, settings)
+    if coverage and settings.schedule.shape != "none" and PartialState().is_main_process:
+        say(f"{system}: words that can be replaced by text: {coverage_line(coverage)}")
+        for warning in warnings:
+            say(f"{system}: warning: {warning}")
 
 
 def select_examples(

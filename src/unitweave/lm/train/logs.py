@@ -107,7 +107,10 @@ class LineCallback(TrainerCallback):
 
 def log_line(logs: dict[str, float]) -> str:
     """Format a log entry for the progress line."""
-    parts = [f"ratio {logs['ratio']:.2f}"] if "ratio" in logs else []
+    parts = []
+    if "ratio" in logs:
+        realized = f" (realized {logs['realized_ratio']:.2f})" if logs["ratio"] else ""
+        parts.append(f"ratio {logs['ratio']:.2f}{realized}")
     parts.append(f"loss {logs['loss']:.2f}")
     own = [f"{short} {logs[name]:.2f}" for name, short in _SHORT.items() if name in logs]
     if len(own) > 1:

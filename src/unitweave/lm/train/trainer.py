@@ -37,6 +37,7 @@ class LmTrainer(CheckpointedTrainer):
         self.optimizer_name, self.log_path, self.ratio = optimizer_name, log_path, ratio
         self.model_accepts_loss_kwargs = False
         self._sums = torch.zeros(2, len(SEGMENTS) + 1, dtype=torch.float64, device=self.args.device)
+        self._realized = 0.0  # fraction of the last step's words that stood as text
         self.throughput = Throughput(self.model, self.args)
         self._flash = self.args.bf16 and flash_fits(self.model.config) and flash_works(self.args.device)
 
@@ -80,7 +81,7 @@ class LmTrainer(CheckpointedTrainer):
         """Weighted sum of the token losses over the weight of the whole step."""
         segments, labels = inputs.pop("segments"), inputs["labels"]
         self.throughput.count(inputs.pop("num_tokens"), inputs.pop("sum_squared_lengths"))
-        step_weight = inputs.pop("step_weight")
+        step_weight, self._realized = inputs.pop("step_weight"), inputs.pop("realized_ratio")
         for name in BUCKET_INPUTS if self._flash else FLASH_INPUTS:
             inputs.pop(name)
         loss, losses = model(**inputs)
@@ -91,14 +92,14 @@ class LmTrainer(CheckpointedTrainer):
         return loss / step_weight * self.args.world_size
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the losses per segment, the text ratio and the speed, and append all to log.jsonl."""
+        """Add losses per segment, the text ratio, nominal and realized, and the speed; append all to log.jsonl."""
         if "loss" in logs:
             sums = self.accelerator.reduce(self._sums, reduction="sum").cpu()
             means = sums[0] / sums[1].clamp_min(1)
             logs |= {f"loss_{name}": float(means[i + 1]) for i, name in enumerate(SEGMENTS) if sums[1, i + 1]}
             logs["loss"] = float(sums[0].sum() / sums[1].sum().clamp_min(1))
             if self.ratio is not None:
-                logs["ratio"] = self.ratio(self.state.global_step - 1)
+                logs |= {"ratio": self.ratio(self.state.global_step - 1), "realized_ratio": self._realized}
             logs |= self.throughput.read(self.accelerator)
             self._sums.zero_()
         if self.is_world_process_zero() and "loss" in logs:
