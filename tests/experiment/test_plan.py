@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from unitweave.config.lm import LmSettings
@@ -15,7 +16,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import write_json
 from unitweave.core.manifest import Pair
 from unitweave.core.stage import FORMAT
-from unitweave.experiment.driver import chosen
+from unitweave.experiment.driver import chosen, torch_threads
 from unitweave.experiment.hours import estimate
 from unitweave.experiment.plan import Plan, builtin_experiments, load_experiment, parse_experiment
 from unitweave.experiment.state import is_needed
@@ -52,6 +53,20 @@ def test_cells_are_the_blocks_combinations_each_once_and_always_the_same() -> No
     assert trials[-1].name == "big_some_mask_20_s1"
 
 
+def test_threads_are_an_axis_of_the_grid_as_seeds_are() -> None:
+    trials = plan(grid=[{"systems": ["baseline", "scheduled"], "models": ["scratch"], "threads": [1, 2]}]).trials
+    assert [trial.name for trial in trials[:4]] == [
+        f"scratch_all_{system}_20_s1_t{threads}" for threads in (1, 2) for system in ("baseline", "scheduled")
+    ]
+    assert {trial.group for trial in trials[:4]} == {("scratch", "all", 20)}
+    before = torch.get_num_threads()
+    with torch_threads(3):
+        assert torch.get_num_threads() == 3
+        with torch_threads(0):
+            assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
+
+
 def test_compared_cells_differ_in_nothing_but_their_system() -> None:
     systems = plan().recipe.systems
     ours, theirs = systems["big_some_scheduled_20_s2"], systems["big_some_baseline_20_s2"]
@@ -77,6 +92,7 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
         ({"grid": [{"steps": [7]}]}, "7 steps are not divisible"),
         ({"grid": [{"seeds": [1, 1]}]}, "seeds"),
         ({"grid": [{"seeds": []}]}, "seeds must name"),
+        ({"grid": [{"threads": [0]}]}, "threads .* must be distinct and above 0"),
         ({"grid": []}, "at least one block"),
         ({"grid": [{"early_stopping": "bored"}]}, "early_stopping"),
         ({"data": {"all": 0.0}}, "greater than 0"),

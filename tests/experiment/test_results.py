@@ -24,6 +24,7 @@ from unitweave.experiment.archive import write_archive
 from unitweave.experiment.hours import estimate, plan_rows
 from unitweave.experiment.page import write_page
 from unitweave.experiment.plan import parse_experiment
+from unitweave.experiment.provenance import kinds_of_machine, machine
 from unitweave.experiment.results import read_grid
 from unitweave.experiment.state import state_of
 from unitweave.metrics.bleu import bleu_of_counts, sentence_counts
@@ -64,26 +65,37 @@ def test_a_difference_is_measured_on_the_same_utterances() -> None:
     assert found.mean == pytest.approx(bleu_of_counts(good.sum(0)) - bleu_of_counts(bad.sum(0)))
     assert found.low <= found.mean <= found.high and found.low > 0
     same = difference({1: good, 2: bad}, {1: good, 2: bad}, 50)
-    assert (same.mean, same.low, same.high, same.verdict) == (0, 0, 0, "open")
+    assert (same.mean, same.low, same.high, same.verdict(), same.scatter) == (0, 0, 0, "open", 0)
     number = len(seeds := {seed: sentence_counts(damaged(REFERENCES, 0.1 * seed, 9), REFERENCES) for seed in (1, 2, 3)})
     scattered = difference(seeds, dict.fromkeys(seeds, bad), 200)
-    each = list(scattered.by_seed.values())
+    each = list(scattered.by_training.values())
     student = 4.303 * np.std(each, ddof=1) / number**0.5
     assert scattered.low < scattered.mean - student and scattered.high > scattered.mean + student
-    assert scattered.low < min(each) and scattered.high > max(each), "three seeds do not bound a fourth"
-    with pytest.raises(ValueError, match="different seeds"):
+    assert scattered.low < min(each) and scattered.high > max(each), "three trainings do not bound a fourth"
+    assert scattered.scatter == pytest.approx(np.std(each, ddof=1))
+    with pytest.raises(ValueError, match="different trainings"):
         difference({1: good}, {2: good})
 
 
-def test_findings_follow_from_seeds_signs_and_intervals() -> None:
-    def verdict(low: float, high: float, *each: float) -> str:
-        return Difference(float(np.mean(each)), low, high, dict(enumerate(each))).verdict
+def test_findings_follow_from_trainings_signs_intervals_and_machines() -> None:
+    def verdict(low: float, high: float, *each: float, machines: int | None = None) -> str:
+        return Difference(float(np.mean(each)), low, high, dict(enumerate(each))).verdict(machines)
 
-    assert verdict(1, 5, 2, 3, 4) == "established"
-    assert verdict(-5, -1, -2, -3, -4) == "established"
-    assert verdict(1, 5, 2, 3) == "indicated"
-    assert verdict(-0.1, 5, 2, 3, 4) == "open"
-    assert verdict(1, 5, 2, 3, -0.1) == "open"
+    assert verdict(1, 5, 2, 3, 4, 3, 3) == "established"
+    assert verdict(-5, -1, -2, -3, -4, -3, -3) == "established"
+    assert verdict(1, 5, 2, 3, 4, 3, 3, machines=2) == "established"
+    assert verdict(1, 5, 2, 3, 4, 3, 3, machines=1) == "indicated"
+    assert verdict(1, 5, 2, 3, 4, 3, machines=2) == verdict(1, 5, 2, 3) == "indicated"
+    assert verdict(-0.1, 5, 2, 3, 4, 3, 3) == "open"
+    assert verdict(1, 5, 2, 3, -0.1, 3, 3) == "open"
+
+
+def test_a_machine_is_of_a_kind_by_its_processor() -> None:
+    one, other = "2 cores of AMD EPYC (AVX2), 24 GiB", "16 cores of AMD EPYC (AVX2), 128 GiB"
+    assert kinds_of_machine([one, other, "2 cores of AMD EPYC, 24 GiB"]) == ["AMD EPYC (AVX2)"]
+    assert kinds_of_machine([one, "2 cores of AMD EPYC (AVX512), 24 GiB"]) == ["AMD EPYC (AVX2)", "AMD EPYC (AVX512)"]
+    assert kinds_of_machine(["1 x NVIDIA H100", "8 x NVIDIA H100", "1 core of X, 4 GiB"]) == ["NVIDIA H100", "X"]
+    assert kinds_of_machine([machine()]) == kinds_of_machine([machine().replace("cores", "core")]) != []
 
 
 CONTENT: dict[str, Any] = {
@@ -184,6 +196,7 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
             f"{1.1 + number:.1f}",
             f"abc{number}",
             "`unitweave experiment x --out FOLDER`",
+            "?",
             "1 core of X",
         ]
     assert [row[3] for row in rows_of(text, "### Training speech")] == ["2.50", "0.50", "0.75", "0.15"]
@@ -254,8 +267,10 @@ def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folde
     for trial, scores in zip(first[5:7], (theirs, ours), strict=True):
         assert trial == f"{np.mean(scores):.1f} ({min(scores):.1f} to {max(scores):.1f})"
     assert first[7].startswith(f"{np.mean(ours) - np.mean(theirs):+.1f} [")
-    assert len(first[8].split()) == 3 and first[9] == "established"
-    assert "- established: scratch, some (0.90 h, 10 steps): scheduled is" in text
+    each = [our - their for our, their in zip(ours, theirs, strict=True)]
+    assert first[8:] == [f"{np.std(each, ddof=1):.1f}", "3 on 1", "indicated"], "three trainings establish nothing"
+    assert "- indicated: scratch, some (0.90 h, 10 steps): scheduled is" in text
+    assert "], 3 trainings on 1 kind of machine" in text
     (mask,) = rows_of(text, "### Ablations and further systems")
     assert mask[4] == "mask" and mask[9] in ("indicated", "open")  # one seed establishes nothing
     assert (mask[7], mask[11]) == ("1", "1"), "seeds of each difference"
@@ -288,7 +303,7 @@ def test_a_grid_with_missing_cells_is_called_partial_and_names_them(folder: Path
     assert "- `scratch_all_scheduled_10_s2` (begun)\n- `scratch_some_mask_10_s1` (not begun)" in text
     assert "### Ablations and further systems" not in text
     row = next(r for r in rows_of(text, "### scheduled against baseline") if r[1] == "all")
-    assert len(row[8].split()) == 2 and row[9] != "established"  # two seeds are left
+    assert row[9] == "2 on 1"  # two seeds are left
 
 
 def test_an_experiment_that_has_just_begun_has_a_page_too(tmp_path: Path) -> None:
@@ -297,7 +312,7 @@ def test_an_experiment_that_has_just_begun_has_a_page_too(tmp_path: Path) -> Non
     assert "**Partial: 0 of 13 trials are done.**" in text and "nothing yet" in text
 
 
-def test_a_longer_training_with_fewer_seeds_stands_beside_what_is_established(folder: Path, tmp_path: Path) -> None:
+def test_a_longer_training_with_fewer_seeds_stands_beside_the_one_with_more(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
     longer = {"systems": ["baseline", "scheduled"], "data": ["some"], "seeds": [1], "steps": [20]}
@@ -305,7 +320,7 @@ def test_a_longer_training_with_fewer_seeds_stands_beside_what_is_established(fo
     for number, system in ((5, "baseline"), (8, "scheduled")):
         write_trial(run, f"scratch_some_{system}_20_s1", system, number, [f"u{i}" for i in range(TESTED)])
     text = write_page(tmp_path / "results.md", [run]).read_text()
-    assert "- established: scratch, some (0.90 h, 10 steps): scheduled is" in text
+    assert "- indicated: scratch, some (0.90 h, 10 steps): scheduled is" in text
     assert "scratch, some (0.90 h, 20 steps): scheduled is" in text
     drawn = (tmp_path / "results/tiny-small-asr-bleu.svg").read_text()
     assert ">scratch (es, fr), 10 steps</text>" in drawn and ">mask</text>" in drawn
@@ -519,8 +534,8 @@ def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Pat
     grid = read_grid(first, second)
     assert [grid.builds[r.build] for r in grid.results if r.trial.seed == 3] == ["B"] * 4
     text = write_page(tmp_path / "results.md", [first, second]).read_text()
-    seeds = {row[1]: len(row[8].split()) for row in rows_of(text, "### scheduled against baseline") if row[8]}
-    assert seeds == {"some": 2, "all": 3}, "seed 1 of the two systems is of different builds"
+    seeds = {row[1]: row[9] for row in rows_of(text, "### scheduled against baseline")}
+    assert seeds == {"some": "2 on 1", "all": "3 on 1"}, "seed 1 of the two systems is of different builds"
     assert "2 builds of the shared stages, A and B" in text
     assert [row[:3] for row in rows_of(text, "### Ceilings")] == [
         ["A", "reference speech", "87.7 [80.0, 90.0]"],
@@ -528,6 +543,23 @@ def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Pat
     ]
     made = {tuple(row[1:5]): row[5] for row in rows_of(text, "### Every training")}
     assert made["some", "baseline", "10", "1"] == "B" and made["some", "scheduled", "10", "1"] == "A"
+
+
+def test_trainings_on_several_machines_and_thread_counts_together_establish_a_headline(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    for path in other.glob("lm/*/provenance.json"):
+        sessions = read_json(path)
+        write_json(path, [session | {"machine": "4 cores of Y, 8 GiB", "threads": 4} for session in sessions])
+    (row, *_) = rows_of(write_page(tmp_path / "two.md", [folder, other, folder]).read_text(), "### scheduled against")
+    assert row[9:] == ["6 on 2", "established"], "each trial counts once for each machine"
+    for path in other.glob("lm/*/provenance.json"):
+        write_json(path, [session | {"machine": "1 core of X"} for session in read_json(path)])
+    (row, *_) = rows_of(write_page(tmp_path / "one.md", [folder, other]).read_text(), "### scheduled against")
+    assert row[9:] == ["6 on 1", "indicated"], "other threads are other trainings, but on no other machine"
+    assert len(read_grid(folder, other).results) == 26
 
 
 @pytest.mark.parametrize(

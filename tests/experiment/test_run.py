@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import unitweave.lm.train.finetune as lm_train
@@ -64,14 +65,21 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -
         "data": {"all": 1.0, "half": 0.5},
         "systems": {"baseline": {"schedule": {"shape": "none"}}, "scheduled": {}},
         "evaluations": 2,
-        "grid": [{"data": ["half"], "steps": [STEPS]}, {"data": ["all"], "systems": ["scheduled"], "steps": [STEPS]}],
+        "grid": [
+            {"data": ["half"], "steps": [STEPS]},
+            {"data": ["all"], "systems": ["scheduled"], "steps": [STEPS], "threads": [1]},
+        ],
     }
     path = tmp_path_factory.mktemp("experiment") / "tiny.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
 
 
-FIRST, SECOND, THIRD = (f"tiny_{x}_{STEPS}_s1" for x in ("half_baseline", "half_scheduled", "all_scheduled"))
+FIRST, SECOND, THIRD = (
+    f"tiny_half_baseline_{STEPS}_s1",
+    f"tiny_half_scheduled_{STEPS}_s1",
+    f"tiny_all_scheduled_{STEPS}_s1_t1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +110,7 @@ def test_cells_share_all_but_the_language_model_and_train_on_their_part(run: Pat
     assert not scores(run, SECOND).get("ceilings")
     session = grid.results[0].sessions[-1]
     assert session["command"] == "unitweave experiment tiny.yaml --out FOLDER" and session["machine"]
+    assert session["threads"] == torch.get_num_threads() == grid.results[0].training.threads
     assert "**Partial: 2 of 3 trials are done.**" in (run / "results.md").read_text()
 
 

@@ -48,18 +48,16 @@ def test_intervals_are_the_same_on_every_call_and_can_be_left_out():
 
 def test_a_clearly_better_system_is_significant_and_the_same_system_is_not():
     references, good, bad = REFERENCES * 15, GOOD * 15, BAD * 15
-    for test, samples in (("bs", 300), ("ar", 300)):
-        (better,) = compare_systems({"bad": bad, "good": good}, references, test, samples)
-        (same,) = compare_systems({"bad": bad, "copy": list(bad)}, references, test, samples)
-        assert better.p_value < 0.05 < same.p_value
-        assert better.difference > 0 == same.difference
+    (better,) = compare_systems({"bad": bad, "good": good}, references, 300)
+    (same,) = compare_systems({"bad": bad, "copy": list(bad)}, references, 300)
+    assert better.p_value < 0.05 < same.p_value
+    assert better.difference > 0 == same.difference
 
 
 def test_systems_of_equal_score_have_p_1_however_their_texts_differ():
     references, words = REFERENCES * 15, ["nothing"] * 60  # BLEU 0 against every reference
-    for test in ("bs", "ar"):
-        (equal,) = compare_systems({"one": words, "other": ["else"] * 60}, references, test, 300)
-        assert (equal.difference, equal.p_value) == (0.0, 1.0)
+    (equal,) = compare_systems({"one": words, "other": ["else"] * 60}, references, 300)
+    assert (equal.difference, equal.p_value) == (0.0, 1.0)
 
 
 def test_unit_error_rate_counts_edits_over_the_length_of_the_references():

@@ -17,9 +17,9 @@ class ScoreSettings(Settings):
     device: str = "auto"
     """Where a hub recognizer and UTMOS run: auto, cpu, cuda, ..."""
     bootstrap_samples: NonNegativeInt = 1000
-    """Resamples for the 95 % intervals and the paired bootstrap test; 0 or 1: no intervals."""
+    """Resamples for the 95 % intervals; 0 or 1: no intervals."""
     randomization_trials: NonNegativeInt = 10000
-    """Trials of the approximate randomization test; 0: no test."""
+    """Trials of the approximate randomization test of each system against the first; 0: no test."""
     mos: list[Literal["dnsmos", "utmos"]] = field(default_factory=lambda: ["dnsmos"])
     """MOS predictors; one that is not installed is skipped."""
     mos_utterances: NonNegativeInt = 20

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 import yaml
 
 from unitweave.core.errors import InputError
@@ -96,10 +97,22 @@ class Grid(Run):
         )
 
     def do(self, trial: Trial) -> None:
-        """Train, translate the test split once, score."""
-        self.lm(trial.name)
-        self.translate(trial.name)
-        self.score_trial(trial)
+        """Train, translate the test split once, score; with as many threads as the trial names."""
+        with torch_threads(trial.threads):
+            self.lm(trial.name)
+            self.translate(trial.name)
+            self.score_trial(trial)
+
+
+@contextlib.contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Let torch compute with this many threads; 0 changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def remove_unfinished_evaluations(folder: Path) -> None:

@@ -20,7 +20,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 def score_figure(path: Path, experiments: Sequence[tuple[GridResults, Sequence[Comparison]]], metric: str) -> bool:
     """A panel per experiment and language model: score of baseline and method against hours of training speech.
 
-    A line is the mean over the seeds, and every seed a mark. Further requested comparisons have hollow marks.
+    A line is the mean over the trainings, and every training a mark. Further requested comparisons have hollow marks.
     """
     panels = [
         (results, model, sorted((c for c in own if c.group[0] == model), key=lambda c: c.hours))
@@ -117,7 +117,7 @@ def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> b
         for result in (r for r in results.results if r.trial.group == group):
             i = systems.index(result.trial.system)
             points = [(step, scores[metric]) for step, scores in result.curve if metric in scores]
-            first = result.trial.seed == min(results.find(group, result.trial.system))
+            first = result.training == min(results.find(group, result.trial.system))
             ax.plot(
                 [step for step, _ in points],
                 [score for _, score in points],

@@ -6,8 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from unitweave.experiment.results import GridResults, Result
-from unitweave.metrics.significance import Difference, compare_systems, difference
+from unitweave.experiment.provenance import kinds_of_machine
+from unitweave.experiment.results import GridResults, Result, Training
+from unitweave.metrics.significance import Difference, difference
 
 _RISE = 1.0  # BLEU
 METRICS = {"asr_bleu": "ASR-BLEU", "text_bleu": "text BLEU"}
@@ -15,11 +16,12 @@ METRICS = {"asr_bleu": "ASR-BLEU", "text_bleu": "text BLEU"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """One system against another, on the seeds that both have, with the same units and vocoder.
+    """One system against another, on the trainings that both have: seed, threads, machine, units and vocoder.
 
     group    (model, data, steps) of `system`
     against_steps  of `against`; those of `system` where the two are compared at equal steps
     hours    of source speech
+    headline  whether it is the method against the baseline at equal steps
     """
 
     group: tuple[str, str, int]
@@ -27,19 +29,19 @@ class Comparison:
     against: str
     against_steps: int
     hours: float
-    ours: dict[int, Result]
-    theirs: dict[int, Result]
+    ours: dict[Training, Result]
+    theirs: dict[Training, Result]
     differences: dict[str, Difference]
+    headline: bool = False
 
-    @cached_property
-    def p_values(self) -> dict[int, float]:
-        """Seed -> p of sacrebleu's paired bootstrap on ASR-BLEU."""
-        found = {}
-        for seed, own in self.ours.items():
-            hypotheses = {self.against: self.theirs[seed].hypotheses, self.system: own.hypotheses}
-            (test,) = compare_systems(hypotheses, own.references, "bs", 1000)
-            found[seed] = test.p_value
-        return found
+    @property
+    def machines(self) -> int:
+        """Kinds of machine on which the trainings were done."""
+        return len(kinds_of_machine(training.machine for training in self.ours))
+
+    def verdict(self, found: Difference) -> str:
+        """The finding of one of its differences; a headline needs several kinds of machine."""
+        return found.verdict(self.machines if self.headline else None)
 
     @cached_property
     def languages(self) -> dict[str, Difference]:
@@ -60,24 +62,26 @@ class Comparison:
 def compare(
     results: GridResults, group: tuple[str, str, int], system: str, against: str, against_steps: int | None = None
 ) -> Comparison | None:
-    """`system` against `against` in one group; None where they have no seed in common.
+    """`system` against `against` in one group; None where they have no training in common.
 
     against_steps  another number of steps for `against`; None: the group's
     """
     model, data, steps = group
     against_steps = against_steps or steps
     ours, theirs = results.find(group, system), results.find((model, data, against_steps), against)
-    seeds = sorted(s for s in ours.keys() & theirs.keys() if ours[s].build == theirs[s].build)
-    if not seeds:
+    both = sorted(ours.keys() & theirs.keys())
+    if not both:
         return None
-    ours, theirs = {s: ours[s] for s in seeds}, {s: theirs[s] for s in seeds}
+    ours, theirs = {t: ours[t] for t in both}, {t: theirs[t] for t in both}
     found = {
         metric: difference(
             {s: r.counts[metric] for s, r in ours.items()}, {s: r.counts[metric] for s, r in theirs.items()}
         )
         for metric in METRICS
     }
-    return Comparison(group, system, against, against_steps, results.hours(data), ours, theirs, found)
+    experiment = results.plan.experiment
+    headline = (system, against, against_steps) == (experiment.method, experiment.baseline, steps)
+    return Comparison(group, system, against, against_steps, results.hours(data), ours, theirs, found, headline)
 
 
 def method_against_baseline(results: GridResults) -> list[Comparison]:
@@ -121,7 +125,7 @@ def further(results: GridResults) -> list[Comparison]:
 
 
 def surest(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """One comparison per model and amount of data: the one with most seeds, and among those with most steps."""
+    """One comparison per model and amount of data: the one with most trainings, and among those with most steps."""
     best: dict[tuple[str, str], Comparison] = {}
     for comparison in comparisons:
         key = comparison.group[:2]
@@ -145,7 +149,7 @@ def still_rising(comparison: Comparison) -> list[str]:
 
 
 def ablations(results: GridResults) -> list[tuple[Comparison, Comparison | None]]:
-    """Every further system against the method, and against the baseline where that has the seeds too."""
+    """Every further system against the method, and against the baseline where that has the trainings too."""
     experiment = results.plan.experiment
     others = [s for s in experiment.systems if s not in (experiment.method, experiment.baseline)]
     found = []
@@ -158,19 +162,19 @@ def ablations(results: GridResults) -> list[tuple[Comparison, Comparison | None]
 
 
 def best_on_dev(results: GridResults) -> list[dict[str, Result]]:
-    """System -> its result of the steps with the highest dev score, for each model, amount and seed with several.
+    """System -> its result of the steps with the highest dev score, for each model, amount and training with several.
 
     Only where both the method and the baseline have a dev score of more than one number of steps.
     """
     experiment = results.plan.experiment
     rows = []
-    for model, data, seed in dict.fromkeys((r.trial.model, r.trial.data, r.trial.seed) for r in results.results):
+    for model, data, training in dict.fromkeys((*r.trial.group[:2], r.training) for r in results.results):
         chosen, several = {}, True
         for system in (experiment.baseline, experiment.method):
             own = [
                 r
                 for r in results.results
-                if (r.trial.model, r.trial.data, r.trial.seed, r.trial.system) == (model, data, seed, system)
+                if (*r.trial.group[:2], r.training, r.trial.system) == (model, data, training, system)
                 and r.dev_bleu is not None
             ]
             several &= len(own) > 1
@@ -204,8 +208,11 @@ def _steps(comparison: Comparison) -> str:
 
 def _sentence(comparison: Comparison, found: Difference, metric: str) -> str:
     way = "above" if found.mean > 0 else "below"
-    seeds = f"{len(found.by_seed)} seed" + ("s" if len(found.by_seed) > 1 else "")
+    number, machines = len(found.by_training), comparison.machines
+    trainings = (
+        f"{number} training{'s' if number > 1 else ''} on {machines} kind{'s' if machines > 1 else ''} of machine"
+    )
     return (
         f"{comparison.system} is {abs(found.mean):.1f} {METRICS[metric]} {way} {comparison.against} "
-        f"[{found.low:+z.1f}, {found.high:+z.1f}], {seeds}"
+        f"[{found.low:+z.1f}, {found.high:+z.1f}], {trainings}"
     )

@@ -68,12 +68,13 @@ only in what the tables say. Compared systems have equal steps, unless the steps
 utterances in the same order. The test split is translated and scored once per training, and no setting is chosen on it.
 docs/experiments.md says how to reproduce it.
 
-A difference is the difference of corpus BLEU between systems with the same seeds. The brackets behind it are its 95 %
-interval from 1,000 resamples of the utterances; from three seeds on it is widened by the scatter of the differences
-over the seeds (Student's t). With fewer seeds it says nothing about other seeds: each experiment states how far
-trainings scatter that differ only in the seed, and a difference between two of them scatters 1.4 times as far. Of
-twenty comparisons without any true difference about one excludes 0 by chance, and more with only one seed. A
-difference is called
+A difference is the difference of corpus BLEU between trainings of two systems with the same seed, number of threads and
+kind of machine, and the same units and vocoder. Seed, threads and machine all change a training at random, by far more
+than a rounding error: each experiment states by how much. The brackets behind a difference are its 95 % interval from
+1,000 resamples of the utterances; from three trainings on it is widened by the scatter of the differences over the
+trainings (Student's t). With one or two it says nothing about other trainings, and a difference between two single ones
+scatters 1.4 times as far as they do. Of twenty comparisons without any true difference about one excludes 0 by chance.
+A difference is called
 
 """ + "\n".join(f"- **{name}**: {rule}" for name, rule in VERDICTS.items())
 
@@ -86,15 +87,15 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
         state = f"**Partial: {done} of {done + len(grid.missing)} trials are done.** " if grid.partial else ""
         lines = [f"{state}{grid.plan.experiment.title}:", ""]
         found = [
-            (c.differences[metric].verdict, in_words(c, metric) + _unfinished(c)) for c in own for metric in METRICS
+            (c.verdict(c.differences[metric]), in_words(c, metric) + _unfinished(c)) for c in own for metric in METRICS
         ]
         found += [
-            (difference.verdict, of_language(c, language, grid.hours(c.group[1], language)))
+            (c.verdict(difference), of_language(c, language, grid.hours(c.group[1], language)))
             for c in own
             for language, difference in c.languages.items()
         ]
         others = [*against_longer(grid), *further(grid), *(c for c, _ in ablations(grid))]
-        found += [(c.differences["asr_bleu"].verdict, in_words(c, "asr_bleu") + _unfinished(c)) for c in others]
+        found += [(c.verdict(c.differences["asr_bleu"]), in_words(c, "asr_bleu") + _unfinished(c)) for c in others]
         ordered = [f"- {verdict}: {text}" for name in VERDICTS for verdict, text in found if verdict == name]
         parts.append("\n".join(lines + (ordered or ["- nothing yet: no two compared systems are done"])))
     return parts

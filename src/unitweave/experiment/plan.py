@@ -14,18 +14,22 @@ from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_yaml
 
-_AXES = ("models", "data", "systems", "seeds", "steps")
 _OF_THE_GRID = ("steps", "seed", "batch_size")  # keys of lm.training that no system may set itself
 
 
 @dataclass
 class Block:
-    """A part of the grid: every combination of these. An empty list means all; seeds must be named."""
+    """A part of the grid: every combination of these. An empty list means all; seeds must be named.
+
+    Seed, number of threads and machine all change a training at random: other threads add the same numbers in another
+    order. So `threads` are trained side by side, as seeds are.
+    """
 
     models: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
     systems: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [1])
+    threads: list[int] = field(default_factory=list)  # of torch on the CPU; empty: as many as the process has
     steps: list[int] = field(default_factory=list)  # optimizer steps of a training; empty: the recipe's
     early_stopping: bool = False  # on dev: a longer training only if the last increase in steps raised the dev score
 
@@ -69,15 +73,17 @@ class Trial:
     steps: int
     seed: int
     shorter: "Trial | None" = field(default=None, compare=False)  # needed only if this one's dev score still rose
+    threads: int = 0  # of torch on the CPU; 0: as many as the process has
 
     @property
     def name(self) -> str:
         """Its name in the run folder: lm/NAME, translate/NAME, scores/NAME."""
-        return f"{self.model}_{self.data}_{self.system}_{self.steps}_s{self.seed}"
+        threads = f"_t{self.threads}" if self.threads else ""
+        return f"{self.model}_{self.data}_{self.system}_{self.steps}_s{self.seed}{threads}"
 
     @property
     def group(self) -> tuple[str, str, int]:
-        """What compared systems have in common, except for the seed."""
+        """What compared systems have in common, except for seed, threads and machine."""
         return self.model, self.data, self.steps
 
 
@@ -208,10 +214,11 @@ def make_trials(experiment: Experiment, default_steps: int) -> list[Trial]:
     for block in experiment.grid:
         models, data = block.models or list(experiment.models), block.data or list(experiment.data)
         systems, steps = block.systems or list(experiment.systems), sorted(block.steps or [default_steps])
-        for model, amount, seed, system in itertools.product(models, data, block.seeds, systems):
+        axes = itertools.product(models, data, block.seeds, block.threads or [0], systems)
+        for model, amount, seed, threads, system in axes:
             shorter = None
             for length in steps:
-                trial = Trial(model, amount, system, length, seed, shorter)
+                trial = Trial(model, amount, system, length, seed, shorter, threads)
                 known = trials.get(trial)
                 if known is None or trial.shorter is None:  # requested on its own, it does not wait for a shorter one
                     trials[trial] = trial
@@ -260,10 +267,11 @@ def _check(experiment: Experiment) -> None:
             for name in getattr(block, axis):
                 if name not in getattr(experiment, axis):
                     raise InputError(f"grid, block {number}: {axis} has no {name!r}")
-        for axis in ("seeds", "steps"):
+        for axis in ("seeds", "threads", "steps"):
             values = getattr(block, axis)
-            if len(set(values)) < len(values) or any(value < (axis == "steps") for value in values):
-                raise InputError(f"grid, block {number}: {axis} {values} must be distinct and not negative")
+            if len(set(values)) < len(values) or any(value < (axis != "seeds") for value in values):
+                above = "not negative" if axis == "seeds" else "above 0"
+                raise InputError(f"grid, block {number}: {axis} {values} must be distinct and {above}")
     named = [name for pair in experiment.comparisons for name in (pair.system, pair.against)]
     for name in (experiment.baseline, experiment.method, *named):
         if name not in experiment.systems:

@@ -2,8 +2,10 @@
 
 import os
 import platform
+import re
 import subprocess
 import time
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,21 @@ def commit() -> str:
 
 @cache
 def machine() -> str:
-    """Processor or GPU, cores and memory, in a few words."""
+    """Processor (with the instructions that torch uses) or GPU, cores and memory, in a few words."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{usable_cores()} cores of {_processor()}, {memory:.0f} GiB"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{usable_cores()} cores of {_processor()} ({capability}), {memory:.0f} GiB"
+
+
+def kinds_of_machine(machines: Iterable[str]) -> list[str]:
+    """The different kinds among machines as `machine` describes them: the processor, whatever its cores and memory.
+
+    Earlier descriptions have no instruction set; they count as a kind only where no fuller one has the same beginning.
+    """
+    kinds = {re.sub(r"^\d+ (cores? of|x) |, \d+ GiB$", "", machine) for machine in machines}
+    return sorted(kind for kind in kinds if not any(o != kind and o.startswith(kind) for o in kinds))
 
 
 def _processor() -> str:
@@ -52,7 +64,7 @@ def _processor() -> str:
 def note(folder: Path, command: str) -> None:
     """Add this session to folder/provenance.json: a training that continues after an interruption has several."""
     sessions = read_sessions(folder)
-    session = {"commit": commit(), "command": command, "machine": machine()}
+    session = {"commit": commit(), "command": command, "machine": machine(), "threads": torch.get_num_threads()}
     if not sessions or {key: sessions[-1].get(key) for key in session} != session:
         began = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         write_json(folder / FILE_NAME, [*sessions, session | {"began": began}])

@@ -15,17 +15,33 @@ from unitweave.core.stage import read_stage
 from unitweave.experiment.archive import build_of
 from unitweave.experiment.hours import seconds_of
 from unitweave.experiment.plan import Plan, Trial, joined, parse_experiment
-from unitweave.experiment.provenance import read_sessions
+from unitweave.experiment.provenance import kinds_of_machine, read_sessions
 from unitweave.experiment.state import (
     dev_curve,
+    is_done,
     is_needed,
     read_experiment_folder,
     state_of,
     status,
-    where_done,
 )
 from unitweave.metrics.bleu import sentence_counts
 from unitweave.score.scores import SystemScores, read_scores, read_utterances
+
+
+@dataclass(frozen=True, order=True)
+class Training:
+    """What distinguishes trainings of the same settings, all of it a source of scatter.
+
+    seed     of the order of the data, new weights and dropout
+    threads  of torch on the CPU; 0: not recorded
+    machine  its kind
+    build    of the units and the vocoder, see `build_of`
+    """
+
+    seed: int
+    threads: int
+    machine: str
+    build: str
 
 
 @dataclass
@@ -63,6 +79,18 @@ class Result:
             "asr_bleu": sentence_counts(self.hypotheses, self.references),
             "text_bleu": sentence_counts(self.written, self.texts),
         }
+
+    @cached_property
+    def training(self) -> Training:
+        """Which of the trainings with these settings it is. One of several sessions has what all of them had."""
+        threads = {int(session.get("threads", 0)) for session in self.sessions}
+        machines = kinds_of_machine(str(session.get("machine", "?")) for session in self.sessions)
+        return Training(
+            self.trial.seed,
+            self.trial.threads or (threads.pop() if len(threads) == 1 else 0),
+            " + ".join(machines),
+            self.build,
+        )
 
     @property
     def total_hours(self) -> float:
@@ -110,9 +138,10 @@ class GridResults:
         found = dict.fromkeys(r.build for r in self.results)
         return {build: chr(ord("A") + i) for i, build in enumerate(found)}
 
-    def find(self, group: tuple[str, str, int], system: str) -> dict[int, Result]:
-        """Seed -> result of one system, for a model, an amount of data and a number of steps."""
-        return {r.trial.seed: r for r in self.results if r.trial.group == group and r.trial.system == system}
+    def find(self, group: tuple[str, str, int], system: str) -> dict[Training, Result]:
+        """The trainings of one system, for a model, an amount of data and a number of steps, sorted."""
+        found = {r.training: r for r in self.results if r.trial.group == group and r.trial.system == system}
+        return dict(sorted(found.items()))
 
     def groups(self) -> list[tuple[str, str, int]]:
         """Every (model, data, steps) that has a result, in the plan's order of models and data, by steps."""
@@ -122,9 +151,9 @@ class GridResults:
         return sorted(found, key=lambda g: (order[g[0]], self.hours(g[1]), order[g[1]], g[2]))
 
     def scatter(self, metric: str) -> tuple[float, int]:
-        """Standard deviation of a score between trainings that differ only in the seed, and over how many systems.
+        """Standard deviation of a score between trainings of the same settings, and over how many systems.
 
-        Pooled over the systems that have several seeds; 0, 0 where none has.
+        Pooled over the systems that have several trainings; 0, 0 where none has.
         """
         sides: dict[tuple[object, ...], list[float]] = {}
         for r in self.results:
@@ -144,8 +173,9 @@ class GridResults:
 def read_grid(*folders: Path) -> GridResults:
     """Everything in the folder of an experiment, or in several folders of the same one together.
 
-    A trial that several have done is taken from the first. Raises InputError when one is not such a folder, and
-    when they do not belong to one experiment.
+    A trial that several have done counts once for each machine, number of threads and build of the shared stages, and
+    is otherwise taken from the first. Raises InputError when one is not such a folder, and when they do not belong to
+    one experiment.
     """
     runs = [Path(folder) for folder in folders]
     plan = parse_experiment(joined({run: read_experiment_folder(run) for run in runs}))
@@ -157,15 +187,20 @@ def read_grid(*folders: Path) -> GridResults:
                 amounts[name] = read_stage(run, f"subsets/{name}")["counts"]
     texts: dict[Path, dict[str, str]] = {}
     builds: dict[Path, str] = {}
-    results, missing, skipped = [], [], []
+    results: list[Result] = []
+    missing, skipped = [], []
     for trial in plan.trials:
-        at = where_done(runs, plan, trial)
-        if at is not None:
+        trainings: dict[Training, Result] = {}
+        for at in (run for run in runs if is_done(run, plan, trial)):
             if at not in texts:
                 texts[at] = {pair.id: pair.tgt_text or "" for pair in read_manifest(RunLayout(at).corpus, "test")}
                 builds[at] = build_of(at)
-            results.append(read_result(at, trial, texts[at], amounts, builds[at]))
-        elif is_needed(runs, plan, trial) is False:
+            one = read_result(at, trial, texts[at], amounts, builds[at])
+            trainings.setdefault(one.training, one)
+        results += trainings.values()
+        if trainings:
+            continue
+        if is_needed(runs, plan, trial) is False:
             skipped.append(trial)
         else:
             states = [state_of(run, plan, trial) for run in runs]

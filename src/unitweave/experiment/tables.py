@@ -6,7 +6,7 @@ from typing import Any
 from unitweave.experiment import figures
 from unitweave.experiment.findings import METRICS, Comparison
 from unitweave.experiment.plan import Trial
-from unitweave.experiment.results import GridResults, Result, signatures
+from unitweave.experiment.results import GridResults, Result, Training, signatures
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.metrics.intervals import Interval
 from unitweave.metrics.significance import Difference
@@ -47,10 +47,10 @@ def systems_table(grid: GridResults) -> str:
     tested = f"Tested on {len(grid.results[0].references)} utterances."
     deviation, several = grid.scatter("asr_bleu")
     scatter = (
-        f"Trainings that differ only in the seed scatter by {deviation:.1f} ASR-BLEU (standard deviation, pooled over "
-        f"the {several} {'systems' if several > 1 else 'system'} with several seeds)."
+        f"Trainings that differ only in seed, threads or machine scatter by {deviation:.1f} ASR-BLEU (standard "
+        f"deviation, pooled over the {several} {'systems' if several > 1 else 'system'} with several trainings)."
         if several
-        else "No system has several seeds, so the scatter between seeds is not known."
+        else "No system has several trainings, so the scatter between trainings is not known."
     )
     builds = list(grid.builds.values())
     made = (
@@ -87,7 +87,6 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
     for c in comparisons:
         for metric, name in METRICS.items():
             found = c.differences[metric]
-            p_values = " ".join(f"{p:.3f}" for p in c.p_values.values()) if metric == "asr_bleu" else ""
             rows.append(
                 [
                     *_of_group(c),
@@ -95,8 +94,9 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
                     _spread(c.theirs, metric),
                     _spread(c.ours, metric),
                     _signed(found),
-                    p_values,
-                    found.verdict,
+                    "" if found.scatter is None else f"{found.scatter:.1f}",
+                    f"{len(c.ours)} on {c.machines}",
+                    c.verdict(found),
                 ]
             )
     first = comparisons[0]
@@ -110,12 +110,16 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
             first.against,
             first.system,
             "difference",
-            "p by seed",
+            "scatter",
+            "trainings on machines",
             "finding",
         ],
         rows,
     )
-    note = "Scores are means over the seeds with minimum and maximum; p is from sacrebleu's paired bootstrap."
+    note = (
+        "Scores are means over the trainings with minimum and maximum; the scatter is the standard deviation of the "
+        "difference between single trainings, and machines are counted by kind."
+    )
     return f"{table}\n\n{note}"
 
 
@@ -123,14 +127,14 @@ def unequal_table(comparisons: Sequence[Comparison]) -> str:
     """Systems against others that have trained for more steps; the group's steps are the system's."""
     own = ["steps", "system", "against", "steps of that", "metric", "score of that", "score of the system"]
     rows = _rows(comparisons, lambda c: [c.system, c.against, str(c.against_steps)])
-    return _table(["model", "data", "hours", *own, "difference", "seeds", "finding"], rows)
+    return _table(["model", "data", "hours", *own, "difference", "trainings", "finding"], rows)
 
 
 def further_table(comparisons: Sequence[Comparison]) -> str:
     """The requested comparisons, at equal steps."""
     own = ["steps", "system", "against", "metric", "score of that", "score of the system"]
     rows = _rows(comparisons, lambda c: [c.system, c.against])
-    return _table(["model", "data", "hours", *own, "difference", "seeds", "finding"], rows)
+    return _table(["model", "data", "hours", *own, "difference", "trainings", "finding"], rows)
 
 
 def _rows(comparisons: Sequence[Comparison], named: Callable[[Comparison], list[str]]) -> list[list[str]]:
@@ -144,7 +148,7 @@ def _rows(comparisons: Sequence[Comparison], named: Callable[[Comparison], list[
             _spread(c.ours, metric),
             _signed(c.differences[metric]),
             str(len(c.ours)),
-            c.differences[metric].verdict,
+            c.verdict(c.differences[metric]),
         ]
         for c in comparisons
         for metric, name in METRICS.items()
@@ -185,20 +189,20 @@ def ablations_table(grid: GridResults, found: Sequence[tuple[Comparison, Compari
                 against.system,
                 _spread(against.ours, "asr_bleu"),
                 _spread(against.ours, "text_bleu"),
-                str(len(d.by_seed)),
+                str(len(d.by_training)),
                 _signed(d),
-                d.verdict,
-                *((_signed(e), str(len(e.by_seed)), e.verdict) if e else ("", "", "")),
+                d.verdict(),
+                *((_signed(e), str(len(e.by_training)), e.verdict()) if e else ("", "", "")),
             ]
         )
-    heads = ["model", "data", "hours", "steps", "system", "ASR-BLEU", "text BLEU", "seeds"]
+    heads = ["model", "data", "hours", "steps", "system", "ASR-BLEU", "text BLEU", "trainings"]
     return _table(
         [
             *heads,
             f"ASR-BLEU against {experiment.method}",
             "finding",
             f"against {experiment.baseline}",
-            "seeds",
+            "trainings",
             "finding",
         ],
         rows,
@@ -206,14 +210,14 @@ def ablations_table(grid: GridResults, found: Sequence[tuple[Comparison, Compari
 
 
 def evaluations_table(grid: GridResults) -> str:
-    """Text BLEU on the dev split at each evaluation, mean over the seeds: whether it was still rising at the end."""
+    """Text BLEU on the dev split at each evaluation, mean over the trainings: was it still rising at the end?"""
     evaluations = grid.plan.experiment.evaluations
     curves_of: dict[tuple[str, ...], list[list[float]]] = {}
     for r in grid.results:
         if len(r.curve) == evaluations:
             model, data, system, steps, _ = _axes(r)
             curves_of.setdefault((model, data, system, steps), []).append([scores["bleu"] for _, scores in r.curve])
-    heads = ["model", "data", "system", "steps", "seeds"]
+    heads = ["model", "data", "system", "steps", "trainings"]
     shares = [f"at {100 * evaluation / evaluations:.0f} %" for evaluation in range(1, evaluations + 1)]
     rows = [
         [
@@ -223,7 +227,7 @@ def evaluations_table(grid: GridResults) -> str:
         ]
         for key, curves in curves_of.items()
     ]
-    return "Dev text BLEU during training, mean over the seeds:\n\n" + _table([*heads, *shares], rows)
+    return "Dev text BLEU during training, mean over the trainings:\n\n" + _table([*heads, *shares], rows)
 
 
 def language_differences_table(grid: GridResults, comparisons: Sequence[Comparison]) -> str:
@@ -237,11 +241,11 @@ def language_differences_table(grid: GridResults, comparisons: Sequence[Comparis
                 for side in (c.theirs, c.ours)
             ]
             found = c.languages[language]
-            shown = [*(f"{mean:.1f}" for mean in means), _signed(found), str(len(found.by_seed)), found.verdict]
+            shown = [*(f"{mean:.1f}" for mean in means), _signed(found), str(len(found.by_training)), c.verdict(found)]
             rows.append([language, f"{hours[language]:.2f}", c.group[0], c.group[1], str(c.group[2]), *shown])
     first = comparisons[0]
     heads = ["language", "hours", "model", "data", "steps", f"{first.against}, ASR-BLEU", first.system]
-    return _table([*heads, "difference", "seeds", "finding"], rows)
+    return _table([*heads, "difference", "trainings", "finding"], rows)
 
 
 def languages_table(grid: GridResults) -> str:
@@ -284,10 +288,19 @@ def trials_table(grid: GridResults) -> str:
         )
         scores = [_interval(r, "asr_bleu"), _interval(r, "text_bleu"), _interval(r, "transcript_wer")]
         rows.append(
-            [*_axes(r), *_build(grid, r.build), *scores, f"{r.seconds / 60:.1f}", commits, f"`{commands}`", machines]
+            [
+                *_axes(r),
+                *_build(grid, r.build),
+                *scores,
+                f"{r.seconds / 60:.1f}",
+                commits,
+                f"`{commands}`",
+                str(r.training.threads or "?"),
+                machines,
+            ]
         )
     heads = ["model", "data", "system", "steps", "seed", *_build_head(grid), "ASR-BLEU", "text BLEU", "transcript WER"]
-    table = _table([*heads, "training, minutes", "commit", "command", "machine"], rows)
+    table = _table([*heads, "training, minutes", "commit", "command", "threads", "machine"], rows)
     skipped = "".join(f"\n- `{trial.name}` was skipped: the dev score no longer rose" for trial in grid.skipped)
     signature = "\n".join(f"    {line}" for line in signatures(grid.results))
     return (
@@ -300,8 +313,8 @@ def _axes(r: Result) -> list[str]:
     return [r.trial.model, r.trial.data, r.trial.system, str(r.trial.steps), str(r.trial.seed)]
 
 
-def _spread(results: dict[int, Result], metric: str) -> str:
-    """Mean over the seeds, with minimum and maximum where there are several."""
+def _spread(results: Mapping[Training, Result], metric: str) -> str:
+    """Mean over the trainings, with minimum and maximum where there are several."""
     values = [value for r in results.values() if (value := r.score(metric)) is not None]
     if not values:
         return ""
