@@ -12,6 +12,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from unitweave.config.interleave import InterleaveSettings as InterleaveSettings
     from unitweave.config.interleave import ScheduleSettings as ScheduleSettings
+    from unitweave.config.live import LiveSettings as LiveSettings
     from unitweave.config.recipe import Recipe as Recipe
     from unitweave.config.recipe import load_recipe as load_recipe
     from unitweave.config.translate import DecodingSettings as DecodingSettings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from unitweave.lm.model.vocabulary import extend_tokenizer as extend_tokenizer
     from unitweave.pipeline import run as run
     from unitweave.translate.decode import PhaseDecoder as PhaseDecoder
+    from unitweave.translate.live.translator import LiveTranslator as LiveTranslator
     from unitweave.translate.translator import SpeechTranslation as SpeechTranslation
     from unitweave.translate.translator import Translator as Translator
     from unitweave.units.align import forced_align as forced_align
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 # Where each name lives. The block above says the same to type checkers; a test holds the two together.
 _HOMES = {
     "config.interleave": ("InterleaveSettings", "ScheduleSettings"),
+    "config.live": ("LiveSettings",),
     "config.recipe": ("Recipe", "load_recipe"),
     "config.translate": ("DecodingSettings",),
     "core.errors": ("InputError",),
@@ -55,6 +58,7 @@ _HOMES = {
     "lm.model.vocabulary": ("Vocabulary", "extend_model", "extend_tokenizer"),
     "pipeline": ("run",),
     "translate.decode": ("PhaseDecoder",),
+    "translate.live.translator": ("LiveTranslator",),
     "translate.translator": ("SpeechTranslation", "Translator"),
     "units.align": ("forced_align",),
     "units.codebook": ("Codebook",),

@@ -47,6 +47,7 @@ COMMANDS = (
     Command("lm plan", "RECIPE|RUN", "sizes, lengths, memory, hours and warnings", "lm:plan"),
     Command("vocoder train", "RUN", "the vocoder", "stages:train_vocoder", ("vocoder",)),
     Command("translate", "MODEL RECORDING...", "recordings into English speech", "translate:translate"),
+    Command("live", "MODEL", "speech into English while it is being said", "live:live"),
     Command("experiment", "GRID --out FOLDER", "a grid of trainings and the page of results", "experiment:experiment"),
     Command("experiment results", "FOLDER... --page FILE", "one page on several experiments", "experiment:results"),
     Command("experiment archive", "FOLDER --out ARCHIVE", "what the page is written from", "experiment:archive"),

@@ -19,7 +19,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.interleaving.sequence import SOURCE, Example, interleave, prepare_speech
 from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
-from unitweave.translate.constraints import DONE, LOOP_WINDOW, DecoderState, in_a_loop
+from unitweave.translate.constraints import DONE, LOOP_WINDOW, TRANSLATION, Continuation, DecoderState, in_a_loop
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Translation
 from unitweave.translate.stage import translate_split
 from unitweave.translate.step_attention import use_step_attention
@@ -314,3 +314,41 @@ def test_limits_hold_and_are_reported(decoder: PhaseDecoder, sources: list) -> N
     for result, source in zip(decoder.translate(sources, short()), sources, strict=True):
         assert len(result.units) <= len(source) * 0.5 + 50
         assert set(result.seconds) == {"transcript", "translation", "units"} == set(result.scores)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_units_block_by_block_are_those_of_one_call(decoder: PhaseDecoder, sources: list, block: int) -> None:
+    settings = short(max_unit_repeats=3)
+    whole, read = decoder.translate(sources, settings), decoder.translate(sources, replace(settings, text_only=True))
+    target = decoder.vocabulary.markers["target"]
+    texts = [tuple(one.tokens[: one.tokens.index(target) + 1]) for one in whole]
+    units: list[tuple[int, ...]] = [() for _ in sources]
+    going, steps = list(range(len(sources))), 0
+    while going:
+        states = [Continuation(texts[i], units[i], block) for i in going]
+        found = decoder.continue_units([sources[i] for i in going], states, settings)
+        for i, one in zip(going, found, strict=True):
+            assert len(one.units) - len(units[i]) <= block and one.transcript == whole[i].transcript
+            units[i] = tuple(one.units.tolist())
+            assert not one.ended or (one.complete and read[i].complete) == whole[i].complete
+        going = [i for i, one in zip(going, found, strict=True) if not one.ended]
+        steps += 1
+    assert [list(one) for one in units] == [one.units.tolist() for one in whole]
+    assert steps >= max(len(one) for one in units) / block
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_after_the_beginning_of_a_translation_a_new_word_or_its_end_follows(
+    decoder: PhaseDecoder, sources: list, beams: int
+) -> None:
+    given = [int(i) for i in decoder.tokenizer(" the small")["input_ids"]]
+    found = decoder.translate(sources, short(num_beams=beams, text_only=True), [{TRANSLATION: given}] * len(sources))
+    free = decoder.translate(sources, short(num_beams=beams, text_only=True))
+    markers, starts = decoder.vocabulary.markers, decoder.constraints.word_starts
+    for one in found:
+        begin = one.tokens.index(markers["translation"]) + 2
+        rest = one.tokens[begin + len(given) :]
+        assert one.tokens[begin : begin + len(given)] == given
+        assert rest[0] == markers["target"] or starts[rest[0]]
+    firsts = [one.tokens[one.tokens.index(markers["translation"]) + 2] for one in free]
+    assert not all(starts[token] for token in firsts if token < decoder.vocabulary.text_size)  # it is a constraint

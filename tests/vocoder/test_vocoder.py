@@ -12,10 +12,11 @@ from unitweave.core.errors import InputError
 from unitweave.core.sequences import deduplicate
 from unitweave.training.module_checkpoints import load_checkpoint, save_checkpoint
 from unitweave.vocoder.config import UnitVocoderConfig
+from unitweave.vocoder.durations import DurationPredictor, DurationStream
 from unitweave.vocoder.excitation import Position, pulse_train
 from unitweave.vocoder.model import UnitVocoder
 from unitweave.vocoder.pitch import track_pitch
-from unitweave.vocoder.synthesis import Vocoder
+from unitweave.vocoder.synthesis import SpeechStream, Vocoder
 
 SMALL = {"dim": 32, "hidden": 48, "layers": 2, "fine_layers": 1, "hifigan_channels": 64}
 KINDS = {
@@ -278,3 +279,63 @@ def test_a_stream_without_repetitions_begins_early_and_gives_the_samples_of_the_
     first = next(stream)
     assert taken < len(units) / 2
     np.testing.assert_allclose(np.concatenate([first, *stream]), whole, atol=1e-5)
+
+
+def test_speech_that_pauses_goes_on_from_its_context_and_does_not_click() -> None:
+    vocoder = Vocoder(small_model(generator="vocos"))
+    units, half, fade = some_units(120).tolist(), 60, 80
+    stream = SpeechStream(vocoder, 25, fade_samples=fade)
+    before = np.concatenate([*stream.push(units[:half]), *stream.flush()])
+    after = np.concatenate([*stream.push(units[half:]), *stream.flush()])
+    (whole,) = vocoder.synthesize([np.array(units)])
+    assert len(before) == half * 320 and len(before) + len(after) == len(whole)
+    assert before[0] == before[-1] == after[0] == after[-1] == 0
+    # Before the pause only what its context reaches differs, after it only what the missing end has shifted.
+    context = vocoder.model.context_frames * 320
+    np.testing.assert_allclose(before[fade:-context], whole[fade : half * 320 - context], atol=1e-4)
+    # Without the units before the pause it would be other speech.
+    (alone,) = vocoder.synthesize([np.array(units[half:])])
+    reach = slice(fade, 6 * 320)
+    assert (
+        np.abs(after[reach] - whole[half * 320 :][reach]).mean()
+        < 0.5 * np.abs(alone[reach] - whole[half * 320 :][reach]).mean()
+    )
+
+
+def test_faster_speech_leaves_out_repeated_frames_and_no_unit() -> None:
+    vocoder = Vocoder(small_model(generator="vocos"))
+    units = np.repeat(some_units(40), 5).tolist()
+    spoken: list[int] = []
+
+    def frames(speed: float) -> list[int]:
+        stream = SpeechStream(vocoder, 10_000)
+        stream.speed = speed
+        stream.push(units)
+        spoken[:] = stream._held
+        return list(spoken)
+
+    assert frames(1.0) == units
+    for speed in (1.1, 1.5, 2.0):
+        kept = frames(speed)
+        assert len(units) / speed <= len(kept) <= len(units) / speed + 3
+        assert list(deduplicate(kept)[0]) == list(deduplicate(units)[0])
+
+
+@pytest.mark.parametrize("stops", [[7], [3, 4, 20], [1, 2, 3]])
+def test_durations_of_a_stream_that_pauses_lose_no_unit(stops: list[int]) -> None:
+    torch.manual_seed(0)
+    predictor = DurationPredictor(50)
+    units = deduplicate(some_units(30))[0].tolist()
+    stream, found = DurationStream(predictor), []
+    for at, unit in enumerate(units):
+        found += stream.push(unit)
+        if at in stops:
+            found += stream.flush()
+            assert found[-1] == unit and stream.flush() == []
+    found += stream.flush()
+    assert list(deduplicate(found)[0]) == units
+    context = predictor.context_runs
+    expected, lengths = predictor.expand(np.array(units)).tolist(), deduplicate(found)[1]
+    right = deduplicate(expected)[1]
+    far = [i for i in range(len(units)) if all(not stop - context < i <= stop for stop in stops)]
+    assert [lengths[i] for i in far] == [right[i] for i in far]

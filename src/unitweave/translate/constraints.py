@@ -58,6 +58,8 @@ class Translation:
         score: Mean log-probability of all tokens.
         scores: The same for those of "transcript", "translation" and "units".
         seconds: Wall time of each of these, a step's time being shared by the utterances in it.
+        tokens: All of it as token ids, markers included.
+        ended: False where the units go on, but as many as were asked for are decoded.
     """
 
     language: str = ""
@@ -68,6 +70,23 @@ class Translation:
     score: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    tokens: list[int] = field(default_factory=list)
+    ended: bool = True
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """An utterance whose texts are decoded, and a part of its units.
+
+    Attributes:
+        texts: Token ids of both texts, with their language tags and closing markers; empty for a model without texts.
+        units: The units so far, which the model goes on from.
+        max_units: How many units to decode now, at most.
+    """
+
+    texts: tuple[int, ...]
+    units: tuple[int, ...]
+    max_units: int
 
 
 class Constraints:
@@ -77,6 +96,8 @@ class Constraints:
         allowed: float32 [phases, rows of the output layer]: 0 where a phase allows a token, -inf elsewhere.
         closing: int64 [phases]: the marker that ends a phase, -1 for a phase of one token.
         first: The phase that decoding begins with: the units for a model without texts.
+        word_starts: bool [text tokens]: the tokens that begin a word.
+        starting: float32 [rows of the output layer]: 0 for those and for the markers, -inf for other text tokens.
     """
 
     def __init__(
@@ -91,6 +112,14 @@ class Constraints:
         for phase, tokens in self.tokens().items():
             allowed[phase, tokens] = 0
         self.allowed = allowed.to(device)
+        # Byte-level and SentencePiece vocabularies write the space before a word so. One without spaces gets no rule.
+        pieces = tokenizer.convert_ids_to_tokens(list(range(vocabulary.text_size)))
+        self.word_starts = np.array([str(piece).startswith(("Ġ", "▁", " ")) for piece in pieces])
+        if not self.word_starts.any():
+            self.word_starts[:] = True
+        starting = torch.zeros(rows)
+        starting[torch.from_numpy(np.flatnonzero(~self.word_starts))] = -torch.inf
+        self.starting = starting.to(device)
         closing = [-1, markers["translation"], -1, markers["target"], markers["end"], markers["end"]]
         self.closing = torch.tensor(closing, device=device)
 
@@ -147,6 +176,7 @@ class DecoderState:
         count: Their number, [rows, phases].
         forced: The token that a row has to say at a position of a phase, -1 for a free choice,
             [rows, phases, positions].
+        seam: Tokens of a translation that are given without its end, so that a new word has to follow; else -1.
     """
 
     def __init__(
@@ -175,6 +205,19 @@ class DecoderState:
         for row, one in enumerate(forced):
             for phase, tokens in one.items():
                 self.forced[row, phase, : len(tokens)] = torch.tensor(tokens, device=device)
+        closing = int(constraints.closing[TRANSLATION])
+        given = [one.get(TRANSLATION, []) for one in forced]
+        seam = [len(tokens) if tokens and tokens[-1] != closing else -1 for tokens in given]
+        self.seam = torch.tensor(seam, dtype=torch.long, device=device)
+
+    def resume(self, units: Sequence[Sequence[int]]) -> None:
+        """Put each row into the phase of the units, after those that are decoded; token ids."""
+        device = self.phase.device
+        self.phase[:] = UNITS
+        self.position = torch.tensor([len(one) for one in units], dtype=torch.long, device=device)
+        self.remaining = self.unit_limit - self.position
+        self.last = torch.tensor([one[-1] if one else 0 for one in units], dtype=torch.long, device=device)
+        self.repeats = torch.tensor([_repeats(one) for one in units], dtype=torch.long, device=device)
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep these rows, in this order; a row may be named several times."""
@@ -194,6 +237,9 @@ class DecoderState:
         """
         constraints, phase = self._constraints, self.phase
         logits = logits.float() + constraints.allowed[phase]
+        at_seam = (phase == TRANSLATION) & (self.position == self.seam)
+        if bool((self.seam >= 0).any()) and bool(at_seam.any()):
+            logits[at_seam] += constraints.starting
         stuck = (phase == UNITS) & (self.repeats >= self._settings.max_unit_repeats)
         logits[stuck.nonzero().flatten(), self.last[stuck]] = -torch.inf
         rows = torch.arange(len(phase), device=phase.device)
@@ -221,6 +267,14 @@ class DecoderState:
         self.position = torch.where(entered, 0, self.position + 1)
         limit = torch.where(self.phase == UNITS, self.unit_limit, self.text_limit)
         self.remaining = torch.where(entered, limit, self.remaining - 1)
+
+
+def _repeats(tokens: Sequence[int]) -> int:
+    """How often the last token stands at the end."""
+    count = 0
+    while count < len(tokens) and tokens[-1 - count] == tokens[-1]:
+        count += 1
+    return count
 
 
 def in_a_loop(units: Sequence[int]) -> bool:

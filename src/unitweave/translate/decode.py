@@ -6,7 +6,7 @@ row that ends leaves the batch. What an utterance gets does not depend on what i
 
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from unitweave.translate.constraints import (
     PHASE_NAMES,
     TRANSLATION,
     UNITS,
+    Continuation,
     DecoderState,
     ForcedPrefix,
     Translation,
@@ -48,7 +49,7 @@ class PhaseDecoder(UnitLanguageModel):
         self,
         sources: Sequence[np.ndarray],
         settings: DecodingSettings,
-        prefixes: Sequence[ForcedPrefix | None] | None = None,
+        prefixes: Sequence[ForcedPrefix | dict[int, list[int]] | None] | None = None,
         streamer: Streamer | None = None,
     ) -> list[Translation]:
         """Translate the units of utterances.
@@ -56,7 +57,8 @@ class PhaseDecoder(UnitLanguageModel):
         Args:
             sources: Units [frames] of each utterance, at 50 Hz.
             settings: How to decode.
-            prefixes: Transcript, translation or language of each source, where they are known.
+            prefixes: Transcript, translation or language of each source, where they are known; or the first tokens of
+                phases, as `Constraints.forced` gives them.
             streamer: Gets texts and units as soon as they are decoded.
 
         Returns:
@@ -67,15 +69,46 @@ class PhaseDecoder(UnitLanguageModel):
         """
         if settings.text_only and not self.vocabulary.has_texts:
             raise InputError("decoding: text_only needs a model with texts; this one was trained without")
-        forced = [self.constraints.forced(one) for one in prefixes or [None] * len(sources)]
-        order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-        results = [Translation() for _ in sources]
-        for first in range(0, len(order), settings.batch_size):
-            part = order[first : first + settings.batch_size]
-            batch = _Batch(self, part, [sources[i] for i in part], [forced[i] for i in part], settings, streamer)
-            for i, result in zip(part, batch.run(), strict=True):
-                results[i] = result
-        return results
+        given = prefixes or [None] * len(sources)
+        forced = [one if isinstance(one, dict) else self.constraints.forced(one) for one in given]
+
+        def run(part: list[int]) -> list[Translation]:
+            return _Batch(self, part, [sources[i] for i in part], [forced[i] for i in part], settings, streamer).run()
+
+        return _in_batches(sources, settings.batch_size, run)
+
+    def continue_units(
+        self, sources: Sequence[np.ndarray], continuations: Sequence[Continuation], settings: DecodingSettings
+    ) -> list[Translation]:
+        """Decode the next units of utterances whose texts are known; what is decoded already costs one step.
+
+        Args:
+            sources: Units [frames] of each utterance, at 50 Hz.
+            continuations: Where each utterance stands.
+            settings: How to decode.
+
+        Returns:
+            For each source its texts and all its units, also those that were known. Scores are of the new ones.
+        """
+
+        def run(part: list[int]) -> list[Translation]:
+            state = [continuations[i] for i in part]
+            return _Batch(self, part, [sources[i] for i in part], [{} for _ in part], settings, None, state).run()
+
+        return _in_batches(sources, settings.batch_size, run)
+
+
+def _in_batches(
+    sources: Sequence[np.ndarray], batch_size: int, run: Callable[[list[int]], list[Translation]]
+) -> list[Translation]:
+    """Batches of sources of similar length; the results in the sources' order."""
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    results = [Translation() for _ in sources]
+    for first in range(0, len(order), batch_size):
+        part = order[first : first + batch_size]
+        for i, result in zip(part, run(part), strict=True):
+            results[i] = result
+    return results
 
 
 class _Batch:
@@ -89,23 +122,33 @@ class _Batch:
         forced: Sequence[dict[int, list[int]]],
         settings: DecodingSettings,
         streamer: Streamer | None,
+        continuations: Sequence[Continuation] | None = None,
     ) -> None:
         self.decoder, self.settings, self.sources, self.forced = decoder, settings, sources, list(forced)
         self.indices, self.streamer = indices, streamer
-        self.tokens: list[list[int]] = [[] for _ in sources]
-        self.units: list[list[int]] = [[] for _ in sources]
+        self.continuations = continuations
+        known = continuations or [Continuation((), (), 0)] * len(sources)
+        offset = decoder.vocabulary.unit_offset
+        self.units: list[list[int]] = [list(one.units) for one in known]
+        self.tokens: list[list[int]] = [[*one.texts, *(unit + offset for unit in one.units)] for one in known]
         self.seconds = np.zeros((len(sources), DONE + 1))
         self.results: list[Translation] = [Translation() for _ in sources]
         # An utterance draws from its own stream of random numbers, so that its batch does not matter.
-        self.random = [np.random.default_rng([settings.seed, zlib.crc32(s.astype("<i8").tobytes())]) for s in sources]
+        seeds = [[settings.seed, zlib.crc32(source.astype("<i8").tobytes())] for source in sources]
+        if continuations:
+            seeds = [[*seed, len(one.units)] for seed, one in zip(seeds, continuations, strict=True)]
+        self.random = [np.random.default_rng(seed) for seed in seeds]
 
     @torch.inference_mode()
     def run(self) -> list[Translation]:
         decoder, settings = self.decoder, self.settings
-        cut = self._search_texts() if settings.num_beams > 1 and decoder.vocabulary.has_texts else []
-        ids, mask = decoder.begin(self.sources)
+        searched = settings.num_beams > 1 and decoder.vocabulary.has_texts and not self.continuations
+        cut = self._search_texts() if searched else []
+        ids, mask = decoder.begin(self.sources, self.tokens)
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         state = DecoderState([len(s) for s in self.sources], self.forced, settings, decoder.constraints)
+        if self.continuations:
+            state.resume([[u + decoder.vocabulary.unit_offset for u in units] for units in self.units])
         if cut:
             state.cut = torch.tensor(cut, device=state.cut.device)  # repeated as a forced text, it runs into no limit
         if self.streamer and not decoder.vocabulary.has_texts:
@@ -122,6 +165,7 @@ class _Batch:
             after = state.phase.tolist()
             self.seconds[rows, before] += (time.monotonic() - start) / len(rows)
             self._record(rows, token.tolist(), before, after, state)
+            after = state.phase.tolist() if self.continuations else after
             ids, positions = token[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             if DONE in after:
@@ -179,6 +223,12 @@ class _Batch:
                     self.streamer.unit(self.indices[row], tokens[i] - offset)
                 if in_a_loop(self.units[row]):
                     state.remaining[i] = 0  # the closing marker comes next, and the row counts as cut off
+                elif self.continuations and len(self.units[row]) == self._pause_at(row):
+                    state.phase[i] = DONE
+
+    def _pause_at(self, row: int) -> int:
+        assert self.continuations is not None
+        return len(self.continuations[row].units) + self.continuations[row].max_units
 
     def _finish(self, row: int, state: DecoderState, place: int) -> None:
         result = self.decoder.read(self.tokens[row])
@@ -190,4 +240,6 @@ class _Batch:
                 result.seconds[name] = float(self.seconds[row, list(phases)].sum())
         result.score = sum(score) / max(1, sum(count))
         result.complete = not bool(state.cut[place])
+        result.tokens = self.tokens[row]
+        result.ended = not self.continuations or self.tokens[row][-1:] == [self.decoder.vocabulary.markers["end"]]
         self.results[row] = result

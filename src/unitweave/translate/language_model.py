@@ -59,9 +59,16 @@ class UnitLanguageModel:
         body = (units.astype(np.int64) + v.unit_offset).tolist()
         return [*begin, v.markers["source"], *body, v.markers["transcript" if v.has_texts else "target"]]
 
-    def begin(self, sources: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The prompts of a batch, padded on the left: ids and attention mask, int64 [batch, tokens]."""
-        prompts = [self.prompt(units) for units in sources]
+    def begin(
+        self, sources: Sequence[np.ndarray], decoded: Sequence[Sequence[int]] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prompts of a batch, padded on the left: ids and attention mask, int64 [batch, tokens].
+
+        `decoded` are tokens of an earlier call, which follow each prompt.
+        """
+        prompts = [
+            [*self.prompt(units), *more] for units, more in zip(sources, decoded or [()] * len(sources), strict=True)
+        ]
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros(len(prompts), longest, dtype=torch.long)

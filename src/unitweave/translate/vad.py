@@ -51,6 +51,11 @@ class SpeechDetector:
             rest = rest[whole:]
         return found + self._run(np.pad(rest, (0, -len(rest) % WINDOW)))
 
+    @torch.inference_mode()
+    def probability(self, window: np.ndarray) -> float:
+        """The probability of speech in the next window of a stream, float32 [512]; the model keeps the past."""
+        return float(self._model(torch.from_numpy(window), SAMPLE_RATE).item())
+
     def _run(self, samples: np.ndarray) -> list[float]:
         windows = torch.from_numpy(samples.reshape(-1, WINDOW))
         return [self._model(window, SAMPLE_RATE).item() for window in windows]

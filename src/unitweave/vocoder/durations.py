@@ -35,7 +35,7 @@ class DurationPredictor(nn.Module):
 
     def expand(self, units: np.ndarray) -> np.ndarray:
         """Deduplicated units [runs] -> units at 50 Hz [frames], each repeated for its predicted frames."""
-        return np.repeat(units, self._frames(units))
+        return np.repeat(units, self.frames(units))
 
     @property
     def context_runs(self) -> int:
@@ -44,20 +44,45 @@ class DurationPredictor(nn.Module):
 
     def expand_stream(self, units: Iterable[int]) -> Iterator[int]:
         """What `expand` gives, unit by unit, each as soon as the `context_runs` units after it are known."""
-        held: list[int] = []  # the context of the unit at `place`, and what follows
-        place = 0
+        stream = DurationStream(self)
         for unit in units:
-            held.append(unit)
-            if len(held) - place > self.context_runs:
-                yield from [held[place]] * int(self._frames(np.asarray(held))[place])
-                if place == self.context_runs:
-                    del held[0]
-                else:
-                    place += 1
-        if held:
-            yield from np.repeat(held[place:], self._frames(np.asarray(held))[place:]).tolist()
+            yield from stream.push(unit)
+        yield from stream.flush()
 
     @torch.inference_mode()
-    def _frames(self, units: np.ndarray) -> np.ndarray:
+    def frames(self, units: np.ndarray) -> np.ndarray:
+        """How many frames each deduplicated unit lasts: int64 [runs]."""
         log_frames = self(torch.as_tensor(units.astype(np.int64))[None].to(self.out.weight.device))[0]
         return log_frames.exp().round().clamp(1, _LONGEST).long().cpu().numpy()
+
+
+class DurationStream:
+    """Repeats units that come one by one for as long as they last."""
+
+    def __init__(self, predictor: DurationPredictor) -> None:
+        self._predictor = predictor
+        self._held: list[int] = []  # the context of the unit at `_place`, and what follows
+        self._place = 0
+
+    def push(self, unit: int) -> list[int]:
+        """Take in the next unit; returns the frames whose duration no later unit can change."""
+        self._held.append(unit)
+        context = self._predictor.context_runs
+        if len(self._held) - self._place <= context:
+            return []
+        frames = [self._held[self._place]] * int(self._predictor.frames(np.asarray(self._held))[self._place])
+        if self._place == context:
+            del self._held[0]
+        else:
+            self._place += 1
+        return frames
+
+    def flush(self) -> list[int]:
+        """The frames of all units so far, as if no other came; those that come after all have them as their context."""
+        if self._place == len(self._held):
+            return []
+        lengths = self._predictor.frames(np.asarray(self._held))
+        frames = np.repeat(self._held[self._place :], lengths[self._place :]).tolist()
+        del self._held[: max(0, len(self._held) - self._predictor.context_runs)]
+        self._place = len(self._held)
+        return frames

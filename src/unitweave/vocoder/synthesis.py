@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unitweave.core.errors import InputError
-from unitweave.vocoder.durations import DurationPredictor
+from unitweave.vocoder.durations import DurationPredictor, DurationStream
 from unitweave.vocoder.excitation import Position, frame_cycles
 from unitweave.vocoder.model import UnitVocoder
 
@@ -46,10 +46,10 @@ class Vocoder:
         Raises:
             InputError: A unit is outside the codebook, there is no such speaker, or no duration predictor.
         """
-        index = self._speaker(speaker)
-        units = [self._checked(row, f"utterance {i}") for i, row in enumerate(units)]
+        index = self.speaker(speaker)
+        units = [self.checked(row, f"utterance {i}") for i, row in enumerate(units)]
         if deduplicated:
-            units = [self._durations().expand(row) if len(row) else row for row in units]
+            units = [self.durations().expand(row) if len(row) else row for row in units]
         waveforms = [np.zeros(0, np.float32)] * len(units)
         for rows in _buckets([len(row) for row in units]):
             max_frames = max(len(units[row]) for row in rows)
@@ -63,7 +63,6 @@ class Vocoder:
                 waveforms[row] = made[i, : len(units[row]) * self.model.config.hop].copy()
         return waveforms
 
-    @torch.inference_mode()
     def stream(
         self,
         units: Iterable[int],
@@ -88,47 +87,13 @@ class Vocoder:
         Raises:
             InputError: A unit is outside the codebook, or deduplicated units meet a vocoder without durations.
         """
-        if chunk_frames < 1:
-            raise InputError("chunk_frames must be at least 1")
-        units = (int(self._checked(np.asarray([unit]), "the stream")[0]) for unit in units)
-        if deduplicated:
-            units = self._durations().expand_stream(units)
-        index, context = self._speaker(speaker), self.model.context_frames
-        held: list[int] = []  # units from frame `first` on
-        first = spoken = 0
-        cycles: Tensor | None = None
+        stream = SpeechStream(self, chunk_frames, speaker, deduplicated)
         for unit in units:
-            held.append(unit)
-            if first + len(held) - spoken == chunk_frames + context:
-                waveform, cycles = self._chunk(held, first, spoken, spoken + chunk_frames, cycles, index)
-                spoken += chunk_frames
-                drop = max(0, spoken - context - first)
-                held, first = held[drop:], first + drop
-                yield waveform
-        end = first + len(held)
-        while spoken < end:
-            upto = min(spoken + chunk_frames, end)
-            waveform, cycles = self._chunk(held, first, spoken, upto, cycles, index)
-            spoken = upto
-            yield waveform
+            yield from stream.push([unit])
+        yield from stream.flush()
 
-    def _chunk(
-        self, held: list[int], first: int, start: int, stop: int, cycles: Tensor | None, speaker: Tensor | None
-    ) -> tuple[np.ndarray, Tensor | None]:
-        """Frames [start, stop) of an utterance whose units from frame `first` on are `held`.
-
-        `cycles` is how far the pulse train is at `start`; the value returned with the waveform, at `stop`.
-        """
-        position = Position(frame=first, anchor=start - first, cycles=cycles)
-        units = torch.tensor([held], device=self.device)
-        waveform, f0 = self.model.generate(units, speaker, position=position)
-        hop = self.model.config.hop
-        if f0 is not None:
-            passed = frame_cycles(f0, hop, self.model.config.sample_rate)[:, start - first : stop - first].sum(dim=1)
-            cycles = (passed if cycles is None else cycles + passed) % 1.0
-        return waveform[0, (start - first) * hop : (stop - first) * hop].cpu().numpy(), cycles
-
-    def _checked(self, units: np.ndarray, name: str) -> np.ndarray:
+    def checked(self, units: np.ndarray, name: str) -> np.ndarray:
+        """The units as int64. Raises InputError when they are not of the codebook."""
         units = np.asarray(units)
         if units.ndim != 1 or (units.size and not np.issubdtype(units.dtype, np.integer)):
             raise InputError(f"vocoder: {name}: units must be a one-dimensional array of integers")
@@ -140,14 +105,16 @@ class Vocoder:
             )
         return units
 
-    def _durations(self) -> DurationPredictor:
+    def durations(self) -> DurationPredictor:
+        """The duration predictor. Raises InputError where there is none."""
         if self.model.durations is None:
             raise InputError(
                 "the vocoder has no duration predictor; train with 'duration_predictor: true' or keep repeated units"
             )
         return self.model.durations
 
-    def _speaker(self, name: str | None) -> Tensor | None:
+    def speaker(self, name: str | None) -> Tensor | None:
+        """The index of a speaker, int64 [1]; None where there is a single voice. Raises InputError."""
         names = self.model.config.speakers
         if not names:
             if name is not None:
@@ -157,6 +124,101 @@ class Vocoder:
         if name not in names:
             raise InputError(f"speaker must be one of {', '.join(names)} (got {name!r})")
         return torch.tensor([names.index(name)], device=self.device)
+
+
+class SpeechStream:
+    """The speech of units that come bit by bit, with the vocoder's context on both sides.
+
+    Args:
+        vocoder: The vocoder.
+        chunk_frames: Frames of a chunk.
+        speaker: A name from the vocoder's speakers; None takes the first, or the only voice.
+        deduplicated: The units are without repetitions; the duration predictor gives each its frames.
+        fade_samples: Samples that fade in after a pause and out before it, and at both ends, so that nothing clicks.
+
+    Attributes:
+        speed: How much faster than its units it speaks. Frames that repeat the one before are left out, so the pitch
+            stays, and no unit is lost.
+
+    Raises:
+        InputError: As `Vocoder.stream`.
+    """
+
+    def __init__(
+        self,
+        vocoder: Vocoder,
+        chunk_frames: int = 50,
+        speaker: str | None = None,
+        deduplicated: bool = False,
+        fade_samples: int = 0,
+    ) -> None:
+        if chunk_frames < 1:
+            raise InputError("chunk_frames must be at least 1")
+        self.speed = 1.0
+        self._vocoder, self._chunk_frames, self._fade_samples = vocoder, chunk_frames, fade_samples
+        self._durations = DurationStream(vocoder.durations()) if deduplicated else None
+        self._speaker, self._context = vocoder.speaker(speaker), vocoder.model.context_frames
+        self._held: list[int] = []  # units from frame `_first` on
+        self._first = self._spoken = 0
+        self._cycles: Tensor | None = None  # how far the pulse train is at `_spoken`
+        self._fade_in = fade_samples > 0
+        self._debt, self._last = 0.0, -1  # frames still to be left out; the last frame's unit
+
+    def push(self, units: Iterable[int]) -> list[np.ndarray]:
+        """Take in units; returns the chunks, float32 at 16 kHz, that no later unit can change."""
+        chunks = []
+        for unit in units:
+            unit = int(self._vocoder.checked(np.asarray([unit]), "the stream")[0])
+            for frame in self._durations.push(unit) if self._durations else [unit]:
+                chunks += self._add(frame)
+        return chunks
+
+    def flush(self) -> list[np.ndarray]:
+        """The rest, as if no unit followed. Those that come after all go on from here, with this as their context."""
+        chunks = []
+        for frame in self._durations.flush() if self._durations else []:
+            chunks += self._add(frame)
+        end = self._first + len(self._held)
+        while self._spoken < end:
+            chunks.append(self._chunk(min(self._spoken + self._chunk_frames, end)))
+        if chunks and self._fade_samples:
+            fade = min(self._fade_samples, len(chunks[-1]))
+            chunks[-1][len(chunks[-1]) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+            self._fade_in = True
+        return chunks
+
+    def _add(self, frame: int) -> list[np.ndarray]:
+        if self.speed > 1:
+            self._debt = min(self._debt + 1 - 1 / self.speed, float(self._chunk_frames))
+            if frame == self._last and self._debt >= 1:
+                self._debt -= 1
+                return []
+        self._last = frame
+        self._held.append(frame)
+        ready = self._first + len(self._held) - self._spoken == self._chunk_frames + self._context
+        return [self._chunk(self._spoken + self._chunk_frames)] if ready else []
+
+    @torch.inference_mode()
+    def _chunk(self, stop: int) -> np.ndarray:
+        """The frames from `_spoken` to `stop`."""
+        model, first, start = self._vocoder.model, self._first, self._spoken
+        position = Position(frame=first, anchor=start - first, cycles=self._cycles)
+        units = torch.tensor([self._held], device=self._vocoder.device)
+        made, f0 = model.generate(units, self._speaker, position=position)
+        hop = model.config.hop
+        if f0 is not None:
+            passed = frame_cycles(f0, hop, model.config.sample_rate)[:, start - first : stop - first].sum(dim=1)
+            self._cycles = (passed if self._cycles is None else self._cycles + passed) % 1.0
+        self._spoken = stop
+        drop = max(0, stop - self._context - first)
+        self._held, self._first = self._held[drop:], first + drop
+        waveform = made[0, (start - first) * hop : (stop - first) * hop].cpu().numpy()
+        if self._fade_in:
+            waveform = waveform.copy()
+            fade = min(self._fade_samples, len(waveform))
+            waveform[:fade] *= np.linspace(0, 1, fade, dtype=np.float32)
+            self._fade_in = False
+        return waveform
 
 
 def _buckets(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -1,0 +1,89 @@
+"""unitweave live."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+from unitweave.config.live import LiveSettings
+from unitweave.config.types import PositiveInt
+from unitweave.core.errors import InputError
+
+
+def live(
+    model: str,
+    *,
+    audio: Path | None = None,
+    fast: bool = False,
+    out: Path | None = None,
+    json_lines: bool = False,
+    system: str | None = None,
+    language: str | None = None,
+    bf16: bool = False,
+    engine: Literal["int8"] | None = None,
+    device: str = "cpu",
+    threads: PositiveInt | None = None,
+    settings: LiveSettings,
+) -> None:
+    """Translate while somebody is speaking, into a microphone or in a recording. Ctrl-C ends it.
+
+    Args:
+        model: A run folder, an exported model, or the name of one on the hub (OWNER/NAME).
+        audio: A recording in place of the microphone, read at the speed of speech.
+        fast: Read the recording as fast as the computer can.
+        out: Write the speech to OUT.wav and subtitles to OUT.srt and OUT.vtt; without it the loudspeaker plays.
+        json_lines: Print every event as a line of JSON.
+        system: Which system of a run folder (default: scheduled, or the only one).
+        language: Language of the speech; without it the model identifies it.
+        bf16: Run the language model in bfloat16: faster, and results differ slightly.
+        engine: int8 runs it with integer weights, for large models on a CPU.
+        device: cpu, cuda, cuda:1, ...
+        threads: CPU threads.
+    """
+    if fast and audio is None:
+        raise InputError("--fast: needs a recording (--audio)")
+    if out is not None and out.with_name(out.name + ".wav") == audio:
+        raise InputError(f"-o {out}: would overwrite the recording; give another name")
+
+    import torch
+
+    from unitweave.core.progress import say
+    from unitweave.training.devices import check_device
+    from unitweave.translate.live.run import run_live
+    from unitweave.translate.live.sources import Loudspeaker, microphone, recording
+    from unitweave.translate.live.translator import LiveTranslator
+    from unitweave.translate.translator import Translator
+
+    check_device(device, "--device")
+    if threads:
+        torch.set_num_threads(threads)
+    source = microphone() if audio is None else recording(audio, fast)
+    loudspeaker = None if out is not None or settings.text_only else Loudspeaker()
+    translator = Translator.from_pretrained(model, system, device, torch.bfloat16 if bf16 else torch.float32, engine)
+    session = LiveTranslator(translator, settings, language)
+    say("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
+    stem = run_live(session, source, out, loudspeaker, _printer(json_lines), settings.text_only)
+    if stem is not None:
+        say(stem)
+
+
+def _printer(json_lines: bool):  # type: ignore[no-untyped-def]
+    """What prints an event: committed words as they come, a line for each utterance; or all as JSON."""
+    from unitweave.translate.live.events import CommittedText, LiveEvent, UtteranceEnd
+
+    def print_json(event: LiveEvent) -> None:
+        print(json.dumps(event.plain()), flush=True)
+
+    def print_words(event: LiveEvent) -> None:
+        if isinstance(event, CommittedText):
+            print(_printable(event.text), end=" ", flush=True)
+        elif isinstance(event, UtteranceEnd):
+            print(flush=True)
+
+    return print_json if json_lines else print_words
+
+
+def _printable(text: str) -> str:
+    """With escapes where the terminal has no such letters."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

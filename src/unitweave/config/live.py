@@ -1,0 +1,53 @@
+"""Settings of live translation: when something is translated, and when it is spoken."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Ratio, Settings
+from unitweave.core.errors import InputError
+
+Policy = Literal["utterance", "agreement", "wait-k"]
+
+
+@dataclass
+class LiveSettings(Settings):
+    """How speech is translated while it is being said."""
+
+    policy: Policy = "utterance"
+    """When words are committed: at the end of an utterance, when successive hypotheses agree, or k words late."""
+    chunk_seconds: PositiveNumber = 0.5
+    """Seconds between two decodings of an utterance that is not over (agreement and wait-k)."""
+    agreement: PositiveInt = 2
+    """Successive hypotheses that have to agree on a word (agreement), 2 or more."""
+    wait_words: PositiveInt = 3
+    """Words of the source that the translation stays behind (wait-k)."""
+    endpoint_seconds: PositiveNumber = 0.5
+    """Seconds of silence that end an utterance."""
+    vad_threshold: Ratio = 0.5
+    """Probability above which speech begins; it ends 0.15 below."""
+    min_speech_seconds: NonNegativeNumber = 0.2
+    """Minimum seconds of speech; shorter sounds are left out."""
+    speech_pad_seconds: NonNegativeNumber = 0.2
+    """Seconds kept before and after an utterance."""
+    max_utterance_seconds: PositiveNumber = 20.0
+    """Maximum seconds of an utterance; a longer one is cut at its least probable speech."""
+    max_speed: PositiveNumber = 1.25
+    """How much faster than normal the translation may be spoken to catch up, 1 or more."""
+    max_lag_seconds: NonNegativeNumber = 1.0
+    """Seconds that new speech may have to wait for older speech before it is spoken faster."""
+    text_only: bool = False
+    """Texts alone; no speech."""
+
+    def check(self) -> None:
+        """Raise InputError for values that no policy can work with."""
+        if self.policy == "agreement" and self.agreement < 2:
+            raise InputError(f"agreement: must be 2 or more (got {self.agreement})")
+        if self.max_speed < 1:
+            raise InputError(f"max_speed: must be 1 or more (got {self.max_speed:g})")
+        if self.max_utterance_seconds < 1 or self.max_utterance_seconds > 60:
+            raise InputError(f"max_utterance_seconds: must be from 1 to 60 (got {self.max_utterance_seconds:g})")
+        if self.max_utterance_seconds <= self.endpoint_seconds:
+            raise InputError(
+                f"endpoint_seconds: must be below max_utterance_seconds, {self.max_utterance_seconds:g} "
+                f"(got {self.endpoint_seconds:g})"
+            )

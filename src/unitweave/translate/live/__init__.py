@@ -1,0 +1,1 @@
+"""Live translation: speech is translated while somebody is still speaking."""

@@ -1,0 +1,118 @@
+"""Answers the requests of live sessions with a Translator: several sessions in one batch."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from unitweave.core.errors import InputError
+from unitweave.translate.constraints import TRANSLATION, Continuation, ForcedPrefix, Translation
+from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
+from unitweave.translate.translator import Translator
+from unitweave.vocoder.synthesis import SpeechStream
+
+_UNITS_AT_ONCE = 40  # so that speech begins soon, and no session waits long for another
+_CHUNK_FRAMES = 25
+_FADE_SAMPLES = 80  # 5 ms
+
+
+class LiveDecoder:
+    """Encoder, language model and vocoder for the sessions of one model."""
+
+    def __init__(self, translator: Translator) -> None:
+        self.translator = translator
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the model has texts."""
+        return self.translator.decoder.vocabulary.has_texts
+
+    def answer(self, request: Request) -> tuple[Answer, float]:
+        """The answer to a request, and the seconds that it took."""
+        start = time.perf_counter()
+        answer = self.answer_all([request])[0]
+        return answer, time.perf_counter() - start
+
+    def answer_all(self, requests: Sequence[Request]) -> list[Answer]:
+        """The answers to requests of several sessions, which do not depend on each other."""
+        texts = [request for request in requests if isinstance(request, TextRequest)]
+        speech = [request for request in requests if isinstance(request, SpeechRequest)]
+        hypotheses, spoken = iter(self._texts(texts)), iter(self._speech(speech))
+        return [next(hypotheses if isinstance(request, TextRequest) else spoken) for request in requests]
+
+    def _texts(self, requests: Sequence[TextRequest]) -> list[Answer]:
+        if not requests:
+            return []
+        decoder = self.translator.decoder
+        sources = self.translator.units_of([request.waveform for request in requests])
+        if not self.has_texts:
+            return [Hypothesis(r.heard, r.final, units=units) for r, units in zip(requests, sources, strict=True)]
+        settings = replace(self.translator.settings, text_only=True)
+        forced = []
+        for request in requests:
+            given = decoder.constraints.forced(ForcedPrefix(language=request.language))
+            given[TRANSLATION] = [token for word in request.committed for token in word.tokens]
+            forced.append({phase: tokens for phase, tokens in given.items() if tokens})
+        found = decoder.translate(sources, settings, forced)
+        return [self._hypothesis(*each) for each in zip(requests, sources, found, strict=True)]
+
+    def _hypothesis(self, request: TextRequest, units: np.ndarray, found: Translation) -> Hypothesis:
+        markers, tokens = self.translator.decoder.vocabulary.markers, found.tokens
+        begin = tokens.index(markers["translation"]) + 2  # its marker and its language tag
+        return Hypothesis(
+            heard=request.heard,
+            final=request.final,
+            transcript=found.transcript,
+            translation=self._words(tokens[begin : tokens.index(markers["target"])]),
+            head=tuple(tokens[:begin]),
+            units=units,
+            language=found.language,
+            complete=found.complete,
+        )
+
+    def _words(self, tokens: Sequence[int]) -> tuple[Word, ...]:
+        starts = self.translator.decoder.constraints.word_starts
+        groups: list[list[int]] = []
+        for token in tokens:
+            if starts[token] or not groups:
+                groups.append([])
+            groups[-1].append(token)
+        decode = self.translator.decoder.tokenizer.decode
+        return tuple(Word(decode(group).strip(), tuple(group)) for group in groups)
+
+    def _speech(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+        if not requests:
+            return []
+        continuations = [Continuation(self._all_texts(r), r.spoken, _UNITS_AT_ONCE) for r in requests]
+        sources = [request.hypothesis.units for request in requests]
+        found = self.translator.decoder.continue_units(sources, continuations, self.translator.settings)
+        return [self._spoken(request, one) for request, one in zip(requests, found, strict=True)]
+
+    def _all_texts(self, request: SpeechRequest) -> tuple[int, ...]:
+        if not self.has_texts:
+            return ()
+        words = (token for word in request.committed for token in word.tokens)
+        return (*request.hypothesis.head, *words, self.translator.decoder.vocabulary.markers["target"])
+
+    def _spoken(self, request: SpeechRequest, found: Translation) -> Spoken:
+        stream = request.stream or SpeechStream(
+            self.translator.vocoder,
+            _CHUNK_FRAMES,
+            self.translator.settings.speaker,
+            self.translator.decoder.vocabulary.deduplicate,
+            _FADE_SAMPLES,
+        )
+        stream.speed = request.speed
+        units = tuple(found.units.tolist())
+        waveforms = stream.push(units[len(request.spoken) :])
+        if found.ended:
+            waveforms += stream.flush()
+        return Spoken(units, tuple(waveforms), stream, found.ended, found.complete)
+
+
+def check_live(translator: Translator, policy: str, language: str | None) -> None:
+    """Raise InputError for a policy or a language that the model does not allow."""
+    translator.check_language(ForcedPrefix(language=language))
+    if policy != "utterance" and not translator.decoder.vocabulary.has_texts:
+        raise InputError(f"policy: {policy} needs a model with texts; this one was trained without: take utterance")

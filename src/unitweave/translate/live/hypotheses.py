@@ -1,0 +1,103 @@
+"""What is decoded of a growing utterance, and the requests that the session makes of the model."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unitweave.vocoder.synthesis import SpeechStream
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a text and its token ids."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The texts of an utterance as far as it was heard.
+
+    Attributes:
+        heard: Seconds of the utterance that it is based on.
+        final: Whether the utterance is over.
+        transcript: What was said.
+        translation: Words of the translation; those that were committed come first.
+        head: Token ids up to where the translation begins: the transcript with its tags and markers.
+        units: Units of the source, [frames] at 50 Hz.
+        language: Of the source, as the model identified it.
+        complete: False where a limit cut the texts off.
+    """
+
+    heard: float
+    final: bool
+    transcript: str = ""
+    translation: tuple[Word, ...] = ()
+    head: tuple[int, ...] = ()
+    units: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
+    language: str = ""
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """Decode the texts of an utterance as far as it was heard.
+
+    Attributes:
+        waveform: float32 [samples] at 16 kHz.
+        committed: Words that the translation has to begin with.
+        heard: Seconds of the utterance.
+        final: Whether it is over.
+        language: Of the source, where it is known.
+    """
+
+    waveform: np.ndarray
+    committed: tuple[Word, ...]
+    heard: float
+    final: bool
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """Decode the next units of the committed words and synthesize them.
+
+    Attributes:
+        hypothesis: What was decoded last.
+        committed: All words to be spoken, those that have been spoken too.
+        spoken: The units of what has been spoken.
+        stream: Where the utterance's speech is; None before its first word.
+        speed: How much faster than normal to speak.
+    """
+
+    hypothesis: Hypothesis
+    committed: tuple[Word, ...]
+    spoken: tuple[int, ...]
+    stream: SpeechStream | None
+    speed: float
+
+
+Request = TextRequest | SpeechRequest
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """The answer to a SpeechRequest.
+
+    Attributes:
+        units: All units so far, also those of the request.
+        waveforms: The new speech, float32 at 16 kHz.
+        stream: Where the utterance's speech is now.
+        ended: Whether all of the committed words are spoken.
+        complete: False where a limit cut the units off.
+    """
+
+    units: tuple[int, ...]
+    waveforms: tuple[np.ndarray, ...]
+    stream: SpeechStream | None
+    ended: bool
+    complete: bool = True
+
+
+Answer = Hypothesis | Spoken

@@ -1,0 +1,21 @@
+"""Local agreement: words on which successive hypotheses agree (Liu, Spanakis, Niehues 2020, arXiv 2005.11185)."""
+
+from collections.abc import Sequence
+
+from unitweave.translate.live.hypotheses import Hypothesis
+
+
+def agreed_words(hypotheses: Sequence[Hypothesis], agreement: int) -> int:
+    """The length of the longest common prefix of the last `agreement` hypotheses; all words of a final one."""
+    latest = hypotheses[-1]
+    if latest.final:
+        return len(latest.translation)
+    if len(hypotheses) < agreement:
+        return 0
+    others = [[word.text for word in one.translation] for one in hypotheses[-agreement:]]
+    count = 0
+    for words in zip(*others, strict=False):
+        if len(set(words)) > 1:
+            break
+        count += 1
+    return count

@@ -1,0 +1,89 @@
+"""What a live session leaves: the translation as a wav file, timed as it was heard, and its subtitles.
+
+Both are valid whenever writing stops, so that an interrupted session keeps what was said so far.
+"""
+
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.files import write_text
+from unitweave.translate.live.events import CommittedText, LiveEvent, SpeechChunk, UtteranceEnd
+from unitweave.translate.subtitles import Cue, srt, vtt
+
+
+class LiveRecording:
+    """Writes STEM.wav as speech is made, STEM.srt and STEM.vtt after each utterance; a context manager.
+
+    Args:
+        stem: Where the files go, without their suffixes.
+        speech: Whether there is speech; without it no wav file is written.
+    """
+
+    def __init__(self, stem: Path, speech: bool = True) -> None:
+        self.audio = stem.with_name(stem.name + ".wav") if speech else None
+        self._subtitles = [
+            (stem.with_name(stem.name + suffix), make) for suffix, make in ((".srt", srt), (".vtt", vtt))
+        ]
+        self._track: wave.Wave_write | None = None
+        self._at = 0  # samples written
+        self._cues: list[Cue] = []
+        self._open: list[CommittedText] = []  # words of the utterance that is not over
+
+    def __enter__(self) -> Self:
+        self._subtitles[0][0].parent.mkdir(parents=True, exist_ok=True)
+        if self.audio is not None:
+            # Not under a temporary name: whoever listens to a long session can open it while it grows.
+            self._track = wave.open(str(self.audio), "wb")
+            self._track.setnchannels(1)
+            self._track.setsampwidth(2)
+            self._track.setframerate(SAMPLE_RATE)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._track is not None:
+            self._track.close()
+        self._write_subtitles()
+
+    @property
+    def seconds(self) -> float:
+        """How long the wav file is."""
+        return self._at / SAMPLE_RATE
+
+    def write(self, events: Sequence[LiveEvent]) -> None:
+        """Take in what happened."""
+        for event in events:
+            if isinstance(event, SpeechChunk):
+                self._write_speech(event)
+            elif isinstance(event, CommittedText):
+                self._open.append(event)
+            elif isinstance(event, UtteranceEnd):
+                self._cues.append(Cue(event.start, event.end, event.translation))
+                self._open = []
+                self._write_subtitles()
+
+    def _write_subtitles(self) -> None:
+        for path, make in self._subtitles:
+            write_text(path, make([*self._cues, *self._unfinished()]))
+
+    def _write_speech(self, event: SpeechChunk) -> None:
+        if self._track is None:
+            return
+        silence = max(0, round(event.start * SAMPLE_RATE) - self._at)
+        for first in range(0, silence, SAMPLE_RATE):
+            self._track.writeframes(bytes(2 * min(SAMPLE_RATE, silence - first)))
+        # With the header brought up to date each time, which a killed process could not do.
+        self._track.writeframes((np.clip(event.waveform, -1, 1) * 32767).astype("<i2").tobytes())
+        self._at += silence + len(event.waveform)
+
+    def _unfinished(self) -> list[Cue]:
+        if not self._open:
+            return []
+        return [Cue(self._open[0].heard, self._open[-1].time, " ".join(event.text for event in self._open))]

@@ -1,0 +1,222 @@
+"""One live session as a state machine: samples and answers of the model in, events and requests to the model out.
+
+It has no clock and no thread. Time is the samples that it was fed and the decoding times that it is told, so what it
+does depends on neither the sizes of the chunks nor when they come: while a request is open, input is only kept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unitweave.config.live import LiveSettings
+from unitweave.core.audio import SAMPLE_RATE
+from unitweave.translate.live.endpoints import Endpointer, windows
+from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
+from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
+from unitweave.translate.live.policies import policy_of
+from unitweave.translate.vad import WINDOW
+from unitweave.vocoder.synthesis import SpeechStream
+
+
+@dataclass
+class _Utterance:
+    """What is known of the utterance that is being translated; `first` is its first sample, padding included."""
+
+    number: int
+    first: int
+    next_decoding: float
+    end: int | None = None
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+    committed: tuple[Word, ...] = ()
+    spoken: tuple[int, ...] = ()
+    stream: SpeechStream | None = None
+    speed: float = 1.0
+    complete: bool = True
+
+
+class LiveSession:
+    """Translates one stream of speech.
+
+    Args:
+        settings: When to translate and to speak.
+        probability: The probability of speech in the next window of 512 samples; it may keep a state of its own.
+        language: Of the source, where it is known.
+        has_texts: Whether the model has texts; without them everything is committed at the end of an utterance.
+
+    Attributes:
+        request: What the model has to answer before anything else happens; None where more input is needed.
+    """
+
+    def __init__(
+        self,
+        settings: LiveSettings,
+        probability: Callable[[np.ndarray], float],
+        language: str | None = None,
+        has_texts: bool = True,
+    ) -> None:
+        self.settings = settings
+        self.request: Request | None = None
+        self._probability, self._language, self._has_texts = probability, language, has_texts
+        self._policy, self._endpointer = policy_of(settings), Endpointer(settings)
+        self._inbox: list[np.ndarray] = []  # samples that no window has been made of
+        self._kept: list[
+            np.ndarray
+        ] = []  # windows from sample `_kept_from` on: the utterance, or the padding before it
+        self._kept_from = self._seen = 0  # samples; `_seen` is the end of the last window
+        self._busy_until = self._spoken_until = 0.0
+        self._count = 0
+        self._utterance: _Utterance | None = None
+        self._finished = False
+        self._pad = round(settings.speech_pad_seconds * SAMPLE_RATE)
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Seconds of input that wait for the model."""
+        return sum(map(len, self._inbox)) / SAMPLE_RATE
+
+    def feed(self, samples: np.ndarray) -> list[LiveEvent]:
+        """Take in samples, float32 at 16 kHz, any number of them."""
+        if len(samples):
+            self._inbox.append(np.asarray(samples, np.float32))
+        return self._advance([])
+
+    def finish(self) -> list[LiveEvent]:
+        """Nothing more is to come; the last utterance ends here. Requests may still have to be answered."""
+        self._finished = True
+        return self._advance([])
+
+    def answer(self, answer: Answer, seconds: float) -> list[LiveEvent]:
+        """Take in the answer to `request`, which took so many seconds."""
+        assert self.request is not None and self._utterance is not None
+        self.request, utterance = None, self._utterance
+        self._busy_until = max(self._seen / SAMPLE_RATE, self._busy_until) + seconds
+        events: list[LiveEvent] = []
+        if isinstance(answer, Hypothesis):
+            self._take_texts(utterance, answer, events)
+        else:
+            self._take_speech(utterance, answer, events)
+        return self._advance(events)
+
+    def _advance(self, events: list[LiveEvent]) -> list[LiveEvent]:
+        while self.request is None and (window := self._next_window()) is not None:
+            self._kept.append(window)
+            self._seen += WINDOW
+            span = self._endpointer.advance(self._probability(window))
+            self._react(span)
+        if self.request is None and self._finished:
+            self._react(self._endpointer.finish())
+        return events
+
+    def _next_window(self) -> np.ndarray | None:
+        have = sum(map(len, self._inbox))
+        if have < WINDOW and not (self._finished and have):
+            return None
+        joined = np.concatenate(self._inbox) if len(self._inbox) > 1 else self._inbox[0]
+        self._inbox = [joined[WINDOW:]] if have > WINDOW else []
+        return np.pad(joined[:WINDOW], (0, max(0, WINDOW - have)))
+
+    def _react(self, span: tuple[int, int] | None) -> None:
+        """Ask the model for what this window calls for, and forget samples that are not needed any more."""
+        now, detector = self._seen / SAMPLE_RATE, self._endpointer
+        if self._utterance is None and (span is not None or detector.start is not None):
+            start = span[0] if span is not None else detector.start
+            assert start is not None
+            first = max(self._kept_from, start * WINDOW - self._pad)
+            self._utterance = _Utterance(self._count, first, now + self.settings.chunk_seconds)
+        utterance = self._utterance
+        if utterance is not None and span is not None:
+            utterance.end = min(self._seen, span[1] * WINDOW + self._pad)
+            self._request_texts(utterance, utterance.end)
+        elif utterance is not None and detector.start is None:
+            self._utterance = None  # too short to be speech
+        elif (
+            utterance is not None
+            and self._policy.incremental
+            and self._has_texts
+            and now >= max(utterance.next_decoding, self._busy_until)
+            and detector.speech_windows >= windows(self.settings.min_speech_seconds)
+        ):
+            utterance.next_decoding = now + self.settings.chunk_seconds
+            self._request_texts(utterance, self._seen)
+        if self._utterance is None:
+            self._forget(self._seen - self._pad - WINDOW)
+
+    def _forget(self, before: int) -> None:
+        while self._kept and self._kept_from + WINDOW <= before:
+            del self._kept[0]
+            self._kept_from += WINDOW
+
+    def _request_texts(self, utterance: _Utterance, end: int) -> None:
+        samples = np.concatenate(self._kept)[utterance.first - self._kept_from : end - self._kept_from]
+        heard, final = (end - utterance.first) / SAMPLE_RATE, utterance.end is not None
+        self.request = TextRequest(samples, utterance.committed, heard, final, self._language)
+
+    def _take_texts(self, utterance: _Utterance, hypothesis: Hypothesis, events: list[LiveEvent]) -> None:
+        stamp = (utterance.number, self._seen / SAMPLE_RATE, self._busy_until)
+        utterance.hypotheses = [*utterance.hypotheses, hypothesis][-self._policy.history :]
+        if self._has_texts:
+            text = " ".join(word.text for word in hypothesis.translation)
+            events.append(PartialTranscript(*stamp, hypothesis.transcript, text))
+        # What a limit cut off is a loop more often than a text, and so it is not trusted before there is no other.
+        trusted = hypothesis.complete or hypothesis.final
+        count = self._policy.committed(utterance.hypotheses) if trusted else 0
+        new = hypothesis.translation[len(utterance.committed) : count]
+        utterance.committed += new
+        if new:
+            events.append(CommittedText(*stamp, " ".join(word.text for word in new)))
+        if hypothesis.final:
+            utterance.complete &= hypothesis.complete
+        if not self.settings.text_only and (new or (hypothesis.final and not self._has_texts)):
+            utterance.speed = self._speed()
+            self._request_speech(utterance)
+        elif hypothesis.final:
+            self._end(utterance, events)
+
+    def _speed(self) -> float:
+        """Faster by as much as new speech has to wait too long for older speech."""
+        wait, allowed = self._spoken_until - self._busy_until, self.settings.max_lag_seconds
+        return min(self.settings.max_speed, 1 + max(0.0, wait - allowed) / max(allowed, 0.5))
+
+    def _request_speech(self, utterance: _Utterance) -> None:
+        self.request = SpeechRequest(
+            utterance.hypotheses[-1], utterance.committed, utterance.spoken, utterance.stream, utterance.speed
+        )
+
+    def _take_speech(self, utterance: _Utterance, spoken: Spoken, events: list[LiveEvent]) -> None:
+        utterance.spoken, utterance.stream = spoken.units, spoken.stream
+        utterance.complete &= spoken.complete
+        for waveform in spoken.waveforms:
+            start = max(self._busy_until, self._spoken_until)
+            self._spoken_until = start + len(waveform) / SAMPLE_RATE
+            heard = self._seen / SAMPLE_RATE
+            events.append(SpeechChunk(utterance.number, heard, self._busy_until, start, waveform))
+        if not spoken.ended:
+            self._request_speech(utterance)
+        elif utterance.end is not None:
+            self._end(utterance, events)
+
+    def _end(self, utterance: _Utterance, events: list[LiveEvent]) -> None:
+        assert utterance.end is not None
+        last = utterance.hypotheses[-1]
+        events.append(
+            UtteranceEnd(
+                utterance.number,
+                self._seen / SAMPLE_RATE,
+                self._busy_until,
+                start=utterance.first / SAMPLE_RATE,
+                end=utterance.end / SAMPLE_RATE,
+                language=last.language,
+                transcript=last.transcript,
+                translation=text_of(utterance.committed),
+                complete=utterance.complete,
+            )
+        )
+        self._count += 1
+        self._utterance = None
+        self._forget(utterance.end if self._endpointer.start is not None else self._seen - self._pad - WINDOW)
+
+
+def text_of(words: Sequence[Word]) -> str:
+    """Words as a text."""
+    return " ".join(word.text for word in words)
