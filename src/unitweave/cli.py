@@ -30,6 +30,7 @@ class Command:
 _ALL = ("corpus", "encoder", "codebook", "units", "text_lm", "lm", "vocoder", "translate", "score")
 COMMANDS = (
     Command("run", "RECIPE --out RUN", "every stage of a recipe that is not yet done", "stages:run", _ALL),
+    Command("rehearse", "RECIPE --out FOLDER", "all stages for two steps, against the plan", "rehearse:rehearse"),
     Command("corpus", "RUN", "the corpus of a run", "stages:corpus", ("corpus",)),
     Command("corpus cvss", "--cvss PATH... --out FOLDER", "a corpus from CVSS-C and Common Voice", "corpus:cvss"),
     Command("corpus table", "--table FILE... --out FOLDER", "a corpus from your recordings and texts", "corpus:table"),

@@ -28,8 +28,8 @@ from unitweave.interleaving.schedule import ratios_of_function
 from unitweave.lm.train.finetune import train_lm
 from unitweave.lm.train.text_lm import train_text_lm
 from unitweave.score.score import score_run, scored_by
+from unitweave.translate import stage as translation
 from unitweave.translate.dev_evaluation import dev_evaluator
-from unitweave.translate.stage import translate_split
 from unitweave.units.extract import extract_units, settings_in_fingerprint
 from unitweave.units.train_codebook import train_codebook
 from unitweave.units.train_encoder import train_encoder
@@ -98,6 +98,7 @@ class Run:
             settings_in_fingerprint(settings),
             (at.corpus, at.encoder, at.codebook),
             lambda f: extract_units(f, settings, at.corpus, at.encoder_model, at.codebook),
+            every_process=True,
         )
 
     def corpus_and_units(self) -> None:
@@ -165,9 +166,10 @@ class Run:
         settings, at = self.recipe.translate, self.at
         return self._stage(
             at.translate(name),
-            settings,
+            translation.settings_in_fingerprint(settings),
             (at.corpus, at.units, at.lm(name), at.vocoder),
-            lambda f: translate_split(f, settings, at.corpus, at.units, at.lm_model(name), at.vocoder),
+            lambda f: translation.translate_split(f, settings, at.corpus, at.units, at.lm_model(name), at.vocoder),
+            every_process=True,
         )
 
     def score(self) -> str:
@@ -182,6 +184,7 @@ class Run:
             (at.corpus, at.units, at.vocoder, *outputs.values()),
             lambda f: score_run(f, settings, at.corpus, at.units, at.vocoder, outputs),
             scored_by(settings),
+            every_process=True,
         )
 
     @property

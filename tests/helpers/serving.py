@@ -20,8 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from unitweave.config.translate import DecodingSettings
 from unitweave.config.units import SmallEncoder
-from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
+from unitweave.core.manifest import Pair, write_manifest
+from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
 from unitweave.units.codebook import Codebook
+from unitweave.units.dataset import UnitRow, write_shard
 from unitweave.units.encoder import CharacterVocabulary, encoder_fingerprint, new_encoder
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.model import UnitVocoder
@@ -61,6 +63,21 @@ def make_run(folder: Path, text_lm: Path, codebook_seed: int = 0) -> Path:
         "translate: {max_text_tokens_per_second: 1.0, max_units_per_frame: 0.2, batch_size: 4}\n"
     )
     return folder
+
+
+def make_test_split(run: Path, utterances: int) -> None:
+    """Give a run of `make_run` a test split: random units on both sides, and texts."""
+    vocabulary, none = Vocabulary.load(run / "lm/scheduled/model"), np.empty(0, np.int32)
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, length in enumerate(rng.integers(5, 60, size=utterances)):
+        for side in ("src", "tgt"):
+            units = rng.integers(0, NUM_UNITS, size=int(length)).astype(np.uint16)
+            rows.append(UnitRow(f"u{i}", side, units, [], none, none, none.astype(np.float32)))
+    metadata = {"codebook": vocabulary.codebook, "num_units": str(NUM_UNITS), "frame_rate": "50"}
+    write_shard(run / "units", 0, rows, metadata)
+    pairs = [Pair(f"u{i}", "test", "es", "en", "x", None, "el perro", "the dog") for i in range(utterances)]
+    write_manifest(run / "corpus", pairs)
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:

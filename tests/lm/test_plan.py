@@ -114,8 +114,12 @@ def test_the_command_plans_every_system_and_names_what_does_not_fit(
     plans = json.loads(capsys.readouterr().out)
     assert [plan["system"] for plan in plans] == ["a", "b"] and plans[0]["hours"]["h100"] > 0
     assert any("schedule takes 2700 steps" in warning for warning in plans[0]["warnings"])
+    local, vllm = (plans[0]["translation_hours"][engine] for engine in ("local", "vllm"))
+    assert local[0] == 8 * local[3] > vllm[0] > 0, "for 1, 2, 4 and 8 GPUs"
     assert main(["lm", "plan", str(recipe), "--units", str(data), "--system", "b"]) == 0
-    assert "steps at each text ratio" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "steps at each text ratio" in shown
+    assert "hours to translate 73,000 utterances" in shown, "the paper's, where there is no test split"
     (data / "recipe.yaml").write_text(recipe.read_text())
     assert main(["lm", "plan", str(data), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == plans, "a run folder has its own recipe, corpus and units"

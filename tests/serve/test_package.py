@@ -6,21 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.scoring import SIGNATURE, system_scores
 from helpers.serving import SETTINGS, make_run, speech
 from unitweave.cli import main
-from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.metrics.intervals import Interval
 from unitweave.score.scores import Scores, write_scores
 from unitweave.serve.export import export_run, push
 from unitweave.translate.package import Parts, find_parts
 from unitweave.translate.translator import Translator
-from unitweave.translate.vllm import EngineDecoder, Request
 
 
 @pytest.fixture(scope="module")
@@ -252,41 +249,12 @@ def test_push_gives_the_hub_a_checked_folder(
         push(package, "me/model")
 
 
-def test_the_engine_loop_says_what_the_stage_decoder_says(package: Path) -> None:
-    """vLLM's part is played by transformers: greedy, with allowed tokens and stop tokens for each request."""
-    translator = Translator.from_pretrained(package)
-    model = translator.decoder.model
-
-    def generate(requests: list[Request]) -> list[list[int]]:
-        answers = []
-        for request in requests:
-            said: list[int] = []
-            while len(said) < request.most and not (said and said[-1] in request.stop):
-                with torch.inference_mode():
-                    logits = model(torch.tensor([request.prompt + said])).logits[0, -1]
-                said.append(request.allowed[int(logits[request.allowed].argmax())])
-            answers.append(said)
-        return answers
-
-    decoder = EngineDecoder(package, generate)
-    sources = translator.units_of([speech(0.4, 1), speech(0.9, 2)])
-    for stage in decoder.settings["stages"]:  # the limits of the tiny model's settings, so that this stays short
-        limit = stage["max_tokens"]
-        limit.update({k: v for k, v in (("per_source_second", 1.0), ("per_source_unit", 0.2)) if k in limit})
-    settings = DecodingSettings(max_text_tokens_per_second=1.0, max_units_per_frame=0.2, max_unit_repeats=1000)
-    expected = translator.decoder.translate(sources, settings)
-    for a, b in zip(decoder.translate(sources), expected, strict=True):
-        assert (a.language, a.transcript, a.translation, a.complete) == (
-            b.language,
-            b.transcript,
-            b.translation,
-            b.complete,
-        )
-        assert np.array_equal(a.units, b.units)
-
-
-def test_an_unknown_engine_and_a_missing_engine_file_are_refused(run: Path, tmp_path: Path) -> None:
+def test_an_unknown_engine_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="vllm"):
         export_run(run, None, tmp_path / "x", engine="tgi")
-    with pytest.raises(InputError, match="--engine vllm"):
-        EngineDecoder(run / "lm/scheduled/model", lambda requests: [])
+
+
+def test_an_export_for_vllm_has_the_limits_that_the_run_decodes_with(package: Path) -> None:
+    *_, units = json.loads((package / "vllm.json").read_text())["phases"]
+    assert units["name"] == "units" and units["max_tokens"]["per_source_unit"] == SETTINGS.max_units_per_frame
+    assert units["max_tokens"]["in_a_row"] == SETTINGS.max_unit_repeats

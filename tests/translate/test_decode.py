@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.serving import make_run
 from unitweave.config.interleave import InterleaveSettings
-from unitweave.config.translate import DecodingSettings
+from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.interleaving.sequence import SOURCE, Example, interleave, prepare_speech
@@ -165,7 +165,9 @@ def test_a_split_is_translated_by_a_model_without_texts(tmp_path: Path, text_lm_
     rows = [UnitRow(f"u{i}", "src", u, [], none, none, none.astype(np.float32)) for i, u in enumerate(units)]
     write_shard(run / "units", 0, rows, {"codebook": vocabulary.codebook, "num_units": "16", "frame_rate": "50"})
     write_manifest(run / "corpus", [Pair(f"u{i}", "test", "es", "en", "x", None, "el perro", "a") for i in range(2)])
-    outcome = translate_split(run / "out", short(), run / "corpus", run / "units", lm, run / "vocoder")
+    outcome = translate_split(
+        run / "out", TranslateSettings(**vars(short())), run / "corpus", run / "units", lm, run / "vocoder"
+    )
     lines = [json.loads(line) for line in (run / "out/outputs.jsonl").read_text().splitlines()]
     assert outcome.counts["utterances"] == len(lines) == 2
     assert all(line["units"] and line["translation"] == "" for line in lines)

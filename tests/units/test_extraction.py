@@ -241,3 +241,26 @@ def test_batches_hold_every_recording_once_within_the_bound(corpus: Path) -> Non
     batches = batches_by_length(items, 4.0)
     assert sorted(i for batch in batches for i in batch) == list(range(len(items)))
     assert all(len(batch) * max(items[i].seconds for i in batch) <= 4.0 for batch in batches if len(batch) > 1)
+
+
+def test_two_gpus_of_a_process_make_the_shards_of_one(
+    corpus: Path, models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPUs' part is played by the CPU, with batches as they have them."""
+    used: list[int] = []
+
+    class Batched(EncoderInference):
+        def __init__(self, model: torch.nn.Module, precision: str) -> None:
+            super().__init__(model, precision, batched=True)
+
+        def __call__(self, features: list, layers: list) -> list:
+            used.append(id(self.model))
+            return super().__call__(features, layers)
+
+    monkeypatch.setattr("unitweave.units.extractor.EncoderInference", Batched)
+    for count in (1, 2):
+        used.clear()
+        monkeypatch.setattr("unitweave.units.extract.own_devices", lambda count=count: [torch.device("cpu")] * count)
+        extract_units(tmp_path / str(count), SETTINGS, corpus, *models)
+        assert len(set(used)) == count
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")

@@ -19,7 +19,7 @@ def plan(
     gpus: PositiveInt = 1,
     json: bool = False,
 ) -> None:
-    """Estimate sizes, lengths, memory and hours of a training before it is begun, with warnings.
+    """Estimate sizes, lengths, memory and hours of a training before it is begun, and of translating, with warnings.
 
     Args:
         recipe: A YAML file, the name of a built-in recipe, or a run folder for its own.
@@ -38,7 +38,10 @@ def plan(
 
     import json as json_module
 
+    from unitweave.lm.estimate import model_config
     from unitweave.lm.plan import format_plan, make_plan, measure
+    from unitweave.training.hardware import GPUS
+    from unitweave.translate.estimate import as_lines, translation_hours
 
     at = RunLayout(units) if units else None
     corpus = at.corpus if at else _manifest(read.corpus.manifest)
@@ -49,12 +52,35 @@ def plan(
         tokenizer = settings.pretrained or (str(own) if own is not None and own.exists() else None)
         lengths = measure(settings, corpus, at.units if at else None, tokenizer)
         plans.append(make_plan(name, settings, read.codebook.num_units, read.text_lm.shape, lengths, gpu, gpus))
+    utterances, seconds = _test_set(corpus)
+    hours = {
+        one.system: translation_hours(
+            model_config(read.systems[one.system].pretrained, read.text_lm.shape), one.facts["parameters"], GPUS[gpu],
+            read.translate.batch_size, utterances, seconds,
+        )
+        for one in plans
+    }  # fmt: skip
     if json:
-        print(json_module.dumps([asdict(one) for one in plans], indent=2))
+        content = [asdict(one) | {"translation_hours": hours[one.system]} for one in plans]
+        print(json_module.dumps(content, indent=2))
     else:
-        print("\n\n".join("\n".join(format_plan(one, gpu, gpus)) for one in plans))
+        texts = [
+            [*format_plan(one, gpu, gpus), *as_lines(hours[one.system], gpu, utterances, seconds)] for one in plans
+        ]
+        print("\n\n".join("\n".join(lines) for lines in texts))
 
 
 def _manifest(folder: str | None) -> Path | None:
     """The corpus folder that a recipe names, if it is there already."""
     return Path(folder) if folder is not None and (Path(folder) / "manifest.parquet").exists() else None
+
+
+def _test_set(corpus: Path | None) -> tuple[int, float]:
+    """Utterances of the test split and their mean seconds; the paper's where there is no corpus yet."""
+    from unitweave.core.manifest import read_manifest
+    from unitweave.translate.estimate import PAPER_SECONDS, PAPER_UTTERANCES
+
+    pairs = read_manifest(corpus, "test") if corpus is not None else []
+    if not pairs:
+        return PAPER_UTTERANCES, PAPER_SECONDS
+    return len(pairs), sum((p.src_seconds or 0) + (p.tgt_seconds or 0) for p in pairs) / 2 / len(pairs)

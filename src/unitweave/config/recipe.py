@@ -15,7 +15,7 @@ from unitweave.config import RECIPES
 from unitweave.config.corpus import CorpusSettings
 from unitweave.config.lm import LmSettings, TextLmSettings
 from unitweave.config.score import ScoreSettings
-from unitweave.config.translate import DecodingSettings
+from unitweave.config.translate import TranslateSettings
 from unitweave.config.types import RANGES, Settings
 from unitweave.config.units import CodebookSettings, EncoderSettings, ExtractionSettings
 from unitweave.config.vocoder import VocoderSettings
@@ -40,7 +40,7 @@ class Recipe(Settings):
     lm: LmSettings = field(default_factory=LmSettings)
     systems: dict[str, LmSettings] = field(default_factory=dict)
     vocoder: VocoderSettings = field(default_factory=VocoderSettings)
-    translate: DecodingSettings = field(default_factory=DecodingSettings)
+    translate: TranslateSettings = field(default_factory=TranslateSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
 
     def check(self) -> None:

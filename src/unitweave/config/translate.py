@@ -1,8 +1,11 @@
 """Settings of translation: decoding, and the segmentation of long recordings."""
 
-from dataclasses import dataclass
+import importlib.util
+from dataclasses import dataclass, fields
+from typing import Literal
 
 from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Ratio, Seed, Settings
+from unitweave.core.errors import InputError
 
 
 @dataclass
@@ -29,6 +32,28 @@ class DecodingSettings(Settings):
     """Seed of the sampling of units."""
     speaker: str | None = None
     """Voice, where the vocoder has several; null: its first."""
+
+
+@dataclass
+class TranslateSettings(DecodingSettings):
+    """How the test split is translated."""
+
+    engine: Literal["local", "vllm"] = "local"
+    """What runs the language model: local (transformers) or vllm (needs the package vllm and a GPU)."""
+    shard_size: PositiveInt = 512
+    """Utterances per shard; the most that an interrupted translation loses."""
+
+    def check(self) -> None:
+        """Raise InputError for an engine that is not there, or that cannot do what is asked of it."""
+        if self.engine == "vllm" and self.num_beams > 1:
+            raise InputError("engine: vllm has no beam search over the texts; set num_beams: 1 or engine: local")
+        if self.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise InputError("engine: vllm needs the package vllm: pip install vllm")
+
+    @property
+    def decoding(self) -> DecodingSettings:
+        """What of this also holds for single recordings."""
+        return DecodingSettings(**{entry.name: getattr(self, entry.name) for entry in fields(DecodingSettings)})
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Training on several processes, as torchrun or accelerate launch start them: all run the same program.
+"""Work on several processes, as torchrun or accelerate launch start them: all run the same program.
 
 Every process goes through the same stages; what is decided or written once is done by the main process, whose result
 the others wait for. Without a launcher there is one process, and nothing here imports torch.
@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from unitweave.core.progress import console
 
 T = TypeVar("T")
 
-# How long a process may wait for the main one, which does whole stages alone: a corpus, a translation. The launcher
+# How long a process may wait for the main one, which does whole stages alone: a corpus, a codebook. The launcher
 # ends the others when one process fails, so that nobody waits for a dead one.
 _TIMEOUT = timedelta(days=7)
 _HEAD_START = 10.0  # seconds in which the main process says what all of them would
@@ -51,6 +51,20 @@ def process_group() -> Iterator[None]:
     yield
     state.wait_for_everyone()
     state.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait until every process has come here."""
+    if num_processes() > 1:
+        from accelerate import PartialState
+
+        with _ended_by_signals():
+            PartialState().wait_for_everyone()
+
+
+def own_share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of what all of them do together: every item is in one of the parts."""
+    return items[process_index() :: num_processes()]
 
 
 def on_main(function: Callable[[], T]) -> T:

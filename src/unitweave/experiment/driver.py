@@ -94,6 +94,7 @@ class Grid(Run):
                 f, settings, at.corpus, at.units, at.vocoder, {trial.name: output}, at.subset(trial.data)
             ),
             scored_by(settings),
+            every_process=True,
         )
 
     def do(self, trial: Trial) -> None:

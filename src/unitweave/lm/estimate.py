@@ -94,13 +94,13 @@ def count_weights(config: PretrainedConfig, rows: int, lora_rank: int | None = N
 
 
 def memory_per_gpu(
-    weights: Weights, tokens: float, gpus: int, sharded: bool, checkpointing: bool, lora: bool
+    weights: Weights, tokens: float, gpus: int, sharded: bool, checkpointing: bool, lora: bool, bf16: bool = True
 ) -> dict[str, float]:
     """Estimate the GiB that a GPU needs, part by part.
 
     Weights, gradients and Adam's two moments are float32, frozen weights bf16; autocast keeps a bf16 copy of float32
     weights. Of each layer and token 8 vectors of the hidden size and 4 of the feed-forward size are kept in bf16 for
-    the backward pass, or with gradient checkpointing 1 of the hidden size.
+    the backward pass, or with gradient checkpointing 1 of the hidden size. In float32 all of this is float32.
 
     Args:
         weights: The model.
@@ -109,19 +109,22 @@ def memory_per_gpu(
         sharded: Whether weights, gradients and moments are spread over them (FSDP, ZeRO 3).
         checkpointing: Whether activations are computed again in the backward pass.
         lora: Whether most weights are frozen.
+        bf16: Whether it is computed in bfloat16.
     """
     shards = gpus if sharded else 1
     frozen = weights.total - weights.trained
-    per_token = 2 * (8 * weights.hidden + 4 * weights.feed_forward)
+    width = 2 if bf16 else 4  # bytes
+    per_token = width * (8 * weights.hidden + 4 * weights.feed_forward)
     activations = tokens * (per_token * weights.layers)
     if checkpointing:
-        activations = tokens * (2 * weights.hidden * weights.layers + per_token)
+        activations = tokens * (width * weights.hidden * weights.layers + per_token)
     parts = {
-        "weights": (4 * weights.trained + (2 if lora else 4) * frozen) / shards,
+        "weights": (4 * weights.trained + (width if lora else 4) * frozen) / shards,
         "gradients": 4 * weights.trained / shards,
         "optimizer": 8 * weights.trained / shards,
-        "bf16 copies": 2.0 * (weights.trained if lora else weights.total) / shards,
+        "bf16 copies": (2.0 * (weights.trained if lora else weights.total) / shards) if bf16 else 0.0,
         "activations": activations,
-        "logits, cuda": 2.0 * GIB,
+        "logits": 0.75 * GIB,
+        "cuda": 1.25 * GIB,
     }
     return {name: size / GIB for name, size in parts.items()}

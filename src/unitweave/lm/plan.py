@@ -182,7 +182,7 @@ def _cost_into(plan: Plan, settings: LmSettings, weights: Weights, tokens: np.nd
         in_pass = max(min(in_pass, training.max_tokens_per_forward), float(tokens.max()))
     plan.memory = memory_per_gpu(
         weights, in_pass, gpus, training.fsdp or bool(training.deepspeed), training.gradient_checkpointing,
-        settings.lora is not None,
+        settings.lora is not None, training.precision == "bf16",
     )  # fmt: skip
     plan.hours = {kind: one.hours(flops, MFU, gpus) for kind, one in GPUS.items()}
     plan.facts |= {"tokens per step, at most": round(per_step), "tokens in a forward pass": round(in_pass)}

@@ -9,6 +9,7 @@ import numpy as np
 
 from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import read_audio, write_audio
+from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of
 from unitweave.core.manifest import Pair, read_manifest
@@ -23,7 +24,7 @@ from unitweave.score.assemble import assemble, write_utterances
 from unitweave.score.mos import load_predictors
 from unitweave.score.rows import References, SystemTexts
 from unitweave.score.scores import REFERENCE_SPEECH, RESYNTHESIS, SCORES_FILE, UTTERANCES_FILE, write_scores
-from unitweave.training.devices import check_device
+from unitweave.training.devices import check_device, device_of
 from unitweave.units.dataset import UnitRow, read_units
 
 OUTPUTS_FILE = "outputs.jsonl"
@@ -66,7 +67,8 @@ def score_run(
 ) -> StageResult:
     """Score the translated test split of each system; write scores.json and utterances.jsonl.
 
-    Continues where an interrupted call with the same settings stopped.
+    Continues where an interrupted call with the same settings stopped. All processes call this, and share the speech
+    recognition.
 
     Args:
         folder: The stage's own folder.
@@ -96,7 +98,7 @@ def score_run(
     written = {system: _texts(found[system], ids) for system in outputs}
     if settings.ceilings:
         deduplicated = all(texts.deduplicated for texts in written.values())
-        sources |= _ceilings(vocoder, pairs, target_units, ids, notes, deduplicated)
+        sources |= _ceilings(vocoder, pairs, target_units, ids, notes, deduplicated, settings.device)
     for note in notes:
         say(f"score: {note}")
 
@@ -114,14 +116,19 @@ def score_run(
             log = folder / f"transcripts-{name.replace(' ', '-')}-{by}.jsonl"
             kept = keep if name == RESYNTHESIS else None
             transcripts[name] = transcribe(source, recognizer, log, progress, predictors, rated, kept)
-    scores = assemble(transcripts, written, references, recognizer, settings, _source_of(pairs[id] for id in ids))
-    scores.mos_predictors, scores.mos_utterances = [p.signature for p in predictors], len(rated)
-    scores.training_hours = _training_hours(trained_on or corpus)
-    scores.notes, scores.examples = notes, examples
-    write_scores(folder / SCORES_FILE, scores)
-    write_utterances(folder / UTTERANCES_FILE, transcripts, written, references, recognizer)
-    bleu = {name: system.asr_bleu.score for name, system in scores.systems.items()}
-    return StageResult(counts={"utterances": len(ids)} | bleu)
+
+    def write() -> StageResult:
+        source = _source_of(pairs[id] for id in ids)
+        scores = assemble(transcripts, written, references, recognizer, settings, source)
+        scores.mos_predictors, scores.mos_utterances = [p.signature for p in predictors], len(rated)
+        scores.training_hours = _training_hours(trained_on or corpus)
+        scores.notes, scores.examples = notes, examples
+        write_scores(folder / SCORES_FILE, scores)
+        write_utterances(folder / UTTERANCES_FILE, transcripts, written, references, recognizer)
+        bleu = {name: system.asr_bleu.score for name, system in scores.systems.items()}
+        return StageResult(counts={"utterances": len(ids)} | bleu)
+
+    return on_main(write)
 
 
 def read_outputs(folder: Path, pairs: Mapping[str, Pair]) -> dict[str, SystemOutput]:
@@ -202,6 +209,7 @@ def _ceilings(
     ids: Sequence[str],
     notes: list[str],
     deduplicated: bool,
+    device: str,
 ) -> dict[str, AudioSource]:
     """Reference speech and resynthesized reference units, the latter with durations as all the systems have them."""
     sources = {}
@@ -217,7 +225,7 @@ def _ceilings(
     else:
         from unitweave.vocoder.synthesis import Vocoder
 
-        voice = Vocoder.from_pretrained(vocoder)
+        voice = Vocoder.from_pretrained(vocoder, device=device_of(device))
         if deduplicated:
             notes.append(f"{RESYNTHESIS}: repetitions dropped and durations predicted, as in the systems' own speech")
 

@@ -36,7 +36,7 @@ def export_run(
         license: License of the exported model, as the hub names licenses ("apache-2.0"); without one the card
             says "other".
         engine: "int8" writes integer weights in place of float32; "vllm" also writes vllm.json: what that engine
-            needs to keep to the stages.
+            needs to keep to the phases.
 
     Returns:
         The contents of package.json.
@@ -75,7 +75,7 @@ def export_run(
         if engine == "vllm":
             from unitweave.translate.vllm import engine_settings
 
-            write_json(folder / VLLM_FILE, engine_settings(folder))
+            write_json(folder / VLLM_FILE, engine_settings(folder, parts.settings))
         write_card(folder / "README.md", run, name, recipe, about, license, out.name)
         (folder / PACKAGE_FILE).unlink()
         about["files"] = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

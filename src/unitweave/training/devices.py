@@ -2,12 +2,20 @@
 
 import torch
 
+from unitweave.core.distributed import num_processes
 from unitweave.core.errors import InputError
 
 
 def device_of(name: str) -> torch.device:
     """The device that a name means; "auto" is the GPU where there is one."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def own_devices() -> list[torch.device]:
+    """What this process may compute on: all GPUs of the machine, or its own one where a launcher started several."""
+    if not torch.cuda.is_available() or num_processes() > 1:
+        return [device_of("auto")]
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def check_device(name: str, setting: str) -> None:

@@ -12,6 +12,7 @@ class Gpu:
     name: str
     memory: float  # GiB
     tflops: float  # dense bf16 matrix products
+    bandwidth: float  # GB a second to and from its memory
 
     def holds(self, memory: float) -> bool:
         """Whether a process that needs this many GiB fits, with a twentieth left for fragmentation."""
@@ -23,12 +24,12 @@ class Gpu:
 
 
 GPUS = {
-    "h200": Gpu("H200 141 GB", 141, 989),
-    "h100": Gpu("H100 80 GB", 80, 989),
-    "a100": Gpu("A100 80 GB", 80, 312),
-    "a100-40": Gpu("A100 40 GB", 40, 312),
-    "l40s": Gpu("L40S 48 GB", 48, 362),
-    "l4": Gpu("L4 24 GB", 24, 121),
-    "rtx4090": Gpu("RTX 4090 24 GB", 24, 165),
-    "rtx3090": Gpu("RTX 3090 24 GB", 24, 71),
+    "h200": Gpu("H200 141 GB", 141, 989, 4800),
+    "h100": Gpu("H100 80 GB", 80, 989, 3350),
+    "a100": Gpu("A100 80 GB", 80, 312, 2039),
+    "a100-40": Gpu("A100 40 GB", 40, 312, 1555),
+    "l40s": Gpu("L40S 48 GB", 48, 362, 864),
+    "l4": Gpu("L4 24 GB", 24, 121, 300),
+    "rtx4090": Gpu("RTX 4090 24 GB", 24, 165, 1008),
+    "rtx3090": Gpu("RTX 3090 24 GB", 24, 71, 936),
 }

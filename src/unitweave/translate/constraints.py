@@ -27,7 +27,7 @@ PHASE_NAMES = {
 
 LOOP_WINDOW = 120  # units (2.4 s) that a loop has to last
 _MAX_PERIOD = 40
-_CHECK_EVERY = 20
+LOOP_CHECK_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def in_a_loop(units: Sequence[int]) -> bool:
 
     Checked only now and then, at lengths that do not depend on the batch.
     """
-    if len(units) < LOOP_WINDOW or len(units) % _CHECK_EVERY:
+    if len(units) < LOOP_WINDOW or len(units) % LOOP_CHECK_EVERY:
         return False
     tail = np.asarray(units[-LOOP_WINDOW:])
     return any(bool((tail[period:] == tail[:-period]).all()) for period in range(1, _MAX_PERIOD + 1))

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.config.recipe import parse_settings
-from unitweave.config.translate import DecodingSettings
+from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file, read_json, read_yaml
 from unitweave.core.layout import RunLayout
 
 PACKAGE_FILE = "package.json"
 INT8_WEIGHTS_FILE = "model-int8.safetensors"  # in place of the language model's own, after --engine int8
-VLLM_FILE = "vllm.json"  # what that engine needs to keep to the stages, after --engine vllm
+VLLM_FILE = "vllm.json"  # what that engine needs to keep to the phases, after --engine vllm
 FORMAT = 2
 # No pickles, no code: all that is ever fetched from the hub.
 PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md", "examples/*.wav"]
@@ -45,8 +45,8 @@ class Parts:
             system = known[0] if len(known) == 1 else "scheduled"
         if system not in known:
             raise InputError(f"{run}: no trained system {system!r}; trained systems: {', '.join(known) or 'none'}")
-        settings = parse_settings(DecodingSettings, read_recipe(run).get("translate") or {}, "translate")
-        return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings)
+        settings = parse_settings(TranslateSettings, read_recipe(run).get("translate") or {}, "translate")
+        return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings.decoding)
 
     @classmethod
     def of_package(cls, folder: Path) -> "Parts":

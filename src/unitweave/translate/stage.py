@@ -1,37 +1,64 @@
-"""The translate stage: the test split, translated by one system of a run."""
+"""The translate stage: the test split, translated by one system of a run, shard by shard.
+
+Started on several processes, each translates its part of the shards. A shard is whole or not there, and what is in it
+depends on nothing but its utterances, so a translation that was interrupted ends in the same bytes.
+"""
 
 import json
-import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unitweave.config.translate import DecodingSettings
+from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.core.audio import write_audio
+from unitweave.core.distributed import barrier, num_processes, on_main, own_share
 from unitweave.core.errors import InputError
-from unitweave.core.files import remove, write_text
-from unitweave.core.manifest import read_manifest
+from unitweave.core.files import write_text
+from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter
+from unitweave.core.records import read_json_lines
 from unitweave.core.stage import StageResult
+from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.training.devices import device_of
+from unitweave.translate.constraints import Translation
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.units.dataset import read_units
 from unitweave.vocoder.synthesis import Vocoder
 
 OUTPUTS = "outputs.jsonl"
+SHARDS = "shards"
+
+Decode = Callable[[Sequence[Pair], Sequence[np.ndarray]], list[Translation]]
+
+
+def settings_in_fingerprint(settings: TranslateSettings) -> dict[str, Any]:
+    """The settings that the translations depend on; with others changed, an interrupted one still goes on."""
+    counted = asdict(settings)
+    del counted["shard_size"]
+    if settings.engine == "local":
+        del counted["engine"]
+    return counted
 
 
 def translate_split(
-    folder: Path, settings: DecodingSettings, corpus: Path, units: Path, model: Path, vocoder: Path, split: str = "test"
+    folder: Path,
+    settings: TranslateSettings,
+    corpus: Path,
+    units: Path,
+    model: Path,
+    vocoder: Path,
+    split: str = "test",
 ) -> StageResult:
-    """Translate a split from its extracted units.
+    """Translate a split from its extracted units. All processes call this; finished shards are kept.
 
     Writes folder/outputs.jsonl, a line for each utterance, and folder/audio/ID.wav.
 
     Args:
         folder: The stage's folder, RUN/translate/SYSTEM.
-        settings: How to decode.
+        settings: How to translate.
         corpus: Folder of the manifest.
         units: Folder of the extracted units.
         model: Folder of the system's language model.
@@ -41,42 +68,82 @@ def translate_split(
     Raises:
         InputError: The split has no utterance with units, or the parts do not belong together.
     """
-    rows = read_units(units)
-    pairs = [pair for pair in read_manifest(corpus, split) if (pair.id, "src") in rows]
+    sources = {id: row.units for (id, side), row in read_units(units).items() if side == "src"}
+    pairs = sorted((p for p in read_manifest(corpus, split) if p.id in sources), key=lambda p: len(sources[p.id]))
     if not pairs:
         raise InputError(f"{corpus}: the {split} split has nothing to translate")
-    device = device_of("auto")
-    decoder = PhaseDecoder.load(model, device)
-    voice = Vocoder.from_pretrained(vocoder, decoder.vocabulary.codebook, device)
-    audio = folder / "audio"
-    remove(audio)
-    lines: list[dict[str, Any]] = []
-    pairs = sorted(pairs, key=lambda p: len(rows[p.id, "src"].units))
-    with meter(f"{folder.name}: translating", len(pairs)) as progress:
-        for first in range(0, len(pairs), settings.batch_size):
-            part = pairs[first : first + settings.batch_size]
-            start = time.monotonic()
-            hypotheses = decoder.translate([rows[p.id, "src"].units for p in part], settings)
-            synthesized = voice.synthesize(
-                [t.units for t in hypotheses], settings.speaker, decoder.vocabulary.deduplicate
-            )
-            seconds = (time.monotonic() - start) / len(part)
-            for pair, t, waveform in zip(part, hypotheses, synthesized, strict=True):
-                # An empty translation still gets a file, so that it is scored and not left out.
-                write_audio(audio / f"{pair.id}.wav", waveform if len(waveform) else np.zeros(1600, np.float32))
-                lines.append(
-                    {
-                        "id": pair.id,
-                        "audio": f"audio/{pair.id}.wav",
-                        "language": t.language,
-                        "transcript": t.transcript,
-                        "translation": t.translation,
-                        "units": t.units.tolist(),
-                        "deduplicated": decoder.vocabulary.deduplicate,
-                        "complete": t.complete,
-                        "seconds": round(seconds, 4),
-                    }
-                )
-            progress.advance(len(part))
-    write_text(folder / OUTPUTS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    return StageResult(counts={"utterances": len(pairs), "cut_off": sum(not line["complete"] for line in lines)})
+    shards = [pairs[first : first + settings.shard_size] for first in range(0, len(pairs), settings.shard_size)]
+    todo = on_main(lambda: [n for n, shard in enumerate(shards) if not _finished(folder, n, shard)])
+    own = own_share(todo)
+    if own:
+        vocabulary, device = Vocabulary.load(model), device_of("auto")
+        voice = Vocoder.from_pretrained(vocoder, vocabulary.codebook, device)
+        decode = _decoder(model, settings)
+        with meter(_label(folder.name), sum(len(shards[n]) for n in own)) as progress:
+            for number in own:
+                lines = []
+                for first in range(0, len(shards[number]), settings.batch_size):
+                    part = shards[number][first : first + settings.batch_size]
+                    found = decode(part, [sources[pair.id] for pair in part])
+                    lines += _write(folder, part, found, voice, settings, vocabulary.deduplicate)
+                    progress.advance(len(part))
+                write_text(_shard(folder, number), "".join(lines))  # last of all: with it the shard is there
+    barrier()
+    on_main(lambda: write_text(folder / OUTPUTS, "".join(_shard(folder, n).read_text() for n in range(len(shards)))))
+    cut_off = sum(not line["complete"] for line in read_json_lines(folder / OUTPUTS))
+    return StageResult(counts={"utterances": len(pairs), "cut_off": cut_off}, obsolete=(folder / SHARDS,))
+
+
+def _decoder(model: Path, settings: TranslateSettings) -> Decode:
+    """What translates a batch, with the engine that the settings name."""
+    if settings.engine == "vllm":
+        from unitweave.translate.vllm import EngineDecoder, start_vllm
+
+        engine = EngineDecoder(model, start_vllm(model), settings)
+        return lambda pairs, units: engine.translate(units)
+    decoder = PhaseDecoder.load(model, device_of("auto"))
+    return lambda pairs, units: decoder.translate(units, settings)
+
+
+def _write(
+    folder: Path,
+    pairs: Sequence[Pair],
+    found: Sequence[Translation],
+    voice: Vocoder,
+    settings: DecodingSettings,
+    deduplicated: bool,
+) -> list[str]:
+    """Write the speech of a batch; returns a line for each utterance."""
+    speech = voice.synthesize([t.units for t in found], settings.speaker, deduplicated)
+    lines = []
+    for pair, t, waveform in zip(pairs, found, speech, strict=True):
+        audio = f"audio/{pair.id}.wav"
+        # An empty translation still gets a file, so that it is scored and not left out.
+        write_audio(folder / audio, waveform if len(waveform) else np.zeros(1600, np.float32))
+        line = {
+            "id": pair.id,
+            "audio": audio,
+            "language": t.language,
+            "transcript": t.transcript,
+            "translation": t.translation,
+            "units": t.units.tolist(),
+            "deduplicated": deduplicated,
+            "complete": t.complete,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return lines
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / SHARDS / f"{number:05d}.jsonl"
+
+
+def _finished(folder: Path, number: int, pairs: Sequence[Pair]) -> bool:
+    """Whether a shard is there and of these utterances: of another `shard_size` are not."""
+    path = _shard(folder, number)
+    return path.exists() and [line.get("id") for line in read_json_lines(path)] == [pair.id for pair in pairs]
+
+
+def _label(system: str) -> str:
+    processes = num_processes()
+    return f"{system}: translating" + (f" (one of {processes} shares)" if processes > 1 else "")

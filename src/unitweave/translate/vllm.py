@@ -1,25 +1,29 @@
-"""What an inference engine such as vLLM needs to keep to the stages, and the loop that uses it.
+"""Decoding in phases through an inference engine such as vLLM.
 
-The language model of an export is an ordinary causal LM; the stages are five short requests for each
-utterance, each with the tokens that its stage allows and the marker that ends it. With prefix caching an
-engine computes only what is new in each.
+The language model is an ordinary causal LM; the phases are five short requests for each utterance, each with the
+tokens that its phase allows and the marker that ends it. With prefix caching an engine computes only what is new in
+each. The limits of repetitions and loops are kept outside of the engine, whose interface for them changes from version
+to version: what runs over one is cut where it does, and the request goes on from there.
 """
 
+import os
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
 
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
-from unitweave.core.files import read_json
 from unitweave.core.sequences import deduplicate
+from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import (
+    LOOP_CHECK_EVERY,
+    LOOP_WINDOW,
     TRANSCRIPT,
     TRANSCRIPT_TAG,
     TRANSLATION,
@@ -27,56 +31,71 @@ from unitweave.translate.constraints import (
     UNITS,
     Constraints,
     Translation,
+    in_a_loop,
 )
-from unitweave.translate.package import VLLM_FILE
 
-_STAGES = (
-    ("transcript_language", TRANSCRIPT_TAG),
-    ("transcript", TRANSCRIPT),
-    ("translation_language", TRANSLATION_TAG),
-    ("translation", TRANSLATION),
-    ("units", UNITS),
-)
+FORMAT = 2
+_PHASES = {
+    "transcript_language": TRANSCRIPT_TAG,
+    "transcript": TRANSCRIPT,
+    "translation_language": TRANSLATION_TAG,
+    "translation": TRANSLATION,
+    "units": UNITS,
+}
 
 
 @dataclass(frozen=True)
 class Request:
-    """Go on from `prompt`, saying allowed tokens only, up to and with a stop token or up to `most` tokens."""
+    """What an engine is asked to continue.
+
+    Attributes:
+        prompt: Token ids to continue from.
+        allowed: The only tokens that may follow.
+        stop: Tokens that end the answer, and are the last of it.
+        max_tokens: Maximum tokens of the answer.
+        temperature: Of the sampling; 0 takes the most probable token.
+        seed: Of the sampling.
+    """
 
     prompt: list[int]
     allowed: list[int]
     stop: list[int]
-    most: int
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
 
 
 Generate = Callable[[list[Request]], list[list[int]]]
 
 
-def engine_settings(folder: Path) -> dict[str, Any]:
-    """The stages of an exported model: allowed token ids as ranges [first, last], stop token, most tokens."""
-    vocabulary, tokenizer = Vocabulary.load(folder), AutoTokenizer.from_pretrained(folder)
+def engine_settings(folder: Path, settings: DecodingSettings | None = None) -> dict[str, Any]:
+    """The phases of a model: allowed token ids as ranges [first, last], stop token, maximum tokens, limits.
+
+    Raises:
+        InputError: The model was trained without texts.
+    """
+    vocabulary, tokenizer = Vocabulary.load(folder), load_tokenizer(str(folder))
     if not vocabulary.has_texts:
-        raise InputError(f"{folder}: trained without s2st, this model has none of the stages that an engine keeps to")
+        raise InputError(f"{folder}: trained without s2st, this model has none of the phases that an engine keeps to")
     constraints = Constraints(vocabulary, tokenizer, vocabulary.size, torch.device("cpu"))
     tokens = constraints.tokens()
-    stages = []
-    for name, stage in _STAGES:
-        closing = int(constraints.closing[stage])
-        stages.append(
+    phases = []
+    for name, phase in _PHASES.items():
+        closing = int(constraints.closing[phase])
+        phases.append(
             {
                 "name": name,
-                "allowed_token_ids": _ranges(tokens[stage]),
+                "allowed_token_ids": _ranges(tokens[phase]),
                 "stop_token_ids": [] if closing < 0 else [closing],
-                "max_tokens": {"tag": 1} if closing < 0 else _limit(stage),
+                "max_tokens": {"tag": 1} if closing < 0 else _limit(phase, settings or DecodingSettings()),
             }
         )
-    return {"format": 1, "prompt": _prompt_settings(vocabulary), "stages": stages}
+    return {"format": FORMAT, "prompt": _prompt_settings(vocabulary), "phases": phases}
 
 
-def _limit(stage: int) -> dict[str, float]:
-    settings = DecodingSettings()
-    if stage == UNITS:
-        return {"per_source_unit": settings.max_units_per_frame, "plus": 50}
+def _limit(phase: int, settings: DecodingSettings) -> dict[str, Any]:
+    if phase == UNITS:
+        return {"per_source_unit": settings.max_units_per_frame, "plus": 50, "in_a_row": settings.max_unit_repeats}
     return {"per_source_second": settings.max_text_tokens_per_second, "plus": 16}
 
 
@@ -102,57 +121,142 @@ def _ranges(tokens: Sequence[int]) -> list[list[int]]:
 
 
 class EngineDecoder:
-    """Stage decoding through an engine; what `PhaseDecoder` does, but for its loop detection and repeat limit."""
+    """Decoding in phases through an engine: the translations of `PhaseDecoder`, where both compute the same logits."""
 
-    def __init__(self, folder: Path, generate: Generate) -> None:
-        """`folder` was exported with --engine vllm; `generate` answers requests (`vllm_generate` makes one)."""
-        if not (folder / VLLM_FILE).exists():
-            raise InputError(f"{folder}: no {VLLM_FILE}; export the run with '--engine vllm'")
-        self.settings, self.generate = read_json(folder / VLLM_FILE), generate
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+    def __init__(self, folder: Path, generate: Generate, settings: DecodingSettings | None = None) -> None:
+        """Make a decoder.
+
+        Args:
+            folder: A language model of a run, or an exported one.
+            generate: Answers requests; `start_vllm` and `vllm_generate` make one.
+            settings: How to decode; beams are not supported.
+
+        Raises:
+            InputError: The folder holds no such model, or one that was trained without texts.
+        """
+        self.settings, self.generate = settings or DecodingSettings(), generate
+        self.phases = engine_settings(folder, self.settings)
+        self.tokenizer = load_tokenizer(str(folder))
         self.languages = {i: name for name, i in Vocabulary.load(folder).languages.items()}
 
     def translate(self, sources: Sequence[np.ndarray]) -> list[Translation]:
-        """Translate the units of each source utterance, all of them stage by stage."""
+        """Translate the units of each source utterance, all of them phase by phase."""
         prompts = [self._prompt(units) for units in sources]
+        seeds = [zlib.crc32(f"{self.settings.seed} {units.tolist()}".encode()) & 0x7FFFFFFF for units in sources]
         results = [Translation() for _ in sources]
-        for stage in self.settings["stages"]:
-            allowed = [t for first, last in stage["allowed_token_ids"] for t in range(first, last + 1)]
+        for phase in self.phases["phases"]:
+            if phase["name"] == "units" and self.settings.text_only:
+                break
+            allowed = [t for first, last in phase["allowed_token_ids"] for t in range(first, last + 1)]
+            temperature = self.settings.temperature if phase["name"] == "units" else 0.0
+            limits = [self._max_tokens(phase["max_tokens"], len(source)) for source in sources]
             requests = [
-                Request(prompt, allowed, stage["stop_token_ids"], self._most(stage["max_tokens"], len(source)))
-                for prompt, source in zip(prompts, sources, strict=True)
+                Request(prompt, allowed, phase["stop_token_ids"], limit, temperature, seed)
+                for prompt, limit, seed in zip(prompts, limits, seeds, strict=True)
             ]
-            for i, said in enumerate(self.generate(requests)):
-                body = [t for t in said if t not in stage["stop_token_ids"]]
-                results[i].complete &= not stage["stop_token_ids"] or len(body) < len(said)
-                if stage["stop_token_ids"]:
-                    body = body[: requests[i].most - 1]  # the last place was for the stop token
-                prompts[i] = prompts[i] + body + stage["stop_token_ids"]
-                self._take(results[i], stage["name"], body)
+            for i, answer in enumerate(self._answers(requests, phase["max_tokens"].get("in_a_row"))):
+                stop = phase["stop_token_ids"]
+                body = [t for t in answer if t not in stop]
+                # As in `DecoderState`: at its limit a phase is cut off, even where the model would have ended it.
+                results[i].complete &= not stop or len(body) < len(answer) < limits[i]
+                if stop:
+                    body = body[: limits[i] - 1]  # the last place was for the stop token
+                prompts[i] = prompts[i] + body + stop
+                self._take(results[i], phase["name"], body)
         return results
 
+    def _answers(self, requests: Sequence[Request], in_a_row: int | None) -> list[list[int]]:
+        """The engine's answers; those that break a limit of repetitions are cut there and continued."""
+        answers: list[list[int]] = [[] for _ in requests]
+        waiting: dict[int, int | None] = dict.fromkeys(range(len(requests)))  # request -> what may not come next
+        while waiting:
+            asked = [_continued(requests[i], answers[i], banned) for i, banned in waiting.items()]
+            following: dict[int, int | None] = {}
+            for i, answer in zip(waiting, self.generate(asked), strict=True):
+                answers[i] += answer
+                if in_a_row is None:
+                    continue
+                loop, run = _first_loop(answers[i]), _first_run(answers[i], in_a_row)
+                if loop is not None and (run is None or loop <= run):
+                    del answers[i][loop:]  # without a stop token: it counts as cut off
+                elif run is not None:
+                    following[i] = answers[i][run]
+                    del answers[i][run:]
+                elif answers[i][-1] not in requests[i].stop and len(answers[i]) < requests[i].max_tokens:
+                    following[i] = None
+            waiting = following
+        return answers
+
     def _prompt(self, units: np.ndarray) -> list[int]:
-        about = self.settings["prompt"]
+        about = self.phases["prompt"]
         if about["deduplicate"]:
             units, _ = deduplicate(units)
         body = (units.astype(np.int64) + about["unit_offset"]).tolist()
         begin = [] if about["begin"] is None else [about["begin"]]
         return [*begin, about["source"], *body, about["transcript"]]
 
-    def _most(self, limit: dict[str, float], frames: int) -> int:
+    def _max_tokens(self, limit: dict[str, Any], frames: int) -> int:
         if "tag" in limit:
             return int(limit["tag"])
         if "per_source_unit" in limit:
             return int(frames * limit["per_source_unit"] + limit["plus"]) + 1
         return int(frames / 50 * limit["per_source_second"] + limit["plus"]) + 1
 
-    def _take(self, result: Translation, stage: str, said: list[int]) -> None:
-        if stage == "transcript_language":
-            result.language = self.languages[said[0]]
-        elif stage == "units":
-            result.units = np.array(said, np.int64) - self.settings["prompt"]["unit_offset"]
-        elif stage in ("transcript", "translation"):
-            setattr(result, stage, self.tokenizer.decode(said).strip())
+    def _take(self, result: Translation, phase: str, tokens: list[int]) -> None:
+        if phase == "transcript_language":
+            result.language = self.languages[tokens[0]]
+        elif phase == "units":
+            result.units = np.array(tokens, np.int64) - self.phases["prompt"]["unit_offset"]
+        elif phase in ("transcript", "translation"):
+            setattr(result, phase, self.tokenizer.decode(tokens).strip())
+
+
+def _continued(request: Request, answer: list[int], banned: int | None) -> Request:
+    """The request for what is still missing; only the next token, where one is banned."""
+    allowed = request.allowed if banned is None else [t for t in request.allowed if t != banned]
+    left = request.max_tokens - len(answer) if banned is None else 1
+    return replace(
+        request, prompt=request.prompt + answer, allowed=allowed, max_tokens=left, seed=request.seed + len(answer)
+    )
+
+
+def _first_loop(tokens: Sequence[int]) -> int | None:
+    """How many tokens it takes until a loop is found, at the lengths at which `in_a_loop` looks; None for never."""
+    ends = range(LOOP_WINDOW, len(tokens) + 1, LOOP_CHECK_EVERY)
+    return next((end for end in ends if in_a_loop(tokens[:end])), None)
+
+
+def _first_run(tokens: Sequence[int], in_a_row: int) -> int | None:
+    """The place of the first token that stands there more often in a row than it may; None for none."""
+    repeats = 0
+    for place, token in enumerate(tokens):
+        repeats = repeats + 1 if place and token == tokens[place - 1] else 1
+        if repeats > in_a_row:
+            return place
+    return None
+
+
+def start_vllm(model: Path) -> Generate:
+    """`generate` over vLLM with the GPU of this process.
+
+    vLLM computes in a process of its own, which sees one GPU and nothing of the launcher that started this one.
+    """
+    from vllm import LLM
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    kept = {name: os.environ.pop(name) for name in launcher if name in os.environ}
+    own = {"CUDA_VISIBLE_DEVICES": visible[index] if visible != [""] else str(index)}
+    own["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        return vllm_generate(LLM(str(model), enable_prefix_caching=True))
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        os.environ.update(kept)
 
 
 def vllm_generate(llm: Any) -> Generate:
@@ -162,8 +266,9 @@ def vllm_generate(llm: Any) -> Generate:
     def generate(requests: list[Request]) -> list[list[int]]:
         parameters = [
             SamplingParams(
-                temperature=0.0,
-                max_tokens=r.most,
+                temperature=r.temperature,
+                seed=r.seed if r.temperature else None,
+                max_tokens=r.max_tokens,
                 allowed_token_ids=r.allowed,
                 stop_token_ids=r.stop,
                 ignore_eos=True,

@@ -41,8 +41,8 @@ class Estimate:
         return gpu.hours(self.flop, MFU)
 
 
-def estimate(settings: EncoderSettings) -> Estimate:
-    """What a training with these settings takes. A hub name counts as the shape of facebook/w2v-bert-2.0.
+def estimate(settings: EncoderSettings, max_seconds: float = _MAX_SECONDS) -> Estimate:
+    """What a training with these settings takes, on recordings of up to `max_seconds`.
 
     Memory: 16 bytes a parameter, 18 in bf16; for each frame of a batch either all that a block keeps for its
     backward pass, in every block, or (gradient checkpointing) the inputs of all blocks and one block's whole.
@@ -55,7 +55,7 @@ def estimate(settings: EncoderSettings) -> Estimate:
     config, parameters = _shape(settings)
     hidden, inner, blocks = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     frames = settings.batch_seconds * FRAME_RATE
-    longest = min(_MAX_SECONDS, settings.batch_seconds) * FRAME_RATE
+    longest = min(max_seconds, settings.batch_seconds) * FRAME_RATE
     half = 2 if training.precision == "bf16" else 4
     block = half * (2 * (2 * hidden + 2 * inner) + 5 * hidden + 6 * hidden) + 4 * 5 * hidden
     block += half * 3 * config.num_attention_heads * longest
@@ -74,14 +74,18 @@ def _shape(settings: EncoderSettings) -> tuple[Wav2Vec2BertConfig, int]:
     with torch.device("meta"):
         if settings.pretrained is None:
             model = new_encoder(settings.shape, CharacterVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz"]))
-        elif (Path(settings.pretrained) / "config.json").exists():
-            check_model_folder(settings.pretrained, weights=False)
-            with loading_errors(settings.pretrained, "configuration of the speech encoder"):
-                config = Wav2Vec2BertConfig.from_pretrained(settings.pretrained, vocab_size=64)
-            model = Wav2Vec2BertForCTC(config)
         else:
-            model = Wav2Vec2BertForCTC(Wav2Vec2BertConfig(vocab_size=64))
+            model = Wav2Vec2BertForCTC(encoder_config(settings.pretrained))
     return model.config, sum(parameter.numel() for parameter in model.parameters())
+
+
+def encoder_config(pretrained: str) -> Wav2Vec2BertConfig:
+    """The shape of an encoder in a folder; a hub name counts as facebook/w2v-bert-2.0, transformers' default."""
+    if not (Path(pretrained) / "config.json").exists():
+        return Wav2Vec2BertConfig(vocab_size=64)
+    check_model_folder(pretrained, weights=False)
+    with loading_errors(pretrained, "configuration of the speech encoder"):
+        return Wav2Vec2BertConfig.from_pretrained(pretrained, vocab_size=64)
 
 
 def plan(settings: EncoderSettings, gpus: Sequence[Gpu] = tuple(GPUS.values())) -> str:

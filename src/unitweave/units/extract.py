@@ -2,21 +2,24 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
+import torch
 
 from unitweave.config.units import ExtractionSettings
+from unitweave.core.distributed import barrier, on_main, own_share, process_index
 from unitweave.core.errors import InputError
 from unitweave.core.files import remove_leftovers
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
-from unitweave.training.devices import device_of
+from unitweave.training.devices import own_devices
 from unitweave.units.dataset import FRAME_RATE, SIDES, UnitRow, read_shard_metadata, read_units, shard_path, write_shard
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.inference import single_threads
 from unitweave.units.reading import map_ordered, read_features
-from unitweave.units.sampling import recordings_of
+from unitweave.units.sampling import Recording, recordings_of
 from unitweave.units.shards import Shard, ShardCollector, shard_batches, unit_rows
 
 
@@ -30,38 +33,47 @@ def extract_units(
 ) -> StageResult:
     """Extract units and word frames of every pair into Parquet shards in `folder`; finished shards are kept.
 
-    The shards are byte for byte the same whatever the engine, the number of workers and of interruptions.
+    Uses all GPUs of this machine; started on several processes, all of them call this, and each takes its part of the
+    shards with a GPU of its own. The shards are byte for byte the same whatever the backend, the number of workers,
+    processes and interruptions.
 
     Raises:
         InputError: `folder` holds damaged shards or shards of another codebook, or a recording cannot be read.
     """
-    extractor = UnitExtractor.load(encoder, codebook, settings.precision, device_of("auto"))
+    devices = own_devices()
+    extractor = UnitExtractor.load(encoder, codebook, settings.precision, devices[0])
     pairs = read_manifest(corpus)
     metadata = {
         "codebook": extractor.codebook.fingerprint,
         "num_units": str(extractor.codebook.num_units),
         "frame_rate": str(FRAME_RATE),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    todo: list[Shard] = []
-    for number, first in enumerate(range(0, len(pairs), settings.shard_size)):
-        if not _finished(folder, number, metadata):
-            todo.append((number, recordings_of(pairs[first : first + settings.shard_size])))
+    shards = [pairs[first : first + settings.shard_size] for first in range(0, len(pairs), settings.shard_size)]
+
+    def unfinished() -> list[int]:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        return [number for number in range(len(shards)) if not _finished(folder, number, metadata)]
+
+    numbers, ray = on_main(unfinished), settings.backend == "ray"
+    own = own_share(numbers) if not ray else numbers if process_index() == 0 else []
+    todo: list[Shard] = [(number, recordings_of(shards[number])) for number in own]
     sizes = {number: len(items) for number, items in todo}
     with meter("units: extracting", sum(sizes.values())) as progress:
-        if settings.backend == "ray":
+        if ray:
             from unitweave.units.ray_engine import extract_with_ray
 
             done = extract_with_ray(
                 todo, settings.batch_seconds, settings.workers, settings.precision, encoder, codebook
             )
         else:
-            done = _extract_here(todo, settings, extractor)
+            further = [UnitExtractor.load(encoder, codebook, settings.precision, device) for device in devices[1:]]
+            done = _extract_here(todo, settings, [extractor, *further])
         for number, rows in done:
             write_shard(folder, number, rows, metadata)
             progress.advance(sizes[number])
-    return _summary(folder, pairs)
+    barrier()
+    return on_main(lambda: _summary(folder, pairs))
 
 
 def _finished(folder: Path, number: int, metadata: Mapping[str, str]) -> bool:
@@ -75,9 +87,9 @@ def _finished(folder: Path, number: int, metadata: Mapping[str, str]) -> bool:
 
 
 def _extract_here(
-    todo: Sequence[Shard], settings: ExtractionSettings, extractor: UnitExtractor
+    todo: Sequence[Shard], settings: ExtractionSettings, extractors: Sequence[UnitExtractor]
 ) -> Iterator[tuple[int, list[UnitRow]]]:
-    """Rows of each shard, from threads of this process."""
+    """Rows of each shard, from threads of this process; on GPUs one extractor for each."""
     parts = [
         (number, [items[i] for i in batch])
         for number, items in todo
@@ -85,12 +97,26 @@ def _extract_here(
     ]
     collector = ShardCollector(todo, settings.batch_seconds)
     with single_threads(settings.workers) as pool:
-        if extractor.inference.batched:
-            # Threads read and compute features; this one feeds the GPU.
-            for (number, items), features in map_ordered(pool, lambda part: read_features(part[1]), parts):
-                yield from collector.add(number, unit_rows(extractor, items, features))
+        if extractors[0].inference.batched:
+            # Threads read and compute features; each GPU has one more thread that feeds it.
+            free: SimpleQueue[UnitExtractor] = SimpleQueue()
+            for extractor in extractors:
+                free.put(extractor)
+
+            def encode(part: tuple[tuple[int, list[Recording]], list[torch.Tensor]]) -> list[UnitRow]:
+                (_, items), features = part
+                extractor = free.get()
+                try:
+                    return unit_rows(extractor, items, features)
+                finally:
+                    free.put(extractor)
+
+            read = map_ordered(pool, lambda part: read_features(part[1]), parts)
+            with single_threads(len(extractors)) as feeders:
+                for ((number, _), _), rows in map_ordered(feeders, encode, read):
+                    yield from collector.add(number, rows)
         else:
-            work = map_ordered(pool, lambda part: unit_rows(extractor, part[1], read_features(part[1])), parts)
+            work = map_ordered(pool, lambda part: unit_rows(extractors[0], part[1], read_features(part[1])), parts)
             for (number, _), rows in work:
                 yield from collector.add(number, rows)
 

@@ -35,7 +35,7 @@ class Throughput:
         self.sum_squared_lengths += sum_squared_lengths
 
     def read(self, accelerator: Any) -> dict[str, float]:
-        """Tokens per second of all processes, and MFU, since the last call."""
+        """Tokens of all processes, those per second, and MFU, since the last call."""
         counts = torch.tensor([self.tokens, self.sum_squared_lengths], dtype=torch.float64, device=self.device)
         tokens, squared = accelerator.reduce(counts, reduction="sum").tolist()
         seconds = time.monotonic() - self.since
@@ -45,6 +45,7 @@ class Throughput:
         flops = tokens * self.per_token + squared * self.per_square
         self.tokens, self.sum_squared_lengths, self.since = 0, 0, time.monotonic()
         return {
+            "tokens": tokens,
             "tokens_per_second": tokens / seconds,
             "mfu": flops / seconds / self._peak / accelerator.num_processes,
         }

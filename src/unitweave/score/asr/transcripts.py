@@ -1,4 +1,4 @@
-"""ASR transcripts of many utterances, appended to a log as they come so that a killed run resumes."""
+"""ASR transcripts of many utterances, shared over processes, and logged as they come so that a killed run resumes."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE, is_silent
+from unitweave.core.distributed import barrier, on_main, own_share, process_index
+from unitweave.core.files import write_text
 from unitweave.core.progress import Meter
 from unitweave.core.records import read_records, to_json
 from unitweave.metrics.signals import silence_ratio
@@ -62,42 +64,78 @@ def transcribe(
 ) -> list[AsrTranscript]:
     """Transcribe all utterances of `source`, in its order; those already in the log are not transcribed again.
 
+    With a log, several processes share the utterances: all of them call this and get all transcripts.
+
     Args:
         source: The utterances.
         recognizer: Transcribes them.
-        log: JSON lines file to append to; None for none.
+        log: JSON lines file of the transcripts, in the order of `source` when all are there; None for none.
         meter: Advanced by each utterance.
         predictors: Rate the utterances named in `rated`.
         rated: Ids of the utterances to rate.
         keep: Called with id and waveform of all speech, for instance to write some of it.
     """
-    known = {record.id: record for record in (_read_log(log) if log else ())}
-    missing = [id for id in source.ids if id not in known]
-    meter.advance(len(source.ids) - len(missing))
-    to_rate = set(rated)
-    for start in range(0, len(missing), BATCH):
-        ids = missing[start : start + BATCH]
-        waveforms = [None if w is None or not len(w) or is_silent(w) else w for w in source.load(ids)]
-        audible = [(id, waveform) for id, waveform in zip(ids, waveforms, strict=True) if waveform is not None]
-        texts = dict(zip([id for id, _ in audible], recognizer.transcribe([w for _, w in audible]), strict=True))
-        records = []
-        for id, waveform in zip(ids, waveforms, strict=True):
-            if waveform is None:
-                records.append(AsrTranscript(id, "", 0.0, 1.0))
-                continue
-            record = AsrTranscript(id, texts[id], len(waveform) / SAMPLE_RATE, silence_ratio(waveform))
-            if id in to_rate:
-                for predictor in predictors:
-                    record.mos.update(predictor.predict(waveform))
-            if keep:
-                keep(id, waveform)
-            records.append(record)
-        if log:
-            with log.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(to_json(record), ensure_ascii=False) + "\n" for record in records)
+    known = on_main(lambda: _read_logs(log)) if log else {}
+    meter.advance(sum(id in known for id in source.ids))
+    batches = [source.ids[first : first + BATCH] for first in range(0, len(source.ids), BATCH)]
+    todo = [missing for batch in batches if (missing := [id for id in batch if id not in known])]
+    own_log = log and log.with_name(f"{log.stem}.{process_index()}.jsonl")
+    for ids in own_share(todo) if log else todo:
+        records = _transcribe_batch(ids, source, recognizer, predictors, set(rated), keep)
+        if own_log:
+            with own_log.open("a", encoding="utf-8") as file:
+                file.writelines(map(_line, records))
         known |= {record.id: record for record in records}
         meter.advance(len(records))
+    if log and todo:
+        barrier()
+        known = on_main(lambda: _merge(log, source.ids))
     return [known[id] for id in source.ids]
+
+
+def _transcribe_batch(
+    ids: Sequence[str],
+    source: AudioSource,
+    recognizer: Recognizer,
+    predictors: Sequence[Predictor],
+    rated: set[str],
+    keep: Callable[[str, np.ndarray], None] | None,
+) -> list[AsrTranscript]:
+    waveforms = [None if w is None or not len(w) or is_silent(w) else w for w in source.load(ids)]
+    audible = [(id, waveform) for id, waveform in zip(ids, waveforms, strict=True) if waveform is not None]
+    texts = dict(zip([id for id, _ in audible], recognizer.transcribe([w for _, w in audible]), strict=True))
+    records = []
+    for id, waveform in zip(ids, waveforms, strict=True):
+        if waveform is None:
+            records.append(AsrTranscript(id, "", 0.0, 1.0))
+            continue
+        record = AsrTranscript(id, texts[id], len(waveform) / SAMPLE_RATE, silence_ratio(waveform))
+        if id in rated:
+            for predictor in predictors:
+                record.mos.update(predictor.predict(waveform))
+        if keep:
+            keep(id, waveform)
+        records.append(record)
+    return records
+
+
+def _line(record: AsrTranscript) -> str:
+    return json.dumps(to_json(record), ensure_ascii=False) + "\n"
+
+
+def _merge(log: Path, ids: Sequence[str]) -> dict[str, AsrTranscript]:
+    """Put what all processes wrote into one log, in the order of the utterances."""
+    known = _read_logs(log)
+    write_text(log, "".join(_line(known[id]) for id in ids))
+    for path in log.parent.glob(f"{log.stem}.*.jsonl"):
+        path.unlink()
+    return known
+
+
+def _read_logs(log: Path) -> dict[str, AsrTranscript]:
+    """The transcripts in a log, and in those that processes of an interrupted call left beside it."""
+    paths = [log, *sorted(log.parent.glob(f"{log.stem}.*.jsonl"))]
+    return {record.id: record for path in paths for record in _read_log(path)}
 
 
 def _read_log(path: Path) -> Iterator[AsrTranscript]:

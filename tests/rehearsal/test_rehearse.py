@@ -1,0 +1,86 @@
+"""A recipe rehearsed at a small size: every stage, killed and resumed, with a report against the plans."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from helpers.tiny_run import tiny_recipe
+from unitweave.cli import main
+from unitweave.rehearsal import child, rehearse
+from unitweave.rehearsal.rehearse import Rehearsal, Step, as_table
+from unitweave.training.checkpoints import CheckpointedTrainer
+from unitweave.vocoder import train
+
+
+class Killed(BaseException):
+    """In place of SIGKILL, since the stages are done in this process."""
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Stages without processes of their own; returns those that were done, with their exit codes."""
+    done: list[tuple[str, int]] = []
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    def do(self: Rehearsal, stage: str, system: str, kill: bool) -> tuple[int, str]:
+        self.at.folder.mkdir(parents=True, exist_ok=True)
+        if not self.at.recipe.exists():
+            self.at.recipe.write_bytes(self.recipe_file.read_bytes())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "kill", killed)
+            patch.setattr(CheckpointedTrainer, "_save_checkpoint", CheckpointedTrainer._save_checkpoint)
+            patch.setattr(train, "save_checkpoint", train.save_checkpoint)
+            try:
+                code = child.do(self.at.folder, self.folder / "step.json", kill, stage, [system] if system else [])
+            except Killed:
+                code = -9
+        done.append((stage, code))
+        return code, "the last line"
+
+    monkeypatch.setattr(Rehearsal, "_child", do)
+    return done
+
+
+@pytest.mark.slow
+def test_a_rehearsal_does_every_stage_once_and_goes_on_where_it_stopped(
+    tmp_path: Path, text_lm_folder: Path, in_this_process: list, capsys: pytest.CaptureFixture
+) -> None:
+    recipe, out = tiny_recipe(tmp_path, text_lm_folder), tmp_path / "out"
+    assert main(["rehearse", str(recipe), "--out", str(out), "--size", "small"]) == 0
+    trained = [(stage, code) for stage in ("encoder", "lm", "vocoder") for code in (-9, 0)]
+    once = [("corpus", 0), *trained[:2], ("codebook", 0), ("units", 0), *trained[2:], ("translate", 0), ("export", 0)]
+    assert in_this_process[:-1] == once and in_this_process[-1][0] == "score"
+    report = json.loads((out / "rehearsal.json").read_text())
+    assert [step["status"] for step in report["steps"][:-1]] == ["done"] * len(once)
+    (tokens,) = report["tokens"]
+    assert tokens["tokens of the last step"] > 0 and tokens["pairs of a step"] == 2
+    assert "| lm/" in capsys.readouterr().out
+    for stage in ("encoder", "lm/scheduled"):
+        assert json.loads((out / "run" / stage / "stage.json").read_text())["status"] == "done"
+    assert (out / "export/package.json").exists()
+    in_this_process.clear()
+    assert main(["rehearse", str(recipe), "--out", str(out), "--size", "small", "--json"]) == 0
+    assert [stage for stage, _ in in_this_process] in ([], ["score"]), "a skipped scoring is tried again"
+
+
+def test_a_measurement_that_is_not_as_planned_is_marked() -> None:
+    as_planned, more = Step("lm/a", "trained", gib=1.1, planned=1.0), Step("lm/b", "trained", gib=1.2, planned=1.0)
+    tiny, failed = Step("lm/c", "trained", gib=0.3, planned=0.1), Step("score", "scored", "failed", note="no disk")
+    assert [step.good for step in (as_planned, more, tiny, failed)] == [True, False, True, False]
+    table = as_table([as_planned, more, failed], [])
+    assert "+20 % !" in table and "+10 % |" in table and "failed: no disk" in table
+
+
+def test_what_does_not_fit_is_refused_before_it_is_begun(
+    tmp_path: Path, text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(rehearse, "_available", lambda: 1e-6)
+    monkeypatch.setattr(Rehearsal, "_do", lambda *_, **__: None)
+    monkeypatch.setattr(Rehearsal, "_plan_encoder", lambda *_: 9.3)
+    recipe = tiny_recipe(tmp_path, text_lm_folder)
+    assert main(["rehearse", str(recipe), "--out", str(tmp_path / "out"), "--size", "small"]) == 2
+    assert "encoder: the plan needs 9.3 GiB" in capsys.readouterr().err
