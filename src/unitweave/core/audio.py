@@ -198,8 +198,9 @@ def _decoded(
         with file:
             _check_header(file, name, max_seconds)
             scale = _scale(file, name)
-            blocks = (block / scale for block in _read_blocks(file, name, whole)) if scale != 1 else None
-            blocks = blocks or _read_blocks(file, name, whole)
+            blocks = _read_blocks(file, name, whole)
+            if scale != 1:
+                blocks = (block / scale for block in _read_blocks(file, name, whole))
             yield file.samplerate, _checked(blocks, file.samplerate, name, max_seconds)
 
 

@@ -32,9 +32,9 @@ def score_folders(
 
     Args:
         folders: One for each system; the first is what the others are compared with.
-        references: A file of `name<TAB>text` lines, where name is the file's name with or without its suffix;
-            or of plain lines, one for each audio file in natural order (0_pred.wav, 1_pred.wav, ...,
-            10_pred.wav, as fairseq names them).
+        references: A file of `name<TAB>text` lines, where name is the file's name with or without its suffix, or of
+            `name<TAB>language<TAB>text` lines, for a score of each source language; or of plain lines, one for each
+            audio file in natural order (0_pred.wav, 1_pred.wav, ..., 10_pred.wav, as fairseq names them).
         settings: How to score.
         out: Where to write the result as JSON, if anywhere.
         reference_speech: Folder of recordings of the references, for the ceiling.
@@ -67,7 +67,7 @@ def score_folders(
             source = AudioSource(keys, partial(_read, paths))
             rated = evenly_spaced(keys, settings.mos_utterances or len(keys), centered=True)
             transcripts[name] = transcribe(source, recognizer, None, progress, predictors, rated)
-    scores = assemble(transcripts, {}, References(ids, texts[first]), recognizer, settings, "file")
+    scores = assemble(transcripts, {}, References(ids, texts[first][0], language=texts[first][1]), recognizer, settings, "file")
     scores.mos_predictors = [predictor.signature for predictor in predictors]
     scores.mos_utterances = min(settings.mos_utterances or len(ids), len(ids))
     scores.notes = notes
@@ -111,8 +111,12 @@ def audio_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def match_references(files: dict[str, Path], references: Path) -> list[str]:
-    """The reference text of each of `files`, in their order. Raises InputError when they are not one to one."""
+def match_references(files: dict[str, Path], references: Path) -> tuple[list[str], list[str] | None]:
+    """The reference text of each of `files`, in their order, and its source language where the file says it.
+
+    Raises:
+        InputError: Files and references are not one to one, or a line has columns that nobody can know.
+    """
     try:
         lines = Path(references).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -127,22 +131,31 @@ def match_references(files: dict[str, Path], references: Path) -> list[str]:
     if not any("\t" in line for line in lines):
         if len(lines) != len(files):
             raise InputError(f"{references}: {len(lines)} references for {len(files)} audio files; each file needs one")
-        return [line.strip() for line in lines]
+        return [line.strip() for line in lines], None
+    with_language = all(re.fullmatch(r"[^\t]+\t\s*[a-z]{2,3}(-\w+)?\s*\t[^\t]+", line) for line in lines)
     texts: dict[str, str] = {}
+    languages: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        name, tab, text = line.partition("\t")
-        if not tab or not text.strip():
+        name, *columns = line.split("\t")
+        language = columns.pop(0).strip() if with_language else ""
+        text = columns[0] if columns else ""
+        if not text.strip():
             raise InputError(f"{references}, line {number}: not 'name<TAB>text'")
+        if any(column.strip() for column in columns[1:]):
+            raise InputError(
+                f"{references}, line {number}: {len(columns) + 1} columns; it must be 'name<TAB>text' in all lines, or "
+                "'name<TAB>language<TAB>text' in all lines"
+            )
         key = _stem(name.strip(), files)
         if key is None:
             raise InputError(f"{references}, line {number}: no audio file for {name.strip()!r}")
         if key in texts:
             raise InputError(f"{references}, line {number}: duplicate reference for {name.strip()!r}")
-        texts[key] = text.strip()
+        texts[key], languages[key] = text.strip(), language.split("-")[0]
     missing = [name for name in files if name not in texts]
     if missing:
         raise InputError(f"{references}: no reference for {files[missing[0]].name}")
-    return [texts[name] for name in files]
+    return [texts[name] for name in files], [languages[name] for name in files] if with_language else None
 
 
 def _stem(name: str, files: dict[str, Path]) -> str | None:

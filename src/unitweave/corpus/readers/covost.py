@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 
 from unitweave.core.errors import InputError
 from unitweave.core.progress import say
+from unitweave.corpus.assemble import Skipped
 from unitweave.corpus.readers.archives import Member, containers, is_archive, members, stamp
+from unitweave.corpus.readers.records import encoding_of
 from unitweave.corpus.readers.table import SPLIT_NAMES
 from unitweave.corpus.recording_store import RecordingTask
 
@@ -55,13 +57,14 @@ def voice_containers(places: Sequence[Path]) -> list[Path]:
     return [c for place in places for c in containers(place, lambda name: not name.lower().startswith("cvss"))]
 
 
-def read_clips(places: Sequence[Path], languages: Collection[str]) -> dict[str, Clip]:
-    """Clip name -> what the CoVoST 2 tables below `places` say, for these languages.
+def read_clips(places: Sequence[Path], languages: Collection[str]) -> tuple[dict[str, Clip], list[Skipped]]:
+    """Clip name -> what the CoVoST 2 tables below `places` say, for these languages; and rows that cannot be read.
 
     Archives are looked into only if they are called covost...: those of Common Voice have no such table
     and many gigabytes. Raises InputError when there is no table at all.
     """
     clips: dict[str, Clip] = {}
+    faults: list[Skipped] = []
     transcripts: list[Member] = []
     found = 0
     for container in voice_containers(places):
@@ -70,7 +73,7 @@ def read_clips(places: Sequence[Path], languages: Collection[str]) -> dict[str, 
         for member in members(container):
             if (match := _TABLE.fullmatch(member.name)) and _code(match[1]) in languages:
                 found += 1
-                clips |= _read_table(member, match[2])
+                clips |= _read_table(member, match[2], _code(match[1]), faults)
             elif (match := _PARQUET.fullmatch(_rooted(container, member))) and _code(match[1]) in languages:
                 found += 1
                 clips |= _read_parquet_texts(container / member.name if container.is_dir() else container, match[2])
@@ -82,7 +85,7 @@ def read_clips(places: Sequence[Path], languages: Collection[str]) -> dict[str, 
         )
     for member in transcripts:
         _add_transcripts(clips, member)
-    return clips
+    return clips, [fault for fault in faults if fault.id not in clips]
 
 
 def add_transcript(clips: dict[str, Clip], name: str, known: Clip) -> None:
@@ -94,7 +97,7 @@ def add_transcript(clips: dict[str, Clip], name: str, known: Clip) -> None:
 
 def _add_transcripts(clips: dict[str, Clip], validated: Member) -> None:
     """Take transcripts from a validated.tsv of Common Voice where CoVoST's table had none."""
-    for row in _rows(validated):
+    for row in _rows(validated, [], ""):  # a clip whose row cannot be read has no transcript, and is skipped for that
         name = clip_name(row.get("path") or "")
         add_transcript(clips, name, Clip("", row.get("sentence"), row.get("client_id") or ""))
 
@@ -120,28 +123,63 @@ def clip_tasks(
             _add_transcripts(clips, member)
 
 
-def _read_table(member: Member, split: str | None) -> dict[str, Clip]:
+def _read_table(member: Member, split: str | None, language: str, faults: list[Skipped]) -> dict[str, Clip]:
     clips = {}
-    for row in _rows(member):
-        if not row.get("path") or not (split or row.get("split")):
+    for row in _rows(member, faults, language):
+        if not row.keys() >= ({"path"} if split else {"path", "split"}):
             raise InputError(f"{member.name}: no CoVoST 2 table; its header should name path, translation and split")
-        ours = SPLIT_NAMES.get(split or row["split"])
-        if ours:
-            clips[clip_name(row["path"])] = Clip(ours, row.get("sentence"), row.get("client_id") or "")
+        name, theirs = clip_name(row["path"]), split or row["split"]
+        if theirs in SPLIT_NAMES and row["path"]:
+            clips[name] = Clip(SPLIT_NAMES[theirs], row.get("sentence"), row.get("client_id") or "")
+        else:
+            faults.append(Skipped(name or member.name, language, "the split must be train, dev or test", repr(theirs)))
     return clips
 
 
-def _rows(table: Member) -> Iterator[dict[str, str]]:
-    """Rows of a tsv as CoVoST's own script reads them: no quoting, backslash as the escape character."""
-    text = table.read().decode("utf-8-sig", errors="surrogateescape")
+def _rows(table: Member, faults: list[Skipped], language: str) -> Iterator[dict[str, str]]:
+    """Rows of a tsv as CoVoST's own script reads them: no quoting, backslash as the escape character.
+
+    A row that cannot be read is added to `faults` and costs none but itself: what follows a line feed within it is
+    known by its number of fields.
+    """
+    content = table.read()
+    text = content.decode(encoding_of(content[:64], "utf-8-sig"), errors="surrogateescape").removeprefix("\ufeff")
     # A line ends in \n alone. U+2028 within it belongs to the text; so does a stray \r, which csv would refuse.
-    lines = (line.removesuffix("\r").replace("\r", " ") for line in text.split("\n"))
-    reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
-    try:
-        for row in reader:
-            yield {key: value for key, value in row.items() if isinstance(key, str) and value is not None}
-    except csv.Error as error:
-        raise InputError(f"{table.name}, line {reader.reader.line_num}: {error}") from None
+    lines = [line.removesuffix("\r").replace("\r", " ") for line in text.split("\n")]
+    header = _fields(lines[0])
+    at = 1
+    while at < len(lines):
+        first, cells, problem = at, [""], ""
+        at += 1
+        try:
+            cells = _fields(lines[first])
+            # A line feed that is escaped belongs to the text.
+            if _is_escaped(lines[first]) and at < len(lines) and not re.search(CLIP, lines[at]):
+                joined = _fields(f"{lines[first]}\n", lines[at])
+                cells, at = (joined, at + 1) if len(joined) == len(header) else (cells, at)
+        except csv.Error as error:
+            problem = str(error)
+        if lines[first] and not problem and (len(cells) != len(header) or cells[-1].endswith("\n")):
+            ending = ", its last one ends in a backslash" if _is_escaped(lines[first]) else ""
+            problem = f"{len(cells)} fields{ending}; the header has {len(header)}"
+            while at < len(lines) and lines[at] and not re.search(CLIP, lines[at]):
+                at += 1  # the rest of the row behind a line feed
+        if problem:
+            clip = re.search(CLIP, lines[first])
+            id = clip[0] if clip else f"{PurePosixPath(table.name).name}-{first + 1}"
+            faults.append(Skipped(id, language, "the row cannot be read", f"line {first + 1}: {problem}"))
+        elif lines[first]:
+            yield dict(zip(header, cells, strict=True))
+
+
+def _fields(*lines: str) -> list[str]:
+    """The fields of a row; all of its lines but the last end in an escaped line feed."""
+    return next(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"), [])
+
+
+def _is_escaped(line: str) -> bool:
+    """Whether the line feed behind a line is escaped: an odd number of backslashes stands before it."""
+    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
 
 
 def _read_parquet_texts(path: Path, split: str) -> dict[str, Clip]:

@@ -51,7 +51,8 @@ def build_cvss(settings: CvssCorpus, limits: RowLimits) -> StageResult:
     languages = _languages(settings, sources)
     folder = Path(settings.out)
     places = local_folders([*settings.covost, *settings.common_voice], languages, splits)
-    clips = {n: c for n, c in read_clips(places, languages).items() if c.split in splits and _language(n) in languages}
+    known, faults = read_clips(places, languages)
+    clips = {n: c for n, c in known.items() if c.split in splits and _language(n) in languages}
     open_corpus(folder, "cvss", settings)
     say(f"corpus: {len(clips)} clips of {', '.join(languages)} in CoVoST 2")
     with RecordingStore(folder, settings.workers) as recordings:
@@ -62,7 +63,9 @@ def build_cvss(settings: CvssCorpus, limits: RowLimits) -> StageResult:
         wanted = {n: _src_path(n) for n in translations if n in clips and recordings.get(_tgt_path(n))}
         for container in voice_containers(places):
             _read_common_voice(folder, container, wanted, clips, recordings)
-        rows, skipped = _join(clips, translations)
+        unread = {fault.id: fault for fault in faults}
+        rows, skipped = _join(clips, {n: t for n, t in translations.items() if n not in unread})
+        skipped += unread.values()
         return close_corpus(folder, "cvss", settings, rows, skipped, recordings, limits, settings.allow_skipped)
 
 

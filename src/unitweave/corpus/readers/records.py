@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,13 @@ import pyarrow.parquet as pq
 from unitweave.core.errors import InputError
 
 csv.field_size_limit(1 << 24)
-FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+_JSON = (".jsonl", ".ndjson", ".json")
+FORMATS = (*_SEPARATED, *_JSON, ".parquet")
+_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+_DELIMITERS = ",;\t|"
+_JSON_ROWS = 100  # objects of a JSON file whose keys are its columns: a key may be missing where there is no value
+_MAX_JSON_ARRAY = 1 << 30  # bytes of a file that is one JSON array, and is read whole
 _BATCH_ROWS = 64  # rows of a Parquet file held in memory, with their audio
 _MAX_LINE = 1 << 24  # characters; a longer line is skipped without reading it into memory
 _TOO_LONG = f"longer than {_MAX_LINE >> 20} million characters"
@@ -39,7 +46,8 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
     """Read the rows of a table in the format of its suffix.
 
     Args:
-        path: A .csv, .tsv, .jsonl, .ndjson or .parquet file.
+        path: A .csv, .tsv, .tab, .txt, .jsonl, .ndjson, .json or .parquet file. A .csv may be separated by semicolons,
+            tabs or bars, as its header or a first line `sep=;` shows; a .json has an object a line, or one array.
         encoding: Encoding of text files; a byte order mark overrides it. Bytes that do not fit become lone
             surrogates, by which the checks recognize them.
         quoted: Whether fields of .csv and .tsv may be in double quotes; None: in .csv yes, in .tsv no.
@@ -48,19 +56,21 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
         InputError: The file is missing, has another suffix, or is not a table at all.
     """
     suffix = path.suffix.lower()
+    if suffix in _SPREADSHEETS:
+        raise InputError(f"{path}: a spreadsheet; save it as CSV (UTF-8) and give that file")
     if suffix not in FORMATS:
         raise InputError(f"{path}: a table's name ends in one of {', '.join(FORMATS)}")
     if not path.is_file():
         raise InputError(f"{path}: no such table")
     if suffix == ".parquet":
         return _parquet(path)
-    if suffix in (".jsonl", ".ndjson"):
-        return _json_lines(path, encoding)
-    return _separated(path, encoding, "," if suffix == ".csv" else "\t", suffix == ".csv" if quoted is None else quoted)
+    if suffix in _JSON:
+        return _json_lines(path, encoding) if not _is_json_array(path) else _json_array(path)
+    return _separated(path, encoding, _SEPARATED[suffix], suffix == ".csv" if quoted is None else quoted)
 
 
 def columns_of(path: Path, encoding: str = "utf-8", quoted: bool | None = None) -> list[str]:
-    """Names of a table's columns: those of its header, its schema, or its first JSON object.
+    """Names of a table's columns: those of its header, its schema, or its first JSON objects.
 
     Raises:
         InputError: The table has no rows, or none that can be read; the message gives the first reason.
@@ -68,10 +78,16 @@ def columns_of(path: Path, encoding: str = "utf-8", quoted: bool | None = None) 
     if path.suffix.lower() == ".parquet" and path.is_file():
         return list(_schema(path).names)
     unreadable, first = 0, ""
+    names: dict[str, None] = {}
     for record in read_records(path, encoding, quoted):
         if record.values:
-            return list(record.values)
-        unreadable, first = unreadable + 1, first or record.problem
+            names |= dict.fromkeys(record.values)
+            if path.suffix.lower() not in _JSON or record.number >= _JSON_ROWS:
+                break
+        else:
+            unreadable, first = unreadable + 1, first or record.problem
+    if names:
+        return list(names)
     if unreadable:
         raise InputError(f"{path}: none of its {unreadable} rows can be read; {first}")
     raise InputError(f"{path}: the table has no rows")
@@ -83,15 +99,12 @@ def count_rows(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
     with path.open("rb") as file:
         lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    return max(lines - (path.suffix.lower() in (".csv", ".tsv")), 1)
+    return max(lines - (path.suffix.lower() in _SEPARATED), 1)
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:
     with path.open("rb") as file:
-        start = file.read(4)
-    for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if start.startswith(mark):
-            encoding = name
+        encoding = encoding_of(file.read(64), encoding)
     try:
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as lines:
             while line := lines.readline(_MAX_LINE):
@@ -105,6 +118,16 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         raise InputError(f"--encoding {encoding}: no such encoding") from None
     except UnicodeError as error:
         raise InputError(f"{path}: not readable as {encoding} ({error})") from None
+
+
+def encoding_of(start: bytes, otherwise: str) -> str:
+    """The encoding that the first bytes of a text show by a byte order mark, or as UTF-16 without one."""
+    for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if start.startswith(mark):
+            return name
+    if len(start) >= 4 and start[1:4:2] == b"\0\0" and start[0]:
+        return "utf-16-le"
+    return "utf-16-be" if len(start) >= 4 and start[0:4:2] == b"\0\0" and start[1] else otherwise
 
 
 class _ReadAgain:
@@ -126,6 +149,10 @@ class _ReadAgain:
             raise csv.Error(_TOO_LONG)
         return line
 
+    def put_back(self, line: str) -> None:
+        """What was read of the underlying lines already."""
+        self._again.append(line)
+
     @property
     def last(self) -> int:
         """Number of the row's last line."""
@@ -138,7 +165,14 @@ class _ReadAgain:
 
 
 def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Iterator[Record]:
-    lines = _ReadAgain(_lines(path, encoding))
+    content = _lines(path, encoding)
+    lines = _ReadAgain(content)
+    first = next(content, "")
+    if sign := re.fullmatch(r'"?sep=(.)"?\s*', first):  # a spreadsheet's own line
+        delimiter, lines.first = sign[1], 2
+    else:
+        delimiter = _delimiter(first, delimiter)
+        lines.put_back(first)
     reader = csv.reader(
         lines,
         delimiter=delimiter,
@@ -151,6 +185,7 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
         raise InputError(f"{path}, line 1: the column names cannot be read ({error})") from None
     if not header:
         raise InputError(f"{path}: the table is empty; its first line names the columns")
+    header = [name.strip() for name in header]
     number = 0
     lines.next_row(after=lines.last)
     while True:
@@ -163,6 +198,8 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
             return
         except csv.Error as error:
             problem = str(error)
+        if len(cells) > len(header) and not any(cells[len(header) :]):
+            cells = cells[: len(header)]  # spreadsheets fill rows up
         if cells and len(cells) != len(header):
             problem = f"{len(cells)} fields, the header has {len(header)}"
         if problem:
@@ -174,6 +211,36 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
         if cells:
             yield Record(number, dict(zip(header, cells, strict=True)))
         lines.next_row(after=lines.last)
+
+
+def _delimiter(header: str, usual: str) -> str:
+    """What separates the columns: what stands most often in the header outside of quotes, `usual` in a tie."""
+    bare = re.sub(r'"[^"]*"', "", header)
+    most = max(_DELIMITERS, key=bare.count)
+    return most if bare.count(most) > bare.count(usual) else usual
+
+
+def _is_json_array(path: Path) -> bool:
+    if path.suffix.lower() != ".json":
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def _json_array(path: Path) -> Iterator[Record]:
+    """The objects of a file that is one JSON array."""
+    if path.stat().st_size > _MAX_JSON_ARRAY:
+        raise InputError(f"{path}: one JSON array of more than a gigabyte; write an object a line (.jsonl)")
+    try:
+        rows = json.loads(path.read_bytes())
+    except RecursionError:
+        raise InputError(f"{path}: not valid JSON (nested too deeply)") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+    for number, values in enumerate(rows, start=1):
+        known = isinstance(values, dict)
+        problem = "" if known else f"entry {number}: expected a JSON object (got {type(values).__name__})"
+        yield Record(number, values if known else {}, problem)
 
 
 def _json_lines(path: Path, encoding: str) -> Iterator[Record]:

@@ -78,8 +78,10 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
             flag = field.replace("_", "-")
             raise InputError(f"{where}: has no column {given[field]!r} (--{flag}); it has {', '.join(names)}")
     if given["src_audio"] is None and given["tgt_audio"] is None:
+        likely = next((name for name in names if re.search("audio|wav|clip|path|file|sound", name.lower())), None)
+        hint = f", for instance --src-audio {likely}" if likely else ""
         raise InputError(
-            f"{where}: name a column with recordings, --src-audio or --tgt-audio; it has {', '.join(names)}"
+            f"{where}: name a column with recordings, --src-audio or --tgt-audio{hint}; it has {', '.join(names)}"
         )
     for field in ("src_lang", "tgt_lang"):
         if given[field] is None and given[f"{field}_column"] is None:
