@@ -226,6 +226,49 @@ def test_rows_that_cannot_be_read_are_skipped_not_fatal(clips: Path, tmp_path: P
     assert len(skipped(tmp_path / "json")) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "encoding", "separator", "first"),
+    [
+        ("t.csv", "utf-8", ";", ""),
+        ("t.csv", "utf-8-sig", ";", "sep=;\n"),
+        ("t.csv", "utf-8", "\t", ""),
+        ("t.csv", "utf-16", "\t", ""),
+        ("t.csv", "utf-16-le", ";", ""),
+        ("t.txt", "utf-8", "\t", ""),
+        ("t.tsv", "utf-8", ";", ""),
+        ("t.csv", "utf-8", "|", '"sep=|"\r\n'),
+    ],
+)
+def test_tables_as_spreadsheets_save_them_are_read(
+    name: str, encoding: str, separator: str, first: str, clips: Path, tmp_path: Path
+) -> None:
+    lines = [["id", " src_audio", "src_text"], ["a", "src1.wav", "Ça va, bien", ""], ["b", "src2.wav", "Où est-il ?"]]
+    text = first + "".join(separator.join(line) + "\r\n" for line in lines)
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    pairs = build(clips, tmp_path / name, tmp_path / "out", *LANGUAGES)
+    assert {p.id: p.src_text_raw for p in pairs} == {"a": "Ça va, bien", "b": "Où est-il ?"}
+    assert not skipped(tmp_path / "out")
+
+
+def test_nemo_manifests_and_json_arrays_are_read_and_a_spreadsheet_is_named(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = [{"audio_filepath": f"src{i}.wav", "duration": 1.5, "text": f"oui {i}"} for i in range(3)]
+    content[2]["note"] = "a key that the first object lacks"
+    (tmp_path / "nemo.json").write_text("".join(json.dumps(row) + "\n" for row in content))
+    (tmp_path / "array.json").write_text(json.dumps(content))
+    columns = ["--src-audio", "audio_filepath", "--src-text", "text", "--speaker", "note", *LANGUAGES]
+    for name in ("nemo", "array"):
+        pairs = build(clips, tmp_path / f"{name}.json", tmp_path / name, *columns)
+        assert {p.src_text_raw for p in pairs} == {"oui 0", "oui 1", "oui 2"}
+    for table, words in (("nemo.json", "for instance --src-audio audio_filepath"), ("t.xlsx", "save it as CSV")):
+        (tmp_path / "t.xlsx").write_bytes(b"PK")
+        assert (
+            main(["corpus", "table", "--table", str(tmp_path / table), "--out", str(tmp_path / "o"), *LANGUAGES]) == 2
+        )
+        assert words in capsys.readouterr().err
+
+
 def test_an_unclosed_quote_costs_one_row_and_not_the_rest(clips: Path, tmp_path: Path) -> None:
     lines = ["id,src_audio,src_text", *(f"r{i},src{i % 8}.wav,oui" for i in range(40))]
     lines[3] += ',"and another'

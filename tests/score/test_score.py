@@ -200,10 +200,15 @@ def test_a_folder_of_wavs_scores_like_the_run(spoken_run, tmp_path):
         ("\n".join([*SENTENCES, "one more"]), "5 references for 4 audio files"),
         (references.read_text() + "9.wav\tone more\n", "line 5: no audio file for '9.wav'"),
         ("0.wav\tthe soup\n", "no reference for 1.wav"),
+        (references.read_text() + "9.wav\ten\tone more\n", "line 5: 3 columns; it must be"),
     ):
         plain.write_text(text)
         with pytest.raises(InputError, match=re.escape(message)):
             score_folders([wavs], plain, SETTINGS)
+    references.write_text("".join(f"{i}.wav\t{'es' if i < 2 else 'fr'}\t{text}\n" for i, text in enumerate(SENTENCES)))
+    by_language = score_folders([wavs], references, SETTINGS).systems["scheduled"]
+    assert by_language.asr_bleu == scores.systems["scheduled"].asr_bleu, "the language is no part of the text"
+    assert {code: row.utterances for code, row in by_language.languages.items()} == {"es": 2, "fr": 2}
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no audio files in it"):
         score_folders([tmp_path / "empty"], references, SETTINGS)

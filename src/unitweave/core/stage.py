@@ -9,7 +9,9 @@ stage is being done its folder is locked: another process that wants to do it is
 
 import contextlib
 import importlib.metadata
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -173,6 +175,15 @@ def _finish(folder: Path, stage: dict[str, Any], outcome: StageResult, seconds: 
     _clean(folder, outcome.obsolete)
     shown = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if not isinstance(value, dict | list))
     say(f"{stage['name']}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
+    if outcome.skipped:
+        reasons = Counter(re.sub(r"\d+", "N", one["reason"]) for one in outcome.skipped)
+        say(f"{stage['name']}: {len(outcome.skipped)} skipped: {reasons_line(reasons)}")
+
+
+def reasons_line(reasons: Mapping[str, int]) -> str:
+    """Why items were skipped, each reason with its number of items, the most frequent first."""
+    ordered = sorted(reasons.items(), key=lambda item: -item[1])
+    return "; ".join(f"{reason} ({number})" for reason, number in ordered)
 
 
 def _clean(folder: Path, obsolete: Sequence[Path]) -> None:

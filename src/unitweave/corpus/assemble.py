@@ -14,7 +14,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of, read_json, remove, remove_leftovers, write_json
 from unitweave.core.manifest import FILE_NAME, SPLITS, Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.progress import console, say
-from unitweave.core.stage import StageResult, versions
+from unitweave.core.stage import StageResult, reasons_line, versions
 from unitweave.core.text import NORMALIZER, normalize, rules
 from unitweave.corpus.checks import audio_problem, pace_problem, text_problem
 from unitweave.corpus.recording_store import RecordingStore
@@ -145,6 +145,8 @@ def import_manifest(folder: Path, source: Path) -> StageResult:
     write_manifest(folder, pairs, metadata)
     about = read_json(source / ABOUT) if (source / ABOUT).exists() else {}
     say(f"corpus: {len(pairs)} pairs of {source}")
+    if skipped := about.get("skipped"):
+        say(f"corpus: {sum(skipped.values())} rows were skipped when it was built: {reasons_line(skipped)}")
     return StageResult(count(pairs) | {"skipped": about.get("skipped", {})})
 
 

@@ -67,7 +67,9 @@ def score_folders(
             source = AudioSource(keys, partial(_read, paths))
             rated = evenly_spaced(keys, settings.mos_utterances or len(keys), centered=True)
             transcripts[name] = transcribe(source, recognizer, None, progress, predictors, rated)
-    scores = assemble(transcripts, {}, References(ids, texts[first][0], language=texts[first][1]), recognizer, settings, "file")
+    scores = assemble(
+        transcripts, {}, References(ids, texts[first][0], language=texts[first][1]), recognizer, settings, "file"
+    )
     scores.mos_predictors = [predictor.signature for predictor in predictors]
     scores.mos_utterances = min(settings.mos_utterances or len(ids), len(ids))
     scores.notes = notes
