@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from unitweave import cli
 from unitweave.config.recipe import keep_recipe
 from unitweave.core import files, stage
 from unitweave.core.errors import InputError
 from unitweave.core.lock import STALE_AFTER, holder_of, in_use, lock_path, locked
+from unitweave.core.signals import Stopped, stop_after_training
 from unitweave.core.stage import StageResult, fingerprint_of, run_stage
 
 HOLD = """
@@ -119,3 +122,28 @@ def test_files_are_on_the_disk_before_they_get_their_names(tmp_path: Path, monke
         temporary.mkdir()
         (temporary / "weights").write_text("1")
     assert [name.endswith("-model") or name for name in synced] == ["weights", True, tmp_path.name]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_a_signal_ends_a_command_with_its_code(
+    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def signaled(_: object) -> int:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+        return 0
+
+    monkeypatch.setattr(cli, "_dispatch", signaled)
+    assert cli.main(["run"]) == code
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_a_signal_after_the_last_step_of_a_training_ends_the_command_after_its_stage(tmp_path: Path) -> None:
+    def work(folder: Path) -> StageResult:
+        stop_after_training(signal.SIGTERM, complete=True)
+        return StageResult()
+
+    with pytest.raises(Stopped):
+        run_stage(tmp_path, "lm", {}, {}, work)
+    assert fingerprint_of(tmp_path, "lm")
+    run_stage(tmp_path, "vocoder", {}, {}, nothing)

@@ -10,9 +10,12 @@ import pytest
 
 from helpers.training import train
 from unitweave.core.errors import InputError
+from unitweave.core.files import write_json
 from unitweave.lm.model.start import check_loadable, load_causal_lm
 from unitweave.lm.model.vocabulary import Vocabulary, extend_tokenizer
 from unitweave.lm.train.trainer import LmTrainer
+from unitweave.training import checkpoints as checkpoints_module
+from unitweave.training.checkpoints import last_checkpoint, whole_checkpoint
 
 
 def cut(path: Path) -> None:
@@ -78,22 +81,45 @@ def test_a_vocabulary_with_wrong_values_is_damaged(tmp_path: Path, text_lm_folde
             Vocabulary.load(tmp_path)
 
 
-def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_any_damaged_file_of_a_checkpoint_sets_it_aside_for_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(checkpoints_module, "say", said.append)
     step = LmTrainer.training_step
 
     def interrupted(self: LmTrainer, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == 4:
+        if self.state.global_step == 7:
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
+    train(tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(LmTrainer, "training_step", interrupted)
-        train(tmp_path)
-    checkpoint = tmp_path / "checkpoints/checkpoint-3"
-    for name in ("model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"):
-        whole = (checkpoint / name).read_bytes()
-        cut(checkpoint / name)
-        with pytest.raises(InputError, match=f"checkpoint-3: damaged .*{name}.*; delete this folder to start"):
-            train(tmp_path)
-        (checkpoint / name).write_bytes(whole)
-    train(tmp_path)
+        train(tmp_path / "killed")
+    checkpoints = tmp_path / "killed/checkpoints"
+    names = sorted(path.name for path in (checkpoints / "checkpoint-6").iterdir())
+    assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json"} < set(names)
+    for name in names:
+        copy = Path(shutil.copytree(checkpoints, tmp_path / name / "checkpoints"))
+        content = bytearray((copy / "checkpoint-6" / name).read_bytes())
+        content[len(content) // 2] ^= 0xFF  # as long as before
+        (copy / "checkpoint-6" / name).write_bytes(bytes(content))
+        found, at = last_checkpoint(copy)
+        assert found == copy / "checkpoint-3" and at == 3 and (copy / "damaged-checkpoint-6").exists()
+        assert f"checkpoint-6: damaged ({name}); set aside as damaged-checkpoint-6, going on from step 3" in said.pop()
+    (checkpoints / "checkpoint-6/optimizer.pt").unlink()
+    train(tmp_path / "killed")
+    one, two = (tmp_path / name / "model/model.safetensors" for name in ("whole", "killed"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    for number, fingerprint in ((3, "ours"), (6, "theirs")):
+        write_json(tmp_path / "stage.json", {"fingerprint": fingerprint})
+        with whole_checkpoint(checkpoints, number, True, lambda: None) as folder:
+            write_json(folder / "trainer_state.json", {"global_step": number})
+    write_json(tmp_path / "stage.json", {"fingerprint": "ours"})
+    assert last_checkpoint(checkpoints) == (checkpoints / "checkpoint-3", 3)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-3", "damaged-checkpoint-6"]

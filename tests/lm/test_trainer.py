@@ -1,11 +1,13 @@
 """Training resumes to the digit, and spreads over processes without changing what it computes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,11 +33,14 @@ from transformers.integrations import is_deepspeed_available
 
 from helpers.training import STEPS, script, settings_of, source_of, train
 from unitweave.core.errors import InputError
+from unitweave.core.signals import Stopped, signals_handled
 from unitweave.lm.train import trainer as engine
 from unitweave.lm.train.attention import flash_fits
 from unitweave.lm.train.fit import fit
 from unitweave.lm.train.isolation import check_isolation
+from unitweave.lm.train.trainer import LmTrainer
 from unitweave.training import trainer as training
+from unitweave.training.checkpoints import newest_step
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +93,51 @@ def test_a_training_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_bef
     train(tmp_path / "whole", optimizer="muon")
     train(folder, optimizer="muon")
     assert same_training(folder, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_training_with_a_checkpoint_of_the_step_that_it_came_in(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    step = LmTrainer.training_step
+
+    def signaled(self: LmTrainer, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == 4 and not self.args.output_dir.endswith("whole"):
+            os.kill(os.getpid(), number)
+        return step(self, *args, **kwargs)
+
+    expected = KeyboardInterrupt if number == signal.SIGINT else Stopped
+    before = signal.getsignal(number)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(expected), signals_handled():
+        patch.setattr(LmTrainer, "training_step", signaled)
+        train(tmp_path / "stopped", accumulation=1)
+    assert signal.getsignal(number) == before
+    assert newest_step(tmp_path / "stopped/checkpoints") == 5
+    train(tmp_path / "stopped", accumulation=1)
+    train(tmp_path / "whole", accumulation=1)
+    assert same_training(tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.processes
+def test_a_signal_to_one_of_two_processes_ends_both_at_the_same_step(tmp_path: Path) -> None:
+    signaled = (
+        "import os, signal; from unitweave.core.signals import signals_handled; own_signals = signals_handled()\n"
+        "own_signals.__enter__()\n"
+        "from unitweave.lm.train import trainer as engine; own = engine.LmTrainer.training_step\n"
+        "def late(self, *args, **kwargs):\n"
+        "    if self.state.global_step == 4 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return own(self, *args, **kwargs)\n"
+        "engine.LmTrainer.training_step = late\n"
+    )
+    with pytest.raises(AssertionError):
+        on_two_processes(tmp_path / "stopped", "accumulation=1", signaled)
+    assert newest_step(tmp_path / "stopped/checkpoints") == 5
+    # One process goes on with what two have written, and sees the same steps.
+    train(tmp_path / "stopped")
+    train(tmp_path / "whole")
+    one, two = weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped")
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-2, atol=1e-3)
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -101,7 +101,7 @@ def test_a_killed_training_resumed_equals_an_uninterrupted_one(
     outcome = train_vocoder(tmp_path / "killed", settings, data, data / "units")
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert outcome.obsolete == (tmp_path / "killed" / "checkpoint.safetensors",), "which the stage removes"
+    assert outcome.obsolete == (tmp_path / "killed" / "checkpoints",), "which the stage removes"
 
 
 def test_hifigan_trains_with_discriminators_in_bf16(data: Path, tmp_path: Path) -> None:
@@ -188,4 +188,4 @@ def test_two_processes_train_together_as_one(data: Path, tmp_path: Path) -> None
     # Not to the digit: the spectral loss is a ratio over a process's share, and the mean of ratios is another one.
     one, two = (json.loads((run / "vocoder/stage.json").read_text())["counts"]["dev_mel_distance"] for run in runs)
     assert abs(one - two) < 0.02 * one
-    assert not (runs[1] / "vocoder/checkpoint.safetensors").exists()
+    assert not (runs[1] / "vocoder/checkpoints").exists()

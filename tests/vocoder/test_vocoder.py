@@ -10,7 +10,7 @@ import torch
 
 from unitweave.core.errors import InputError
 from unitweave.core.sequences import deduplicate
-from unitweave.training.module_checkpoints import load_checkpoint, save_checkpoint
+from unitweave.training.module_checkpoints import load_modules, save_modules
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.durations import DurationPredictor, DurationStream
 from unitweave.vocoder.excitation import Position, pulse_train
@@ -225,16 +225,16 @@ def test_a_damaged_vocoder_configuration_is_named(tmp_path: Path, content: str |
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.9])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, fraction: float) -> None:
-    path = tmp_path / "checkpoint.safetensors"
     model = torch.nn.Linear(4, 4)
     optimizer = torch.optim.AdamW(model.parameters())
-    save_checkpoint(path, 3, {"model": model}, {"generator": optimizer})
-    assert load_checkpoint(path, {"model": model}, {"generator": optimizer}) == 3
+    save_modules(tmp_path, {"model": model}, {"generator": optimizer})
+    load_modules(tmp_path, {"model": model}, {"generator": optimizer})
     with pytest.raises(InputError, match="damaged or of another model"):
-        load_checkpoint(path, {"model": torch.nn.Linear(4, 5)}, {"generator": optimizer})
+        load_modules(tmp_path, {"model": torch.nn.Linear(4, 5)}, {"generator": optimizer})
+    path = tmp_path / "state.safetensors"
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
-    with pytest.raises(InputError, match=r"checkpoint\.safetensors: damaged or cut off .*; delete it"):
-        load_checkpoint(path, {"model": model}, {"generator": optimizer})
+    with pytest.raises(InputError, match=r"state\.safetensors: damaged or cut off .*; delete it"):
+        load_modules(tmp_path, {"model": model}, {"generator": optimizer})
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 40])

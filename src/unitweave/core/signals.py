@@ -25,7 +25,8 @@ class Stopped(BaseException):
 
 class _State:
     deferring = False
-    noted = 0
+    noted = 0  # the signal that arrived while signals are deferred
+    later = 0  # one that arrived when a training was done: it ends the command after the stage
     process = 0
 
 
@@ -57,6 +58,19 @@ def deferred() -> Iterator[Callable[[], int]]:
         yield _noted
     finally:
         _State.deferring = False
+
+
+def stop_after_training(number: int, complete: bool) -> None:
+    """End the command for a signal that a training has noted; after the stage where the training is complete."""
+    if number and not complete:
+        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+    _State.later = number
+
+
+def stop_after_stage() -> None:
+    """End the command for a signal that arrived when the stage's training was done."""
+    number, _State.later = _State.later, 0
+    stop_after_training(number, complete=False)
 
 
 def ignore_signals(_: int = 0) -> None:

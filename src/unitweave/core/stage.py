@@ -23,6 +23,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, digest_of, discard, flush, read_json, remove_leftovers, write_json
 from unitweave.core.lock import holder_of, locked
 from unitweave.core.progress import say
+from unitweave.core.signals import stop_after_stage
 
 FORMAT = 2
 STAGE_FILE = "stage.json"
@@ -99,6 +100,7 @@ def run_stage(
                 _interrupted(folder, stage | {"seconds": round(before + time.monotonic() - start, 1)}, error)
             raise
         on_main(lambda: _finish(folder, stage, outcome, round(before + time.monotonic() - start, 1)))
+    stop_after_stage()
     return fingerprint
 
 

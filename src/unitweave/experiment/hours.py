@@ -13,7 +13,7 @@ from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Plan, Trial
 from unitweave.experiment.state import is_needed, state_of, status
 from unitweave.lm.train.finetune import train_lm
-from unitweave.training.checkpoints import last_checkpoint
+from unitweave.training.checkpoints import newest_step
 
 MEASURED_FILE = "measured.json"  # model -> seconds of an training step
 _WARM_UP = 2  # steps that are not counted
@@ -39,7 +39,7 @@ def estimate(run: Path, plan: Plan, trial: Trial) -> float | None:
         per_step = step_seconds(run, plan, trial)
         if per_step is None:
             return None
-        done = 0 if anew else last_checkpoint(run / f"lm/{trial.name}/checkpoints")[1]
+        done = 0 if anew else newest_step(run / f"lm/{trial.name}/checkpoints")
         total += per_step * (trial.steps - done)
     for stage in ("translate", "scores"):
         if anew or seconds_of(run, f"{stage}/{trial.name}") is None:

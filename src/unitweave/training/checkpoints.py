@@ -1,127 +1,229 @@
-"""Checkpoints that are whole or not there: a kill or a full disk while one is written leaves the one before."""
+"""Checkpoints that are whole or not there, of every model that is trained.
+
+A kill or a full disk while one is written leaves the ones before. Each says which stage it belongs to and what files it
+has (checkpoint.json): a damaged one is set aside, and the training goes on from the one before it.
+"""
 
 import contextlib
 import shutil
-import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
 
+from unitweave.core.distributed import num_processes, on_main
 from unitweave.core.errors import InputError
-from unitweave.core.files import is_disk_full, read_json_object, remove
-from unitweave.training.model_files import check_safetensors
+from unitweave.core.files import flush, is_disk_full, read_json, read_json_object, remove, write_json
+from unitweave.core.progress import say
+from unitweave.core.records import from_json
+from unitweave.core.signals import deferred, stop_after_training
+from unitweave.core.stage import STAGE_FILE
 
+ABOUT = "checkpoint.json"
+DAMAGED = "damaged-"
 _PARTIAL = "partial"
+_KEPT = 2  # the newest, and one to go on from where that is damaged
 
 
-def last_checkpoint(folder: Path) -> tuple[str | None, int]:
-    """The newest checkpoint in the output folder of a CheckpointedTrainer, and its optimizer step.
+@dataclass(frozen=True)
+class _About:
+    """The content of checkpoint.json."""
+
+    step: int
+    fingerprint: str  # of the stage
+    processes: int
+    files: dict[str, list[int]] = field(default_factory=dict)  # name -> bytes, CRC-32
+
+
+def newest_step(folder: Path) -> int:
+    """The optimizer step of the newest checkpoint in a folder of checkpoints; 0 where there is none."""
+    return max(map(_step, folder.glob("checkpoint-*")), default=0)
+
+
+def last_checkpoint(folder: Path) -> tuple[Path | None, int]:
+    """The newest whole checkpoint in a folder of checkpoints, and its optimizer step.
+
+    Damaged ones, and those of other settings, are set aside first: they are renamed, and a line says so. All processes
+    have to call this.
 
     Returns:
         Path and step; None and 0 where there is no checkpoint.
 
     Raises:
-        InputError: The checkpoint is damaged; says which folder to delete, and what then happens.
+        InputError: The checkpoint is in parts that only as many processes as wrote it can read.
     """
-    found = get_last_checkpoint(str(folder)) if folder.exists() else None
-    if found is None:
-        return None, 0
-    checkpoint = Path(found)
-    damage = _damage(checkpoint)
-    if damage:
-        earlier = sorted((p.name for p in folder.glob("checkpoint-*") if p != checkpoint), key=_step)
-        then = f"continue from {earlier[-1]}" if earlier else "start the training again"
-        raise InputError(f"{checkpoint}: damaged ({damage}); delete this folder to {then}")
-    return found, int(read_json_object(checkpoint / TRAINER_STATE_NAME)["global_step"])
+    name = on_main(lambda: _newest_whole(folder))
+    return (None, 0) if name is None else (folder / name, _step(folder / name))
+
+
+def _newest_whole(folder: Path) -> str | None:
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+        damage = _damage(checkpoint)
+        if damage is None:
+            _check_processes(checkpoint)
+            return checkpoint.name
+        aside = checkpoint.with_name(DAMAGED + checkpoint.name)
+        remove(aside)
+        checkpoint.rename(aside)
+        before = newest_step(folder)
+        then = f"going on from step {before}" if before else "starting again"
+        say(f"{checkpoint}: {damage}; set aside as {aside.name}, {then}")
+    return None
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files, None where they are complete; nothing is unpickled."""
+    """What is wrong with a checkpoint, None where it is whole and belongs to its stage; nothing is unpickled."""
+    if not (checkpoint / ABOUT).exists():
+        return "incomplete" if not (checkpoint / TRAINER_STATE_NAME).exists() else None
     try:
-        if not isinstance(read_json_object(checkpoint / TRAINER_STATE_NAME).get("global_step"), int):
-            return f"{TRAINER_STATE_NAME} has no global_step"
-        for file in checkpoint.rglob("*.safetensors"):
-            check_safetensors(file)
-    except InputError as error:
-        return str(error)
-    # torch.save writes zip archives, whose directory stands at the end: a file that was cut off has none.
-    cut = [p.name for kind in ("*.pt", "*.pth") for p in checkpoint.rglob(kind) if not zipfile.is_zipfile(p)]
-    return f"{min(cut)} is cut off" if cut else None
+        about = from_json(_About, read_json_object(checkpoint / ABOUT), ABOUT)
+    except InputError:
+        return f"damaged ({ABOUT})"
+    if about.fingerprint != _fingerprint(checkpoint.parent.parent):
+        return "of other settings"
+    for name, expected in about.files.items():
+        if not (checkpoint / name).is_file():
+            return f"damaged ({name} is missing)"
+        if _summary(checkpoint / name) != expected:
+            return f"damaged ({name})"
+    return None
+
+
+def _check_processes(checkpoint: Path) -> None:
+    about = read_json(checkpoint / ABOUT) if (checkpoint / ABOUT).exists() else {}
+    before, now = about.get("processes", num_processes()), num_processes()
+    if before == now:
+        return
+    if any(checkpoint.glob("global_step*")):  # DeepSpeed's parts, one for each process
+        raise InputError(
+            f"{checkpoint}: written by {before} processes with DeepSpeed, and there are {now}; start {before}, or "
+            "delete the folder to go on from an earlier checkpoint"
+        )
+    say(
+        f"{checkpoint}: written by {before} processes, {now} go on; random numbers such as those of dropout will differ"
+    )
+
+
+def _fingerprint(stage: Path) -> str:
+    """The fingerprint of the stage that is being done in a folder; "" outside of a run."""
+    path = stage / STAGE_FILE
+    return str(read_json_object(path).get("fingerprint", "")) if path.exists() else ""
+
+
+def _summary(path: Path) -> list[int]:
+    """Bytes and CRC-32 of a file."""
+    size = crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return [size, crc]
 
 
 class CheckpointedTrainer(Trainer):
-    """Trainer whose checkpoints are complete or absent; of earlier ones only the best is kept, where one is chosen."""
+    """Trainer whose checkpoints are complete or absent, and which ends with one when a signal asks it to."""
 
     _written_to: Path | None = None
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's; after SIGTERM, SIGUSR1 or Ctrl-C the step is finished and a checkpoint written.
+
+        Raises:
+            Stopped: After that; KeyboardInterrupt for Ctrl-C.
+        """
+        with deferred() as arrived:
+            callback = _StopCallback(arrived)
+            self.add_callback(callback)
+            result = super().train(*args, **kwargs)
+        stop_after_training(callback.signal, self.state.global_step >= self.args.max_steps)
+        return result
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step, best = self.state.global_step, self.state.best_global_step
-        with whole_checkpoint(self.args, step, self.accelerator.wait_for_everyone, best) as folder:
-            self._written_to = folder
+        work, main = Path(str(self.args.output_dir)), self.args.should_save
+        with whole_checkpoint(work, step, main, self.accelerator.wait_for_everyone, best) as folder:
+            self._written_to = folder.parent
             super()._save_checkpoint(model, trial)
             if best:
                 # Trainer's state names the folder that it wrote to; the best one will be here.
-                self.state.best_model_checkpoint = str(Path(str(self.args.output_dir)) / f"checkpoint-{best}")
-                if self.args.should_save:
-                    self.state.save_to_json(str(folder / f"checkpoint-{step}" / TRAINER_STATE_NAME))
+                self.state.best_model_checkpoint = str(work / f"checkpoint-{best}")
+                if main:
+                    self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         self._written_to = None
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._written_to or self.args.output_dir)
 
 
+class _StopCallback(TrainerCallback):
+    """Ends the training, with a checkpoint, after the step in which a signal arrived."""
+
+    def __init__(self, arrived: Callable[[], int]) -> None:
+        self.arrived, self.signal = arrived, 0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.signal = self.arrived()
+        if self.signal and state.global_step < args.max_steps:
+            control.should_save = control.should_training_stop = True
+
+
 @contextlib.contextmanager
 def whole_checkpoint(
-    arguments: TrainingArguments, step: int, barrier: Callable[[], None], keep: int | None = None
+    work: Path, step: int, main: bool, barrier: Callable[[], None], keep: int | None = None
 ) -> Iterator[Path]:
-    """Yield the folder in which the Trainer writes checkpoint-STEP; when all is written, put it in its place.
+    """Yield the folder to write a checkpoint into; when all is written and on the disk, put it in its place.
 
-    Earlier checkpoints are removed then, and not before.
+    Of the earlier checkpoints the newest stays, and the others are removed then, and not before.
 
     Args:
-        arguments: The Trainer's.
+        work: The folder of the checkpoints.
         step: The optimizer step.
+        main: Whether this process writes; the others only take part.
         barrier: Waits for the other processes.
         keep: The step of an earlier checkpoint that stays.
 
     Raises:
         InputError: The disk is full; the earlier checkpoints are still there.
     """
-    work = Path(arguments.output_dir)
-    partial, name = work / _PARTIAL, f"checkpoint-{step}"
+    partial, place = work / _PARTIAL, work / f"checkpoint-{step}"
+    new = partial / place.name
     try:
-        if arguments.should_save:
+        if main:
             remove(partial)
-            partial.mkdir(parents=True)
+            new.mkdir(parents=True)
         barrier()
-        yield partial
+        yield new
+        barrier()
+        if main:
+            files = sorted(path for path in new.rglob("*") if path.is_file())
+            summaries = {path.relative_to(new).as_posix(): _summary(path) for path in files}
+            write_json(new / ABOUT, asdict(_About(step, _fingerprint(work.parent), num_processes(), summaries)))
+            flush(new)
     except (OSError, RuntimeError, SafetensorError) as error:
-        if arguments.should_save:
+        if main:
             shutil.rmtree(partial, ignore_errors=True)
         if not is_disk_full(error):
             raise
-        earlier = max((p.name for p in work.glob("checkpoint-*")), default="no earlier one", key=_step)
+        earlier = f"checkpoint-{newest_step(work)}" if newest_step(work) else "no earlier one"
         raise InputError(
             f"{work}: no space for the checkpoint of step {step} (there is {earlier}); "
             "free some and run the same command again"
         ) from error
-    barrier()
-    if arguments.should_save:
-        kept = {name, f"checkpoint-{keep}"}
-        earlier_ones = [path for path in work.glob("checkpoint-*") if path.name not in kept]
-        remove(work / name)
-        (partial / name).replace(work / name)
-        for path in (*earlier_ones, partial):
+    if main:
+        remove(place)
+        new.replace(place)
+        newest = sorted(work.glob("checkpoint-*"), key=_step)[-_KEPT:]
+        obsolete = [path for path in work.glob("checkpoint-*") if path not in newest and _step(path) != keep]
+        for path in (*obsolete, partial):
             remove(path)
     barrier()
 
 
-def _step(name: str) -> int:
+def _step(path: Path) -> int:
     """The optimizer step of a checkpoint's folder; -1 when it is none."""
-    last = name.rsplit("-", 1)[-1]
+    last = path.name.rsplit("-", 1)[-1]
     return int(last) if last.isdigit() else -1

@@ -1,28 +1,23 @@
-"""Checkpoints of a training loop without the Trainer: modules, optimizers and step in one safetensors file."""
+"""What a training loop without the Trainer saves: modules and optimizers, in one safetensors file of a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path
 from unitweave.training.model_files import first_line, safetensors_errors
 from unitweave.training.optimizers import ChainedOptimizer
 
-_STEP = "step"
+_FILE = "state.safetensors"
 
 
-def save_checkpoint(
-    path: Path,
-    step: int,
-    modules: Mapping[str, torch.nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
+def save_modules(
+    checkpoint: Path, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
-    """Write everything that the steps after `step` depend on; an earlier checkpoint is replaced once it is whole."""
+    """Write all that the following steps depend on into the folder of a checkpoint."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
@@ -31,32 +26,24 @@ def save_checkpoint(
             prefix = f"optimizer/{name}/{part}"
             for index, entries in one.state_dict()["state"].items():
                 tensors |= {f"{prefix}/{index}/{key}": torch.as_tensor(value) for key, value in entries.items()}
-    with atomic_path(path) as temporary:
-        save_file({key: value.contiguous().clone() for key, value in tensors.items()}, temporary, {_STEP: str(step)})
+    save_file({key: value.contiguous().clone() for key, value in tensors.items()}, checkpoint / _FILE)
 
 
-def load_checkpoint(
-    path: Path, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
-) -> int:
+def load_modules(
+    checkpoint: Path, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> None:
     """Put modules and optimizers back as they were saved.
-
-    Returns:
-        The steps done; 0 without a checkpoint.
 
     Raises:
         InputError: The checkpoint is damaged or of another model.
     """
-    if not path.exists():
-        return 0
-    remedy = "delete it to train from the first step"
-    with safetensors_errors(path, remedy), safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
-        step = (file.metadata() or {}).get(_STEP, "")
+    remedy = "delete it to go on from an earlier one"
+    with safetensors_errors(checkpoint / _FILE, remedy):
+        tensors = load_file(checkpoint / _FILE)
     try:
         _restore(tensors, modules, optimizers)
-        return int(step)
     except (RuntimeError, ValueError, LookupError) as error:
-        raise InputError(f"{path}: damaged or of another model ({first_line(error)}); {remedy}") from None
+        raise InputError(f"{checkpoint}: damaged or of another model ({first_line(error)}); {remedy}") from None
 
 
 def _restore(

@@ -28,6 +28,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json_object
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter, say
+from unitweave.core.signals import ignore_signals
 from unitweave.core.stage import StageResult
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
 from unitweave.training.model_files import (
@@ -148,6 +149,7 @@ class EncoderTrainer(CheckpointedTrainer):
             batch_sampler=self.sampler,
             collate_fn=collate,
             num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=ignore_signals,
             # Of its own: drawing from torch's after a resumption has put that back would change all that follows.
             generator=torch.Generator().manual_seed(self.args.seed),
         )
@@ -187,8 +189,8 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     work = folder / "checkpoints"
-    resume, done = last_checkpoint(work)
     arguments = _arguments(work, settings)
+    resume, done = last_checkpoint(work)
     trainer = EncoderTrainer(
         model=model,
         args=arguments,
@@ -210,7 +212,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     with meter("encoder: training", training.steps, done) as progress:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MeterCallback(progress))
-        trainer.train(resume_from_checkpoint=resume)
+        trainer.train(resume_from_checkpoint=resume and str(resume))
     steps = {"steps": trainer.state.global_step} if settings.early_stopping_patience else {}
     if not trainer.is_world_process_zero():
         trainer.accelerator.wait_for_everyone()

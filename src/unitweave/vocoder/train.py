@@ -15,8 +15,10 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.sequences import deduplicate
+from unitweave.core.signals import deferred, stop_after_training
 from unitweave.core.stage import StageResult
-from unitweave.training.module_checkpoints import load_checkpoint, save_checkpoint
+from unitweave.training.checkpoints import last_checkpoint, whole_checkpoint
+from unitweave.training.module_checkpoints import load_modules, save_modules
 from unitweave.training.optimizers import make_optimizer
 from unitweave.units.dataset import read_units_metadata
 from unitweave.vocoder.config import UnitVocoderConfig
@@ -26,7 +28,7 @@ from unitweave.vocoder.losses import SpectralLoss
 from unitweave.vocoder.model import UnitVocoder
 from unitweave.vocoder.pitch import track_pitch
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINTS = "checkpoints"
 _OUTER_LAYERS = ("head", "pitch", "durations")  # Muon's steps are too long for what writes spectra, pitch and durations
 ADVERSARIAL_WEIGHT = 0.05  # of the adversarial loss; feature matching does most of the work
 _CHECKED_UTTERANCES = 32
@@ -36,8 +38,8 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     """Train on the train split of a corpus and its units.
 
     Args:
-        folder: Where config.json and model.safetensors are written. While training, checkpoint.safetensors there
-            holds what an interrupted call with the same settings resumes from.
+        folder: Where config.json and model.safetensors are written. While training, checkpoints/ there holds
+            what an interrupted call with the same settings resumes from.
         settings: How to train.
         corpus: Folder with the manifest.
         units: Folder with the units dataset.
@@ -61,7 +63,7 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     dev, _ = find_recordings(corpus, units, settings.side, "dev", speakers)
     if dev:
         counts["dev_mel_distance"] = round(mel_distance(trainer.model, dev[:_CHECKED_UTTERANCES]), 4)
-    return StageResult(counts=counts, skipped=skipped, obsolete=(folder / CHECKPOINT,))
+    return StageResult(counts=counts, skipped=skipped, obsolete=(folder / CHECKPOINTS,))
 
 
 class _Generator(torch.nn.Module):
@@ -131,7 +133,9 @@ class _Trainer:
         self.spectral = SpectralLoss().to(self.accelerator.device)
         for module in self.modules.values():
             module.to(self.accelerator.device)
-        self.step = load_checkpoint(self.folder / CHECKPOINT, self.modules, self.optimizers)
+        checkpoint, self.step = last_checkpoint(self.folder / CHECKPOINTS)
+        if checkpoint is not None:
+            load_modules(checkpoint, self.modules, self.optimizers)
         # With several processes these exchange gradients; alone they are the modules themselves.
         self.generate = self.accelerator.prepare(_Generator(self.model))
         if settings.adversarial_start_step is not None:
@@ -153,14 +157,19 @@ class _Trainer:
             settings.segment_frames,
             settings.training.seed,
         )
-        with meter("training the vocoder", settings.training.steps, done=self.step) as progress:
+        steps, number = settings.training.steps, 0
+        with meter("training the vocoder", steps, done=self.step) as progress, deferred() as arrived:
             for batch in stream:
                 own = slice(accelerator.process_index, None, processes)
                 losses = self._train_step(batch.part(own, accelerator.device))
                 self.step += 1
                 progress.advance(note="  ".join(f"{name} {value:.3f}" for name, value in losses.items()))
-                if self.step % settings.training.save_steps == 0 and self.step < settings.training.steps:
+                number = arrived()
+                if (number or self.step % settings.training.save_steps == 0) and self.step < steps:
                     self._save_checkpoint()
+                if number:
+                    break
+        stop_after_training(number, self.step == steps)
         self.model.eval()
         if accelerator.is_main_process:
             self.model.save_pretrained(self.folder)
@@ -173,8 +182,10 @@ class _Trainer:
         )
 
     def _save_checkpoint(self) -> None:
-        if self.accelerator.is_main_process:
-            save_checkpoint(self.folder / CHECKPOINT, self.step, self.modules, self.optimizers)
+        main, barrier = self.accelerator.is_main_process, self.accelerator.wait_for_everyone
+        with whole_checkpoint(self.folder / CHECKPOINTS, self.step, main, barrier) as checkpoint:
+            if main:
+                save_modules(checkpoint, self.modules, self.optimizers)
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         settings = self.settings

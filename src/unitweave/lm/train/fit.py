@@ -68,15 +68,16 @@ def fit(
         The whole model's weights where they were sharded (on the main process), else None.
 
     Raises:
-        InputError: The model cannot be trained on packed sequences, a checkpoint is damaged, or the disk is full.
+        InputError: The model cannot be trained on packed sequences, or the disk is full.
     """
     quiet_transformers()
     causal = inner or model
     work = folder / "checkpoints"
-    resume, first_step = last_checkpoint(work)
     arguments = _arguments(work, settings)
+    resume, first_step = last_checkpoint(work)
     if arguments.process_index == 0:
-        trim_log(folder / LOG_FILE, first_step)
+        for log in folder.glob("*.jsonl"):
+            trim_log(log, first_step)
     packed = PackedDataset(
         dataset,
         settings.steps,
@@ -107,7 +108,7 @@ def fit(
 
             trainer.add_callback(EvaluateCallback(evaluate_every, log_scores))
         trainer.throughput.since = time.monotonic()
-        trainer.train(resume_from_checkpoint=resume)
+        trainer.train(resume_from_checkpoint=resume and str(resume))
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_disable()
         return trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 
+from unitweave.core.files import write_text
 from unitweave.core.progress import Meter, say
 
 LOG_FILE = "log.jsonl"
@@ -124,11 +125,11 @@ def trim_log(path: Path, step: int) -> None:
     """Drop log lines after `step`: a resumed training writes them again."""
     if path.exists():
         kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line may be cut off by a kill
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(path, "".join(line + "\n" for line in kept))
 
 
 def report_callbacks(report_to: Sequence[str], folder: Path, first_step: int) -> list[TrainerCallback]:

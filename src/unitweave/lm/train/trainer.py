@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
+from unitweave.core.signals import ignore_signals
 from unitweave.interleaving.sequence import SEGMENTS
 from unitweave.lm.data.packing import IGNORED
 from unitweave.lm.data.stream import PackedDataset
@@ -58,6 +59,7 @@ class LmTrainer(CheckpointedTrainer):
             batch_size=None,
             shuffle=False,
             num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=ignore_signals,
             generator=torch.Generator().manual_seed(self.args.seed),
         )
 
