@@ -158,9 +158,9 @@ class _Batch:
         rows = list(range(len(self.sources)))  # which utterance each row of the batch is
         while rows:
             start = time.monotonic()
-            log_probs, forced = state.constrain(decoder.step(ids, mask, positions, cache))
-            token = self._choose(log_probs, forced, state, rows)
             before = state.phase.tolist()
+            log_probs, forced = state.constrain(decoder.step(ids, mask, positions, cache, before))
+            token = self._choose(log_probs, forced, state, rows)
             state.advance(token, log_probs.gather(1, token[:, None])[:, 0])
             after = state.phase.tolist()
             self.seconds[rows, before] += (time.monotonic() - start) / len(rows)

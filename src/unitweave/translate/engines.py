@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from unitweave.core.errors import InputError
 from unitweave.lm.model.start import load_causal_lm, load_tokenizer
 from unitweave.translate.int8 import Int8Linear, is_int8, load_int8
+from unitweave.translate.output_layer import PhaseOutputLayer
 from unitweave.translate.step_attention import use_step_attention
 
 ENGINES = ("int8",)
@@ -54,4 +55,6 @@ def load_language_model(
 
 def precision_of(model: PreTrainedModel) -> str:
     """What a loaded model computes in: "int8", or torch's name of its type."""
-    return "int8" if isinstance(model.get_output_embeddings(), Int8Linear) else str(model.dtype)
+    output = model.get_output_embeddings()
+    output = output.full if isinstance(output, PhaseOutputLayer) else output
+    return "int8" if isinstance(output, Int8Linear) else str(model.dtype)

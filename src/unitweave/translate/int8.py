@@ -54,6 +54,12 @@ class Int8Linear(nn.Module):
             product += self.bias
         return product.view(*x.shape[:-1], self.out_features)
 
+    def rows(self, index: Tensor) -> "Int8Linear":
+        """A layer of some of the rows of this one: int64 [rows]."""
+        weight, _ = torch.ops.quantized.linear_unpack(self._packed)
+        bias = None if self.bias is None else self.bias.data[index]
+        return Int8Linear(weight.int_repr()[index], weight.q_per_channel_scales()[index].float(), bias)
+
 
 def _pack(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
     """The weight as fbgemm's kernel reads it."""

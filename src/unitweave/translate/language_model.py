@@ -11,8 +11,9 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from unitweave.core.errors import InputError
 from unitweave.core.sequences import deduplicate
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.translate.constraints import Constraints, Translation
+from unitweave.translate.constraints import UNITS, Constraints, Translation
 from unitweave.translate.engines import load_language_model
+from unitweave.translate.output_layer import PhaseOutputLayer, use_phase_output_layer
 
 
 class UnitLanguageModel:
@@ -22,6 +23,7 @@ class UnitLanguageModel:
         self.model, self.tokenizer, self.vocabulary = model.eval(), tokenizer, vocabulary
         rows = self.model.get_output_embeddings().out_features
         self.constraints = Constraints(vocabulary, tokenizer, rows, self.model.device)
+        self._output_layer: PhaseOutputLayer | None = None
 
     @classmethod
     def load(
@@ -42,7 +44,9 @@ class UnitLanguageModel:
                 f"{folder}: trained on {', '.join(vocabulary.tasks)} only, this model does not translate speech into "
                 "speech; that needs the task s2st or direct"
             )
-        return cls(*load_language_model(Path(folder), device, dtype, engine), vocabulary)
+        loaded = cls(*load_language_model(Path(folder), device, dtype, engine), vocabulary)
+        loaded._output_layer = use_phase_output_layer(loaded.model, loaded.constraints.tokens()[UNITS])
+        return loaded
 
     def prompt(self, units: np.ndarray) -> list[int]:
         """Token ids up to where the model begins its transcript (or its units, where it has no texts).
@@ -77,8 +81,28 @@ class UnitLanguageModel:
             mask[i, longest - len(prompt) :] = 1
         return ids.to(self.model.device), mask.to(self.model.device)
 
-    def step(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-        """Logits [batch, vocabulary] of the token after `ids` [batch, tokens], which the cache takes in."""
+    def step(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        cache: DynamicCache,
+        phases: Sequence[int] = (),
+    ) -> torch.Tensor:
+        """One step of a batch.
+
+        Args:
+            ids: int64 [batch, tokens], which the cache takes in.
+            mask: int64 [batch, tokens in the cache and these]; 0 is padding.
+            positions: int64 [batch, tokens].
+            cache: Grows by the tokens.
+            phases: The phase of each row, where it is known; a row that says units gets no other logits.
+
+        Returns:
+            Logits [batch, vocabulary] of the token after `ids`.
+        """
+        if self._output_layer is not None:
+            self._output_layer.narrow = [phase == UNITS for phase in phases]
         output = self.model(
             input_ids=ids,
             attention_mask=mask,
