@@ -18,10 +18,11 @@ METRICS = {"asr_bleu": "ASR-BLEU", "text_bleu": "text BLEU"}
 class Comparison:
     """One system against another, on the trainings that both have: seed, threads, machine, units and vocoder.
 
-    group    (model, data, steps) of `system`
-    against_steps  of `against`; those of `system` where the two are compared at equal steps
-    hours    of source speech
-    headline  whether it is the method against the baseline at equal steps
+    Attributes:
+        group: (model, data, steps) of `system`.
+        against_steps: Steps of `against`; those of `system` where the two are compared at equal steps.
+        hours: Hours of source speech.
+        headline: Whether it is the method against the baseline at equal steps.
     """
 
     group: tuple[str, str, int]
@@ -64,7 +65,8 @@ def compare(
 ) -> Comparison | None:
     """`system` against `against` in one group; None where they have no training in common.
 
-    against_steps  another number of steps for `against`; None: the group's
+    Args:
+        against_steps: Another number of steps for `against`; None: the group's.
     """
     model, data, steps = group
     against_steps = against_steps or steps

@@ -99,8 +99,11 @@ class Plan:
 def load_experiment(path: Path, pretrained: Mapping[str, str] | None = None) -> tuple[Plan, dict[str, Any]]:
     """Read and check an experiment; also returns its plain content, with the base recipe written out.
 
-    pretrained  model -> folder, in place of what the file says
-    Raises InputError that names the file and the key.
+    Args:
+        pretrained: Model -> folder, in place of what the file says.
+
+    Raises:
+        InputError: It names the file and the key.
     """
     path = Path(path)
     content = _read(path)

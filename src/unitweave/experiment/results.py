@@ -32,10 +32,11 @@ from unitweave.score.scores import SystemScores, read_scores, read_utterances
 class Training:
     """What distinguishes trainings of the same settings, all of it a source of scatter.
 
-    seed     of the order of the data, new weights and dropout
-    threads  of torch on the CPU; 0: not recorded
-    machine  its kind
-    build    of the units and the vocoder, see `build_of`
+    Attributes:
+        seed: The seed of the order of the data, new weights and dropout.
+        threads: Threads of torch on the CPU; 0: not recorded.
+        machine: Its kind.
+        build: Digest of the units and the vocoder, see `build_of`.
     """
 
     seed: int
@@ -48,13 +49,17 @@ class Training:
 class Result:
     """One finished trial.
 
-    scores      its scores;  signature of its ASR-BLEU
-    hypotheses  ASR transcripts, normalized;  references likewise, in the same order
-    written     the model's own translation;  texts: the normalized references
-    languages   source language of each utterance
-    hours       language -> hours of source speech that it was trained on
-    curve       (step, scores) of each evaluation on the dev split
-    build       of the units and the vocoder, see `build_of`
+    Attributes:
+        scores: Its scores.
+        signature: The signature of its ASR-BLEU.
+        hypotheses: ASR transcripts, normalized.
+        references: Likewise, in the same order.
+        written: The model's own translation.
+        texts: The normalized references.
+        languages: Source language of each utterance.
+        hours: Language -> hours of source speech that it was trained on.
+        curve: (step, scores) of each evaluation on the dev split.
+        build: Digest of the units and the vocoder, see `build_of`.
     """
 
     trial: Trial
@@ -111,9 +116,10 @@ class Result:
 class GridResults:
     """An experiment and all its results so far, from one folder or several.
 
-    missing  (trial, state) of the trials that have no scores and are needed, or may be
-    skipped  trials that are not needed, since the dev score no longer rose
-    amounts  name of the amount -> language -> {"pairs", "hours"}
+    Attributes:
+        missing: (trial, state) of the trials that have no scores and are needed, or may be.
+        skipped: Trials that are not needed, since the dev score no longer rose.
+        amounts: Name of the amount -> language -> {"pairs", "hours"}.
     """
 
     plan: Plan

@@ -35,7 +35,8 @@ def dev_score(run: Path, trial: Trial) -> float | None:
 def is_needed(runs: Sequence[Path], plan: Plan, trial: Trial) -> bool | None:
     """Whether a trial has to run; None where a shorter one has to be done first to decide.
 
-    runs  the folders over which the experiment's trials are spread
+    Args:
+        runs: The folders over which the experiment's trials are spread.
 
     Where the dev split is not decoded, no longer training is skipped.
     """

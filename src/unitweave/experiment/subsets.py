@@ -12,7 +12,8 @@ from unitweave.core.stage import StageResult
 def choose_subset(pairs: Sequence[Pair], amount: float | Mapping[str, float], seed: int = 0) -> list[Pair]:
     """The training pairs of an amount, in the manifest's order; dev and test stay whole.
 
-    amount  up to 1 a fraction of each language's training pairs, above 1 a number of them; or language -> amount
+    Args:
+        amount: Up to 1 a fraction of each language's training pairs, above 1 a number of them; or language -> amount.
 
     An utterance's place in the queue is a hash of its id and the seed, so that the 8 % of a language
     are among its 30 %. Raises InputError when a language is not named or has fewer pairs.

@@ -17,10 +17,11 @@ NOISE_SAMPLES = 1 << 16  # the noise repeats after 4 s, far too slowly to be hea
 class Position:
     """Where in an utterance a stretch of frames lies.
 
-    frame   index of the stretch's first frame in the utterance
-    anchor  index, within the stretch, of the frame at whose first sample the pulse train has gone
-            through `cycles` periods
-    cycles  [batch] float64, modulo 1; zeros when None
+    Attributes:
+        frame: Index of the stretch's first frame in the utterance.
+        anchor: Index, within the stretch, of the frame at whose first sample the pulse train has gone through
+            `cycles` periods.
+        cycles: [batch] float64, modulo 1; zeros when None.
     """
 
     frame: int = 0

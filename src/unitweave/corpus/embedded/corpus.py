@@ -60,7 +60,8 @@ def build_embedded(folder: Path, settings: EmbeddedCorpus) -> StageResult:
 def synthesize_plan(folder: Path, plan: Sequence[PlannedPair], workers: int, kind: str) -> StageResult:
     """Synthesize every recording of `plan` into `folder` and write the manifest; resume where an earlier call stopped.
 
-    kind  of corpus, as the manifest and the folder's speech.json name it
+    Args:
+        kind: Kind of corpus, as the manifest and the folder's speech.json name it.
     """
     _claim(folder, plan, kind)
     utterances = list({u.path: u for recording in plan for u in (recording.source, recording.target)}.values())
