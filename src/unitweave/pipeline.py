@@ -25,7 +25,8 @@ from unitweave.corpus.assemble import import_manifest
 from unitweave.corpus.embedded.corpus import build_embedded, embedded_text, plan_digest
 from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
 from unitweave.interleaving.schedule import ratios_of_function
-from unitweave.lm.train.finetune import train_lm
+from unitweave.lm.data.text import ParallelText
+from unitweave.lm.train.finetune import check_directions, train_lm
 from unitweave.lm.train.text_lm import train_text_lm
 from unitweave.score.score import score_run, scored_by
 from unitweave.translate import stage as translation
@@ -104,6 +105,7 @@ class Run:
     def corpus_and_units(self) -> None:
         """The corpus and its units; imported ones are kept."""
         self.corpus()
+        self._check_languages()
         if self.has_imported_units():
             say("units: imported ones kept ('unitweave units extract' replaces them)")
             return
@@ -183,7 +185,7 @@ class Run:
             settings,
             (at.corpus, at.units, at.vocoder, *outputs.values()),
             lambda f: score_run(f, settings, at.corpus, at.units, at.vocoder, outputs),
-            scored_by(settings),
+            scored_by(settings, self.targets),
             every_process=True,
         )
 
@@ -207,6 +209,19 @@ class Run:
             self.translate(name)
         self.score()
 
+    @property
+    def targets(self) -> set[str]:
+        """The target languages of the corpus."""
+        return {pair.tgt_lang for pair in read_manifest(self.at.corpus)}
+
+    def _check_languages(self) -> None:
+        """Raise InputError for directions that the end of the run could not serve, before anything is trained."""
+        directions = {(pair.src_lang, pair.tgt_lang) for pair in read_manifest(self.at.corpus)}
+        for system in self.recipe.systems.values():
+            check_directions(directions, system.tasks)
+        if self.speaking:
+            scored_by(self.recipe.score, self.targets)
+
     def _stage(
         self,
         folder: Path,
@@ -222,12 +237,22 @@ class Run:
         inputs |= files or {}
         return run_stage(self.folder, self.at.name(folder), settings, inputs, work, extra, every_process)
 
-    def _sentences(self, number: int) -> list[dict[str, str]]:
+    def _sentences(self, number: int) -> list[ParallelText]:
         """Text for the small text LM: the training pairs' own, and further sentences of the phrasebook."""
         pairs = [p for p in read_manifest(self.at.corpus, "train") if p.src_text and p.tgt_text]
-        own = [{p.src_lang: str(p.src_text), p.tgt_lang: str(p.tgt_text)} for p in pairs]
+        own = [ParallelText({p.src_lang: str(p.src_text)}, {p.tgt_lang: str(p.tgt_text)}) for p in pairs]
         embedded = self.recipe.corpus.embedded
-        return own + (embedded_text(embedded, number) if embedded is not None and number else [])
+        if embedded is None or not number:
+            return own
+        sources: dict[str, list[str]] = {}
+        for source, target in embedded.pairs:
+            sources.setdefault(target, []).append(source)
+        targets = list(sources)  # the sentences take turns in going into each of them
+        return own + [
+            ParallelText({code: text[code] for code in sources[target]}, {target: text[target]})
+            for i, text in enumerate(embedded_text(embedded, number))
+            for target in [targets[i % len(targets)]]
+        ]
 
 
 def run(recipe: Recipe | Path | str, out: Path | str) -> Run:

@@ -212,6 +212,23 @@ def test_further_text_is_deterministic_and_holds_nothing_that_is_tested():
     assert found and not any(held_out & phrasebook.content_pairs(s) for s in found)
 
 
+def test_directions_from_english_and_between_other_languages(tmp_path):
+    one, two = LANGUAGES
+    settings = replace(SMALL, directions=[f"en-{one}", f"{one}-{two}", "en-en", f"{one}-en"], train=5)
+    plan = embedded._plan(tmp_path, settings)
+    pairs = [recording.pair for recording in plan]
+    assert len({p.id for p in pairs}) == len(pairs) == 4 * (5 + SMALL.dev + SMALL.test)
+    assert {(p.src_lang, p.tgt_lang) for p in pairs} == {("en", one), (one, two), ("en", "en"), (one, "en")}
+    paths = {}
+    for recording in plan:
+        assert recording.pair.speaker.startswith(recording.pair.src_lang)
+        assert recording.target.voice == voices.target_voice(recording.pair.tgt_lang)
+        for utterance in (recording.source, recording.target):
+            assert paths.setdefault(utterance.path, utterance) == utterance, "one file, one recording"
+    into = [r for r in plan if r.pair.src_lang == one and r.pair.tgt_lang == "en"]
+    assert into == embedded._plan(tmp_path, replace(settings, directions=[], languages=[one]))
+
+
 def _wait_for(ready, seconds=30):
     end = time.monotonic() + seconds
     while not ready():

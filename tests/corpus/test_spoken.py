@@ -112,3 +112,37 @@ def test_a_bad_table_is_named_with_its_line(table: Path, tmp_path: Path) -> None
         spoken_settings(settings(tmp_path / "nothing.tsv"))
     with pytest.raises(InputError, match="not readable as a table"):
         build_spoken(tmp_path / "corpus", settings(tmp_path / "nothing.tsv"))
+
+
+def test_a_table_serves_both_directions_and_other_targets(table: Path, tmp_path: Path) -> None:
+    plan = plan_spoken(tmp_path, settings(table, directions=["es-en", "en-es", "en-fr"], test=2, seed=1))
+    pairs = [recording.pair for recording in plan]
+    assert {(p.src_lang, p.tgt_lang) for p in pairs} == {("es", "en"), ("en", "es"), ("en", "fr")}
+    assert len({p.id for p in pairs}) == len(pairs)
+    assert {r.target.voice.name for r in plan} == {"en_pico", "es_pico", "fr_pico"}
+    paths = {u.path: (u.text, u.voice, u.noise_db) for r in plan for u in (r.source, r.target)}
+    for recording in plan:
+        for one in (recording.source, recording.target):
+            assert paths[one.path] == (one.text, one.voice, one.noise_db), "one file, one recording"
+    held_out = {p.tgt_text if p.tgt_lang == "en" else p.src_text for p in pairs if p.split != "train"}
+    trained = {p.tgt_text if p.tgt_lang == "en" else p.src_text for p in pairs if p.split == "train"}
+    assert held_out and trained and not held_out & trained
+
+
+def test_directions_into_english_are_the_languages(table: Path, tmp_path: Path) -> None:
+    named = settings(table, directions=["es-en", "fr-en"], train={"es-en": 3, "fr-en": 2})
+    assert plan_spoken(tmp_path, named) == plan_spoken(tmp_path, settings(table, train={"es": 3, "fr": 2}))
+
+
+@pytest.mark.parametrize(
+    ("directions", "message"),
+    [
+        (["es"], "such as en-es"),
+        (["es-en", "es-en"], "different pairs"),
+        (["es-en", "fr-de"], "in common"),
+        (["en-en"], "must differ"),
+    ],
+)
+def test_directions_that_cannot_be_are_refused(table: Path, directions: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settings(table, directions=directions)

@@ -1,5 +1,6 @@
 """A corpus of random units and short texts, and settings of a training of seconds, for the tests of the LM."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,26 @@ TEXTS = {
 
 
 def made_up_corpus(
-    folder: Path, languages: tuple[str, ...] = ("es",), codebook: str = "cb", units: int = UNITS, unsure: int = 0
+    folder: Path,
+    languages: tuple[str, ...] = ("es",),
+    codebook: str = "cb",
+    units: int = UNITS,
+    unsure: int = 0,
+    targets: tuple[str, ...] = ("en",),
 ) -> Path:
-    """A corpus with `corpus` and `units` in `folder`: eight training and two dev pairs for each language.
+    """A corpus with `corpus` and `units` in `folder`: eight training and two dev pairs for each direction.
 
     Of the source's words, the first `unsure` ones of each recording have the alignment score 0; with -1 none is sure
     on either side.
     """
     rng = np.random.default_rng(0)
     pairs, rows = [], []
-    for language in languages:
+    for language, into in itertools.product(languages, targets):
         for i in range(10):
-            name, split = f"{language}{i}", "train" if i < 8 else "dev"
-            source, target = TEXTS[language][i % 4], TEXTS["en"][i % 4]
-            pairs.append(Pair(name, split, language, "en", f"{name}.wav", f"{name}-en.wav", source, target))
+            name = f"{language}{i}" if into == "en" else f"{language}-{into}{i}"
+            split = "train" if i < 8 else "dev"
+            source, target = TEXTS[language][i % 4], TEXTS[into][i % 4]
+            pairs.append(Pair(name, split, language, into, f"{name}.wav", f"{name}-{into}.wav", source, target))
             for side, text in (("src", source), ("tgt", target)):
                 words = text.split()
                 ends = np.cumsum(rng.integers(2, 6, size=len(words))).astype(np.int32)

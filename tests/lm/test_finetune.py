@@ -18,10 +18,11 @@ from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair
 from unitweave.interleaving.sequence import Example, prepare_speech
+from unitweave.lm.data.text import ParallelText, TextDataset
 from unitweave.lm.model.start import cooccurring_tokens
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.finetune import train_lm
-from unitweave.translate.decode import PhaseDecoder
+from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
 from unitweave.translate.dev_evaluation import choose, dev_evaluator, scores_of
 
 pytestmark = pytest.mark.slow
@@ -152,6 +153,36 @@ def test_extra_text_is_mixed_in_as_translation_and_brings_its_languages(
     table.write_text("src_lang\ttgt_lang\tsrc_text\ttgt_text\nfr\ten\t\tThe dog sleeps.\n")
     with pytest.raises(InputError, match="line 2: no src_text"):
         train(tmp_path / "y", data, text_lm_folder, extra_text=str(table))
+
+
+@pytest.mark.parametrize(("sources", "targets"), [(("es",), ("de", "en")), (("en",), ("en",))])
+def test_a_model_learns_the_directions_of_its_corpus_and_is_evaluated_in_each(
+    tmp_path: Path, text_lm_folder: Path, sources: tuple[str, ...], targets: tuple[str, ...]
+) -> None:
+    data = made_up_corpus(tmp_path / "data", sources, targets=targets)
+    train(tmp_path / "x", data, text_lm_folder, evaluation=EvaluationSettings(eval_steps=2, utterances=4))
+    decoder = PhaseDecoder.load(tmp_path / "x/model")
+    assert decoder.vocabulary.directions == [(sources[0], target) for target in targets]
+    (line,) = (tmp_path / "x/dev.jsonl").read_text().splitlines()
+    assert len(targets) == 1 or {f"bleu_es-{target}" for target in targets} <= json.loads(line).keys()
+    for target in targets:
+        (result,) = decoder.translate(
+            [np.arange(8)], DecodingSettings(max_units_per_frame=0.1), [ForcedPrefix(target_language=target)]
+        )
+        assert result.target_language == target
+
+
+@pytest.mark.parametrize("sentence", [({"en": "hello"}, {"en": "hi"}), ({"es": "hola"}, {"fr": "salut", "en": "hi"})])
+def test_the_text_model_learns_any_direction_and_the_target_comes_last(
+    text_lm_folder: Path, sentence: tuple[dict[str, str], dict[str, str]]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
+    dataset = TextDataset([ParallelText(*sentence)], tokenizer, 40, seed=1)
+    said = {tokenizer.decode(one.ids, skip_special_tokens=True) for one in dataset.sequences(0)}
+    (source,) = sentence[0].values()
+    both = {tuple(line.strip() for line in text.splitlines()) for text in said if text.count(chr(10)) == 1}
+    assert {(source, target) for target in sentence[1].values()} <= both
+    assert not any(text and text[0] in sentence[1].values() and text[-1] == source for text in both)
 
 
 def test_sequences_longer_than_the_limit_are_dropped_with_a_reason_or_cut(

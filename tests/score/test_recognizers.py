@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from unitweave.core.errors import InputError
+from unitweave.core.progress import meter
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
 from unitweave.score.asr.fairseq_ctc import collapse
 from unitweave.score.asr.moonshine import Moonshine
-from unitweave.score.asr.recognizers import load_recognizer
+from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
+from unitweave.score.asr.transcripts import AudioSource, transcribe
 
 pytestmark = pytest.mark.slow
 
@@ -139,6 +142,35 @@ def test_whisper_recognizer_runs_a_tiny_checkpoint_and_normalises_both_sides(tmp
     assert len(texts) == len(speech) and recognizer.transcribe(speech) == texts
     assert recognizer.clean_reference("My neighbour's got 20 cats.") == "my neighbor has got 20 cats"
     assert recognizer.clean_hypothesis("Mr. Smith won't") == "mister smith will not"
+    assert recognizer.clean_hypothesis("¡Cuesta 3 euros!", "es") == "cuesta tres euros"
+    assert "es" in recognizer.normalization("es") and "english" in recognizer.normalization("en")
+
+
+def test_a_recognizer_judges_only_languages_that_it_knows(tmp_path):
+    assert choose_recognizer("auto", "", ["en", "en-US"]) == ("moonshine", "")
+    for name, model in (("moonshine", ""), ("fairseq", ""), ("whisper", ""), ("whisper", "openai/whisper-tiny.en")):
+        assert choose_recognizer(name, model, ["en"]) == (name, model)
+        with pytest.raises(InputError, match=r"cannot judge speech in es; it knows only en.*multilingual Whisper"):
+            choose_recognizer(name, model, ["en", "es"])
+    assert choose_recognizer("fairseq", "own/ctc", ["es"]) == ("fairseq", "own/ctc"), "its user knows"
+    GenerationConfig(is_multilingual=True, lang_to_id={"<|en|>": 1, "<|es|>": 2}).save_pretrained(tmp_path)
+    for name in ("whisper", "auto"):
+        assert choose_recognizer(name, str(tmp_path), ["es", "en"]) == ("whisper", str(tmp_path))
+        with pytest.raises(InputError, match="cannot judge speech in sw; it knows only en, es"):
+            choose_recognizer(name, str(tmp_path), ["sw"])
+
+
+def test_each_utterance_is_transcribed_in_its_own_language(speech):
+    class Polyglot:
+        def transcribe(self, waveforms, language):
+            return [f"{language} {len(waveform)}" for waveform in waveforms]
+
+    waveforms = {str(i): speech[0][: 8000 + i] for i in range(5)}
+    languages = {"0": "es", "1": "en", "3": "es"}
+    source = AudioSource(list(waveforms), lambda ids: [waveforms[id] for id in ids], languages)
+    with meter("", 5) as progress:
+        found = transcribe(source, Polyglot(), None, progress)
+    assert [one.text for one in found] == [f"{languages.get(id, 'en')} {len(w)}" for id, w in waveforms.items()]
 
 
 def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):

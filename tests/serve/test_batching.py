@@ -161,7 +161,7 @@ def test_words_of_both_recordings_come_with_the_result(batcher: Batcher, transla
     for one in (job, plain):
         batcher.submit(one).result(60)
     english = translator.translate(job.waveform, prefix=job.given).waveform
-    assert job.words == (translator.align(job.waveform, "la casa", "es"), translator.align(english, "the house"))
+    assert job.words == (translator.align(job.waveform, "la casa", "es"), translator.align(english, "the house", "en"))
     assert [word for word, _, _ in job.words[0]] == ["la", "casa"] and plain.words == ([], [])
 
 

@@ -73,8 +73,8 @@ def test_words_are_aligned_inside_the_recording(translator: Translator) -> None:
     words = translator.align(speech(2.0), "El perro, duerme", "es")
     assert [word for word, _, _ in words] == ["el", "perro", "duerme"]
     assert all(0 <= start < end <= 2.0 for _, start, end in words)
-    assert translator.align(speech(0.1), "far too many words for a tenth of a second")[0][1:] == (0.0, 0.0)
-    assert translator.align(speech(1.0), "") == []
+    assert translator.align(speech(0.1), "far too many words for a tenth of a second", "en")[0][1:] == (0.0, 0.0)
+    assert translator.align(speech(1.0), "", "en") == []
 
 
 def test_the_detector_finds_what_is_said_whatever_the_blocks_and_leaves_the_threads_alone() -> None:

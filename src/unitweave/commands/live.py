@@ -19,6 +19,7 @@ def live(
     json_lines: bool = False,
     system: str | None = None,
     language: str | None = None,
+    target_language: str | None = None,
     bf16: bool = False,
     engine: Literal["int8"] | None = None,
     device: str = "cpu",
@@ -35,6 +36,7 @@ def live(
         json_lines: Print every event as a line of JSON.
         system: Which system of a run folder (default: scheduled, or the only one).
         language: Language of the speech; without it the model identifies it.
+        target_language: Language to translate into; needed where the model has several.
         bf16: Run the language model in bfloat16: faster, and results differ slightly.
         engine: int8 runs it with integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
@@ -44,6 +46,8 @@ def live(
         raise InputError("--fast: needs a recording (--audio)")
     if out is not None and out.with_name(out.name + ".wav") == audio:
         raise InputError(f"-o {out}: would overwrite the recording; give another name")
+
+    from dataclasses import replace
 
     import torch
 
@@ -60,6 +64,8 @@ def live(
     source = microphone() if audio is None else recording(audio, fast)
     loudspeaker = None if out is not None or settings.text_only else Loudspeaker()
     translator = Translator.from_pretrained(model, system, device, torch.bfloat16 if bf16 else torch.float32, engine)
+    if target_language is not None:
+        translator.settings = replace(translator.settings, target_language=target_language)
     session = LiveTranslator(translator, settings, language)
     say("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
     stem = run_live(session, source, out, loudspeaker, _printer(json_lines), settings.text_only)

@@ -15,6 +15,7 @@ def score(
     *,
     references: Path | None = None,
     reference_speech: Path | None = None,
+    language: str = "en",
     out: Path | None = None,
     overrides: dict[str, Any],
 ) -> None:
@@ -24,6 +25,7 @@ def score(
         paths: A run folder; with --references one folder of audio files for each system.
         references: Text file of references: lines of name<TAB>text, or one line for each audio file.
         reference_speech: Folder of recordings of the references, for the ceiling.
+        language: With --references: the language that is spoken; a run's corpus says it itself.
         out: With --references: JSON file for the scores.
     """
     from unitweave.score.table import print_table
@@ -32,7 +34,7 @@ def score(
         settings = parse_settings(ScoreSettings, overrides.get("score", {}), "score")
         from unitweave.score.folder import score_folders
 
-        print_table(score_folders(paths, references, settings, out, reference_speech))
+        print_table(score_folders(paths, references, settings, out, reference_speech, language))
         return
     if len(paths) > 1 or reference_speech or out:
         raise InputError("unitweave score: give one run folder, or --references for the audio files of any systems")

@@ -24,13 +24,14 @@ def translate(
     transcript: str | None = None,
     translation: str | None = None,
     language: str | None = None,
+    target_language: str | None = None,
     cut_above: PositiveNumber = 30.0,
     max_speech_seconds: PositiveNumber = 20.0,
     bf16: bool = False,
     engine: Literal["int8"] | None = None,
     device: str = "cpu",
 ) -> None:
-    """Translate recordings into spoken English.
+    """Translate recordings into speech in another language.
 
     Args:
         model: A run folder, an exported model, or the name of one on the hub (OWNER/NAME).
@@ -45,6 +46,7 @@ def translate(
         transcript: Transcript of the recording, where you know it (one short recording).
         translation: Translation to be synthesized (one short recording).
         language: Language of the recordings; without it the model identifies it.
+        target_language: Language to translate into; needed where the model has several.
         cut_above: Recordings longer than this many seconds are cut into utterances.
         max_speech_seconds: Maximum seconds of such an utterance, at least 1.
         bf16: Run the language model in bfloat16: faster, and results differ slightly.
@@ -77,8 +79,8 @@ def translate(
 
     check_device(device, "--device")
     forced = None
-    if transcript is not None or translation is not None or language is not None:
-        forced = ForcedPrefix(transcript, translation, language)
+    if any(given is not None for given in (transcript, translation, language, target_language)):
+        forced = ForcedPrefix(transcript, translation, language, target_language)
         if len(tasks) > 1 and (transcript is not None or translation is not None):
             raise InputError(f"--transcript and --translation need a single recording (got {len(tasks)})")
     dtype = torch.bfloat16 if bf16 else torch.float32

@@ -24,9 +24,11 @@ class SynthesisSettings(Settings):
     """What both synthesized corpora have in common."""
 
     languages: list[str] = field(default_factory=lambda: ["es"])
-    """Source languages, ISO 639-1, of es, fr, de and it."""
+    """Source languages, ISO 639-1, of es, fr, de and it; the target is English."""
+    directions: list[str] = field(default_factory=list)
+    """Directions such as en-es or es-fr, in place of these languages into English; of en, es, fr, de and it."""
     train: PositiveInt | dict[str, PositiveInt] | None = None
-    """Utterance pairs for training per language, or a mapping language -> number; null for all that there are."""
+    """Utterance pairs for training per source language or direction, or a mapping of these to numbers; null for all."""
     dev: NonNegativeInt = 100
     """Utterance pairs for validation, the same sentences in every language."""
     test: NonNegativeInt = 200
@@ -42,16 +44,38 @@ class SynthesisSettings(Settings):
 
     key: ClassVar[str]
 
-    def train_size(self, language: str) -> int | None:
-        """Maximum training pairs of one language; None for all."""
-        return self.train.get(language) if isinstance(self.train, dict) else self.train
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Source and target language of each direction."""
+        named = [(source, target) for source, _, target in (one.partition("-") for one in self.directions)]
+        return named or [(language, "en") for language in self.languages]
+
+    @property
+    def worded(self) -> list[str]:
+        """The languages other than English of all directions."""
+        return list(dict.fromkeys(code for pair in self.pairs for code in pair if code != "en"))
+
+    @property
+    def names(self) -> list[str]:
+        """What `train` may name: the directions or, without any, the languages."""
+        return self.directions or self.languages
+
+    def train_size(self, name: str) -> int | None:
+        """Maximum training pairs of one of `names`; None for all."""
+        return self.train.get(name) if isinstance(self.train, dict) else self.train
 
     def check(self) -> None:
         """Raise InputError for languages or noise that cannot be used."""
         if not self.languages or len(set(self.languages)) < len(self.languages):
             raise InputError(f"{self.key}.languages: must be one or more different languages (got {self.languages})")
-        if isinstance(self.train, dict) and (unknown := sorted(set(self.train) - set(self.languages))):
-            raise InputError(f"{self.key}.train: {unknown[0]!r} is not among the languages")
+        if len(set(self.directions)) < len(self.directions) or not all(
+            source and target for source, target in self.pairs
+        ):
+            raise InputError(
+                f"{self.key}.directions: must be different pairs of languages such as en-es (got {self.directions})"
+            )
+        if isinstance(self.train, dict) and (unknown := sorted(set(self.train) - set(self.names))):
+            raise InputError(f"{self.key}.train: {unknown[0]!r} is not among {', '.join(self.names)}")
         if self.noise_db is not None and not MIN_NOISE_DB <= self.noise_db < float("inf"):
             raise InputError(
                 f"{self.key}.noise_db: must be at least {MIN_NOISE_DB:g} dB, or null (got {self.noise_db})"
@@ -63,20 +87,20 @@ class EmbeddedCorpus(SynthesisSettings):
     """Settings of the embedded corpus: sentences of the phrasebook, synthesized on this machine."""
 
     train: PositiveInt | dict[str, PositiveInt] = 3000
-    """Utterance pairs for training per language, or a mapping language -> number."""
+    """Utterance pairs for training per source language or direction, or a mapping of these to numbers."""
     topics: list[str] | None = None
     """What the sentences are about (food, travel, ...; docs/phrasebook.md lists them); null for everything."""
     key = "embedded"
 
-    def train_size(self, language: str) -> int:
-        """Training pairs of one language."""
-        return self.train[language] if isinstance(self.train, dict) else self.train
+    def train_size(self, name: str) -> int:
+        """Training pairs of one of `names`."""
+        return self.train[name] if isinstance(self.train, dict) else self.train
 
     def check(self) -> None:
-        """Raise InputError for languages without a number of training pairs, too."""
+        """Raise InputError for languages or directions without a number of training pairs, too."""
         super().check()
-        if isinstance(self.train, dict) and (missing := [code for code in self.languages if code not in self.train]):
-            raise InputError(f"{self.key}.train: no number for the language {missing[0]!r}")
+        if isinstance(self.train, dict) and (missing := [name for name in self.names if name not in self.train]):
+            raise InputError(f"{self.key}.train: no number for {missing[0]!r}")
 
 
 @dataclass
@@ -84,7 +108,7 @@ class SynthesizedCorpus(SynthesisSettings):
     """Settings of a corpus that is synthesized from a table of your own parallel text."""
 
     text: str = ""
-    """TSV or Parquet file of parallel text into English: the columns src_lang, tgt_lang, src_text, tgt_text."""
+    """TSV or Parquet file of parallel text: the columns src_lang, tgt_lang, src_text, tgt_text."""
     key = "synthesized"
 
     def check(self) -> None:
@@ -92,6 +116,19 @@ class SynthesizedCorpus(SynthesisSettings):
         super().check()
         if not self.text:
             raise InputError("synthesized.text: name a table of parallel text")
+        if same := [source for source, target in self.pairs if source == target]:
+            raise InputError(f"synthesized.directions: source and target must differ (got {same[0]}-{same[0]})")
+        if self.pivot is None:
+            raise InputError(
+                f"synthesized.directions: must have a language in common, by which the sentences are told apart (got "
+                f"{', '.join(self.directions)})"
+            )
+
+    @property
+    def pivot(self) -> str | None:
+        """A language that all directions have; English, where it is one."""
+        common = set.intersection(*map(set, self.pairs))
+        return "en" if "en" in common else next((code for code in self.pairs[0][::-1] if code in common), None)
 
 
 @dataclass

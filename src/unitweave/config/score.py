@@ -10,8 +10,9 @@ from unitweave.config.types import NonNegativeInt, Settings
 class ScoreSettings(Settings):
     """How the translated speech is scored."""
 
-    recognizer: Literal["moonshine", "fairseq", "whisper"] = "moonshine"
-    """Speech recognizer with its text normalization: moonshine (offline), fairseq (wav2vec 2.0) or whisper."""
+    recognizer: Literal["auto", "moonshine", "fairseq", "whisper"] = "auto"
+    """Speech recognizer with its text normalization: moonshine (offline, English), fairseq (wav2vec 2.0, English) or
+    whisper; auto: moonshine for English, a multilingual Whisper for other target languages."""
     recognizer_model: str = ""
     """Folder or hub name of another checkpoint for the recognizer; empty: its own."""
     device: str = "auto"

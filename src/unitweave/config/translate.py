@@ -20,6 +20,8 @@ class DecodingSettings(Settings):
     """A beam's log-probability is divided by its length to this power."""
     temperature: NonNegativeNumber = 0.0
     """Sampling temperature of the units; 0 takes the most probable unit."""
+    target_language: str | None = None
+    """Language to translate into; null: the only one that the model has from a recording's language."""
     text_only: bool = False
     """Stop after the translation; no speech."""
     max_text_tokens_per_second: NonNegativeNumber = 12.0

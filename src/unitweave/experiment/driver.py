@@ -93,7 +93,7 @@ class Grid(Run):
             lambda f: score_run(
                 f, settings, at.corpus, at.units, at.vocoder, {trial.name: output}, at.subset(trial.data)
             ),
-            scored_by(settings),
+            scored_by(settings, self.targets),
             every_process=True,
         )
 

@@ -53,15 +53,21 @@ def assemble(
         row, sacrebleu = score_system(records, references, recognizer, own, samples)
         row.languages = score_by_language(records, references, recognizer, own, samples)
         (ceilings if name in (REFERENCE_SPEECH, RESYNTHESIS) else systems)[name] = row
-    texts = [recognizer.clean_reference(text) for text in references.texts]
+    targets = references.target_language
+    texts = [recognizer.clean_reference(text, x) for text, x in zip(references.texts, targets, strict=True)]
     signature = Signature(
         recognizer.signature,
-        recognizer.normalizer,
+        "; ".join(recognizer.normalization(language) for language in sorted(set(targets))),
         digest_of_references(source, texts),
         len(references.ids),
         sacrebleu,
     )
-    hypotheses = {name: [recognizer.clean_hypothesis(record.text) for record in transcripts[name]] for name in systems}
+    hypotheses = {
+        name: [
+            recognizer.clean_hypothesis(record.text, x) for record, x in zip(transcripts[name], targets, strict=True)
+        ]
+        for name in systems
+    }
     tests = _significance(hypotheses, texts, settings)
     for language in references.languages:
         keep = references.positions(language)
@@ -90,13 +96,13 @@ def write_utterances(
 ) -> None:
     """Write one line per utterance: its references, and per system its ASR transcript and its own texts."""
     lines = []
-    for i, id in enumerate(references.ids):
+    for i, (id, target) in enumerate(zip(references.ids, references.target_language, strict=True)):
         outputs = {}
         for name, records in transcripts.items():
             own = written.get(name)
             outputs[name] = ScoredOutput(
                 records[i].text,
-                recognizer.clean_hypothesis(records[i].text),
+                recognizer.clean_hypothesis(records[i].text, target),
                 round(records[i].seconds, 3),
                 own.transcript[i] if own else None,
                 own.translation[i] if own else None,
@@ -106,7 +112,7 @@ def write_utterances(
             id,
             references.language[i] if references.language else None,
             references.transcript[i] if references.transcript else None,
-            recognizer.clean_reference(references.texts[i]),
+            recognizer.clean_reference(references.texts[i], target),
             outputs,
         )
         lines.append(json.dumps(to_json(utterance), ensure_ascii=False))

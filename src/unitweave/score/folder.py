@@ -12,7 +12,7 @@ from unitweave.core.audio import SUFFIXES, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.progress import meter, say
 from unitweave.core.sequences import evenly_spaced
-from unitweave.score.asr.recognizers import load_recognizer
+from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
 from unitweave.score.asr.transcripts import AudioSource, transcribe
 from unitweave.score.assemble import assemble
 from unitweave.score.mos import load_predictors
@@ -27,6 +27,7 @@ def score_folders(
     settings: ScoreSettings | None = None,
     out: Path | None = None,
     reference_speech: Path | None = None,
+    language: str = "en",
 ) -> Scores:
     """ASR-BLEU, chrF, speech rate, silence and MOS of folders of audio files.
 
@@ -38,6 +39,7 @@ def score_folders(
         settings: How to score.
         out: Where to write the result as JSON, if anywhere.
         reference_speech: Folder of recordings of the references, for the ceiling.
+        language: Code of the language that is spoken in all of them.
 
     Raises:
         InputError: A folder is empty, a file is not audio, or files and references are not one to one.
@@ -46,6 +48,7 @@ def score_folders(
     check_device(settings.device, "score.device")
     if out and (out.is_dir() or not out.parent.is_dir()):
         raise InputError(f"{out}: cannot be written; give a file in a folder that exists")
+    chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, [language])
     systems = _systems(folders, reference_speech)
     texts = {name: match_references(paths, references) for name, paths in systems.items()}
     first = next(iter(systems))
@@ -56,7 +59,7 @@ def score_folders(
     # All files are read before hours of recognition, so that a bad one is known at once.
     for path in (path for paths in systems.values() for path in paths.values()):
         read_audio(path)
-    recognizer = load_recognizer(settings.recognizer, settings.recognizer_model, settings.device)
+    recognizer = load_recognizer(*chosen, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     for note in notes:
         say(f"score: {note}")
@@ -64,12 +67,11 @@ def score_folders(
     with meter("score: transcribing", len(ids) * len(systems)) as progress:
         for name, paths in systems.items():
             keys = list(paths)
-            source = AudioSource(keys, partial(_read, paths))
+            source = AudioSource(keys, partial(_read, paths), dict.fromkeys(keys, language))
             rated = evenly_spaced(keys, settings.mos_utterances or len(keys), centered=True)
             transcripts[name] = transcribe(source, recognizer, None, progress, predictors, rated)
-    scores = assemble(
-        transcripts, {}, References(ids, texts[first][0], language=texts[first][1]), recognizer, settings, "file"
-    )
+    known = References(ids, texts[first][0], language=texts[first][1], target_language=[language] * len(ids))
+    scores = assemble(transcripts, {}, known, recognizer, settings, "file")
     scores.mos_predictors = [predictor.signature for predictor in predictors]
     scores.mos_utterances = min(settings.mos_utterances or len(ids), len(ids))
     scores.notes = notes

@@ -1,7 +1,7 @@
 """One row of the score table: everything that is measured on one system, or on one ceiling."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ class References:
         translation: Normalized translations, as the model writes them.
         transcript: Normalized source transcripts.
         units: Target units [frames].
-        language: Source languages.
+        language: Source languages; with several target languages directions, such as es-en.
+        target_language: Target languages; all English where none are named.
     """
 
     ids: list[str]
@@ -34,6 +35,10 @@ class References:
     transcript: list[str] | None = None
     units: list[np.ndarray] | None = None
     language: list[str] | None = None
+    target_language: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.target_language = self.target_language or ["en"] * len(self.ids)
 
     @property
     def languages(self) -> list[str]:
@@ -58,6 +63,7 @@ class References:
             some(self.transcript),
             some(self.units),
             some(self.language),
+            some(self.target_language),
         )
 
 
@@ -107,8 +113,9 @@ def score_system(
     Returns:
         The scores, and the sacrebleu signature of the ASR-BLEU.
     """
-    hypotheses = [recognizer.clean_hypothesis(record.text) for record in transcripts]
-    texts = [recognizer.clean_reference(text) for text in references.texts]
+    targets = references.target_language
+    hypotheses = [recognizer.clean_hypothesis(record.text, x) for record, x in zip(transcripts, targets, strict=True)]
+    texts = [recognizer.clean_reference(text, x) for text, x in zip(references.texts, targets, strict=True)]
     asr_bleu, signature = bleu(hypotheses, texts, samples)
     seconds = [record.seconds for record in transcripts]
     silence = np.average([r.silence for r in transcripts], weights=np.maximum(seconds, 1e-9))
@@ -125,7 +132,7 @@ def score_system(
     )
     if written:
         _score_texts(scores, written, references, samples)
-        own = [recognizer.clean_reference(text) for text in written.translation]
+        own = [recognizer.clean_reference(text, x) for text, x in zip(written.translation, targets, strict=True)]
         with_text = [i for i, text in enumerate(own) if text]
         if with_text:
             pair = [hypotheses[i] for i in with_text], [own[i] for i in with_text]

@@ -18,7 +18,7 @@ from unitweave.core.records import read_records
 from unitweave.core.sequences import deduplicate, evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.metrics.intervals import bootstrap_seed
-from unitweave.score.asr.recognizers import load_recognizer
+from unitweave.score.asr.recognizers import choose_recognizer, identity, load_recognizer
 from unitweave.score.asr.transcripts import AsrTranscript, AudioSource, transcribe
 from unitweave.score.assemble import assemble, write_utterances
 from unitweave.score.mos import load_predictors
@@ -30,12 +30,20 @@ from unitweave.units.dataset import UnitRow, read_units
 OUTPUTS_FILE = "outputs.jsonl"
 
 
-def scored_by(settings: ScoreSettings) -> list[str]:
-    """What scores depend on besides settings and speech: with another of these they are computed anew."""
-    from unitweave.score.asr.recognizers import identity
+def scored_by(settings: ScoreSettings, languages: Iterable[str]) -> list[str]:
+    """What scores depend on besides settings and speech: with another of these they are computed anew.
+
+    Args:
+        settings: How to score.
+        languages: The target languages.
+
+    Raises:
+        InputError: The recognizer cannot judge speech in one of these.
+    """
     from unitweave.score.mos import installed
 
-    return [identity(settings.recognizer, settings.recognizer_model), *installed(settings.mos), str(bootstrap_seed())]
+    recognizer = choose_recognizer(settings.recognizer, settings.recognizer_model, languages)
+    return [identity(*recognizer), *installed(settings.mos), str(bootstrap_seed())]
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,9 @@ def score_run(
     ids = _common_ids(found, pairs)
     target_units = _target_units(units, ids)
     references = _references([pairs[id] for id in ids], target_units)
-    recognizer = load_recognizer(settings.recognizer, settings.recognizer_model, settings.device)
+    targets = {id: pairs[id].tgt_lang for id in ids}
+    chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, targets.values())
+    recognizer = load_recognizer(*chosen, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     examples = evenly_spaced(ids, settings.examples, centered=True)
     sources = {system: _system_audio(outputs[system], found[system], ids) for system in outputs}
@@ -113,6 +123,7 @@ def score_run(
     rated = evenly_spaced(ids, settings.mos_utterances or len(ids), centered=True)
     with meter("score: transcribing", len(ids) * len(sources)) as progress:
         for name, source in sources.items():
+            source.languages = targets
             log = folder / f"transcripts-{name.replace(' ', '-')}-{by}.jsonl"
             kept = keep if name == RESYNTHESIS else None
             transcripts[name] = transcribe(source, recognizer, log, progress, predictors, rated, kept)
@@ -121,7 +132,7 @@ def score_run(
         source = _source_of(pairs[id] for id in ids)
         scores = assemble(transcripts, written, references, recognizer, settings, source)
         scores.mos_predictors, scores.mos_utterances = [p.signature for p in predictors], len(rated)
-        scores.training_hours = _training_hours(trained_on or corpus)
+        scores.training_hours = _training_hours(trained_on or corpus, len(set(targets.values())) > 1)
         scores.notes, scores.examples = notes, examples
         write_scores(folder / SCORES_FILE, scores)
         write_utterances(folder / UTTERANCES_FILE, transcripts, written, references, recognizer)
@@ -171,6 +182,7 @@ def _references(pairs: Sequence[Pair], units: Mapping[str, UnitRow]) -> Referenc
     for pair in pairs:
         if not (pair.tgt_text_raw or pair.tgt_text or "").strip():
             raise InputError(f"utterance {pair.id}: no reference translation in the manifest")
+    several = len({pair.tgt_lang for pair in pairs}) > 1
     have = all(pair.src_text and pair.src_text.strip() for pair in pairs)
     return References(
         ids=[pair.id for pair in pairs],
@@ -178,7 +190,8 @@ def _references(pairs: Sequence[Pair], units: Mapping[str, UnitRow]) -> Referenc
         translation=[pair.tgt_text or "" for pair in pairs] if all(pair.tgt_text for pair in pairs) else None,
         transcript=[pair.src_text or "" for pair in pairs] if have else None,
         units=[units[pair.id].units for pair in pairs] if all(pair.id in units for pair in pairs) else None,
-        language=[pair.src_lang for pair in pairs],
+        language=[f"{pair.src_lang}-{pair.tgt_lang}" if several else pair.src_lang for pair in pairs],
+        target_language=[pair.tgt_lang for pair in pairs],
     )
 
 
@@ -248,8 +261,9 @@ def _texts(outputs: Mapping[str, SystemOutput], ids: Sequence[str]) -> SystemTex
     )
 
 
-def _training_hours(corpus: Path) -> dict[str, float]:
+def _training_hours(corpus: Path, by_direction: bool) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for pair in read_manifest(corpus, "train"):
-        seconds[pair.src_lang] = seconds.get(pair.src_lang, 0.0) + (pair.src_seconds or 0.0)
+        name = f"{pair.src_lang}-{pair.tgt_lang}" if by_direction else pair.src_lang
+        seconds[name] = seconds.get(name, 0.0) + (pair.src_seconds or 0.0)
     return {language: round(total / 3600, 2) for language, total in sorted(seconds.items())}

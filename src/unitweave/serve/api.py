@@ -23,6 +23,7 @@ from unitweave import __version__
 from unitweave.config.serve import ServerLimits
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
+from unitweave.core.languages import language_names
 from unitweave.serve.batching import Batcher, Busy, Job, Stopped, Stream
 from unitweave.serve.reference import reference_page
 from unitweave.serve.uploads import Storage, keep_tidy
@@ -39,6 +40,7 @@ class TranslatedRecording(BaseModel):
     """A translated recording."""
 
     language: str = Field(description="language of the source as the model recognized it")
+    target_language: str = Field(description="language of the translation")
     transcript: str
     translation: str
     complete: bool = Field(description="false where a length limit cut the model off")
@@ -47,7 +49,7 @@ class TranslatedRecording(BaseModel):
     seconds: dict[str, float] = Field(description="computing time of each stage")
     source_seconds: float
     units: list[int]
-    audio: str | None = Field(description="the English speech, a wav file in base64; null with text_only")
+    audio: str | None = Field(description="the speech, a wav file in base64; null with text_only")
 
 
 class Error(BaseModel):
@@ -78,6 +80,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 Audio = Annotated[UploadFile, File(description="a recording: wav, flac, ogg, opus, mp3, and what ffmpeg reads")]
 Text = Annotated[str | None, Form(max_length=2000)]
+Target = Annotated[
+    str | None, Form(max_length=2000, description="language to translate into; needed where the model has several")
+]
 
 
 def make_app(translator: Translator, limits: ServerLimits | None = None) -> FastAPI:
@@ -100,7 +105,7 @@ def make_app(translator: Translator, limits: ServerLimits | None = None) -> Fast
     app = FastAPI(
         title="unitweave",
         version=__version__,
-        description="Speech in, English speech out.",
+        description=_about(translator),
         lifespan=lifespan,
         responses=_ERRORS,
         docs_url=None,
@@ -111,6 +116,12 @@ def make_app(translator: Translator, limits: ServerLimits | None = None) -> Fast
     _add_routes(app, batcher, limits)
     _add_other_routes(app)
     return app
+
+
+def _about(translator: Translator) -> str:
+    """What goes in and what comes out, in a sentence."""
+    targets = translator.decoder.vocabulary.targets
+    return f"Speech in, {language_names(targets) or 'translated'} speech out."
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -155,22 +166,24 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
         transcript: Text = None,
         translation: Text = None,
         language: Text = None,
+        target_language: Target = None,
         text_only: Annotated[bool, Form(description="stop after the translation; no speech")] = False,
     ) -> TranslatedRecording:
         waveform = await receive(audio, batcher)
-        result = await wait_for(batcher, Job(waveform, forced_prefix(transcript, translation, language), text_only))
+        prefix = forced_prefix(transcript, translation, language, target_language)
+        result = await wait_for(batcher, Job(waveform, prefix, text_only))
         speech = None if text_only else base64.b64encode(wav_bytes(result.waveform, result.sampling_rate)).decode()
         return TranslatedRecording(**result.plain(), audio=speech)
 
     @app.post(
         "/v1/stream",
         summary="Translate a recording and get its speech while it is decoded",
-        description="A wav file of unknown length, sent while it is made. The headers X-Language, X-Transcript and "
-        "X-Translation hold the texts, percent-encoded UTF-8.",
+        description="A wav file of unknown length, sent while it is made. The headers X-Language, X-Target-Language, "
+        "X-Transcript and X-Translation hold languages and texts, percent-encoded UTF-8.",
         response_class=StreamingResponse,
         responses={200: {"content": {"audio/wav": {}}}},
     )
-    async def stream(audio: Audio, language: Text = None) -> StreamingResponse:
+    async def stream(audio: Audio, language: Text = None, target_language: Target = None) -> StreamingResponse:
         if app.state.streams >= limits.max_streams:
             raise Busy(batcher.retry_after())
         app.state.streams += 1  # counted on the event loop alone, which needs no lock
@@ -181,7 +194,7 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
         try:
             waveform = await receive(audio, batcher)
             progress = Stream(limits.request_timeout_seconds)
-            job = Job(waveform, forced_prefix(None, None, language), stream=progress)
+            job = Job(waveform, forced_prefix(None, None, language, target_language), stream=progress)
             texts = await texts_of(batcher, job, progress)
             return WavResponse(_wav_chunks(batcher.translator, progress), release, _text_headers(texts))
         except BaseException:
@@ -231,13 +244,23 @@ def _wav_chunks(translator: Translator, stream: Stream) -> Iterator[bytes]:
 
 
 def _text_headers(texts: Translation) -> dict[str, str]:
-    values = {"X-Language": texts.language, "X-Transcript": texts.transcript, "X-Translation": texts.translation}
+    values = {
+        "X-Language": texts.language,
+        "X-Target-Language": texts.target_language,
+        "X-Transcript": texts.transcript,
+        "X-Translation": texts.translation,
+    }
     return {name: quote(text) for name, text in values.items()}
 
 
-def forced_prefix(transcript: str | None, translation: str | None, language: str | None) -> ForcedPrefix | None:
+def forced_prefix(
+    transcript: str | None = None,
+    translation: str | None = None,
+    language: str | None = None,
+    target_language: str | None = None,
+) -> ForcedPrefix | None:
     """What a request gives of the answer; empty fields give nothing."""
-    given = ForcedPrefix(transcript or None, translation or None, language or None)
+    given = ForcedPrefix(transcript or None, translation or None, language or None, target_language or None)
     return given if given != ForcedPrefix() else None
 
 

@@ -131,9 +131,9 @@ class Batcher:
 
         Raises:
             Busy: The queue is full.
-            InputError: The model does not know the language.
+            InputError: The model lacks a language or needs to be told one.
         """
-        self.translator.check_language(job.given)
+        self.translator.check_prefix(job.given)
         with self._changed:
             if self._closed or len(self._waiting) >= self.limits.max_queue:
                 raise Busy(self.retry_after())
@@ -233,7 +233,7 @@ class Batcher:
 
     def _words(self, job: Job, result: SpeechTranslation) -> tuple[Words, Words]:
         source = self.translator.align(job.waveform, result.transcript, result.language)
-        return source, self.translator.align(result.waveform, result.translation)
+        return source, self.translator.align(result.waveform, result.translation, result.target_language)
 
 
 def _settle(job: Job, outcome: SpeechTranslation | Exception) -> None:

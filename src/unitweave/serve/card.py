@@ -9,8 +9,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from unitweave import __version__
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
+from unitweave.core.languages import language_names
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.score.scores import SCORES_FILE, Scores, SystemScores, read_scores
 from unitweave.translate.package import INT8_WEIGHTS_FILE
 
@@ -31,27 +33,28 @@ def write_card(
     at = RunLayout(run)
     scores = read_scores(at.score) if (at.score / SCORES_FILE).exists() else None
     pairs = _pairs(run)
-    languages = sorted({p.src_lang for p in pairs} | {"en"})
+    languages = sorted({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
+    vocabulary = Vocabulary.load(path.parent)
     merged = {**(recipe.get("lm") or {}), **((recipe.get("systems") or {}).get(system) or {})}
     base = merged.get("pretrained")
     row = scores.systems.get(system) if scores else None
     data = ModelCardData(
         library_name="unitweave",
         pipeline_tag="audio-to-audio",
-        language=languages,
+        language=languages or sorted(vocabulary.languages),
         license=license or "other",
         base_model=base,
         tags=["speech-to-speech-translation", "speech-translation", "discrete-speech-units", "unitweave"],
         model_name=title,
         eval_results=_results(row, scores, pairs),
     )
-    sources = ", ".join(code for code in languages if code != "en") or "unknown"
     body = f"""---
 {data.to_yaml()}
 ---
 # {title}
 
-Translates speech ({sources}) into English speech. Trained with unitweave {__version__}:
+Translates {language_names(vocabulary.sources) or "speech"} speech into {language_names(vocabulary.targets) or "other"}
+speech. Trained with unitweave {__version__}:
 a language model that reads discrete speech units, writes transcript and translation, and speaks units, which a
 vocoder turns into a waveform. Method: scheduled interleaved speech-text training (arXiv 2506.10299).
 
@@ -60,12 +63,12 @@ vocoder turns into a waveform. Method: scheduled interleaved speech-text trainin
 ```python
 from unitweave.translate.translator import Translator
 
-result = Translator.from_pretrained("{title}").translate("recording.wav")
+result = Translator.from_pretrained("{title}").translate("recording.wav"{_target(vocabulary, python=True)})
 print(result.transcript, "->", result.translation)
-result.save("english.wav")
+result.save("translation.wav")
 ```
 
-`unitweave translate {title} recording.wav -o out/` does the same.{_plain_use(title, about)}
+`unitweave translate {title} recording.wav{_target(vocabulary)} -o out/` does the same.{_plain_use(title, about)}
 
 ## What is inside
 
@@ -91,7 +94,7 @@ System `{system}`; base language model: {base or "a small one, trained from scra
 For research on speech translation, and for speech like that of the training data. It has not been tested on other
 accents, noise, spontaneous or overlapping speech, and other domains than its corpus. It can leave out, invent or
 change content, names and numbers above all, and gives no sign of it; do not rely on it where a mistake can do harm.
-The English voice is that of the training data, whoever speaks; it does not imitate the speaker.
+The voice is that of the training data, whoever speaks; it does not imitate the speaker.
 
 ## Licenses
 
@@ -107,6 +110,18 @@ def _pairs(run: Path) -> list[Pair]:
         return []
 
 
+def _directions(pairs: list[Pair]) -> list[tuple[str, str]]:
+    return sorted({(p.src_lang, p.tgt_lang) for p in pairs})
+
+
+def _target(vocabulary: Vocabulary, python: bool = False) -> str:
+    """The argument that names a target language, where a recording's language leaves a choice."""
+    if all(len(vocabulary.targets_from(source)) < 2 for source in vocabulary.sources):
+        return ""
+    target = vocabulary.targets[-1]
+    return f', target_language="{target}"' if python else f" --target-language {target}"
+
+
 def _parts(fingerprints: Mapping[str, Any]) -> str:
     lm = ", ".join(f"`{digest}`" for digest in fingerprints["language_model"].values())
     rows = [f"| language model, tokenizer | . | {lm} |"]
@@ -119,11 +134,11 @@ def _data(pairs: list[Pair], recipe: Mapping[str, Any]) -> str:
         return "The corpus of this run was no longer there when it was exported."
     corpus = recipe.get("corpus") or {}
     kind = "made by speech engines from unitweave's phrasebook" if corpus.get("embedded") else "the user's own corpus"
-    lines = ["| source | pairs (train) | source hours | English hours |", "| --- | ---: | ---: | ---: |"]
-    for language in sorted({p.src_lang for p in pairs}):
-        some = [p for p in pairs if p.src_lang == language and p.split == "train"]
+    lines = ["| direction | pairs (train) | source hours | target hours |", "| --- | ---: | ---: | ---: |"]
+    for source, target in _directions(pairs):
+        some = [p for p in pairs if (p.src_lang, p.tgt_lang, p.split) == (source, target, "train")]
         hours = sum(p.src_seconds for p in some) / 3600, sum(p.tgt_seconds for p in some) / 3600
-        lines.append(f"| {language} | {len(some)} | {hours[0]:.2f} | {hours[1]:.2f} |")
+        lines.append(f"| {source} to {target} | {len(some)} | {hours[0]:.2f} | {hours[1]:.2f} |")
     return f"Speech: {kind}.\n\n" + "\n".join(lines)
 
 
@@ -143,13 +158,13 @@ def _scores(row: SystemScores | None, scores: Scores | None) -> str:
 def _results(row: SystemScores | None, scores: Scores | None, pairs: list[Pair]) -> list[EvalResult] | None:
     if row is None or scores is None:
         return None
-    languages = "-".join(sorted({p.src_lang for p in pairs})) or "unknown"
+    languages = ", ".join(f"{source} to {target}" for source, target in _directions(pairs)) or "unknown languages"
     return [
         EvalResult(
             task_type="audio-to-audio",
             task_name="Speech-to-speech translation",
             dataset_type="unitweave",
-            dataset_name=f"test split, {languages} to English",
+            dataset_name=f"test split, {languages}",
             dataset_split="test",
             metric_type="asr-bleu",
             metric_name="ASR-BLEU",

@@ -1,4 +1,4 @@
-"""The page: record or drop a file, read transcript and translation, play and download the English speech."""
+"""The page: record or drop a file, read transcript and translation, play and download its speech."""
 
 import html
 import logging
@@ -15,6 +15,7 @@ from fastapi.responses import PlainTextResponse
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
+from unitweave.core.languages import language_name, language_names
 from unitweave.serve.api import forced_prefix, load_recording
 from unitweave.serve.batching import Batcher, Busy, Job, Stopped
 from unitweave.serve.guard import PageGuard
@@ -24,11 +25,12 @@ from unitweave.serve.wav import to_pcm
 from unitweave.translate.translator import SpeechTranslation
 
 _DETECT = "detect"
+_DETECTED = ("detect", _DETECT)  # what a menu shows, and its value
 # What gradio leaves without words: the name of the download link, and a list of MIME types for a wrong file.
 _SCRIPT = """
 new MutationObserver(() => {
   for (const link of document.querySelectorAll("a[download]:not([aria-label])"))
-    link.setAttribute("aria-label", "Download the English speech");
+    link.setAttribute("aria-label", "Download the speech");
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode())
     if (texts.currentNode.data.includes("Invalid file type"))
@@ -100,7 +102,7 @@ class PageTranslator:
     def __init__(self, batcher: Batcher, storage: Storage | None = None) -> None:
         self.batcher, self.storage = batcher, storage
 
-    def __call__(self, path: str | None, language: str | None) -> tuple[Any, ...]:
+    def __call__(self, path: str | None, language: str | None, target: str | None = None) -> tuple[Any, ...]:
         """What the page shows for a recording: message, transcript, translation, speech, timelines."""
         if not path or self.storage is None:
             return _failure("Record something, drop a file, or choose an example first.")
@@ -109,7 +111,8 @@ class PageTranslator:
             self.storage.make_room()
             waveform = load_recording(self.storage.inside(path), limits)
             # Words are aligned by the batcher: the encoder is for one thread at a time.
-            job = Job(waveform, forced_prefix(None, None, None if language == _DETECT else language), align=True)
+            chosen = [None if choice == _DETECT else choice for choice in (language, target)]
+            job = Job(waveform, forced_prefix(language=chosen[0], target_language=chosen[1]), align=True)
             future = self.batcher.submit(job)
             result = future.result(timeout=limits.request_timeout_seconds)
         except InputError as error:
@@ -125,10 +128,10 @@ class PageTranslator:
             logging.getLogger(__name__).exception("a translation failed")
             return _failure("Something went wrong on the server; its log has the details.")
         source_words, words = job.words
-        lines = timeline(waveform, source_words, f"Recording ({result.language})")
+        lines = timeline(waveform, source_words, f"Recording ({language_name(result.language)})")
         if not len(result.waveform):
             return _message(_summary(result)), result.transcript, result.translation, None, lines
-        lines += timeline(result.waveform, words, "English")
+        lines += timeline(result.waveform, words, language_name(result.target_language) or "Translation")
         speech = SAMPLE_RATE, to_pcm(result.waveform)
         return _message(_summary(result)), result.transcript, result.translation, speech, lines
 
@@ -136,17 +139,26 @@ class PageTranslator:
 def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tuple[gr.Blocks, PageTranslator]:
     """The page's components, and what its button does."""
     limits = batcher.limits
-    languages = sorted(code for code in batcher.translator.decoder.vocabulary.languages if code != "en")
+    v = batcher.translator.decoder.vocabulary
+    own = batcher.translator.settings.target_language
+    languages = [(language_name(code), code) for code in v.sources]
+    targets = [(language_name(code), code) for code in ([own] if own else []) + [t for t in v.targets if t != own]]
+    if not own and all(len(v.targets_from(source)) == 1 for source in v.sources):
+        targets.insert(0, _DETECTED)  # follows from the language of the recording
+    name = language_name(v.targets[0]) if len(v.targets) == 1 else "Translation"
     translate = PageTranslator(batcher)
 
     with gr.Blocks(title=title, analytics_enabled=False) as page:
-        gr.Markdown(f"# {title}\nSpeech in, English speech out. Record something or drop a file, up to "
+        spoken = language_names(v.targets) or "translated"
+        gr.Markdown(f"# {title}\nSpeech in, {spoken} speech out. Record something or drop a file, up to "
                     f"{limits.max_audio_seconds:g} seconds.")  # fmt: skip
         with gr.Row():
             with gr.Column(min_width=300):
                 source = gr.Audio(label="Recording", sources=["upload", "microphone"], type="filepath", buttons=[])
-                language = gr.Dropdown([_DETECT, *languages], value=_DETECT, label="Language of the recording",
+                language = gr.Dropdown([_DETECTED, *languages], value=_DETECT, label="Language of the recording",
                                        visible=len(languages) > 1)  # fmt: skip
+                target = gr.Dropdown(targets or [_DETECTED], value=(targets or [_DETECTED])[0][1],
+                                     label="Translate into", visible=len(v.targets) > 1)  # fmt: skip
                 button = gr.Button("Translate", variant="primary")
                 if examples:
                     gr.Examples([[str(path)] for path in examples], [source], label="Examples",
@@ -154,12 +166,12 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
             with gr.Column(min_width=300):
                 message = _html(_message("The translation will appear here."))
                 transcript = gr.Textbox(label="Transcript", lines=2, interactive=False, buttons=["copy"])
-                translation = gr.Textbox(label="English", lines=2, interactive=False, buttons=["copy"])
-                speech = gr.Audio(label="English speech", interactive=False, buttons=["download"], format="wav")
+                translation = gr.Textbox(label=name, lines=2, interactive=False, buttons=["copy"])
+                speech = gr.Audio(label="Speech", interactive=False, buttons=["download"], format="wav")
         words = _html()
         gr.Markdown("<small>For programs: the [HTTP API](docs).</small>")
         outputs = [message, transcript, translation, speech, words]
-        button.click(translate.__call__, [source, language], outputs, api_visibility="private",
+        button.click(translate.__call__, [source, language, target], outputs, api_visibility="private",
                      concurrency_limit=limits.max_queue, show_progress="minimal")  # fmt: skip
     page.queue(max_size=limits.max_queue)
     return page, translate

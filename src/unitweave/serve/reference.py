@@ -51,7 +51,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], schemas: Ma
 
 def _example(path: str, method: str) -> str:
     upload = "-F audio=@in.wav " if method == "post" else ""
-    output = " -o english.wav" if path.endswith("stream") else ""
+    output = " -o translation.wav" if path.endswith("stream") else ""
     return f"curl {upload}http://127.0.0.1:7860{path}{output}"
 
 

@@ -37,12 +37,14 @@ class ForcedPrefix:
     Attributes:
         transcript: What is said; normalized as training texts are.
         translation: Its translation; normalized likewise.
-        language: Code of the source language, one of the model's.
+        language: Code of the source language, one of those that the model translates from.
+        target_language: Code of the language to translate into; needed where the model has several from a language.
     """
 
     transcript: str | None = None
     translation: str | None = None
     language: str | None = None
+    target_language: str | None = None
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Translation:
 
     Attributes:
         language: Code of the source language, as the model identified it.
+        target_language: Code of the language that it was translated into.
         transcript: What was said.
         translation: Its translation.
         units: int64 [units] of the spoken translation, without repetitions for a model that was trained so.
@@ -63,6 +66,7 @@ class Translation:
     """
 
     language: str = ""
+    target_language: str = ""
     transcript: str = ""
     translation: str = ""
     units: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -98,6 +102,7 @@ class Constraints:
         first: The phase that decoding begins with: the units for a model without texts.
         word_starts: bool [text tokens]: the tokens that begin a word.
         starting: float32 [rows of the output layer]: 0 for those and for the markers, -inf for other text tokens.
+        follows: int64 [rows]: for the tag of a source language with one target, the tag of that; -1 elsewhere.
     """
 
     def __init__(
@@ -122,6 +127,10 @@ class Constraints:
         self.starting = starting.to(device)
         closing = [-1, markers["translation"], -1, markers["target"], markers["end"], markers["end"]]
         self.closing = torch.tensor(closing, device=device)
+        self.follows = torch.full((rows,), -1, device=device)
+        for source in vocabulary.sources:
+            if len(targets := vocabulary.targets_from(source)) == 1:
+                self.follows[vocabulary.languages[source]] = vocabulary.languages[targets[0]]
 
     def tokens(self) -> dict[int, list[int]]:
         """The tokens that each phase allows, its closing marker included."""
@@ -136,30 +145,70 @@ class Constraints:
             DONE: [markers["end"]],
         }
 
-    def forced(self, prefix: ForcedPrefix | None) -> dict[int, list[int]]:
-        """The tokens of each phase that a prefix leaves no choice about.
+    def forced(self, prefix: ForcedPrefix | None, target_language: str | None = None) -> dict[int, list[int]]:
+        """The tokens of each phase that are not left to the model.
+
+        Args:
+            prefix: What is known about the utterance.
+            target_language: The language to translate into where the prefix names none.
 
         Raises:
-            InputError: The language is unknown, or the model has no texts and can be given none.
+            InputError: A language is unknown or missing, or the model has no texts and can be given none.
         """
+        prefix = prefix or ForcedPrefix()
+        source, target = prefix.language or None, prefix.target_language or target_language or None
+        target = self._checked_target(source, target)
         found: dict[int, list[int]] = {}
-        if prefix is None or prefix == ForcedPrefix():
-            return found
         if self.first == UNITS:
-            raise InputError(
-                "this model was trained without texts, so no transcript, translation or language can be set"
-            )
-        language = prefix.language or ""
-        if language:
-            if language not in self.vocabulary.languages:
-                known = ", ".join(sorted(self.vocabulary.languages))
-                raise InputError(f"language must be one of {known} (got {language!r})")
-            found[TRANSCRIPT_TAG] = [self.vocabulary.languages[language]]
-        for phase, text, code in ((TRANSCRIPT, prefix.transcript, language), (TRANSLATION, prefix.translation, "en")):
+            if prefix.transcript is not None or prefix.translation is not None or source:
+                raise InputError(
+                    "this model was trained without texts, so no transcript, translation or language can be set"
+                )
+            return found
+        tags = self.vocabulary.languages
+        found |= {TRANSCRIPT_TAG: [tags[source]]} if source else {}
+        found |= {TRANSLATION_TAG: [tags[target]]} if target else {}
+        sources = [source] if source else self.vocabulary.sources
+        targets = [target] if target else self.vocabulary.targets
+        for phase, name, text, codes in (
+            (TRANSCRIPT, "transcript", prefix.transcript, sources),
+            (TRANSLATION, "translation", prefix.translation, targets),
+        ):
             if text is not None:
-                tokens = self._words.text(normalize(text, code)).tolist()
-                found[phase] = [*tokens, int(self.closing[phase])]
+                found[phase] = [*self._words.text(_normalized(text, codes, name)).tolist(), int(self.closing[phase])]
         return found
+
+    def _checked_target(self, source: str | None, target: str | None) -> str | None:
+        """The language to translate into; None where the source language, as the model identifies it, decides.
+
+        Raises:
+            InputError: A language is not one of the model's, or a choice is missing.
+        """
+        v = self.vocabulary
+        for name, code, known in (("language", source, v.sources), ("target_language", target, v.targets)):
+            if code is not None and code not in (known or v.languages):
+                raise InputError(f"{name}: must be one of {', '.join(known or sorted(v.languages))} (got {code!r})")
+        if target is not None:
+            return target
+        ambiguous = [one for one in ([source] if source else v.sources) if len(v.targets_from(one)) > 1]
+        if ambiguous:
+            choices = ", ".join(v.targets_from(ambiguous[0]))
+            raise InputError(f"target_language: from {ambiguous[0]} this model translates into {choices}; choose one")
+        possible = v.targets_from(source)
+        return possible[0] if len(possible) == 1 else None
+
+
+def _normalized(text: str, languages: Sequence[str], name: str) -> str:
+    """A given text as training texts are, in the language that it must be in.
+
+    Raises:
+        InputError: It may be in several languages that are normalized differently.
+    """
+    forms = {normalize(text, code) for code in languages or [""]}
+    if len(forms) > 1:
+        key = "language" if name == "transcript" else "target_language"
+        raise InputError(f"{key}: name the language of the {name}: one of {', '.join(languages)}")
+    return forms.pop()
 
 
 class DecoderState:
@@ -259,6 +308,10 @@ class DecoderState:
         self.last = token
         # A tag is one token, so its phase is over; the others are over with their marker.
         after_text = DONE if self._settings.text_only else UNITS
+        # A source language with a single target decides the target's tag.
+        of_source = torch.where(phase == TRANSCRIPT_TAG, self._constraints.follows[token], -1)
+        free = (of_source >= 0) & (self.forced[:, TRANSLATION_TAG, 0] < 0)
+        self.forced[:, TRANSLATION_TAG, 0] = torch.where(free, of_source, self.forced[:, TRANSLATION_TAG, 0])
         new = torch.where((phase == TRANSCRIPT_TAG) | (phase == TRANSLATION_TAG), phase + 1, phase)
         new = torch.where((phase == TRANSCRIPT) & (token == markers["translation"]), TRANSLATION_TAG, new)
         new = torch.where((phase == TRANSLATION) & (token == markers["target"]), after_text, new)

@@ -57,7 +57,7 @@ class PhaseDecoder(UnitLanguageModel):
         Args:
             sources: Units [frames] of each utterance, at 50 Hz.
             settings: How to decode.
-            prefixes: Transcript, translation or language of each source, where they are known; or the first tokens of
+            prefixes: Transcript, translation or languages of each source, where they are known; or the first tokens of
                 phases, as `Constraints.forced` gives them.
             streamer: Gets texts and units as soon as they are decoded.
 
@@ -70,7 +70,8 @@ class PhaseDecoder(UnitLanguageModel):
         if settings.text_only and not self.vocabulary.has_texts:
             raise InputError("decoding: text_only needs a model with texts; this one was trained without")
         given = prefixes or [None] * len(sources)
-        forced = [one if isinstance(one, dict) else self.constraints.forced(one) for one in given]
+        default = settings.target_language
+        forced = [one if isinstance(one, dict) else self.constraints.forced(one, default) for one in given]
 
         def run(part: list[int]) -> list[Translation]:
             return _Batch(self, part, [sources[i] for i in part], [forced[i] for i in part], settings, streamer).run()

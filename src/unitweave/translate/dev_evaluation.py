@@ -18,7 +18,7 @@ from unitweave.lm.train.fit import EvaluatorFactory
 from unitweave.lm.train.logs import trim_log
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
-from unitweave.translate.decode import PhaseDecoder, Translation
+from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Translation
 from unitweave.units.dataset import UnitRow
 
 DEV_FILE = "dev.jsonl"
@@ -88,7 +88,8 @@ class DevSet:
         mine = self.pairs[state.process_index :: state.num_processes]
         decoder = PhaseDecoder(model, self.tokenizer, self.vocabulary)
         settings = DecodingSettings(batch_size=self.settings.batch_size)
-        translations = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings)
+        prefixes = [ForcedPrefix(target_language=pair.tgt_lang) for pair in mine]
+        translations = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings, prefixes)
         found = {pair.id: one for pair, one in gather_object(list(zip(mine, translations, strict=True)))}
         scores = scores_of(self.pairs, [found[pair.id] for pair in self.pairs])
         if state.is_main_process:

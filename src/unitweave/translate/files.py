@@ -58,9 +58,9 @@ def translate_files(
         What became of each recording, as soon as its files are written.
 
     Raises:
-        InputError: The model does not know the language, or the disk is full.
+        InputError: The model lacks a language or needs to be told one, or the disk is full.
     """
-    translator.check_language(prefix)
+    translator.check_prefix(prefix, settings)
     segmentation = segmentation or SegmentationSettings()
     model = digest_of(
         [translator.fingerprint(), asdict(settings), asdict(segmentation), prefix and vars(prefix), cut_above]
@@ -79,8 +79,7 @@ def translate_files(
                 elif prefix is not None and (prefix.transcript or prefix.translation):
                     raise InputError(f"{task.source}: a known text needs a single utterance of at most {cut_above:g} s")
                 else:
-                    language = prefix.language if prefix else None
-                    result = translate_long(translator, task.source, task.stem, settings, segmentation, job, language)
+                    result = translate_long(translator, task.source, task.stem, settings, segmentation, job, prefix)
                     progress.advance()
                     yield FileResult(task, read_json(result.about))
             except (InputError, IsADirectoryError) as error:

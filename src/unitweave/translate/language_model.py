@@ -123,6 +123,7 @@ class UnitLanguageModel:
         units = [t - v.unit_offset for t in tokens[second + 1 :] if t != v.markers["end"]]
         return Translation(
             language=names[tokens[0]],
+            target_language=names[tokens[first + 1]],
             transcript=self.tokenizer.decode(tokens[1:first]).strip(),
             translation=self.tokenizer.decode(tokens[first + 2 : second]).strip(),
             units=np.array(units, dtype=np.int64),

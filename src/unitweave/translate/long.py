@@ -46,7 +46,7 @@ def translate_long(
     settings: DecodingSettings | None = None,
     segmentation: SegmentationSettings | None = None,
     job: str = "",
-    language: str | None = None,
+    prefix: ForcedPrefix | None = None,
 ) -> LongResult:
     """Translate a recording of any length into stem.wav, stem.json, stem.srt and stem.vtt.
 
@@ -60,7 +60,7 @@ def translate_long(
         settings: How to decode (default: as the model's maker does).
         segmentation: How the recording is cut into utterances.
         job: Names model, settings and source; what an interrupted call under another name left is not used.
-        language: Of the recording, where it is known.
+        prefix: The languages, where they are known.
 
     Raises:
         InputError: The recording cannot be read, or has no speech.
@@ -75,7 +75,7 @@ def translate_long(
     done = _finished(work, job)
     with meter(f"{source.name}: utterances", len(spans), done=len(done)) as progress:
         for first, waveforms in _batches(source, spans, done, settings.batch_size):
-            results = _translate_audible(translator, waveforms, settings, ForcedPrefix(language=language))
+            results = _translate_audible(translator, waveforms, settings, prefix)
             for i, result in zip(first, results, strict=True):
                 if len(result.waveform):
                     write_audio(work / f"{i:06d}.wav", result.waveform)
@@ -86,7 +86,7 @@ def translate_long(
 
 
 def _translate_audible(
-    translator: Translator, waveforms: Sequence[np.ndarray], settings: DecodingSettings, prefix: ForcedPrefix
+    translator: Translator, waveforms: Sequence[np.ndarray], settings: DecodingSettings, prefix: ForcedPrefix | None
 ) -> list[SpeechTranslation]:
     """A result for each waveform; an empty one where it is inaudible, which must not end the whole recording."""
     nothing, no_units = np.zeros(0, np.float32), np.zeros(0, np.int64)
@@ -155,6 +155,7 @@ def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, speech
         "source": str(source),
         "job": job,
         "language": next((s["language"] for s in segments if s["language"]), ""),
+        "target_language": next((s["target_language"] for s in segments if s["target_language"]), ""),
         "transcript": " ".join(s["transcript"] for s in segments if s["transcript"]),
         "translation": " ".join(s["translation"] for s in segments if s["translation"]),
         "complete": all(s["complete"] for s in segments),

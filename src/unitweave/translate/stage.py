@@ -24,7 +24,7 @@ from unitweave.core.stage import StageResult
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.training.devices import device_of
 from unitweave.translate.constraints import Translation
-from unitweave.translate.decode import PhaseDecoder
+from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
 from unitweave.units.dataset import read_units
 from unitweave.vocoder.synthesis import Vocoder
 

@@ -1,8 +1,8 @@
-"""Speech in, English speech out: units, stage-constrained decoding and the vocoder, one after the other."""
+"""Speech in, translated speech out: units, stage-constrained decoding and the vocoder, one after the other."""
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,19 @@ Words = list[tuple[str, float, float]]  # each with the seconds at which it begi
 class SpeechTranslation:
     """A translated recording.
 
-    waveform        float32 [samples] at `sampling_rate` Hz; empty where only the text was wanted
-    language        of the source, as the model heard it; transcript of the source and its translation
-    units           int64 [frames] of the translation, 50 a second
-    complete        False where a length limit cut the model off
-    score           mean log-probability of the tokens that the model chose; scores: stage by stage
-    seconds         wall time of each stage, shared out over the recordings of the batch
-    source_seconds  how long the recording lasts
+    Attributes:
+        waveform: float32 [samples] at `sampling_rate` Hz; empty where only the text was wanted.
+        sampling_rate: Of the waveform, in Hz.
+        language: Code of the source language, as the model identified it.
+        transcript: What is said in the recording.
+        translation: Its translation.
+        units: int64 [frames] of the translation, 50 a second.
+        complete: False where a length limit cut the model off.
+        score: Mean log-probability of the tokens that the model chose.
+        scores: The same stage by stage.
+        seconds: Wall time of each stage, shared out over the recordings of the batch.
+        source_seconds: How long the recording lasts.
+        target_language: Code of the language of the translation; empty for a model without texts.
     """
 
     waveform: np.ndarray
@@ -50,6 +56,7 @@ class SpeechTranslation:
     scores: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     source_seconds: float = 0.0
+    target_language: str = ""
 
     @property
     def real_time_factor(self) -> float:
@@ -64,6 +71,7 @@ class SpeechTranslation:
         """Everything but the waveform, as JSON has it."""
         return {
             "language": self.language,
+            "target_language": self.target_language,
             "transcript": self.transcript,
             "translation": self.translation,
             "units": self.units.tolist(),
@@ -134,17 +142,21 @@ class Translator:
         recording: np.ndarray | Path | str,
         settings: DecodingSettings | None = None,
         prefix: ForcedPrefix | None = None,
+        target_language: str | None = None,
     ) -> SpeechTranslation:
         """Translate one recording.
 
         Args:
             recording: A file, or float32 [samples] at 16 kHz.
             settings: How to decode (default: as the model's maker does).
-            prefix: The transcript, translation or source language, where they are known.
+            prefix: The transcript, the translation and the languages, as far as they are known.
+            target_language: Code of the language to translate into; needed where the model has several.
 
         Raises:
-            InputError: The recording cannot be read or is too short, or the language is unknown.
+            InputError: The recording cannot be read or is too short, or a language is unknown or missing.
         """
+        if target_language:
+            prefix = replace(prefix or ForcedPrefix(), target_language=target_language)
         return self.translate_all([recording], settings, [prefix])[0]
 
     def translate_all(
@@ -166,8 +178,8 @@ class Translator:
             InputError: A recording cannot be read or is too short, or a language is unknown.
         """
         settings = settings or self.settings
-        for prefix in prefixes or []:
-            self.check_language(prefix)
+        for prefix in prefixes or [None]:
+            self.check_prefix(prefix, settings)
         waveforms = [r if isinstance(r, np.ndarray) else read_audio(Path(r)) for r in recordings]
         for recording, waveform in zip(recordings, waveforms, strict=True):
             check_audible(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
@@ -199,14 +211,14 @@ class Translator:
                     scores=t.scores,
                     seconds=seconds,
                     source_seconds=len(waveform) / SAMPLE_RATE,
+                    target_language=t.target_language,
                 )
             )
         return results
 
-    def check_language(self, prefix: ForcedPrefix | None) -> None:
-        """Raise InputError for a language that the model does not know, before anything is computed."""
-        if prefix is not None and prefix.language:
-            self.decoder.constraints.forced(ForcedPrefix(language=prefix.language))
+    def check_prefix(self, prefix: ForcedPrefix | None, settings: DecodingSettings | None = None) -> None:
+        """Raise InputError for a language that the model lacks, or that is missing, before anything is computed."""
+        self.decoder.constraints.forced(prefix, (settings or self.settings).target_language)
 
     def units_of(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Units of each waveform, in batches of similar length that fit into memory."""
@@ -228,7 +240,7 @@ class Translator:
             units, chunk_frames, self.settings.speaker, deduplicated=self.decoder.vocabulary.deduplicate
         )
 
-    def align(self, waveform: np.ndarray, text: str, language: str = "en") -> Words:
+    def align(self, waveform: np.ndarray, text: str, language: str) -> Words:
         """Each word of `text` with the seconds at which it begins and ends in the waveform, by forced alignment.
 
         A word that the encoder's alphabet cannot spell, or a text too long for the sound, gets no time: (word, 0, 0).

@@ -137,10 +137,25 @@ class EngineDecoder:
         self.settings, self.generate = settings or DecodingSettings(), generate
         self.phases = engine_settings(folder, self.settings)
         self.tokenizer = load_tokenizer(str(folder))
-        self.languages = {i: name for name, i in Vocabulary.load(folder).languages.items()}
+        self.vocabulary = Vocabulary.load(folder)
+        self.languages = {i: name for name, i in self.vocabulary.languages.items()}
 
-    def translate(self, sources: Sequence[np.ndarray]) -> list[Translation]:
-        """Translate the units of each source utterance, all of them phase by phase."""
+    def translate(
+        self, sources: Sequence[np.ndarray], target_languages: Sequence[str | None] | None = None
+    ) -> list[Translation]:
+        """Translate the units of each source utterance, all of them phase by phase.
+
+        Args:
+            sources: Units [frames] of each utterance, at 50 Hz.
+            target_languages: The language to translate each into, where the model has several.
+
+        Raises:
+            InputError: The model does not translate into one of these, or has to be told one.
+        """
+        known = self.vocabulary.targets
+        targets = [one or self.settings.target_language for one in target_languages or [None] * len(sources)]
+        if unknown := [one for one in targets if one is not None and one not in (known or self.vocabulary.languages)]:
+            raise InputError(f"target_language: must be one of {', '.join(known)} (got {unknown[0]!r})")
         prompts = [self._prompt(units) for units in sources]
         seeds = [zlib.crc32(f"{self.settings.seed} {units.tolist()}".encode()) & 0x7FFFFFFF for units in sources]
         results = [Translation() for _ in sources]
@@ -151,8 +166,15 @@ class EngineDecoder:
             temperature = self.settings.temperature if phase["name"] == "units" else 0.0
             limits = [self._max_tokens(phase["max_tokens"], len(source)) for source in sources]
             requests = [
-                Request(prompt, allowed, phase["stop_token_ids"], limit, temperature, seed)
-                for prompt, limit, seed in zip(prompts, limits, seeds, strict=True)
+                Request(
+                    prompt,
+                    self._target_tags(result, target) if phase["name"] == "translation_language" else allowed,
+                    phase["stop_token_ids"],
+                    limit,
+                    temperature,
+                    seed,
+                )
+                for prompt, limit, seed, result, target in zip(prompts, limits, seeds, results, targets, strict=True)
             ]
             for i, answer in enumerate(self._answers(requests, phase["max_tokens"].get("in_a_row"))):
                 stop = phase["stop_token_ids"]
@@ -164,6 +186,16 @@ class EngineDecoder:
                 prompts[i] = prompts[i] + body + stop
                 self._take(results[i], phase["name"], body)
         return results
+
+    def _target_tags(self, result: Translation, target_language: str | None) -> list[int]:
+        """The tags that an utterance's translation may begin with."""
+        v = self.vocabulary
+        targets = [target_language] if target_language else v.targets_from(result.language)
+        if len(targets) > 1:
+            raise InputError(
+                f"target_language: from {result.language} this model translates into {', '.join(targets)}; choose one"
+            )
+        return [v.languages[code] for code in targets or v.targets or v.languages]
 
     def _answers(self, requests: Sequence[Request], in_a_row: int | None) -> list[list[int]]:
         """The engine's answers; those that break a limit of repetitions are cut there and continued."""
@@ -205,6 +237,8 @@ class EngineDecoder:
     def _take(self, result: Translation, phase: str, tokens: list[int]) -> None:
         if phase == "transcript_language":
             result.language = self.languages[tokens[0]]
+        elif phase == "translation_language":
+            result.target_language = self.languages[tokens[0]]
         elif phase == "units":
             result.units = np.array(tokens, np.int64) - self.phases["prompt"]["unit_offset"]
         elif phase in ("transcript", "translation"):

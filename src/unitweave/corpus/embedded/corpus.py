@@ -1,9 +1,9 @@
 """The embedded corpus: parallel speech made on the spot from the phrasebook, with no download and no account.
 
 Many speakers (two engines, a table of voices, seeded variety in pitch, speed and background noise) speak the
-source sentences; one English voice speaks the translations, as in CVSS-C. All languages share one split of the
-phrasebook, so no sentence that one language trains on is tested in another, and an English sentence that several
-languages share is synthesized once.
+source sentences; one voice of the target language speaks the translations, as in CVSS-C. All directions share one
+split of the phrasebook, so no sentence that one of them trains on is tested in another, and a translation that several
+share is synthesized once.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from unitweave.core.text import NORMALIZER, normalize
 from unitweave.corpus.embedded import phrasebook
 from unitweave.corpus.embedded.engines import Utterance, check_engines, synthesize_all
 from unitweave.corpus.embedded.phrasebook import Sentence
-from unitweave.corpus.embedded.voices import TARGET, speakers
+from unitweave.corpus.embedded.voices import speakers, target_voice
 
 PLAN_FILE = "speech.json"
 
@@ -98,7 +98,7 @@ def embedded_text(settings: EmbeddedCorpus, number: int) -> list[dict[str, str]]
     drawn = number + number // 4 + len(taken)
     while True:
         drawn = min(drawn, phrasebook.count(settings.topics))
-        pool = phrasebook.draw(drawn, settings.languages, settings.seed + 1, settings.topics)
+        pool = phrasebook.draw(drawn, settings.worded, settings.seed + 1, settings.topics)
         further = [s for s in pool if s.text["en"] not in taken and not held_out & phrasebook.content_pairs(s)]
         if len(further) >= number:
             return [{code: normalize(text, code) for code, text in s.text.items()} for s in further[:number]]
@@ -116,33 +116,33 @@ def _plan(folder: Path, settings: EmbeddedCorpus) -> list[PlannedPair]:
     _check_languages(settings)
     parts = _split(settings)
     plan = [
-        plan_pair(folder, settings, language, split, index, sentence)
-        for language in settings.languages
+        plan_pair(folder, settings, direction, split, index, sentence)
+        for name, direction in zip(settings.names, settings.pairs, strict=True)
         for split in SPLITS
         for index, sentence in enumerate(parts[split])
-        if split != "train" or index < settings.train_size(language)
+        if split != "train" or index < settings.train_size(name)
     ]
-    check_engines({recording.source.voice for recording in plan} | {TARGET})
+    check_engines({utterance.voice for recording in plan for utterance in (recording.source, recording.target)})
     return plan
 
 
 def _check_languages(settings: EmbeddedCorpus) -> None:
     """Raise InputError for a language that lacks speakers or a phrasebook."""
-    known = [code for code in phrasebook.languages() if code != "en"]
-    for language in settings.languages:
+    known = [phrasebook.PIVOT, *phrasebook.languages()]
+    for language in dict.fromkeys(code for pair in settings.pairs for code in pair):
         speakers(language)
         if language not in known:
             raise InputError(f"the phrasebook has no language {language!r}; it has {', '.join(known)}")
 
 
 def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
-    """One split for all languages; train has as many sentences as the largest language needs."""
-    needed = max(settings.train_size(language) for language in settings.languages)
+    """One split for all directions; train has as many sentences as the largest of them needs."""
+    needed = max(settings.train_size(name) for name in settings.names)
     # Holding word combinations out for test costs train some sentences; how many shows only afterwards.
     drawn = max(_SMALLEST_POOL, needed + settings.dev + 2 * settings.test + needed // 20)
     while True:
         drawn = min(drawn, phrasebook.count(settings.topics))
-        sentences = phrasebook.draw(drawn, settings.languages, settings.seed, settings.topics)
+        sentences = phrasebook.draw(drawn, settings.worded, settings.seed, settings.topics)
         parts = phrasebook.split(sentences, settings.dev, settings.test, settings.seed)
         if len(parts["train"]) >= needed:
             return parts | {"train": parts["train"][:needed]}
@@ -152,10 +152,12 @@ def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
 
 
 def plan_pair(
-    folder: Path, settings: SynthesisSettings, language: str, split: str, index: int, sentence: Sentence
+    folder: Path, settings: SynthesisSettings, direction: tuple[str, str], split: str, index: int, sentence: Sentence
 ) -> PlannedPair:
     """Plan one pair: speaker, voice, noise and paths; a pure function of its arguments."""
-    rng = random.Random(f"{settings.seed} {language} {sentence.key}")
+    language, tgt_lang = direction
+    name = language if tgt_lang == "en" and language != "en" else f"{language}-{tgt_lang}"
+    rng = random.Random(f"{settings.seed} {name} {sentence.key}")
     share = 0.0 if split == "train" else settings.unseen_speaker_ratio
     unseen = int((index + 1) * share) > int(index * share)  # spread evenly, exactly that share
     speaker = rng.choice(speakers(language, unseen))
@@ -167,18 +169,21 @@ def plan_pair(
     jitter = rng.uniform(-_NOISE_JITTER_DB, _NOISE_JITTER_DB)
     noise_db = None if settings.noise_db is None else round(settings.noise_db + jitter, 1)
     source = Utterance(
-        folder / "audio" / language / f"{language}_{split}_{index:06d}.wav", sentence.text[language], voice, noise_db
+        folder / "audio" / name / f"{name}_{split}_{index:06d}.wav", sentence.text[language], voice, noise_db
     )
-    target = Utterance(folder / "audio" / "en" / f"en_{split}_{index:06d}.wav", sentence.text["en"], TARGET)
+    spoken = folder / "audio" / tgt_lang / f"{tgt_lang}_{split}_{index:06d}.wav"
+    if (tgt_lang, "en") in settings.pairs:  # named as that language's own recordings are
+        spoken = spoken.parent.with_name(f"to-{tgt_lang}") / spoken.name
+    target = Utterance(spoken, sentence.text[tgt_lang], target_voice(tgt_lang))
     pair = Pair(
-        id=f"{language}_{split}_{index:06d}",
+        id=f"{name}_{split}_{index:06d}",
         split=split,
         src_lang=language,
-        tgt_lang="en",
+        tgt_lang=tgt_lang,
         src_audio=str(source.path),
         tgt_audio=str(target.path),
         src_text=normalize(source.text, language),
-        tgt_text=normalize(target.text, "en"),
+        tgt_text=normalize(target.text, tgt_lang),
         src_text_raw=source.text,
         tgt_text_raw=target.text,
         speaker=speaker.name,

@@ -1,9 +1,9 @@
 """A corpus synthesized from the user's parallel text by the embedded engines: a miniature CVSS-C of open vocabulary.
 
-The text is a table as `lm.extra_text` takes it (src_lang, tgt_lang, src_text, tgt_text). All languages share one
-split of the English sentences, so nothing that one language trains on is tested in another; dev and test
-are English sentences that every language has, and no source sentence of theirs is trained on either.
-Speakers, noise and the English voice are those of the embedded corpus.
+The text is a table as `lm.extra_text` takes it (src_lang, tgt_lang, src_text, tgt_text). All directions have a
+language in common, the pivot, and share one split of its sentences, so nothing that one direction trains on is tested
+in another; dev and test are sentences that every direction has, and no source sentence of theirs is trained on either.
+Speakers, noise and the voices of the translations are those of the embedded corpus.
 """
 
 import hashlib
@@ -14,13 +14,14 @@ from pathlib import Path
 from unitweave.config.corpus import SynthesizedCorpus
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file
+from unitweave.core.languages import language_name
 from unitweave.core.manifest import SPLITS
 from unitweave.core.stage import StageResult
 from unitweave.core.text import normalize
 from unitweave.corpus.embedded.corpus import PlannedPair, digest_of_plan, plan_pair, synthesize_plan
 from unitweave.corpus.embedded.engines import check_engines
 from unitweave.corpus.embedded.phrasebook import Sentence
-from unitweave.corpus.embedded.voices import TARGET, speakers
+from unitweave.corpus.embedded.voices import speakers
 from unitweave.corpus.readers.text_table import read_parallel_text
 
 
@@ -50,54 +51,60 @@ def spoken_settings(settings: SynthesizedCorpus) -> SynthesizedCorpus:
 
 def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[PlannedPair]:
     """Every recording that the corpus will have, in the manifest's order."""
-    for language in settings.languages:
+    for language in dict.fromkeys(code for pair in settings.pairs for code in pair):
         speakers(language)
     sentences = _read(settings)
     parts = _split(settings, sentences)
     plan = []
-    for language in settings.languages:
+    for name, direction in zip(settings.names, settings.pairs, strict=True):
         for split in SPLITS:
-            # A sentence has one number for all languages, so that its English is spoken once.
-            chosen = [(i, s) for i, s in enumerate(parts[split]) if language in s.text]
+            # A sentence has one number for all directions, so that a translation is spoken once.
+            chosen = [(i, s) for i, s in enumerate(parts[split]) if set(direction) <= s.text.keys()]
             if split == "train":
-                chosen = _for_training(language, chosen, [*parts["dev"], *parts["test"]])
-                chosen = chosen[: settings.train_size(language)]
+                chosen = _for_training(direction[0], chosen, [*parts["dev"], *parts["test"]])
+                chosen = chosen[: settings.train_size(name)]
                 if not chosen:
-                    raise InputError(
-                        f"{settings.text}: no {language} pairs are left for training; dev and test take all"
-                    )
-            plan += [plan_pair(folder, settings, language, split, i, s) for i, s in chosen]
-    check_engines({recording.source.voice for recording in plan} | {TARGET})
+                    raise InputError(f"{settings.text}: no {name} pairs are left for training; dev and test take all")
+            plan += [plan_pair(folder, settings, direction, split, i, s) for i, s in chosen]
+    check_engines({utterance.voice for recording in plan for utterance in (recording.source, recording.target)})
     return plan
 
 
 def _read(settings: SynthesizedCorpus) -> list[Sentence]:
-    """One Sentence per English text, with what each language says for it first; in the order of the seed."""
+    """One Sentence per text of the pivot, with what each language says for it first; in the order of the seed.
+
+    A row serves both directions between its languages.
+    """
+    pivot = str(settings.pivot)
+    others = {code for pair in settings.pairs for code in pair if code != pivot}
     texts: dict[str, dict[str, str]] = {}
     for row in read_parallel_text(Path(settings.text)):
-        if row.tgt_lang != "en" or row.src_lang not in settings.languages:
+        said = {row.src_lang: row.src_text, row.tgt_lang: row.tgt_text}
+        (other,) = set(said) - {pivot} if len(said) == 2 and pivot in said else {""}
+        if other not in others:
             continue
-        english = normalize(row.tgt_text, "en")
-        if english and normalize(row.src_text, row.src_lang):
-            known = texts.setdefault(english, {"en": row.tgt_text})
-            known.setdefault(row.src_lang, row.src_text)
-    for language in settings.languages:
-        if not any(language in text for text in texts.values()):
-            raise InputError(f"{settings.text}: has no pairs from {language} to en")
+        key = normalize(said[pivot], pivot)
+        if key and normalize(said[other], other):
+            known = texts.setdefault(key, {pivot: said[pivot]})
+            known.setdefault(other, said[other])
+    for name, direction in zip(settings.names, settings.pairs, strict=True):
+        if not any(set(direction) <= text.keys() for text in texts.values()):
+            raise InputError(f"{settings.text}: has no pairs from {direction[0]} to {direction[1]} ({name})")
     return [
-        Sentence(key=english, frame="", topic="", fillers=(), text=texts[english])
-        for english in sorted(texts, key=lambda english: hashlib.sha256(f"{settings.seed} {english}".encode()).digest())
+        Sentence(key=key, frame="", topic="", fillers=(), text=texts[key])
+        for key in sorted(texts, key=lambda key: hashlib.sha256(f"{settings.seed} {key}".encode()).digest())
     ]
 
 
 def _split(settings: SynthesizedCorpus, sentences: Sequence[Sentence]) -> dict[str, list[Sentence]]:
     """dev and test from what all languages have, in order; train is the rest."""
-    common = [s for s in sentences if all(language in s.text for language in settings.languages)]
+    others = sorted({code for pair in settings.pairs for code in pair} - {str(settings.pivot)})
+    common = [s for s in sentences if s.text.keys() >= set(others)]
     held_out = settings.dev + settings.test
     if len(common) < held_out:
         raise InputError(
-            f"{settings.text}: {len(common)} English sentences have all of {', '.join(settings.languages)}, "
-            f"dev and test need {held_out}"
+            f"{settings.text}: {len(common)} {language_name(str(settings.pivot))} sentences have all of "
+            f"{', '.join(others)}, dev and test need {held_out}"
         )
     taken = {s.key for s in common[:held_out]}
     return {

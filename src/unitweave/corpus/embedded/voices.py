@@ -1,4 +1,4 @@
-"""The speakers of the embedded corpus: who speaks which language, and who is kept for dev and test.
+"""The speakers of synthesized corpora: who speaks which language, and who is kept for dev and test.
 
 Names say what to expect: es_pico_03 is Pico in Spanish, es_espeak_john is eSpeak NG with its variant
 "john". Pico is the clearer engine and has one voice per language; pitch, speed and vocal tract make
@@ -10,15 +10,16 @@ speakers of it. Of eSpeak's hundred variants these are among those that an Engli
 from unitweave.core.errors import InputError
 from unitweave.corpus.embedded.engines import Voice
 
-# The one English voice that every translation is spoken in. A little faster than its own pace, for shorter
+# The one voice of a language that every translation is spoken in is a little faster than its own pace, for shorter
 # sequences; at 115 percent the recognizer of the scores mishears more of it.
-TARGET = Voice("en_pico", "pico", "en-US", rate=105)
+_TARGET_RATE = 105
 
 _LANGUAGES = {  # language: Pico's voice, eSpeak's voice
     "es": ("es-ES", "es-419"),  # eSpeak's Latin American Spanish is clearer than its "es"
     "fr": ("fr-FR", "fr"),
     "de": ("de-DE", "de"),
     "it": ("it-IT", "it"),
+    "en": ("en-US", "en-us"),
 }
 
 _PICO = {  # number: pitch, rate, tract in percent of the voice as it is
@@ -52,8 +53,14 @@ _ESPEAK_UNSEEN = {
 
 
 def languages() -> list[str]:
-    """Source languages that have speakers."""
+    """Languages that have speakers."""
     return list(_LANGUAGES)
+
+
+def target_voice(language: str) -> Voice:
+    """The voice that every translation into a language is spoken in. Raises InputError when it has none."""
+    _check(language)
+    return Voice(f"{language}_pico", "pico", _LANGUAGES[language][0], rate=_TARGET_RATE)
 
 
 def speakers(language: str, unseen: bool = False) -> list[Voice]:
@@ -61,8 +68,7 @@ def speakers(language: str, unseen: bool = False) -> list[Voice]:
 
     Raises InputError when the language has none.
     """
-    if language not in _LANGUAGES:
-        raise InputError(f"no speakers for the language {language!r}; there are some for {', '.join(_LANGUAGES)}")
+    _check(language)
     pico, espeak = _LANGUAGES[language]
     made = [
         Voice(f"{language}_pico_{number}", "pico", pico, *settings)
@@ -73,3 +79,8 @@ def speakers(language: str, unseen: bool = False) -> list[Voice]:
         for variant, settings in (_ESPEAK_UNSEEN if unseen else _ESPEAK).items()
     ]
     return made
+
+
+def _check(language: str) -> None:
+    if language not in _LANGUAGES:
+        raise InputError(f"no speakers for the language {language!r}; there are some for {', '.join(_LANGUAGES)}")

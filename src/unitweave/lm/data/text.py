@@ -1,6 +1,7 @@
 """Training sequences of text alone, for the small text language model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
@@ -14,12 +15,25 @@ _COPY_TASK_RATIO = 0.1  # fraction of such sequences after the first `copy_task_
 _ALONE_RATIO = 0.1  # fraction of the sentences that come without their translation
 
 
+@dataclass(frozen=True)
+class ParallelText:
+    """A sentence in the languages that it is translated from, and in those that it is translated into."""
+
+    sources: Mapping[str, str]
+    targets: Mapping[str, str]
+
+    @property
+    def texts(self) -> list[str]:
+        """All of its texts."""
+        return [*self.sources.values(), *self.targets.values()]
+
+
 class TextDataset:
     """Steps of text: a sentence and its translation, or one alone; a pure function of (seed, step)."""
 
     def __init__(
         self,
-        sentences: Sequence[dict[str, str]],
+        sentences: Sequence[ParallelText],
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
         seed: int,
@@ -28,7 +42,7 @@ class TextDataset:
         """See the class.
 
         Args:
-            sentences: Language -> normalized text, for each sentence.
+            sentences: Normalized text.
             tokenizer: With begin and end of text.
             batch_size: Sequences per optimizer step.
             seed: Of the order and of all that is drawn.
@@ -50,16 +64,16 @@ class TextDataset:
     def _sequence(self, step: int, position: int) -> TrainingSequence:
         rng = Random((self.seed << 64) + position)
         sentence = self.sentences[self.sampler[position]]
-        # English last where there is any; else the pair's target language, which is named last.
-        last = "en" if "en" in sentence else list(sentence)[-1]
-        languages = [rng.choice(sorted(set(sentence) - {last}) or [last]), last]
+        targets = sorted(sentence.targets)
+        target = rng.choice(targets) if len(targets) > 1 else targets[0]
+        texts = [sentence.sources[rng.choice(sorted(sentence.sources))], sentence.targets[target]]
         if step < self.copy_task_steps or rng.random() < _COPY_TASK_RATIO:
             return self._copy_task(rng)
         if rng.random() < _ALONE_RATIO:
-            languages = [rng.choice(languages)]
+            texts = [rng.choice(texts)]
         ids: list[int] = [self.begin]
-        for language in languages:
-            ids += [*self.tokens.text(sentence[language]).tolist(), *self.newline]
+        for text in texts:
+            ids += [*self.tokens.text(text).tolist(), *self.newline]
         ids[-1:] = [self.end]
         return TrainingSequence(np.array(ids, dtype=np.int32), np.full(len(ids), SOURCE, dtype=np.uint8))
 

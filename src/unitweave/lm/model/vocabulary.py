@@ -39,6 +39,8 @@ class Vocabulary:
         begin: The tokenizer's begin-of-text token, None where it has none.
         deduplicate: Whether the model reads and writes units without repetitions.
         tasks: What the model was last trained on; files of the first versions do not tell, and mean s2st.
+        directions: Pairs of source and target language that it was trained on; files of the first versions do not
+            tell, and mean every language into English.
     """
 
     text_size: int
@@ -50,11 +52,32 @@ class Vocabulary:
     begin: int | None = None
     deduplicate: bool = False
     tasks: list[str] = field(default_factory=lambda: ["s2st"])
+    directions: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        known = [(source, target) for source, target in self.directions]  # JSON has lists
+        if not known and "en" in self.languages:
+            known = [(code, "en") for code in self.languages if code != "en"]
+        object.__setattr__(self, "directions", known)
 
     @property
     def has_texts(self) -> bool:
         """Whether the model writes transcript and translation before the target units."""
         return "s2st" in self.tasks
+
+    @property
+    def sources(self) -> list[str]:
+        """The languages that the model translates from, sorted."""
+        return sorted({source for source, _ in self.directions})
+
+    @property
+    def targets(self) -> list[str]:
+        """The languages that the model translates into, sorted."""
+        return self.targets_from(None)
+
+    def targets_from(self, source: str | None) -> list[str]:
+        """The languages that the model translates into from `source` (None: from any), sorted."""
+        return sorted({target for one, target in self.directions if source in (None, one)})
 
     @property
     def translates(self) -> bool:
@@ -93,7 +116,8 @@ class Vocabulary:
             ids = [vocabulary.text_size, vocabulary.unit_offset, vocabulary.num_units, *vocabulary.languages.values()]
             complete = vocabulary.markers.keys() == set(_MARKERS) and isinstance(vocabulary.tasks, list)
             complete = complete and all(isinstance(i, int) for i in (*ids, *vocabulary.markers.values()))
-        except (TypeError, AttributeError):
+            complete = complete and {*vocabulary.sources, *vocabulary.targets} <= vocabulary.languages.keys()
+        except (TypeError, ValueError, AttributeError):
             complete = False
         if not complete:
             raise InputError(f"{path}: damaged; copy the model folder again, or train it again")

@@ -1,12 +1,13 @@
 """Fine-tuning a text language model on interleaved sequences: the method itself, and its baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
 from transformers import PretrainedConfig, set_seed
 
+from unitweave.config.interleave import Task
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair
@@ -76,7 +77,10 @@ def train_lm(
         )
     else:
         vocabulary = add_languages(model, tokenizer, earlier, languages)
-    vocabulary = replace(vocabulary, tasks=[task for task, weight in settings.tasks.items() if weight > 0])
+    directions = sorted({(pair.src_lang, pair.tgt_lang) for pair in pairs} | set(earlier.directions if earlier else ()))
+    check_directions(directions, settings.tasks)
+    tasks: list[str] = [task for task, weight in settings.tasks.items() if weight > 0]
+    vocabulary = replace(vocabulary, directions=directions, tasks=tasks)
     tokens = WordTokens(tokenizer)
     examples = make_examples(pairs, rows, vocabulary, tokens, settings.interleave, settings.deduplicate)
     if earlier is None:
@@ -175,6 +179,18 @@ def token_limit(max_tokens: int | None, config: PretrainedConfig) -> int:
     if limit is None:
         raise InputError(f"max_tokens: set it, since this {config.model_type} model's config has no maximum length")
     return int(limit)
+
+
+def check_directions(directions: Iterable[tuple[str, str]], tasks: Mapping[Task, float]) -> None:
+    """Raise InputError where nothing in a sequence would tell the model which language to speak."""
+    directions = sorted(directions)
+    for source, target in directions:
+        others = [one for code, one in directions if code == source and one != target]
+        if others and tasks.get("direct", 0) > 0:
+            raise InputError(
+                f"tasks.direct: its sequences name no language, but from {source} this corpus goes into "
+                f"{', '.join(sorted([target, *others]))}; use s2st, or one target for each source language"
+            )
 
 
 def _words(pairs: Sequence[Pair]) -> list[str]:

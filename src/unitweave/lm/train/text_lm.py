@@ -11,19 +11,19 @@ from transformers import set_seed
 from unitweave.config.lm import TextLmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.stage import StageResult
-from unitweave.lm.data.text import TextDataset
+from unitweave.lm.data.text import ParallelText, TextDataset
 from unitweave.lm.model.small import new_llama, train_tokenizer
 from unitweave.lm.train.fit import fit, save_model
 from unitweave.training.trainer import quiet_transformers
 
 
-def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[dict[str, str]]) -> StageResult:
+def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[ParallelText]) -> StageResult:
     """Train tokenizer and model, going on from the last checkpoint after an interruption; writes folder/model.
 
     Args:
         folder: The stage's folder.
         settings: Shape and training of the model.
-        sentences: Language -> normalized text, for each sentence.
+        sentences: Normalized text.
 
     Returns:
         Counts of sentences, parameters and tokens.
@@ -35,7 +35,7 @@ def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[di
     if not sentences:
         raise InputError("text_lm: the corpus has no text to train the small language model on")
     training = settings.training
-    tokenizer = train_tokenizer([text for s in sentences for text in s.values()], settings.shape.vocab_size)
+    tokenizer = train_tokenizer([text for s in sentences for text in s.texts], settings.shape.vocab_size)
     set_seed(training.seed)
     model = new_llama(settings.shape, len(tokenizer))
     dataset = TextDataset(sentences, tokenizer, training.batch_size, training.seed, settings.copy_task_steps)

@@ -21,8 +21,6 @@ class FairseqCtc:
     means to mix stereo down but does not (it scores the left channel), unitweave mixes.
     """
 
-    normalizer = "fairseq: hypothesis lower-cased, reference as it is"
-
     def __init__(self, model: str, device: torch.device) -> None:
         from transformers import AutoTokenizer, Wav2Vec2ForCTC
 
@@ -45,8 +43,13 @@ class FairseqCtc:
         """Digest of a local folder, or name on the hub, without loading anything."""
         return f"fairseq {checkpoints.identity(model or DEFAULT_MODEL)}"
 
+    @staticmethod
+    def judges(model: str) -> frozenset[str] | None:
+        """English; of another checkpoint only its user knows."""
+        return None if model else frozenset({"en"})
+
     @torch.inference_mode()
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+    def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
         """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order, one at a time."""
         texts = []
         for waveform in waveforms:
@@ -56,11 +59,15 @@ class FairseqCtc:
             texts.append(collapse(logits.argmax(-1).tolist(), self._tokens, self._blank, self._space))
         return texts
 
-    def clean_hypothesis(self, text: str) -> str:
+    def normalization(self, language: str) -> str:
+        """fairseq's own."""
+        return "fairseq: hypothesis lower-cased, reference as it is"
+
+    def clean_hypothesis(self, text: str, language: str = "en") -> str:
         """Lower case, nothing else."""
         return text.strip().lower()
 
-    def clean_reference(self, text: str) -> str:
+    def clean_reference(self, text: str, language: str = "en") -> str:
         """As it is: fairseq leaves the reference raw, case and punctuation included."""
         return text.strip()
 

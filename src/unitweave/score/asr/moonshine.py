@@ -48,8 +48,6 @@ class Moonshine:
     core works through the list; the transcripts do not depend on how many there are.
     """
 
-    normalizer = f"{NORMALIZER}-en,american-spelling both sides"
-
     def __init__(self, workers: int | None = None) -> None:
         try:
             from moonshine_voice.moonshine_api import ModelArch
@@ -88,7 +86,12 @@ class Moonshine:
         except importlib.metadata.PackageNotFoundError:
             return "moonshine"
 
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+    @staticmethod
+    def judges(model: str) -> frozenset[str]:
+        """English."""
+        return frozenset({"en"})
+
+    def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
         """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order."""
         step = len(self._models)
         texts = [""] * len(waveforms)
@@ -102,7 +105,11 @@ class Moonshine:
                 done.result()
         return texts
 
-    def clean_hypothesis(self, text: str) -> str:
+    def normalization(self, language: str) -> str:
+        """unitweave's rules for English, and American spelling."""
+        return f"{NORMALIZER}-en,american-spelling both sides"
+
+    def clean_hypothesis(self, text: str, language: str = "en") -> str:
         """Lower case, numbers in words, no punctuation but the apostrophe within a word, American spelling."""
         return " ".join(_AMERICAN.get(word, word) for word in normalize(text, "en").split())
 

@@ -2,30 +2,30 @@
 
 A recognizer cannot stand in for another: the same speech gets a different score from each. So each one
 carries a signature that names it down to its revision and goes with every number. A new one is a module
-with a class like `Recognizer`, and a line in `RECOGNIZERS`.
+with a class like `Recognizer`, and a line in `RECOGNIZERS`. Each knows which languages it judges: an English one
+would write down Spanish as English words and give it a score near 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from unitweave.core.errors import InputError
+from unitweave.core.text import language_code
 from unitweave.score.asr.fairseq_ctc import FairseqCtc
 from unitweave.score.asr.moonshine import Moonshine
 from unitweave.score.asr.whisper import Whisper
 
 
 class Recognizer(Protocol):
-    """English speech to text, with the normalization of both sides before they are compared.
+    """Speech to text, with the normalization of both sides before they are compared.
 
     Attributes:
         signature: Names the recognizer, its revision and how it is run.
-        normalizer: Names what `clean_hypothesis` and `clean_reference` do.
     """
 
     signature: str
-    normalizer: str
 
     @classmethod
     def load(cls, model: str, device: str) -> "Recognizer":
@@ -35,17 +35,52 @@ class Recognizer(Protocol):
     def identity(model: str) -> str:
         """Which recognizer `load` would give, without loading it."""
 
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
-        """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order."""
+    @staticmethod
+    def judges(model: str) -> frozenset[str] | None:
+        """Codes of the languages that `load` would give a recognizer of, without loading it; None if unknown."""
 
-    def clean_hypothesis(self, text: str) -> str:
+    def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
+        """Raw transcripts of float32 waveforms [samples] at 16 kHz in this language, in their order."""
+
+    def normalization(self, language: str) -> str:
+        """Names what `clean_hypothesis` and `clean_reference` do."""
+
+    def clean_hypothesis(self, text: str, language: str = "en") -> str:
         """The transcript as it goes into the score."""
 
-    def clean_reference(self, text: str) -> str:
+    def clean_reference(self, text: str, language: str = "en") -> str:
         """The reference text as it goes into the score."""
 
 
 RECOGNIZERS: dict[str, type[Recognizer]] = {"moonshine": Moonshine, "fairseq": FairseqCtc, "whisper": Whisper}
+
+
+MULTILINGUAL = "openai/whisper-base"  # what "auto" takes for other languages than English
+
+
+def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[str, str]:
+    """The recognizer for speech in these languages, and its model.
+
+    Args:
+        name: One of `RECOGNIZERS`, or "auto": moonshine for English, a multilingual Whisper for all else.
+        model: Folder or hub name of another checkpoint; empty for the recognizer's own.
+        languages: Codes of the languages that it has to judge.
+
+    Raises:
+        InputError: It judges other languages, or its files cannot be found.
+    """
+    codes = sorted({language_code(language) for language in languages})
+    if name == "auto":
+        name, model = ("whisper", model or MULTILINGUAL) if model or codes != ["en"] else ("moonshine", "")
+    known = _registered(name).judges(model)
+    if known is not None and (foreign := [code for code in codes if code not in known]):
+        heard = f"only {', '.join(sorted(known))}" if len(known) < 4 else f"{len(known)} languages, but not this one"
+        raise InputError(
+            f"score.recognizer: {' '.join(filter(None, (name, model)))} cannot judge speech in {foreign[0]}; it knows "
+            f"{heard}. Take a multilingual Whisper: set score.recognizer to whisper and score.recognizer_model to a "
+            f"folder ('unitweave fetch whisper-base' makes one) or a name on the hub such as {MULTILINGUAL}"
+        )
+    return name, model
 
 
 def load_recognizer(name: str, model: str = "", device: str = "auto") -> Recognizer:

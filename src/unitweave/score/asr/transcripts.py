@@ -1,7 +1,7 @@
 """ASR transcripts of many utterances, shared over processes, and logged as they come so that a killed run resumes."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,10 +47,12 @@ class AudioSource:
         load: Gives the waveforms (float32 [samples] at 16 kHz) of some of the ids; None for an utterance
             without speech. That, and digital silence, gets the empty transcript: recognizers invent words
             for it (Moonshine writes "You").
+        languages: Utterance -> code of the language that is spoken in it; English where it is not named.
     """
 
     ids: Sequence[str]
     load: Callable[[Sequence[str]], list[np.ndarray | None]]
+    languages: Mapping[str, str] = field(default_factory=dict)
 
 
 def transcribe(
@@ -103,7 +105,10 @@ def _transcribe_batch(
 ) -> list[AsrTranscript]:
     waveforms = [None if w is None or not len(w) or is_silent(w) else w for w in source.load(ids)]
     audible = [(id, waveform) for id, waveform in zip(ids, waveforms, strict=True) if waveform is not None]
-    texts = dict(zip([id for id, _ in audible], recognizer.transcribe([w for _, w in audible]), strict=True))
+    texts: dict[str, str] = {}
+    for language in sorted({source.languages.get(id, "en") for id, _ in audible}):
+        some = [(id, w) for id, w in audible if source.languages.get(id, "en") == language]
+        texts |= zip((id for id, _ in some), recognizer.transcribe([w for _, w in some], language), strict=True)
     records = []
     for id, waveform in zip(ids, waveforms, strict=True):
         if waveform is None:

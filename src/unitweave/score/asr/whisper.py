@@ -1,11 +1,14 @@
-"""Seamless's ASR-BLEU recognizer: Whisper medium.en with Whisper's own English normalizer."""
+"""Seamless's ASR-BLEU recognizer: Whisper medium.en with Whisper's own English normalizer; and any other Whisper."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.text import NORMALIZER, language_code, normalize
 from unitweave.score.asr import checkpoints
 from unitweave.training.devices import device_of
 
@@ -16,7 +19,8 @@ class Whisper:
     """Seamless's ASR-BLEU: Whisper medium.en, greedy, and Whisper's English normalizer on both sides.
 
     The normalizer folds British into American spelling with a table that comes with the checkpoint
-    (normalizer.json); a checkpoint without it says so in its signature.
+    (normalizer.json); a checkpoint without it says so in its signature. Multilingual checkpoints judge other languages
+    too, with unitweave's normalization on both sides, which writes numbers out as the corpus does.
     """
 
     batch = 8
@@ -30,11 +34,10 @@ class Whisper:
         self._device = device
         spelling = self._processor.tokenizer.english_spelling_normalizer
         self._normalize: Callable[[str], str] = EnglishTextNormalizer(spelling or {})
-        self.normalizer = "whisper-english both sides" + ("" if spelling else " (without its spelling table)")
+        self._english = "whisper-english both sides" + ("" if spelling else " (without its spelling table)")
         self.signature = f"whisper-greedy,{checkpoints.revision(model, self._model)}"
         # English-only checkpoints take neither language nor task.
-        multilingual = getattr(self._model.generation_config, "is_multilingual", False)
-        self._options = {"language": "en", "task": "transcribe"} if multilingual else {}
+        self._multilingual = bool(getattr(self._model.generation_config, "is_multilingual", False))
 
     @classmethod
     def load(cls, model: str, device: str) -> "Whisper":
@@ -46,25 +49,40 @@ class Whisper:
         """Digest of a local folder, or name on the hub, without loading anything."""
         return f"whisper {checkpoints.identity(model or DEFAULT_MODEL)}"
 
+    @staticmethod
+    def judges(model: str) -> frozenset[str]:
+        """English, or the languages in the generation config of a multilingual checkpoint."""
+        name = model or DEFAULT_MODEL
+        if not Path(name).is_dir() and name.partition("@")[0].endswith(".en"):
+            return frozenset({"en"})
+        config = checkpoints.load(GenerationConfig, name)
+        if not getattr(config, "is_multilingual", False):
+            return frozenset({"en"})
+        return frozenset(tag.strip("<|>") for tag in getattr(config, "lang_to_id", {"<|en|>": 0}))
+
     @torch.inference_mode()
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
-        """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order; 30 s windows."""
+    def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
+        """Raw transcripts of float32 waveforms [samples] at 16 kHz in a language, in their order; 30 s windows."""
         texts: list[str] = []
         for start in range(0, len(waveforms), self.batch):
             batch = [np.asarray(waveform) for waveform in waveforms[start : start + self.batch]]
             if max(len(waveform) for waveform in batch) > 30 * SAMPLE_RATE:
-                texts += [self._generate([waveform])[0] for waveform in batch]
+                texts += [self._generate([waveform], language)[0] for waveform in batch]
             else:
-                texts += self._generate(batch)
+                texts += self._generate(batch, language)
         return texts
 
-    def clean_hypothesis(self, text: str) -> str:
-        """Whisper's English text normalizer."""
-        return self._normalize(text).strip()
+    def normalization(self, language: str) -> str:
+        """Whisper's own for English, unitweave's for other languages."""
+        return self._english if language_code(language) == "en" else f"{NORMALIZER}-{language} both sides"
+
+    def clean_hypothesis(self, text: str, language: str = "en") -> str:
+        """Whisper's English text normalizer, or unitweave's of another language."""
+        return self._normalize(text).strip() if language_code(language) == "en" else normalize(text, language)
 
     clean_reference = clean_hypothesis
 
-    def _generate(self, batch: list[np.ndarray]) -> list[str]:
+    def _generate(self, batch: list[np.ndarray], language: str) -> list[str]:
         long = max(len(waveform) for waveform in batch) > 30 * SAMPLE_RATE
         shape = {"truncation": False, "padding": "longest"} if long else {}
         features = self._processor(
@@ -76,6 +94,6 @@ class Whisper:
             return_timestamps=long,
             num_beams=1,
             do_sample=False,
-            **self._options,
+            **({"language": language_code(language), "task": "transcribe"} if self._multilingual else {}),
         )
         return [text.strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
