@@ -3,7 +3,7 @@
 Columns
     id            unique within the manifest, and fit to name a file: later stages write ID.wav
     split         "train", "dev" or "test"
-    src_lang      ISO 639-1 code of the source language; tgt_lang likewise ("en")
+    src_lang      ISO 639-1 code of the source language; tgt_lang likewise
     src_audio     path of the source recording, relative to the manifest's folder, or absolute; tgt_audio likewise
     src_text      normalized transcript (null where unknown); tgt_text the normalized translation
     src_text_raw  transcript as the corpus has it; tgt_text_raw likewise

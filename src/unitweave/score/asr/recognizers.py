@@ -70,9 +70,17 @@ def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[
         InputError: It judges other languages, or its files cannot be found.
     """
     codes = sorted({language_code(language) for language in languages})
-    if name == "auto":
-        name, model = ("whisper", model or MULTILINGUAL) if model or codes != ["en"] else ("moonshine", "")
-    known = _registered(name).judges(model)
+    try:
+        if name == "auto":
+            name, model = ("whisper", model or MULTILINGUAL) if model or codes != ["en"] else ("moonshine", "")
+        known = _registered(name).judges(model)
+    except InputError as error:
+        if model != MULTILINGUAL:
+            raise
+        raise InputError(
+            f"score.recognizer: speech in {', '.join(codes)} needs a multilingual Whisper, and {MULTILINGUAL} could not "
+            "be loaded; 'unitweave fetch whisper-base -o FOLDER' makes one, which score.recognizer_model then names"
+        ) from error
     if known is not None and (foreign := [code for code in codes if code not in known]):
         heard = f"only {', '.join(sorted(known))}" if len(known) < 4 else f"{len(known)} languages, but not this one"
         raise InputError(
