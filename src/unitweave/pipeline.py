@@ -5,12 +5,12 @@ its work the settings and the folders that it needs. `run` is the whole of it in
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from unitweave.config.corpus import EmbeddedCorpus, SynthesizedCorpus
+from unitweave.config.corpus import EmbeddedCorpus, SynthesisSettings, SynthesizedCorpus
 from unitweave.config.interleave import SPEECH_TO_SPEECH
 from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.errors import InputError
@@ -62,11 +62,11 @@ class Run:
 
     def _embedded(self, settings: EmbeddedCorpus) -> str:
         # Only what changes the audio counts: the number of workers does not.
-        counted = replace(settings, workers=0)
+        counted = _without_defaults(replace(settings, workers=0))
         return self._stage(self.at.corpus, counted, (), lambda f: build_embedded(f, settings), plan_digest(settings))
 
     def _spoken(self, settings: SynthesizedCorpus) -> str:
-        counted = spoken_settings(settings)
+        counted = _without_defaults(spoken_settings(settings))
         return self._stage(self.at.corpus, counted, (), lambda f: build_spoken(f, settings), spoken_digest(settings))
 
     def encoder(self) -> str:
@@ -287,6 +287,12 @@ def open_run(
         InputError: There is no such recipe, it has invalid values, or `folder` cannot be a run folder.
     """
     return Run(folder, keep_recipe(folder, recipe, overrides or {}))
+
+
+def _without_defaults(settings: SynthesisSettings) -> dict[str, Any]:
+    """The settings as they count, without keys that a later version added where they change nothing."""
+    plain = asdict(settings)
+    return plain if settings.directions else {key: value for key, value in plain.items() if key != "directions"}
 
 
 def contents(*paths: str | None) -> dict[str, str] | None:

@@ -174,7 +174,7 @@ def test_the_digest_names_what_will_be_spoken():
         ({"languages": ["xx"], "train": 5}, "'xx'"),
         ({"languages": []}, "one or more"),
         ({"languages": ["es", "es"]}, "different"),
-        ({"languages": ["es", "fr"], "train": {"es": 4}}, "no number for the language 'fr'"),
+        ({"languages": ["es", "fr"], "train": {"es": 4}}, "no number for 'fr'"),
         ({"languages": ["es"], "train": {"es": 4, "de": 4}}, "'de'"),
         ({"train": 0}, "above 0"),
         ({"test": -1}, "0 or above"),

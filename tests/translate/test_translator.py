@@ -22,6 +22,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of_file
 from unitweave.translate import files as jobs
 from unitweave.translate import long
+from unitweave.translate.decode import ForcedPrefix
 from unitweave.translate.files import translate_files
 from unitweave.translate.subtitles import Cue, clock, srt, vtt
 from unitweave.translate.tasks import find_tasks
@@ -237,7 +238,8 @@ def test_an_inaudible_utterance_is_empty_and_the_others_are_translated(
     found = np.zeros(windows)
     found[10:40] = found[70:85] = found[120:] = 1.0  # the first and the last are silence, whatever the detector thinks
     monkeypatch.setattr(SpeechDetector, "probabilities", lambda self, blocks: found)
-    result = long.translate_long(translator, tmp_path / "talk.wav", tmp_path / "out" / "talk", SETTINGS, language="es")
+    spanish = ForcedPrefix(language="es")
+    result = long.translate_long(translator, tmp_path / "talk.wav", tmp_path / "out" / "talk", SETTINGS, prefix=spanish)
     about = json.loads(result.about.read_text())
     first, middle, last = about["segments"]
     assert first["units"] == last["units"] == [] and first["translation"] == last["translation"] == ""

@@ -172,7 +172,7 @@ def plan_pair(
         folder / "audio" / name / f"{name}_{split}_{index:06d}.wav", sentence.text[language], voice, noise_db
     )
     spoken = folder / "audio" / tgt_lang / f"{tgt_lang}_{split}_{index:06d}.wav"
-    if (tgt_lang, "en") in settings.pairs:  # named as that language's own recordings are
+    if tgt_lang != "en" and (tgt_lang, "en") in settings.pairs:  # named as that language's own recordings are
         spoken = spoken.parent.with_name(f"to-{tgt_lang}") / spoken.name
     target = Utterance(spoken, sentence.text[tgt_lang], target_voice(tgt_lang))
     pair = Pair(

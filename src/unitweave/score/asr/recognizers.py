@@ -78,8 +78,8 @@ def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[
         if model != MULTILINGUAL:
             raise
         raise InputError(
-            f"score.recognizer: speech in {', '.join(codes)} needs a multilingual Whisper, and {MULTILINGUAL} could not "
-            "be loaded; 'unitweave fetch whisper-base -o FOLDER' makes one, which score.recognizer_model then names"
+            f"score.recognizer: speech in {', '.join(codes)} needs a multilingual Whisper, and {MULTILINGUAL} could "
+            "not be loaded; 'unitweave fetch whisper-base -o FOLDER' makes one, which score.recognizer_model then names"
         ) from error
     if known is not None and (foreign := [code for code in codes if code not in known]):
         heard = f"only {', '.join(sorted(known))}" if len(known) < 4 else f"{len(known)} languages, but not this one"
