@@ -100,9 +100,13 @@ def _decoder(model: Path, settings: TranslateSettings) -> Decode:
         from unitweave.translate.vllm import EngineDecoder, start_vllm
 
         engine = EngineDecoder(model, start_vllm(model), settings)
-        return lambda pairs, units: engine.translate(units)
+        return lambda pairs, units: engine.translate(units, [pair.tgt_lang for pair in pairs])
     decoder = PhaseDecoder.load(model, device_of("auto"))
-    return lambda pairs, units: decoder.translate(units, settings)
+
+    def decode(pairs: Sequence[Pair], units: Sequence[np.ndarray]) -> list[Translation]:
+        return decoder.translate(units, settings, [ForcedPrefix(target_language=pair.tgt_lang) for pair in pairs])
+
+    return decode
 
 
 def _write(
@@ -124,6 +128,7 @@ def _write(
             "id": pair.id,
             "audio": audio,
             "language": t.language,
+            "target_language": t.target_language,
             "transcript": t.transcript,
             "translation": t.translation,
             "units": t.units.tolist(),
