@@ -20,7 +20,8 @@ from unitweave.experiment.driver import chosen, torch_threads
 from unitweave.experiment.hours import estimate
 from unitweave.experiment.plan import Plan, builtin_experiments, load_experiment, parse_experiment
 from unitweave.experiment.state import is_needed
-from unitweave.experiment.subsets import choose_subset, count_training
+from unitweave.experiment.subsets import count_training
+from unitweave.lm.data.subset import choose_subset
 
 CONTENT: dict[str, Any] = {
     "title": "A grid",

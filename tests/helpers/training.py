@@ -47,7 +47,7 @@ def train(
     model = new_llama(SmallLm(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64), 210)
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = dropout
-    state = fit(model, source_of(STEPS), settings, folder, "test", ratio)
+    state, _ = fit(model, source_of(STEPS), settings, folder, "test", ratio)
     if int(os.environ.get("RANK", "0")) == 0:
         model.save_pretrained(folder / "model", state_dict=state)
 

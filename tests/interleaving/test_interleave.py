@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.core.errors import InputError
-from unitweave.interleaving.schedule import last_change, text_ratio
+from unitweave.interleaving.schedule import AdaptiveRatio, last_change, text_ratio, utterance_ratio
 from unitweave.interleaving.sequence import (
     NONE,
     SOURCE,
@@ -336,3 +336,27 @@ def test_a_pair_without_a_side_that_the_task_needs_is_refused() -> None:
 def test_wrong_weave_settings_are_refused(bad: dict) -> None:
     with pytest.raises(InputError):
         InterleaveSettings(**bad)
+
+
+def test_an_adaptive_ratio_follows_from_the_step_and_the_losses_before_it() -> None:
+    settings = ScheduleSettings(
+        shape="adaptive", decrement=0.3, stair_steps=10, end=200, min_improvement=0.1, unit="steps"
+    )
+    ratio = text_ratio(settings, 400)
+    assert isinstance(ratio, AdaptiveRatio) and ratio.every == 10 and last_change(settings, 400) == 200
+    assert [ratio(step) for step in (0, 100, 200, 300)] == pytest.approx([0.9, 0.45, 0, 0]), "the line alone"
+    for step, loss in ((10, 4.0), (20, 3.0), (30, 2.9), (40, 2.0), (50, 2.1)):
+        ratio.observe(step, loss)
+    assert ratio(30) == pytest.approx(0.9 * (1 - 30 / 200)), "a look does not count for the batch after it"
+    assert ratio(31) == pytest.approx(0.6) and ratio(41) == pytest.approx(0.6)
+    assert ratio(51) == pytest.approx(0.3) and ratio(25) == pytest.approx(0.9 * (1 - 25 / 200))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**32))
+def test_an_utterances_ratio_is_even_around_the_schedules(ratio: float, spread: float, seed: int) -> None:
+    drawn = [utterance_ratio(ratio, spread, Random(f"{seed} {i}")) for i in range(200)]
+    width = min(spread, ratio, 1 - ratio)
+    assert all(-1e-9 <= one <= 1 + 1e-9 and abs(one - ratio) <= width + 1e-9 for one in drawn)
+    assert abs(sum(drawn) / len(drawn) - ratio) <= 0.3 * width + 1e-9
+    if not width:
+        assert set(drawn) == {ratio}

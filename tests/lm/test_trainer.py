@@ -36,7 +36,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.signals import Stopped, signals_handled
 from unitweave.lm.train import trainer as engine
 from unitweave.lm.train.attention import flash_fits
-from unitweave.lm.train.fit import fit
+from unitweave.lm.train.fit import DevEvaluation, fit
 from unitweave.lm.train.isolation import check_isolation
 from unitweave.lm.train.trainer import LmTrainer
 from unitweave.training import trainer as training
@@ -313,7 +313,7 @@ def test_a_model_that_caps_its_attention_trains_and_has_its_own_attention_again(
         return {}
 
     settings = settings_of(steps=2, cross_entropy="plain")
-    fit(model, source_of(2), settings, tmp_path, "test", evaluate=look, evaluate_every=1)
+    fit(model, source_of(2), settings, tmp_path, "test", evaluation=DevEvaluation(look, 1))
     assert model.config._attn_implementation == "eager" and len(log_of(tmp_path)) == 2
 
 

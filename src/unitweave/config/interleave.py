@@ -41,16 +41,21 @@ class InterleaveSettings(Settings):
 class ScheduleSettings(Settings):
     """The text ratio over the course of training. The paper's schedule is the default."""
 
-    shape: Literal["staircase", "linear", "cosine", "constant", "points", "function", "none"] = "staircase"
-    """staircase, linear, cosine, constant, points, function, or none: units only, the baseline."""
+    shape: Literal["staircase", "linear", "cosine", "constant", "points", "function", "adaptive", "none"] = "staircase"
+    """staircase, linear, cosine, constant, points, function, adaptive (falls by a decrement when the dev loss on pure
+    units stops falling), or none: units only, the baseline."""
     start: Ratio = 0.9
     """Text ratio at step 0 (not for points and function)."""
     decrement: PositiveNumber = 0.1
-    """staircase: decrease of the ratio at each stair."""
+    """staircase, adaptive: decrease of the ratio at each stair."""
     stair_steps: PositiveNumber = 300
-    """staircase: length of a stair, in the unit below."""
+    """staircase: length of a stair, in the unit below; adaptive: distance between looks at the dev loss."""
     end: PositiveNumber = 2700
-    """linear, cosine: where the ratio reaches 0, in the unit below."""
+    """linear, cosine: where the ratio reaches 0, in the unit below; adaptive: at the latest, along a line."""
+    min_improvement: Ratio = 0.03
+    """adaptive: the ratio falls when the dev loss has fallen by less than this part since the look before."""
+    spread: Ratio = 0.0
+    """The ratio of each utterance is drawn evenly from at most this far around the schedule's; their mean stays."""
     points: list[tuple[NonNegativeNumber, Ratio]] = field(default_factory=list)
     """points: pairs of a place, in the unit below, and a ratio; linear in between."""
     function: str | Callable[[int, int], float] | None = None

@@ -86,6 +86,14 @@ class EvaluationSettings(Settings):
     """Examples printed at each evaluation."""
     batch_size: PositiveInt = 32
     """Utterances decoded together."""
+    early_stopping_patience: NonNegativeInt = 0
+    """Stop after this many evaluations without a higher dev text BLEU, those before the schedule's end not counted, and
+    keep the best checkpoint; 0: never."""
+
+    def check(self) -> None:
+        """Raise InputError where early stopping has nothing to go by."""
+        if self.early_stopping_patience and not self.eval_steps:
+            raise InputError("early_stopping_patience needs evaluations: set eval_steps above 0")
 
 
 @dataclass
@@ -96,6 +104,9 @@ class LmSettings(Settings):
     """Folder or hub name of any causal LM; null takes the run's own small text LM."""
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     interleave: InterleaveSettings = field(default_factory=InterleaveSettings)
+    train_pairs: PositiveNumber | None = None
+    """Training pairs of each source language, chosen by their ids: up to 1 a fraction, above 1 a number; null: all.
+    Encoder, codebook, text LM and vocoder have all of them."""
     tasks: dict[Task, NonNegativeNumber] = field(default_factory=lambda: {"s2st": 1.0})
     """Task -> weight in the mixture; tasks are s2st, s2tt, asr, mt, tts and direct."""
     deduplicate: bool = False
@@ -132,6 +143,11 @@ class LmSettings(Settings):
         weights = self.training.loss_weights
         if not any(getattr(weights, segment) > 0 for task in trained for segment in TASK_SEGMENTS[task]):
             raise InputError("training.loss_weights: give weight to something that the tasks predict")
+        sharded = self.training.fsdp or self.training.deepspeed
+        if self.evaluation.early_stopping_patience and sharded:
+            raise InputError("evaluation.early_stopping_patience: dev is not decoded where weights are sharded")
+        if self.schedule.shape == "adaptive" and (sharded or self.training.dataloader_num_workers):
+            raise InputError("schedule.shape: 'adaptive' needs whole weights and training.dataloader_num_workers 0")
         if self.embedding_init == "aligned" and self.interleave.boundaries == "uniform":
             raise InputError("embedding_init: 'aligned' needs the alignment, but interleave.boundaries is 'uniform'")
         if self.max_tokens is not None and self.max_tokens < MIN_TOKENS:

@@ -201,6 +201,8 @@ def parse_experiment(content: Mapping[str, Any]) -> Plan:
     systems = {trial.name: _settings(experiment, trial) for trial in trials}
     plan = Plan(experiment, parse_recipe(experiment.recipe | {"systems": systems}), trials)
     for trial in trials:
+        if plan.recipe.systems[trial.name].evaluation.early_stopping_patience:
+            raise InputError("evaluation.early_stopping_patience: an experiment's trainings have the steps of its grid")
         if not plan.recipe.systems[trial.name].speech_to_speech:
             needed = " or ".join(SPEECH_TO_SPEECH)
             raise InputError(f"systems.{trial.system}: tasks must contain {needed}, since trials are scored on speech")

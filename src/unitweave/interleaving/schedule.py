@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 from unitweave.config.interleave import ScheduleSettings
 from unitweave.core.errors import InputError
@@ -31,6 +32,8 @@ def text_ratio(settings: ScheduleSettings, total_steps: int) -> Callable[[int], 
         stair = settings.stair_steps * scale
         # Rounded, so that 0.9 - 9 * 0.1 is 0 and not 1e-16; and a stair begins at step k * stair exactly.
         return lambda step: max(0.0, round(start - settings.decrement * math.floor(step / stair + 1e-9), 9))
+    if settings.shape == "adaptive":
+        return AdaptiveRatio(settings, total_steps)
     if settings.shape == "points":
         points = [(at * scale, ratio) for at, ratio in settings.points]
         return lambda step: _interpolate(points, step)
@@ -41,6 +44,46 @@ def text_ratio(settings: ScheduleSettings, total_steps: int) -> Callable[[int], 
     if settings.shape == "linear":
         return lambda step: start * max(0.0, 1 - step / end)
     return lambda step: start * (1 + math.cos(math.pi * min(1.0, step / end))) / 2 if step < end else 0.0
+
+
+class AdaptiveRatio:
+    """A text ratio that falls by a decrement whenever the dev loss on pure units stops falling.
+
+    Where it no longer helps the model with units, more text is no use. The ratio is a pure function of the step and of
+    the losses observed before it: a training that resumes observes the logged ones again, and goes on as it would have.
+    Without any it falls along a line to 0 at `end`, above which it never is.
+
+    Attributes:
+        every: Optimizer steps between two looks at the dev loss.
+        losses: Steps done -> the dev loss then.
+    """
+
+    def __init__(self, settings: ScheduleSettings, total_steps: int) -> None:
+        scale = total_steps if settings.unit == "fraction" else 1.0
+        self.settings, self.every = settings, max(1, round(settings.stair_steps * scale))
+        self.end = settings.end * scale
+        self.losses: dict[int, float] = {}
+
+    def observe(self, steps: int, loss: float) -> None:
+        """Take in the dev loss after so many steps."""
+        self.losses[steps] = loss
+
+    def __call__(self, step: int) -> float:
+        """The ratio at a step. A look counts from one step later on: the next batch is made before it."""
+        start, decrement = self.settings.start, self.settings.decrement
+        seen = [self.losses[at] for at in sorted(self.losses) if at < step]
+        keeps_falling = 1 - self.settings.min_improvement
+        falls = sum(after > before * keeps_falling for before, after in itertools.pairwise(seen))
+        return max(0.0, round(min(start - decrement * falls, start * (1 - step / self.end)), 9))
+
+
+def utterance_ratio(ratio: float, spread: float, rng: Random) -> float:
+    """The text ratio of one utterance: evenly drawn around `ratio`, up to `spread` away and between 0 and 1.
+
+    So the mean over utterances is `ratio`, and 0 stays 0: the end of the training sees units only.
+    """
+    width = min(spread, ratio, 1 - ratio)
+    return ratio + rng.uniform(-width, width) if width > 0 else ratio
 
 
 def last_change(settings: ScheduleSettings, total_steps: int) -> float:

@@ -87,7 +87,7 @@ class DevSet:
         state = PartialState()
         mine = self.pairs[state.process_index :: state.num_processes]
         decoder = PhaseDecoder(model, self.tokenizer, self.vocabulary)
-        settings = DecodingSettings(batch_size=self.settings.batch_size)
+        settings = DecodingSettings(batch_size=self.settings.batch_size, text_only=True)
         prefixes = [ForcedPrefix(target_language=pair.tgt_lang) for pair in mine]
         translations = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings, prefixes)
         found = {pair.id: one for pair, one in gather_object(list(zip(mine, translations, strict=True)))}

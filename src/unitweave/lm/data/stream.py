@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch.utils.data import Dataset
 
 from unitweave.config.interleave import InterleaveSettings, Task
+from unitweave.interleaving.schedule import utterance_ratio
 from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave
 from unitweave.lm.data.packing import pack, split_to_budget, step_weight
 from unitweave.lm.data.sampler import UtteranceSampler
@@ -22,6 +23,17 @@ class SequenceDataset(Protocol):
     def sequences(self, step: int) -> list[TrainingSequence]:
         """All sequences of `step`, over all processes, in a fixed order."""
         ...
+
+
+@dataclass
+class FixedSequences:
+    """The same sequences at every step."""
+
+    chosen: Sequence[TrainingSequence]
+
+    def sequences(self, step: int) -> list[TrainingSequence]:
+        """All of them."""
+        return list(self.chosen)
 
 
 @dataclass
@@ -40,6 +52,7 @@ class InterleavedDataset:
     extra_sampler: UtteranceSampler | None = None
     extra_ratio: float = 0.0  # fraction of the drawn examples that come from `extra`
     max_tokens: int | None = None  # longer sequences are cut
+    spread: float = 0.0  # of the utterances' ratios around the step's
 
     def sequences(self, step: int) -> list[TrainingSequence]:
         """The interleaved sequences of an optimizer step."""
@@ -49,7 +62,8 @@ class InterleavedDataset:
             # A generator for each position: what it draws depends on no other utterance, process or worker.
             rng = Random((self.seed << 64) + position)
             example, task = self._draw(position, rng)
-            one = interleave(example, task, ratio, self.interleave, self.markers, rng)
+            own = utterance_ratio(ratio, self.spread, rng)
+            one = interleave(example, task, own, self.interleave, self.markers, rng)
             if self.max_tokens is not None and len(one.ids) > self.max_tokens:
                 one = replace(one, ids=one.ids[: self.max_tokens], segments=one.segments[: self.max_tokens])
             interleaved.append(one)

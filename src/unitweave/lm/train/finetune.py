@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 from accelerate import PartialState
 from transformers import PretrainedConfig, set_seed
@@ -12,9 +13,10 @@ from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import say
+from unitweave.core.sequences import evenly_spaced
 from unitweave.core.stage import StageResult
-from unitweave.interleaving.schedule import text_ratio
-from unitweave.interleaving.sequence import Example, Markers, has_segments, max_length
+from unitweave.interleaving.schedule import last_change, text_ratio
+from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave, max_length
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
 from unitweave.lm.data.dataset import (
     WordTokens,
@@ -26,9 +28,10 @@ from unitweave.lm.data.dataset import (
 )
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
+from unitweave.lm.data.subset import choose_subset
 from unitweave.lm.model.lora import add_lora, merge_lora
 from unitweave.lm.model.start import add_languages, earlier_vocabulary, extend_for, load_causal_lm, start_vocabulary
-from unitweave.lm.train.fit import EvaluatorFactory, fit, save_model
+from unitweave.lm.train.fit import DevEvaluation, EvaluatorFactory, fit, save_model
 from unitweave.training.trainer import quiet_transformers, use_bf16
 
 
@@ -67,6 +70,7 @@ def train_lm(
     with PartialState().main_process_first():  # one download where the processes share a disk
         model, tokenizer = load_causal_lm(name)
     pairs, rows = load_pairs(corpus, units, "train")
+    pairs = choose_subset(pairs, settings.train_pairs or 1.0)
     extra = read_extra_text(Path(settings.extra_text)) if settings.extra_text else []
     languages = all_languages([*pairs, *extra])
     set_seed(training.seed)
@@ -106,12 +110,30 @@ def train_lm(
         extra_sampler=_sampler(extra, training.seed + 1, settings.language_temperature) if extra else None,
         extra_ratio=settings.extra_text_ratio,
         max_tokens=limit,
+        spread=settings.schedule.spread,
     )
+    unit_dev: list[TrainingSequence] = []
+    if settings.schedule.shape == "adaptive":
+        dev, dev_rows = load_pairs(corpus, units, "dev")
+        dev_examples = make_examples(dev, dev_rows, vocabulary, tokens, settings.interleave, settings.deduplicate)
+        unit_dev = _units_only(evenly_spaced(dev_examples, settings.evaluation.utterances), dataset, limit)
     lora = settings.lora
     trained = add_lora(model, vocabulary, lora, use_bf16(training.precision)) if lora else model
     evaluate = evaluator(folder, rows, tokenizer, vocabulary) if evaluator and eval_steps else None
-    state = fit(
-        trained, dataset, training, folder, f"{folder.name}: training", dataset.ratio, evaluate, eval_steps, model
+    patience = settings.evaluation.early_stopping_patience
+    if patience and evaluate is None:
+        raise InputError("evaluation.early_stopping_patience: needs a dev split that the model's tasks can decode")
+    counted = last_change(settings.schedule, training.steps)
+    state, done = fit(
+        trained,
+        dataset,
+        training,
+        folder,
+        f"{folder.name}: training",
+        dataset.ratio,
+        DevEvaluation(evaluate, eval_steps, patience, counted) if evaluate is not None else None,
+        model,
+        unit_dev,
     )
     model = merge_lora(trained) if lora else model
     save_model(folder / "model", model, tokenizer, state, vocabulary)
@@ -121,6 +143,7 @@ def train_lm(
     )
     counts |= {"extra text": len(extra)} if extra else {}
     counts |= {"truncated": truncated} if truncated else {}
+    counts |= {"steps": done.global_step, "best step": done.best_global_step} if patience else {}
     return StageResult(counts=counts, skipped=skipped, obsolete=(folder / "checkpoints",))
 
 
@@ -131,6 +154,23 @@ def _say_coverage(system: str, coverage: dict[str, Coverage], settings: LmSettin
         say(f"{system}: words that can be replaced by text: {coverage_line(coverage)}")
         for warning in warnings:
             say(f"{system}: warning: {warning}")
+
+
+def _units_only(examples: Sequence[Example], dataset: InterleavedDataset, limit: int) -> list[TrainingSequence]:
+    """Sequences without any text in the speech, one for each task that an example can serve.
+
+    Raises:
+        InputError: There is none of at most `limit` tokens.
+    """
+    found = [
+        interleave(example, task, 0.0, dataset.interleave, dataset.markers, Random(0))
+        for example in examples
+        for task, weight in dataset.tasks.items()
+        if weight > 0 and has_segments(example, task)
+    ]
+    if not (found := [one for one in found if len(one.ids) <= limit]):
+        raise InputError("schedule.shape: 'adaptive' needs a dev split with what the tasks need, and there is none")
+    return found
 
 
 def select_examples(

@@ -1,13 +1,15 @@
 """Train a causal LM on any stream of sequences: the small text LM, and the systems on speech."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
@@ -15,12 +17,15 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 
 from unitweave.config.training import LmTraining
-from unitweave.core.files import atomic_path
+from unitweave.core.files import atomic_path, read_json_object
 from unitweave.core.progress import meter, say
-from unitweave.lm.data.stream import PackedDataset, SequenceDataset
+from unitweave.interleaving.schedule import AdaptiveRatio
+from unitweave.interleaving.sequence import TrainingSequence
+from unitweave.lm.data.stream import FixedSequences, PackedDataset, SequenceDataset
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.logs import LOG_FILE, LineCallback, report_callbacks, trim_log
 from unitweave.lm.train.packed import PackedTraining
@@ -28,6 +33,8 @@ from unitweave.lm.train.trainer import LmTrainer
 from unitweave.training.checkpoints import last_checkpoint
 from unitweave.training.trainer import quiet_transformers, training_arguments
 from unitweave.units.dataset import UnitRow
+
+_UNIT_LOSS = "unit_dev_loss"
 
 # Called with the causal LM and the optimizer step; returns scores by name.
 Evaluate = Callable[[PreTrainedModel, int], dict[str, float]]
@@ -38,6 +45,24 @@ EvaluatorFactory = Callable[
 ]
 
 
+@dataclass
+class DevEvaluation:
+    """What is evaluated on the dev split during training, and when.
+
+    Attributes:
+        function: Returns the scores.
+        every: Optimizer steps between two evaluations; there is one more at the end.
+        patience: Evaluations without a higher `eval_bleu` after which the training stops, and the best checkpoint is
+            kept; 0: it never stops.
+        first_counted: The optimizer step from which on evaluations count for the patience.
+    """
+
+    function: Evaluate
+    every: int
+    patience: int = 0
+    first_counted: float = 0.0
+
+
 def fit(
     model: PreTrainedModel,
     dataset: SequenceDataset,
@@ -45,10 +70,10 @@ def fit(
     folder: Path,
     label: str,
     ratio: Callable[[int], float] | None = None,
-    evaluate: Evaluate | None = None,
-    evaluate_every: int = 0,
+    evaluation: DevEvaluation | None = None,
     inner: PreTrainedModel | None = None,
-) -> dict[str, torch.Tensor] | None:
+    unit_dev: Sequence[TrainingSequence] = (),
+) -> tuple[dict[str, torch.Tensor] | None, TrainerState]:
     """Train a model in place, going on from the last checkpoint in `folder`.
 
     Writes folder/log.jsonl (a line per `logging_steps` steps), folder/tensorboard and folder/checkpoints.
@@ -59,13 +84,13 @@ def fit(
         settings: How to train.
         folder: The stage's folder.
         label: What the progress line calls it.
-        ratio: The text ratio of a step, for the log.
-        evaluate: Called with the causal LM and the step; its scores go to the loggers.
-        evaluate_every: Optimizer steps between these calls.
+        ratio: The text ratio of a step, for the log; an adaptive one is shown the dev loss.
+        evaluation: What is evaluated on dev; its scores go to the loggers.
         inner: The causal LM inside `model` where that is a LoRA wrapper.
+        unit_dev: Sequences of the dev split with units only, for an adaptive ratio.
 
     Returns:
-        The whole model's weights where they were sharded (on the main process), else None.
+        The whole model's weights where they were sharded (on the main process), else None; and the Trainer's state.
 
     Raises:
         InputError: The model cannot be trained on packed sequences, or the disk is full.
@@ -73,7 +98,11 @@ def fit(
     quiet_transformers()
     causal = inner or model
     work = folder / "checkpoints"
-    arguments = _arguments(work, settings)
+    sharded = settings.fsdp or settings.deepspeed is not None
+    if evaluation is not None and sharded:
+        say("the dev split is not decoded during training, since the weights are sharded")
+        evaluation = None
+    arguments = _arguments(work, settings, evaluation)
     resume, first_step = last_checkpoint(work)
     if arguments.process_index == 0:
         for log in folder.glob("*.jsonl"):
@@ -88,30 +117,31 @@ def fit(
         first_step,
         settings.max_tokens_per_forward,
     )
-    sharded = settings.fsdp or settings.deepspeed is not None
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     progress_line = meter(label, settings.steps, first_step)
     with PackedTraining(causal, settings.cross_entropy) as packing, progress_line as progress:
-        trainer = LmTrainer(model, arguments, packed, settings.optimizer, folder / LOG_FILE, ratio)
+
+        def decode_dev(step: int) -> dict[str, float]:
+            assert evaluation is not None
+            with packing.suspended():
+                return evaluation.function(causal, step)
+
+        trainer = LmTrainer(model, arguments, packed, settings.optimizer, folder / LOG_FILE, ratio, decode_dev)
         trainer.remove_callback(PrinterCallback)
-        for callback in (LineCallback(progress), *report_callbacks(settings.report_to, folder, first_step)):
+        callbacks = [LineCallback(progress), *report_callbacks(settings.report_to, folder, first_step)]
+        if evaluation is not None and evaluation.patience:
+            callbacks.append(PatienceCallback(evaluation.patience, evaluation.first_counted))
+        if isinstance(ratio, AdaptiveRatio):
+            callbacks.append(_adaptive(ratio, trainer, unit_dev, settings, resume))
+        for callback in callbacks:
             trainer.add_callback(callback)
-        if evaluate is not None and sharded:
-            say("the dev split is not decoded during training, since the weights are sharded")
-        elif evaluate is not None:
-
-            def log_scores(step: int) -> None:
-                with packing.suspended():
-                    scores = evaluate(causal, step)
-                trainer.log(scores)
-
-            trainer.add_callback(EvaluateCallback(evaluate_every, log_scores))
         trainer.throughput.since = time.monotonic()
         trainer.train(resume_from_checkpoint=resume and str(resume))
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_disable()
-        return trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+        return weights, trainer.state
 
 
 def save_model(
@@ -140,23 +170,75 @@ def save_model(
     processes.wait_for_everyone()
 
 
-class EvaluateCallback(TrainerCallback):
-    """Calls a function after every so many optimizer steps."""
+class PatienceCallback(EarlyStoppingCallback):
+    """Early stopping in which only the evaluations from some step on count."""
 
-    def __init__(self, every: int, function: Callable[[int], None]) -> None:
-        self.every, self.function = every, function
+    def __init__(self, early_stopping_patience: int, first_counted: float) -> None:
+        super().__init__(early_stopping_patience)
+        self.first_counted = first_counted
+
+    def check_metric_value(self, args: Any, state: TrainerState, control: TrainerControl, metric_value: float) -> None:
+        """Count an evaluation without a higher score."""
+        if state.global_step >= self.first_counted:
+            super().check_metric_value(args, state, control, metric_value)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop at once where a training resumes that had stopped already."""
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        own = {"early_stopping_patience": self.early_stopping_patience, "first_counted": self.first_counted}
+        return super().state() | {"args": own}
+
+
+class AdaptiveCallback(TrainerCallback):
+    """Shows an adaptive ratio the dev loss on pure units; the loss is logged, and so is in every checkpoint."""
+
+    def __init__(self, ratio: AdaptiveRatio, trainer: LmTrainer, passes: Sequence[dict[str, Any]]) -> None:
+        self.ratio, self.trainer, self.passes = ratio, trainer, passes
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.every == 0:
-            due = control.should_log
-            self.function(state.global_step)
-            control.should_log = due  # Trainer.log cleared it when the scores were logged
+        """Look at the dev loss, as long as there is text."""
+        step, due = state.global_step, control.should_log
+        if step % self.ratio.every == 0 and self.ratio(step) > 0:
+            loss = self.trainer.loss_of(self.passes)
+            self.ratio.observe(step, loss)
+            self.trainer.log({_UNIT_LOSS: loss})
+            control.should_log = due  # which Trainer.log cleared
 
 
-def _arguments(work: Path, settings: LmTraining) -> TrainingArguments:
+def _adaptive(
+    ratio: AdaptiveRatio, trainer: LmTrainer, dev: Sequence[TrainingSequence], settings: LmTraining, resume: Path | None
+) -> AdaptiveCallback:
+    """The callback of an adaptive ratio, which has observed what a training that resumes had logged."""
+    if resume is not None:
+        for entry in read_json_object(resume / TRAINER_STATE_NAME)["log_history"]:
+            if _UNIT_LOSS in entry:
+                ratio.observe(entry["step"], entry[_UNIT_LOSS])
+    weights, limit = settings.loss_weights.by_code(), settings.max_tokens_per_forward
+    return AdaptiveCallback(
+        ratio, trainer, PackedDataset(FixedSequences(dev), 1, weights, 1, 0, 1, 0, limit)[0]["passes"]
+    )
+
+
+def _arguments(work: Path, settings: LmTraining, evaluation: DevEvaluation | None) -> TrainingArguments:
+    every = evaluation.every if evaluation is not None else None
+    keeps_best = evaluation is not None and evaluation.patience > 0
     return training_arguments(
         work,
         settings,
+        # The best checkpoint can only be kept where there is one: at each evaluation.
+        save_steps=every if keeps_best else settings.save_steps,
+        eval_strategy="steps" if every else "no",
+        eval_steps=every,
+        load_best_model_at_end=keeps_best,
+        metric_for_best_model="eval_bleu" if keeps_best else None,
+        greater_is_better=True if keeps_best else None,
+        restore_callback_states_from_checkpoint=keeps_best,  # how long the score has not risen
         save_total_limit=None,  # checkpoints.py removes the one before when the next is whole
         report_to=[name for name in settings.report_to if name != "tensorboard"],
         torch_compile=settings.torch_compile_backend is not None,

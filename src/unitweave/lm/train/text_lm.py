@@ -39,7 +39,7 @@ def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[Pa
     set_seed(training.seed)
     model = new_llama(settings.shape, len(tokenizer))
     dataset = TextDataset(sentences, tokenizer, training.batch_size, training.seed, settings.copy_task_steps)
-    state = fit(model, dataset, training, folder, "text LM: training")
+    state, _ = fit(model, dataset, training, folder, "text LM: training")
     save_model(folder / "model", model, tokenizer, state)
     parameters = sum(p.numel() for p in model.parameters())
     counts = {"sentences": len(sentences), "parameters": parameters, "vocabulary": len(tokenizer)}

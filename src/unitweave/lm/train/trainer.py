@@ -1,13 +1,14 @@
 """transformers' Trainer over the step-exact stream of packed batches."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
-from transformers import TrainingArguments
+from transformers import TrainerControl, TrainingArguments
 
 from unitweave.core.signals import ignore_signals
 from unitweave.interleaving.sequence import SEGMENTS
@@ -18,12 +19,16 @@ from unitweave.lm.train.logs import Throughput
 from unitweave.training.checkpoints import CheckpointedTrainer
 from unitweave.training.optimizers import make_optimizer
 
+# What a packed batch says about itself, for the loss and the log.
+_COUNTS = ("segments", "num_tokens", "sum_squared_lengths", "step_weight", "realized_ratio")
+
 
 class LmTrainer(CheckpointedTrainer):
     """Trainer on packed micro-batches whose loss is normalized over the whole optimizer step."""
 
     loss_is_scaled_for_ga = True  # `step_weight` already spans all micro-batches and processes
     optimizer: torch.optim.Optimizer | None
+    control: TrainerControl
 
     def __init__(
         self,
@@ -33,8 +38,11 @@ class LmTrainer(CheckpointedTrainer):
         optimizer_name: str,
         log_path: Path,
         ratio: Callable[[int], float] | None,
+        evaluate: Callable[[int], dict[str, float]] | None = None,
     ) -> None:
-        super().__init__(model=model, args=args, train_dataset=dataset)
+        # Trainer asks for a data set to evaluate on; ours is inside `evaluate`.
+        super().__init__(model=model, args=args, train_dataset=dataset, eval_dataset=dataset)
+        self._evaluate_dev = evaluate
         self.optimizer_name, self.log_path, self.ratio = optimizer_name, log_path, ratio
         self.model_accepts_loss_kwargs = False
         self._sums = torch.zeros(2, len(SEGMENTS) + 1, dtype=torch.float64, device=self.args.device)
@@ -81,17 +89,43 @@ class LmTrainer(CheckpointedTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Weighted sum of the token losses over the weight of the whole step."""
-        segments, labels = inputs.pop("segments"), inputs["labels"]
-        self.throughput.count(inputs.pop("num_tokens"), inputs.pop("sum_squared_lengths"))
-        step_weight, self._realized = inputs.pop("step_weight"), inputs.pop("realized_ratio")
-        for name in BUCKET_INPUTS if self._flash else FLASH_INPUTS:
-            inputs.pop(name)
-        loss, losses = model(**inputs)
+        segments, labels = inputs["segments"], inputs["labels"]
+        self.throughput.count(inputs["num_tokens"], inputs["sum_squared_lengths"])
+        step_weight, self._realized = inputs["step_weight"], inputs["realized_ratio"]
+        loss, losses = self._forward(model, inputs)
         counted = (labels != IGNORED).double()
         self._sums[0].index_add_(0, segments, losses.double() * counted)
         self._sums[1].index_add_(0, segments, counted)
         # DistributedDataParallel averages gradients over processes; the step's loss is their sum.
         return loss / step_weight * self.args.world_size
+
+    def _forward(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weighted sum of the token losses of a forward pass, and each token's own."""
+        unused = (*_COUNTS, *(BUCKET_INPUTS if self._flash else FLASH_INPUTS))
+        loss, losses = model(**{name: value for name, value in inputs.items() if name not in unused})
+        return loss, losses
+
+    @torch.no_grad()
+    def loss_of(self, passes: Sequence[dict[str, Any]]) -> float:
+        """Loss of a micro-batch that is not trained on; the same in all processes."""
+        self.model.eval()
+        total = 0.0
+        with self.compute_loss_context_manager():
+            for batch in passes:
+                total += float(self._forward(self.model, self._prepare_inputs(batch))[0]) / batch["step_weight"]
+        return float(broadcast_object_list([total])[0])
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Scores on the dev split, which go to the loggers."""
+        assert self._evaluate_dev is not None
+        scores = self._evaluate_dev(self.state.global_step)
+        self.log(dict(scores))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
+        return scores
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint as a resumed training would, adapters included."""
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add losses per segment, the text ratio, nominal and realized, and the speed; append all to log.jsonl."""

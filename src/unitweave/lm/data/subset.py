@@ -1,0 +1,37 @@
+"""A part of the training pairs, nested: less is always part of more."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair
+
+
+def choose_subset(pairs: Sequence[Pair], amount: float | Mapping[str, float], seed: int = 0) -> list[Pair]:
+    """The training pairs of an amount, in the manifest's order; dev and test stay whole.
+
+    Args:
+        pairs: Pairs of all splits.
+        amount: Up to 1 a fraction of each language's training pairs, above 1 a number of them; or language -> amount.
+        seed: Another one chooses other pairs.
+
+    An utterance's place in the queue is a hash of its id and the seed, so that the 8 % of a language
+    are among its 30 %. Raises InputError when a language is not named or has fewer pairs.
+    """
+    queues: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        if pair.split == "train":
+            queues.setdefault(pair.src_lang, []).append(pair)
+    if isinstance(amount, Mapping):
+        for language in sorted(set(amount) ^ set(queues)):
+            missing = "the corpus has none of it" if language in amount else "no amount is given for it"
+            raise InputError(f"training data in {language!r}: {missing}")
+    chosen: set[str] = set()
+    for language, queue in queues.items():
+        wanted = amount[language] if isinstance(amount, Mapping) else amount
+        number = max(1, round(wanted * len(queue))) if wanted <= 1 else round(wanted)
+        if number > len(queue):
+            raise InputError(f"{number} training pairs in {language!r} requested, but the corpus has only {len(queue)}")
+        queue.sort(key=lambda pair: hashlib.sha256(f"{seed} {pair.id}".encode()).digest())
+        chosen |= {pair.id for pair in queue[:number]}
+    return [pair for pair in pairs if pair.split != "train" or pair.id in chosen]
