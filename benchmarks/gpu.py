@@ -132,7 +132,7 @@ def attention(small: bool) -> list[str]:
             seconds, loss = least(step), step()
             found[flash] = torch.cat([p.grad.flatten().float().cpu() for p in model.parameters()])
             off = float((found[flash] - found[False]).norm() / found[False].norm())
-            lines.append(f"| {name} | {float(loss) / batch['num_tokens']:.5f} | {off:.2e} | {1000 * seconds:.1f} |")
+            lines.append(f"| {name} | {loss.item() / batch['num_tokens']:.5f} | {off:.2e} | {1000 * seconds:.1f} |")
     return lines
 
 
