@@ -20,7 +20,7 @@ SCORING = ScoreSettings(mos=[], examples=2, bootstrap_samples=10, randomization_
 class SamplesCounted:
     """Writes the number of samples in words, in place of a recognizer."""
 
-    signature, normalizer = "counter", "none"
+    signature = "counter"
 
     @classmethod
     def load(cls, model: str, device: str) -> "SamplesCounted":
@@ -30,13 +30,20 @@ class SamplesCounted:
     def identity(model: str) -> str:
         return "counter"
 
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+    @staticmethod
+    def judges(model: str) -> frozenset[str] | None:
+        return None
+
+    def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
         return [" ".join(str(len(waveform))) for waveform in waveforms]
 
-    def clean_hypothesis(self, text: str) -> str:
+    def normalization(self, language: str) -> str:
+        return "none"
+
+    def clean_hypothesis(self, text: str, language: str = "en") -> str:
         return text
 
-    def clean_reference(self, text: str) -> str:
+    def clean_reference(self, text: str, language: str = "en") -> str:
         return text
 
 
