@@ -1,7 +1,9 @@
 """Text as it is trained on and scored: one explicit normalization, written down in manifests as NORMALIZER.
 
 What `normalize` does, in this order
-    1. NFC; invisible format characters deleted (soft hyphen, zero-width joiners, marks of direction)
+    1. NFC; compatibility characters in their ordinary form (ligatures, full- and half-width, presentation forms);
+       characters that nobody sees deleted (soft hyphen, zero-width characters, marks of direction, variation
+       selectors), and the Arabic tatweel
     2. numbers written out in the language (num2words): integers, ordinals where the language marks
        them with letters, decimals with each digit behind the point by itself; thousands may be
        grouped; more than 15 digits are read one by one. Estonian, Mongolian, Tamil and Chinese keep
@@ -9,9 +11,10 @@ What `normalize` does, in this order
     3. lower case (Turkish I and İ as Turkish has them)
     4. typographic apostrophes become '; one between two letters stays, every other goes
     5. hyphens, all other punctuation and symbols become spaces; letters, accents and vowel signs stay,
-       and so does the dot of the Catalan l·l
-    6. Chinese and Japanese: every ideograph and kana is a word of its own, so that word error rate
-       is character error rate there and spans have something to count; Latin words and digits stay whole
+       and so does the dot of the Catalan l·l; a mark that belongs to no letter goes
+    6. scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese, ...): every ideograph, kana or cluster of a
+       consonant with its vowels and marks is a word of its own, so that word error rate is about character error rate
+       there and spans have something to count; Latin words and digits stay whole
     7. white space becomes single spaces, none at the ends
 
 Applying it twice changes nothing. A change to any rule is a new name in NORMALIZER.
@@ -23,10 +26,11 @@ import unicodedata
 
 from num2words import num2words
 
-NORMALIZER = "unitweave-1"
+from unitweave.core.scripts import plain_forms, split_clusters, without_invisible
+
+NORMALIZER = "unitweave-2"
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʹ′´`＇", "'"))
-_CHARACTER_LANGUAGES = ("zh", "ja")
 _POINT_LANGUAGES = ("en", "cy", "zh", "ja", "ta", "mn")  # 1,234.5; the others write 1.234,5
 _SPACE_LANGUAGES = ("fr", "ru", "sv", "lv")  # a plain space groups thousands: 1 234,5
 _MAX_DIGITS = 15  # longer ones are telephone or serial numbers
@@ -52,7 +56,7 @@ def normalize(text: str, language: str) -> str:
         language: Its code, such as "es" or "sv-SE". Any code is accepted; for an unknown one digits stay as they are.
     """
     language = language_code(language)
-    text = unicodedata.normalize("NFC", "".join(c for c in text if unicodedata.category(c) != "Cf"))
+    text = unicodedata.normalize("NFC", plain_forms(without_invisible(text)).replace("\u0640", ""))
     text = _number_pattern(language).sub(lambda found: _spoken(found, language), text)
     if language == "tr":
         text = text.replace("İ", "i").replace("I", "ı")
@@ -61,10 +65,10 @@ def normalize(text: str, language: str) -> str:
         text = re.sub("l[·‧](?=l)|ŀ(?=l)", "l·", text)
     kept = "".join(c if c in "'·" or _is_word_character(c) else " " for c in text)
     kept = re.sub("(?<!l)·|·(?!l)" if language == "ca" else "·", " ", kept)
-    if language in _CHARACTER_LANGUAGES:
-        kept = _one_word_per_character(kept)
+    kept = split_clusters(kept)
     kept = re.sub(r"(?<![^\W\d_])'|'(?![^\W\d_])", " ", kept)
-    return unicodedata.normalize("NFC", " ".join(kept.split()))
+    words = kept.split() if kept.isascii() else map(_without_orphans, kept.split())
+    return unicodedata.normalize("NFC", " ".join(filter(None, words)))
 
 
 def language_code(language: str) -> str:
@@ -77,12 +81,12 @@ def rules(language: str) -> dict[str, str]:
     language = language_code(language)
     point, group = _number_signs(language)
     return {
-        "unicode": "NFC, format characters deleted",
+        "unicode": "NFC, compatibility forms made ordinary, invisible characters deleted",
         "numbers": f"written out; point {point!r}, groups {group!r}" if _has_numbers(language) else "kept as digits",
         "case": "lower" + (", dotted and dotless i kept apart" if language == "tr" else ""),
         "apostrophes": "kept between letters",
         "punctuation": "spaces" + (", l·l kept" if language == "ca" else ""),
-        "words": "one per ideograph or kana" if language in _CHARACTER_LANGUAGES else "between spaces",
+        "words": "between spaces; one per ideograph, kana or cluster of scripts without spaces",
     }
 
 
@@ -91,16 +95,11 @@ def _is_word_character(character: str) -> bool:
     return unicodedata.category(character)[0] in "LM" or unicodedata.category(character) in ("Nd", "Nl")
 
 
-def _one_word_per_character(text: str) -> str:
-    pieces, after_wide = [], False
-    for character in text:
-        if unicodedata.category(character)[0] != "M":  # a mark stays with what it marks
-            wide = unicodedata.category(character) in ("Lo", "Lm", "Nl")
-            if wide or after_wide:
-                pieces.append(" ")
-            after_wide = wide
-        pieces.append(character)
-    return "".join(pieces)
+def _without_orphans(word: str) -> str:
+    """A word without marks at its beginning, which belong to no letter."""
+    while word and unicodedata.category(word[0])[0] == "M":
+        word = word[1:]
+    return word
 
 
 def _number_signs(language: str) -> tuple[str, str]:
