@@ -49,6 +49,7 @@ COMMANDS = (
     Command("vocoder train", "RUN", "the vocoder", "stages:train_vocoder", ("vocoder",)),
     Command("translate", "MODEL RECORDING...", "recordings into translated speech", "translate:translate"),
     Command("live", "MODEL", "speech into another language while it is being said", "live:live"),
+    Command("live evaluate", "RUN --out FOLDER", "quality and delay of live translation", "live:evaluate"),
     Command("experiment", "GRID --out FOLDER", "a grid of trainings and the page of results", "experiment:experiment"),
     Command("experiment results", "FOLDER... --page FILE", "one page on several experiments", "experiment:results"),
     Command("experiment archive", "FOLDER --out ARCHIVE", "what the page is written from", "experiment:archive"),

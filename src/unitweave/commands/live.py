@@ -3,9 +3,9 @@
 import json
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from unitweave.config.live import LiveSettings
+from unitweave.config.live import LiveSettings, Policy
 from unitweave.config.types import PositiveInt
 from unitweave.core.errors import InputError
 
@@ -47,8 +47,6 @@ def live(
     if out is not None and out.with_name(out.name + ".wav") == audio:
         raise InputError(f"-o {out}: would overwrite the recording; give another name")
 
-    from dataclasses import replace
-
     import torch
 
     from unitweave.core.progress import say
@@ -64,13 +62,63 @@ def live(
     source = microphone() if audio is None else recording(audio, fast)
     loudspeaker = None if out is not None or settings.text_only else Loudspeaker()
     translator = Translator.from_pretrained(model, system, device, torch.bfloat16 if bf16 else torch.float32, engine)
-    if target_language is not None:
-        translator.settings = replace(translator.settings, target_language=target_language)
-    session = LiveTranslator(translator, settings, language)
+    session = LiveTranslator(translator, settings, language, target_language)
     say("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
     stem = run_live(session, source, out, loudspeaker, _printer(json_lines), settings.text_only)
     if stem is not None:
         say(stem)
+
+
+def evaluate(
+    run: Path,
+    *,
+    out: Path,
+    policies: list[Policy] = [],  # noqa: B006
+    chunk_seconds: list[float] = [],  # noqa: B006
+    utterances: PositiveInt = 40,
+    join: PositiveInt = 1,
+    system: str | None = None,
+    recognizer: Literal["moonshine", "fairseq", "whisper"] = "moonshine",
+    threads: PositiveInt | None = None,
+) -> None:
+    """Measure the quality and the delay of live translation on a run's test split.
+
+    Prints a table, and writes it with a figure, the speech and SimulEval's instances.log of each policy.
+
+    Args:
+        run: A run folder.
+        out: Folder for the results.
+        policies: Policies to measure (default: all).
+        chunk_seconds: Their chunks in seconds (default: 0.3 0.5 1.0).
+        utterances: Recordings of the test split.
+        join: Join so many recordings to one, with a second of silence in between.
+        system: Which system of the run (default: scheduled, or the only one).
+        recognizer: Speech recognizer for ASR-BLEU.
+        threads: CPU threads.
+    """
+    import torch
+
+    from unitweave.core.files import write_text
+    from unitweave.core.layout import RunLayout
+    from unitweave.core.manifest import read_manifest
+    from unitweave.score.asr.recognizers import load_recognizer
+    from unitweave.score.live import draw, evaluate_live, evaluate_offline, read_sources, table
+    from unitweave.translate.translator import Translator
+
+    if threads:
+        torch.set_num_threads(threads)
+    sources = read_sources(read_manifest(RunLayout(run).corpus, "test"), utterances, join)
+    translator = Translator.from_run(run, system or "scheduled")
+    judge = load_recognizer(recognizer)
+    scores = [evaluate_offline(translator, sources, judge)]
+    for policy in policies or get_args(Policy):
+        for seconds in (chunk_seconds or [0.3, 0.5, 1.0]) if policy != "utterance" else [0.5]:
+            folder = out / (policy if policy == "utterance" else f"{policy}-{seconds:g}")
+            settings = LiveSettings(policy=policy, chunk_seconds=seconds)
+            scores.append(evaluate_live(translator, settings, sources, judge, folder))
+    print(table(scores))
+    write_text(out / "table.md", table(scores) + "\n")
+    draw(scores, out / "latency.png")
 
 
 def _printer(json_lines: bool):  # type: ignore[no-untyped-def]

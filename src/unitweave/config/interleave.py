@@ -35,6 +35,15 @@ class InterleaveSettings(Settings):
     """Mean of the Poisson-distributed span length, in words."""
     min_alignment_score: float = 0.3
     """Words whose alignment score (0 to 1) is lower always stay speech."""
+    target_prefix_ratio: Ratio = 0.0
+    """Fraction of the examples whose translation is cut at a word, with exactly its units; for live translation."""
+    source_prefix_ratio: Ratio = 0.0
+    """Fraction of the examples cut at a word of the source, with its transcript and as much of the translation."""
+
+    def check(self) -> None:
+        """Raise InputError where there are more prefixes than examples."""
+        if self.target_prefix_ratio + self.source_prefix_ratio > 1:
+            raise InputError("interleave.target_prefix_ratio and source_prefix_ratio: must be at most 1 together")
 
 
 @dataclass

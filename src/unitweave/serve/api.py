@@ -25,6 +25,7 @@ from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.languages import language_names
 from unitweave.serve.batching import Batcher, Busy, Job, Stopped, Stream
+from unitweave.serve.live import add_live
 from unitweave.serve.reference import reference_page
 from unitweave.serve.uploads import Storage, keep_tidy
 from unitweave.serve.wav import to_pcm, wav_bytes, wav_header
@@ -114,6 +115,7 @@ def make_app(translator: Translator, limits: ServerLimits | None = None) -> Fast
     app.state.batcher, app.state.storage, app.state.streams = batcher, None, 0
     _add_error_handlers(app)
     _add_routes(app, batcher, limits)
+    add_live(app, batcher)
     _add_other_routes(app)
     return app
 

@@ -62,7 +62,7 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
             log_requests()
             host = f"[{service.host}]" if ":" in service.host else service.host
             address = f"http://{host}:{listener.getsockname()[1]}"
-            say(f"unitweave: {address}/  API: /v1/translate and /v1/stream, described at {address}/docs")
+            say(f"unitweave: {address}/  API: /v1/translate, /v1/stream and /v1/live, described at {address}/docs")
             run_server(make_server(app, limits.max_connections), listener)
     finally:
         listener.close()

@@ -8,11 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 import numpy as np
 
 from unitweave.config.serve import ServerLimits
 from unitweave.translate.decode import ForcedPrefix, Translation
+from unitweave.translate.live.decoding import LiveDecoder
+from unitweave.translate.live.hypotheses import Answer, Request
 from unitweave.translate.translator import SpeechTranslation, Translator, Words
 
 
@@ -98,13 +101,22 @@ class Job:
     result: "Future[SpeechTranslation]" = field(default_factory=Future)
 
 
+@dataclass(eq=False)
+class LiveJob:
+    """A request of a live session; only its result is told when it is done."""
+
+    request: Request
+    result: "Future[Answer]" = field(default_factory=Future)
+
+
 class Batcher:
     """Translates the jobs of many threads in batches, on one thread of its own. Close it when done."""
 
     def __init__(self, translator: Translator, limits: ServerLimits) -> None:
         self.translator, self.limits = translator, limits
-        self._waiting: deque[Job] = deque()
-        self._running: list[Job] = []
+        self.live = LiveDecoder(translator)
+        self._waiting: deque[Job | LiveJob] = deque()
+        self._running: list[Job | LiveJob] = []
         self._changed = threading.Condition()
         self._closed = False
         self._seconds_per_job = 1.0  # a job's part of its batch's time, averaged over the last batches
@@ -126,14 +138,19 @@ class Batcher:
         """Estimated seconds until the queue is empty, at least 1."""
         return max(1, round(self._seconds_per_job * len(self._waiting)))
 
-    def submit(self, job: Job) -> "Future[SpeechTranslation]":
+    @overload
+    def submit(self, job: Job) -> "Future[SpeechTranslation]": ...
+    @overload
+    def submit(self, job: LiveJob) -> "Future[Answer]": ...
+    def submit(self, job: Job | LiveJob) -> "Future[SpeechTranslation] | Future[Answer]":
         """Put a job into the queue.
 
         Raises:
             Busy: The queue is full.
             InputError: The model lacks a language or needs to be told one.
         """
-        self.translator.check_prefix(job.given)
+        if isinstance(job, Job):
+            self.translator.check_prefix(job.given)
         with self._changed:
             if self._closed or len(self._waiting) >= self.limits.max_queue:
                 raise Busy(self.retry_after())
@@ -151,7 +168,7 @@ class Batcher:
             self._closed = True
             for job in self._waiting:
                 job.result.cancel()
-                if job.stream:
+                if isinstance(job, Job) and job.stream:
                     job.stream.put(Stopped())
             self._waiting.clear()
             self._changed.notify()
@@ -169,7 +186,11 @@ class Batcher:
             start = time.monotonic()
             self._running = jobs
             try:
-                self._translate(jobs)
+                live = [job for job in jobs if isinstance(job, LiveJob)]
+                if live:
+                    self._answer(live)
+                else:
+                    self._translate([job for job in jobs if isinstance(job, Job)])
             except Exception as error:
                 # A bug of ours: it fails these requests, but the thread has to live on for later ones.
                 logging.getLogger(__name__).exception("a batch failed")
@@ -181,23 +202,25 @@ class Batcher:
             self.batches += 1
             self.done += len(jobs)
 
-    def _gather(self) -> list[Job]:
-        """The next batch, of jobs with the same `text_only`; empty when closed."""
+    def _gather(self) -> list[Job | LiveJob]:
+        """The next batch, of jobs of one kind; empty when closed."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return []
-            end = time.monotonic() + self.limits.batch_wait_seconds
+            # Somebody is listening to a live session: it does not wait for company, but takes what there is.
+            wait = 0.0 if isinstance(self._waiting[0], LiveJob) else self.limits.batch_wait_seconds
+            end = time.monotonic() + wait
             while len(self._waiting) < self.limits.batch_size and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)
                 if self._closed:
                     return []
-            first = self._waiting[0].text_only
-            taken: list[Job] = []
-            left_waiting: deque[Job] = deque()
+            first = _kind(self._waiting[0])
+            taken: list[Job | LiveJob] = []
+            left_waiting: deque[Job | LiveJob] = deque()
             for job in self._waiting:
-                fits = job.text_only == first and len(taken) < self.limits.batch_size
+                fits = _kind(job) == first and len(taken) < self.limits.batch_size
                 (taken if fits else left_waiting).append(job)
             self._waiting = left_waiting
             return taken
@@ -227,6 +250,20 @@ class Batcher:
             else:
                 _settle(job, result)
 
+    def _answer(self, jobs: list[LiveJob]) -> None:
+        """Answer live sessions together; where that fails, each alone."""
+        try:
+            answers = self.live.answer_all([job.request for job in jobs])
+        except Exception as error:
+            for job in jobs:
+                if len(jobs) == 1 or self._closed:
+                    _settle(job, error)
+                else:
+                    self._answer([job])
+            return
+        for job, answer in zip(jobs, answers, strict=True):
+            _settle(job, answer)
+
     def is_closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
@@ -236,15 +273,20 @@ class Batcher:
         return source, self.translator.align(result.waveform, result.translation, result.target_language)
 
 
-def _settle(job: Job, outcome: SpeechTranslation | Exception) -> None:
+def _kind(job: Job | LiveJob) -> object:
+    """Jobs of the same kind can be done together."""
+    return job.text_only if isinstance(job, Job) else LiveJob
+
+
+def _settle(job: Job | LiveJob, outcome: SpeechTranslation | Answer | Exception) -> None:
     try:
         if isinstance(outcome, Exception):
             job.result.set_exception(outcome)
         else:
-            job.result.set_result(outcome)
+            job.result.set_result(outcome)  # type: ignore[arg-type]
     except InvalidStateError:  # settled before, for instance by `close`
         return
-    if job.stream:
+    if isinstance(job, Job) and job.stream:
         job.stream.put(outcome if isinstance(outcome, Exception) else None)
 
 

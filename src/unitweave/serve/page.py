@@ -16,6 +16,7 @@ from fastapi.responses import PlainTextResponse
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.languages import language_name, language_names
+from unitweave.serve import live_page
 from unitweave.serve.api import forced_prefix, load_recording
 from unitweave.serve.batching import Batcher, Busy, Job, Stopped
 from unitweave.serve.guard import PageGuard
@@ -61,7 +62,7 @@ def mount_page(app: FastAPI, title: str, folder: Path, examples: Sequence[Path] 
     translate.storage = storage
     _add_uploads(app, storage)
     inputs = {index: len(function.inputs) for index, function in page.fns.items()}
-    app.add_middleware(PageGuard, storage=storage, inputs=inputs, script=_SCRIPT,
+    app.add_middleware(PageGuard, storage=storage, inputs=inputs, script=_SCRIPT + live_page.SCRIPT,
                        max_lasting=limits.max_connections // 2)  # fmt: skip
     return gr.mount_gradio_app(
         app,
@@ -71,7 +72,7 @@ def mount_page(app: FastAPI, title: str, folder: Path, examples: Sequence[Path] 
         ssr_mode=False,
         footer_links=[],
         theme=gr.themes.Default(primary_hue="teal", font=_FONTS, font_mono=["ui-monospace", "monospace"]),
-        css=CSS,
+        css=CSS + live_page.CSS,
     )
 
 
@@ -152,23 +153,32 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
         spoken = language_names(v.targets) or "translated"
         gr.Markdown(f"# {title}\nSpeech in, {spoken} speech out. Record something or drop a file, up to "
                     f"{limits.max_audio_seconds:g} seconds.")  # fmt: skip
-        with gr.Row():
-            with gr.Column(min_width=300):
-                source = gr.Audio(label="Recording", sources=["upload", "microphone"], type="filepath", buttons=[])
-                language = gr.Dropdown([_DETECTED, *languages], value=_DETECT, label="Language of the recording",
-                                       visible=len(languages) > 1)  # fmt: skip
-                target = gr.Dropdown(targets or [_DETECTED], value=(targets or [_DETECTED])[0][1],
-                                     label="Translate into", visible=len(v.targets) > 1)  # fmt: skip
-                button = gr.Button("Translate", variant="primary")
-                if examples:
-                    gr.Examples([[str(path)] for path in examples], [source], label="Examples",
-                                example_labels=[f"Example {i}" for i in range(1, len(examples) + 1)])  # fmt: skip
-            with gr.Column(min_width=300):
-                message = _html(_message("The translation will appear here."))
-                transcript = gr.Textbox(label="Transcript", lines=2, interactive=False, buttons=["copy"])
-                translation = gr.Textbox(label=name, lines=2, interactive=False, buttons=["copy"])
-                speech = gr.Audio(label="Speech", interactive=False, buttons=["download"], format="wav")
-        words = _html()
+        with gr.Tab("Recording"):
+            with gr.Row():
+                with gr.Column(min_width=300):
+                    source = gr.Audio(label="Recording", sources=["upload", "microphone"], type="filepath", buttons=[])
+                    language = gr.Dropdown([_DETECTED, *languages], value=_DETECT, label="Language of the recording",
+                                           visible=len(languages) > 1)  # fmt: skip
+                    target = gr.Dropdown(targets or [_DETECTED], value=(targets or [_DETECTED])[0][1],
+                                         label="Translate into", visible=len(v.targets) > 1)  # fmt: skip
+                    button = gr.Button("Translate", variant="primary")
+                    if examples:
+                        gr.Examples([[str(path)] for path in examples], [source], label="Examples",
+                                    example_labels=[f"Example {i}" for i in range(1, len(examples) + 1)])  # fmt: skip
+                with gr.Column(min_width=300):
+                    message = _html(_message("The translation will appear here."))
+                    transcript = gr.Textbox(label="Transcript", lines=2, interactive=False, buttons=["copy"])
+                    translation = gr.Textbox(label=name, lines=2, interactive=False, buttons=["copy"])
+                    speech = gr.Audio(label="Speech", interactive=False, buttons=["download"], format="wav")
+            words = _html()
+        with gr.Tab("Live"):
+            _html(
+                live_page.live_panel(
+                    languages,
+                    [pair for pair in targets if pair[1] in v.targets],
+                    batcher.translator.decoder.vocabulary.has_texts,
+                )
+            )
         gr.Markdown("<small>For programs: the [HTTP API](docs).</small>")
         outputs = [message, transcript, translation, speech, words]
         button.click(translate.__call__, [source, language, target], outputs, api_visibility="private",

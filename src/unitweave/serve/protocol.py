@@ -1,4 +1,4 @@
-"""HTTP connections that end: deadlines for request heads and for readers, and a bounded number of connections.
+"""Connections that end: deadlines for request heads and for readers, and a bounded number of connections.
 
 uvicorn bounds the time between two requests only. A connection without a byte, half a head, a body that goes on after
 its answer, or a client that does not read would stay for good.
@@ -11,6 +11,7 @@ from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 HEAD_SECONDS = 10.0
 WRITE_SECONDS = 30.0
@@ -81,6 +82,8 @@ class TimedProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
+        if self.transport.get_protocol() is not self:
+            return  # it has become a WebSocket
         if self.cycle is not None and not self.cycle.response_complete:  # a request is being answered
             if self._head_timer is not None:
                 self._head_timer.cancel()
@@ -98,6 +101,10 @@ class TimedProtocol(H11Protocol):
             self._write_timer.cancel()
             self._write_timer = None
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._cancel_timers()  # from here on the deadlines are those of TimedWebSocket
+        super().handle_websocket_upgrade(event)
+
     def shutdown(self) -> None:
         super().shutdown()
         # An open page holds a connection that never ends by itself.
@@ -112,6 +119,37 @@ class TimedProtocol(H11Protocol):
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._write_timer = None
+
+
+class TimedWebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's protocol for WebSockets; a client that does not read is cut off, and closing does not wait for it."""
+
+    write_seconds = WRITE_SECONDS
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timer()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel_timer()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.loop.call_later(_SHUTDOWN_SECONDS, self.transport.abort)
+
+    def _cancel_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
 
 def _plain_response(status: int, error: str, fields: str = "") -> bytes:

@@ -43,7 +43,7 @@ class Responses:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         start = time.monotonic()
@@ -55,7 +55,8 @@ class Responses:
             # Percent-encoded, so that a path cannot forge another line.
             path = quote(scope["path"], safe="/=:,@+~")[:300]
             milliseconds = 1000 * (time.monotonic() - start)
-            access_log.info("%s %s %s %s %.0f ms", client, scope["method"], path, response.status or "-", milliseconds)
+            method = scope.get("method", "WEBSOCKET")
+            access_log.info("%s %s %s %s %.0f ms", client, method, path, response.status or "-", milliseconds)
 
 
 class _Response:
@@ -68,7 +69,12 @@ class _Response:
         self._body = b""
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"].startswith("websocket."):
+            if message["type"] == "websocket.close":
+                self.status = message.get("code")
+            elif message["type"] == "websocket.http.response.start":
+                self.status = message["status"]
+        elif message["type"] == "http.response.start":
             self.status = message["status"]
             _set_headers(message)
             if message["status"] >= 400:

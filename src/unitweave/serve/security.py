@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
@@ -22,6 +22,7 @@ TOKEN_VARIABLE = "UNITWEAVE_TOKEN"
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _MIN_TOKEN = 16
 _LOGIN = "/login"
+WEBSOCKETS = ("/v1/live",)
 _LOGIN_BYTES = 4096
 _FORM = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>unitweave</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
@@ -106,9 +107,8 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-            return
+        if scope["type"] == "websocket":
+            send = _before_handshake(send)
         headers = Headers(scope=scope)
         local, port = scope.get("server") or (None, None)
         host = headers.getlist("host")
@@ -116,9 +116,15 @@ class Gate:
             name = host_name(host[0]) if host else None
             hint = f"; start it with --allowed-host {name} if it is" if name else ""
             await send_error(send, 421, f"the Host header does not name this server{hint}")
-        elif self.access.is_foreign(headers, scope["method"]):
+        elif self.access.is_foreign(headers, scope.get("method", "GET")):
             await send_error(send, 403, "requests from other web pages are refused")
-        elif self.access.token is not None and (scope["path"] == _LOGIN or "token=" in _query(scope)):
+        elif scope["type"] == "websocket" and scope["path"] not in WEBSOCKETS:
+            await send_error(send, 404, "no such address")
+        elif (
+            scope["type"] == "http"
+            and self.access.token is not None
+            and (scope["path"] == _LOGIN or "token=" in _query(scope))
+        ):
             await self._log_in(scope, receive, send, port)
         elif not self.access.admits(headers, port):
             await self._ask_for_token(scope, receive, send)
@@ -152,6 +158,17 @@ class Gate:
             await HTMLResponse(_FORM.format(problem=problem), 401, headers)(scope, receive, send)
         else:
             await send_error(send, 401, "an access token is needed: 'Authorization: Bearer TOKEN'", headers)
+
+
+def _before_handshake(send: Send) -> Send:
+    """A `send` by which a WebSocket is refused as a request is: before the handshake, with a status and a body."""
+
+    async def mapped(message: Message) -> None:
+        if message["type"].startswith("http."):
+            message = {**message, "type": "websocket." + message["type"]}
+        await send(message)
+
+    return mapped
 
 
 def protect(app: ASGIApp, access: Access, limits: ServerLimits) -> ASGIApp:

@@ -11,12 +11,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from unitweave.core.errors import InputError
-from unitweave.serve.protocol import TimedProtocol
+from unitweave.serve.protocol import TimedProtocol, TimedWebSocket
 from unitweave.serve.responses import access_log
 
 _KEEP_ALIVE_SECONDS = 10
 _SHUTDOWN_SECONDS = 2
 _MAX_HEAD_BYTES = 1 << 16
+_MAX_MESSAGE_BYTES = 1 << 20  # half a minute of samples
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -52,7 +53,9 @@ def make_server(app: ASGIApp, connections: int, protocol: type[TimedProtocol] = 
         uvicorn.Config(
             app,
             http=limited,
-            ws="none",
+            ws=TimedWebSocket,
+            ws_max_size=_MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
             loop="asyncio",
             lifespan="on",
             log_level="error",

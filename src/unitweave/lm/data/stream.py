@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch.utils.data import Dataset
 
 from unitweave.config.interleave import InterleaveSettings, Task
+from unitweave.interleaving.prefixes import draw_prefix
 from unitweave.interleaving.schedule import utterance_ratio
 from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave
 from unitweave.lm.data.packing import pack, split_to_budget, step_weight
@@ -62,6 +63,7 @@ class InterleavedDataset:
             # A generator for each position: what it draws depends on no other utterance, process or worker.
             rng = Random((self.seed << 64) + position)
             example, task = self._draw(position, rng)
+            example = draw_prefix(example, self.interleave, rng)
             own = utterance_ratio(ratio, self.spread, rng)
             one = interleave(example, task, own, self.interleave, self.markers, rng)
             if self.max_tokens is not None and len(one.ids) > self.max_tokens:

@@ -51,7 +51,7 @@ class LiveDecoder:
         settings = replace(self.translator.settings, text_only=True)
         forced = []
         for request in requests:
-            given = decoder.constraints.forced(ForcedPrefix(language=request.language), settings.target_language)
+            given = decoder.constraints.forced(request.known, settings.target_language)
             given[TRANSLATION] = [token for word in request.committed for token in word.tokens]
             forced.append({phase: tokens for phase, tokens in given.items() if tokens})
         found = decoder.translate(sources, settings, forced)
@@ -111,8 +111,8 @@ class LiveDecoder:
         return Spoken(units, tuple(waveforms), stream, found.ended, found.complete)
 
 
-def check_live(translator: Translator, policy: str, language: str | None) -> None:
+def check_live(translator: Translator, policy: str, known: ForcedPrefix) -> None:
     """Raise InputError for a policy or a language that the model does not allow."""
-    translator.check_prefix(ForcedPrefix(language=language))
+    translator.check_prefix(known)
     if policy != "utterance" and not translator.decoder.vocabulary.has_texts:
         raise InputError(f"policy: {policy} needs a model with texts; this one was trained without: take utterance")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from unitweave.translate.constraints import ForcedPrefix
 from unitweave.vocoder.synthesis import SpeechStream
 
 
@@ -49,14 +50,14 @@ class TextRequest:
         committed: Words that the translation has to begin with.
         heard: Seconds of the utterance.
         final: Whether it is over.
-        language: Of the source, where it is known.
+        known: The languages, where they are known.
     """
 
     waveform: np.ndarray
     committed: tuple[Word, ...]
     heard: float
     final: bool
-    language: str | None = None
+    known: ForcedPrefix = field(default_factory=ForcedPrefix)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from unitweave.config.live import LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.translate.constraints import ForcedPrefix
 from unitweave.translate.live.endpoints import Endpointer, windows
 from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
 from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
@@ -41,7 +42,7 @@ class LiveSession:
     Args:
         settings: When to translate and to speak.
         probability: The probability of speech in the next window of 512 samples; it may keep a state of its own.
-        language: Of the source, where it is known.
+        known: The languages of source and translation, where they are known.
         has_texts: Whether the model has texts; without them everything is committed at the end of an utterance.
 
     Attributes:
@@ -52,12 +53,12 @@ class LiveSession:
         self,
         settings: LiveSettings,
         probability: Callable[[np.ndarray], float],
-        language: str | None = None,
+        known: ForcedPrefix | None = None,
         has_texts: bool = True,
     ) -> None:
         self.settings = settings
         self.request: Request | None = None
-        self._probability, self._language, self._has_texts = probability, language, has_texts
+        self._probability, self._known, self._has_texts = probability, known or ForcedPrefix(), has_texts
         self._policy, self._endpointer = policy_of(settings), Endpointer(settings)
         self._inbox: list[np.ndarray] = []  # samples that no window has been made of
         self._kept: list[
@@ -150,7 +151,7 @@ class LiveSession:
     def _request_texts(self, utterance: _Utterance, end: int) -> None:
         samples = np.concatenate(self._kept)[utterance.first - self._kept_from : end - self._kept_from]
         heard, final = (end - utterance.first) / SAMPLE_RATE, utterance.end is not None
-        self.request = TextRequest(samples, utterance.committed, heard, final, self._language)
+        self.request = TextRequest(samples, utterance.committed, heard, final, self._known)
 
     def _take_texts(self, utterance: _Utterance, hypothesis: Hypothesis, events: list[LiveEvent]) -> None:
         stamp = (utterance.number, self._seen / SAMPLE_RATE, self._busy_until)

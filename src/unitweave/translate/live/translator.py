@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from unitweave.config.live import LiveSettings
+from unitweave.translate.constraints import ForcedPrefix
 from unitweave.translate.live.decoding import LiveDecoder, check_live
 from unitweave.translate.live.events import LiveEvent
 from unitweave.translate.live.hypotheses import Answer, Request
@@ -31,19 +32,24 @@ class LiveTranslator:
         translator: The model.
         settings: When to translate and to speak.
         language: Of the source; None leaves it to the model.
+        target_language: To translate into; needed where the model has several.
 
     Raises:
         InputError: The model does not allow the policy or the language, or silero-vad is missing.
     """
 
     def __init__(
-        self, translator: Translator, settings: LiveSettings | None = None, language: str | None = None
+        self,
+        translator: Translator,
+        settings: LiveSettings | None = None,
+        language: str | None = None,
+        target_language: str | None = None,
     ) -> None:
-        settings = settings or LiveSettings()
-        check_live(translator, settings.policy, language)
+        settings, known = settings or LiveSettings(), ForcedPrefix(language=language, target_language=target_language)
+        check_live(translator, settings.policy, known)
         decoder = LiveDecoder(translator)
         self.decoder: Answers = decoder
-        self.session = LiveSession(settings, SpeechDetector().probability, language, decoder.has_texts)
+        self.session = LiveSession(settings, SpeechDetector().probability, known, decoder.has_texts)
 
     def feed(self, samples: np.ndarray) -> list[LiveEvent]:
         """Take in samples, float32 at 16 kHz; returns what happened."""

@@ -1,0 +1,316 @@
+"""Live translation of a test set: quality against delay, as the field measures both.
+
+Each recording is a session of its own that ends with it, so no policy waits for a pause. One pass gives two views:
+delays are seconds of source that were heard, elapsed times count computing on this machine.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitweave.config.live import LiveSettings
+from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of, read_json_object, write_json, write_text
+from unitweave.core.manifest import Pair
+from unitweave.core.progress import meter
+from unitweave.metrics.bleu import bleu
+from unitweave.metrics.latency import (
+    Chunk,
+    average_token_delay,
+    end_offset,
+    length_adaptive_average_lagging,
+    play_times,
+    start_offset,
+)
+from unitweave.score.asr.recognizers import Recognizer
+from unitweave.translate.live.events import CommittedText, LiveEvent, SpeechChunk
+from unitweave.translate.live.translator import LiveTranslator
+from unitweave.translate.translator import Translator, Words
+
+_PAUSE_SECONDS = 1.0  # between recordings that are joined
+BLOCK = 1600  # samples fed at a time; results do not depend on it
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording, or several joined ones, with the reference translation and its language."""
+
+    id: str
+    waveform: np.ndarray
+    reference: str
+    language: str = "en"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Mean latencies of a test set in seconds; each is over the utterances that have any speech."""
+
+    start_offset: float
+    end_offset: float
+    atd: float
+    laal: float
+
+
+@dataclass(frozen=True)
+class LiveScore:
+    """One policy on one test set.
+
+    Attributes:
+        name: The policy, and its settings.
+        utterances: How many there are.
+        asr_bleu: Of the speech.
+        text_bleu: Of the committed texts.
+        silent: Utterances without speech.
+        delays: Latency in seconds of source heard; None offline.
+        elapsed: The same with computing time; None offline.
+        computing: Seconds of computing for a second of source.
+    """
+
+    name: str
+    utterances: int
+    asr_bleu: float
+    text_bleu: float
+    silent: int
+    delays: Latency | None
+    elapsed: Latency | None
+    computing: float
+
+
+def read_sources(pairs: Sequence[Pair], limit: int, join: int = 1) -> list[Source]:
+    """The first recordings of a split, `join` of them at a time with a second of silence in between.
+
+    Raises:
+        InputError: There is no recording with a translation.
+    """
+    found = [pair for pair in pairs if pair.src_audio and pair.tgt_text][:limit]
+    if not found:
+        raise InputError("no recordings with translations to evaluate")
+    pause = np.zeros(round(_PAUSE_SECONDS * SAMPLE_RATE), np.float32)
+    sources = []
+    for first in range(0, len(found), join):
+        group = found[first : first + join]
+        parts = [part for pair in group for part in (read_audio(Path(pair.src_audio or "")), pause)][:-1]
+        reference = " ".join(pair.tgt_text_raw or pair.tgt_text or "" for pair in group)
+        sources.append(Source(group[0].id, np.concatenate(parts), reference, group[0].tgt_lang))
+    return sources
+
+
+def evaluate_offline(translator: Translator, sources: Sequence[Source], recognizer: Recognizer) -> LiveScore:
+    """The same recordings translated as a whole: what live translation is compared with."""
+    results = [translator.translate(source.waveform) for source in sources]
+    seconds = sum(len(source.waveform) for source in sources) / SAMPLE_RATE
+    computing = sum(sum(result.seconds.values()) for result in results) / seconds
+    texts = [result.translation for result in results]
+    waveforms = [result.waveform for result in results]
+    return _score("offline", sources, waveforms, texts, recognizer, None, None, computing)
+
+
+def evaluate_live(
+    translator: Translator, settings: LiveSettings, sources: Sequence[Source], recognizer: Recognizer, folder: Path
+) -> LiveScore:
+    """Translate every source live and score it.
+
+    Writes folder/instances.log and folder/wavs, as SimulEval does, and folder/score.json. A folder that an earlier call
+    with the same model, settings and sources has finished is not evaluated again.
+    """
+    job = digest_of(
+        [translator.fingerprint(), asdict(settings), recognizer.signature, [(s.id, len(s.waveform)) for s in sources]]
+    )
+    done = folder / "score.json"
+    if done.exists() and (kept := read_json_object(done)).pop("job", None) == job:
+        views = {key: Latency(**kept[key]) for key in ("delays", "elapsed")}
+        return LiveScore(**(kept | views))
+    lines, waveforms, texts = [], [], []
+    seen: list[Latency] = []
+    aware: list[Latency] = []
+    computing = 0.0
+    name = _name(settings)
+    with meter(f"live: {name}", len(sources)) as progress:
+        for index, source in enumerate(sources):
+            events, spent = _session(translator, settings, source.waveform)
+            computing += spent
+            texts.append(" ".join(event.text for event in events if isinstance(event, CommittedText)))
+            seconds = len(source.waveform) / SAMPLE_RATE
+            speech = [event for event in events if isinstance(event, SpeechChunk)]
+            chunks = [Chunk(min(e.heard, seconds), len(e.waveform) / SAMPLE_RATE, e.time) for e in speech]
+            joined = np.concatenate([np.zeros(0, np.float32), *(event.waveform for event in speech)])
+            waveforms.append(joined)
+            if chunks:
+                words = translator.align(joined, texts[-1], source.language)
+                count = len(source.reference.split())
+                seen.append(latency_of(chunks, words, seconds, count))
+                aware.append(latency_of(chunks, words, seconds, count, computation_aware=True))
+            lines.append(_instance(index, source, chunks, [event.waveform for event in speech], folder))
+            progress.advance()
+    total = sum(len(source.waveform) for source in sources) / SAMPLE_RATE
+    score = _score(name, sources, waveforms, texts, recognizer, _mean(seen), _mean(aware), computing / total)
+    write_text(folder / "instances.log", "".join(json.dumps(line) + "\n" for line in lines))
+    write_json(done, asdict(score) | {"job": job})
+    return score
+
+
+def latency_of(
+    chunks: Sequence[Chunk],
+    words: Words,
+    source_seconds: float,
+    reference_words: int | None = None,
+    computation_aware: bool = False,
+) -> Latency:
+    """The latency of one utterance.
+
+    Args:
+        chunks: The pieces of its speech.
+        words: The words in the speech, one chunk after the other without pauses, with their times.
+        source_seconds: Length of the source.
+        reference_words: Words of the reference.
+        computation_aware: Whether computing time counts.
+    """
+    put_out = [chunk.elapsed if computation_aware else chunk.delay for chunk in chunks]
+    lengths = [chunk.seconds for chunk in chunks]
+    played = play_times(put_out, lengths)
+    begins = np.append(0.0, np.cumsum(lengths))
+
+    def when(second: float) -> float:
+        """When a moment of the speech is played."""
+        place = min(int(np.searchsorted(begins, second, side="right")) - 1, len(chunks) - 1)
+        return float(played[place] + second - begins[place])
+
+    delays = [when(start) for _, start, end in words if end > start] or [played[0]]
+    return Latency(
+        start_offset(played),
+        end_offset([played[-1] + lengths[-1]], source_seconds),
+        average_token_delay(chunks, computation_aware),
+        length_adaptive_average_lagging(delays, source_seconds, reference_words),
+    )
+
+
+def _session(translator: Translator, settings: LiveSettings, waveform: np.ndarray) -> tuple[list[LiveEvent], float]:
+    """All events of one recording, and the seconds of computing."""
+    live = LiveTranslator(translator, settings)
+    spent: list[float] = []
+    answer = live.decoder.answer
+
+    class Counted:
+        """Counts what is computed."""
+
+        def answer(self, request):  # type: ignore[no-untyped-def]
+            result, seconds = answer(request)
+            spent.append(seconds)
+            return result, seconds
+
+    live.decoder = Counted()
+    events = [event for at in range(0, len(waveform), BLOCK) for event in live.feed(waveform[at : at + BLOCK])]
+    return events + live.finish(), sum(spent)
+
+
+def _name(settings: LiveSettings) -> str:
+    if settings.policy == "utterance":
+        return "utterance"
+    detail = f"n={settings.agreement}" if settings.policy == "agreement" else f"k={settings.wait_words}"
+    return f"{settings.policy} {detail}, {settings.chunk_seconds:g} s"
+
+
+def _mean(found: Sequence[Latency]) -> Latency | None:
+    if not found:
+        return None
+    values = np.mean([list(asdict(one).values()) for one in found], axis=0)
+    return Latency(*(round(float(value), 4) for value in values))
+
+
+def _score(
+    name: str,
+    sources: Sequence[Source],
+    waveforms: Sequence[np.ndarray],
+    texts: Sequence[str],
+    recognizer: Recognizer,
+    delays: Latency | None,
+    elapsed: Latency | None,
+    computing: float,
+) -> LiveScore:
+    audible = [i for i, waveform in enumerate(waveforms) if len(waveform) and not is_silent(waveform)]
+    heard = [""] * len(sources)
+    for i, text in zip(audible, recognizer.transcribe([waveforms[i] for i in audible]), strict=True):
+        heard[i] = recognizer.clean_hypothesis(text)
+    references = [recognizer.clean_reference(source.reference) for source in sources]
+    asr_bleu, _ = bleu(heard, references, samples=0)
+    text_bleu, _ = bleu([recognizer.clean_hypothesis(text) for text in texts], references, samples=0)
+    scores = (round(asr_bleu.score, 2), round(text_bleu.score, 2))
+    return LiveScore(name, len(sources), *scores, len(sources) - len(audible), delays, elapsed, round(computing, 4))
+
+
+def _instance(
+    index: int, source: Source, chunks: Sequence[Chunk], waveforms: Sequence[np.ndarray], folder: Path
+) -> dict[str, object]:
+    """A line of SimulEval's instances.log, in milliseconds, and its wav file: silence where nothing is played."""
+    delays, lengths = [chunk.delay for chunk in chunks], [chunk.seconds for chunk in chunks]
+    played = play_times(delays, lengths)
+    track: list[np.ndarray] = []
+    at = played[0] if played else 0.0
+    for start, waveform in zip(played, waveforms, strict=True):
+        track += [np.zeros(round((start - at) * SAMPLE_RATE), np.float32), waveform]
+        at = start + len(waveform) / SAMPLE_RATE
+    path = (folder / "wavs" / f"{index}_pred.wav").resolve()
+    joined = np.concatenate([np.zeros(0, np.float32), *track])
+    write_audio(path, joined)
+    seconds = len(source.waveform) / SAMPLE_RATE
+    return {
+        "index": index,
+        "prediction": str(path),
+        "delays": [1000 * delay for delay in delays],
+        "durations": [1000 * length for length in lengths],
+        "prediction_offset": 1000 * (played[0] if played else seconds),
+        "elapsed": [1000 * chunk.elapsed for chunk in chunks],
+        "intervals": [[1000 * start, 1000 * length] for start, length in zip(played, lengths, strict=True)],
+        "prediction_length": 1000 * len(joined) / SAMPLE_RATE,
+        "source_length": 1000 * seconds,
+        "reference": source.reference,
+        "source": source.id,
+    }
+
+
+def table(scores: Sequence[LiveScore]) -> str:
+    """The scores as a Markdown table; in brackets with computing time."""
+    head = ["", "ASR-BLEU", "text BLEU", "StartOffset", "EndOffset", "ATD", "LAAL", "computing per second"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for score in scores:
+        cells = [score.name, f"{score.asr_bleu:.1f}", f"{score.text_bleu:.1f}"]
+        for key in ("start_offset", "end_offset", "atd", "laal"):
+            if score.delays is None or score.elapsed is None:
+                cells.append("")
+            else:
+                cells.append(f"{getattr(score.delays, key):.2f} ({getattr(score.elapsed, key):.2f})")
+        rows.append([*cells, f"{score.computing:.2f}"])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+
+
+def draw(scores: Sequence[LiveScore], path: Path) -> None:
+    """Quality against delay: ASR-BLEU over ATD, hollow with computing time; offline as a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    groups: dict[str, list[LiveScore]] = {}
+    for score in scores:
+        if score.delays is None:
+            axes.axhline(score.asr_bleu, color="0.5", linestyle="--", linewidth=1, label="offline")
+        else:
+            groups.setdefault(score.name.split(" ")[0], []).append(score)
+    for number, (policy, group) in enumerate(groups.items()):
+        color, marker = f"C{number}", "osD^"[number % 4]
+        for view, filled in (("delays", True), ("elapsed", False)):
+            points = sorted((getattr(score, view).atd, score.asr_bleu) for score in group)
+            style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1.2 if filled else 0.7}
+            label = policy if filled else None
+            face = color if filled else "white"
+            axes.plot(*zip(*points, strict=True), **style, markerfacecolor=face, label=label)
+    axes.set(xlabel="average token delay in seconds (hollow: with computing time)", ylabel="ASR-BLEU")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

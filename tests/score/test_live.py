@@ -1,0 +1,126 @@
+"""Live translation of a test set: latencies of an utterance by hand, and the log that the field's evaluators read."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from helpers.serving import make_run, speech
+from unitweave.config.live import LiveSettings
+from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair
+from unitweave.metrics.latency import Chunk, average_token_delay
+from unitweave.score.live import (
+    LiveScore,
+    Source,
+    draw,
+    evaluate_live,
+    evaluate_offline,
+    latency_of,
+    read_sources,
+    table,
+)
+from unitweave.translate.translator import Translator
+from unitweave.translate.vad import SpeechDetector
+
+
+def test_latency_of_an_utterance_by_hand() -> None:
+    # 4 s of source; a second of speech after 1 s, another one after 3 s; computing takes half a second each time.
+    chunks = [Chunk(1.0, 1.0, 1.5), Chunk(3.0, 1.0, 3.5)]
+    words = [("a", 0.2, 0.6), ("b", 0.6, 1.0), ("lost", 0.0, 0.0), ("c", 1.0, 1.6), ("d", 1.6, 2.0)]
+    found = latency_of(chunks, words, 4.0)
+    assert (found.start_offset, found.end_offset) == (1.0, 0.0)
+    # Words begin at 1.2, 1.6, 3.0 and 3.6; the ideal ones at 0, 1, 2 and 3.
+    assert found.laal == pytest.approx((1.2 + 0.6 + 1.0 + 0.6) / 4)
+    assert found.atd == average_token_delay(chunks)
+    aware = latency_of(chunks, words, 4.0, computation_aware=True)
+    assert (aware.start_offset, aware.end_offset) == (1.5, 0.5)
+    assert aware.laal == pytest.approx((1.7 + 1.1 + 1.5 + 4.1 - 3) / 4)
+    # The second chunk waits for the first one, which is longer than what was heard meanwhile.
+    late = latency_of([Chunk(1.0, 3.0, 1.0), Chunk(2.0, 1.0, 2.0)], [("a", 0.0, 3.0), ("b", 3.0, 4.0)], 4.0)
+    assert late.end_offset == 1.0 and late.laal == pytest.approx((1.0 + 2.0) / 2)
+
+
+class Spelled:
+    """A recognizer that writes down how loud it is."""
+
+    signature = "spelled"
+    normalizer = "none"
+
+    def transcribe(self, waveforms):
+        return [f"loud {int(1000 * np.abs(w).mean())}" for w in waveforms]
+
+    def clean_hypothesis(self, text: str) -> str:
+        return text
+
+    clean_reference = clean_hypothesis
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Translator:
+    return Translator.from_run(make_run(tmp_path_factory.mktemp("run"), text_lm_folder), "scheduled")
+
+
+def test_the_log_has_what_evaluators_read(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SpeechDetector, "probability", lambda self, window: float(np.abs(window).max() > 0.1))
+    sources = [Source("a", 3 * speech(1.7), "one two"), Source("b", np.zeros(20_000, np.float32), "three four")]
+    settings = LiveSettings(policy="agreement")
+    score = evaluate_live(translator, settings, sources, Spelled(), tmp_path / "agreement")
+    lines = [json.loads(line) for line in (tmp_path / "agreement/instances.log").read_text().splitlines()]
+    assert [line["index"] for line in lines] == [0, 1] and score.utterances == 2 and score.silent == 1
+    spoken, silent = lines
+    assert silent["delays"] == [] and silent["prediction_offset"] == silent["source_length"] == 1250
+    assert spoken["source_length"] == 1700 and max(spoken["delays"]) <= 1700
+    assert len(spoken["delays"]) == len(spoken["durations"]) == len(spoken["elapsed"]) == len(spoken["intervals"])
+    assert all(e >= d for d, e in zip(spoken["delays"], spoken["elapsed"], strict=True))
+    starts, lengths = np.array(spoken["intervals"]).T
+    assert (starts[1:] >= starts[:-1] + lengths[:-1] - 1e-6).all()
+    samples, rate = soundfile.read(spoken["prediction"])
+    assert rate == 16_000 and 1000 * len(samples) / rate == pytest.approx(spoken["prediction_length"])
+    assert spoken["prediction_length"] == pytest.approx(starts[-1] + lengths[-1] - starts[0], abs=0.1)
+    # The score is the log's.
+    chunks = [
+        Chunk(d / 1000, s / 1000, e / 1000)
+        for d, s, e in zip(spoken["delays"], spoken["durations"], spoken["elapsed"], strict=True)
+    ]
+    assert score.delays is not None and score.elapsed is not None
+    assert score.delays.atd == pytest.approx(average_token_delay(chunks), abs=1e-3)
+    assert score.elapsed.atd == pytest.approx(average_token_delay(chunks, True), abs=1e-3)
+    assert score.delays.start_offset == pytest.approx(spoken["intervals"][0][0] / 1000, abs=1e-3)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("it was evaluated again")
+
+    monkeypatch.setattr("unitweave.score.live._session", fail)
+    assert evaluate_live(translator, settings, sources, Spelled(), tmp_path / "agreement") == score
+    monkeypatch.undo()
+    offline = evaluate_offline(translator, sources[:1], Spelled())
+    assert offline.delays is None and offline.computing > 0
+    rows = table([offline, score]).splitlines()
+    assert len(rows) == 4 and rows[3].startswith("| agreement n=2, 0.5 s |")
+    draw(
+        [
+            offline,
+            score,
+            LiveScore(**(asdict(score) | {"name": "utterance", "delays": score.delays, "elapsed": score.elapsed})),
+        ],
+        tmp_path / "p.png",
+    )
+    assert (tmp_path / "p.png").stat().st_size > 5000
+
+
+def test_recordings_are_joined_with_pauses(tmp_path: Path) -> None:
+    for name, seconds in (("a", 1.0), ("b", 0.5), ("c", 0.25)):
+        soundfile.write(tmp_path / f"{name}.wav", speech(seconds), 16_000)
+    pairs = [Pair(n, "test", "es", "en", str(tmp_path / f"{n}.wav"), None, "x", f"text {n}") for n in "abc"]
+    joined = read_sources(pairs, 40, join=2)
+    assert [len(one.waveform) / 16_000 for one in joined] == [2.5, 0.25]
+    assert [one.reference for one in joined] == ["text a text b", "text c"]
+    assert len(read_sources(pairs, 2)) == 2
+    with pytest.raises(InputError, match="no recordings"):
+        read_sources([], 40)
