@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from unitweave.config.units import SmallEncoder
 from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.units.codebook import Codebook
-from unitweave.units.encoder import CharacterVocabulary, ctc_config, load_encoder, new_encoder
+from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder, ctc_config, load_encoder, new_encoder
 from unitweave.units.extractor import UnitExtractor
+from unitweave.units.front_end import FrontEnd
 from unitweave.units.inference import single_threads
 from unitweave.units.reading import map_ordered, read_features
 from unitweave.units.sampling import Recording, batches_by_length, recordings_of
@@ -53,12 +55,12 @@ def peers(
 def ours(extractor: UnitExtractor, items: list[Recording], threads: int) -> list[np.ndarray]:
     """As extract_units does it, less the writing of shards."""
     batches = [[items[i] for i in batch] for batch in batches_by_length(items, 120.0)]
-    found = {}
+    found, read = {}, partial(read_features, extractor.front_end)
     with single_threads(threads) as pool:
         if extractor.inference.batched:
-            done = ((b, unit_rows(extractor, b, features)) for b, features in map_ordered(pool, read_features, batches))
+            done = ((b, unit_rows(extractor, b, features)) for b, features in map_ordered(pool, read, batches))
         else:
-            done = map_ordered(pool, lambda batch: unit_rows(extractor, batch, read_features(batch)), batches)
+            done = map_ordered(pool, lambda batch: unit_rows(extractor, batch, read(batch)), batches)
         for _, rows in done:
             found.update({(row.id, row.side): row.units for row in rows})
     return [found[item.id, item.side] for item in items]
@@ -121,12 +123,15 @@ def main() -> None:
             size, layer = model.config.hidden_size, max(1, model.config.num_hidden_layers * 5 // 6)
             book = Codebook(torch.randn(2048 if size > 512 else 256, size), layer, "")
         else:
-            model, vocabulary = load_encoder(options.run / "encoder/model")
+            model, vocabulary, _ = load_encoder(options.run / "encoder/model")
             book = Codebook.load(options.run / "codebook")
             items = recordings_of(read_manifest(options.run / "corpus"))
             items = items[:: max(1, len(items) // options.recordings)][: options.recordings]
         model.to(device)
-        extractors = {p: UnitExtractor(model, vocabulary, book, p) for p in ("fp32", "bf16")}
+        extractors = {
+            p: UnitExtractor(SpeechEncoder(model, vocabulary, FrontEnd.of(model.config)), book, p)
+            for p in ("fp32", "bf16")
+        }
         quantizer = KMeans(book.num_units, n_init=1, max_iter=1).fit(book.centroids.numpy())
         quantizer.cluster_centers_ = book.centroids.numpy().copy()
         theirs = SeamlessM4TFeatureExtractor()

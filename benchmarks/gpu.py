@@ -47,6 +47,7 @@ from unitweave.translate.cache import growing_cache
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.vllm import EngineDecoder, start_vllm
 from unitweave.units.encoder import CharacterVocabulary, ctc_config
+from unitweave.units.front_end import FrontEnd
 from unitweave.units.inference import EncoderInference
 
 UNITS, ROWS = 2048, 130_368
@@ -181,7 +182,7 @@ def extraction(small: bool) -> list[str]:
     layer = max(1, model.config.num_hidden_layers * 5 // 6)
     lines = ["| extraction | hours of speech an hour |", "| --- | ---: |"]
     for precision in ("fp32", "bf16"):
-        inference = EncoderInference(model, precision, batched=True)  # type: ignore[arg-type]
+        inference = EncoderInference(model, FrontEnd.of(model.config), precision, batched=True)  # type: ignore[arg-type]
         seconds = least(lambda inference=inference: inference(features, [layer]), 1 if small else 2)
         lines.append(f"| {precision} | {3600 * hours / seconds:,.0f} |")
     return lines

@@ -18,13 +18,15 @@ import soundfile
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers.encoders import random_checkpoint
 from unitweave.config.translate import DecodingSettings
-from unitweave.config.units import SmallEncoder
+from unitweave.config.units import EncoderSettings, SmallEncoder
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
 from unitweave.units.codebook import Codebook
 from unitweave.units.dataset import UnitRow, write_shard
 from unitweave.units.encoder import CharacterVocabulary, encoder_fingerprint, new_encoder
+from unitweave.units.initial_encoder import initial_encoder
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.model import UnitVocoder
 
@@ -32,17 +34,26 @@ NUM_UNITS = 16
 SETTINGS = DecodingSettings(max_text_tokens_per_second=1.0, max_units_per_frame=0.2, batch_size=4)
 
 
-def make_run(folder: Path, text_lm: Path, codebook_seed: int = 0) -> Path:
-    """A run folder with one system, "scheduled", of random weights: everything that translating needs."""
+def make_run(folder: Path, text_lm: Path, codebook_seed: int = 0, encoder_kind: str = "") -> Path:
+    """A run folder with one system, "scheduled", of random weights: everything that translating needs.
+
+    `encoder_kind` names another class of encoders than our own small one: see encoders.py.
+    """
     torch.manual_seed(1)
     characters = CharacterVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz áéíóúñ"])
     encoder = folder / "encoder" / "model"
-    new_encoder(
-        SmallEncoder(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32), characters
-    ).save_pretrained(encoder)
+    if encoder_kind:
+        random_checkpoint(folder / "hub", encoder_kind)
+        settings = EncoderSettings(pretrained=str(folder / "hub"))
+        (model, _, _), extractor = initial_encoder(settings, characters)
+        extractor.save_pretrained(encoder)
+    else:
+        shape = SmallEncoder(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        model = new_encoder(shape, characters)
+    model.save_pretrained(encoder)
     characters.save(encoder)
     torch.manual_seed(codebook_seed)
-    book = Codebook(torch.randn(NUM_UNITS, 16), 2, encoder_fingerprint(encoder))
+    book = Codebook(torch.randn(NUM_UNITS, model.config.hidden_size), 2, encoder_fingerprint(encoder))
     (folder / "codebook").mkdir()
     book.save(folder / "codebook")
     torch.manual_seed(3)

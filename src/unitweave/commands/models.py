@@ -34,7 +34,7 @@ def fetch(
     from unitweave.pretrained.fetch import fetch, texts_in_use
 
     about = fetch(model, out, texts_in_use(trim_to) if trim_to else None, source)
-    shown = f"{about['class']}, {about['parameters'] / 1e6:.0f} M parameters, {about['vocabulary']} text tokens"
+    shown = f"{about['class']}, {about['parameters'] / 1e6:.0f} M parameters, {about['vocabulary']} tokens"
     print(f"{out}: {shown}")
     print(f"source: {about.get('hub') or about['install']}")
     print(f"license: {about['license']}. {about['terms']}.")

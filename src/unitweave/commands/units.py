@@ -35,6 +35,20 @@ def probe_layers(run: Path, *, layers: str = "", overrides: dict[str, Any]) -> N
     print(as_table(probe_layers(at.corpus, at.encoder_model, recipe.codebook, numbers)))
 
 
+def error_rates(corpus: Path, encoders: list[Path], *, split: str = "test", fold_accents: bool = False) -> None:
+    """Compare encoders by the error rates of their CTC output on the same recordings, per language.
+
+    Args:
+        corpus: A corpus folder.
+        encoders: Folders of encoders, or of runs that have one.
+        split: Split of the corpus: train, dev or test.
+        fold_accents: Compare without acute accents and diaereses, for transcripts that lack them.
+    """
+    from unitweave.units.error_rates import compare
+
+    print(compare(encoders, corpus, split, fold_accents))
+
+
 def plan(recipe: str, *, overrides: dict[str, Any]) -> None:
     """Estimate memory and hours of the encoder's training on several GPUs.
 

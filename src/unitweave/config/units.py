@@ -41,7 +41,8 @@ class EncoderSettings(Settings):
     """Settings of the speech encoder and its CTC training."""
 
     pretrained: str | None = None
-    """Folder or hub name of a Wav2Vec2Bert checkpoint; null trains an encoder of the given shape from scratch."""
+    """Folder or hub name of a speech encoder that can carry a CTC head (wav2vec 2.0, HuBERT, WavLM, w2v-BERT, Whisper,
+    ...); null trains an encoder of the given shape from scratch."""
     shape: SmallEncoder = field(default_factory=SmallEncoder)
     batch_seconds: PositiveNumber = 70.0
     """Seconds of speech in a batch of one process."""
@@ -55,6 +56,12 @@ class EncoderSettings(Settings):
     """Fraction of the frames that SpecAugment masks, in spans of 10."""
     mask_feature_prob: Ratio = 0.0
     """Fraction of the hidden dimensions that SpecAugment masks, in spans of 10."""
+    freeze_convolutions: bool = True
+    """Keep the convolutions that a pretrained encoder has over the waveform as they are; others have none."""
+    freeze_layers: NonNegativeInt = 0
+    """Layers of a pretrained encoder, counted from the input, that stay as they are with all that comes before them."""
+    head_learning_rate: PositiveNumber | None = None
+    """Peak learning rate of the CTC output layer, which begins anew on a pretrained encoder; null: that of the rest."""
     eval_steps: NonNegativeInt = 0
     """Optimizer steps between evaluations (WER and CER on the dev split); 0: only at the end."""
     eval_recordings: PositiveInt = 500

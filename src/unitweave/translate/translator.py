@@ -17,12 +17,11 @@ from unitweave.core.text import normalize
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer
 from unitweave.translate.engines import precision_of
 from unitweave.translate.package import Parts, find_parts
-from unitweave.units.dataset import FRAME_RATE
 from unitweave.units.extractor import UnitExtractor
-from unitweave.units.features import num_frames
 from unitweave.vocoder.synthesis import Vocoder
 
 _BATCH_SECONDS = 120.0  # seconds of padded speech in one pass of the encoder
+MIN_SAMPLES = 800  # at 16 kHz: every encoder makes a frame of 50 ms
 Words = list[tuple[str, float, float]]  # each with the seconds at which it begins and ends
 
 
@@ -246,20 +245,21 @@ class Translator:
         A word that the encoder's alphabet cannot spell, or a text too long for the sound, gets no time: (word, 0, 0).
         """
         words = normalize(text, language).split()
-        if not words or num_frames(len(waveform)) == 0:
+        if not words or len(waveform) < MIN_SAMPLES:
             return [(word, 0.0, 0.0) for word in words]
         _, frames = self.extractor.extract([waveform], [" ".join(words)])[0]
+        rate = self.extractor.front_end.frame_rate
         if frames is None:
             return [(word, 0.0, 0.0) for word in words]
         return [
-            (word, float(start) / FRAME_RATE, float(end) / FRAME_RATE)
+            (word, float(start) / rate, float(end) / rate)
             for word, start, end in zip(words, frames.starts, frames.ends, strict=True)
         ]
 
 
 def check_audible(waveform: np.ndarray, name: str) -> None:
-    """Raise InputError when there is not a single frame in a waveform at 16 kHz, or only silence."""
-    if num_frames(len(waveform)) == 0:
+    """Raise InputError when a waveform at 16 kHz is too short for a frame of any encoder, or only silence."""
+    if len(waveform) < MIN_SAMPLES:
         raise InputError(f"{name}: too short to translate; it lasts {len(waveform) / SAMPLE_RATE:.3f} s")
     if is_silent(waveform):
         raise InputError(f"{name}: the recording is silent")

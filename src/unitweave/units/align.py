@@ -147,6 +147,18 @@ class WordFrames:
     ends: np.ndarray  # int32 [words]
     scores: np.ndarray  # float32 [words]
 
+    def squeezed(self, squeeze: int, frames: int) -> "WordFrames":
+        """The same words in `frames` frames that are `squeeze` times as long, of which an odd last one is dropped.
+
+        Words stay apart: at least one frame, the delimiter's, lies between two of them. A word of which nothing is
+        left gets the score 0.
+        """
+        if squeeze == 1:
+            return self
+        ends = np.minimum(-(-self.ends // squeeze), frames)
+        starts = np.minimum(self.starts // squeeze, ends)
+        return WordFrames(starts, ends, np.where(ends > starts, self.scores, np.float32(0)))
+
 
 def word_frames(positions: np.ndarray, target: Sequence[int], log_probs: np.ndarray, delimiter: int) -> WordFrames:
     """Turn the character alignment of one utterance into word frames.

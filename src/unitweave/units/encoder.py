@@ -1,4 +1,4 @@
-"""The speech encoder: transformers' Wav2Vec2BertForCTC with a character vocabulary.
+"""The speech encoder: any of transformers' speech encoders with a CTC head over a character vocabulary.
 
 One forward pass gives the hidden states that become units and the CTC output that aligns words.
 """
@@ -6,15 +6,26 @@ One forward pass gives the hidden states that become units and the CTC output th
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2CTCTokenizer
+from transformers import (
+    MODEL_FOR_CTC_MAPPING,
+    AutoConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertForCTC,
+    Wav2Vec2CTCTokenizer,
+)
 
 from unitweave.config.units import SmallEncoder
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, digest_of_file, read_json_object
 from unitweave.core.sequences import collapse_ctc
 from unitweave.training.model_files import SAFE_LOADING, WEIGHTS_FILE, check_model_folder, loading_errors
+from unitweave.units.front_end import FrontEnd, check_model_type, load_feature_extractor
+from unitweave.units.whisper import WhisperForCTC
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 
@@ -103,10 +114,21 @@ def ctc_config(vocabulary: CharacterVocabulary) -> dict[str, object]:
     }
 
 
-def load_encoder(
-    folder: Path | str, device: str | torch.device = "cpu"
-) -> tuple[Wav2Vec2BertForCTC, CharacterVocabulary]:
-    """Load a trained encoder and its vocabulary, in evaluation mode and float32.
+class SpeechEncoder(NamedTuple):
+    """A trained encoder with all that its use takes."""
+
+    model: PreTrainedModel
+    vocabulary: CharacterVocabulary
+    front_end: FrontEnd
+
+
+def ctc_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The class with a CTC head for an encoder's configuration."""
+    return WhisperForCTC if config.model_type == "whisper" else MODEL_FOR_CTC_MAPPING[type(config)]
+
+
+def load_encoder(folder: Path | str, device: str | torch.device = "cpu") -> SpeechEncoder:
+    """Load a trained encoder, in evaluation mode and float32.
 
     Raises:
         InputError: The folder holds no encoder, or one of its files is missing, damaged or not supported.
@@ -114,12 +136,11 @@ def load_encoder(
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise InputError(f"{folder}: no encoder here; train one with 'unitweave units train-encoder'")
-    config = check_model_folder(folder)
-    if config.get("model_type") != Wav2Vec2BertConfig.model_type:
-        raise InputError(f"{folder / 'config.json'}: not a Wav2Vec2Bert model (got {config.get('model_type')!r})")
+    check_model_type(check_model_folder(folder), str(folder / "config.json"))
     vocabulary = CharacterVocabulary.load(folder)
     with loading_errors(folder, "speech encoder"):
-        model, report = Wav2Vec2BertForCTC.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model, report = ctc_class(config).from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **SAFE_LOADING
         )
     # transformers fills weights that are not there with random ones. The mask's vector plays no part here.
@@ -130,7 +151,16 @@ def load_encoder(
         raise InputError(
             f"{folder}: vocab.json has {len(vocabulary.tokens)} characters, the CTC output {model.config.vocab_size}"
         )
-    return model.to(device).eval(), vocabulary
+    return SpeechEncoder(model.to(device).eval(), vocabulary, load_front_end(folder, model.config))
+
+
+def load_front_end(name: Path | str, config: PretrainedConfig | None = None) -> FrontEnd:
+    """The front end of a checkpoint, from its configuration (None: it is read) and its feature extractor."""
+    if config is None:
+        with loading_errors(name, "configuration of the speech encoder"):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    extractor = load_feature_extractor(name, config)
+    return FrontEnd.of(config, bool(getattr(extractor, "do_normalize", False)))
 
 
 def encoder_fingerprint(folder: Path) -> str:
@@ -147,12 +177,12 @@ def encoder_fingerprint(folder: Path) -> str:
 
 @torch.inference_mode()
 def encode(
-    model: Wav2Vec2BertForCTC, features: torch.Tensor, mask: torch.Tensor, layers: Sequence[int]
+    model: PreTrainedModel, inputs: dict[str, torch.Tensor], layers: Sequence[int]
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """One pass over [batch, frames, 160] with mask [batch, frames].
+    """One pass over a batch as `FrontEnd.batch` makes it.
 
-    Returns float32 hidden states after each of the `layers` (conformer blocks, counted from 1)
-    [batch, frames, hidden] and CTC log-probabilities [batch, frames, characters].
+    Returns float32 hidden states after each of the `layers` (counted from 1) [batch, frames, hidden] and CTC
+    log-probabilities [batch, CTC frames, characters].
     """
-    output = model(input_features=features, attention_mask=mask, output_hidden_states=bool(layers))
+    output: Any = model(**inputs, output_hidden_states=bool(layers))
     return [output.hidden_states[layer].float() for layer in layers], output.logits.float().log_softmax(-1)

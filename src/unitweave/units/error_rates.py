@@ -1,16 +1,17 @@
 """Word and character error rates of the encoder's greedy CTC output, per language."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from transformers import Wav2Vec2BertForCTC
-
-from unitweave.core.manifest import Pair
+from unitweave.core.errors import InputError
+from unitweave.core.layout import RunLayout
+from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.sequences import evenly_spaced
 from unitweave.metrics.error_rates import character_error_rate, word_error_rate
 from unitweave.training.devices import device_of
-from unitweave.units.encoder import CharacterVocabulary, load_encoder
+from unitweave.units.encoder import SpeechEncoder, load_encoder
 from unitweave.units.inference import EncoderInference, single_threads
 from unitweave.units.reading import map_ordered, read_features
 from unitweave.units.sampling import Recording, recordings_of
@@ -39,16 +40,15 @@ def subsample(items: Sequence[Recording], per_language: int) -> list[Recording]:
     return chosen
 
 
-def transcribe(
-    model: Wav2Vec2BertForCTC, vocabulary: CharacterVocabulary, items: Sequence[Recording]
-) -> list[Transcript]:
+def transcribe(encoder: SpeechEncoder, items: Sequence[Recording]) -> list[Transcript]:
     """Greedy CTC transcripts of recordings, in float32 and in evaluation mode."""
-    inference = EncoderInference(model)
+    model, vocabulary, front_end = encoder
+    inference = EncoderInference(model, front_end)
     ordered = sorted(items, key=lambda item: item.seconds)
     batches = [ordered[first : first + _BATCH] for first in range(0, len(ordered), _BATCH)]
 
     def run(batch: Sequence[Recording]) -> list[Transcript]:
-        features = read_features(batch)
+        features = read_features(front_end, batch)
         usable = [i for i, one in enumerate(features) if len(one)]
         texts = [""] * len(batch)
         for i, (_, log_probs) in zip(usable, inference([features[i] for i in usable], []), strict=True):
@@ -77,5 +77,47 @@ def error_rates_by_language(transcripts: Sequence[Transcript]) -> dict[str, floa
 
 def error_rates(model_folder: Path, items: Sequence[Recording]) -> dict[str, float]:
     """WER and CER per language of a saved encoder, in percent."""
-    model, vocabulary = load_encoder(model_folder, device_of("auto"))
-    return error_rates_by_language(transcribe(model, vocabulary, items))
+    return error_rates_by_language(transcribe(load_encoder(model_folder, device_of("auto")), items))
+
+
+def compare(
+    encoders: Sequence[Path], corpus: Path, split: str = "test", fold_accents: bool = False, max_seconds: float = 60.0
+) -> str:
+    """Error rates of several encoders on the same recordings, as a markdown table.
+
+    Args:
+        encoders: Model folders, or runs that have one.
+        corpus: A corpus folder.
+        split: The split that is transcribed, both sides.
+        fold_accents: Compare without acute accents and diaereses, for transcripts that lack them.
+        max_seconds: Longer recordings are left out.
+
+    Raises:
+        InputError: There is no transcribed recording in the split, or a folder holds no encoder.
+    """
+    items = transcribed_recordings(read_manifest(corpus, split), max_seconds)
+    if not items:
+        raise InputError(f"{corpus}: no recording with a transcript in the {split} split")
+    languages = sorted({item.language for item in items})
+    numbers = ", ".join(f"{language} {sum(item.language == language for item in items)}" for language in languages)
+    names = [f"{rate}_{language}" for language in languages for rate in ("cer", "wer")]
+    lines = [
+        f"Recordings: {numbers}",
+        "",
+        f"| encoder | {' | '.join(name.upper().replace('_', ' ') for name in names)} |",
+        f"| --- |{' ---: |' * len(names)}",
+    ]
+    for folder in encoders:
+        model = folder if (folder / "config.json").exists() else RunLayout(folder).encoder_model
+        found = transcribe(load_encoder(model, device_of("auto")), items)
+        if fold_accents:
+            found = [Transcript(one.language, _folded(one.reference), _folded(one.hypothesis)) for one in found]
+        rates = error_rates_by_language(found)
+        lines.append(f"| {folder} | {' | '.join(f'{rates[name]:.1f}' for name in names)} |")
+    return "\n".join(lines)
+
+
+def _folded(text: str) -> str:
+    """The text without acute accents and diaereses; ñ, ç and grave accents stay."""
+    kept = (c for c in unicodedata.normalize("NFD", text) if c not in "\u0301\u0308")
+    return unicodedata.normalize("NFC", "".join(kept))

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
+from transformers import AutoConfig, PretrainedConfig, Wav2Vec2BertConfig
 
 from unitweave.config.units import EncoderSettings
 from unitweave.training.hardware import GIB, GPUS, Gpu
 from unitweave.training.model_files import check_model_folder, loading_errors
-from unitweave.units.dataset import FRAME_RATE
-from unitweave.units.encoder import CharacterVocabulary, new_encoder
+from unitweave.units.encoder import CharacterVocabulary, ctc_class, new_encoder
+from unitweave.units.front_end import FrontEnd, check_model_type
 
 MFU = 0.3  # fraction of the bf16 peak; an assumption, not measured on any GPU
 _MAX_SECONDS = 15.0  # seconds of a recording in a batch: attention grows with its square
@@ -48,16 +48,21 @@ def estimate(settings: EncoderSettings, max_seconds: float = _MAX_SECONDS) -> Es
     backward pass, in every block, or (gradient checkpointing) the inputs of all blocks and one block's whole.
     A block keeps in bf16, per frame: two feed-forwards (input, inner twice, output), attention (input, q, k,
     v, output), convolution (input, gate twice, three more) and, in float32, five norms; and per frame
-    and head, logits, probabilities and position bias over the recording's length.
+    and head, logits, probabilities and position bias over the recording's length. A transformer block has one
+    feed-forward, no convolution and two norms. Convolutions over the waveform that are trained keep input and output.
     Work: 6 FLOP per parameter and frame, 8 with gradient checkpointing, and as much for the attention products.
     """
     training = settings.training
     config, parameters = _shape(settings)
-    hidden, inner, blocks = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    frames = settings.batch_seconds * FRAME_RATE
-    longest = min(max_seconds, settings.batch_seconds) * FRAME_RATE
+    front_end = FrontEnd.of(config)
+    hidden, blocks = config.hidden_size, config.num_hidden_layers
+    inner = config.encoder_ffn_dim if front_end.kind == "mel" else config.intermediate_size
+    frames = settings.batch_seconds * front_end.frame_rate
+    longest = min(max_seconds, settings.batch_seconds) * front_end.frame_rate
     half = 2 if training.precision == "bf16" else 4
-    block = half * (2 * (2 * hidden + 2 * inner) + 5 * hidden + 6 * hidden) + 4 * 5 * hidden
+    conformer = config.model_type in ("wav2vec2-bert", "wav2vec2-conformer")
+    block = half * ((1 + conformer) * (2 * hidden + 2 * inner) + 5 * hidden + 6 * hidden * conformer)
+    block += 4 * (5 if conformer else 2) * hidden
     block += half * 3 * config.num_attention_heads * longest
     kept = block + blocks * 4 * hidden if training.gradient_checkpointing else blocks * block
     passes = 4 if training.gradient_checkpointing else 3
@@ -65,27 +70,41 @@ def estimate(settings: EncoderSettings, max_seconds: float = _MAX_SECONDS) -> Es
     return Estimate(
         parameters=parameters,
         states=(18 if training.precision == "bf16" else 16) * parameters / GIB,
-        activations=frames * kept / GIB,
+        activations=(frames * kept + _convolutions(settings, config, half)) / GIB,
         flop=passes * per_frame * frames * training.gradient_accumulation_steps * training.steps,
     )
 
 
-def _shape(settings: EncoderSettings) -> tuple[Wav2Vec2BertConfig, int]:
+def _convolutions(settings: EncoderSettings, config: PretrainedConfig, half: int) -> float:
+    """Bytes that the convolutions over a batch's waveforms keep, where they are trained."""
+    if FrontEnd.of(config).kind != "waveform" or (settings.freeze_convolutions and settings.pretrained):
+        return 0.0
+    rate, kept = 16_000.0, 0.0
+    for channels, stride in zip(config.conv_dim, config.conv_stride, strict=True):
+        rate /= stride
+        kept += 2 * channels * rate * half
+    return settings.batch_seconds * kept
+
+
+def _shape(settings: EncoderSettings) -> tuple[PretrainedConfig, int]:
     with torch.device("meta"):
         if settings.pretrained is None:
             model = new_encoder(settings.shape, CharacterVocabulary.from_texts(["abcdefghijklmnopqrstuvwxyz"]))
         else:
-            model = Wav2Vec2BertForCTC(encoder_config(settings.pretrained))
+            config = encoder_config(settings.pretrained)
+            model = ctc_class(config)(config)
     return model.config, sum(parameter.numel() for parameter in model.parameters())
 
 
-def encoder_config(pretrained: str) -> Wav2Vec2BertConfig:
+def encoder_config(pretrained: str) -> PretrainedConfig:
     """The shape of an encoder in a folder; a hub name counts as facebook/w2v-bert-2.0, transformers' default."""
     if not (Path(pretrained) / "config.json").exists():
         return Wav2Vec2BertConfig(vocab_size=64)
-    check_model_folder(pretrained, weights=False)
+    check_model_type(check_model_folder(pretrained, weights=False), pretrained)
     with loading_errors(pretrained, "configuration of the speech encoder"):
-        return Wav2Vec2BertConfig.from_pretrained(pretrained, vocab_size=64)
+        config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
+    config.vocab_size, config.pad_token_id = 64, 0
+    return config
 
 
 def plan(settings: EncoderSettings, gpus: Sequence[Gpu] = tuple(GPUS.values())) -> str:

@@ -1,6 +1,7 @@
 """From recordings to units and word frames, in one pass of the encoder over each recording."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -15,7 +16,7 @@ from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
 from unitweave.training.devices import own_devices
-from unitweave.units.dataset import FRAME_RATE, SIDES, UnitRow, read_shard_metadata, read_units, shard_path, write_shard
+from unitweave.units.dataset import SIDES, UnitRow, read_shard_metadata, read_units, shard_path, write_shard
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.inference import single_threads
 from unitweave.units.reading import map_ordered, read_features
@@ -46,7 +47,7 @@ def extract_units(
     metadata = {
         "codebook": extractor.codebook.fingerprint,
         "num_units": str(extractor.codebook.num_units),
-        "frame_rate": str(FRAME_RATE),
+        "frame_rate": f"{extractor.front_end.frame_rate:g}",
     }
     shards = [pairs[first : first + settings.shard_size] for first in range(0, len(pairs), settings.shard_size)]
 
@@ -96,6 +97,7 @@ def _extract_here(
         for batch in shard_batches(items, settings.batch_seconds)
     ]
     collector = ShardCollector(todo, settings.batch_seconds)
+    read_part = partial(read_features, extractors[0].front_end)
     with single_threads(settings.workers) as pool:
         if extractors[0].inference.batched:
             # Threads read and compute features; each GPU has one more thread that feeds it.
@@ -111,12 +113,12 @@ def _extract_here(
                 finally:
                     free.put(extractor)
 
-            read = map_ordered(pool, lambda part: read_features(part[1]), parts)
+            read = map_ordered(pool, lambda part: read_part(part[1]), parts)
             with single_threads(len(extractors)) as feeders:
                 for ((number, _), _), rows in map_ordered(feeders, encode, read):
                     yield from collector.add(number, rows)
         else:
-            work = map_ordered(pool, lambda part: unit_rows(extractors[0], part[1], read_features(part[1])), parts)
+            work = map_ordered(pool, lambda part: unit_rows(extractors[0], part[1], read_part(part[1])), parts)
             for (number, _), rows in work:
                 yield from collector.add(number, rows)
 

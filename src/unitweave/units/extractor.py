@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import Wav2Vec2BertForCTC
 
 from unitweave.config.training import Precision
 from unitweave.core.errors import InputError
 from unitweave.units.align import WordFrames, align_all, word_frames
 from unitweave.units.codebook import Codebook
-from unitweave.units.encoder import CharacterVocabulary, encoder_fingerprint, load_encoder
-from unitweave.units.features import extract_features
+from unitweave.units.encoder import SpeechEncoder, encoder_fingerprint, load_encoder
 from unitweave.units.inference import EncoderInference, single_threads
 
 UnitsAndWords = tuple[np.ndarray, WordFrames | None]
@@ -24,17 +22,12 @@ class UnitExtractor:
     The units of a recording are the same alone, in any company and on any number of threads.
     """
 
-    def __init__(
-        self,
-        model: Wav2Vec2BertForCTC,
-        vocabulary: CharacterVocabulary,
-        codebook: Codebook,
-        precision: Precision = "fp32",
-    ) -> None:
-        self.model, self.vocabulary, self.codebook = model, vocabulary, codebook
-        self.inference = EncoderInference(model, precision)
+    def __init__(self, encoder: SpeechEncoder, codebook: Codebook, precision: Precision = "fp32") -> None:
+        self.model, self.vocabulary, self.front_end = encoder
+        self.codebook = codebook
+        self.inference = EncoderInference(self.model, self.front_end, precision)
         self._centroids = Codebook(
-            codebook.centroids.to(model.device), codebook.layer, codebook.encoder, codebook.fingerprint
+            codebook.centroids.to(self.model.device), codebook.layer, codebook.encoder, codebook.fingerprint
         )
 
     @classmethod
@@ -47,22 +40,22 @@ class UnitExtractor:
             raise InputError(
                 f"{codebook}: this codebook belongs to another encoder than {encoder}; make the codebook again"
             )
-        return cls(*load_encoder(encoder, device), book, precision)
+        return cls(load_encoder(encoder, device), book, precision)
 
     def extract(
         self, waveforms: Sequence[np.ndarray], texts: Sequence[str | None] | None = None
     ) -> list[UnitsAndWords]:
         """Units (uint16 [frames]) of each waveform (16 kHz), and its word frames where a text is given."""
-        texts = texts or [None] * len(waveforms)
+        texts, extract = texts or [None] * len(waveforms), self.front_end.extract
         with single_threads(min(len(waveforms), torch.get_num_threads()) or 1) as pool:
             if self.inference.batched:
-                features = list(pool.map(lambda one: extract_features([one])[0], waveforms))
+                features = list(pool.map(lambda one: extract([one])[0], waveforms))
                 return self.from_features(features, texts)
-            parts = pool.map(lambda one, text: self.from_features(extract_features([one]), [text]), waveforms, texts)
+            parts = pool.map(lambda one, text: self.from_features(extract([one]), [text]), waveforms, texts)
             return [part[0] for part in parts]
 
     def from_features(self, features: Sequence[torch.Tensor], texts: Sequence[str | None]) -> list[UnitsAndWords]:
-        """As `extract`, from the features [frames, 160] of each recording, on the calling thread alone.
+        """As `extract`, from the features [length, width] of each recording, on the calling thread alone.
 
         For results that depend on nothing else, call it on a thread of `single_threads`.
         """
@@ -81,5 +74,6 @@ class UnitExtractor:
         targets = [self.vocabulary.encode(texts[i] or "") for i in known]
         positions, _ = align_all([log_probs[i] for i in known], targets, self.vocabulary.blank)
         for i, at, target in zip(known, positions, targets, strict=True):
-            words[i] = word_frames(at, target, log_probs[i], self.vocabulary.delimiter)
+            found = word_frames(at, target, log_probs[i], self.vocabulary.delimiter)
+            words[i] = found.squeezed(self.front_end.squeeze, len(log_probs[i]) // self.front_end.squeeze)
         return words

@@ -81,18 +81,3 @@ def _log_mel(waveform: torch.Tensor) -> torch.Tensor:
         squares = torch.view_as_real(torch.fft.rfft(padded)).float().square_()  # [piece, 257, 2]
         torch.mm(squares[..., 0] + squares[..., 1], mel, out=log_mel[first:last])
     return log_mel.clamp_min_(MEL_FLOOR).log_()
-
-
-def pad_features(features: Sequence[torch.Tensor], multiple: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack to ([batch, frames, 160], mask [batch, frames]), the length rounded up to `multiple`.
-
-    Few different lengths keep oneDNN from compiling and caching a kernel for every batch.
-    """
-    longest = max(len(f) for f in features)
-    longest = -(-longest // multiple) * multiple
-    batch = torch.zeros(len(features), longest, FEATURE_SIZE)
-    mask = torch.zeros(len(features), longest, dtype=torch.long)
-    for i, one in enumerate(features):
-        batch[i, : len(one)] = one
-        mask[i, : len(one)] = 1
-    return batch, mask

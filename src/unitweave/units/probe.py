@@ -37,8 +37,8 @@ def probe_layers(
     k-means sees `settings.max_frames` frames of the train split; all but inertia and dead clusters are
     measured on as many of the dev split. Raises InputError when a layer does not exist.
     """
-    model, vocabulary = load_encoder(encoder, device_of("auto"))
-    inference = EncoderInference(model)
+    model, vocabulary, front_end = load_encoder(encoder, device_of("auto"))
+    inference = EncoderInference(model, front_end)
     wanted = sorted(set(layers)) or list(range(1, model.config.num_hidden_layers + 1))
     at_once = max(1, _SAMPLE_BYTES // (2 * 4 * settings.max_frames * model.config.hidden_size))
     rows = []

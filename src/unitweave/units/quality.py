@@ -50,12 +50,12 @@ class Agreement:
 
 
 def frame_characters(
-    log_probs: Sequence[np.ndarray], texts: Sequence[str | None], vocabulary: CharacterVocabulary
+    log_probs: Sequence[np.ndarray], texts: Sequence[str | None], vocabulary: CharacterVocabulary, squeeze: int = 1
 ) -> np.ndarray:
     """Character of each frame of several recordings, one after the other: int64 [frames], or NO_CHARACTER.
 
     CTC emits a character in one or two frames and blanks around them. Within a word a blank frame counts
-    for the nearest character.
+    for the nearest character. Of `squeeze` CTC frames per frame of the hidden states the first one counts.
     """
     targets = [vocabulary.encode(text) if text else [] for text in texts]
     aligned, _ = align_all(log_probs, targets, vocabulary.blank)
@@ -71,4 +71,5 @@ def frame_characters(
         nearest = np.where(inside - emitting[before] <= emitting[after] - inside, before, after)
         edge = (characters[before] == vocabulary.delimiter) | (characters[after] == vocabulary.delimiter)
         row[inside] = np.where(edge, NO_CHARACTER, characters[nearest])
+    rows = [row[: len(row) // squeeze * squeeze : squeeze] for row in rows]
     return np.concatenate(rows) if rows else np.empty(0, np.int64)

@@ -18,8 +18,9 @@ from unitweave.config.training import Precision
 from unitweave.core.errors import InputError
 from unitweave.training.devices import device_of
 from unitweave.units.dataset import SCHEMA, UnitRow, rows_from_table
+from unitweave.units.encoder import load_front_end
 from unitweave.units.extractor import UnitExtractor
-from unitweave.units.features import FEATURE_SIZE
+from unitweave.units.front_end import FrontEnd
 from unitweave.units.reading import read_features
 from unitweave.units.sampling import Recording
 from unitweave.units.shards import Shard, ShardCollector, shard_batches, unit_rows
@@ -65,7 +66,7 @@ def extract_with_ray(
     gpus = 1 if torch.cuda.is_available() else 0
     actors = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)) // (1 + (not gpus)))
     data = ray.data.from_items(parts, override_num_blocks=len(parts))
-    data = data.map(_read, num_cpus=1, max_retries=-1)
+    data = data.map(_read, fn_args=(load_front_end(encoder),), num_cpus=1, max_retries=-1)
     data = data.map(
         _Encoder,
         fn_constructor_args=(str(Path(encoder).absolute()), str(Path(codebook).absolute()), precision),
@@ -82,11 +83,11 @@ def extract_with_ray(
         yield from collector.add(result["shard"], _unpack(result["rows"]))
 
 
-def _read(part: dict[str, Any]) -> dict[str, Any]:
+def _read(part: dict[str, Any], front_end: FrontEnd) -> dict[str, Any]:
     """Audio and features of a batch, as flat arrays; bad input as a message. Runs in a Ray task."""
     torch.set_num_threads(1)
     try:
-        features = read_features([Recording(**item) for item in json.loads(part["items"])])
+        features = read_features(front_end, [Recording(**item) for item in json.loads(part["items"])])
     except InputError as error:
         return part | {"features": b"", "frames": "[]", "error": str(error)}
     flat = np.concatenate([one.numpy().reshape(-1) for one in features] or [np.empty(0, np.float32)])
@@ -105,8 +106,9 @@ class _Encoder:
             return {"shard": part["shard"], "rows": b"", "error": part["error"]}
         items = [Recording(**item) for item in json.loads(part["items"])]
         flat = torch.frombuffer(bytearray(part["features"]) or bytearray(4), dtype=torch.float32)
-        lengths = [FEATURE_SIZE * frames for frames in json.loads(part["frames"])]
-        features = [one.view(-1, FEATURE_SIZE) for one in flat[: sum(lengths)].split(lengths)] if lengths else []
+        width = self.extractor.front_end.width
+        lengths = [width * frames for frames in json.loads(part["frames"])]
+        features = [one.view(-1, width) for one in flat[: sum(lengths)].split(lengths)] if lengths else []
         return {"shard": part["shard"], "rows": _pack(unit_rows(self.extractor, items, features)), "error": ""}
 
 

@@ -8,23 +8,23 @@ from typing import TypeVar
 import torch
 
 from unitweave.core.audio import read_audio
-from unitweave.units.features import extract_features
+from unitweave.units.front_end import FrontEnd
 from unitweave.units.sampling import Recording
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 
-def read_features(items: Sequence[Recording]) -> list[torch.Tensor]:
+def read_features(front_end: FrontEnd, items: Sequence[Recording]) -> list[torch.Tensor]:
     """Read recordings and compute their features.
 
     Returns:
-        Features float32 [frames, 160] of each recording.
+        Features float32 [length, width] of each recording.
 
     Raises:
         InputError: Names a file that cannot be read.
     """
-    return extract_features([read_audio(item.audio, expected_seconds=item.seconds) for item in items])
+    return front_end.extract([read_audio(item.audio, expected_seconds=item.seconds) for item in items])
 
 
 def map_ordered(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unitweave.core.manifest import Pair
-from unitweave.units.dataset import FRAME_RATE
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ def batches_by_length(items: Sequence[Recording], batch_seconds: float) -> list[
     return batches
 
 
-def sample_recordings(items: Sequence[Recording], max_frames: int, seed: int) -> list[Recording]:
-    """Draw recordings of about `max_frames` frames in all, spread evenly over languages and their speakers.
+def sample_recordings(items: Sequence[Recording], max_frames: int, seed: int, frame_rate: float) -> list[Recording]:
+    """Draw recordings of about `max_frames` frames (at `frame_rate` Hz), spread evenly over languages and speakers.
 
     A language that has less than its quota leaves the rest to the others. Within a language the speakers take
     turns in a random order, so that no speaker and no part of the corpus dominates the sample.
@@ -83,7 +82,7 @@ def sample_recordings(items: Sequence[Recording], max_frames: int, seed: int) ->
         for item in _round_robin(group, rng):
             if used >= quota:
                 break
-            used += item.seconds * FRAME_RATE
+            used += item.seconds * frame_rate
             chosen.append(item)
         left -= used
     return chosen

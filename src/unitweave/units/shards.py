@@ -21,7 +21,7 @@ def shard_batches(recordings: Sequence[Recording], batch_seconds: float) -> list
 def unit_rows(
     extractor: UnitExtractor, recordings: Sequence[Recording], features: Sequence[torch.Tensor]
 ) -> list[UnitRow]:
-    """Units and word frames of recordings from their features [frames, 160]; those without a frame are left out."""
+    """Units and word frames of recordings from their features [length, width]; those without a frame are left out."""
     rows = []
     results = extractor.from_features(features, [recording.text for recording in recordings])
     for recording, (units, frames) in zip(recordings, results, strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encod
     The counts of the outcome report inertia, dead clusters, the perplexity of the units in use, the purity
     of their characters (see quality.py), and the memory that the sample takes.
     """
-    model, vocabulary = load_encoder(encoder, device_of("auto"))
-    states = hidden_sample(EncoderInference(model), vocabulary, corpus, [settings.layer], settings)
+    model, vocabulary, front_end = load_encoder(encoder, device_of("auto"))
+    states = hidden_sample(EncoderInference(model, front_end), vocabulary, corpus, [settings.layer], settings)
     result = kmeans(states.hidden[0], settings.num_units, settings.seed, settings.max_iterations)
     Codebook(result.centroids, settings.layer, encoder_fingerprint(encoder)).save(folder)
     agreement = Agreement.of(nearest(states.hidden[0][:_QUALITY_FRAMES], result.centroids)[0], states.characters)
@@ -67,7 +68,7 @@ def hidden_sample(
 ) -> HiddenSample:
     """Hidden states of at most `settings.max_frames` frames of a split, at each of the `layers` (ascending)."""
     items = recordings_of(read_manifest(corpus, split))
-    chosen = sample_recordings(items, settings.max_frames, settings.seed)
+    chosen = sample_recordings(items, settings.max_frames, settings.seed, inference.front_end.frame_rate)
     if not chosen:
         raise InputError(f"{corpus}: no recordings in the {split} split")
     size = inference.model.config.hidden_size
@@ -89,6 +90,8 @@ def _encoded(
     inference: EncoderInference, vocabulary: CharacterVocabulary, items: Sequence[Recording], layers: Sequence[int]
 ) -> Iterator[tuple[int, list[torch.Tensor], np.ndarray]]:
     """For each batch of items: their number, hidden states of each layer [frames, hidden], characters [frames]."""
+    front_end = inference.front_end
+    read = partial(read_features, front_end)
 
     def run(batch: list[Recording], features: list[torch.Tensor]) -> tuple[int, list[torch.Tensor], np.ndarray]:
         usable = [i for i, one in enumerate(features) if len(one)]
@@ -97,7 +100,7 @@ def _encoded(
         encoded = inference([features[i] for i in usable], layers)
         hidden = [torch.cat([states[n].cpu() for states, _ in encoded]) for n in range(len(layers))]
         log_probs = [ctc.cpu().numpy() for _, ctc in encoded]
-        named = frame_characters(log_probs, [batch[i].text for i in usable], vocabulary)
+        named = frame_characters(log_probs, [batch[i].text for i in usable], vocabulary, front_end.squeeze)
         return len(batch), hidden, named
 
     batches = [[items[i] for i in batch] for batch in batches_by_length(items, 60.0)]
@@ -105,9 +108,9 @@ def _encoded(
     batches = [batches[i] for i in np.random.default_rng(0).permutation(len(batches))]
     with single_threads(0) as pool:
         if inference.batched:
-            for batch, features in map_ordered(pool, read_features, batches):
+            for batch, features in map_ordered(pool, read, batches):
                 yield run(batch, features)
         else:
-            for _, result in map_ordered(pool, lambda batch: run(batch, read_features(batch)), batches):
+            for _, result in map_ordered(pool, lambda batch: run(batch, read(batch)), batches):
                 if result[0]:
                     yield result

@@ -8,39 +8,27 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from safetensors import safe_open
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
-    AutoConfig,
     EarlyStoppingCallback,
-    SeamlessM4TFeatureExtractor,
     TrainerControl,
     TrainingArguments,
-    Wav2Vec2BertConfig,
-    Wav2Vec2BertForCTC,
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback
 
 from unitweave.config.units import EncoderSettings
-from unitweave.core.audio import read_audio
+from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, read_json_object
+from unitweave.core.files import atomic_path
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter, say
 from unitweave.core.signals import ignore_signals
 from unitweave.core.stage import StageResult
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
-from unitweave.training.model_files import (
-    SAFE_LOADING,
-    check_model_config,
-    check_model_folder,
-    loading_errors,
-    safetensors_errors,
-)
 from unitweave.training.optimizers import make_optimizer
 from unitweave.training.trainer import MeterCallback, quiet_transformers, training_arguments
-from unitweave.units.encoder import CharacterVocabulary, ctc_config, new_encoder
+from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder
 from unitweave.units.error_rates import (
     error_rates,
     error_rates_by_language,
@@ -48,33 +36,33 @@ from unitweave.units.error_rates import (
     transcribe,
     transcribed_recordings,
 )
-from unitweave.units.features import extract_features, num_frames, pad_features
+from unitweave.units.front_end import FrontEnd
+from unitweave.units.initial_encoder import initial_encoder
+from unitweave.units.reading import read_features
 from unitweave.units.sampling import Recording
 
 
 class SpeechDataset(Dataset):
     """Features and character ids of recordings."""
 
-    def __init__(self, items: Sequence[Recording], vocabulary: CharacterVocabulary) -> None:
-        self.items, self.vocabulary = items, vocabulary
+    def __init__(self, items: Sequence[Recording], encoder: SpeechEncoder) -> None:
+        self.items, self.vocabulary, self.front_end = items, encoder.vocabulary, encoder.front_end
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.items[index]
-        waveform = read_audio(item.audio, expected_seconds=item.seconds)
-        return {"waveform": waveform, "labels": self.vocabulary.encode(item.text or "")}
+        (features,) = read_features(self.front_end, [item])
+        return {"features": features, "labels": self.vocabulary.encode(item.text or "")}
 
-
-def collate(samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Pad a batch: features [batch, frames, 160], labels [batch, characters] with -100 where padded."""
-    features, mask = pad_features(extract_features([s["waveform"] for s in samples]), multiple=16)
-    max_labels = max(len(s["labels"]) for s in samples)
-    labels = torch.full((len(samples), -(-max_labels // 8) * 8), -100)
-    for i, sample in enumerate(samples):
-        labels[i, : len(sample["labels"])] = torch.tensor(sample["labels"])
-    return {"input_features": features, "attention_mask": mask, "labels": labels}
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Pad a batch: what `FrontEnd.batch` gives, and labels [batch, characters] with -100 where padded."""
+        max_labels = max(len(s["labels"]) for s in samples)
+        labels = torch.full((len(samples), -(-max_labels // 8) * 8), -100)
+        for i, sample in enumerate(samples):
+            labels[i, : len(sample["labels"])] = torch.tensor(sample["labels"])
+        return {**self.front_end.batch([s["features"] for s in samples]), "labels": labels}
 
 
 class LengthBatches(Sampler[list[int]]):
@@ -129,17 +117,25 @@ class EncoderTrainer(CheckpointedTrainer):
     """Trainer with length-bucketed batches, evaluated by the error rates of its greedy CTC transcripts."""
 
     sampler: LengthBatches
-    vocabulary: CharacterVocabulary
+    train_dataset: SpeechDataset
+    encoder: SpeechEncoder
     control: TrainerControl
     dev: Sequence[Recording] = ()
     optimizer_name: str = "adam"
+    head_learning_rate: float | None = None
     optimizer: torch.optim.Optimizer | None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer that the settings name."""
         if self.optimizer is None:
             args = self.args
-            self.optimizer = make_optimizer(self.optimizer_name, self.model, args.learning_rate, args.weight_decay)
+            self.optimizer = make_optimizer(
+                self.optimizer_name,
+                self.model,
+                args.learning_rate,
+                args.weight_decay,
+                outer_learning_rate=self.head_learning_rate,
+            )
         return self.optimizer
 
     def get_train_dataloader(self) -> DataLoader:
@@ -147,7 +143,7 @@ class EncoderTrainer(CheckpointedTrainer):
         return DataLoader(
             self.train_dataset,
             batch_sampler=self.sampler,
-            collate_fn=collate,
+            collate_fn=self.train_dataset.collate,
             num_workers=self.args.dataloader_num_workers,
             worker_init_fn=ignore_signals,
             # Of its own: drawing from torch's after a resumption has put that back would change all that follows.
@@ -157,7 +153,7 @@ class EncoderTrainer(CheckpointedTrainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Error rates on the dev recordings, shared out over the processes; eval_wer is the languages' mean."""
         own = self.dev[self.args.process_index :: self.args.world_size]
-        transcripts = transcribe(self.model, self.vocabulary, own)
+        transcripts = transcribe(self.encoder._replace(model=self.model), own)
         if self.args.world_size > 1:
             transcripts = gather_object(transcripts)
         rates = error_rates_by_language(transcripts)
@@ -181,11 +177,11 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     train = transcribed_recordings(read_manifest(corpus, "train"), settings.max_seconds)
     dev = transcribed_recordings(read_manifest(corpus, "dev"), settings.max_seconds)
     vocabulary = CharacterVocabulary.from_texts(item.text or "" for item in train)
-    too_short = [i for i in train if num_frames(int(i.seconds * 16_000)) < len(i.text or "")]
-    train = [i for i in train if num_frames(int(i.seconds * 16_000)) >= len(i.text or "")]
-    _check(settings, corpus, train, dev, too_short)
     set_seed(training.seed)
-    model = _initial_model(settings, vocabulary)
+    encoder, extractor = initial_encoder(settings, vocabulary)
+    model, front_end = encoder.model, encoder.front_end
+    train, too_short = _long_enough(train, front_end)
+    _check(settings, corpus, train, dev, too_short)
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     work = folder / "checkpoints"
@@ -194,12 +190,12 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     trainer = EncoderTrainer(
         model=model,
         args=arguments,
-        train_dataset=SpeechDataset(train, vocabulary),
-        eval_dataset=SpeechDataset(dev, vocabulary),
+        train_dataset=SpeechDataset(train, encoder),
+        eval_dataset=SpeechDataset(dev, encoder),
         callbacks=[EarlyStoppingCallback(settings.early_stopping_patience)] if settings.early_stopping_patience else [],
     )
-    trainer.optimizer_name = training.optimizer
-    trainer.vocabulary, trainer.dev = vocabulary, subsample(dev, settings.eval_recordings)
+    trainer.optimizer_name, trainer.head_learning_rate = training.optimizer, settings.head_learning_rate
+    trainer.encoder, trainer.dev = encoder, subsample(dev, settings.eval_recordings)
     trainer.sampler = LengthBatches(
         [i.seconds for i in train],
         settings.batch_seconds,
@@ -221,7 +217,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
         temporary.mkdir()
         trainer.model.eval().save_pretrained(temporary)
         vocabulary.save(temporary)
-        SeamlessM4TFeatureExtractor().save_pretrained(temporary)
+        extractor.save_pretrained(temporary)
     trainer.accelerator.wait_for_everyone()
     return StageResult(
         counts={
@@ -233,6 +229,18 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
         skipped=[{"id": i.name, "reason": "fewer frames than characters"} for i in too_short],
         obsolete=(work,),
     )
+
+
+def _long_enough(items: Sequence[Recording], front_end: FrontEnd) -> tuple[list[Recording], list[Recording]]:
+    """The recordings that have a frame for each character, and those that have not; without those that the encoder
+    cannot take at once, as if `max_seconds` left them out."""
+    usable: list[Recording] = []
+    too_short: list[Recording] = []
+    for item in items:
+        samples = int(item.seconds * SAMPLE_RATE)
+        if samples <= front_end.max_samples:
+            (usable if front_end.ctc_frames(samples) >= len(item.text or "") else too_short).append(item)
+    return usable, too_short
 
 
 def _check(
@@ -251,67 +259,6 @@ def _check(
         raise InputError(f"{corpus}: no recording with a transcript to train the encoder on")
     if settings.eval_steps and not dev:
         raise InputError(f"{corpus}: encoder.eval_steps needs recordings in the dev split, and there are none")
-
-
-def _initial_model(settings: EncoderSettings, vocabulary: CharacterVocabulary) -> Wav2Vec2BertForCTC:
-    if settings.pretrained is None:
-        return new_encoder(settings.shape, vocabulary, **_regularization(settings))
-    name = settings.pretrained
-    check_model_folder(name)
-    with loading_errors(f"encoder.pretrained {name!r}", "speech encoder"):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    check_model_config(config.to_dict(), f"encoder.pretrained {name!r}")
-    if config.model_type != Wav2Vec2BertConfig.model_type:
-        # transformers would load it, leaving all weights random, and say so where nobody looks.
-        raise InputError(
-            f"encoder.pretrained {name!r} must be a Wav2Vec2Bert model (got {config.model_type}); "
-            "units of another encoder come in with 'unitweave units import'"
-        )
-    with loading_errors(f"encoder.pretrained {name!r}", "speech encoder"):
-        model, loading = Wav2Vec2BertForCTC.from_pretrained(
-            name,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-            **SAFE_LOADING,
-            **(ctc_config(vocabulary) | _regularization(settings)),
-        )
-    missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
-    absent = sorted(key for key in missing if not key.startswith("lm_head.") and "masked_spec_embed" not in key)
-    if absent:
-        raise InputError(
-            f"encoder.pretrained {name!r} lacks weights of a Wav2Vec2Bert model: {absent[0]} and {len(absent) - 1} more"
-        )
-    _keep_known_characters(model, vocabulary, Path(name))
-    return model
-
-
-@torch.no_grad()
-def _keep_known_characters(model: Wav2Vec2BertForCTC, vocabulary: CharacterVocabulary, folder: Path) -> None:
-    """Give characters that the encoder in `folder` could already write their rows of its output layer."""
-    weights = folder / "model.safetensors"
-    if not (weights.exists() and (folder / "vocab.json").exists()):
-        return  # without CTC output, as facebook/w2v-bert-2.0, or from the hub: the output layer begins anew
-    known = {token: row for token, row in read_json_object(folder / "vocab.json").items() if isinstance(row, int)}
-    with safetensors_errors(weights), safe_open(weights, "pt") as tensors:
-        if "lm_head.weight" not in tensors.keys():  # noqa: SIM118 - it is no dictionary
-            return
-        weight, bias = tensors.get_tensor("lm_head.weight"), tensors.get_tensor("lm_head.bias")
-    model.lm_head.reset_parameters()  # of the same size but for another alphabet, it was loaded as it is
-    for token, row in vocabulary.ids.items():
-        if known.get(token, len(weight)) < len(weight):
-            model.lm_head.weight[row] = weight[known[token]]
-            model.lm_head.bias[row] = bias[known[token]]
-
-
-def _regularization(settings: EncoderSettings) -> dict[str, object]:
-    """Layerdrop and spec-augment, which are on by default in the class; here they are what the settings say."""
-    return {
-        "layerdrop": settings.layerdrop,
-        "apply_spec_augment": settings.spec_augment,
-        "mask_time_prob": settings.mask_time_prob,
-        "mask_feature_prob": settings.mask_feature_prob,
-    }
 
 
 def _arguments(work: Path, settings: EncoderSettings) -> TrainingArguments:

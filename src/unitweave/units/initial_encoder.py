@@ -1,0 +1,102 @@
+"""The encoder that a training begins with: a small one at random, or a pretrained one with a new output layer."""
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, FeatureExtractionMixin, PreTrainedModel, SeamlessM4TFeatureExtractor
+
+from unitweave.config.units import EncoderSettings
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json_object
+from unitweave.training.model_files import (
+    SAFE_LOADING,
+    check_model_config,
+    check_model_folder,
+    loading_errors,
+    safetensors_errors,
+)
+from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder, ctc_class, ctc_config, new_encoder
+from unitweave.units.front_end import FrontEnd, check_model_type, load_feature_extractor
+
+
+def initial_encoder(
+    settings: EncoderSettings, vocabulary: CharacterVocabulary
+) -> tuple[SpeechEncoder, FeatureExtractionMixin]:
+    """The encoder to train, and the feature extractor that is saved with it.
+
+    Raises:
+        InputError: The pretrained encoder is not one that can be trained here; says why.
+    """
+    if settings.pretrained is None:
+        model = new_encoder(settings.shape, vocabulary, **_regularization(settings))
+        return SpeechEncoder(model, vocabulary, FrontEnd.of(model.config)), SeamlessM4TFeatureExtractor()
+    name, where = settings.pretrained, f"encoder.pretrained {settings.pretrained!r}"
+    check_model_folder(name)
+    with loading_errors(where, "speech encoder"):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    check_model_config(config.to_dict(), where)
+    check_model_type(config.to_dict(), where)
+    extractor = load_feature_extractor(name, config)
+    front_end = FrontEnd.of(config, bool(getattr(extractor, "do_normalize", False)))
+    # Set one by one: Whisper's configuration has no CTC settings, and would pass them on to the class.
+    for key, value in (ctc_config(vocabulary) | _regularization(settings)).items():
+        setattr(config, "encoder_layerdrop" if (key, front_end.kind) == ("layerdrop", "mel") else key, value)
+    with loading_errors(where, "speech encoder"):
+        model, loading = ctc_class(config).from_pretrained(
+            name,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            config=config,
+            dtype=torch.float32,
+            **SAFE_LOADING,
+        )
+    missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    absent = sorted(key for key in missing if not key.startswith("lm_head.") and "masked_spec_embed" not in key)
+    if absent:
+        raise InputError(
+            f"{where} lacks weights of a {config.model_type} model: {absent[0]} and {len(absent) - 1} more"
+        )
+    _keep_known_characters(model, vocabulary, Path(name))
+    if settings.freeze_convolutions and front_end.kind == "waveform":
+        model.freeze_feature_encoder()
+    _freeze_layers(model, settings.freeze_layers)
+    return SpeechEncoder(model, vocabulary, front_end), extractor
+
+
+def _freeze_layers(model: PreTrainedModel, count: int) -> None:
+    """Freeze the first layers and what comes before them; a class registers its parts in the order of their use."""
+    parameters = list(model.named_parameters())
+    numbers = [re.search(r"\.layers?\.(\d+)\.", name) for name, _ in parameters]
+    last = max((i for i, found in enumerate(numbers) if found and int(found[1]) < count), default=-1)
+    for _, parameter in parameters[: last + 1]:
+        parameter.requires_grad_(False)
+
+
+@torch.no_grad()
+def _keep_known_characters(model: PreTrainedModel, vocabulary: CharacterVocabulary, folder: Path) -> None:
+    """Give characters that the encoder in `folder` could already write their rows of its output layer."""
+    weights = folder / "model.safetensors"
+    if not (weights.exists() and (folder / "vocab.json").exists()):
+        return  # without CTC output, as facebook/w2v-bert-2.0, or from the hub: the output layer begins anew
+    known = {token: row for token, row in read_json_object(folder / "vocab.json").items() if isinstance(row, int)}
+    with safetensors_errors(weights), safe_open(weights, "pt") as tensors:
+        if "lm_head.weight" not in tensors.keys():  # noqa: SIM118 - it is no dictionary
+            return
+        weight, bias = tensors.get_tensor("lm_head.weight"), tensors.get_tensor("lm_head.bias")
+    model.lm_head.reset_parameters()  # of the same size but for another alphabet, it was loaded as it is
+    for token, row in vocabulary.ids.items():
+        if known.get(token, len(weight)) < len(weight):
+            model.lm_head.weight[row] = weight[known[token]]
+            model.lm_head.bias[row] = bias[known[token]]
+
+
+def _regularization(settings: EncoderSettings) -> dict[str, object]:
+    """Layerdrop and spec-augment, which are on by default in the class; here they are what the settings say."""
+    return {
+        "layerdrop": settings.layerdrop,
+        "apply_spec_augment": settings.spec_augment,
+        "mask_time_prob": settings.mask_time_prob,
+        "mask_feature_prob": settings.mask_feature_prob,
+    }
