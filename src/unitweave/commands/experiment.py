@@ -87,6 +87,20 @@ def archive(folder: Path, *, out: Path) -> None:
     print(f"{out}: {len(trials)} trials; 'unitweave experiment results {out} --page FILE' writes their page")
 
 
+def expect(folders: list[Path], *, out: Path, system: str | None = None) -> None:
+    """Write the range that the scores of several trainings span; the end of a run of that recipe refers to it.
+
+    Args:
+        folders: Folders or archives of one experiment.
+        out: The JSON file, RECIPE.expected.json beside the recipe.
+        system: The system that stands for the scheduled one (default: the experiment's method).
+    """
+    from unitweave.experiment.expected import write_expected
+
+    found = write_expected(out, folders, system)
+    print(f"{out}: {found.trainings} trainings, difference {found.difference[0]} to {found.difference[1]} ASR-BLEU")
+
+
 def _named(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if not equals or not folder:

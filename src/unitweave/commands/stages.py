@@ -3,10 +3,13 @@
 import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unitweave.commands.base import open_run
 from unitweave.core.errors import InputError
+
+if TYPE_CHECKING:
+    from unitweave.pipeline import Run
 
 
 def run(recipe: str, *, out: Path, overrides: dict[str, Any]) -> None:
@@ -22,6 +25,7 @@ def run(recipe: str, *, out: Path, overrides: dict[str, Any]) -> None:
     opened.all()
     if opened.speaking and process_index() == 0:
         _show(opened.folder, opened.speaking)
+        _compare_with_before(opened)
 
 
 def _show(folder: Path, systems: Sequence[str]) -> None:
@@ -43,6 +47,15 @@ def _show(folder: Path, systems: Sequence[str]) -> None:
     for system in sorted(systems):
         for wav in sorted((at.translate(system) / "audio").glob("*.wav"))[:3]:
             print(f"listen: {wav}")
+
+
+def _compare_with_before(opened: "Run") -> None:
+    """The last lines: whether what was seen is what other runs of the same recipe have seen."""
+    from unitweave.experiment.expected import expected_for, in_words
+    from unitweave.score.scores import read_scores
+
+    if (expected := expected_for(opened.recipe)) is not None:
+        print(f"\n{in_words(expected, read_scores(opened.at.score))}")
 
 
 def _stage(method: str, description: str) -> Callable[..., None]:

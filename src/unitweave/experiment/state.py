@@ -84,6 +84,8 @@ def state_of(run: Path, plan: Plan, trial: Trial) -> str:
     for record, settings in zip(stages, wanted, strict=True):
         # Not compared: ceilings, which one trial has for all, and the name of the weights, which is compared above.
         recorded = record.get("settings", {}) | {"pretrained": None, "ceilings": False}
+        if recorded.get("recognizer") == "moonshine" and getattr(settings, "recognizer", "") == "auto":
+            recorded["recognizer"] = "auto"  # an earlier default, and what "auto" takes for English
         agree &= _agree(recorded, json.loads(json.dumps(asdict(settings), default=str)))
         for name, fingerprint in record.get("inputs", {}).items():
             agree &= status(run, name) != "missing" and read_stage(run, name).get("fingerprint") == fingerprint

@@ -117,6 +117,14 @@ class Difference:
         return "established" if enough and (machines is None or machines >= ESTABLISHED_MACHINES) else "indicated"
 
 
+def range_of_a_further_one(values: Sequence[float]) -> tuple[float, float]:
+    """Where one further value lies with a probability of 95 %, after at least two others: Student's t."""
+    student = _STUDENT[min(len(values) - 1, len(_STUDENT)) - 1]
+    width = student * float(np.std(values, ddof=1)) * (1 + 1 / len(values)) ** 0.5
+    mean = float(np.mean(values))
+    return mean - width, mean + width
+
+
 VERDICTS = {
     "established": f"at least {ESTABLISHED_TRAININGS} trainings, all of the same sign, and the 95 % interval excludes "
     f"0; method against baseline also needs {ESTABLISHED_MACHINES} kinds of machine",

@@ -1,0 +1,120 @@
+"""What trainings of a recipe have scored before, for a reader who has just run it: a small file beside the recipe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json_object, write_json
+from unitweave.core.records import to_json
+from unitweave.experiment.findings import Comparison, compare, surest
+from unitweave.experiment.provenance import kinds_of_machine
+from unitweave.experiment.results import read_grid
+from unitweave.metrics.significance import range_of_a_further_one
+from unitweave.score.scores import Scores
+
+SUFFIX = ".expected.json"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """ASR-BLEU of several trainings of two systems; each range is from the lowest to the highest.
+
+    Attributes:
+        source: The archives that it was taken from.
+        trainings: Their number.
+        machines: The kinds of machine on which they were done.
+        utterances: Tested in each.
+        baseline: Range of the baseline.
+        scheduled: Range of the scheduled system.
+        difference: Range of their difference.
+        further: Where the difference of one further training lies with a probability of 95 %, by Student's t.
+    """
+
+    source: list[str]
+    trainings: int
+    machines: list[str]
+    utterances: int
+    baseline: tuple[float, float]
+    scheduled: tuple[float, float]
+    difference: tuple[float, float]
+    further: tuple[float, float]
+
+
+def expected_of(folders: Sequence[Path], system: str | None = None) -> Expected:
+    """Read it from folders or archives of one experiment: of its comparison with most trainings.
+
+    Args:
+        folders: Parts of one experiment.
+        system: The system that stands for the scheduled one; None for the experiment's method.
+
+    Raises:
+        InputError: Fewer than three trainings have both systems.
+    """
+    grid = read_grid(*folders)
+    experiment = grid.plan.experiment
+    found = [compare(grid, group, system or experiment.method, experiment.baseline) for group in grid.groups()]
+    best: list[Comparison] = sorted(surest([one for one in found if one]), key=lambda one: -len(one.ours))
+    if not best or len(best[0].ours) < 3:
+        raise InputError(f"{folders[0]}: a range needs at least three trainings of both systems")
+    chosen = best[0]
+    differences = list(chosen.differences["asr_bleu"].by_training.values())
+    theirs, ours = ([r.score("asr_bleu") or 0.0 for r in side.values()] for side in (chosen.theirs, chosen.ours))
+    return Expected(
+        source=[Path(folder).name for folder in folders],
+        trainings=len(differences),
+        machines=kinds_of_machine(training.machine for training in chosen.ours),
+        utterances=len(grid.results[0].references),
+        baseline=_range(theirs),
+        scheduled=_range(ours),
+        difference=_range(differences),
+        further=_range(range_of_a_further_one(differences)),
+    )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    return round(min(values), 1), round(max(values), 1)
+
+
+def write_expected(path: Path, folders: Sequence[Path], system: str | None = None) -> Expected:
+    """Write what `expected_of` finds."""
+    found = expected_of(folders, system)
+    write_json(path, to_json(found))
+    return found
+
+
+def expected_for(recipe: Recipe) -> Expected | None:
+    """What is known of a recipe: of a built-in one, unchanged."""
+    for path in builtin_recipes():
+        known = path.with_name(path.stem + SUFFIX)
+        if known.exists() and load_recipe(path) == recipe:
+            content = {key: tuple(v) if key in _RANGES else v for key, v in read_json_object(known).items()}
+            return Expected(**content)
+    return None
+
+
+_RANGES = ("baseline", "scheduled", "difference", "further")
+
+
+def in_words(expected: Expected, scores: Scores) -> str:
+    """How the scores of a run compare with those of earlier trainings with the same settings."""
+    ranges = ", ".join(
+        f"{name} {low:.1f} to {high:.1f}"
+        for name, (low, high) in (
+            ("baseline", expected.baseline),
+            ("scheduled", expected.scheduled),
+            ("difference", expected.difference),
+        )
+    )
+    before = (
+        f"{expected.trainings} earlier trainings with these settings, on {' and '.join(expected.machines)} and "
+        f"{expected.utterances} test utterances, had ASR-BLEU: {ranges}."
+    )
+    seen = scores.systems["scheduled"].asr_bleu.score - scores.systems["baseline"].asr_bleu.score
+    low, high = expected.further
+    place = "inside" if low <= seen <= high else "below" if seen < low else "above"
+    return (
+        f"{before}\nHere the difference is {seen:+z.1f}: {place} the range in which 95 % of further trainings are "
+        f"expected, {low:+.1f} to {high:+.1f}."
+    )
