@@ -28,8 +28,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     def do(self: Rehearsal, stage: str, system: str, kill: bool) -> tuple[int, str]:
         self.at.folder.mkdir(parents=True, exist_ok=True)
-        if not self.at.recipe.exists():
-            self.at.recipe.write_bytes(self.recipe_file.read_bytes())
+        self.at.recipe.write_bytes(self.recipe_file.read_bytes())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "kill", killed)
             patch.setattr(CheckpointedTrainer, "_save_checkpoint", CheckpointedTrainer._save_checkpoint)

@@ -1,11 +1,13 @@
 """The recipe of a rehearsal: the given one's shapes, two steps of each training, a corpus of a few sentences."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unitweave.config.lm import LmSettings
 from unitweave.config.recipe import Recipe, merged
+from unitweave.core.files import digest_of
 
 STEPS = 2
 LORA = {"rank": 64}
@@ -34,7 +36,9 @@ def rehearsal_recipe(
     """
     embedded = recipe.corpus.embedded
     seconds = recipe.encoder.batch_seconds if whole_batches else 6.0
-    pairs = max(16, round(seconds / 2.5)) if whole_batches else 16
+    units = recipe.codebook.num_units
+    # Enough recordings, of two seconds and more each, for a batch and for a frame of each unit.
+    pairs = max(16, math.ceil(units / 200), round(seconds / 2.5) if whole_batches else 0)
     training = {"steps": STEPS, "save_steps": 1, "warmup_ratio": 0.0, "dataloader_num_workers": 0, "logging_steps": 1}
     one_batch = {} if whole_batches else {"gradient_accumulation_steps": 1}
     encoder: dict[str, Any] = {
@@ -46,14 +50,12 @@ def rehearsal_recipe(
     }
     if recipe.encoder.pretrained:
         encoder["pretrained"] = str(models / "encoder")
-    frames = pairs * 2 * 2 * 50  # recordings last two seconds and more
     layer = min(recipe.codebook.layer, 2) if small and recipe.encoder.pretrained else recipe.codebook.layer
     changes: dict[str, Any] = {
         "encoder": encoder,
         "codebook": {
             "layer": layer,
-            "num_units": min(recipe.codebook.num_units, frames // 2),
-            "max_frames": frames,
+            "max_frames": max(units, 3000),
             "max_iterations": 1,
         },
         "units": {"shard_size": 8, "backend": "local"},
@@ -105,4 +107,4 @@ def _lm_training(training: Mapping[str, Any], whole_batches: bool) -> dict[str, 
 
 def model_name(pretrained: str) -> str:
     """The folder of the stand-in of a pretrained LM."""
-    return Path(pretrained).name or "lm"
+    return f"{Path(pretrained).name}-{digest_of(pretrained)[:8]}"

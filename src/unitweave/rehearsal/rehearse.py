@@ -152,9 +152,8 @@ class Rehearsal:
     def _child(self, stage: str, system: str, kill: bool) -> tuple[int, str]:
         """Do a stage in a process of its own; returns its exit code, and the last line that it wrote."""
         arguments = [str(self.at.folder), str(self.folder / "step.json"), "kill" if kill else "full", stage]
-        if not self.at.recipe.exists():
-            self.at.folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.recipe_file, self.at.recipe)
+        self.at.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.recipe_file, self.at.recipe)
         path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-m", "unitweave.rehearsal.child", *arguments, *([system] if system else [])]
         with (self.folder / "log.txt").open("ab") as log:
