@@ -253,8 +253,8 @@ def test_two_gpus_of_a_process_make_the_shards_of_one(
     used: list[int] = []
 
     class Batched(EncoderInference):
-        def __init__(self, model: torch.nn.Module, precision: str) -> None:
-            super().__init__(model, precision, batched=True)
+        def __init__(self, model: torch.nn.Module, front_end: FrontEnd, precision: str) -> None:
+            super().__init__(model, front_end, precision, batched=True)
 
         def __call__(self, features: list, layers: list) -> list:
             used.append(id(self.model))
