@@ -65,10 +65,12 @@ def systems_table(grid: GridResults) -> str:
 
 def _schedule(grid: GridResults, trial: Trial) -> tuple[str, str]:
     """The text ratio at a trial's first step, and the point from which on it trains on units only."""
-    ratio = text_ratio(grid.plan.recipe.systems[trial.name].schedule, trial.steps)
+    schedule = grid.plan.recipe.systems[trial.name].schedule
+    ratio = text_ratio(schedule, trial.steps)
     ratios = [ratio(step) for step in range(trial.steps)]
     last = max((step + 1 for step, value in enumerate(ratios) if value > 0), default=0)
-    return f"{ratios[0]:.0%}", "never" if last == trial.steps else f"{100 * last / trial.steps:.0f} % of the run"
+    until = "never" if last == trial.steps else f"{100 * last / trial.steps:.0f} % of the run"
+    return f"{ratios[0]:.0%}", f"at the latest {until}" if schedule.shape == "adaptive" and last else until
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> list[str]:
