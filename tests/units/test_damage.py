@@ -74,7 +74,10 @@ def replace_weights(encoder: Path) -> None:
         (replace_weights, r"pytorch_model\.bin but no model\.safetensors"),
         (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json: damaged"),
         (lambda folder: cut(folder / "config.json", 0.5), r"config\.json: not readable as JSON"),
-        (lambda folder: (folder / "config.json").write_text("{}"), "not a Wav2Vec2Bert model"),
+        (
+            lambda folder: (folder / "config.json").write_text("{}"),
+            "must be a speech encoder that can carry a CTC head",
+        ),
         (lambda folder: cut(folder / "vocab.json", 0.5), r"vocab\.json: not readable as JSON"),
         (lambda folder: (folder / "vocab.json").write_text('{"<pad>": "0"}'), r"vocab\.json: not a CTC vocabulary"),
         (lambda folder: (folder / "vocab.json").unlink(), r"vocab\.json: the encoder folder has no CTC vocabulary"),

@@ -196,7 +196,7 @@ def test_missing_weights_are_refused(corpus: Path, tmp_path: Path) -> None:
     weights = load_file(tmp_path / "b/model/model.safetensors")
     weights.pop(next(key for key in weights if "layers.1." in key))
     save_file(weights, tmp_path / "b/model/model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match="lacks weights of wav2vec2-bert"):
+    with pytest.raises(InputError, match="lacks weights of a wav2vec2-bert model"):
         train_encoder(tmp_path / "c", settings_of(pretrained=str(tmp_path / "b/model")), corpus)
 
 

@@ -51,6 +51,7 @@ def settings_of(folder: Path, steps: int = 2, **further: object) -> EncoderSetti
     return EncoderSettings(pretrained=str(folder), batch_seconds=6, training=training, **further)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODEL_TYPES)
 def test_each_class_trains_and_makes_units_that_company_and_threads_leave_alone(
     corpus: Path, tmp_path: Path, kind: str
@@ -138,6 +139,7 @@ def test_batches_for_a_gpu_equal_single_recordings(tmp_path: Path, kind: str) ->
         assert torch.equal(hidden[1], result[0][1]) and torch.equal(log_probs, result[1])
 
 
+@pytest.mark.slow
 def test_an_interrupted_fine_tuning_of_whisper_goes_on_to_the_same_weights(corpus: Path, tmp_path: Path) -> None:
     before = random_checkpoint(tmp_path / "hub", "whisper").encoder.state_dict()
     settings = settings_of(tmp_path / "hub", 3, head_learning_rate=1e-2, freeze_layers=1)
@@ -159,6 +161,7 @@ def test_an_interrupted_fine_tuning_of_whisper_goes_on_to_the_same_weights(corpu
     assert not any(name.startswith(("conv", "layers.0.", "embed")) for name in moved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hubert", "sew", "whisper"])
 def test_layers_are_probed_and_costs_planned(corpus: Path, tmp_path: Path, kind: str) -> None:
     random_checkpoint(tmp_path / "hub", kind)
