@@ -40,9 +40,8 @@ from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, flash_works
 from unitweave.lm.train.logs import matrix_peak, training_flops
 from unitweave.lm.train.packed import PackedTraining
-from unitweave.training.devices import device_of
+from unitweave.training.devices import device_of, use_bf16
 from unitweave.training.optimizers import make_optimizer
-from unitweave.training.trainer import use_bf16
 from unitweave.translate.cache import growing_cache
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.vllm import EngineDecoder, start_vllm

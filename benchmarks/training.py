@@ -48,7 +48,8 @@ from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.lm.train import fit as fit_module
 from unitweave.lm.train.logs import matrix_peak, training_flops
-from unitweave.training.trainer import quiet_transformers, use_bf16
+from unitweave.training.devices import use_bf16
+from unitweave.training.trainer import quiet_transformers
 
 WARM_UP = 4  # steps that are not timed
 

@@ -84,7 +84,7 @@ def env() -> None:
     import torch
 
     from unitweave.core.stage import versions
-    from unitweave.training.trainer import use_bf16
+    from unitweave.training.devices import use_bf16
 
     rows = {
         "platform": platform.platform(),

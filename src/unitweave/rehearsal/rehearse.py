@@ -24,8 +24,8 @@ from unitweave.core.stage import read_stage
 from unitweave.lm.plan import Lengths, make_plan, measure
 from unitweave.rehearsal.models import write_encoder, write_language_model
 from unitweave.rehearsal.recipe import chosen_systems, model_name, rehearsal_recipe
+from unitweave.training.devices import use_bf16
 from unitweave.training.hardware import GIB
-from unitweave.training.trainer import use_bf16
 from unitweave.units import estimate
 
 REPORT_FILE = "rehearsal.json"

@@ -2,6 +2,7 @@
 
 import torch
 
+from unitweave.config.training import Precision
 from unitweave.core.distributed import num_processes
 from unitweave.core.errors import InputError
 
@@ -32,3 +33,11 @@ def has_native_bf16() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def use_bf16(precision: Precision) -> bool:
+    """Whether to compute in bf16: "bf16" where the hardware multiplies it natively, "fp32" never.
+
+    Emulated bf16 is slower than float32, twenty times in the vocoder, so it is left off there.
+    """
+    return precision == "bf16" and has_native_bf16()

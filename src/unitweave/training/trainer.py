@@ -7,23 +7,15 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from unitweave.config.training import EncoderTraining, Precision
+from unitweave.config.training import EncoderTraining
 from unitweave.core.progress import Meter, say
-from unitweave.training.devices import has_native_bf16
+from unitweave.training.devices import use_bf16
 
 
 def quiet_transformers() -> None:
     """Keep transformers' own progress bars and notices off the terminal; ours say what is going on."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def use_bf16(precision: Precision) -> bool:
-    """Whether to compute in bf16: "bf16" where the hardware multiplies it natively, "fp32" never.
-
-    Without native bf16 autocast would be slower than float32, so it is left off there.
-    """
-    return precision == "bf16" and has_native_bf16()
 
 
 def training_arguments(work: Path, settings: EncoderTraining, **further: Any) -> TrainingArguments:

@@ -18,6 +18,7 @@ from unitweave.core.sequences import deduplicate
 from unitweave.core.signals import deferred, stop_after_training
 from unitweave.core.stage import StageResult
 from unitweave.training.checkpoints import last_checkpoint, whole_checkpoint
+from unitweave.training.devices import use_bf16
 from unitweave.training.module_checkpoints import load_modules, save_modules
 from unitweave.training.optimizers import make_optimizer
 from unitweave.units.dataset import read_units_metadata
@@ -178,7 +179,7 @@ class _Trainer:
     def _autocast(self) -> torch.autocast:
         # accelerate's own precision belongs to the whole process and could not differ between stages.
         return torch.autocast(
-            self.accelerator.device.type, torch.bfloat16, enabled=self.settings.training.precision == "bf16"
+            self.accelerator.device.type, torch.bfloat16, enabled=use_bf16(self.settings.training.precision)
         )
 
     def _save_checkpoint(self) -> None:

@@ -32,7 +32,8 @@ from unitweave.lm.data.subset import choose_subset
 from unitweave.lm.model.lora import add_lora, merge_lora
 from unitweave.lm.model.start import add_languages, earlier_vocabulary, extend_for, load_causal_lm, start_vocabulary
 from unitweave.lm.train.fit import DevEvaluation, EvaluatorFactory, fit, save_model
-from unitweave.training.trainer import quiet_transformers, use_bf16
+from unitweave.training.devices import use_bf16
+from unitweave.training.trainer import quiet_transformers
 
 
 def train_lm(
