@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import soundfile
 
-from helpers.serving import make_run, speech
+from helpers.serving import make_run, voice
 from unitweave.cli import COMMANDS, main
 from unitweave.config.recipe import Recipe, builtin_recipes
 
@@ -155,8 +155,8 @@ def test_documented_command_lines_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "RUN").mkdir()
     make_run(tmp_path / "RUN", text_lm_folder)
-    soundfile.write("recording.wav", speech(1.0), 16_000)
-    soundfile.write("english.wav", speech(1.0, 1), 16_000)
+    soundfile.write("recording.wav", voice(1.0), 16_000)
+    soundfile.write("english.wav", voice(1.0, 1), 16_000)
     rows = [f"u{i},{split},recording.wav,english.wav,hola,hello" for i, split in enumerate(("train", "dev", "test"))]
     header = "id,split,src_audio,tgt_audio,src_text,tgt_text"
     (tmp_path / "pairs.csv").write_text("\n".join([header, *rows]) + "\n")
@@ -176,6 +176,6 @@ def test_the_readmes_python_runs(tmp_path: Path, text_lm_folder: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "RUN").mkdir()
     make_run(tmp_path / "RUN", text_lm_folder)
-    soundfile.write("recording.wav", speech(1.0), 16_000)
+    soundfile.write("recording.wav", voice(1.0), 16_000)
     (code,) = fenced(ROOT / "README.md", ("python",))
     exec(compile(code, "README.md", "exec"), {})

@@ -35,6 +35,7 @@ COMMANDS = (
     Command("corpus cvss", "--cvss PATH... --out FOLDER", "a corpus from CVSS-C and Common Voice", "corpus:cvss"),
     Command("corpus table", "--table FILE... --out FOLDER", "a corpus from your recordings and texts", "corpus:table"),
     Command("corpus hub", "--dataset NAME --out FOLDER", "a corpus from a dataset of the hub", "corpus:hub"),
+    Command("corpus speak", "FOLDER --out FOLDER", "the missing speech of a corpus, by an engine", "corpus:speak"),
     Command("corpus stats", "FOLDER", "hours, pairs, speakers, lengths", "corpus:stats"),
     Command("units train-encoder", "RUN", "the speech encoder (CTC)", "stages:train_encoder", ("encoder",)),
     Command("units codebook", "RUN", "the k-means codebook", "stages:codebook", ("codebook",)),

@@ -6,12 +6,12 @@ its work the settings and the folders that it needs. `run` is the whole of it in
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from unitweave.config.corpus import EmbeddedCorpus, SynthesisSettings, SynthesizedCorpus
-from unitweave.config.interleave import SPEECH_TO_SPEECH
+from unitweave.config.interleave import FROM_SPEECH
 from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
@@ -24,6 +24,9 @@ from unitweave.core.text import NORMALIZER
 from unitweave.corpus.assemble import import_manifest
 from unitweave.corpus.embedded.corpus import build_embedded, embedded_text, plan_digest
 from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
+from unitweave.corpus.speak import import_and_speak
+from unitweave.corpus.speech_engines import identity_of
+from unitweave.corpus.tasks import check_tasks, describe_tasks
 from unitweave.interleaving.schedule import ratios_of_function
 from unitweave.lm.data.text import ParallelText
 from unitweave.lm.train.finetune import check_directions, train_lm
@@ -35,8 +38,6 @@ from unitweave.units.extract import extract_units, settings_in_fingerprint
 from unitweave.units.train_codebook import train_codebook
 from unitweave.units.train_encoder import train_encoder
 from unitweave.vocoder.train import train_vocoder
-
-_SPEAKING = " or ".join(SPEECH_TO_SPEECH)
 
 
 class Run:
@@ -58,7 +59,12 @@ class Run:
         if not (source / MANIFEST).exists():
             raise InputError(f"corpus.manifest {source}: no manifest there; make one with 'unitweave corpus'")
         manifest = {"manifest": digest_of_file(source / MANIFEST)}
-        return self._stage(self.at.corpus, choice, (), lambda f: import_manifest(f, source), NORMALIZER, manifest)
+        if (speak := choice.speak) is not None:
+            counted = replace(choice, speak=replace(speak, workers=0))
+            work = partial(import_and_speak, source=source, settings=speak)
+            return self._stage(self.at.corpus, counted, (), work, [NORMALIZER, identity_of(speak)], manifest)
+        plain = {key: value for key, value in vars(choice).items() if key != "speak"}  # as before there was such a key
+        return self._stage(self.at.corpus, plain, (), lambda f: import_manifest(f, source), NORMALIZER, manifest)
 
     def _embedded(self, settings: EmbeddedCorpus) -> str:
         # Only what changes the audio counts: the number of workers does not.
@@ -105,6 +111,7 @@ class Run:
     def corpus_and_units(self) -> None:
         """The corpus and its units; imported ones are kept."""
         self.corpus()
+        self.check_tasks()
         self._check_languages()
         if self.has_imported_units():
             say("units: imported ones kept ('unitweave units extract' replaces them)")
@@ -166,26 +173,28 @@ class Run:
     def translate(self, name: str) -> str:
         """Translate the test split with one system."""
         settings, at = self.recipe.translate, self.at
+        spoken = (at.vocoder,) if name in self.speaking else ()
         return self._stage(
             at.translate(name),
             translation.settings_in_fingerprint(settings),
-            (at.corpus, at.units, at.lm(name), at.vocoder),
+            (at.corpus, at.units, at.lm(name), *spoken),
             lambda f: translation.translate_split(f, settings, at.corpus, at.units, at.lm_model(name), at.vocoder),
             every_process=True,
         )
 
     def score(self) -> str:
-        """Score the translations of all systems that translate speech into speech."""
-        settings, at, systems = self.recipe.score, self.at, self.speaking
+        """Score the translations, or the transcripts, of all systems that take speech."""
+        settings, at, systems = self.recipe.score, self.at, self.from_speech
         if not systems:
-            raise InputError(f"score: no system translates speech into speech; that needs the task {_SPEAKING}")
+            raise InputError(f"score: no system takes speech; that needs one of the tasks {', '.join(FROM_SPEECH)}")
         outputs = {name: at.translate(name) for name in systems}
+        spoken = (at.vocoder,) if self.speaking else ()
         return self._stage(
             at.score,
             settings,
-            (at.corpus, at.units, at.vocoder, *outputs.values()),
+            (at.corpus, at.units, *spoken, *outputs.values()),
             lambda f: score_run(f, settings, at.corpus, at.units, at.vocoder, outputs),
-            scored_by(settings, self.targets),
+            scored_by(settings, self.targets) if self.speaking else "texts",
             every_process=True,
         )
 
@@ -194,20 +203,32 @@ class Run:
         """The systems whose tasks make a model that translates speech into speech."""
         return [name for name, system in self.recipe.systems.items() if system.speech_to_speech]
 
+    @property
+    def from_speech(self) -> list[str]:
+        """The systems whose tasks make a model that takes speech, and gives speech or text."""
+        return [name for name, system in self.recipe.systems.items() if system.from_speech]
+
+    def check_tasks(self) -> None:
+        """Raise InputError where the corpus cannot serve a task that a system is to be trained on."""
+        pairs = read_manifest(self.at.corpus)
+        say(f"corpus: {describe_tasks(pairs)}")
+        for name, system in self.recipe.systems.items():
+            check_tasks(pairs, system.tasks, f"systems.{name}", extra_text=system.extra_text is not None)
+
     def all(self) -> None:
-        """Every stage, in order; a system that does not translate speech into speech is trained and no more."""
+        """Every stage, in order; a system that takes no speech is trained and no more."""
         self.corpus_and_units()
         self.text_lm()
         for name in self.recipe.systems:
             self.lm(name)
-            if name not in self.speaking:
-                say(f"lm/{name}: trained only; without the task {_SPEAKING} it is neither translated nor scored")
-        if not self.speaking:
-            return
-        self.vocoder()
-        for name in self.speaking:
+            if name not in self.from_speech:
+                say(f"lm/{name}: trained only; without one of {', '.join(FROM_SPEECH)} it is neither used nor scored")
+        if self.speaking:
+            self.vocoder()
+        for name in self.from_speech:
             self.translate(name)
-        self.score()
+        if self.from_speech:
+            self.score()
 
     @property
     def targets(self) -> set[str]:

@@ -20,34 +20,35 @@ def ratio_stages(monkeypatch: pytest.MonkeyPatch, folder: Path, systems: dict[st
     return done
 
 
-def test_a_system_that_does_not_speak_is_trained_and_left_out_of_translation(
+def test_a_system_that_takes_no_speech_is_trained_and_left_out_and_one_that_gives_text_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr("unitweave.pipeline.say", said.append)
-    systems = {"scheduled": {}, "heard": {"tasks": {"s2st": 0.0, "asr": 1.0}}, "direct": {"tasks": {"direct": 1.0}}}
+    systems = {
+        "scheduled": {},
+        "heard": {"tasks": {"s2st": 0.0, "asr": 1.0}},
+        "read": {"tasks": {"s2st": 0.0, "mt": 1.0}},
+        "direct": {"tasks": {"direct": 1.0}},
+    }
     done = ratio_stages(monkeypatch, tmp_path, systems)
-    trained = ["lm/scheduled", "lm/heard", "lm/direct"]
-    assert done == [
-        "corpus_and_units",
-        "text_lm",
-        *trained,
-        "vocoder",
-        "translate/scheduled",
-        "translate/direct",
-        "score",
-    ]
-    assert len(said) == 1 and said[0].startswith("lm/heard: trained only; without the task s2st or direct")
+    trained = [f"lm/{name}" for name in systems]
+    translated = ["translate/scheduled", "translate/heard", "translate/direct"]
+    assert done == ["corpus_and_units", "text_lm", *trained, "vocoder", *translated, "score"]
+    assert len(said) == 1 and said[0].startswith("lm/read: trained only; without one of s2st, direct, s2tt, asr")
 
 
-def test_where_no_system_speaks_a_run_ends_with_the_last_training(
+def test_where_no_system_speaks_no_vocoder_is_trained_and_where_none_takes_speech_nothing_is_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    systems = {"heard": {"tasks": {"s2st": 0.0, "asr": 1.0}}}
+    systems = {"read": {"tasks": {"s2st": 0.0, "mt": 1.0}}}
     recipe = parse_recipe({"corpus": {"embedded": {}}, "systems": systems})
-    with pytest.raises(InputError, match="score: no system translates speech into speech"):
+    with pytest.raises(InputError, match="score: no system takes speech"):
         Run(tmp_path, recipe).score()
-    assert ratio_stages(monkeypatch, tmp_path, systems) == ["corpus_and_units", "text_lm", "lm/heard"]
+    assert ratio_stages(monkeypatch, tmp_path, systems) == ["corpus_and_units", "text_lm", "lm/read"]
+    systems = {"heard": {"tasks": {"s2st": 0.0, "asr": 1.0}}}
+    after = ["lm/heard", "translate/heard", "score"]
+    assert ratio_stages(monkeypatch, tmp_path, systems) == ["corpus_and_units", "text_lm", *after]
 
 
 @pytest.mark.parametrize("kind", ["name", "path", "recipe"])

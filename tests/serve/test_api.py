@@ -21,7 +21,7 @@ import soundfile
 pytest.importorskip("fastapi", reason="needs unitweave[serve]")
 pytest.importorskip("uvicorn", reason="needs unitweave[serve]")
 
-from helpers.serving import make_run, post, running, speech, until, wav
+from helpers.serving import make_run, post, running, speech, until, voice, wav
 from unitweave.config.serve import ServerLimits
 from unitweave.serve.app import build_app
 from unitweave.serve.batching import Job
@@ -69,7 +69,7 @@ def left_over(server: SimpleNamespace) -> list[str]:
 def test_a_recording_is_translated(server: SimpleNamespace, run: Path) -> None:
     status, _, body = post(server, "/v1/translate", wav())
     answer = json.loads(body)
-    expected = Translator.from_pretrained(run).translate(speech(0.5))
+    expected = Translator.from_pretrained(run).translate(voice(0.5))
     assert status == 200 and answer["transcript"] == expected.transcript
     speech_back, rate = soundfile.read(io.BytesIO(base64.b64decode(answer["audio"])), dtype="float32")
     assert rate == 16_000 and len(speech_back) == len(expected.waveform)
@@ -80,7 +80,7 @@ def test_a_recording_is_translated(server: SimpleNamespace, run: Path) -> None:
 
 def test_speech_is_streamed_with_the_texts_in_the_headers(server: SimpleNamespace, run: Path) -> None:
     status, headers, body = post(server, "/v1/stream", wav(1.0))
-    expected = Translator.from_pretrained(run).translate(speech(1.0))
+    expected = Translator.from_pretrained(run).translate(voice(1.0))
     headers = {name.lower(): value for name, value in headers.items()}
     assert status == 200 and headers["content-type"].startswith("audio/wav")
     assert unquote(headers["x-transcript"]) == expected.transcript
@@ -257,9 +257,9 @@ def test_the_page_answers_in_words(server: SimpleNamespace, monkeypatch: pytest.
     inside.mkdir()
     translate = PageTranslator(batcher, Storage(inside, 1e6))
     assert "uw-error" in translate(None, None)[0]
-    soundfile.write(tmp_path / "outside.wav", speech(0.5), 16_000)
+    soundfile.write(tmp_path / "outside.wav", voice(0.5), 16_000)
     assert "not uploaded" in translate(str(tmp_path / "outside.wav"), None)[0]
-    soundfile.write(inside / "good.wav", speech(0.5), 16_000)
+    soundfile.write(inside / "good.wav", voice(0.5), 16_000)
     (inside / "bad.wav").write_bytes(b"<b>no audio")
     assert "not readable" in translate(str(inside / "bad.wav"), None)[0]
     align, threads = batcher.translator.align, []

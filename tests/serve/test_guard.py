@@ -20,7 +20,7 @@ pytest.importorskip("gradio", reason="needs unitweave[serve]")
 
 import gradio
 
-from helpers.serving import make_run, post, running, speech, wav
+from helpers.serving import make_run, post, running, speech, voice, wav
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
 from unitweave.serve.app import build_app
@@ -41,7 +41,7 @@ def server(translator: Translator, tmp_path_factory: pytest.TempPathFactory) -> 
     """A running server with its page, one example, and a private recording that is nowhere offered."""
     uploads, elsewhere = tmp_path_factory.mktemp("uploads"), tmp_path_factory.mktemp("elsewhere")
     for seed, name in enumerate(("example.wav", "private.wav")):
-        soundfile.write(elsewhere / name, speech(0.5, seed), 16_000)
+        soundfile.write(elsewhere / name, voice(0.5, seed), 16_000)
     (elsewhere / "secret.txt").write_text("the secret")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", "")

@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="needs unitweave[serve]")
 
-from helpers.serving import make_run, raw_request, running, speech, until
+from helpers.serving import make_run, raw_request, running, speech, until, voice
 from unitweave.cli import main
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
@@ -111,7 +111,7 @@ def test_open_pages_leave_room_for_others(server: SimpleNamespace) -> None:
 
 
 def test_fifty_clients_hang_up_each_way(server: SimpleNamespace) -> None:
-    upload = b'--b\r\nContent-Disposition: form-data; name="audio"; filename="a"\r\n\r\n' + wav_bytes(speech(0.3))
+    upload = b'--b\r\nContent-Disposition: form-data; name="audio"; filename="a"\r\n\r\n' + wav_bytes(voice(0.3))
     whole = HEAD + b"Content-Length: %d\r\n\r\n" % (len(upload) + 9) + upload + b"\r\n--b--\r\n"
     ways = (whole[:60], whole[:-400], whole, whole.replace(b"/v1/translate", b"/v1/stream"))
     for way in ways:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unitweave.config.corpus import Columns, CvssCorpus, HubCorpus, RowLimits, TableCorpus
+from unitweave.config.corpus import Columns, CvssCorpus, HubCorpus, RowLimits, SpeakSettings, TableCorpus
 from unitweave.core.lock import locked
 
 
@@ -28,6 +28,19 @@ def hub(settings: HubCorpus, columns: Columns, limits: RowLimits) -> None:
 
     with locked(Path(settings.out)):
         build_hub(settings, columns, limits)
+
+
+def speak(folder: Path, settings: SpeakSettings, *, out: Path) -> None:
+    """Make the speech that a corpus of recordings and translations lacks, with a speech engine.
+
+    Args:
+        folder: A corpus folder; its recordings stay where they are.
+        out: The corpus folder to write.
+    """
+    from unitweave.corpus.speak import speak_corpus
+
+    with locked(out):
+        speak_corpus(folder, out, settings)
 
 
 def stats(folder: Path, *, picture: Path | None = None) -> None:

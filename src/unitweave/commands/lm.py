@@ -38,6 +38,8 @@ def plan(
 
     import json as json_module
 
+    from unitweave.core.manifest import read_manifest
+    from unitweave.corpus.tasks import check_tasks, describe_tasks
     from unitweave.lm.estimate import model_config
     from unitweave.lm.plan import format_plan, make_plan, measure
     from unitweave.training.hardware import GPUS
@@ -47,8 +49,11 @@ def plan(
     corpus = at.corpus if at else _manifest(read.corpus.manifest)
     own = at.text_lm_model if at else None
     plans = []
+    pairs = read_manifest(corpus) if corpus is not None else None
     for name in [system] if system else list(read.systems):
         settings = read.systems[name]
+        if pairs is not None:
+            check_tasks(pairs, settings.tasks, f"systems.{name}", extra_text=settings.extra_text is not None)
         tokenizer = settings.pretrained or (str(own) if own is not None and own.exists() else None)
         lengths = measure(settings, corpus, at.units if at else None, tokenizer)
         plans.append(make_plan(name, settings, read.codebook.num_units, read.text_lm.shape, lengths, gpu, gpus))
@@ -64,6 +69,8 @@ def plan(
         content = [asdict(one) | {"translation_hours": hours[one.system]} for one in plans]
         print(json_module.dumps(content, indent=2))
     else:
+        if pairs is not None:
+            print(describe_tasks(pairs))
         texts = [
             [*format_plan(one, gpu, gpus), *as_lines(hours[one.system], gpu, utterances, seconds)] for one in plans
         ]

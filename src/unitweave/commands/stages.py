@@ -23,7 +23,7 @@ def run(recipe: str, *, out: Path, overrides: dict[str, Any]) -> None:
 
     opened = open_run(out, recipe, overrides)
     opened.all()
-    if opened.speaking and process_index() == 0:
+    if opened.from_speech and process_index() == 0:
         _show(opened.folder, opened.speaking)
         _compare_with_before(opened)
 

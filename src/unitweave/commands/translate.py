@@ -25,8 +25,8 @@ def translate(
     translation: str | None = None,
     language: str | None = None,
     target_language: str | None = None,
-    cut_above: PositiveNumber = 30.0,
-    max_speech_seconds: PositiveNumber = 20.0,
+    cut_above: PositiveNumber | None = None,
+    max_speech_seconds: PositiveNumber | None = None,
     bf16: bool = False,
     engine: Literal["int8"] | None = None,
     device: str = "cpu",
@@ -47,15 +47,17 @@ def translate(
         translation: Translation to be synthesized (one short recording).
         language: Language of the recordings; without it the model identifies it.
         target_language: Language to translate into; needed where the model has several.
-        cut_above: Recordings longer than this many seconds are cut into utterances.
-        max_speech_seconds: Maximum seconds of such an utterance, at least 1.
+        cut_above: Recordings longer than this many seconds are cut into utterances (default: longer than those that
+            the model was trained on).
+        max_speech_seconds: Maximum seconds of such an utterance, at least 1 (default: as long as those that the model
+            was trained on, and 20).
         bf16: Run the language model in bfloat16: faster, and results differ slightly.
         engine: int8 runs it with integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"-o {out}: is a file; name a folder")
-    if max_speech_seconds < 1:
+    if max_speech_seconds is not None and max_speech_seconds < 1:
         raise InputError(f"--max-speech-seconds: must be at least 1 (got {max_speech_seconds:g})")
 
     from dataclasses import replace
@@ -75,7 +77,7 @@ def translate(
     from unitweave.training.devices import check_device
     from unitweave.translate.decode import ForcedPrefix
     from unitweave.translate.files import translate_files
-    from unitweave.translate.translator import Translator
+    from unitweave.translate.translator import UNSURE, Translator
 
     check_device(device, "--device")
     forced = None
@@ -87,8 +89,8 @@ def translate(
     translator = Translator.from_parts(parts, device, dtype, engine)
     named = {"num_beams": num_beams, "temperature": temperature, "batch_size": batch_size, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    settings = replace(translator.settings, text_only=text_only, **given)
-    segmentation = SegmentationSettings(max_speech_seconds=max_speech_seconds)
+    settings = replace(translator.settings, text_only=text_only or translator.vocoder is None, **given)
+    segmentation = SegmentationSettings(max_speech_seconds=max_speech_seconds) if max_speech_seconds else None
     failed = []
     for done in translate_files(translator, tasks, settings, forced, segmentation, cut_above):
         if done.about is None:
@@ -96,7 +98,9 @@ def translate(
             if len(tasks) > 1:
                 say(done.error)
             continue
-        shown = {key: done.about[key] for key in ("transcript", "translation")}
+        shown = {key: done.about[key] for key in ("transcript", "translation", "confidence")}
+        if done.about["in_domain"] is False:
+            say(f"{done.task.source}: {UNSURE}")
         wav = done.task.stem.with_name(done.task.stem.name + ".wav")
         print(_one_line(({} if settings.text_only else {"audio": str(wav)}) | shown), flush=True)
     if failed and len(tasks) == 1:
@@ -105,7 +109,7 @@ def translate(
         raise InputError(f"{len(failed)} of {len(tasks)} recordings could not be translated, the first: {failed[0]}")
 
 
-def _one_line(about: dict[str, str]) -> str:
+def _one_line(about: dict[str, Any]) -> str:
     """As JSON; with escapes where the terminal has no such letters, or a file's name is no UTF-8."""
     line = json.dumps(about, ensure_ascii=False)
     try:

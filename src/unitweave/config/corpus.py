@@ -132,11 +132,35 @@ class SynthesizedCorpus(SynthesisSettings):
 
 
 @dataclass
+class SpeakSettings(Settings):
+    """How the missing speech of a corpus is made."""
+
+    engine: Literal["pico", "espeak", "piper", "command", "function"] = "pico"
+    """pico and espeak are in the extra 'demo'; piper, a shell command and a Python function are yours."""
+    side: Literal["target", "source"] = "target"
+    """Which side of the pairs is spoken where it has no recording."""
+    voice: str | None = None
+    """The engine's own name of a voice; null: its first one of the language."""
+    model: str | None = None
+    """piper: the voice's .onnx file; elsewhere whatever the command does with {model}."""
+    command: str | None = None
+    """command: a shell command that writes the audio file {out}; the text comes on its standard input, and it may
+    name {text}, {language}, {voice} and {model}, which are quoted for the shell."""
+    function: str | None = None
+    """function: MODULE:NAME of a Python function of (text, language) that returns samples at 16 kHz, or
+    (samples, rate)."""
+    workers: NonNegativeInt = 0
+    """Parallel processes or commands; 0: one per core."""
+
+
+@dataclass
 class CorpusSettings(Settings):
-    """Where the corpus comes from: set one of these."""
+    """Where the corpus comes from: set one of manifest, embedded and synthesized."""
 
     manifest: str | None = None
     """Folder with a manifest that a 'unitweave corpus' command wrote."""
+    speak: SpeakSettings | None = None
+    """How to make the speech that the manifest's pairs lack, as 'unitweave corpus speak' does; null: not at all."""
     embedded: EmbeddedCorpus | None = None
     """Sentences of the embedded phrasebook, synthesized on this machine; no download."""
     synthesized: SynthesizedCorpus | None = None

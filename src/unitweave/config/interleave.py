@@ -19,6 +19,11 @@ TASK_SEGMENTS: dict[str, tuple[Segment, ...]] = {
     "direct": ("source", "target"),  # no chain of thought
 }
 SPEECH_TO_SPEECH: tuple[Task, ...] = ("s2st", "direct")
+FROM_SPEECH: tuple[Task, ...] = (
+    *SPEECH_TO_SPEECH,
+    "s2tt",
+    "asr",
+)  # a model is used for the first that it was trained on
 
 
 @dataclass

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unitweave.config.interleave import (
+    FROM_SPEECH,
     SPEECH_TO_SPEECH,
     TASK_SEGMENTS,
     InterleaveSettings,
@@ -129,6 +130,11 @@ class LmSettings(Settings):
     """Train low-rank updates only (rank, alpha, dropout, target_modules); null trains all weights."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     training: LmTraining = field(default_factory=LmTraining)
+
+    @property
+    def from_speech(self) -> bool:
+        """Whether the tasks make a model that takes speech, and gives speech or text."""
+        return any(self.tasks.get(task, 0) > 0 for task in FROM_SPEECH)
 
     @property
     def speech_to_speech(self) -> bool:

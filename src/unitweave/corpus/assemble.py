@@ -18,6 +18,7 @@ from unitweave.core.stage import StageResult, reasons_line, versions
 from unitweave.core.text import NORMALIZER, normalize, rules
 from unitweave.corpus.checks import audio_problem, pace_problem, text_problem
 from unitweave.corpus.recording_store import RecordingStore
+from unitweave.corpus.tasks import describe_tasks
 
 ABOUT = "corpus.json"
 SKIPPED = "skipped.tsv"
@@ -104,8 +105,7 @@ def close_corpus(
         else:
             left_out.append(checked)
     kept = sorted(pairs.values(), key=lambda p: (p.src_lang, SPLITS.index(p.split), p.id))
-    _write_skipped(folder / SKIPPED, left_out)
-    _show(kept, left_out)
+    report_skipped(folder / SKIPPED, kept, left_out)
     _check_enough(folder, kept, left_out, allow_skipped)
     languages = sorted({code for p in kept for code in (p.src_lang, p.tgt_lang)})
     # Later stages look at the manifest alone: it has to change with the recordings, even where these last as long.
@@ -116,6 +116,7 @@ def close_corpus(
     about = {"counts": counts, "skipped": reasons, "versions": versions()}
     write_json(folder / ABOUT, {"corpus": kind, "status": "done", "settings": _plain(settings)} | about)
     say(f"corpus: {len(kept)} pairs in {folder / FILE_NAME}")
+    say(f"corpus: {describe_tasks(kept)}")
     if left_out:
         say(f"skipped: {folder / SKIPPED}")
     return StageResult(counts, [{"id": s.id, "reason": s.reason} for s in left_out])
@@ -240,14 +241,12 @@ def _check_enough(folder: Path, kept: Sequence[Pair], skipped: Sequence[Skipped]
         raise InputError(f"{folder}: the corpus has no rows")
 
 
-def _write_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
+def report_skipped(path: Path, kept: Sequence[Pair], skipped: Sequence[Skipped]) -> None:
+    """Write skipped.tsv, and show how many rows were skipped for each reason."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
         file.write("id\tlanguage\treason\tdetail\n")
         for s in sorted(skipped, key=lambda s: (s.language, s.id, s.reason)):
             file.write("\t".join(" ".join(x.split()) for x in (s.id, s.language, s.reason, s.detail)) + "\n")
-
-
-def _show(kept: Sequence[Pair], skipped: Sequence[Skipped]) -> None:
     if not skipped:
         return
     table = Table("language", "reason", "rows", title=f"{len(skipped)} rows skipped, {len(kept)} kept")

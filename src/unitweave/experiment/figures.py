@@ -100,8 +100,8 @@ def _hours_axis(ax: Any, hours: Sequence[float]) -> None:
 
 def _ceilings(ax: Any, results: GridResults) -> None:
     for name, row in results.ceilings.items():
-        ax.axhline(row.asr_bleu.score, color="#777777", linewidth=0.8, linestyle=":")
-        ax.annotate(name, (0.01, row.asr_bleu.score), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+        ax.axhline(row.score("asr_bleu"), color="#777777", linewidth=0.8, linestyle=":")
+        ax.annotate(name, (0.01, row.score("asr_bleu")), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
 
 
 def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> bool:

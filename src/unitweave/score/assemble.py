@@ -37,7 +37,8 @@ def assemble(
     """Measure all systems and ceilings, and compare each system with the first.
 
     Args:
-        transcripts: System or ceiling -> its ASR transcripts, in the order of the references.
+        transcripts: System or ceiling -> its ASR transcripts, in the order of the references; without the systems that
+            give text only.
         written: System -> its own texts, where they are known.
         references: What the utterances should be.
         recognizer: The one that transcribed.
@@ -48,9 +49,10 @@ def assemble(
     systems: dict[str, SystemScores] = {}
     ceilings: dict[str, SystemScores] = {}
     sacrebleu = ""
-    for name, records in transcripts.items():
-        own = written.get(name)
-        row, sacrebleu = score_system(records, references, recognizer, own, samples)
+    for name in dict.fromkeys([*written, *transcripts]):
+        own, records = written.get(name), transcripts.get(name)
+        row, signed = score_system(records, references, recognizer, own, samples)
+        sacrebleu = sacrebleu or signed
         row.languages = score_by_language(records, references, recognizer, own, samples)
         (ceilings if name in (REFERENCE_SPEECH, RESYNTHESIS) else systems)[name] = row
     targets = references.target_language
@@ -67,12 +69,13 @@ def assemble(
             recognizer.clean_hypothesis(record.text, x) for record, x in zip(transcripts[name], targets, strict=True)
         ]
         for name in systems
+        if name in transcripts
     }
-    tests = _significance(hypotheses, texts, settings)
+    tests = _significance(hypotheses, texts, settings) if hypotheses else []
     for language in references.languages:
         keep = references.positions(language)
         some = {name: [own[i] for i in keep] for name, own in hypotheses.items()}
-        tests += _significance(some, [texts[i] for i in keep], settings, language)
+        tests += _significance(some, [texts[i] for i in keep], settings, language) if some else []
     return Scores(signature, systems, ceilings, tests)
 
 
@@ -98,15 +101,16 @@ def write_utterances(
     lines = []
     for i, (id, target) in enumerate(zip(references.ids, references.target_language, strict=True)):
         outputs = {}
-        for name, records in transcripts.items():
+        for name in dict.fromkeys([*written, *transcripts]):
             own = written.get(name)
+            record = transcripts[name][i] if name in transcripts else None
             outputs[name] = ScoredOutput(
-                records[i].text,
-                recognizer.clean_hypothesis(records[i].text, target),
-                round(records[i].seconds, 3),
+                record.text if record else "",
+                recognizer.clean_hypothesis(record.text, target) if record else "",
+                round(record.seconds, 3) if record else 0.0,
                 own.transcript[i] if own else None,
                 own.translation[i] if own else None,
-                records[i].mos,
+                record.mos if record else {},
             )
         utterance = ScoredUtterance(
             id,

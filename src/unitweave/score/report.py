@@ -227,9 +227,9 @@ def _score_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
         {
             "name": f"{run.name}: {name}" if run.name else name,
             "ceiling": name in run.scores.ceilings,
-            "bar": row.asr_bleu.score,
-            "low": row.asr_bleu.low,
-            "high": row.asr_bleu.high,
+            "bar": row.asr_bleu.score if row.asr_bleu else 0.0,
+            "low": row.asr_bleu.low if row.asr_bleu else None,
+            "high": row.asr_bleu.high if row.asr_bleu else None,
             "cells": table.cells(row),
             "mos": table.mos_cells(row, mos),
         }

@@ -1,7 +1,7 @@
 """One row of the score table: everything that is measured on one system, or on one ceiling."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -76,12 +76,14 @@ class SystemTexts:
         translation: Its translations.
         units: Its target units.
         deduplicated: Whether the units are without repetitions.
+        translates: Whether it writes translations; a recognizer does not.
     """
 
     transcript: list[str]
     translation: list[str]
     units: list[list[int]]
     deduplicated: bool = False
+    translates: bool = True
 
     def select(self, positions: Sequence[int]) -> "SystemTexts":
         """The outputs at these positions."""
@@ -90,11 +92,12 @@ class SystemTexts:
             [self.translation[i] for i in positions],
             [self.units[i] for i in positions],
             self.deduplicated,
+            self.translates,
         )
 
 
 def score_system(
-    transcripts: Sequence[AsrTranscript],
+    transcripts: Sequence[AsrTranscript] | None,
     references: References,
     recognizer: Recognizer,
     written: SystemTexts | None,
@@ -103,7 +106,7 @@ def score_system(
     """Measure one system or ceiling.
 
     Args:
-        transcripts: ASR transcripts of its speech, one per reference.
+        transcripts: ASR transcripts of its speech, one per reference; None for a system that gives text only.
         references: What it should be.
         recognizer: Normalizes both sides.
         written: The system's own texts. Agreement is the error of the ASR transcript against its own
@@ -113,6 +116,11 @@ def score_system(
     Returns:
         The scores, and the sacrebleu signature of the ASR-BLEU.
     """
+    if transcripts is None:
+        scores = SystemScores(len(references.ids), None, None, 0, 0.0, None, None)
+        if written:
+            _score_texts(scores, written, replace(references, units=None), samples)
+        return scores, ""
     targets = references.target_language
     hypotheses = [recognizer.clean_hypothesis(record.text, x) for record, x in zip(transcripts, targets, strict=True)]
     texts = [recognizer.clean_reference(text, x) for text, x in zip(references.texts, targets, strict=True)]
@@ -142,7 +150,7 @@ def score_system(
 
 
 def score_by_language(
-    transcripts: Sequence[AsrTranscript],
+    transcripts: Sequence[AsrTranscript] | None,
     references: References,
     recognizer: Recognizer,
     written: SystemTexts | None,
@@ -153,15 +161,16 @@ def score_by_language(
     for language in references.languages:
         positions = references.positions(language)
         some = written.select(positions) if written else None
-        own = [transcripts[i] for i in positions]
+        own = None if transcripts is None else [transcripts[i] for i in positions]
         rows[language], _ = score_system(own, references.select(positions), recognizer, some, samples)
     return rows
 
 
 def _score_texts(scores: SystemScores, written: SystemTexts, references: References, samples: int) -> None:
     """Add what is measured on a system's own texts and units."""
-    scores.without_text = sum(not text.strip() for text in written.translation)
-    if references.translation:
+    first = written.translation if written.translates else written.transcript
+    scores.without_text = sum(not text.strip() for text in first)
+    if references.translation and written.translates:
         text_bleu, scores.text_bleu_signature = bleu(written.translation, references.translation, samples)
         text_chrf, scores.text_chrf_signature = chrf(written.translation, references.translation, samples)
         scores.text_bleu, scores.text_chrf = text_bleu.rounded(), text_chrf.rounded()

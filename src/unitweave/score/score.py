@@ -18,7 +18,7 @@ from unitweave.core.records import read_records
 from unitweave.core.sequences import deduplicate, evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.metrics.intervals import bootstrap_seed
-from unitweave.score.asr.recognizers import choose_recognizer, identity, load_recognizer
+from unitweave.score.asr.recognizers import NoRecognizer, Recognizer, choose_recognizer, identity, load_recognizer
 from unitweave.score.asr.transcripts import AsrTranscript, AudioSource, transcribe
 from unitweave.score.assemble import assemble, write_utterances
 from unitweave.score.mos import load_predictors
@@ -100,14 +100,17 @@ def score_run(
     target_units = _target_units(units, ids)
     references = _references([pairs[id] for id in ids], target_units)
     targets = {id: pairs[id].tgt_lang for id in ids}
-    chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, targets.values())
-    recognizer = load_recognizer(*chosen, settings.device)
+    spoken = [system for system in outputs if any(output.audio for output in found[system].values())]
+    recognizer: Recognizer = NoRecognizer()
+    if spoken:
+        chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, targets.values())
+        recognizer = load_recognizer(*chosen, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     examples = evenly_spaced(ids, settings.examples, centered=True)
-    sources = {system: _system_audio(outputs[system], found[system], ids) for system in outputs}
+    sources = {system: _system_audio(outputs[system], found[system], ids) for system in spoken}
     written = {system: _texts(found[system], ids) for system in outputs}
-    if settings.ceilings:
-        deduplicated = all(texts.deduplicated for texts in written.values())
+    if settings.ceilings and spoken:
+        deduplicated = all(written[system].deduplicated for system in spoken)
         sources |= _ceilings(vocoder, pairs, target_units, ids, notes, deduplicated, settings.device)
     for note in notes:
         say(f"score: {note}")
@@ -136,7 +139,7 @@ def score_run(
         scores.notes, scores.examples = notes, examples
         write_scores(folder / SCORES_FILE, scores)
         write_utterances(folder / UTTERANCES_FILE, transcripts, written, references, recognizer)
-        bleu = {name: system.asr_bleu.score for name, system in scores.systems.items()}
+        bleu = {name: system.main_score for name, system in scores.systems.items()}
         return StageResult(counts={"utterances": len(ids)} | bleu)
 
     return on_main(write)
@@ -258,6 +261,7 @@ def _texts(outputs: Mapping[str, SystemOutput], ids: Sequence[str]) -> SystemTex
         [outputs[id].translation or "" for id in ids],
         [outputs[id].units for id in ids],
         any(outputs[id].deduplicated for id in ids),
+        any(outputs[id].translation is not None for id in ids),
     )
 
 

@@ -66,12 +66,12 @@ class SystemScores:
     """
 
     utterances: int
-    asr_bleu: Interval
-    asr_chrf: Interval
+    asr_bleu: Interval | None
+    asr_chrf: Interval | None
     silent_utterances: int
     seconds: float
-    words_per_second: float
-    silence_ratio: float
+    words_per_second: float | None
+    silence_ratio: float | None
     asr_wer: Interval | None = None
     without_text: int | None = None
     text_bleu: Interval | None = None
@@ -86,6 +86,11 @@ class SystemScores:
     agreement_bleu: Interval | None = None
     mos: dict[str, MosScore] = field(default_factory=dict)
     languages: dict[str, "SystemScores"] = field(default_factory=dict)
+
+    @property
+    def main_score(self) -> float | None:
+        """ASR-BLEU; of a system that gives text only its text BLEU, or the word error rate of its transcripts."""
+        return next((one.score for one in (self.asr_bleu, self.text_bleu, self.transcript_wer) if one), None)
 
     def score(self, metric: str) -> float | None:
         """One number by the name of its field."""

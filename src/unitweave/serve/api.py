@@ -31,6 +31,7 @@ from unitweave.serve.uploads import Storage, keep_tidy
 from unitweave.serve.wav import to_pcm, wav_bytes, wav_header
 from unitweave.translate.decode import ForcedPrefix, Translation
 from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
+from unitweave.translate.vad import find_speech
 
 _BLOCK = 1 << 20
 _CLOSE_SECONDS = 1.0
@@ -50,7 +51,13 @@ class TranslatedRecording(BaseModel):
     seconds: dict[str, float] = Field(description="computing time of each stage")
     source_seconds: float
     units: list[int]
-    audio: str | None = Field(description="the speech, a wav file in base64; null with text_only")
+    confidence: float | None = Field(description="0 to 1: how well the transcript fits the recording")
+    in_domain: bool | None = Field(
+        description="false where it fits far worse than in training: another language, noise, an unknown kind of speech"
+    )
+    audio: str | None = Field(
+        description="the speech, a wav file in base64; null with text_only and for text-only models"
+    )
 
 
 class Error(BaseModel):
@@ -174,7 +181,8 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
         waveform = await receive(audio, batcher)
         prefix = forced_prefix(transcript, translation, language, target_language)
         result = await wait_for(batcher, Job(waveform, prefix, text_only))
-        speech = None if text_only else base64.b64encode(wav_bytes(result.waveform, result.sampling_rate)).decode()
+        silent = text_only or batcher.translator.vocoder is None
+        speech = None if silent else base64.b64encode(wav_bytes(result.waveform, result.sampling_rate)).decode()
         return TranslatedRecording(**result.plain(), audio=speech)
 
     @app.post(
@@ -186,6 +194,8 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
         responses={200: {"content": {"audio/wav": {}}}},
     )
     async def stream(audio: Audio, language: Text = None, target_language: Target = None) -> StreamingResponse:
+        if batcher.translator.vocoder is None:
+            raise InputError("this model was trained to text only and gives no speech; use /v1/translate")
         if app.state.streams >= limits.max_streams:
             raise Busy(batcher.retry_after())
         app.state.streams += 1  # counted on the event loop alone, which needs no lock
@@ -294,6 +304,7 @@ def load_recording(path: Path, limits: ServerLimits) -> np.ndarray:
     """A client's recording, float32 [samples] at 16 kHz. Raises InputError if it is unreadable, silent or too long."""
     waveform = read_audio(path, "the recording", limits.max_audio_seconds)
     check_audible(waveform, "the recording")
+    find_speech(waveform, "the recording")
     return waveform
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import overload
 
 import numpy as np
@@ -17,6 +18,7 @@ from unitweave.translate.decode import ForcedPrefix, Translation
 from unitweave.translate.live.decoding import LiveDecoder
 from unitweave.translate.live.hypotheses import Answer, Request
 from unitweave.translate.translator import SpeechTranslation, Translator, Words
+from unitweave.translate.utterances import cut, join
 
 
 class Busy(Exception):
@@ -228,9 +230,15 @@ class Batcher:
     def _translate(self, jobs: list[Job]) -> None:
         settings = replace(self.translator.settings, batch_size=self.limits.batch_size, text_only=jobs[0].text_only)
         try:
-            results = self.translator.translate_all(
-                [job.waveform for job in jobs], settings, [job.given for job in jobs], _Progress(jobs, self.is_closed)
-            )
+            spans = [self._utterances(job) for job in jobs]
+            owners = [job for job, own in zip(jobs, spans, strict=True) for _ in own]
+            waveforms = [job.waveform[i:j] for job, own in zip(jobs, spans, strict=True) for i, j in own]
+            progress = _Progress(owners, self.is_closed)
+            parts = iter(self.translator.translate_all(waveforms, settings, [job.given for job in owners], progress))
+            results = [
+                join(list(islice(parts, len(own))), own, len(job.waveform))
+                for job, own in zip(jobs, spans, strict=True)
+            ]
         except Exception as error:
             # One request failed, whatever the reason. The others are tried alone, except for those whose client
             # has received something already: it would receive that again.
@@ -263,6 +271,11 @@ class Batcher:
             return
         for job, answer in zip(jobs, answers, strict=True):
             _settle(job, answer)
+
+    def _utterances(self, job: Job) -> list[tuple[int, int]]:
+        """The parts of a job's recording that are translated one by one; what is streamed or known is one."""
+        known = job.given is not None and (job.given.transcript or job.given.translation)
+        return [(0, len(job.waveform))] if job.stream or known else cut(self.translator, job.waveform)
 
     def is_closed(self) -> bool:
         """Whether `close` was called."""

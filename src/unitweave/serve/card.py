@@ -125,7 +125,8 @@ def _target(vocabulary: Vocabulary, python: bool = False) -> str:
 def _parts(fingerprints: Mapping[str, Any]) -> str:
     lm = ", ".join(f"`{digest}`" for digest in fingerprints["language_model"].values())
     rows = [f"| language model, tokenizer | . | {lm} |"]
-    rows += [f"| {name} | {name}/ | `{fingerprints[name]}` |" for name in ("encoder", "codebook", "vocoder")]
+    known = [name for name in ("encoder", "codebook", "vocoder") if name in fingerprints]
+    rows += [f"| {name} | {name}/ | `{fingerprints[name]}` |" for name in known]
     return "\n".join(rows)
 
 
@@ -156,7 +157,7 @@ def _scores(row: SystemScores | None, scores: Scores | None) -> str:
 
 
 def _results(row: SystemScores | None, scores: Scores | None, pairs: list[Pair]) -> list[EvalResult] | None:
-    if row is None or scores is None:
+    if row is None or scores is None or row.asr_bleu is None:
         return None
     languages = ", ".join(f"{source} to {target}" for source, target in _directions(pairs)) or "unknown languages"
     return [

@@ -14,6 +14,7 @@ from typing import Any
 from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
 from unitweave.core.stage import versions
+from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.serve.card import write_card
 from unitweave.training.model_files import INDEX_FILE, weight_files
 from unitweave.translate.package import FOLDERS, FORMAT, PACKAGE_FILE, PATTERNS, VLLM_FILE, Parts, read_recipe
@@ -85,12 +86,10 @@ def export_run(
 
 def _copy_parts(parts: Parts, run: Path, folder: Path) -> None:
     target = _parts_in(folder)
-    for source, copy in (
-        (parts.language_model, folder),
-        (parts.encoder, target.encoder),
-        (parts.codebook, target.codebook),
-        (parts.vocoder, target.vocoder),
-    ):
+    copies = [(parts.language_model, folder), (parts.encoder, target.encoder), (parts.codebook, target.codebook)]
+    if Vocabulary.load(parts.language_model).has_speech:
+        copies.append((parts.vocoder, target.vocoder))
+    for source, copy in copies:
         for place in (source, *source.parents):
             if place == run:
                 break

@@ -23,7 +23,7 @@ from unitweave.serve.guard import PageGuard
 from unitweave.serve.timeline import CSS, timeline
 from unitweave.serve.uploads import Storage
 from unitweave.serve.wav import to_pcm
-from unitweave.translate.translator import SpeechTranslation
+from unitweave.translate.translator import UNSURE, SpeechTranslation
 
 _DETECT = "detect"
 _DETECTED = ("detect", _DETECT)  # what a menu shows, and its value
@@ -196,6 +196,10 @@ def _html(value: str = "") -> gr.Markdown:
 def _summary(result: SpeechTranslation) -> str:
     spent = sum(result.seconds.values())
     text = f"{result.source_seconds:.1f} s of speech translated in {spent:.1f} s of computing."
+    if result.confidence is not None:
+        text += f" Confidence {result.confidence:.0%}."
+    if result.in_domain is False:
+        text += f" Careful: {UNSURE}."
     return text if result.complete else text + " The model did not come to an end and was cut off."
 
 

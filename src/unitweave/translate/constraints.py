@@ -1,7 +1,7 @@
 """The constraints of decoding: which tokens each phase allows, how long it may last, and what is known beforehand.
 
 Decoding goes through phases: language tag and transcript, language tag and translation, units. A model that was
-trained without texts has the units alone.
+trained without texts has the units alone; one that was trained to text only ends with its last text.
 """
 
 from collections.abc import Sequence
@@ -114,6 +114,10 @@ class Constraints:
         special = set(tokenizer.all_special_ids)
         self.text = [i for i in range(vocabulary.text_size) if i not in special]
         allowed = torch.full((DONE + 1, rows), -torch.inf)
+        after_transcript = markers["end" if vocabulary.task == "asr" else "translation"]
+        after_translation = markers["target" if vocabulary.has_speech else "end"]
+        closing = [-1, after_transcript, -1, after_translation, markers["end"], markers["end"]]
+        self.closing = torch.tensor(closing, device=device)
         for phase, tokens in self.tokens().items():
             allowed[phase, tokens] = 0
         self.allowed = allowed.to(device)
@@ -125,8 +129,6 @@ class Constraints:
         starting = torch.zeros(rows)
         starting[torch.from_numpy(np.flatnonzero(~self.word_starts))] = -torch.inf
         self.starting = starting.to(device)
-        closing = [-1, markers["translation"], -1, markers["target"], markers["end"], markers["end"]]
-        self.closing = torch.tensor(closing, device=device)
         self.follows = torch.full((rows,), -1, device=device)
         for source in vocabulary.sources:
             if len(targets := vocabulary.targets_from(source)) == 1:
@@ -138,9 +140,9 @@ class Constraints:
         tags = list(v.languages.values())
         return {
             TRANSCRIPT_TAG: tags,
-            TRANSCRIPT: [*self.text, markers["translation"]],
+            TRANSCRIPT: [*self.text, int(self.closing[TRANSCRIPT])],
             TRANSLATION_TAG: tags,
-            TRANSLATION: [*self.text, markers["target"]],
+            TRANSLATION: [*self.text, int(self.closing[TRANSLATION])],
             UNITS: [*range(v.unit_offset, v.unit_offset + v.num_units), markers["end"]],
             DONE: [markers["end"]],
         }
@@ -188,7 +190,7 @@ class Constraints:
         for name, code, known in (("language", source, v.sources), ("target_language", target, v.targets)):
             if code is not None and code not in (known or v.languages):
                 raise InputError(f"{name}: must be one of {', '.join(known or sorted(v.languages))} (got {code!r})")
-        if target is not None:
+        if target is not None or v.task == "asr":
             return target
         ambiguous = [one for one in ([source] if source else v.sources) if len(v.targets_from(one)) > 1]
         if ambiguous:
@@ -300,22 +302,23 @@ class DecoderState:
 
     def advance(self, token: torch.Tensor, log_prob: torch.Tensor) -> None:
         """Take in the token [rows] that each row got, and its log-probability."""
-        phase, markers = self.phase, self._constraints.vocabulary.markers
+        phase, vocabulary, closing = self.phase, self._constraints.vocabulary, self._constraints.closing
         rows = torch.arange(len(phase), device=phase.device)
         self.score[rows, phase] += log_prob
         self.count[rows, phase] += 1
         self.repeats = torch.where(token == self.last, self.repeats + 1, 1)
         self.last = token
         # A tag is one token, so its phase is over; the others are over with their marker.
-        after_text = DONE if self._settings.text_only else UNITS
+        after_transcript = DONE if vocabulary.task == "asr" else TRANSLATION_TAG
+        after_text = DONE if self._settings.text_only or not vocabulary.has_speech else UNITS
         # A source language with a single target decides the target's tag.
         of_source = torch.where(phase == TRANSCRIPT_TAG, self._constraints.follows[token], -1)
         free = (of_source >= 0) & (self.forced[:, TRANSLATION_TAG, 0] < 0)
         self.forced[:, TRANSLATION_TAG, 0] = torch.where(free, of_source, self.forced[:, TRANSLATION_TAG, 0])
         new = torch.where((phase == TRANSCRIPT_TAG) | (phase == TRANSLATION_TAG), phase + 1, phase)
-        new = torch.where((phase == TRANSCRIPT) & (token == markers["translation"]), TRANSLATION_TAG, new)
-        new = torch.where((phase == TRANSLATION) & (token == markers["target"]), after_text, new)
-        self.phase = torch.where((phase == UNITS) & (token == markers["end"]), DONE, new)
+        new = torch.where((phase == TRANSCRIPT) & (token == closing[TRANSCRIPT]), after_transcript, new)
+        new = torch.where((phase == TRANSLATION) & (token == closing[TRANSLATION]), after_text, new)
+        self.phase = torch.where((phase == UNITS) & (token == closing[UNITS]), DONE, new)
         entered = self.phase != phase
         self.position = torch.where(entered, 0, self.position + 1)
         limit = torch.where(self.phase == UNITS, self.unit_limit, self.text_limit)

@@ -19,6 +19,7 @@ from unitweave.translate.cache import compact, growing_cache
 from unitweave.translate.constraints import (
     DONE,
     PHASE_NAMES,
+    TRANSCRIPT,
     TRANSLATION,
     UNITS,
     Continuation,
@@ -216,7 +217,8 @@ class _Batch:
         offset = self.decoder.vocabulary.unit_offset
         for i, row in enumerate(rows):
             self.tokens[row].append(tokens[i])
-            if before[i] == TRANSLATION and after[i] != TRANSLATION and self.streamer:
+            texts_end = before[i] == TRANSLATION and after[i] != TRANSLATION
+            if self.streamer and (texts_end or (before[i] == TRANSCRIPT and after[i] == DONE)):
                 self.streamer.texts(self.indices[row], self.decoder.read(self.tokens[row]))
             if before[i] == UNITS and after[i] == UNITS:
                 self.units[row].append(tokens[i] - offset)

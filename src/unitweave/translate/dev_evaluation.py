@@ -92,6 +92,8 @@ class DevSet:
         translations = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings, prefixes)
         found = {pair.id: one for pair, one in gather_object(list(zip(mine, translations, strict=True)))}
         scores = scores_of(self.pairs, [found[pair.id] for pair in self.pairs])
+        if self.vocabulary.task == "asr":
+            scores = {name: score for name, score in scores.items() if name.startswith("wer")}
         if state.is_main_process:
             self._report(step, scores, [(pair, found[pair.id]) for pair in self.pairs[: self.settings.examples]])
         return {f"eval_{name}": score for name, score in scores.items()}

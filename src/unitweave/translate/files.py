@@ -12,8 +12,11 @@ from unitweave.core.files import digest_of, digest_of_file, read_json, write_jso
 from unitweave.core.progress import meter
 from unitweave.translate.decode import ForcedPrefix
 from unitweave.translate.long import translate_long
+from unitweave.translate.subtitles import Cue, write_subtitles
 from unitweave.translate.tasks import FileTask
 from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
+from unitweave.translate.utterances import segmentation_for, utterance_limit
+from unitweave.translate.vad import find_speech
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def translate_files(
     settings: DecodingSettings,
     prefix: ForcedPrefix | None = None,
     segmentation: SegmentationSettings | None = None,
-    cut_above: float = 30.0,
+    cut_above: float | None = None,
 ) -> Iterator[FileResult]:
     """Translate recordings, short ones in batches.
 
@@ -51,8 +54,9 @@ def translate_files(
         tasks: The recordings.
         settings: How to decode.
         prefix: What is known about them; texts only of a single short one.
-        segmentation: How long recordings are cut into utterances.
-        cut_above: Seconds above which a recording counts as long.
+        segmentation: How long recordings are cut into utterances; by default into ones as the model was trained on.
+        cut_above: Seconds above which a recording counts as long; by default longer than those that the model was
+            trained on.
 
     Yields:
         What became of each recording, as soon as its files are written.
@@ -61,7 +65,8 @@ def translate_files(
         InputError: The model lacks a language or needs to be told one, or the disk is full.
     """
     translator.check_prefix(prefix, settings)
-    segmentation = segmentation or SegmentationSettings()
+    segmentation = segmentation or segmentation_for(translator)
+    cut_above = utterance_limit(translator) if cut_above is None else cut_above
     model = digest_of(
         [translator.fingerprint(), asdict(settings), asdict(segmentation), prefix and vars(prefix), cut_above]
     )
@@ -88,7 +93,7 @@ def translate_files(
                 progress.advance()
                 yield FileResult(task, None, str(error))
             if short and (len(short) == 4 * settings.batch_size or number == len(tasks) - 1):
-                for finished in _translate_short(translator, short, settings, prefix):
+                for finished in _translate_short(translator, short, settings, prefix, segmentation.threshold):
                     progress.advance()
                     yield finished
                 short = []
@@ -109,26 +114,35 @@ def _translate_short(
     tasks: Sequence[tuple[FileTask, str]],
     settings: DecodingSettings,
     prefix: ForcedPrefix | None,
+    threshold: float,
 ) -> Iterator[FileResult]:
     waveforms, readable = [], []
     for task, job in tasks:
         try:
             waveform = read_audio(task.source)
             check_audible(waveform, str(task.source))
+            span = find_speech(waveform, str(task.source), threshold)
         except InputError as error:
             yield FileResult(task, None, str(error))
             continue
         waveforms.append(waveform)
-        readable.append((task, job))
+        readable.append((task, job, span))
     results = translator.translate_all(waveforms, settings, [prefix] * len(waveforms)) if waveforms else []
-    for (task, job), result in zip(readable, results, strict=True):
-        yield FileResult(task, _write(task, job, result, speech=not settings.text_only))
+    for (task, job, span), result in zip(readable, results, strict=True):
+        yield FileResult(task, _write(task, job, result, span, speech=not settings.text_only))
 
 
-def _write(task: FileTask, job: str, result: SpeechTranslation, speech: bool) -> dict[str, Any]:
+def _write(
+    task: FileTask, job: str, result: SpeechTranslation, span: tuple[float, float], speech: bool
+) -> dict[str, Any]:
     about = {"source": str(task.source), "job": job} | result.plain()
     if speech:
         result.save(task.stem.with_name(task.stem.name + ".wav"))
+    if result.translation:
+        shown = (0.0, len(result.waveform) / result.sampling_rate) if speech else span
+        write_subtitles(task.stem, [Cue(*shown, result.translation)])
+    if result.transcript and result.language:
+        write_subtitles(task.stem, [Cue(*span, result.transcript)], result.language)
     write_json(task.stem.with_name(task.stem.name + ".json"), about)
     return about
 

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from unitweave.config.interleave import FROM_SPEECH
 from unitweave.core.errors import InputError
 from unitweave.core.sequences import deduplicate
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.translate.constraints import UNITS, Constraints, Translation
+from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, Constraints, Translation
 from unitweave.translate.engines import load_language_model
 from unitweave.translate.output_layer import PhaseOutputLayer, use_phase_output_layer
 
@@ -36,13 +37,13 @@ class UnitLanguageModel:
         """From a model folder that `train_lm` or `export_run` wrote; `engine` is as in `load_language_model`.
 
         Raises:
-            InputError: It is not such a folder, or none of the tasks that it was trained on ends in units.
+            InputError: It is not such a folder, or none of the tasks that it was trained on begins with speech.
         """
         vocabulary = Vocabulary.load(Path(folder))
-        if not vocabulary.translates:
+        if vocabulary.task is None:
             raise InputError(
-                f"{folder}: trained on {', '.join(vocabulary.tasks)} only, this model does not translate speech into "
-                "speech; that needs the task s2st or direct"
+                f"{folder}: trained on {', '.join(vocabulary.tasks)} only, this model takes no speech; "
+                f"that needs one of the tasks {', '.join(FROM_SPEECH)}"
             )
         loaded = cls(*load_language_model(Path(folder), device, dtype, engine), vocabulary)
         loaded._output_layer = use_phase_output_layer(loaded.model, loaded.constraints.tokens()[UNITS])
@@ -118,8 +119,11 @@ class UnitLanguageModel:
         v = self.vocabulary
         if not v.has_texts:
             return Translation(units=np.array([t - v.unit_offset for t in tokens if t != v.markers["end"]], np.int64))
-        first, second = tokens.index(v.markers["translation"]), tokens.index(v.markers["target"])
         names = {i: language for language, i in v.languages.items()}
+        first = tokens.index(int(self.constraints.closing[TRANSCRIPT]))
+        if v.task == "asr":
+            return Translation(language=names[tokens[0]], transcript=self.tokenizer.decode(tokens[1:first]).strip())
+        second = tokens.index(int(self.constraints.closing[TRANSLATION]))
         units = [t - v.unit_offset for t in tokens[second + 1 :] if t != v.markers["end"]]
         return Translation(
             language=names[tokens[0]],

@@ -16,10 +16,10 @@ import numpy as np
 from unitweave.config.translate import DecodingSettings, SegmentationSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio, stream_audio, write_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, read_json, remove, remove_leftovers, write_json, write_text
+from unitweave.core.files import atomic_path, read_json, remove, remove_leftovers, write_json
 from unitweave.core.progress import meter
 from unitweave.translate.decode import ForcedPrefix
-from unitweave.translate.subtitles import Cue, srt, vtt
+from unitweave.translate.subtitles import Cue, write_subtitles
 from unitweave.translate.translator import MIN_SAMPLES, SpeechTranslation, Translator, check_audible
 from unitweave.translate.vad import SpeechDetector, cut_out, speech_spans
 
@@ -47,10 +47,12 @@ def translate_long(
     job: str = "",
     prefix: ForcedPrefix | None = None,
 ) -> LongResult:
-    """Translate a recording of any length into stem.wav, stem.json, stem.srt and stem.vtt.
+    """Translate a recording of any length into stem.wav, stem.json and subtitles of both languages.
 
-    An utterance begins in the track when it does in the source, or after the one before it, if that is later. One that
-    is inaudible in the source is left empty. With settings.text_only no stem.wav is written.
+    The subtitles of the translation, stem.srt and stem.vtt, are in step with stem.wav; those of the source language,
+    stem.LANGUAGE.srt and .vtt, with the source. An utterance begins in the track when it does in the source, or after
+    the one before it, if that is later. One that is inaudible in the source is left empty. With settings.text_only no
+    stem.wav is written, and all subtitles have the times of the source.
 
     Args:
         translator: The model.
@@ -147,22 +149,34 @@ def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, speech
     about = stem.with_name(stem.name + ".json")
     if audio is not None:
         _write_track(work, audio, segments)
-    for suffix, make in ((".srt", srt), (".vtt", vtt)):
-        cues = [Cue(s["start"], s["end"], s["translation"]) for s in segments]
-        write_text(stem.with_name(stem.name + suffix), make(cues))
+    language = next((s["language"] for s in segments if s["language"]), "")
+    from_key, to_key = ("spoken_from", "spoken_to") if speech else ("start", "end")
+    write_subtitles(stem, [Cue(s[from_key], s[to_key], s["translation"]) for s in segments])
+    if language:
+        write_subtitles(stem, [Cue(s["start"], s["end"], s["transcript"]) for s in segments], language)
+    sure = [(s["confidence"], s["end"] - s["start"]) for s in segments if s["confidence"] is not None]
+    known = [s["in_domain"] for s in segments if s["in_domain"] is not None]
     whole = {
         "source": str(source),
         "job": job,
-        "language": next((s["language"] for s in segments if s["language"]), ""),
+        "language": language,
         "target_language": next((s["target_language"] for s in segments if s["target_language"]), ""),
         "transcript": " ".join(s["transcript"] for s in segments if s["transcript"]),
         "translation": " ".join(s["translation"] for s in segments if s["translation"]),
         "complete": all(s["complete"] for s in segments),
+        "confidence": round(_mean(sure), 4) if sure else None,
+        "in_domain": sum(known) > len(known) / 2 if known else None,
         "segments": segments,
     }
     write_json(about, whole)
     remove(work)
     return LongResult(audio, about, len(segments))
+
+
+def _mean(weighted: Sequence[tuple[float, float]]) -> float:
+    """The mean of values with weights."""
+    values, weights = zip(*weighted, strict=True)
+    return float(np.average(values, weights=weights))
 
 
 def _write_track(work: Path, audio: Path, segments: Sequence[dict[str, Any]]) -> None:

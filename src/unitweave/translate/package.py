@@ -70,6 +70,15 @@ class Parts:
         found = [Path(p.src_audio) for p in read_manifest(corpus, "test") if p.src_audio]
         return [path for path in found[:: max(1, len(found) // 3)][:3] if path.exists()]
 
+    def utterance_seconds(self) -> float | None:
+        """The longest source recording of the run's training data, for models whose record does not say it."""
+        from unitweave.core.manifest import FILE_NAME, read_manifest
+
+        corpus = self.encoder.parent.parent / "corpus"
+        if not (corpus / FILE_NAME).exists():
+            return None
+        return max((pair.src_seconds for pair in read_manifest(corpus, "train")), default=0.0) or None
+
     def check(self) -> str:
         """Raise InputError unless all parts speak the units of one codebook; returns its fingerprint."""
         from unitweave.lm.model.vocabulary import Vocabulary  # transformers: not for a model that is refused
@@ -80,6 +89,8 @@ class Parts:
             raise InputError(
                 f"{self.language_model}: trained on units of codebook {vocabulary.codebook}, not of {book}"
             )
+        if not vocabulary.has_speech:
+            return str(book)
         config = read_json(self.vocoder / "config.json")
         trained_on = config.get("codebook") if isinstance(config, dict) else None
         if trained_on != book:
@@ -87,16 +98,20 @@ class Parts:
         return str(book)
 
     def fingerprints(self) -> dict[str, Any]:
-        """Digest of each part's weights."""
+        """Digest of each part's weights; a model that was trained to text only has no vocoder."""
+        from unitweave.lm.model.vocabulary import Vocabulary
+
         weights = sorted(self.language_model.glob("*.safetensors"))
         if not weights:
             raise InputError(f"{self.language_model}: no safetensors weights in this folder")
-        return {
+        found = {
             "language_model": {path.name: digest_of_file(path) for path in weights},
             "encoder": digest_of_file(self.encoder / "model.safetensors"),
             "codebook": digest_of_file(self.codebook / "codebook.safetensors"),
-            "vocoder": digest_of_file(self.vocoder / "model.safetensors"),
         }
+        if Vocabulary.load(self.language_model).has_speech:
+            found["vocoder"] = digest_of_file(self.vocoder / "model.safetensors")
+        return found
 
 
 def read_recipe(run: Path) -> dict[str, Any]:

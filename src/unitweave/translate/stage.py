@@ -54,7 +54,7 @@ def translate_split(
 ) -> StageResult:
     """Translate a split from its extracted units. All processes call this; finished shards are kept.
 
-    Writes folder/outputs.jsonl, a line for each utterance, and folder/audio/ID.wav.
+    Writes folder/outputs.jsonl, a line for each utterance, and folder/audio/ID.wav where the model speaks.
 
     Args:
         folder: The stage's folder, RUN/translate/SYSTEM.
@@ -77,7 +77,7 @@ def translate_split(
     own = own_share(todo)
     if own:
         vocabulary, device = Vocabulary.load(model), device_of("auto")
-        voice = Vocoder.from_pretrained(vocoder, vocabulary.codebook, device)
+        voice = Vocoder.from_pretrained(vocoder, vocabulary.codebook, device) if vocabulary.has_speech else None
         decode = _decoder(model, settings)
         with meter(_label(folder.name), sum(len(shards[n]) for n in own)) as progress:
             for number in own:
@@ -85,7 +85,7 @@ def translate_split(
                 for first in range(0, len(shards[number]), settings.batch_size):
                     part = shards[number][first : first + settings.batch_size]
                     found = decode(part, [sources[pair.id] for pair in part])
-                    lines += _write(folder, part, found, voice, settings, vocabulary.deduplicate)
+                    lines += _write(folder, part, found, voice, settings, vocabulary)
                     progress.advance(len(part))
                 write_text(_shard(folder, number), "".join(lines))  # last of all: with it the shard is there
     barrier()
@@ -113,26 +113,28 @@ def _write(
     folder: Path,
     pairs: Sequence[Pair],
     found: Sequence[Translation],
-    voice: Vocoder,
+    voice: Vocoder | None,
     settings: DecodingSettings,
-    deduplicated: bool,
+    vocabulary: Vocabulary,
 ) -> list[str]:
     """Write the speech of a batch; returns a line for each utterance."""
-    speech = voice.synthesize([t.units for t in found], settings.speaker, deduplicated)
+    speech = [np.zeros(0, np.float32)] * len(found)
+    if voice:
+        speech = voice.synthesize([t.units for t in found], settings.speaker, vocabulary.deduplicate)
     lines = []
     for pair, t, waveform in zip(pairs, found, speech, strict=True):
-        audio = f"audio/{pair.id}.wav"
-        # An empty translation still gets a file, so that it is scored and not left out.
-        write_audio(folder / audio, waveform if len(waveform) else np.zeros(1600, np.float32))
+        audio = f"audio/{pair.id}.wav" if voice else None
+        if audio:  # an empty translation still gets a file, so that it is scored and not left out
+            write_audio(folder / audio, waveform if len(waveform) else np.zeros(1600, np.float32))
         line = {
             "id": pair.id,
             "audio": audio,
             "language": t.language,
             "target_language": t.target_language,
             "transcript": t.transcript,
-            "translation": t.translation,
+            "translation": None if vocabulary.task == "asr" else t.translation,
             "units": t.units.tolist(),
-            "deduplicated": deduplicated,
+            "deduplicated": vocabulary.deduplicate,
             "complete": t.complete,
         }
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.text import normalize
-from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer
+from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer, Translation
 from unitweave.translate.engines import precision_of
 from unitweave.translate.package import Parts, find_parts
+from unitweave.units.align import utterance_score
 from unitweave.units.extractor import UnitExtractor
 from unitweave.vocoder.synthesis import Vocoder
 
+_DOMAIN_RATIO = 0.5  # of what transcripts of the training data reach; docs/serving.md says what was measured
+UNSURE = (
+    "the transcript does not fit the recording: probably another language, noise, or speech unlike the training data"
+)
 _BATCH_SECONDS = 120.0  # seconds of padded speech in one pass of the encoder
 MIN_SAMPLES = 800  # at 16 kHz: every encoder makes a frame of 50 ms
 Words = list[tuple[str, float, float]]  # each with the seconds at which it begins and ends
@@ -42,6 +48,9 @@ class SpeechTranslation:
         seconds: Wall time of each stage, shared out over the recordings of the batch.
         source_seconds: How long the recording lasts.
         target_language: Code of the language of the translation; empty for a model without texts.
+        confidence: 0 to 1, how well the transcript fits what the encoder makes of the recording; None without one.
+        in_domain: False where it fits far worse than nineteen of twenty that the model was trained on: another
+            language, noise, or a kind of speech that it does not know; None where nobody knows.
     """
 
     waveform: np.ndarray
@@ -56,6 +65,8 @@ class SpeechTranslation:
     seconds: dict[str, float] = field(default_factory=dict)
     source_seconds: float = 0.0
     target_language: str = ""
+    confidence: float | None = None
+    in_domain: bool | None = None
 
     @property
     def real_time_factor(self) -> float:
@@ -79,6 +90,8 @@ class SpeechTranslation:
             "scores": {name: round(value, 4) for name, value in self.scores.items()},
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             "source_seconds": round(self.source_seconds, 3),
+            "confidence": None if self.confidence is None else round(self.confidence, 4),
+            "in_domain": self.in_domain,
         }
 
 
@@ -86,8 +99,9 @@ class Translator:
     """Encoder, codebook, language model and vocoder of one run, ready to translate recordings."""
 
     def __init__(
-        self, extractor: UnitExtractor, decoder: PhaseDecoder, vocoder: Vocoder, parts: Parts | None = None
+        self, extractor: UnitExtractor, decoder: PhaseDecoder, vocoder: Vocoder | None, parts: Parts | None = None
     ) -> None:
+        """Put the parts together; a model that was trained to text only needs no vocoder."""
         self.extractor, self.decoder, self.vocoder, self.parts = extractor, decoder, vocoder, parts
         self.settings = parts.settings if parts else DecodingSettings()
 
@@ -126,14 +140,16 @@ class Translator:
         book = parts.check()
         extractor = UnitExtractor.load(parts.encoder, parts.codebook)
         decoder = PhaseDecoder.load(parts.language_model, device, dtype, engine)
-        return cls(extractor, decoder, Vocoder.from_pretrained(parts.vocoder, book, device), parts)
+        vocoder = Vocoder.from_pretrained(parts.vocoder, book, device) if decoder.vocabulary.has_speech else None
+        return cls(extractor, decoder, vocoder, parts)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that name the model: equal digits, equal results."""
         if self.parts is None:
             raise InputError("a translator that was not loaded from a folder has no fingerprint")
         files = sorted(self.parts.language_model.glob("*.safetensors"))
-        weights = [digest_of_file(f) for f in [*files, self.parts.vocoder / "model.safetensors"]]
+        files += [self.parts.vocoder / "model.safetensors"] if self.vocoder else []
+        weights = [digest_of_file(f) for f in files]
         return digest_of([weights, self.extractor.codebook.fingerprint, precision_of(self.decoder.model)])
 
     def translate(
@@ -183,17 +199,20 @@ class Translator:
         for recording, waveform in zip(recordings, waveforms, strict=True):
             check_audible(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
         clock = [time.monotonic()]
-        sources = self.units_of(waveforms)
+        encoded = self._encode(waveforms)
+        sources = [units for units, _ in encoded]
         clock.append(time.monotonic())
         hypotheses = self.decoder.translate(sources, settings, prefixes, streamer)
         clock.append(time.monotonic())
-        synthesized = self.vocoder.synthesize(
-            [t.units for t in hypotheses], settings.speaker, self.decoder.vocabulary.deduplicate
-        )
+        synthesized = [np.zeros(0, np.float32)] * len(hypotheses)
+        if self.vocoder:
+            units = [t.units for t in hypotheses]
+            synthesized = self.vocoder.synthesize(units, settings.speaker, self.decoder.vocabulary.deduplicate)
         clock.append(time.monotonic())
         share = 1 / max(1, len(waveforms))
         results = []
-        for waveform, t, speech in zip(waveforms, hypotheses, synthesized, strict=True):
+        confidences = self._confidences([log_probs for _, log_probs in encoded], hypotheses)
+        for waveform, t, speech, confidence in zip(waveforms, hypotheses, synthesized, confidences, strict=True):
             seconds = {"source units": (clock[1] - clock[0]) * share, **t.seconds}
             if len(speech):
                 seconds["vocoder"] = (clock[3] - clock[2]) * share
@@ -211,6 +230,8 @@ class Translator:
                     seconds=seconds,
                     source_seconds=len(waveform) / SAMPLE_RATE,
                     target_language=t.target_language,
+                    confidence=confidence,
+                    in_domain=self._is_in_domain(confidence),
                 )
             )
         return results
@@ -219,23 +240,53 @@ class Translator:
         """Raise InputError for a language that the model lacks, or that is missing, before anything is computed."""
         self.decoder.constraints.forced(prefix, (settings or self.settings).target_language)
 
+    @cached_property
+    def utterance_seconds(self) -> float | None:
+        """How long the source recordings are that the model was trained on; None where nobody knows."""
+        known = self.decoder.vocabulary.utterance_seconds
+        return known if known is not None or self.parts is None else self.parts.utterance_seconds()
+
+    def _confidences(self, log_probs: Sequence[np.ndarray], hypotheses: Sequence[Translation]) -> list[float | None]:
+        """How well each transcript fits the encoder's own view of its recording."""
+        texts = [normalize(t.transcript, t.language) for t in hypotheses]
+        frames = self.extractor.align(log_probs, texts)
+        return [
+            utterance_score(text.split(), words.scores) if words is not None else None if not t.language else 0.0
+            for text, words, t in zip(texts, frames, hypotheses, strict=True)
+        ]
+
+    def _is_in_domain(self, confidence: float | None) -> bool | None:
+        known = self.decoder.vocabulary.source_score
+        return None if confidence is None or known is None else confidence >= _DOMAIN_RATIO * known
+
     def units_of(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Units of each waveform, in batches of similar length that fit into memory."""
-        found: list[np.ndarray] = [np.empty(0, np.uint16)] * len(waveforms)
+        return [units for units, _ in self._encode(waveforms)]
+
+    def _encode(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Units and CTC log-probabilities of each waveform."""
+        found = [(np.empty(0, np.uint16), np.empty((0, 0), np.float32))] * len(waveforms)
         batch: list[int] = []
         order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
         for place, i in enumerate(order):
             batch.append(i)
             following = len(waveforms[order[place + 1]]) if place + 1 < len(order) else 0
             if not following or following * (len(batch) + 1) > _BATCH_SECONDS * SAMPLE_RATE:
-                for j, (units, _) in zip(batch, self.extractor.extract([waveforms[j] for j in batch]), strict=True):
-                    found[j] = units
+                for j, one in zip(batch, self.extractor.encode([waveforms[j] for j in batch]), strict=True):
+                    found[j] = one
                 batch = []
         return found
 
+    @property
+    def speech_vocoder(self) -> Vocoder:
+        """The vocoder. Raises InputError for a model that was trained to text only."""
+        if self.vocoder is None:
+            raise InputError("this model was trained to text only and gives no speech")
+        return self.vocoder
+
     def stream_speech(self, units: Iterator[int], chunk_frames: int = 25) -> Iterator[np.ndarray]:
         """Waveform, float32 at 16 kHz, chunk by chunk, of units that are still being decoded."""
-        yield from self.vocoder.stream(
+        yield from self.speech_vocoder.stream(
             units, chunk_frames, self.settings.speaker, deduplicated=self.decoder.vocabulary.deduplicate
         )
 

@@ -1,5 +1,7 @@
 """Where somebody speaks in a recording of any length: Silero's voice activity detector, from the package silero-vad."""
 
+import functools
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,7 +23,7 @@ def _silero() -> Any:
 
         silero_vad.get_speech_timestamps_from_probs  # noqa: B018  # older versions lack it
     except (ImportError, AttributeError):
-        raise InputError("long recordings need silero-vad 6.2.3 or newer: pip install -U silero-vad") from None
+        raise InputError("recordings need silero-vad 6.2.3 or newer: pip install -U silero-vad") from None
     finally:
         torch.set_num_threads(threads)
     return silero_vad
@@ -59,6 +61,39 @@ class SpeechDetector:
     def _run(self, samples: np.ndarray) -> list[float]:
         windows = torch.from_numpy(samples.reshape(-1, WINDOW))
         return [self._model(window, SAMPLE_RATE).item() for window in windows]
+
+
+@functools.cache
+def _shared_detector() -> tuple[SpeechDetector, threading.Lock]:
+    """One detector for all short recordings of this process; it is for one thread at a time."""
+    return SpeechDetector(), threading.Lock()
+
+
+def find_speech(waveform: np.ndarray, name: str, threshold: float = 0.5) -> tuple[float, float]:
+    """The seconds in which a short recording's speech begins and ends.
+
+    Args:
+        waveform: float32 [samples] at 16 kHz.
+        name: What the error calls the recording.
+        threshold: Probability of speech.
+
+    Raises:
+        InputError: Nobody speaks in it.
+    """
+    detector, lock = _shared_detector()
+    with lock:
+        spoken = np.flatnonzero(np.array(detector.probabilities([waveform])) >= threshold)
+    if not len(spoken):
+        raise InputError(f"{name}: no speech found in this recording")
+    seconds = len(waveform) / SAMPLE_RATE
+    return float(spoken[0] * WINDOW / SAMPLE_RATE), float(min((spoken[-1] + 1) * WINDOW / SAMPLE_RATE, seconds))
+
+
+def find_spans(waveform: np.ndarray, settings: SegmentationSettings) -> list[tuple[int, int]]:
+    """Samples [start, end) of each utterance of a recording in memory."""
+    detector, lock = _shared_detector()
+    with lock:
+        return speech_spans(detector.probabilities([waveform]), settings)
 
 
 def speech_spans(probabilities: Sequence[float], settings: SegmentationSettings) -> list[tuple[int, int]]:

@@ -76,11 +76,14 @@ def engine_settings(folder: Path, settings: DecodingSettings | None = None) -> d
     """
     vocabulary, tokenizer = Vocabulary.load(folder), load_tokenizer(str(folder))
     if not vocabulary.has_texts:
-        raise InputError(f"{folder}: trained without s2st, this model has none of the phases that an engine keeps to")
+        raise InputError(f"{folder}: trained without texts, this model has none of the phases that an engine keeps to")
     constraints = Constraints(vocabulary, tokenizer, vocabulary.size, torch.device("cpu"))
     tokens = constraints.tokens()
     phases = []
+    left_out = {"asr": (TRANSLATION_TAG, TRANSLATION, UNITS), "s2tt": (UNITS,)}.get(str(vocabulary.task), ())
     for name, phase in _PHASES.items():
+        if phase in left_out:
+            continue
         closing = int(constraints.closing[phase])
         phases.append(
             {

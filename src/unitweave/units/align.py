@@ -160,6 +160,14 @@ class WordFrames:
         return WordFrames(starts, ends, np.where(ends > starts, self.scores, np.float32(0)))
 
 
+def utterance_score(words: Sequence[str], scores: np.ndarray) -> float:
+    """How well a text fits a recording: the geometric mean of its characters' probabilities, from its words' scores."""
+    lengths = np.array([len(word) for word in words], dtype=float)
+    if not lengths.sum():
+        return 0.0
+    return float(np.exp((lengths * np.log(np.maximum(scores, 1e-6))).sum() / lengths.sum()))
+
+
 def word_frames(positions: np.ndarray, target: Sequence[int], log_probs: np.ndarray, delimiter: int) -> WordFrames:
     """Turn the character alignment of one utterance into word frames.
 

@@ -59,6 +59,20 @@ class UnitExtractor:
 
         For results that depend on nothing else, call it on a thread of `single_threads`.
         """
+        units, log_probs = self._encode(features)
+        return list(zip(units, self.align(log_probs, texts), strict=True))
+
+    def encode(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Units (uint16 [frames]) and CTC log-probabilities (float32 [rows, characters]) of waveforms at 16 kHz."""
+        extract = self.front_end.extract
+        with single_threads(min(len(waveforms), torch.get_num_threads()) or 1) as pool:
+            if self.inference.batched:
+                features = list(pool.map(lambda one: extract([one])[0], waveforms))
+                return list(zip(*self._encode(features), strict=True))
+            parts = pool.map(lambda one: self._encode(extract([one])), waveforms)
+            return [(units[0], log_probs[0]) for units, log_probs in parts]
+
+    def _encode(self, features: Sequence[torch.Tensor]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         spoken = [i for i, one in enumerate(features) if len(one)]
         encoded = self.inference([features[i] for i in spoken], [self.codebook.layer])
         units = [np.empty(0, np.uint16)] * len(features)
@@ -66,9 +80,10 @@ class UnitExtractor:
         for i, ((hidden,), ctc) in zip(spoken, encoded, strict=True):
             units[i] = self._centroids.assign(hidden).cpu().numpy().astype(np.uint16)
             log_probs[i] = ctc.cpu().numpy()
-        return list(zip(units, self._align(log_probs, texts), strict=True))
+        return units, log_probs
 
-    def _align(self, log_probs: Sequence[np.ndarray], texts: Sequence[str | None]) -> list[WordFrames | None]:
+    def align(self, log_probs: Sequence[np.ndarray], texts: Sequence[str | None]) -> list[WordFrames | None]:
+        """Word frames of each normalized text in the recording with these CTC log-probabilities."""
         words: list[WordFrames | None] = [None] * len(texts)
         known = [i for i, text in enumerate(texts) if text]
         targets = [self.vocabulary.encode(texts[i] or "") for i in known]

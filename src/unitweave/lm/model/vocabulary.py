@@ -14,7 +14,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from unitweave.config.interleave import SPEECH_TO_SPEECH
+from unitweave.config.interleave import FROM_SPEECH, SPEECH_TO_SPEECH
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object, write_json
 from unitweave.interleaving.sequence import Markers
@@ -41,6 +41,9 @@ class Vocabulary:
         tasks: What the model was last trained on; files of the first versions do not tell, and mean s2st.
         directions: Pairs of source and target language that it was trained on; files of the first versions do not
             tell, and mean every language into English.
+        utterance_seconds: How long the source recordings are that it was trained on; None where nobody knows.
+        source_score: How well transcripts fit the source recordings that it was trained on, by the encoder: nineteen of
+            twenty fit better (see `utterance_score`). None where nobody knows.
     """
 
     text_size: int
@@ -53,6 +56,8 @@ class Vocabulary:
     deduplicate: bool = False
     tasks: list[str] = field(default_factory=lambda: ["s2st"])
     directions: list[tuple[str, str]] = field(default_factory=list)
+    utterance_seconds: float | None = None
+    source_score: float | None = None
 
     def __post_init__(self) -> None:
         known = [(source, target) for source, target in self.directions]  # JSON has lists
@@ -61,9 +66,14 @@ class Vocabulary:
         object.__setattr__(self, "directions", known)
 
     @property
+    def task(self) -> str | None:
+        """What the model is used for, of the tasks that it was trained on; None where none begins with speech."""
+        return next((task for task in FROM_SPEECH if task in self.tasks), None)
+
+    @property
     def has_texts(self) -> bool:
-        """Whether the model writes transcript and translation before the target units."""
-        return "s2st" in self.tasks
+        """Whether the model writes a transcript, and unless it only recognizes, a translation."""
+        return self.task in ("s2st", "s2tt", "asr")
 
     @property
     def sources(self) -> list[str]:
@@ -80,9 +90,9 @@ class Vocabulary:
         return sorted({target for one, target in self.directions if source in (None, one)})
 
     @property
-    def translates(self) -> bool:
-        """Whether the model was trained to go from source units to target units, with or without texts in between."""
-        return any(task in SPEECH_TO_SPEECH for task in self.tasks)
+    def has_speech(self) -> bool:
+        """Whether the model goes on to target units, with or without texts in between."""
+        return self.task in SPEECH_TO_SPEECH
 
     @property
     def size(self) -> int:

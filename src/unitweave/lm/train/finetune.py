@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
 from accelerate import PartialState
 from transformers import PretrainedConfig, set_seed
 
@@ -34,6 +35,8 @@ from unitweave.lm.model.start import add_languages, earlier_vocabulary, extend_f
 from unitweave.lm.train.fit import DevEvaluation, EvaluatorFactory, fit, save_model
 from unitweave.training.devices import use_bf16
 from unitweave.training.trainer import quiet_transformers
+from unitweave.units.align import utterance_score
+from unitweave.units.dataset import UnitRow
 
 
 def train_lm(
@@ -96,6 +99,8 @@ def train_lm(
     )
     if not kept:
         raise InputError(f"no training pair is left: {skipped[0]['reason']} (and {len(skipped) - 1} more)")
+    seconds, fit_score = _trained_on([pairs[i] for i in kept], rows)
+    vocabulary = replace(vocabulary, utterance_seconds=seconds, source_score=fit_score)
     coverage = interleaved_coverage([pairs[i] for i in kept], [examples[i] for i in kept], settings)
     _say_coverage(folder.name, coverage, settings)
     dataset = InterleavedDataset(
@@ -172,6 +177,16 @@ def _units_only(examples: Sequence[Example], dataset: InterleavedDataset, limit:
     if not (found := [one for one in found if len(one.ids) <= limit]):
         raise InputError("schedule.shape: 'adaptive' needs a dev split with what the tasks need, and there is none")
     return found
+
+
+def _trained_on(pairs: Sequence[Pair], rows: dict[tuple[str, str], UnitRow]) -> tuple[float | None, float | None]:
+    """What the model's record says of the source recordings: how long they are, and how well transcripts fit."""
+    seconds = [pair.src_seconds for pair in pairs if pair.src_seconds]
+    own = [rows[pair.id, "src"] for pair in pairs if (pair.id, "src") in rows]
+    scores = [utterance_score(row.words, row.scores) for row in own if len(row.words)]
+    # The longest, but for single ones far from the rest.
+    longest = round(min(max(seconds), 1.5 * float(np.percentile(seconds, 99))), 2) if seconds else None
+    return longest, round(float(np.percentile(scores, 5)), 4) if scores else None
 
 
 def select_examples(

@@ -52,6 +52,43 @@ class Recognizer(Protocol):
         """The reference text as it goes into the score."""
 
 
+class NoRecognizer:
+    """For systems that give text only: there is no speech to transcribe, and texts stay as they are."""
+
+    signature = "none (no speech)"
+
+    @classmethod
+    def load(cls, model: str, device: str) -> "NoRecognizer":
+        """There is nothing to load."""
+        return cls()
+
+    @staticmethod
+    def identity(model: str) -> str:
+        """Always the same."""
+        return "none"
+
+    @staticmethod
+    def judges(model: str) -> None:
+        """No language in particular."""
+        return
+
+    def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
+        """Nothing of each."""
+        return [""] * len(waveforms)
+
+    def normalization(self, language: str) -> str:
+        """None."""
+        return "none"
+
+    def clean_hypothesis(self, text: str, language: str = "en") -> str:
+        """The text itself."""
+        return text
+
+    def clean_reference(self, text: str, language: str = "en") -> str:
+        """The text itself."""
+        return text
+
+
 RECOGNIZERS: dict[str, type[Recognizer]] = {"moonshine": Moonshine, "fairseq": FairseqCtc, "whisper": Whisper}
 
 

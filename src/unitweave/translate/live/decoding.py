@@ -97,7 +97,7 @@ class LiveDecoder:
 
     def _spoken(self, request: SpeechRequest, found: Translation) -> Spoken:
         stream = request.stream or SpeechStream(
-            self.translator.vocoder,
+            self.translator.speech_vocoder,
             _CHUNK_FRAMES,
             self.translator.settings.speaker,
             self.translator.decoder.vocabulary.deduplicate,

@@ -1,0 +1,140 @@
+"""`unitweave corpus speak`: the speech that a corpus of recordings and translations lacks, made by an engine."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from unitweave.config.corpus import RowLimits, SpeakSettings
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of, write_json
+from unitweave.core.manifest import FILE_NAME, Pair, read_manifest, read_metadata, write_manifest
+from unitweave.core.progress import meter, say
+from unitweave.core.stage import StageResult, versions
+from unitweave.corpus.assemble import ABOUT, SKIPPED, Skipped, count, import_manifest, open_corpus, report_skipped
+from unitweave.corpus.checks import audio_problem, pace_problem
+from unitweave.corpus.recording_store import RecordingStore, RecordingTask
+from unitweave.corpus.speech_engines import SpeechEngine, Text, load_engine
+from unitweave.corpus.tasks import describe_tasks
+
+
+def speak_corpus(source: Path, out: Path, settings: SpeakSettings) -> StageResult:
+    """Make a corpus folder with the speech that `source` lacks; the recordings of `source` stay where they are.
+
+    What an interrupted call made is kept.
+
+    Raises:
+        InputError: Nothing is missing, the engine is not there, or less than half of the texts could be spoken.
+    """
+    pairs, metadata, engine = read_manifest(source), read_metadata(source), load_engine(settings)
+    _check(source, pairs, settings, engine)
+    open_corpus(out, "speak", settings)
+    result = _speak(out, pairs, metadata, settings, engine)
+    reasons = {one["reason"]: 0 for one in result.skipped}
+    for one in result.skipped:
+        reasons[one["reason"]] += 1
+    about = {"settings": asdict(settings), "counts": result.counts, "skipped": reasons, "versions": versions()}
+    write_json(out / ABOUT, {"corpus": "speak", "status": "done", "source": str(source)} | about)
+    return result
+
+
+def import_and_speak(folder: Path, source: Path, settings: SpeakSettings) -> StageResult:
+    """Import the manifest of a corpus folder into a run, and make the speech that it lacks; errors as above."""
+    engine = load_engine(settings)
+    _check(source, read_manifest(source), settings, engine)
+    import_manifest(folder, source)
+    return _speak(folder, read_manifest(folder), read_metadata(folder), settings, engine)
+
+
+def _check(source: Path, pairs: Sequence[Pair], settings: SpeakSettings, engine: SpeechEngine) -> None:
+    missing = [pair for pair in pairs if not _audio(pair, settings.side)]
+    if not missing:
+        raise InputError(f"{source}: every pair has its {settings.side} speech; there is nothing to speak")
+    spoken = {_language(pair, settings.side) for pair in missing if _text(pair, settings.side)}
+    if not spoken:
+        text = "translation" if settings.side == "target" else "transcript"
+        raise InputError(f"{source}: no pair without {settings.side} speech has a {text} to speak")
+    engine.check(spoken)
+
+
+def _speak(
+    folder: Path, pairs: Sequence[Pair], metadata: dict[str, str], settings: SpeakSettings, engine: SpeechEngine
+) -> StageResult:
+    side, identity = settings.side, digest_of(engine.identity)
+    wanted = {_path(pair, side): pair for pair in pairs if not _audio(pair, side)}
+    problems: dict[str, str] = {path: "no text to speak" for path, pair in wanted.items() if not _text(pair, side)}
+    made: dict[str, float] = {}
+    with RecordingStore(folder, 1) as recordings:
+        texts = [
+            Text(path, str(_text(pair, side)), _language(pair, side))
+            for path, pair in wanted.items()
+            if path not in problems and not recordings.has(path, digest_of([identity, _text(pair, side)]))
+        ]
+        say(f"corpus: {len(texts)} texts to be spoken by {engine.identity}")
+
+        def tasks() -> Iterator[RecordingTask]:
+            with meter("corpus: speaking", len(texts)) as progress:
+                for speech in engine.speak(texts):
+                    progress.advance()
+                    if speech.problem:
+                        problems[speech.text.key] = f"could not be spoken: {speech.problem}"
+                        continue
+                    yield RecordingTask(speech.text.key, digest_of([identity, speech.text.text]), speech.content)
+
+        recordings.make(tasks())
+        for path, pair in wanted.items():
+            recording = recordings.get(path)
+            if path in problems or recording is None:
+                problems.setdefault(path, "no recording")
+                continue
+            limits = RowLimits()
+            problem = (recording.problem, recording.detail) if recording.problem else None
+            problem = problem or audio_problem(recording.seconds, limits)
+            problem = problem or pace_problem(pair.tgt_text or pair.src_text or "", recording.seconds, limits)
+            if problem:
+                problems[path] = problem[0]
+            else:
+                made[path] = recording.seconds
+    skipped = [Skipped(wanted[path].id, wanted[path].src_lang, reason) for path, reason in problems.items()]
+    kept = [_spoken(folder, pair, side, made) for pair in pairs if _path(pair, side) not in problems]
+    report_skipped(folder / SKIPPED, kept, skipped)
+    if len(skipped) > len(wanted) / 2:
+        raise InputError(
+            f"{folder}: only {len(made)} of {len(wanted)} texts could be spoken; {skipped[0].reason}; "
+            f"see {folder / SKIPPED}"
+        )
+    spoken = {"speech": json.dumps(engine.identity | {"side": side}, sort_keys=True)}
+    spoken["recordings"] = digest_of([metadata.get("recordings", ""), identity, sorted(made)])
+    write_manifest(folder, kept, metadata | spoken)
+    say(f"corpus: {len(kept)} pairs in {folder / FILE_NAME}, {len(made)} of them spoken")
+    say(f"corpus: {describe_tasks(kept)}")
+    return StageResult(count(kept) | {"spoken": len(made)}, [{"id": s.id, "reason": s.reason} for s in skipped])
+
+
+def _audio(pair: Pair, side: str) -> str | None:
+    return pair.tgt_audio if side == "target" else pair.src_audio
+
+
+def _text(pair: Pair, side: str) -> str | None:
+    return (pair.tgt_text_raw or pair.tgt_text) if side == "target" else (pair.src_text_raw or pair.src_text)
+
+
+def _language(pair: Pair, side: str) -> str:
+    return pair.tgt_lang if side == "target" else pair.src_lang
+
+
+def _path(pair: Pair, side: str) -> str:
+    """Where the speech goes below the corpus folder, as the readers of corpora name it."""
+    folder = f"{pair.src_lang}-{pair.tgt_lang}" if side == "target" else pair.src_lang
+    return f"audio/{folder}/{pair.id}.flac"
+
+
+def _spoken(folder: Path, pair: Pair, side: str, made: dict[str, float]) -> Pair:
+    """The pair with its new recording; as it is where it had one."""
+    path = _path(pair, side)
+    if path not in made:
+        return pair
+    audio, seconds = str(folder / path), made[path]
+    if side == "target":
+        return replace(pair, tgt_audio=audio, tgt_seconds=seconds)
+    return replace(pair, src_audio=audio, src_seconds=seconds)

@@ -1,0 +1,203 @@
+"""Engines that read texts aloud: Pico and eSpeak, Piper, any shell command, any Python function."""
+
+import contextlib
+import importlib
+import io
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile
+
+from unitweave.config.corpus import SpeakSettings
+from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of, digest_of_file
+from unitweave.core.machine import usable_cores
+from unitweave.corpus.embedded.engines import Utterance, Voice, check_engines, synthesize_all
+
+_PICO_VOICES = {"en": "en-US", "es": "es-ES", "fr": "fr-FR", "de": "de-DE", "it": "it-IT"}
+_PIPER = "piper --model {model} --output_file {out}"
+_TIMEOUT = 300  # seconds for one text
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to be read aloud; `key` names it to the caller."""
+
+    key: str
+    text: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What an engine made of a text: the bytes of an audio file, or what went wrong."""
+
+    text: Text
+    content: bytes
+    problem: str = ""
+
+
+class SpeechEngine(Protocol):
+    """Reads texts aloud.
+
+    Attributes:
+        identity: What the speech depends on besides the text; it goes into the manifest.
+    """
+
+    identity: dict[str, Any]
+
+    def check(self, languages: Iterable[str]) -> None:
+        """Raise InputError where the engine is not there or does not speak one of the languages."""
+
+    def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
+        """The speech of each text, in any order."""
+
+
+def load_engine(settings: SpeakSettings) -> SpeechEngine:
+    """The engine that the settings name. Raises InputError where something that it needs is not given or missing."""
+    if settings.engine in ("pico", "espeak"):
+        return EmbeddedEngine(settings)
+    if settings.engine == "function":
+        return FunctionEngine(settings)
+    return CommandEngine(settings)
+
+
+class EmbeddedEngine:
+    """Pico or eSpeak NG of the extra `demo`."""
+
+    def __init__(self, settings: SpeakSettings) -> None:
+        self.settings = settings
+        self.identity: dict[str, Any] = {"engine": settings.engine, "voice": settings.voice}
+
+    def _voice(self, language: str) -> Voice:
+        name = self.settings.voice or (_PICO_VOICES.get(language) if self.settings.engine == "pico" else language)
+        if name is None:
+            known = ", ".join(_PICO_VOICES)
+            raise InputError(f"pico does not speak {language}, but {known}; --engine espeak speaks a hundred languages")
+        return Voice(f"{language}_{self.settings.engine}", self.settings.engine, name)
+
+    def check(self, languages: Iterable[str]) -> None:
+        """Raise InputError where the package is missing or Pico has no voice for a language."""
+        check_engines({self._voice(language) for language in languages})
+
+    def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
+        """In processes, one per core."""
+        with tempfile.TemporaryDirectory() as folder:
+            of = {Path(folder) / f"{i}.wav": text for i, text in enumerate(texts)}
+            utterances = [Utterance(path, text.text, self._voice(text.language)) for path, text in of.items()]
+            with contextlib.closing(synthesize_all(utterances, self.settings.workers)) as spoken:
+                for utterance, problem in spoken:
+                    yield Speech(of[utterance.path], b"" if problem else utterance.path.read_bytes(), problem)
+                    utterance.path.unlink(missing_ok=True)
+
+
+class CommandEngine:
+    """A shell command: the text comes on its standard input, and it writes the file {out}."""
+
+    def __init__(self, settings: SpeakSettings) -> None:
+        self.settings = settings
+        if settings.engine == "piper" and not settings.model:
+            raise InputError("--engine piper: name the voice's .onnx file with --model")
+        if settings.engine == "command" and not settings.command:
+            raise InputError("--engine command: give the command with --command, for instance 'espeak-ng -w {out}'")
+        self.template = str(settings.command) if settings.engine == "command" else _PIPER
+        if "{out}" not in self.template:
+            raise InputError(f"--command: must name the file to write as {{out}} (got {self.template!r})")
+        model = digest_of_file(Path(settings.model)) if settings.model and Path(settings.model).is_file() else None
+        self.identity: dict[str, Any] = {"engine": settings.engine, "command": self.template, "voice": settings.voice}
+        self.identity |= {"model": Path(settings.model).name, "digest": model} if settings.model else {}
+
+    def _command(self, text: Text, out: str) -> str:
+        values = {"out": out, "text": text.text, "language": text.language}
+        values |= {"voice": self.settings.voice or "", "model": self.settings.model or ""}
+        try:
+            return self.template.format(**{name: shlex.quote(value) for name, value in values.items()})
+        except (KeyError, IndexError, ValueError):
+            raise InputError(
+                f"--command: {self.template!r} may name {{out}}, {{text}}, {{language}}, {{voice}} and {{model}}"
+            ) from None
+
+    def check(self, languages: Iterable[str]) -> None:
+        """Raise InputError where the program is not installed, or the model is no file."""
+        program = shlex.split(self._command(Text("", "", ""), "x.wav"))[0]
+        if shutil.which(program) is None:
+            raise InputError(f"--engine {self.settings.engine}: the program {program!r} is not installed")
+        if self.settings.engine == "piper" and not Path(str(self.settings.model)).is_file():
+            raise InputError(f"--model {self.settings.model}: no such file")
+
+    def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
+        """In threads, each of which waits for a command."""
+        with ThreadPoolExecutor(self.settings.workers or usable_cores()) as pool:
+            yield from pool.map(self._speak, texts)
+
+    def _speak(self, text: Text) -> Speech:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "speech.wav"
+            try:
+                done = subprocess.run(
+                    self._command(text, str(out)), shell=True, input=text.text.encode(), capture_output=True,
+                    timeout=_TIMEOUT, check=False,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return Speech(text, b"", f"the command took longer than {_TIMEOUT} s")
+            if done.returncode or not out.is_file():
+                said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+                problem = f"exit code {done.returncode}" if done.returncode else "it wrote no file"
+                return Speech(text, b"", ": ".join([problem, *said[-1:]]))
+            return Speech(text, out.read_bytes())
+
+
+class FunctionEngine:
+    """A Python function `module:name` of (text, language), which returns samples or (samples, rate)."""
+
+    def __init__(self, settings: SpeakSettings) -> None:
+        if not settings.function:
+            raise InputError("--engine function: name it with --function MODULE:NAME")
+        self.identity: dict[str, Any] = {"engine": "function", "function": settings.function}
+        self._function = _imported(settings.function)
+
+    def check(self, languages: Iterable[str]) -> None:
+        """Nothing is known of it beforehand."""
+
+    def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
+        """One after the other, in this process."""
+        for text in texts:
+            try:
+                result = self._function(text.text, text.language)
+            except InputError as error:
+                yield Speech(text, b"", str(error))
+                continue
+            samples, rate = result if isinstance(result, tuple) else (result, SAMPLE_RATE)
+            file = io.BytesIO()
+            soundfile.write(file, np.asarray(samples, np.float32).squeeze(), int(rate), format="WAV", subtype="FLOAT")
+            yield Speech(text, file.getvalue())
+
+
+def _imported(name: str) -> Callable[[str, str], Any]:
+    module, colon, function = name.partition(":")
+    if not colon or not module or not function:
+        raise InputError(f"--function: must be MODULE:NAME (got {name!r})")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"--function {name}: could not be imported ({error})") from None
+    if not callable(found):
+        raise InputError(f"--function {name}: is not a function")
+    return found
+
+
+def identity_of(settings: SpeakSettings) -> str:
+    """16 hexadecimal digits that name the speech: equal digits and texts, equal speech."""
+    return digest_of([load_engine(settings).identity, asdict(settings) | {"workers": 0}])

@@ -1,0 +1,154 @@
+"""Corpora with recordings and translations but no target speech: what they can serve, and how the speech is made."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from helpers.cvss_miniature import tone
+from unitweave.cli import main
+from unitweave.config.recipe import parse_recipe
+from unitweave.core.audio import read_audio
+from unitweave.core.manifest import Pair, read_manifest, read_metadata
+from unitweave.corpus.tasks import pairs_by_task
+from unitweave.pipeline import Run
+
+ENGINE = """
+import sys, wave
+words, out = sys.stdin.read().split(), sys.argv[1]
+if "fail" in words:
+    sys.exit("no voice for this")
+with wave.open(out, "wb") as file:
+    file.setparams((1, 2, 22050, 0, "NONE", ""))
+    samples = [int(9000 * ((i // 40) % 2 * 2 - 1)) for i in range(22050 * len(words) // 2)]
+    file.writeframes(b"".join(s.to_bytes(2, "little", signed=True) for s in samples))
+"""
+
+
+def speak(text: str, language: str) -> tuple[np.ndarray, int]:
+    """A speech engine of the user's own: half a second of a tone for each word."""
+    return tone(len(text.split()) / 2, 8_000, len(language)), 8_000
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Six pairs with Spanish recordings and English text, one of them with a recording of its own."""
+    for i in range(7):
+        soundfile.write(tmp_path / f"{i}.wav", tone(1.5, 16_000, i), 16_000)
+    rows = ["id\tsrc_audio\tsrc_text\ttgt_text"]
+    rows += [f"r{i}\t{i}.wav\tel perro\tThe dog, {i} times" for i in range(6)]
+    (tmp_path / "t.tsv").write_text("\n".join(rows))
+    arguments = ["--src-lang", "es", "--tgt-lang", "en", "--dev-ratio", "0", "--test-ratio", "0"]
+    assert main(["corpus", "table", "--table", str(tmp_path / "t.tsv"), "--out", str(tmp_path / "c"), *arguments]) == 0
+    return tmp_path / "c"
+
+
+def test_the_table_says_what_its_pairs_can_serve_and_the_run_stops_before_the_encoder(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump({"corpus": {"manifest": str(corpus)}, "systems": {"scheduled": {}}}))
+    for command in (["run", str(recipe), "--out", str(tmp_path / "run")], ["lm", "plan", str(recipe)]):
+        capsys.readouterr()
+        assert main(command) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("unitweave: systems.scheduled: no pair of the train split can serve the task s2st")
+        assert "no target recording" in error and "corpus speak" in error and "s2tt" in error
+    assert not (tmp_path / "run/encoder").exists()
+    systems = {"read": {"tasks": {"s2st": 0.0, "s2tt": 1.0, "asr": 1.0}}}
+    run = Run(tmp_path / "run", parse_recipe({"corpus": {"manifest": str(corpus)}, "systems": systems}))
+    run.corpus()
+    said: list[str] = []
+    monkeypatch.setattr("unitweave.pipeline.say", said.append)
+    run.check_tasks()
+    assert "tasks that the train split can serve: s2tt (6 pairs), asr (6 pairs), mt (6 pairs); not" in said[0]
+
+
+def test_tasks_follow_from_what_the_pairs_have() -> None:
+    pairs = [
+        Pair("a", "train", "es", "en", "a.wav", "a-en.wav", None, None),
+        Pair("b", "train", "es", "en", None, "b-en.wav", "hola", "hello"),
+        Pair("c", "test", "es", "en", "c.wav", "c-en.wav", "hola", "hello"),
+    ]
+    assert pairs_by_task(pairs) == {"s2st": 0, "s2tt": 0, "asr": 0, "mt": 1, "tts": 1, "direct": 1}
+
+
+@pytest.mark.processes
+def test_a_shell_command_makes_the_missing_speech_resumes_and_names_what_it_cannot_speak(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "engine.py").write_text(ENGINE)
+    command = f"{sys.executable} {tmp_path / 'engine.py'} {{out}}"
+    out = tmp_path / "spoken"
+    arguments = ["corpus", "speak", str(corpus), "--out", str(out), "--engine", "command", "--command", command]
+    assert main(arguments) == 0
+    pairs = read_manifest(out)
+    assert len(pairs) == 6 and all(pair.src_audio == str(corpus / f"audio/es/{pair.id}.flac") for pair in pairs)
+    for pair in pairs:
+        assert pair.tgt_seconds == pytest.approx(2.0, abs=0.01)
+        assert len(read_audio(str(pair.tgt_audio), expected_seconds=pair.tgt_seconds)) == pytest.approx(32_000, abs=99)
+    about = json.loads(read_metadata(out)["speech"])
+    assert about["engine"] == "command" and about["command"] == command and about["side"] == "target"
+    # What is there is not spoken again; with another command all is.
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.flac")}
+    (out / "audio/es-en/r3.flac").unlink()
+    assert main(arguments) == 0
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*.flac")}
+    assert [path.stem for path in after if after[path] != before[path]] == ["r3"]
+    capsys.readouterr()
+    assert main(["corpus", "speak", str(out), "--out", str(tmp_path / "again"), *arguments[5:]]) == 2
+    assert "every pair has its target speech" in capsys.readouterr().err
+
+
+def test_a_function_makes_it_within_a_run_and_the_engine_counts(corpus: Path, tmp_path: Path) -> None:
+    def pairs_with(name: str) -> list[Pair]:
+        speaking = {"engine": "function", "function": f"{__name__}:{name}"}
+        recipe = parse_recipe({"corpus": {"manifest": str(corpus), "speak": speaking}, "systems": {"scheduled": {}}})
+        run = Run(tmp_path / "run", recipe)
+        run.corpus()
+        run.check_tasks()
+        return read_manifest(tmp_path / "run/corpus")
+
+    pairs = pairs_with("speak")
+    assert len(pairs) == 6 and all(pair.tgt_seconds == pytest.approx(2.0, abs=0.01) for pair in pairs)
+    stage = json.loads((tmp_path / "run/corpus/stage.json").read_text())
+    assert stage["status"] == "done" and stage["counts"]["spoken"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--engine", "piper"], "name the voice's .onnx file"),
+        (["--engine", "command"], "give the command with --command"),
+        (["--engine", "command", "--command", "true"], "must name the file to write as {out}"),
+        (["--engine", "command", "--command", "no-such-program {out}"], "'no-such-program' is not installed"),
+        (["--engine", "command", "--command", "sh {what} {out}"], "may name {out}, {text}"),
+        (["--engine", "function", "--function", "no_such_module:f"], "could not be imported"),
+        (["--engine", "function"], "name it with --function"),
+        (["--side", "source"], "every pair has its source speech"),
+    ],
+)
+def test_an_engine_that_is_not_there_is_one_line_and_code_2(
+    arguments: list[str], words: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    capsys.readouterr()
+    assert main(["corpus", "speak", str(corpus), "--out", str(tmp_path / "o"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "o/manifest.parquet").exists()
+
+
+@pytest.mark.processes
+def test_texts_that_an_engine_cannot_speak_are_skipped_with_its_reason(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "engine.py").write_text(ENGINE.replace('"fail"', '"4"'))
+    command = f"{sys.executable} {tmp_path / 'engine.py'} {{out}}"
+    arguments = ["--out", str(tmp_path / "o"), "--engine", "command", "--command", command]
+    assert main(["corpus", "speak", str(corpus), *arguments]) == 0
+    assert {pair.id for pair in read_manifest(tmp_path / "o")} == {f"r{i}" for i in (0, 1, 2, 3, 5)}
+    assert "could not be spoken: exit code 1: no voice for this" in (tmp_path / "o/skipped.tsv").read_text()

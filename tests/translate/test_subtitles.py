@@ -1,0 +1,66 @@
+"""Subtitles that a viewer can read: reading speed, duration, wrapping, merging; whatever the texts and times."""
+
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unitweave.translate.subtitles import GAP_SECONDS, LINE, MIN_SECONDS, PER_SECOND, Cue, readable, width
+
+WORDS = st.sampled_from(["a", "the", "house", "extraordinarily,", "yes.", "no", "Straße", "two", "words;", "good"])
+TEXTS = st.lists(WORDS, min_size=1, max_size=80).map(" ".join)
+
+
+@st.composite
+def spoken(draw: st.DrawFn) -> list[Cue]:
+    """Utterances in order, without overlap, dense or sparse."""
+    cues, at = [], 0.0
+    for _ in range(draw(st.integers(1, 12))):
+        start = at + draw(st.floats(0, 4))
+        at = start + draw(st.floats(0.1, 20))
+        cues.append(Cue(start, at, draw(TEXTS)))
+    return cues
+
+
+@settings(max_examples=150, deadline=None)
+@given(spoken())
+def test_no_word_is_lost_no_cue_is_too_large_and_none_overlap(cues: list[Cue]) -> None:
+    found = readable(cues)
+    assert " ".join(" ".join(cue.text for cue in found).split()) == " ".join(cue.text for cue in cues)
+    for cue in found:
+        lines = cue.text.split("\n")
+        assert len(lines) <= 2 and all(0 < width(line) <= LINE for line in lines)
+        assert cue.end > cue.start >= 0
+    for before, after in itertools.pairwise(found):
+        assert after.start - before.end >= GAP_SECONDS - 1e-6
+
+
+def test_a_short_cue_stays_as_long_as_it_takes_to_read_where_there_is_room() -> None:
+    (first, second) = readable([Cue(0.0, 0.3, "Yes"), Cue(8.0, 8.5, "This one has a good deal more to read.")])
+    assert first == Cue(0.0, MIN_SECONDS, "Yes")
+    assert second.end - second.start >= width(second.text) / PER_SECOND
+    dense = readable(
+        [Cue(0, 1, "One short sentence here."), Cue(3.0, 3.2, "And a longer one that has no room behind it.")]
+    )
+    assert all(cue.end - cue.start >= width(cue.text) / PER_SECOND for cue in dense)
+
+
+def test_short_neighbors_become_one_cue_and_far_ones_stay_apart() -> None:
+    assert [cue.text for cue in readable([Cue(0, 0.3, "No."), Cue(0.5, 0.9, "Never.")])] == ["No. Never."]
+    assert len(readable([Cue(0, 0.3, "No."), Cue(5.0, 5.4, "Never.")])) == 2
+
+
+def test_a_long_utterance_is_cut_at_its_sentences_and_shares_its_time() -> None:
+    text = "The first sentence is about the weather in the north. The second one is about the sea and the ships on it."
+    cues = readable([Cue(10.0, 17.0, text)])
+    assert len(cues) == 2 and cues[0].text.replace("\n", " ").endswith("north.")
+    assert cues[0].start == 10.0 and 13.0 < cues[1].start < 14.5 and cues[-1].end >= 16.9
+    first, second = cues[0].text.split("\n")
+    assert abs(len(first) - len(second)) < 12, "the lines are balanced"
+
+
+def test_scripts_without_spaces_are_wrapped_by_their_width() -> None:
+    text = "今天天气很好我们一起去公园散步吧然后再去吃晚饭好不好呢我觉得这样安排非常不错"
+    cues = readable([Cue(0.0, 6.0, text)])
+    assert "".join(cue.text for cue in cues).replace("\n", "") == text
+    assert all(width(line) <= LINE for cue in cues for line in cue.text.split("\n"))
