@@ -92,6 +92,10 @@ def test_lengths_are_exact_with_units_and_near_without(tmp_path: Path, text_lm_f
     outcome = train_lm(tmp_path / "x", one, data / "corpus", data / "units")
     assert len(outcome.skipped) == above, "the plan foretells what training drops"
     assert outcome.counts["parameters"] == plan.facts["parameters"]
+    some = settings(pretrained=str(text_lm_folder), train_pairs=0.5)
+    for units in (data / "units", None):
+        lengths = measure(some, data / "corpus", units, str(text_lm_folder))
+        assert lengths is not None and len(lengths.tokens) == 4, "as many as are trained on"
 
 
 def test_memory_falls_with_sharding_checkpointing_and_lora() -> None:

@@ -15,6 +15,7 @@ from unitweave.interleaving.schedule import last_change, text_ratio
 from unitweave.interleaving.sequence import has_segments, max_length
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage, speech_of_rows
 from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
+from unitweave.lm.data.subset import choose_subset
 from unitweave.lm.estimate import MFU, Weights, count_weights, memory_per_gpu, model_config
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
@@ -65,6 +66,7 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
     coverage = {} if corpus is None or units is None else _coverage(settings, corpus, units)
     if corpus is not None and units is not None and known is not None:
         pairs, rows = load_pairs(corpus, units, "train")
+        pairs = choose_subset(pairs, settings.train_pairs or 1.0)
         codebook, num_units = codebook_identity(units)
         languages = all_languages(pairs)
         vocabulary = extend_tokenizer(known, num_units, languages, codebook)
@@ -79,7 +81,7 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
                 lengths.append(max(possible))
         return Lengths(np.array(lengths, dtype=np.int64), languages, "the units", coverage)
     if corpus is not None:
-        pairs = read_manifest(corpus, "train")
+        pairs = choose_subset(read_manifest(corpus, "train"), settings.train_pairs or 1.0)
         lengths = [_estimated(pair) for pair in pairs]
         found = np.array(lengths, dtype=np.int64)
         return Lengths(found, all_languages(pairs), "the manifest's durations", coverage)
@@ -88,6 +90,7 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
 
 def _coverage(settings: LmSettings, corpus: Path, units: Path) -> dict[str, Coverage]:
     pairs, rows = load_pairs(corpus, units, "train")
+    pairs = choose_subset(pairs, settings.train_pairs or 1.0)
     examples = speech_of_rows(pairs, rows, settings.interleave, settings.deduplicate)
     return interleaved_coverage(pairs, examples, settings)
 

@@ -18,6 +18,8 @@ def choose_subset(pairs: Sequence[Pair], amount: float | Mapping[str, float], se
     An utterance's place in the queue is a hash of its id and the seed, so that the 8 % of a language
     are among its 30 %. Raises InputError when a language is not named or has fewer pairs.
     """
+    if amount == 1:
+        return list(pairs)
     queues: dict[str, list[Pair]] = {}
     for pair in pairs:
         if pair.split == "train":
