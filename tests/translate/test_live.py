@@ -1,5 +1,6 @@
 """Live translation: the state machine replayed in chunks of any size, policies, endpoints, files."""
 
+import contextlib
 import itertools
 import wave
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from helpers.serving import make_run, speech
 from unitweave.config.live import LiveSettings
 from unitweave.core.errors import InputError
+from unitweave.core.signals import Stopped
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.live.decoding import LiveDecoder
 from unitweave.translate.live.endpoints import Endpointer, windows
@@ -181,6 +183,12 @@ def test_memory_stays_flat_over_hours() -> None:
     assert max(kept) < 2 * RATE
 
 
+@pytest.mark.parametrize("samples", [np.zeros((10, 1), np.float32), np.zeros(10, np.int16)])
+def test_samples_of_another_kind_are_refused(samples: np.ndarray) -> None:
+    with pytest.raises(InputError, match="one-dimensional array of floating-point"):
+        LiveSession(LiveSettings(), loud).feed(samples)
+
+
 def words(*texts: str) -> tuple[Word, ...]:
     return tuple(Word(text, ()) for text in texts)
 
@@ -327,15 +335,20 @@ def test_a_model_without_texts_is_spoken_at_the_end_and_refuses_other_policies(t
         LiveTranslator(direct, LiveSettings(policy="agreement"))
 
 
-def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(translator: Translator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), Stopped(15)])
+def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
+    translator: Translator, tmp_path: Path, end: BaseException
+) -> None:
     def source() -> Iterator[np.ndarray]:
         yield heard()
         yield heard(3.0)[:30_000]
-        raise KeyboardInterrupt
+        raise end
 
     shown: list[LiveEvent] = []
-    written = run_live(live(translator, policy="agreement"), source(), tmp_path / "out" / "talk", None, shown.append)
-    assert written is not None and "talk.wav" in written
+    stem = tmp_path / "out" / "talk"
+    with contextlib.suppress(Stopped):  # which ends the command
+        written = run_live(live(translator, policy="agreement"), source(), stem, None, shown.append)
+        assert written is not None and "talk.wav" in written
     with wave.open(str(tmp_path / "out/talk.wav")) as track:
         seconds = track.getnframes() / track.getframerate()
     last = [event for event in shown if isinstance(event, SpeechChunk)][-1]

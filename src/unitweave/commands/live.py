@@ -108,7 +108,7 @@ def evaluate(
     if threads:
         torch.set_num_threads(threads)
     sources = read_sources(read_manifest(RunLayout(run).corpus, "test"), utterances, join)
-    translator = Translator.from_run(run, system or "scheduled")
+    translator = Translator.from_pretrained(run, system)
     judge = load_recognizer(recognizer)
     scores = [evaluate_offline(translator, sources, judge)]
     for policy in policies or get_args(Policy):

@@ -234,11 +234,12 @@ def _score(
 ) -> LiveScore:
     audible = [i for i, waveform in enumerate(waveforms) if len(waveform) and not is_silent(waveform)]
     heard = [""] * len(sources)
-    for i, text in zip(audible, recognizer.transcribe([waveforms[i] for i in audible]), strict=True):
-        heard[i] = recognizer.clean_hypothesis(text)
-    references = [recognizer.clean_reference(source.reference) for source in sources]
+    language = sources[0].language
+    for i, text in zip(audible, recognizer.transcribe([waveforms[i] for i in audible], language), strict=True):
+        heard[i] = recognizer.clean_hypothesis(text, language)
+    references = [recognizer.clean_reference(source.reference, language) for source in sources]
     asr_bleu, _ = bleu(heard, references, samples=0)
-    text_bleu, _ = bleu([recognizer.clean_hypothesis(text) for text in texts], references, samples=0)
+    text_bleu, _ = bleu([recognizer.clean_hypothesis(text, language) for text in texts], references, samples=0)
     scores = (round(asr_bleu.score, 2), round(text_bleu.score, 2))
     return LiveScore(name, len(sources), *scores, len(sources) - len(audible), delays, elapsed, round(computing, 4))
 

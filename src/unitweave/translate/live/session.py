@@ -11,6 +11,7 @@ import numpy as np
 
 from unitweave.config.live import LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.errors import InputError
 from unitweave.translate.constraints import ForcedPrefix
 from unitweave.translate.live.endpoints import Endpointer, windows
 from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
@@ -77,9 +78,11 @@ class LiveSession:
         return sum(map(len, self._inbox)) / SAMPLE_RATE
 
     def feed(self, samples: np.ndarray) -> list[LiveEvent]:
-        """Take in samples, float32 at 16 kHz, any number of them."""
+        """Take in samples, float32 at 16 kHz, any number of them. Raises InputError for arrays of another kind."""
+        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+            raise InputError("live: samples must be a one-dimensional array of floating-point numbers at 16 kHz")
         if len(samples):
-            self._inbox.append(np.asarray(samples, np.float32))
+            self._inbox.append(samples.astype(np.float32))
         return self._advance([])
 
     def finish(self) -> list[LiveEvent]:

@@ -1,6 +1,7 @@
 """Where live speech comes from and goes to: a microphone, a recording at the speed of speech, a loudspeaker."""
 
 import queue
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ class Loudspeaker:
     def __init__(self) -> None:
         """Raises InputError where there is no loudspeaker, or no package to play with."""
         sounddevice = _sounddevice("the loudspeaker", _NO_LOUDSPEAKER)
-        self._waiting = np.zeros(0, np.float32)
+        self._waiting, self._lock = np.zeros(0, np.float32), threading.Lock()
         try:
             self._stream = sounddevice.OutputStream(
                 samplerate=SAMPLE_RATE, channels=1, dtype="float32", callback=self._fill
@@ -112,7 +113,8 @@ class Loudspeaker:
 
     def play(self, waveform: np.ndarray) -> None:
         """Play this after all that waits."""
-        self._waiting = np.concatenate([self._waiting, waveform])
+        with self._lock:
+            self._waiting = np.concatenate([self._waiting, waveform])
 
     def close(self) -> None:
         """Play what waits, and end."""
@@ -121,6 +123,7 @@ class Loudspeaker:
         self._stream.close()
 
     def _fill(self, out: np.ndarray, frames: int, *_: Any) -> None:
-        part, self._waiting = self._waiting[:frames], self._waiting[frames:]
+        with self._lock:
+            part, self._waiting = self._waiting[:frames], self._waiting[frames:]
         out[:, 0] = 0
         out[: len(part), 0] = part
