@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from unitweave.config.interleave import InterleaveSettings
-from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
+from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs, make_example
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset, PackedDataset
+from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_tokenizer
 

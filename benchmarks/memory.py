@@ -17,9 +17,10 @@ from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.config.lm import SmallLm
 from unitweave.config.training import LmTraining
 from unitweave.interleaving.schedule import text_ratio
-from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
+from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs, make_example
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
+from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.small import new_llama
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_tokenizer

@@ -40,9 +40,10 @@ from unitweave.config.lm import SmallLm
 from unitweave.config.training import LmTraining
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.interleaving.sequence import TrainingSequence, interleave
-from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
+from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs, make_example
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
+from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.estimate import model_config
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unitweave.interleaving.sequence import TrainingSequence as TrainingSequence
     from unitweave.interleaving.sequence import interleave as interleave
     from unitweave.interleaving.sequence import prepare_speech as prepare_speech
-    from unitweave.lm.data.dataset import WordTokens as WordTokens
+    from unitweave.lm.data.tokens import WordTokens as WordTokens
     from unitweave.lm.model.vocabulary import Vocabulary as Vocabulary
     from unitweave.lm.model.vocabulary import extend_model as extend_model
     from unitweave.lm.model.vocabulary import extend_tokenizer as extend_tokenizer
@@ -54,7 +54,7 @@ _HOMES = {
         "interleave",
         "prepare_speech",
     ),
-    "lm.data.dataset": ("WordTokens",),
+    "lm.data.tokens": ("WordTokens",),
     "lm.model.vocabulary": ("Vocabulary", "extend_model", "extend_tokenizer"),
     "pipeline": ("run",),
     "translate.decode": ("PhaseDecoder",),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.config.corpus import EmbeddedCorpus, SynthesisSettings, SynthesizedCorpus
-from unitweave.config.interleave import FROM_SPEECH
+from unitweave.config.interleave import FROM_SPEECH, Texts
 from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
@@ -28,6 +28,7 @@ from unitweave.corpus.speak import import_and_speak
 from unitweave.corpus.speech_engines import identity_of
 from unitweave.corpus.tasks import check_tasks, describe_tasks
 from unitweave.interleaving.schedule import ratios_of_function
+from unitweave.lm.data.dataset import running_text
 from unitweave.lm.data.text import ParallelText
 from unitweave.lm.train.finetune import check_directions, train_lm
 from unitweave.lm.train.text_lm import train_text_lm
@@ -138,6 +139,7 @@ class Run:
             settings,
             (at.corpus,),
             lambda f: train_text_lm(f, settings, self._sentences(settings.extra_sentences)),
+            None if self._texts == ["normalized"] else self._texts,
             every_process=True,
         )
 
@@ -258,10 +260,22 @@ class Run:
         inputs |= files or {}
         return run_stage(self.folder, self.at.name(folder), settings, inputs, work, extra, every_process)
 
+    @property
+    def _texts(self) -> list[Texts]:
+        """What the systems that start from the run's own text LM write: its texts have to be like that."""
+        return sorted({system.texts for system in self.recipe.systems.values() if not system.pretrained})
+
     def _sentences(self, number: int) -> list[ParallelText]:
         """Text for the small text LM: the training pairs' own, and further sentences of the phrasebook."""
         pairs = [p for p in read_manifest(self.at.corpus, "train") if p.src_text and p.tgt_text]
-        own = [ParallelText({p.src_lang: str(p.src_text)}, {p.tgt_lang: str(p.tgt_text)}) for p in pairs]
+        own = [
+            ParallelText(
+                {p.src_lang: running_text(str(p.src_text), p.src_text_raw, texts)},
+                {p.tgt_lang: running_text(str(p.tgt_text), p.tgt_text_raw, texts)},
+            )
+            for texts in self._texts
+            for p in pairs
+        ]
         embedded = self.recipe.corpus.embedded
         if embedded is None or not number:
             return own
@@ -271,7 +285,8 @@ class Run:
         targets = list(sources)  # the sentences take turns in going into each of them
         return own + [
             ParallelText({code: text[code] for code in sources[target]}, {target: text[target]})
-            for i, text in enumerate(embedded_text(embedded, number))
+            for texts in self._texts
+            for i, text in enumerate(embedded_text(embedded, number, natural=texts == "natural"))
             for target in [targets[i % len(targets)]]
         ]
 

@@ -72,7 +72,7 @@ def test_streamed_speech_equals_the_whole(translator: Translator) -> None:
 
 def test_words_are_aligned_inside_the_recording(translator: Translator) -> None:
     words = translator.align(speech(2.0), "El perro, duerme", "es")
-    assert [word for word, _, _ in words] == ["el", "perro", "duerme"]
+    assert [word for word, _, _ in words] == ["El", "perro,", "duerme"]
     assert all(0 <= start < end <= 2.0 for _, start, end in words)
     assert translator.align(speech(0.1), "far too many words for a tenth of a second", "en")[0][1:] == (0.0, 0.0)
     assert translator.align(speech(1.0), "", "en") == []

@@ -8,6 +8,7 @@ from unitweave.config.types import NonNegativeNumber, PositiveNumber, Ratio, Set
 from unitweave.core.errors import InputError
 
 Task = Literal["s2st", "s2tt", "asr", "mt", "tts", "direct"]
+Texts = Literal["natural", "normalized"]
 Segment = Literal["source", "transcript", "translation", "target"]
 
 TASK_SEGMENTS: dict[str, tuple[Segment, ...]] = {

@@ -11,6 +11,7 @@ from unitweave.config.interleave import (
     InterleaveSettings,
     ScheduleSettings,
     Task,
+    Texts,
 )
 from unitweave.config.training import LmTraining
 from unitweave.config.types import (
@@ -110,6 +111,9 @@ class LmSettings(Settings):
     Encoder, codebook, text LM and vocoder have all of them."""
     tasks: dict[Task, NonNegativeNumber] = field(default_factory=lambda: {"s2st": 1.0})
     """Task -> weight in the mixture; tasks are s2st, s2tt, asr, mt, tts and direct."""
+    texts: Texts = "normalized"
+    """How transcript, translation and interleaved words are written: natural (as the corpus has them, cased and
+    punctuated) or normalized (lower case, numbers in words, no punctuation)."""
     deduplicate: bool = False
     """Merge repeated units; the vocoder then needs a duration predictor."""
     language_temperature: PositiveNumber = 1.0

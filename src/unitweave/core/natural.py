@@ -9,7 +9,13 @@ import itertools
 import unicodedata
 from dataclasses import dataclass
 
-from unitweave.core.scripts import cluster_starts, follows_wide_punctuation, join_words, without_invisible
+from unitweave.core.scripts import (
+    cluster_starts,
+    follows_wide_punctuation,
+    join_words,
+    split_clusters,
+    without_invisible,
+)
 from unitweave.core.text import normalize
 
 _MAX_GROUP = 6  # pieces of a running text that may be normalized together: the groups of a long number
@@ -42,6 +48,17 @@ def normalized_pieces(text: str) -> list[TextPiece]:
         pieces.append(TextPiece(running[at:end], 1))
         at = end
     return pieces
+
+
+def comparable_text(text: str, language: str, natural: bool) -> str:
+    """What a model wrote, as normalized references are written.
+
+    Args:
+        text: Its text.
+        language: Code of the language.
+        natural: Whether it writes natural text; normalized text is only cut into its words.
+    """
+    return normalize(text, language) if natural else split_clusters(text)
 
 
 def natural_pieces(text: str, language: str) -> list[TextPiece]:

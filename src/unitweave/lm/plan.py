@@ -1,7 +1,7 @@
 """Plan a training before an hour is spent on it: sizes, lengths, text ratios, memory, hours, warnings."""
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from unitweave.core.manifest import Pair, read_manifest
 from unitweave.interleaving.schedule import last_change, text_ratio
 from unitweave.interleaving.sequence import has_segments, max_length
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage, speech_of_rows
-from unitweave.lm.data.dataset import WordTokens, all_languages, codebook_identity, load_pairs, make_example
+from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs, make_example
 from unitweave.lm.data.subset import choose_subset
+from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.estimate import MFU, Weights, count_weights, memory_per_gpu, model_config
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
@@ -69,7 +70,7 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
         pairs = choose_subset(pairs, settings.train_pairs or 1.0)
         codebook, num_units = codebook_identity(units)
         languages = all_languages(pairs)
-        vocabulary = extend_tokenizer(known, num_units, languages, codebook)
+        vocabulary = replace(extend_tokenizer(known, num_units, languages, codebook), texts=settings.texts)
         words = WordTokens(known)
         lengths = []
         for pair in pairs:

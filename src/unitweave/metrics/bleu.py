@@ -8,16 +8,20 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from unitweave.metrics.intervals import Interval, check_same_length
 
+_TOKENIZERS = {"zh": "zh"} | dict.fromkeys(("ja", "th", "lo", "km", "my"), "char")
 _ORDERS = 4  # n-grams of 1 to 4 words
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str], samples: int = 1000) -> tuple[Interval, str]:
-    """Corpus BLEU (sacrebleu, tokenizer 13a).
+def bleu(
+    hypotheses: Sequence[str], references: Sequence[str], samples: int = 1000, language: str = "en"
+) -> tuple[Interval, str]:
+    """Corpus BLEU (sacrebleu, tokenizer 13a; zh for Chinese and char for other scripts without spaces).
 
     Args:
         hypotheses: One text per reference.
         references: The texts to compare with.
         samples: Bootstrap resamples of the utterances for the interval; below 2 there is none.
+        language: Of natural text; normalized text has its words between spaces in every language.
 
     Returns:
         The score with its interval, and sacrebleu's signature.
@@ -25,7 +29,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], samples: int = 10
     Raises:
         InputError: The two differ in number or are empty.
     """
-    return _sacrebleu(BLEU(), hypotheses, references, samples)
+    return _sacrebleu(BLEU(tokenize=_TOKENIZERS.get(language)), hypotheses, references, samples)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], samples: int = 1000) -> tuple[Interval, str]:

@@ -18,6 +18,7 @@ from unitweave.core.files import TEMPORARY_PREFIX, atomic_path, read_json, write
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
+from unitweave.core.scripts import join_words
 from unitweave.core.stage import versions
 from unitweave.lm.data.dataset import read_extra_text
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
@@ -164,7 +165,9 @@ def texts_in_use(corpus: Path) -> list[str]:
     if not folders and not corpus.is_file():
         raise InputError(f"--trim-to {corpus}: no corpus folder, no run folder and no table of parallel text")
     pairs = read_manifest(folders[0]) if folders else read_extra_text(corpus)
-    words = {word for pair in pairs for text in (pair.src_text, pair.tgt_text) for word in (text or "").split()}
+    words = {
+        word for pair in pairs for text in (pair.src_text, pair.tgt_text) for word in join_words(text or "").split()
+    }
     return [f" {word}" for word in sorted(words)]
 
 

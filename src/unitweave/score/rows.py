@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from unitweave.core.natural import clean_text, comparable_text
 from unitweave.core.sequences import deduplicate
 from unitweave.metrics.bleu import bleu, chrf
 from unitweave.metrics.error_rates import character_error_rate, unit_error_rate, word_error_rate
@@ -27,6 +28,7 @@ class References:
         units: Target units [frames].
         language: Source languages; with several target languages directions, such as es-en.
         target_language: Target languages; all English where none are named.
+        natural: Whether all `texts` are natural text, and none is a normalized one.
     """
 
     ids: list[str]
@@ -36,6 +38,7 @@ class References:
     units: list[np.ndarray] | None = None
     language: list[str] | None = None
     target_language: list[str] = field(default_factory=list)
+    natural: bool = False
 
     def __post_init__(self) -> None:
         self.target_language = self.target_language or ["en"] * len(self.ids)
@@ -64,6 +67,7 @@ class References:
             some(self.units),
             some(self.language),
             some(self.target_language),
+            self.natural,
         )
 
 
@@ -77,6 +81,7 @@ class SystemTexts:
         units: Its target units.
         deduplicated: Whether the units are without repetitions.
         translates: Whether it writes translations; a recognizer does not.
+        natural: Whether the texts are natural; else they are normalized.
     """
 
     transcript: list[str]
@@ -84,6 +89,7 @@ class SystemTexts:
     units: list[list[int]]
     deduplicated: bool = False
     translates: bool = True
+    natural: bool = False
 
     def select(self, positions: Sequence[int]) -> "SystemTexts":
         """The outputs at these positions."""
@@ -93,6 +99,7 @@ class SystemTexts:
             [self.units[i] for i in positions],
             self.deduplicated,
             self.translates,
+            self.natural,
         )
 
 
@@ -170,13 +177,21 @@ def _score_texts(scores: SystemScores, written: SystemTexts, references: Referen
     """Add what is measured on a system's own texts and units."""
     first = written.translation if written.translates else written.transcript
     scores.without_text = sum(not text.strip() for text in first)
+    targets, sources = references.target_language, references.language or [""] * len(references.ids)
     if references.translation and written.translates:
-        text_bleu, scores.text_bleu_signature = bleu(written.translation, references.translation, samples)
-        text_chrf, scores.text_chrf_signature = chrf(written.translation, references.translation, samples)
+        own = [comparable_text(text, x, written.natural) for text, x in zip(written.translation, targets, strict=True)]
+        text_bleu, scores.text_bleu_signature = bleu(own, references.translation, samples)
+        text_chrf, scores.text_chrf_signature = chrf(own, references.translation, samples)
         scores.text_bleu, scores.text_chrf = text_bleu.rounded(), text_chrf.rounded()
+    if written.natural and references.natural and written.translates:
+        wanted = [clean_text(text) for text in references.texts]
+        natural_bleu, scores.natural_bleu_signature = bleu(written.translation, wanted, samples, targets[0])
+        scores.natural_bleu = natural_bleu.rounded()
     if references.transcript:
-        scores.transcript_wer = word_error_rate(written.transcript, references.transcript, samples).rounded()
-        scores.transcript_cer = character_error_rate(written.transcript, references.transcript, samples).rounded()
+        codes = [source.partition("-")[0] for source in sources]
+        own = [comparable_text(text, x, written.natural) for text, x in zip(written.transcript, codes, strict=True)]
+        scores.transcript_wer = word_error_rate(own, references.transcript, samples).rounded()
+        scores.transcript_cer = character_error_rate(own, references.transcript, samples).rounded()
     if references.units is not None:
         if not written.deduplicated:
             scores.unit_error_rate = round(unit_error_rate(written.units, references.units), 2)

@@ -54,6 +54,7 @@ class SystemOutput:
         id: The utterance.
         audio: File of the speech, relative to outputs.jsonl; None where the system gave no speech.
         deduplicated: Whether the units are without repetitions.
+        texts: "natural" or "normalized".
     """
 
     id: str
@@ -62,6 +63,7 @@ class SystemOutput:
     translation: str | None = None
     units: list[int] = field(default_factory=list)
     deduplicated: bool = False
+    texts: str = "normalized"
 
 
 def score_run(
@@ -195,6 +197,7 @@ def _references(pairs: Sequence[Pair], units: Mapping[str, UnitRow]) -> Referenc
         units=[units[pair.id].units for pair in pairs] if all(pair.id in units for pair in pairs) else None,
         language=[f"{pair.src_lang}-{pair.tgt_lang}" if several else pair.src_lang for pair in pairs],
         target_language=[pair.tgt_lang for pair in pairs],
+        natural=all(pair.tgt_text_raw for pair in pairs),
     )
 
 
@@ -262,6 +265,7 @@ def _texts(outputs: Mapping[str, SystemOutput], ids: Sequence[str]) -> SystemTex
         [outputs[id].units for id in ids],
         any(outputs[id].deduplicated for id in ids),
         any(outputs[id].translation is not None for id in ids),
+        any(outputs[id].texts == "natural" for id in ids),
     )
 
 

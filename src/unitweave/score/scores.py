@@ -76,6 +76,8 @@ class SystemScores:
     without_text: int | None = None
     text_bleu: Interval | None = None
     text_bleu_signature: str | None = None
+    natural_bleu: Interval | None = None
+    natural_bleu_signature: str | None = None
     text_chrf: Interval | None = None
     text_chrf_signature: str | None = None
     transcript_wer: Interval | None = None

@@ -19,6 +19,7 @@ COLUMNS = (
 )
 DETAILS = (
     ("asr_chrf", "ASR chrF", 1),
+    ("natural_bleu", "BLEU of natural text", 1),
     ("transcript_cer", "transcript CER %", 1),
     ("unit_error_rate", "unit error rate %", 1),
     ("unit_error_rate_without_repeats", "unit error rate without repeats %", 1),

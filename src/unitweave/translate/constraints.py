@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
+from unitweave.core.natural import clean_text
+from unitweave.core.scripts import join_words
 from unitweave.core.text import normalize
-from unitweave.lm.data.dataset import WordTokens
+from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.vocabulary import Vocabulary
 
 TRANSCRIPT_TAG, TRANSCRIPT, TRANSLATION_TAG, TRANSLATION, UNITS, DONE = range(6)
@@ -35,7 +37,7 @@ class ForcedPrefix:
     """What is known about an utterance beforehand, which the model has to repeat; None leaves it to the model.
 
     Attributes:
-        transcript: What is said; normalized as training texts are.
+        transcript: What is said; normalized where training texts are.
         translation: Its translation; normalized likewise.
         language: Code of the source language, one of those that the model translates from.
         target_language: Code of the language to translate into; needed where the model has several from a language.
@@ -172,12 +174,14 @@ class Constraints:
         found |= {TRANSLATION_TAG: [tags[target]]} if target else {}
         sources = [source] if source else self.vocabulary.sources
         targets = [target] if target else self.vocabulary.targets
+        natural = self.vocabulary.texts == "natural"
         for phase, name, text, codes in (
             (TRANSCRIPT, "transcript", prefix.transcript, sources),
             (TRANSLATION, "translation", prefix.translation, targets),
         ):
             if text is not None:
-                found[phase] = [*self._words.text(_normalized(text, codes, name)).tolist(), int(self.closing[phase])]
+                text = clean_text(text) if natural else join_words(_normalized(text, codes, name))
+                found[phase] = [*self._words.text(text).tolist(), int(self.closing[phase])]
         return found
 
     def _checked_target(self, source: str | None, target: str | None) -> str | None:

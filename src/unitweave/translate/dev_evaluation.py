@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from unitweave.config.lm import EvaluationSettings
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.natural import clean_text, comparable_text
 from unitweave.core.progress import say
 from unitweave.core.sequences import evenly_spaced
 from unitweave.lm.model.vocabulary import Vocabulary
@@ -91,7 +92,8 @@ class DevSet:
         prefixes = [ForcedPrefix(target_language=pair.tgt_lang) for pair in mine]
         translations = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings, prefixes)
         found = {pair.id: one for pair, one in gather_object(list(zip(mine, translations, strict=True)))}
-        scores = scores_of(self.pairs, [found[pair.id] for pair in self.pairs])
+        natural = self.vocabulary.texts == "natural"
+        scores = scores_of(self.pairs, [found[pair.id] for pair in self.pairs], natural)
         if self.vocabulary.task == "asr":
             scores = {name: score for name, score in scores.items() if name.startswith("wer")}
         if state.is_main_process:
@@ -117,24 +119,32 @@ class DevSet:
             file.write(json.dumps({"step": step} | scores | {"examples": shown}, ensure_ascii=False) + "\n")
 
 
-def scores_of(pairs: Sequence[Pair], translations: Sequence[Translation]) -> dict[str, float]:
-    """bleu (text, sacrebleu 13a) and wer (transcript, percent), and both for each language pair where several."""
+def scores_of(pairs: Sequence[Pair], translations: Sequence[Translation], natural: bool = False) -> dict[str, float]:
+    """bleu (text, sacrebleu 13a) and wer (transcript, percent), and both for each language pair where several.
+
+    Both are of normalized text; a model of natural text has its cased and punctuated bleu as natural_bleu besides.
+    """
     groups: dict[str, list[int]] = {}
     for i, pair in enumerate(pairs):
         groups.setdefault(f"{pair.src_lang}-{pair.tgt_lang}", []).append(i)
-    scores = _scores(pairs, translations, range(len(pairs)), "")
+    scores = _scores(pairs, translations, range(len(pairs)), "", natural)
     if len(groups) > 1:
         for name in sorted(groups):
-            scores |= _scores(pairs, translations, groups[name], f"_{name}")
+            scores |= _scores(pairs, translations, groups[name], f"_{name}", natural)
     return scores
 
 
 def _scores(
-    pairs: Sequence[Pair], translations: Sequence[Translation], chosen: Sequence[int], suffix: str
+    pairs: Sequence[Pair], translations: Sequence[Translation], chosen: Sequence[int], suffix: str, natural: bool
 ) -> dict[str, float]:
-    references = [str(pairs[i].tgt_text) for i in chosen]
-    score, _ = bleu([translations[i].translation for i in chosen], references, samples=0)
-    errors = word_error_rate(
-        [translations[i].transcript for i in chosen], [str(pairs[i].src_text) for i in chosen], samples=0
-    )
-    return {f"bleu{suffix}": score.score, f"wer{suffix}": errors.score}
+    some, own = [pairs[i] for i in chosen], [translations[i] for i in chosen]
+    texts = [comparable_text(t.translation, p.tgt_lang, natural) for p, t in zip(some, own, strict=True)]
+    transcripts = [comparable_text(t.transcript, p.src_lang, natural) for p, t in zip(some, own, strict=True)]
+    score, _ = bleu(texts, [str(pair.tgt_text) for pair in some], samples=0)
+    errors = word_error_rate(transcripts, [str(pair.src_text) for pair in some], samples=0)
+    scores = {f"bleu{suffix}": score.score, f"wer{suffix}": errors.score}
+    if natural and all(pair.tgt_text_raw for pair in some):
+        wanted = [clean_text(str(pair.tgt_text_raw)) for pair in some]
+        cased, _ = bleu([t.translation for t in own], wanted, samples=0, language=some[0].tgt_lang)
+        scores[f"natural_bleu{suffix}"] = cased.score
+    return scores

@@ -134,6 +134,7 @@ def _write(
             "transcript": t.transcript,
             "translation": None if vocabulary.task == "asr" else t.translation,
             "units": t.units.tolist(),
+            "texts": vocabulary.texts,
             "deduplicated": vocabulary.deduplicate,
             "complete": t.complete,
         }

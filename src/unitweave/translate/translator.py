@@ -14,6 +14,7 @@ from unitweave.config.translate import DecodingSettings
 from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
+from unitweave.core.natural import natural_pieces
 from unitweave.core.text import normalize
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer, Translation
 from unitweave.translate.engines import precision_of
@@ -293,19 +294,22 @@ class Translator:
     def align(self, waveform: np.ndarray, text: str, language: str) -> Words:
         """Each word of `text` with the seconds at which it begins and ends in the waveform, by forced alignment.
 
+        In scripts without spaces it is each cluster.
+
         A word that the encoder's alphabet cannot spell, or a text too long for the sound, gets no time: (word, 0, 0).
         """
+        pieces = natural_pieces(text, language)
         words = normalize(text, language).split()
-        if not words or len(waveform) < MIN_SAMPLES:
-            return [(word, 0.0, 0.0) for word in words]
-        _, frames = self.extractor.extract([waveform], [" ".join(words)])[0]
+        alignable = bool(words) and len(waveform) >= MIN_SAMPLES
+        frames = self.extractor.extract([waveform], [" ".join(words)])[0][1] if alignable else None
         rate = self.extractor.front_end.frame_rate
-        if frames is None:
-            return [(word, 0.0, 0.0) for word in words]
-        return [
-            (word, float(start) / rate, float(end) / rate)
-            for word, start, end in zip(words, frames.starts, frames.ends, strict=True)
-        ]
+        result, first = [], 0
+        for piece in pieces:
+            last = first + piece.words
+            start, end = (frames.starts[first], frames.ends[last - 1]) if frames is not None and piece.words else (0, 0)
+            result.append((piece.text.strip(), float(start) / rate, float(end) / rate))
+            first = last
+        return result
 
 
 def check_audible(waveform: np.ndarray, name: str) -> None:

@@ -84,8 +84,8 @@ def synthesize_plan(folder: Path, plan: Sequence[PlannedPair], workers: int, kin
     return _write(folder, plan, seconds, problems, kind)
 
 
-def embedded_text(settings: EmbeddedCorpus, number: int) -> list[dict[str, str]]:
-    """`number` further sentences that are in no split, as language -> normalized text, English among them.
+def embedded_text(settings: EmbeddedCorpus, number: int, natural: bool = False) -> list[dict[str, str]]:
+    """`number` further sentences that are in no split, as language -> text, English among them; normalized or natural.
 
     For the small text language model. No sentence of train, dev or test is among them, and none
     holds a combination of words that is held out for test. The same arguments give the same list.
@@ -101,7 +101,8 @@ def embedded_text(settings: EmbeddedCorpus, number: int) -> list[dict[str, str]]
         pool = phrasebook.draw(drawn, settings.worded, settings.seed + 1, settings.topics)
         further = [s for s in pool if s.text["en"] not in taken and not held_out & phrasebook.content_pairs(s)]
         if len(further) >= number:
-            return [{code: normalize(text, code) for code, text in s.text.items()} for s in further[:number]]
+            chosen = [s.text for s in further[:number]]
+            return chosen if natural else [{code: normalize(text, code) for code, text in s.items()} for s in chosen]
         if drawn == phrasebook.count(settings.topics):
             raise InputError(f"the phrasebook has {len(further)} sentences outside the corpus, not {number}")
         drawn *= 2

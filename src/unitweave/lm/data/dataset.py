@@ -4,41 +4,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from unitweave.config.interleave import InterleaveSettings
+from unitweave.config.interleave import InterleaveSettings, Texts
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.natural import TextPiece, clean_text, natural_pieces, normalized_pieces
+from unitweave.core.scripts import join_words
 from unitweave.core.text import normalize
 from unitweave.corpus.readers.text_table import read_parallel_text
 from unitweave.interleaving.sequence import Example, Speech, prepare_speech
+from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.units.dataset import UnitRow, read_units, read_units_metadata
 
-
-class WordTokens:
-    """Text tokens of words, each encoded once, with the space before it.
-
-    A text is the concatenation of its words' tokens, so that an interleaved span has the same tokens as the
-    same words in the transcript.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        self._known: dict[str, np.ndarray] = {}
-
-    def __call__(self, words: Sequence[str]) -> list[np.ndarray]:
-        """Token ids, int32, of each word."""
-        new = [word for word in dict.fromkeys(words) if word not in self._known]
-        if new:
-            encoded = self.tokenizer([" " + word for word in new], add_special_tokens=False)["input_ids"]
-            self._known |= {word: np.array(ids, dtype=np.int32) for word, ids in zip(new, encoded, strict=True)}
-        return [self._known[word] for word in words]
-
-    def text(self, text: str) -> np.ndarray:
-        """Token ids, int32, of a whole normalized text."""
-        tokens = self(text.split())
-        return np.concatenate(tokens) if tokens else np.empty(0, np.int32)
+_TEXTS_AT_ONCE = 1000  # pairs whose texts are tokenized together
 
 
 def make_examples(
@@ -50,7 +29,12 @@ def make_examples(
     deduplicate: bool = False,
 ) -> list[Example]:
     """The examples of several pairs; see `make_example`."""
-    return [make_example(pair, rows, vocabulary, tokens, settings, deduplicate) for pair in pairs]
+    examples = []
+    for first in range(0, len(pairs), _TEXTS_AT_ONCE):
+        some = pairs[first : first + _TEXTS_AT_ONCE]
+        tokens.prepare(_running(pair, side, vocabulary.texts) for pair in some for side in ("src", "tgt"))
+        examples += [make_example(pair, rows, vocabulary, tokens, settings, deduplicate) for pair in some]
+    return examples
 
 
 def make_example(
@@ -77,14 +61,58 @@ def make_example(
         if row is None:
             return None
         units = row.units.astype(np.int32) + vocabulary.unit_offset
-        return prepare_speech(units, row.starts, row.ends, row.scores, tokens(row.words), settings, deduplicate)
+        pieces = _pieces(pair, side, row.words, vocabulary.texts)
+        groups, bounds = tokens.of_pieces([piece.text for piece in pieces])
+        first = np.append(0, np.cumsum([piece.words for piece in pieces], dtype=np.int64))[bounds]
+        words = _merged_words(row, first)
+        return prepare_speech(units, *words, groups, settings, deduplicate)
 
-    def text(language: str, text: str | None) -> np.ndarray | None:
-        if not text:
+    def text(side: str) -> np.ndarray | None:
+        running = _running(pair, side, vocabulary.texts)
+        if not running:
             return None
-        return np.append(np.int32(vocabulary.languages[language]), tokens.text(text)).astype(np.int32)
+        language = vocabulary.languages[getattr(pair, f"{side}_lang")]
+        return np.append(np.int32(language), tokens.text(running)).astype(np.int32)
 
-    return Example(speech("src"), speech("tgt"), text(pair.src_lang, pair.src_text), text(pair.tgt_lang, pair.tgt_text))
+    return Example(speech("src"), speech("tgt"), text("src"), text("tgt"))
+
+
+def running_text(normalized: str, raw: str | None, texts: Texts) -> str:
+    """A text as the language model reads it.
+
+    Args:
+        normalized: The normalized text.
+        raw: The text as the corpus has it; None where there is none, and the normalized one has to do.
+        texts: Which of them is wanted.
+    """
+    return clean_text(raw) if texts == "natural" and raw and normalized else join_words(normalized)
+
+
+def _running(pair: Pair, side: str, texts: Texts) -> str:
+    return running_text(getattr(pair, f"{side}_text") or "", getattr(pair, f"{side}_text_raw"), texts)
+
+
+def _pieces(pair: Pair, side: str, words: Sequence[str], texts: Texts) -> list[TextPiece]:
+    """The pieces of a recording's text, which stand for its aligned words."""
+    raw = getattr(pair, f"{side}_text_raw")
+    if texts == "natural" and raw and words:
+        pieces = natural_pieces(raw, getattr(pair, f"{side}_lang"))
+        if sum(piece.words for piece in pieces) == len(words):
+            return pieces
+    return normalized_pieces(" ".join(words))
+
+
+def _merged_words(row: UnitRow, first: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts, ends and scores of groups of aligned words; a group is as sure as its least sure word.
+
+    Args:
+        row: The aligned words.
+        first: int64 [groups + 1]: the first word of each group, and the number of words.
+    """
+    if len(first) == len(row.words) + 1:
+        return row.starts, row.ends, row.scores
+    aligned = np.where(row.ends > row.starts, row.scores, 0).astype(np.float32)
+    return row.starts[first[:-1]], row.ends[first[1:] - 1], np.minimum.reduceat(aligned, first[:-1])
 
 
 def all_languages(pairs: Iterable[Pair]) -> list[str]:
@@ -115,7 +143,8 @@ def read_extra_text(path: Path) -> list[Pair]:
     for number, row in enumerate(read_parallel_text(path), start=1):
         source, target = normalize(row.src_text, row.src_lang), normalize(row.tgt_text, row.tgt_lang)
         if source and target:
-            pairs.append(Pair(f"text-{number}", "train", row.src_lang, row.tgt_lang, None, None, source, target))
+            raw = row.src_text, row.tgt_text
+            pairs.append(Pair(f"text-{number}", "train", row.src_lang, row.tgt_lang, None, None, source, target, *raw))
     return pairs
 
 

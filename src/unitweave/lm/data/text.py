@@ -8,8 +8,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from unitweave.interleaving.sequence import NONE, SOURCE, TrainingSequence
-from unitweave.lm.data.dataset import WordTokens
 from unitweave.lm.data.sampler import UtteranceSampler
+from unitweave.lm.data.tokens import WordTokens
 
 _COPY_TASK_RATIO = 0.1  # fraction of such sequences after the first `copy_task_steps`
 _ALONE_RATIO = 0.1  # fraction of the sentences that come without their translation

@@ -8,13 +8,14 @@ to a multiple of 64 and every one of them is initialized.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from tokenizers import AddedToken
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from unitweave.config.interleave import FROM_SPEECH, SPEECH_TO_SPEECH
+from unitweave.config.interleave import FROM_SPEECH, SPEECH_TO_SPEECH, Texts
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object, write_json
 from unitweave.interleaving.sequence import Markers
@@ -44,6 +45,7 @@ class Vocabulary:
         utterance_seconds: How long the source recordings are that it was trained on; None where nobody knows.
         source_score: How well transcripts fit the source recordings that it was trained on, by the encoder: nineteen of
             twenty fit better (see `utterance_score`). None where nobody knows.
+        texts: Whether it writes natural or normalized text.
     """
 
     text_size: int
@@ -58,6 +60,7 @@ class Vocabulary:
     directions: list[tuple[str, str]] = field(default_factory=list)
     utterance_seconds: float | None = None
     source_score: float | None = None
+    texts: Texts = "normalized"
 
     def __post_init__(self) -> None:
         known = [(source, target) for source, target in self.directions]  # JSON has lists
@@ -126,6 +129,7 @@ class Vocabulary:
             ids = [vocabulary.text_size, vocabulary.unit_offset, vocabulary.num_units, *vocabulary.languages.values()]
             complete = vocabulary.markers.keys() == set(_MARKERS) and isinstance(vocabulary.tasks, list)
             complete = complete and all(isinstance(i, int) for i in (*ids, *vocabulary.markers.values()))
+            complete = complete and vocabulary.texts in get_args(Texts)
             complete = complete and {*vocabulary.sources, *vocabulary.targets} <= vocabulary.languages.keys()
         except (TypeError, ValueError, AttributeError):
             complete = False

@@ -7,9 +7,9 @@ from random import Random
 
 import numpy as np
 from accelerate import PartialState
-from transformers import PretrainedConfig, set_seed
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
 
-from unitweave.config.interleave import Task
+from unitweave.config.interleave import Task, Texts
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair
@@ -20,16 +20,17 @@ from unitweave.interleaving.schedule import last_change, text_ratio
 from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave, max_length
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
 from unitweave.lm.data.dataset import (
-    WordTokens,
     all_languages,
     codebook_identity,
     load_pairs,
     make_examples,
     read_extra_text,
+    running_text,
 )
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
 from unitweave.lm.data.subset import choose_subset
+from unitweave.lm.data.tokens import WordTokens, space_before
 from unitweave.lm.model.lora import add_lora, merge_lora
 from unitweave.lm.model.start import add_languages, earlier_vocabulary, extend_for, load_causal_lm, start_vocabulary
 from unitweave.lm.train.fit import DevEvaluation, EvaluatorFactory, fit, save_model
@@ -79,7 +80,7 @@ def train_lm(
     languages = all_languages([*pairs, *extra])
     set_seed(training.seed)
     if earlier is None:
-        words = _words([*pairs, *extra]) if settings.trim_vocabulary else None
+        words = _words([*pairs, *extra], settings.texts, tokenizer) if settings.trim_vocabulary else None
         tokenizer, vocabulary = start_vocabulary(
             model, tokenizer, num_units, languages, codebook, settings.deduplicate, words
         )
@@ -88,7 +89,7 @@ def train_lm(
     directions = sorted({(pair.src_lang, pair.tgt_lang) for pair in pairs} | set(earlier.directions if earlier else ()))
     check_directions(directions, settings.tasks)
     tasks: list[str] = [task for task, weight in settings.tasks.items() if weight > 0]
-    vocabulary = replace(vocabulary, directions=directions, tasks=tasks)
+    vocabulary = replace(vocabulary, directions=directions, tasks=tasks, texts=settings.texts)
     tokens = WordTokens(tokenizer)
     examples = make_examples(pairs, rows, vocabulary, tokens, settings.interleave, settings.deduplicate)
     if earlier is None:
@@ -249,9 +250,15 @@ def check_directions(directions: Iterable[tuple[str, str]], tasks: Mapping[Task,
             )
 
 
-def _words(pairs: Sequence[Pair]) -> list[str]:
-    """All words of the pairs, as `WordTokens` encodes them."""
-    return [f" {word}" for pair in pairs for text in (pair.src_text, pair.tgt_text) for word in (text or "").split()]
+def _words(pairs: Sequence[Pair], texts: Texts, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What stands between the spaces of all texts, as the tokenizer gets it."""
+    prefix = space_before(tokenizer)
+    running = [
+        running_text(normalized or "", raw, texts)
+        for pair in pairs
+        for normalized, raw in ((pair.src_text, pair.src_text_raw), (pair.tgt_text, pair.tgt_text_raw))
+    ]
+    return [prefix + word for text in running for word in text.split()]
 
 
 def _sampler(pairs: Sequence[Pair], seed: int, temperature: float) -> UtteranceSampler:
