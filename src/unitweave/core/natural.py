@@ -119,8 +119,8 @@ def _attached(pieces: list[TextPiece]) -> list[TextPiece]:
     """Pieces without words joined to the one before; opening marks, and what begins a text, to the one behind."""
     result: list[TextPiece] = []
     waiting = ""
-    for piece in pieces:
-        if not piece.words and (not result or waiting or _opens(piece.text)):
+    for piece, following in itertools.zip_longest(pieces, pieces[1:]):
+        if not piece.words and (not result or waiting or _opens(piece.text, following.text if following else " ")):
             waiting += piece.text
         elif not piece.words:
             result[-1] = TextPiece(result[-1].text + piece.text, result[-1].words)
@@ -134,5 +134,6 @@ def _attached(pieces: list[TextPiece]) -> list[TextPiece]:
     return result
 
 
-def _opens(text: str) -> bool:
-    return text[-1] in "¿¡#$€£" or unicodedata.category(text[-1]) in ("Ps", "Pi")
+def _opens(text: str, following: str) -> bool:
+    sign = text[-1] in "#$€£¥" and not following.startswith(" ")
+    return sign or text[-1] in "¿¡" or unicodedata.category(text[-1]) in ("Ps", "Pi")

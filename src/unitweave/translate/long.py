@@ -1,7 +1,7 @@
 """Long recordings: cut into utterances in the pauses, translated in batches, put back at their times.
 
 Memory does not grow with the length: the recording is read twice in blocks, once to find the speech and once
-to cut it out, and the English track is written as it is put together. Finished utterances stay in a folder
+to cut it out, and the translated track is written as it is put together. Finished utterances stay in a folder
 next to the result until all are done, so that an interrupted job resumes after the last of them.
 """
 
@@ -28,7 +28,7 @@ _BATCH_SECONDS = 60.0  # of padded speech at a time: a long recording takes the 
 
 @dataclass(frozen=True)
 class LongResult:
-    """Where the result of a long recording is: English track, JSON, and how many utterances there were.
+    """Where the result of a long recording is: translated track, JSON, and how many utterances there were.
 
     The track is None where only the text was wanted.
     """
