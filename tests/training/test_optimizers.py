@@ -26,3 +26,15 @@ def test_muon_is_torchs_where_the_processor_has_bfloat16(monkeypatch: pytest.Mon
     for native, kind in ((True, torch.optim.Muon), (False, Float32Muon)):
         monkeypatch.setattr(optimizers, "has_native_bf16", lambda native=native: native)
         assert type(make_optimizer("muon", model, 1e-3, 0.0).parts[0]) is kind
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_the_output_layer_can_have_a_learning_rate_of_its_own(name: str) -> None:
+    model = torch.nn.ModuleDict({"body": torch.nn.Linear(4, 4), "lm_head": torch.nn.Linear(4, 3)})
+    rates = {}
+    for outer in (None, 0.5):
+        groups = make_optimizer(name, model, 0.01, 0.1, outer_learning_rate=outer).param_groups
+        rates[outer] = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert all(rates[0.5][id(parameter)] == 0.5 for parameter in model["lm_head"].parameters())
+    assert rates[0.5][id(model["body"].weight)] == rates[None][id(model["body"].weight)]
+    assert 0.5 not in rates[None].values() and set(rates[None]) == set(rates[0.5])
