@@ -79,7 +79,7 @@ def _checked(value: Any, hint: Any) -> Any:
     if getattr(hint, "__name__", "") in RANGES:
         try:
             return hint._type(hint(value))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise ValueError(f"must be {RANGES[hint.__name__]} (got {value})") from None
     if (is_dataclass(hint) or hint in (str, bool, list, dict, tuple)) and not isinstance(value, hint):
         raise TypeError(f"must be {hint.__name__} (got {value!r})")

@@ -76,10 +76,16 @@ async def _close(socket: WebSocket, problem: str, code: int) -> None:
     try:
         async with asyncio.timeout(_CLOSE_SECONDS):
             if problem:
-                await socket.send_json({"event": "error", "error": problem})
-            await socket.close(code, problem[:100])
+                await _say(socket, {"event": "error", "error": problem[:500]})
+            # A reason has 123 bytes at most.
+            await socket.close(code, problem.encode("ascii", "replace")[:100].decode())
     except (WebSocketDisconnect, RuntimeError, TimeoutError):
         pass  # it left first
+
+
+async def _say(socket: WebSocket, content: Mapping[str, Any]) -> None:
+    """Send JSON in ASCII: what a client sent may hold characters that UTF-8 has not."""
+    await socket.send_text(json.dumps(content))
 
 
 class _Connection:
@@ -138,7 +144,7 @@ class _Connection:
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", NORMAL))
             if message.get("text") is not None:
-                self._take_text(message["text"])
+                await self._take_text(message["text"])
             else:
                 await self._take_samples(message.get("bytes") or b"")
         # All input is here; a client that leaves before its answer frees the session.
@@ -146,14 +152,14 @@ class _Connection:
             pass
         raise WebSocketDisconnect(NORMAL)
 
-    def _take_text(self, text: str) -> None:
+    async def _take_text(self, text: str) -> None:
         """The settings, as the first message, or the end."""
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
             raise LiveProblem("a text message must be JSON; samples go into binary messages", INVALID) from None
         if content == {"event": "finish"}:
-            self._session()
+            await self._begin()
             self._ended = True
             self._changed.set()
         elif self.session is not None:
@@ -161,23 +167,23 @@ class _Connection:
         elif not isinstance(content, dict):
             raise LiveProblem("the settings must be an object", INVALID)
         else:
-            self._session(content)
+            await self._begin(content)
 
-    def _session(self, content: Mapping[str, Any] | None = None) -> LiveSession:
-        """The session, which the first message begins. Raises InputError for settings that are not possible."""
+    async def _begin(self, content: Mapping[str, Any] | None = None) -> None:
+        """Make the session with the first message. Raises InputError for settings that are not possible."""
         if self.session is None:
             settings, self._rate, known = read_settings(content or {}, self.limits.max_audio_seconds)
             translator = self.batcher.translator
             check_live(translator, settings.policy, known)
             has_texts = translator.decoder.vocabulary.has_texts
-            self.session = LiveSession(settings, SpeechDetector().probability, known, has_texts)
+            detector = await run_in_threadpool(SpeechDetector)  # which is read from a file
+            self.session = LiveSession(settings, detector.probability, known, has_texts)
             if self._rate != SAMPLE_RATE:
                 self._resampler = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
             self._started = time.monotonic()
-        return self.session
 
     async def _take_samples(self, data: bytes) -> None:
-        self._session()
+        await self._begin()
         self._received += len(data) / 2 / self._rate
         if self._received > self.limits.max_live_seconds:
             raise LiveProblem(f"a session may last {self.limits.max_live_seconds:g} s", GOING_AWAY)
@@ -238,7 +244,7 @@ class _Connection:
 
     async def _send(self, events: list[LiveEvent]) -> None:
         for event in events:
-            await self.socket.send_json(event.plain())
+            await _say(self.socket, event.plain())
             if isinstance(event, SpeechChunk):
                 await self.socket.send_bytes(to_pcm(event.waveform).tobytes())
 
