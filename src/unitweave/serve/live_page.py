@@ -20,7 +20,7 @@ registerProcessor("sender", Sender);
 
 SCRIPT = """
 (() => {
-  let live = null;
+  let live = null, lines = 0;
   const part = (name) => document.getElementById("uw-live-" + name);
   const tell = (text, error) => {
     part("state").textContent = text;
@@ -29,6 +29,7 @@ SCRIPT = """
   const line = (number) => {
     let found = document.getElementById("uw-live-line-" + number);
     if (!found) {
+      lines = number + 1;
       found = document.createElement("li");
       found.id = "uw-live-line-" + number;
       found.append(...["heard", "english"].map((name) => {
@@ -43,7 +44,7 @@ SCRIPT = """
   };
   const show = (event) => {
     if (event.event === "error") { tell(event.error, true); return; }
-    if (event.event === "speech") { live.seconds = event.seconds; return; }
+    if (event.event === "speech") return;
     const [heard, english] = line(live.first + event.utterance).children;
     if (event.transcript !== undefined) heard.textContent = event.transcript;
     if (event.event === "translation") english.textContent += (english.textContent ? " " : "") + event.text;
@@ -68,29 +69,32 @@ SCRIPT = """
   };
   const stop = () => {
     release(live);
-    if (live.socket.readyState === WebSocket.OPEN) live.socket.send(JSON.stringify({event: "finish"}));
+    if (live.socket && live.socket.readyState === WebSocket.OPEN) live.socket.send(JSON.stringify({event: "finish"}));
     part("button").textContent = "Start";
     live.stopped = true;
     tell("Stopped.");
   };
   const start = async () => {
-    const session = live = {next: 0, first: part("lines").children.length, stopped: false};
+    const session = live = {next: 0, first: lines, stopped: false};
     part("button").textContent = "Stop";
     tell("Waiting for the microphone.");
     try {
       session.stream = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1, echoCancellation: true}});
+      session.audio = new AudioContext();
+      await session.audio.audioWorklet.addModule("v1/live/worklet.js");
     } catch (error) {
+      release(session);
       part("button").textContent = "Start";
       live = null;
       return tell("The microphone cannot be used: " + (error.message || error.name) + ".", true);
     }
-    session.audio = new AudioContext();
-    await session.audio.audioWorklet.addModule("v1/live/worklet.js");
+    if (session.stopped) return release(session);  // while we waited
     const address = new URL("v1/live", document.baseURI);
     address.protocol = address.protocol.replace("http", "ws");
     const socket = session.socket = new WebSocket(address);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
+      if (session.stopped) { socket.close(); return; }
       const settings = {sample_rate: session.audio.sampleRate, policy: part("policy").value,
                         text_only: !part("speech").checked};
       for (const name of ["language", "target_language"]) if (part(name).value) settings[name] = part(name).value;
@@ -109,6 +113,7 @@ SCRIPT = """
       if (typeof message.data === "string") show(JSON.parse(message.data)); else play(message.data);
     };
     socket.onclose = () => {
+      setTimeout(() => session.audio.close(), 1000 * Math.max(0, session.next - session.audio.currentTime) + 500);
       if (session !== live) return;
       release(session);
       part("button").textContent = "Start";
