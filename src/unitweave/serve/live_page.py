@@ -135,9 +135,12 @@ CSS = """
 .uw-live select { font: inherit; padding: .35rem .5rem; border-radius: .4rem; border: 1px solid #8888;
   background: transparent; color: inherit; }
 .uw-live select option { color: #111; }
+/* gradio takes the browser's own marks away. */
+.uw-live select, .uw-live input { appearance: auto; background-image: none; accent-color: #0f766e; }
+.uw-live input { width: 1.1em; height: 1.1em; vertical-align: -.15em; }
 #uw-live-lines { list-style: none; padding: 0; margin: .8rem 0; max-height: 24rem; overflow-y: auto; }
 #uw-live-lines li { margin: 0 0 .8rem; padding-left: .8rem; border-left: 3px solid #0f766e44; }
-#uw-live-lines p { margin: 0; overflow-wrap: anywhere; }
+#uw-live-lines p { display: block; margin: 0; overflow-wrap: anywhere; }
 #uw-live-lines .uw-heard { opacity: .75; font-size: .9em; }
 #uw-live-lines .uw-english { font-size: 1.15em; min-height: 1.5em; }
 """
