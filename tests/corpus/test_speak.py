@@ -122,6 +122,7 @@ def test_a_function_makes_it_within_a_run_and_the_engine_counts(corpus: Path, tm
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--engine", "kokoro"], "name the folder of 'unitweave fetch kokoro' with --model"),
         (["--engine", "piper"], "name the voice's .onnx file"),
         (["--engine", "command"], "give the command with --command"),
         (["--engine", "command", "--command", "true"], "must name the file to write as {out}"),

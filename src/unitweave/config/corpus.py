@@ -135,14 +135,15 @@ class SynthesizedCorpus(SynthesisSettings):
 class SpeakSettings(Settings):
     """How the missing speech of a corpus is made."""
 
-    engine: Literal["pico", "espeak", "piper", "command", "function"] = "pico"
-    """pico and espeak are in the extra 'demo'; piper, a shell command and a Python function are yours."""
+    engine: Literal["pico", "espeak", "kokoro", "piper", "command", "function"] = "pico"
+    """pico and espeak are in the extra 'demo'; 'unitweave fetch kokoro' gets kokoro; piper, a shell command and a
+    Python function are yours."""
     side: Literal["target", "source"] = "target"
     """Which side of the pairs is spoken where it has no recording."""
     voice: str | None = None
     """The engine's own name of a voice; null: its first one of the language."""
     model: str | None = None
-    """piper: the voice's .onnx file; elsewhere whatever the command does with {model}."""
+    """kokoro: its folder; piper: the voice's .onnx file; elsewhere whatever the command does with {model}."""
     command: str | None = None
     """command: a shell command that writes the audio file {out}; the text comes on its standard input, and it may
     name {text}, {language}, {voice} and {model}, which are quoted for the shell."""

@@ -67,6 +67,10 @@ def load_engine(settings: SpeakSettings) -> SpeechEngine:
     """The engine that the settings name. Raises InputError where something that it needs is not given or missing."""
     if settings.engine in ("pico", "espeak"):
         return EmbeddedEngine(settings)
+    if settings.engine == "kokoro":
+        from unitweave.corpus.kokoro import KokoroEngine
+
+        return KokoroEngine(settings)
     if settings.engine == "function":
         return FunctionEngine(settings)
     return CommandEngine(settings)

@@ -23,7 +23,7 @@ from unitweave.units.align import utterance_score
 from unitweave.units.extractor import UnitExtractor
 from unitweave.vocoder.synthesis import Vocoder
 
-_DOMAIN_RATIO = 0.5  # of what transcripts of the training data reach; docs/serving.md says what was measured
+_DOMAIN_RATIO = 0.05  # of what transcripts of the training data reach; benchmarks/confidence.py measures it
 UNSURE = (
     "the transcript does not fit the recording: probably another language, noise, or speech unlike the training data"
 )
