@@ -78,6 +78,14 @@ def test_a_recording_is_translated(server: SimpleNamespace, run: Path) -> None:
     assert answer["audio"] is None and answer["transcript"] == "hola" and answer["language"] == "es"
 
 
+def test_the_target_language_is_answered_and_another_one_refused(server: SimpleNamespace) -> None:
+    status, _, body = post(server, "/v1/translate", wav(), text_only="true", target_language="en")
+    assert (status, json.loads(body)["target_language"]) == (200, "en")
+    for path in ("/v1/translate", "/v1/stream"):
+        status, _, body = post(server, path, wav(), target_language="fr")
+        assert status == 400 and "target_language: must be one of en (got 'fr')" in json.loads(body)["error"]
+
+
 def test_speech_is_streamed_with_the_texts_in_the_headers(server: SimpleNamespace, run: Path) -> None:
     status, headers, body = post(server, "/v1/stream", wav(1.0))
     expected = Translator.from_pretrained(run).translate(voice(1.0))

@@ -157,6 +157,8 @@ def test_the_card_tells_data_scores_with_signature_license_and_limits(run: Path,
     assert card.data.eval_results[0].metric_config == str(SIGNATURE)
     for part in ("12.3", str(SIGNATURE), "a note", "limits", "eSpeak"):
         assert part in card.text
+    assert "Translates Spanish speech into English speech." in " ".join(card.text.split())
+    assert card.data.language == ["en", "es"]
     (run / "score" / "scores.json").unlink()
 
 
