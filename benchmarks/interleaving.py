@@ -7,13 +7,15 @@ column is a share; workers build batches ahead, so on machines with a spare core
 """
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 
 import torch
 
 from unitweave.config.interleave import InterleaveSettings
-from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs, make_example
+from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs
+from unitweave.lm.data.examples import load_examples
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset, PackedDataset
 from unitweave.lm.data.tokens import WordTokens
@@ -30,13 +32,14 @@ def main() -> None:
     parser.add_argument("--step-seconds", type=float, default=0.5, help="time of a training step")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pairs, rows = load_pairs(options.run / "corpus", options.run / "units", "train")
+    pairs = load_pairs(options.run / "corpus", options.run / "units", "train")
     _, tokenizer = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
     codebook, num_units = codebook_identity(options.run / "units")
     vocabulary = extend_tokenizer(tokenizer, num_units, all_languages(pairs), codebook)
     tokens = WordTokens(tokenizer)
     start = time.perf_counter()
-    examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
+    where = Path(tempfile.mkdtemp()) / "examples"
+    examples, _ = load_examples(where, pairs, options.run / "units", vocabulary, tokens, InterleaveSettings())
     seconds = time.perf_counter() - start
     print(f"{len(pairs)} pairs prepared once in {seconds:.2f} s ({len(pairs) / seconds:,.0f} pairs/s)\n")
     print(

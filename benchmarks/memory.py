@@ -17,7 +17,8 @@ from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.config.lm import SmallLm
 from unitweave.config.training import LmTraining
 from unitweave.interleaving.schedule import text_ratio
-from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs, make_example
+from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs
+from unitweave.lm.data.examples import load_examples
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
 from unitweave.lm.data.tokens import WordTokens
@@ -33,12 +34,13 @@ def main() -> None:
     parser.add_argument("--text-lm", type=Path, help="model folder (default: RUN/text_lm/model)")
     parser.add_argument("--steps", type=int, default=2000)
     options = parser.parse_args()
-    pairs, rows = load_pairs(options.run / "corpus", options.run / "units", "train")
+    pairs = load_pairs(options.run / "corpus", options.run / "units", "train")
     _, tokenizer = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
     codebook, num_units = codebook_identity(options.run / "units")
     vocabulary = extend_tokenizer(tokenizer, num_units, all_languages(pairs), codebook)
     tokens = WordTokens(tokenizer)
-    examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
+    where = Path(tempfile.mkdtemp()) / "examples"
+    examples, _ = load_examples(where, pairs, options.run / "units", vocabulary, tokens, InterleaveSettings())
     ratio = text_ratio(ScheduleSettings(stair_steps=0.05, unit="fraction"), options.steps)
     order = UtteranceSampler([range(len(examples))], 1)
     source = InterleavedDataset(examples, order, 8, ratio, InterleaveSettings(), vocabulary.sequence_markers)

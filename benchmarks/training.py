@@ -40,7 +40,8 @@ from unitweave.config.lm import SmallLm
 from unitweave.config.training import LmTraining
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.interleaving.sequence import TrainingSequence, interleave
-from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs, make_example
+from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs
+from unitweave.lm.data.examples import load_examples
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
 from unitweave.lm.data.tokens import WordTokens
@@ -57,12 +58,13 @@ WARM_UP = 4  # steps that are not timed
 
 def load(options: argparse.Namespace) -> tuple[Any, PreTrainedModel, InterleavedDataset]:
     """A function that makes the model anew, and the step source."""
-    pairs, rows = load_pairs(options.run / "corpus", options.run / "units", "train")
+    pairs = load_pairs(options.run / "corpus", options.run / "units", "train")
     _, tokenizer = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
     codebook, num_units = codebook_identity(options.run / "units")
     vocabulary = extend_tokenizer(tokenizer, num_units, all_languages(pairs), codebook)
     tokens = WordTokens(tokenizer)
-    examples = [make_example(pair, rows, vocabulary, tokens, InterleaveSettings()) for pair in pairs]
+    where = Path(tempfile.mkdtemp()) / "examples"
+    examples, _ = load_examples(where, pairs, options.run / "units", vocabulary, tokens, InterleaveSettings())
 
     def model() -> PreTrainedModel:
         torch.manual_seed(0)

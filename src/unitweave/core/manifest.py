@@ -12,11 +12,14 @@ Columns
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unitweave.core.errors import InputError
@@ -24,6 +27,7 @@ from unitweave.core.files import atomic_path
 
 FILE_NAME = "manifest.parquet"
 SPLITS = ("train", "dev", "test")
+_PLAIN_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,150}\z"
 _FILE_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f/\\:\ud800-\udfff]+")
 
 _SCHEMA = pa.schema(
@@ -100,7 +104,66 @@ def write_manifest(folder: Path, pairs: Sequence[Pair], metadata: dict[str, str]
     return path
 
 
-def read_manifest(folder: Path, split: str | None = None) -> list[Pair]:
+class Manifest(Sequence[Pair]):
+    """The pairs of a manifest, kept as Arrow columns: a pair becomes an object when it is looked at."""
+
+    def __init__(self, table: pa.Table, folder: Path) -> None:
+        """See the class.
+
+        Args:
+            table: With a column for each field of `Pair`.
+            folder: What audio paths are relative to.
+        """
+        self.table, self.folder = table, folder
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Manifest": ...
+
+    def __getitem__(self, index: int | slice) -> "Pair | Manifest":
+        if isinstance(index, slice):
+            first, last, step = index.indices(len(self))
+            table = (
+                self.table.slice(first, last - first)
+                if step == 1
+                else self.table.take(pa.array(range(first, last, step), pa.int64()))
+            )
+            return Manifest(table, self.folder)
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return next(iter(Manifest(self.table.slice(index % len(self), 1), self.folder)))
+
+    def __iter__(self) -> Iterator[Pair]:
+        for batch in self.table.to_batches(max_chunksize=1024):
+            for row in batch.to_pylist():
+                for side in ("src_audio", "tgt_audio"):
+                    row[side] = row[side] and str(self.folder / row[side])
+                yield Pair(**row)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A field of all pairs."""
+        return self.table.column(name)
+
+    def take(self, indices: np.ndarray) -> "Manifest":
+        """The pairs at some places."""
+        return Manifest(self.table.take(pa.array(indices)), self.folder)
+
+    def where(self, mask: pa.Array | pa.ChunkedArray) -> "Manifest":
+        """The pairs where `mask` (bool [pairs]) holds."""
+        return Manifest(self.table.filter(mask), self.folder)
+
+
+def read_manifest(folder: Path, split: str | None = None) -> Manifest:
     """Read a corpus folder's manifest.parquet.
 
     Args:
@@ -120,13 +183,11 @@ def read_manifest(folder: Path, split: str | None = None) -> list[Pair]:
     missing = [field.name for field in fields(Pair) if field.name not in table.column_names]
     if missing:
         raise InputError(f"{path}: not a manifest of this version; it lacks the column {missing[0]!r}")
-    pairs = []
-    for row in table.select([field.name for field in fields(Pair)]).to_pylist():
-        _check_id(row["id"], path)
-        for side in ("src_audio", "tgt_audio"):
-            row[side] = row[side] and str(Path(folder) / row[side])
-        pairs.append(Pair(**row))
-    return pairs
+    table = table.select([field.name for field in fields(Pair)])
+    # What Arrow's expression cannot say is left to the exact check.
+    for id in table["id"].filter(pc.invert(pc.match_substring_regex(table["id"], _PLAIN_NAME))).to_pylist():
+        _check_id(id, path)
+    return Manifest(table, Path(folder))
 
 
 def read_metadata(folder: Path) -> dict[str, str]:

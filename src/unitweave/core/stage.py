@@ -233,6 +233,25 @@ def fingerprint_of(run: Path, name: str) -> str:
     return str(record["fingerprint"])
 
 
+def check_count(folder: Path, name: str, found: int, remedy: str) -> None:
+    """Compare how many items a finished stage says that it wrote with how many are there.
+
+    Args:
+        folder: The stage's folder; without a stage.json, or one that does not count these items, anything goes.
+        name: Their name among the counts.
+        found: How many there are.
+        remedy: What to do.
+
+    Raises:
+        InputError: There are fewer or more.
+    """
+    if not (folder / STAGE_FILE).exists():
+        return
+    expected = read_stage(folder.parent, folder.name).get("counts", {}).get(name)
+    if isinstance(expected, int) and expected != found:
+        raise InputError(f"{folder}: {found} {name} found, but {STAGE_FILE} counts {expected}; {remedy}")
+
+
 def _is_of(folder: Path, fingerprint: str) -> bool:
     """Whether a folder holds the finished result of this fingerprint."""
     record = read_stage(folder.parent, folder.name)

@@ -131,7 +131,7 @@ def import_manifest(folder: Path, source: Path) -> StageResult:
     Raises:
         InputError: The manifest has no pairs, or recordings are missing.
     """
-    pairs = read_manifest(source)
+    pairs: Sequence[Pair] = read_manifest(source)
     metadata = read_metadata(source)
     if not pairs:
         raise InputError(f"{source}: the manifest has no pairs")

@@ -163,17 +163,6 @@ def has_segments(example: Example, task: str) -> bool:
     return all(parts[segment - 1] is not None for segment in TASKS[task])
 
 
-def max_length(example: Example, task: str, markers: Markers) -> int:
-    """Tokens of the example's sequence with all speech as units, begin token and markers included."""
-    speech = (example.source, None, None, example.target)
-    text = (None, example.transcript, example.translation, None)
-    total = 1 if markers.begin is None else 2
-    for segment in TASKS[task]:
-        part, words = speech[segment - 1], text[segment - 1]
-        total += 1 + (len(part.units) if part is not None else 0) + (len(words) if words is not None else 0)
-    return total
-
-
 def interleave(
     example: Example, task: str, ratio: float, settings: InterleaveSettings, markers: Markers, rng: Random
 ) -> TrainingSequence:

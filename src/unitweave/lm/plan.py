@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 from unitweave.config.lm import LmSettings, SmallLm
 from unitweave.core.errors import InputError
-from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.manifest import Manifest, read_manifest
 from unitweave.interleaving.schedule import last_change, text_ratio
-from unitweave.interleaving.sequence import has_segments, max_length
-from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage, speech_of_rows
-from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs, make_example
-from unitweave.lm.data.subset import choose_subset
+from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
+from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs
+from unitweave.lm.data.examples import prepare_examples
+from unitweave.lm.data.subset import train_subset
 from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.estimate import MFU, Weights, count_weights, memory_per_gpu, model_config
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
 from unitweave.lm.train.finetune import token_limit
 from unitweave.training.hardware import GPUS
-from unitweave.units.dataset import FRAME_RATE
+from unitweave.units.dataset import FRAME_RATE, SIDES
 
 _TOKENS_PER_WORD = 1.5  # where the tokenizer is not on this machine
 _MARKERS = 6
@@ -64,36 +65,24 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
     """
     known = None if tokenizer is None else _local_tokenizer(tokenizer)
     tasks = [task for task, weight in settings.tasks.items() if weight > 0]
-    coverage = {} if corpus is None or units is None else _coverage(settings, corpus, units)
-    if corpus is not None and units is not None and known is not None:
-        pairs, rows = load_pairs(corpus, units, "train")
-        pairs = choose_subset(pairs, settings.train_pairs or 1.0)
-        codebook, num_units = codebook_identity(units)
+    coverage: dict[str, Coverage] = {}
+    if corpus is not None and units is not None:
+        pairs = train_subset(load_pairs(corpus, units, "train"), settings.train_pairs)
         languages = all_languages(pairs)
-        vocabulary = replace(extend_tokenizer(known, num_units, languages, codebook), texts=settings.texts)
-        words = WordTokens(known)
-        lengths = []
-        for pair in pairs:
-            example = make_example(pair, rows, vocabulary, words, settings.interleave, settings.deduplicate)
-            possible = [
-                max_length(example, task, vocabulary.sequence_markers) for task in tasks if has_segments(example, task)
-            ]
-            if possible:
-                lengths.append(max(possible))
-        return Lengths(np.array(lengths, dtype=np.int64), languages, "the units", coverage)
+        tokens = vocabulary = None
+        if known is not None:
+            codebook, num_units = codebook_identity(units)
+            vocabulary = replace(extend_tokenizer(known, num_units, languages, codebook), texts=settings.texts)
+            tokens = WordTokens(known)
+        sizes = prepare_examples(pairs, units, tokens, vocabulary, settings.interleave, settings.deduplicate)
+        coverage = interleaved_coverage(pairs, sizes, settings)
+        if vocabulary is not None:
+            lengths = sizes.max_lengths(tasks, vocabulary.sequence_markers)
+            return Lengths(lengths[lengths >= 0], languages, "the units", coverage)
     if corpus is not None:
-        pairs = choose_subset(read_manifest(corpus, "train"), settings.train_pairs or 1.0)
-        lengths = [_estimated(pair) for pair in pairs]
-        found = np.array(lengths, dtype=np.int64)
-        return Lengths(found, all_languages(pairs), "the manifest's durations", coverage)
+        pairs = train_subset(read_manifest(corpus, "train"), settings.train_pairs)
+        return Lengths(_estimated(pairs), all_languages(pairs), "the manifest's durations", coverage)
     return None
-
-
-def _coverage(settings: LmSettings, corpus: Path, units: Path) -> dict[str, Coverage]:
-    pairs, rows = load_pairs(corpus, units, "train")
-    pairs = choose_subset(pairs, settings.train_pairs or 1.0)
-    examples = speech_of_rows(pairs, rows, settings.interleave, settings.deduplicate)
-    return interleaved_coverage(pairs, examples, settings)
 
 
 def _local_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
@@ -106,9 +95,15 @@ def _local_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
         return None
 
 
-def _estimated(pair: Pair) -> int:
-    words = sum(len((text or "").split()) for text in (pair.src_text, pair.tgt_text))
-    return round(FRAME_RATE * (pair.src_seconds + pair.tgt_seconds) + _TOKENS_PER_WORD * words) + 8
+def _estimated(pairs: Manifest) -> np.ndarray:
+    """Lengths of the sequences by durations and words: int64 [pairs]."""
+    words = sum(
+        pc.list_value_length(pc.utf8_split_whitespace(pc.fill_null(pairs.column(f"{side}_text"), ""))).to_numpy()
+        - pc.equal(pc.fill_null(pairs.column(f"{side}_text"), ""), "").to_numpy()  # "" is split into [""]
+        for side in SIDES
+    )
+    seconds = sum(pairs.column(f"{side}_seconds").to_numpy().astype(float) for side in SIDES)
+    return np.round(FRAME_RATE * seconds + _TOKENS_PER_WORD * words).astype(np.int64) + 8
 
 
 def make_plan(

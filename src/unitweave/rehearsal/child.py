@@ -61,7 +61,7 @@ def kill_after_checkpoint(write_record: Callable[[], None]) -> None:
         return saved
 
     CheckpointedTrainer._save_checkpoint = killed(CheckpointedTrainer._save_checkpoint)  # type: ignore[method-assign]
-    train.save_checkpoint = killed(train.save_checkpoint)
+    train._Trainer._save_checkpoint = killed(train._Trainer._save_checkpoint)  # type: ignore[method-assign]
 
 
 def do(run: Path, record: Path, kill: bool, stage: str, system: Sequence[str]) -> int:

@@ -52,7 +52,7 @@ class RunData:
     scores: Scores
     utterances: dict[str, ScoredUtterance]
     pairs: dict[str, Pair]
-    units: dict[tuple[str, str], UnitRow]
+    units: Mapping[tuple[str, str], UnitRow]
     logs: dict[str, list[dict[str, Any]]]
     dev: dict[str, list[dict[str, Any]]]
     outputs: dict[str, dict[str, SystemOutput]]
@@ -95,7 +95,7 @@ def _read_run(folder: Path, several: bool) -> RunData:
     systems = list(scores.systems)
     pairs = {pair.id: pair for pair in read_manifest(folder / "corpus", "test")}
     have_units = any((folder / "units").glob("units-*.parquet"))
-    units = read_units(folder / "units") if have_units else {}
+    units = read_units(folder / "units", scores.examples) if have_units else {}
     logs = {system: _lines_if_any(folder / "lm" / system / "log.jsonl") for system in systems}
     names = ["corpus", "units", "vocoder", *(f"lm/{system}" for system in systems)]
     return RunData(
@@ -104,7 +104,7 @@ def _read_run(folder: Path, several: bool) -> RunData:
         scores=scores,
         utterances={row.id: row for row in read_utterances(folder / "score")},
         pairs=pairs,
-        units={key: row for key, row in units.items() if key[0] in scores.examples},
+        units=units,
         logs=logs,
         dev={system: _lines_if_any(folder / "lm" / system / "dev.jsonl") for system in systems},
         outputs={system: read_outputs(RunLayout(folder).translate(system), pairs) for system in systems},

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import read_audio, write_audio
@@ -17,6 +18,7 @@ from unitweave.core.progress import meter, say
 from unitweave.core.records import read_records
 from unitweave.core.sequences import deduplicate, evenly_spaced
 from unitweave.core.stage import StageResult
+from unitweave.lm.data.dataset import language_groups
 from unitweave.metrics.intervals import bootstrap_seed
 from unitweave.score.asr.recognizers import NoRecognizer, Recognizer, choose_recognizer, identity, load_recognizer
 from unitweave.score.asr.transcripts import AsrTranscript, AudioSource, transcribe
@@ -209,8 +211,7 @@ def _source_of(pairs: Iterable[Pair]) -> str:
 def _target_units(units: Path, ids: Sequence[str]) -> dict[str, UnitRow]:
     if not any(units.glob("units-*.parquet")):
         return {}
-    wanted = set(ids)
-    return {id: row for (id, side), row in read_units(units).items() if side == "tgt" and id in wanted}
+    return {id: row for (id, _), row in read_units(units, ids, ("tgt",)).items()}
 
 
 def _system_audio(folder: Path, outputs: Mapping[str, SystemOutput], ids: Sequence[str]) -> AudioSource:
@@ -270,8 +271,10 @@ def _texts(outputs: Mapping[str, SystemOutput], ids: Sequence[str]) -> SystemTex
 
 
 def _training_hours(corpus: Path, by_direction: bool) -> dict[str, float]:
+    pairs = read_manifest(corpus, "train")
+    lasting = pc.fill_null(pairs.column("src_seconds"), 0).to_numpy().astype(float)
     seconds: dict[str, float] = {}
-    for pair in read_manifest(corpus, "train"):
-        name = f"{pair.src_lang}-{pair.tgt_lang}" if by_direction else pair.src_lang
-        seconds[name] = seconds.get(name, 0.0) + (pair.src_seconds or 0.0)
+    for (source, target), group in language_groups(pairs).items():
+        name = f"{source}-{target}" if by_direction else source
+        seconds[name] = seconds.get(name, 0.0) + float(lasting[group].sum())
     return {language: round(total / 3600, 2) for language, total in sorted(seconds.items())}

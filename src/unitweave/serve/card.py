@@ -1,6 +1,6 @@
 """The model card of an exported model: README.md as the hub shows it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +103,14 @@ The voice is that of the training data, whoever speaks; it does not imitate the 
     write_text(path, body)
 
 
-def _pairs(run: Path) -> list[Pair]:
+def _pairs(run: Path) -> Sequence[Pair]:
     try:
         return read_manifest(RunLayout(run).corpus)
     except InputError:
         return []
 
 
-def _directions(pairs: list[Pair]) -> list[tuple[str, str]]:
+def _directions(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
     return sorted({(p.src_lang, p.tgt_lang) for p in pairs})
 
 
@@ -130,7 +130,7 @@ def _parts(fingerprints: Mapping[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _data(pairs: list[Pair], recipe: Mapping[str, Any]) -> str:
+def _data(pairs: Sequence[Pair], recipe: Mapping[str, Any]) -> str:
     if not pairs:
         return "The corpus of this run was no longer there when it was exported."
     corpus = recipe.get("corpus") or {}
@@ -156,7 +156,7 @@ def _scores(row: SystemScores | None, scores: Scores | None) -> str:
     return "\n".join(lines)
 
 
-def _results(row: SystemScores | None, scores: Scores | None, pairs: list[Pair]) -> list[EvalResult] | None:
+def _results(row: SystemScores | None, scores: Scores | None, pairs: Sequence[Pair]) -> list[EvalResult] | None:
     if row is None or scores is None or row.asr_bleu is None:
         return None
     languages = ", ".join(f"{source} to {target}" for source, target in _directions(pairs)) or "unknown languages"

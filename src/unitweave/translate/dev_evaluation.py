@@ -1,7 +1,7 @@
 """The dev split decoded in the midst of training: BLEU of the text, word error rate of the transcripts, examples."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from accelerate import PartialState
@@ -20,7 +20,7 @@ from unitweave.lm.train.logs import trim_log
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Translation
-from unitweave.units.dataset import UnitRow
+from unitweave.units.dataset import UnitRow, read_units
 
 DEV_FILE = "dev.jsonl"
 
@@ -46,7 +46,7 @@ def dev_evaluator(corpus: Path, settings: EvaluationSettings) -> EvaluatorFactor
 
     def make(
         folder: Path,
-        rows: dict[tuple[str, str], UnitRow],
+        units: Path,
         tokenizer: PreTrainedTokenizerBase,
         vocabulary: Vocabulary,
     ) -> DevSet | None:
@@ -57,6 +57,7 @@ def dev_evaluator(corpus: Path, settings: EvaluationSettings) -> EvaluatorFactor
         if not pairs:
             say("the dev split is not decoded: the corpus has none")
             return None
+        rows = read_units(units, pairs.column("id"), ("src",))
         dev = DevSet(pairs, rows, tokenizer, vocabulary, settings, folder)
         return dev if dev.pairs else None
 
@@ -69,7 +70,7 @@ class DevSet:
     def __init__(
         self,
         pairs: Sequence[Pair],
-        rows: dict[tuple[str, str], UnitRow],
+        rows: Mapping[tuple[str, str], UnitRow],
         tokenizer: PreTrainedTokenizerBase,
         vocabulary: Vocabulary,
         settings: EvaluationSettings,

@@ -68,8 +68,9 @@ def translate_split(
     Raises:
         InputError: The split has no utterance with units, or the parts do not belong together.
     """
-    sources = {id: row.units for (id, side), row in read_units(units).items() if side == "src"}
-    pairs = sorted((p for p in read_manifest(corpus, split) if p.id in sources), key=lambda p: len(sources[p.id]))
+    manifest = read_manifest(corpus, split)
+    sources = {id: row.units for (id, _), row in read_units(units, manifest.column("id"), ("src",)).items()}
+    pairs = sorted((p for p in manifest if p.id in sources), key=lambda p: len(sources[p.id]))
     if not pairs:
         raise InputError(f"{corpus}: the {split} split has nothing to translate")
     shards = [pairs[first : first + settings.shard_size] for first in range(0, len(pairs), settings.shard_size)]

@@ -6,20 +6,24 @@ Stored as Parquet shards `units-00000.parquet`, ... in one folder. One unit stan
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
+from unitweave.core.stage import check_count
 
 FRAME_RATE = 50  # frames, and so units, a second
 SAMPLES_PER_FRAME = 320  # at 16 kHz
 SIDES = ("src", "tgt")
+_LISTS = ("units", "starts", "ends", "scores")
+_ROWS_AT_ONCE = 50_000  # some 60 MB
 _SLACK_FRAMES = 3  # encoders yield up to 2 frames fewer than samples / 320; more means a mix-up
 
 SCHEMA = pa.schema(
@@ -70,24 +74,106 @@ def shard_path(folder: Path, number: int) -> Path:
     return Path(folder) / f"units-{number:05d}.parquet"
 
 
-def read_units(folder: Path) -> dict[tuple[str, str], UnitRow]:
-    """Read all shards.
+class UnitTable(Mapping[tuple[str, str], UnitRow]):
+    """(utterance id, side) -> row, kept as Arrow columns: a row becomes an object when it is looked at."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """From record batches with the schema of units files."""
+        self._batches = [batch for batch in batches if len(batch)]
+        self._firsts = np.cumsum([0, *map(len, self._batches)])
+        self._lists = [[list_column(batch.column(name)) for name in _LISTS] for batch in self._batches]
+        hashes = np.fromiter((hash(key) for key in self), np.int64, len(self))
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for batch in self._batches:
+            for first in range(0, len(batch), 1024):
+                part = batch.slice(first, 1024)
+                yield from zip(part.column("id").to_pylist(), part.column("side").to_pylist(), strict=True)
+
+    def __contains__(self, key: object) -> bool:
+        return self._find(key) is not None
+
+    def __getitem__(self, key: tuple[str, str]) -> UnitRow:
+        place = self._find(key)
+        if place is None:
+            raise KeyError(key)
+        number, row = place
+        id_, side, words = (self._batches[number].column(name)[row].as_py() for name in ("id", "side", "words"))
+        units, starts, ends, scores = (
+            values[offsets[row] : offsets[row + 1]] for values, offsets in self._lists[number]
+        )
+        return UnitRow(id_, side, units, words, starts, ends, scores)
+
+    def _find(self, key: object) -> tuple[int, int] | None:
+        """Batch and row of a key; of the few with the same hash the one that is equal."""
+        wanted = hash(key)
+        at = int(np.searchsorted(self._hashes, wanted))
+        while at < len(self) and self._hashes[at] == wanted:
+            number = int(np.searchsorted(self._firsts, self._order[at], side="right")) - 1
+            row = int(self._order[at] - self._firsts[number])
+            batch = self._batches[number]
+            if (batch.column("id")[row].as_py(), batch.column("side")[row].as_py()) == key:
+                return number, row
+            at += 1
+        return None
+
+
+def read_units(folder: Path, ids: Iterable[str] | None = None, sides: Sequence[str] = SIDES) -> UnitTable:
+    """Read the units of recordings.
+
+    Args:
+        folder: The folder of the shards.
+        ids: Of the utterances; None for all.
+        sides: "src", "tgt" or both.
 
     Returns:
         (utterance id, side) -> row.
 
     Raises:
-        InputError: There are none, or one of them is damaged.
+        InputError: There are none, one of the shards is damaged, or rows are missing.
     """
-    rows: dict[tuple[str, str], UnitRow] = {}
+    wanted = None if ids is None else pa.array(ids, pa.string())
+    kept = []
+    for batch in unit_batches(folder):
+        if wanted is not None:
+            batch = batch.filter(pc.is_in(batch.column("id"), wanted))
+        kept.append(batch.filter(pc.is_in(batch.column("side"), pa.array(sides))))
+    return UnitTable(kept)
+
+
+def unit_batches(folder: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[pa.RecordBatch]:
+    """Read all shards, some ten thousand rows at a time.
+
+    Args:
+        folder: The folder of the shards.
+        columns: Which columns to read.
+
+    Yields:
+        Record batches with these columns.
+
+    Raises:
+        InputError: There are no units, a shard is damaged, or there are fewer rows than were written.
+    """
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    tables: list[pa.Table] = []
+    total = 0
     for path in _shards(folder):
         with _damage_named(path):
-            table = pq.read_table(path)
-            if table.schema.names != SCHEMA.names:
+            if pq.read_schema(path).names != SCHEMA.names:
                 raise InputError(f"{path}: not a units file of this version")
-            table = table.cast(SCHEMA)
-        rows |= {(row.id, row.side): row for row in rows_from_table(table)}
-    return rows
+            tables.append(pq.read_table(path, columns=list(columns)).cast(schema))
+        total += len(tables[-1])
+        if sum(map(len, tables)) >= _ROWS_AT_ONCE:
+            yield from pa.concat_tables(tables).combine_chunks().to_batches()
+            tables = []
+    check_count(folder, "recordings", total, "extract or import the units again")
+    if tables:
+        yield from pa.concat_tables(tables).combine_chunks().to_batches()
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -111,7 +197,7 @@ def rows_from_table(table: pa.Table) -> Iterator[UnitRow]:
     """Rows of a table with our schema, in order."""
     columns = {name: table.column(name).combine_chunks() for name in SCHEMA.names}
     ids, sides, words = (columns[name].to_pylist() for name in ("id", "side", "words"))
-    arrays = {name: _split(columns[name]) for name in ("units", "starts", "ends", "scores")}
+    arrays = {name: _split(columns[name]) for name in _LISTS}
     for i, (id_, side) in enumerate(zip(ids, sides, strict=True)):
         yield UnitRow(id_, side, arrays["units"][i], words[i], *(arrays[n][i] for n in ("starts", "ends", "scores")))
 
@@ -143,5 +229,10 @@ def length_mismatch(units: int, frames: float) -> str:
 
 def _split(column: pa.ListArray) -> list[np.ndarray]:
     """One numpy view per row of a list column."""
-    values, offsets = column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()
+    values, offsets = list_column(column)
     return [values[a:b] for a, b in itertools.pairwise(offsets)]
+
+
+def list_column(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as flat values, and offsets int32 [rows + 1] into them; neither is copied."""
+    return column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()

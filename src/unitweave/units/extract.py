@@ -6,17 +6,27 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.distributed import barrier, on_main, own_share, process_index
 from unitweave.core.errors import InputError
 from unitweave.core.files import remove_leftovers
-from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.manifest import Manifest, read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
 from unitweave.training.devices import own_devices
-from unitweave.units.dataset import SIDES, UnitRow, read_shard_metadata, read_units, shard_path, write_shard
+from unitweave.units.dataset import (
+    SCHEMA,
+    SIDES,
+    UnitRow,
+    read_shard_metadata,
+    shard_path,
+    unit_batches,
+    write_shard,
+)
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.inference import single_threads
 from unitweave.units.reading import map_ordered, read_features
@@ -123,20 +133,23 @@ def _extract_here(
                 yield from collector.add(number, rows)
 
 
-def _summary(folder: Path, pairs: Sequence[Pair]) -> StageResult:
-    rows = read_units(folder)
-    frames = sum(len(row.units) for row in rows.values())
-    scores = np.concatenate([row.scores for row in rows.values()] or [np.empty(0)])
-    skipped = [
-        {"id": f"{pair.id}/{side}", "reason": "shorter than one frame"}
-        for pair in pairs
-        for side in SIDES
-        if getattr(pair, f"{side}_audio") and (pair.id, side) not in rows
-    ]
-    counts = {
-        "recordings": len(rows),
-        "frames": frames,
-        "words": len(scores),
-        "unsure_words": int((scores < 0.5).sum()),
-    }
-    return StageResult(counts=counts, skipped=skipped)
+def _summary(folder: Path, pairs: Manifest) -> StageResult:
+    schema = pa.schema([SCHEMA.field("id"), SCHEMA.field("side")])
+    keys = pa.Table.from_batches(unit_batches(folder, schema.names), schema)
+    counts = dict.fromkeys(("recordings", "frames", "words", "unsure_words"), 0)
+    for batch in unit_batches(folder, ["units", "scores"]):
+        scores = batch.column("scores").flatten()
+        counts["recordings"] += len(batch)
+        counts["frames"] += len(batch.column("units").flatten())
+        counts["words"] += len(scores)
+        counts["unsure_words"] += pc.sum(pc.less(scores, pa.scalar(0.5, pa.float32()))).as_py() or 0
+    skipped = []
+    for side in SIDES:
+        have = keys.filter(pc.equal(keys["side"], side))["id"]
+        missing = pc.and_(pairs.column(f"{side}_audio").is_valid(), pc.invert(pc.is_in(pairs.column("id"), have)))
+        skipped += [(number, side) for number in np.flatnonzero(missing)]
+    ids = pairs.column("id")
+    return StageResult(
+        counts=counts,
+        skipped=[{"id": f"{ids[n]}/{side}", "reason": "shorter than one frame"} for n, side in sorted(skipped)],
+    )

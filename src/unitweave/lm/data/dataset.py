@@ -1,13 +1,15 @@
 """From manifest and units to examples that can be interleaved."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from unitweave.config.interleave import InterleaveSettings, Texts
 from unitweave.core.errors import InputError
-from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.manifest import Manifest, Pair, read_manifest
 from unitweave.core.natural import TextPiece, clean_text, natural_pieces, normalized_pieces
 from unitweave.core.scripts import join_words
 from unitweave.core.text import normalize
@@ -15,14 +17,14 @@ from unitweave.corpus.readers.text_table import read_parallel_text
 from unitweave.interleaving.sequence import Example, Speech, prepare_speech
 from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.units.dataset import UnitRow, read_units, read_units_metadata
+from unitweave.units.dataset import SIDES, UnitRow, read_units_metadata, unit_batches
 
-_TEXTS_AT_ONCE = 1000  # pairs whose texts are tokenized together
+TEXTS_AT_ONCE = 1000  # pairs whose texts are tokenized together
 
 
 def make_examples(
     pairs: Sequence[Pair],
-    rows: dict[tuple[str, str], UnitRow],
+    rows: Mapping[tuple[str, str], UnitRow],
     vocabulary: Vocabulary,
     tokens: WordTokens,
     settings: InterleaveSettings,
@@ -30,16 +32,16 @@ def make_examples(
 ) -> list[Example]:
     """The examples of several pairs; see `make_example`."""
     examples = []
-    for first in range(0, len(pairs), _TEXTS_AT_ONCE):
-        some = pairs[first : first + _TEXTS_AT_ONCE]
-        tokens.prepare(_running(pair, side, vocabulary.texts) for pair in some for side in ("src", "tgt"))
+    for first in range(0, len(pairs), TEXTS_AT_ONCE):
+        some = pairs[first : first + TEXTS_AT_ONCE]
+        prepare_texts(some, vocabulary, tokens)
         examples += [make_example(pair, rows, vocabulary, tokens, settings, deduplicate) for pair in some]
     return examples
 
 
 def make_example(
     pair: Pair,
-    rows: dict[tuple[str, str], UnitRow],
+    rows: Mapping[tuple[str, str], UnitRow],
     vocabulary: Vocabulary,
     tokens: WordTokens,
     settings: InterleaveSettings,
@@ -58,23 +60,41 @@ def make_example(
 
     def speech(side: str) -> Speech | None:
         row = rows.get((pair.id, side))
-        if row is None:
-            return None
-        units = row.units.astype(np.int32) + vocabulary.unit_offset
-        pieces = _pieces(pair, side, row.words, vocabulary.texts)
-        groups, bounds = tokens.of_pieces([piece.text for piece in pieces])
-        first = np.append(0, np.cumsum([piece.words for piece in pieces], dtype=np.int64))[bounds]
-        words = _merged_words(row, first)
-        return prepare_speech(units, *words, groups, settings, deduplicate)
+        return None if row is None else speech_of(pair, row, vocabulary, tokens, settings, deduplicate)
 
-    def text(side: str) -> np.ndarray | None:
-        running = _running(pair, side, vocabulary.texts)
-        if not running:
-            return None
-        language = vocabulary.languages[getattr(pair, f"{side}_lang")]
-        return np.append(np.int32(language), tokens.text(running)).astype(np.int32)
+    texts = [text_of(pair, side, vocabulary, tokens) for side in SIDES]
+    return Example(speech("src"), speech("tgt"), *texts)
 
-    return Example(speech("src"), speech("tgt"), text("src"), text("tgt"))
+
+def speech_of(
+    pair: Pair,
+    row: UnitRow,
+    vocabulary: Vocabulary,
+    tokens: WordTokens,
+    settings: InterleaveSettings,
+    deduplicate: bool = False,
+) -> Speech:
+    """One recording of a pair as token ids; arguments as for `make_example`."""
+    units = row.units.astype(np.int32) + vocabulary.unit_offset
+    pieces = _pieces(pair, row.side, row.words, vocabulary.texts)
+    groups, bounds = tokens.of_pieces([piece.text for piece in pieces])
+    first = np.append(0, np.cumsum([piece.words for piece in pieces], dtype=np.int64))[bounds]
+    words = _merged_words(row, first)
+    return prepare_speech(units, *words, groups, settings, deduplicate)
+
+
+def text_of(pair: Pair, side: str, vocabulary: Vocabulary, tokens: WordTokens) -> np.ndarray | None:
+    """Language tag and tokens, int32, of a pair's text on one side; None where there is none."""
+    running = _running(pair, side, vocabulary.texts)
+    if not running:
+        return None
+    language = vocabulary.languages[getattr(pair, f"{side}_lang")]
+    return np.append(np.int32(language), tokens.text(running)).astype(np.int32)
+
+
+def prepare_texts(pairs: Iterable[Pair], vocabulary: Vocabulary, tokens: WordTokens) -> None:
+    """Encode the texts of pairs together, before they are asked for one by one."""
+    tokens.prepare(_running(pair, side, vocabulary.texts) for pair in pairs for side in SIDES)
 
 
 def running_text(normalized: str, raw: str | None, texts: Texts) -> str:
@@ -115,26 +135,40 @@ def _merged_words(row: UnitRow, first: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return row.starts[first[:-1]], row.ends[first[1:] - 1], np.minimum.reduceat(aligned, first[:-1])
 
 
-def all_languages(pairs: Iterable[Pair]) -> list[str]:
+def all_languages(pairs: Sequence[Pair]) -> list[str]:
     """All language codes of the pairs, sorted."""
-    return sorted({language for pair in pairs for language in (pair.src_lang, pair.tgt_lang)})
+    return sorted({language for key in language_groups(pairs) for language in key})
 
 
-def load_pairs(corpus: Path, units: Path, split: str) -> tuple[list[Pair], dict[tuple[str, str], UnitRow]]:
-    """The pairs of a split that have units for every recording they have, and all units.
+def language_groups(pairs: Sequence[Pair]) -> dict[tuple[str, str], np.ndarray]:
+    """Indices int64 of the pairs of each source and target language, in the order of the languages."""
+    if isinstance(pairs, Manifest):
+        names = pc.binary_join_element_wise(pairs.column("src_lang"), pairs.column("tgt_lang"), " ")
+    else:
+        names = pa.chunked_array([pa.array([f"{pair.src_lang} {pair.tgt_lang}" for pair in pairs], pa.string())])
+    found = names.combine_chunks().dictionary_encode()
+    keys, codes = found.dictionary.to_pylist(), found.indices.to_numpy()
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return {(keys[i].split(" ")[0], keys[i].split(" ")[1]): np.flatnonzero(codes == i) for i in order}
+
+
+def load_pairs(corpus: Path, units: Path, split: str) -> Manifest:
+    """The pairs of a split that have units for every recording they have.
 
     Raises:
         InputError: There is no such pair.
     """
-    rows = read_units(units)
-    pairs = [
-        pair
-        for pair in read_manifest(corpus, split)
-        if (not pair.src_audio or (pair.id, "src") in rows) and (not pair.tgt_audio or (pair.id, "tgt") in rows)
-    ]
-    if not pairs:
+    pairs = read_manifest(corpus, split)
+    ids: dict[str, list[pa.Array]] = {side: [] for side in SIDES}
+    for batch in unit_batches(units, ["id", "side"]):
+        for side in SIDES:
+            ids[side].append(batch.filter(pc.equal(batch.column("side"), side)).column("id"))
+    for side in SIDES:
+        there = pc.is_in(pairs.column("id"), pa.chunked_array(ids[side], pa.string()).combine_chunks())
+        pairs = pairs.where(pc.or_(pc.is_null(pairs.column(f"{side}_audio")), there))
+    if not len(pairs):
         raise InputError(f"{corpus}: the {split} split has no utterance pair with units")
-    return pairs, rows
+    return pairs
 
 
 def read_extra_text(path: Path) -> list[Pair]:

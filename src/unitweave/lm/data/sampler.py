@@ -16,8 +16,8 @@ class UtteranceSampler:
     drawn again, also across epochs.
     """
 
-    def __init__(self, groups: Sequence[Sequence[int]], seed: int, temperature: float = 1.0) -> None:
-        if not any(groups):
+    def __init__(self, groups: Sequence[Sequence[int] | np.ndarray], seed: int, temperature: float = 1.0) -> None:
+        if not any(len(group) for group in groups):
             raise InputError("there are no utterances to train on")
         if temperature <= 0:
             raise InputError(f"temperature {temperature} must be above 0")

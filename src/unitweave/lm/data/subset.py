@@ -3,8 +3,19 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from unitweave.core.errors import InputError
-from unitweave.core.manifest import Pair
+from unitweave.core.manifest import Manifest, Pair
+
+
+def train_subset(pairs: Manifest, amount: float | None) -> Manifest:
+    """The part of training pairs that `choose_subset` chooses; all of them where `amount` is None."""
+    if amount is None:
+        return pairs
+    chosen = pa.array([pair.id for pair in choose_subset(pairs, amount)], pa.string())
+    return pairs.where(pc.is_in(pairs.column("id"), chosen))
 
 
 def choose_subset(pairs: Sequence[Pair], amount: float | Mapping[str, float], seed: int = 0) -> list[Pair]:

@@ -60,6 +60,21 @@ class WordTokens:
         tokens = np.array(ids, dtype=np.int32)
         return [tokens[a:b] for a, b in itertools.pairwise(cuts)], bounds
 
+    @property
+    def word_by_word(self) -> bool:
+        """Whether no token reaches over a space, so that a text has the tokens of its words, each with its space."""
+        split = self.tokenizer.backend_tokenizer.pre_tokenizer if self.tokenizer.is_fast else None
+        if split is None:
+            return False
+        pieces = split.pre_tokenize_str(f"{self.prefix}ab cd éf")
+        return len(pieces) == 3 and self._encode(["ab cd éf"])[0][0] == [
+            token for word in ("ab", "cd", "éf") for token in self._encode([word])[0][0]
+        ]
+
+    def alone(self, words: Sequence[str]) -> list[np.ndarray]:
+        """Token ids, int32, of words, each with the space before it."""
+        return [np.array(ids, np.int32) for ids, _ in self._encode(words)] if words else []
+
     def prepare(self, texts: Iterable[str]) -> None:
         """Encode these running texts together, which is faster; those of the call before are forgotten."""
         new = [text for text in dict.fromkeys(texts) if text]

@@ -1,5 +1,6 @@
 """Fine-tuning a text language model on interleaved sequences: the method itself, and its baseline."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +13,26 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
 from unitweave.config.interleave import Task, Texts
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
-from unitweave.core.manifest import Pair
+from unitweave.core.manifest import Manifest, Pair
 from unitweave.core.progress import say
 from unitweave.core.sequences import evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.interleaving.schedule import last_change, text_ratio
-from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave, max_length
+from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
 from unitweave.lm.data.dataset import (
     all_languages,
     codebook_identity,
+    language_groups,
     load_pairs,
     make_examples,
     read_extra_text,
     running_text,
 )
+from unitweave.lm.data.examples import FOLDER, Sizes, load_examples
 from unitweave.lm.data.sampler import UtteranceSampler
 from unitweave.lm.data.stream import InterleavedDataset
-from unitweave.lm.data.subset import choose_subset
+from unitweave.lm.data.subset import train_subset
 from unitweave.lm.data.tokens import WordTokens, space_before
 from unitweave.lm.model.lora import add_lora, merge_lora
 from unitweave.lm.model.start import add_languages, earlier_vocabulary, extend_for, load_causal_lm, start_vocabulary
@@ -37,7 +40,9 @@ from unitweave.lm.train.fit import DevEvaluation, EvaluatorFactory, fit, save_mo
 from unitweave.training.devices import use_bf16
 from unitweave.training.trainer import quiet_transformers
 from unitweave.units.align import utterance_score
-from unitweave.units.dataset import UnitRow
+from unitweave.units.dataset import read_units
+
+_SCORED = 10_000  # recordings that the fit of the transcripts is measured on, at most
 
 
 def train_lm(
@@ -74,39 +79,41 @@ def train_lm(
     earlier = earlier_vocabulary(name, num_units, codebook, settings.deduplicate)
     with PartialState().main_process_first():  # one download where the processes share a disk
         model, tokenizer = load_causal_lm(name)
-    pairs, rows = load_pairs(corpus, units, "train")
-    pairs = choose_subset(pairs, settings.train_pairs or 1.0)
+    pairs = train_subset(load_pairs(corpus, units, "train"), settings.train_pairs)
     extra = read_extra_text(Path(settings.extra_text)) if settings.extra_text else []
-    languages = all_languages([*pairs, *extra])
+    languages = sorted({*all_languages(pairs), *all_languages(extra)})
     set_seed(training.seed)
     if earlier is None:
-        words = _words([*pairs, *extra], settings.texts, tokenizer) if settings.trim_vocabulary else None
+        words = _words([pairs, extra], settings.texts, tokenizer) if settings.trim_vocabulary else None
         tokenizer, vocabulary = start_vocabulary(
             model, tokenizer, num_units, languages, codebook, settings.deduplicate, words
         )
     else:
         vocabulary = add_languages(model, tokenizer, earlier, languages)
-    directions = sorted({(pair.src_lang, pair.tgt_lang) for pair in pairs} | set(earlier.directions if earlier else ()))
+    directions = sorted({*language_groups(pairs)} | set(earlier.directions if earlier else ()))
     check_directions(directions, settings.tasks)
     tasks: list[str] = [task for task, weight in settings.tasks.items() if weight > 0]
     vocabulary = replace(vocabulary, directions=directions, tasks=tasks, texts=settings.texts)
     tokens = WordTokens(tokenizer)
-    examples = make_examples(pairs, rows, vocabulary, tokens, settings.interleave, settings.deduplicate)
+    examples, sizes = load_examples(
+        folder / FOLDER, pairs, units, vocabulary, tokens, settings.interleave, settings.deduplicate
+    )
     if earlier is None:
         extend_for(model, vocabulary, settings.embedding_init, training.seed, examples)
     limit, markers = token_limit(settings.max_tokens, model.config), vocabulary.sequence_markers
     kept, skipped, truncated = select_examples(
-        examples, pairs, vocabulary.tasks, markers, limit, settings.overlong == "truncate"
+        sizes, pairs, vocabulary.tasks, markers, limit, settings.overlong == "truncate"
     )
-    if not kept:
+    if not len(kept):
         raise InputError(f"no training pair is left: {skipped[0]['reason']} (and {len(skipped) - 1} more)")
-    seconds, fit_score = _trained_on([pairs[i] for i in kept], rows)
+    pairs = pairs.take(kept)
+    seconds, fit_score = _trained_on(pairs, units)
     vocabulary = replace(vocabulary, utterance_seconds=seconds, source_score=fit_score)
-    coverage = interleaved_coverage([pairs[i] for i in kept], [examples[i] for i in kept], settings)
+    coverage = interleaved_coverage(pairs, sizes.take(kept), settings)
     _say_coverage(folder.name, coverage, settings)
     dataset = InterleavedDataset(
-        examples=[examples[i] for i in kept],
-        sampler=_sampler([pairs[i] for i in kept], training.seed, settings.language_temperature),
+        examples=examples.take(kept),
+        sampler=_sampler(pairs, training.seed, settings.language_temperature),
         batch_size=training.batch_size,
         ratio=text_ratio(settings.schedule, training.steps),
         interleave=settings.interleave,
@@ -121,12 +128,13 @@ def train_lm(
     )
     unit_dev: list[TrainingSequence] = []
     if settings.schedule.shape == "adaptive":
-        dev, dev_rows = load_pairs(corpus, units, "dev")
-        dev_examples = make_examples(dev, dev_rows, vocabulary, tokens, settings.interleave, settings.deduplicate)
-        unit_dev = _units_only(evenly_spaced(dev_examples, settings.evaluation.utterances), dataset, limit)
+        dev = evenly_spaced(load_pairs(corpus, units, "dev"), settings.evaluation.utterances)
+        rows = read_units(units, [pair.id for pair in dev])
+        dev_examples = make_examples(dev, rows, vocabulary, tokens, settings.interleave, settings.deduplicate)
+        unit_dev = _units_only(dev_examples, dataset, limit)
     lora = settings.lora
     trained = add_lora(model, vocabulary, lora, use_bf16(training.precision)) if lora else model
-    evaluate = evaluator(folder, rows, tokenizer, vocabulary) if evaluator and eval_steps else None
+    evaluate = evaluator(folder, units, tokenizer, vocabulary) if evaluator and eval_steps else None
     patience = settings.evaluation.early_stopping_patience
     if patience and evaluate is None:
         raise InputError("evaluation.early_stopping_patience: needs a dev split that the model's tasks can decode")
@@ -151,7 +159,7 @@ def train_lm(
     counts |= {"extra text": len(extra)} if extra else {}
     counts |= {"truncated": truncated} if truncated else {}
     counts |= {"steps": done.global_step, "best step": done.best_global_step} if patience else {}
-    return StageResult(counts=counts, skipped=skipped, obsolete=(folder / "checkpoints",))
+    return StageResult(counts=counts, skipped=skipped, obsolete=(folder / "checkpoints", folder / FOLDER))
 
 
 def _say_coverage(system: str, coverage: dict[str, Coverage], settings: LmSettings) -> None:
@@ -180,50 +188,46 @@ def _units_only(examples: Sequence[Example], dataset: InterleavedDataset, limit:
     return found
 
 
-def _trained_on(pairs: Sequence[Pair], rows: dict[tuple[str, str], UnitRow]) -> tuple[float | None, float | None]:
+def _trained_on(pairs: Manifest, units: Path) -> tuple[float | None, float | None]:
     """What the model's record says of the source recordings: how long they are, and how well transcripts fit."""
-    seconds = [pair.src_seconds for pair in pairs if pair.src_seconds]
-    own = [rows[pair.id, "src"] for pair in pairs if (pair.id, "src") in rows]
+    lasting = pairs.column("src_seconds").drop_null().to_numpy().astype(float)
+    seconds = lasting[lasting > 0]
+    ids = evenly_spaced(pairs.column("id"), _SCORED)
+    own = read_units(units, [id.as_py() for id in ids], ("src",)).values()
     scores = [utterance_score(row.words, row.scores) for row in own if len(row.words)]
     # The longest, but for single ones far from the rest.
-    longest = round(min(max(seconds), 1.5 * float(np.percentile(seconds, 99))), 2) if seconds else None
+    longest = round(min(seconds.max(), 1.5 * float(np.percentile(seconds, 99))), 2) if len(seconds) else None
     return longest, round(float(np.percentile(scores, 5)), 4) if scores else None
 
 
 def select_examples(
-    examples: Sequence[Example],
-    pairs: Sequence[Pair],
-    tasks: Sequence[str],
-    markers: Markers,
-    limit: int,
-    truncate: bool,
-) -> tuple[list[int], list[dict[str, str]], int]:
+    sizes: Sizes, pairs: Manifest, tasks: Sequence[str], markers: Markers, limit: int, truncate: bool
+) -> tuple[np.ndarray, list[dict[str, str]], int]:
     """Choose what is trained on.
 
     Args:
-        examples: The training examples.
-        pairs: The pair of each.
+        sizes: Of the examples of `pairs`.
+        pairs: The pairs.
         tasks: The tasks that are trained.
         markers: The stage markers, which count as tokens too.
         limit: Maximum tokens of a sequence, counted with all speech as units, as it is when the ratio has reached 0.
         truncate: Whether longer sequences are cut at the end; else they are left out.
 
     Returns:
-        Indices of what is trained on; id and reason of each pair that is left out; how many will be truncated.
+        Indices int64 of what is trained on; id and reason of each pair that is left out; how many will be truncated.
     """
-    kept, skipped, truncated = [], [], 0
-    for i, (example, pair) in enumerate(zip(examples, pairs, strict=True)):
-        possible = [task for task in tasks if has_segments(example, task)]
-        if not possible:
-            skipped.append({"id": pair.id, "reason": f"lacks speech or text for the tasks {', '.join(sorted(tasks))}"})
-            continue
-        length = max(max_length(example, task, markers) for task in possible)
-        if length > limit and not truncate:
-            skipped.append({"id": pair.id, "reason": f"{length} tokens are more than max_tokens {limit}"})
-            continue
-        truncated += length > limit
-        kept.append(i)
-    return kept, skipped, truncated
+    lengths = sizes.max_lengths(tasks, markers)
+    ids = pairs.column("id")
+    fits = (lengths >= 0) & ((lengths <= limit) | truncate)
+    lacks = f"lacks speech or text for the tasks {', '.join(sorted(tasks))}"
+    skipped = [
+        {
+            "id": ids[i].as_py(),
+            "reason": lacks if lengths[i] < 0 else f"{lengths[i]} tokens are more than max_tokens {limit}",
+        }
+        for i in np.flatnonzero(~fits).tolist()
+    ]
+    return np.flatnonzero(fits), skipped, int((lengths > limit).sum()) if truncate else 0
 
 
 def token_limit(max_tokens: int | None, config: PretrainedConfig) -> int:
@@ -250,20 +254,16 @@ def check_directions(directions: Iterable[tuple[str, str]], tasks: Mapping[Task,
             )
 
 
-def _words(pairs: Sequence[Pair], texts: Texts, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What stands between the spaces of all texts, as the tokenizer gets it."""
+def _words(parts: Iterable[Iterable[Pair]], texts: Texts, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What stands between the spaces of all texts, as the tokenizer gets it, each once."""
     prefix = space_before(tokenizer)
-    running = [
-        running_text(normalized or "", raw, texts)
-        for pair in pairs
-        for normalized, raw in ((pair.src_text, pair.src_text_raw), (pair.tgt_text, pair.tgt_text_raw))
-    ]
-    return [prefix + word for text in running for word in text.split()]
+    distinct: dict[str, None] = {}
+    for pair in itertools.chain.from_iterable(parts):
+        for normalized, raw in ((pair.src_text, pair.src_text_raw), (pair.tgt_text, pair.tgt_text_raw)):
+            distinct |= dict.fromkeys(running_text(normalized or "", raw, texts).split())
+    return [prefix + word for word in distinct]
 
 
 def _sampler(pairs: Sequence[Pair], seed: int, temperature: float) -> UtteranceSampler:
     """An endless order of the pairs, with a group for each language pair."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for i, pair in enumerate(pairs):
-        groups.setdefault((pair.src_lang, pair.tgt_lang), []).append(i)
-    return UtteranceSampler([groups[key] for key in sorted(groups)], seed, temperature)
+    return UtteranceSampler(list(language_groups(pairs).values()), seed, temperature)

@@ -32,17 +32,14 @@ from unitweave.lm.train.packed import PackedTraining
 from unitweave.lm.train.trainer import LmTrainer
 from unitweave.training.checkpoints import last_checkpoint
 from unitweave.training.trainer import quiet_transformers, training_arguments
-from unitweave.units.dataset import UnitRow
 
 _UNIT_LOSS = "unit_dev_loss"
 
 # Called with the causal LM and the optimizer step; returns scores by name.
 Evaluate = Callable[[PreTrainedModel, int], dict[str, float]]
-# Makes the above out of the stage's folder, the units of all recordings, the tokenizer and the vocabulary; None where
+# Makes the above out of the stage's folder, the folder of the units, the tokenizer and the vocabulary; None where
 # there is nothing to evaluate.
-EvaluatorFactory = Callable[
-    [Path, dict[tuple[str, str], UnitRow], PreTrainedTokenizerBase, Vocabulary], Evaluate | None
-]
+EvaluatorFactory = Callable[[Path, Path, PreTrainedTokenizerBase, Vocabulary], Evaluate | None]
 
 
 @dataclass

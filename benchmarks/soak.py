@@ -1,0 +1,193 @@
+"""A run that is killed again and again ends in the bytes of one that was left alone.
+
+    python benchmarks/soak.py [--kills 100] [--seconds 600] [--folder FOLDER]
+
+All stages at tiny settings, in turn with one process and with two. Each attempt is killed (SIGKILL, all its processes)
+at a random moment, until a run is done; then its files are compared with those of a run that nobody disturbed, but for
+times, speeds and what is made from them. `--seconds` ends the sitting; with `--folder` the next one adds its kills to
+those before. Attempts are forks of one process that has loaded everything: no kill is wasted on imports.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from unitweave.core.files import digest_of_file, write_json
+from unitweave.core.signals import signals_handled
+from unitweave.pipeline import open_run
+
+_TRAINING = {"steps": 6, "save_steps": 2, "learning_rate": 1e-3}
+_LM = _TRAINING | {"batch_size": 4, "logging_steps": 1, "report_to": []}
+_SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+RECIPE: dict[str, Any] = {
+    "corpus": {"embedded": {"languages": ["es"], "train": 24, "dev": 2, "test": 4, "workers": 1}},
+    "encoder": {"shape": _SHAPE, "batch_seconds": 10, "eval_steps": 2, "training": _TRAINING},
+    "codebook": {"num_units": 16, "layer": 2, "max_frames": 2000, "max_iterations": 2},
+    "units": {"shard_size": 6, "workers": 1},
+    "text_lm": {"extra_sentences": 0, "copy_task_steps": 2, "shape": _SHAPE | {"vocab_size": 300}, "training": _LM},
+    "lm": {
+        "training": _LM,
+        "interleave": {"min_alignment_score": 0.0},
+        "evaluation": {"eval_steps": 3, "utterances": 2, "examples": 1},
+    },
+    "systems": {"baseline": {"schedule": {"shape": "none"}}, "scheduled": {}},
+    "vocoder": {
+        "dim": 16,
+        "intermediate_dim": 16,
+        "layers": 1,
+        "fine_layers": 1,
+        "adversarial_start_step": 3,
+        "discriminator_channels": 2,
+        "training": {"steps": 6, "save_steps": 2, "batch_size": 2},
+    },
+    "translate": {"max_units_per_frame": 0.1, "max_text_tokens_per_second": 1.0, "shard_size": 2, "batch_size": 2},
+    "score": {"mos": [], "bootstrap_samples": 10, "randomization_trials": 10, "examples": 2},
+}
+_TIMES = ("seconds", "versions", "tokens_per_second", "mfu", "settings")  # settings: spelled as the recipe names them
+
+
+def start(run: Path, recipe: Path, processes: int, log: Path) -> list[int]:
+    """Fork the processes of an attempt; returns their ids. None inherits a thread: torch runs on one here."""
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        port = one.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        pid = os.fork()
+        if pid:
+            children.append(pid)
+            continue
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        if processes > 1:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+            os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            attempt(run, recipe)
+            code = 0
+        finally:
+            os._exit(code)
+    return children
+
+
+def attempt(run: Path, recipe: Path) -> None:
+    """Do all stages that are not yet done."""
+    from unitweave.core.distributed import process_group
+
+    with signals_handled(), process_group():
+        open_run(run, recipe).all()
+
+
+def kill_at(children: list[int], moment: float) -> bool:
+    """Kill the processes after so many seconds; returns whether they had ended, all with code 0, before."""
+    end = time.monotonic() + moment
+    codes: dict[int, int] = {}
+    while len(codes) < len(children):
+        for pid in children:
+            if pid not in codes:
+                done, status = os.waitpid(pid, os.WNOHANG)
+                codes |= {pid: status} if done else {}
+        failed = any(codes.values())
+        if time.monotonic() > end or failed:
+            for pid in children:
+                if pid not in codes:
+                    os.killpg(pid, signal.SIGKILL) if os.getpgid(pid) == pid else os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+            if failed:
+                sys.exit(f"an attempt ended with {codes}; see the log")
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def content(run: Path) -> dict[str, str]:
+    """File -> digest of what does not depend on time."""
+    found = {}
+    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+        name = path.relative_to(run).as_posix()
+        if path.name == "report.html" or "tensorboard" in path.parts:
+            continue
+        if path.suffix in (".json", ".jsonl"):
+            lines = path.read_text().split("\n") if path.suffix == ".jsonl" else [path.read_text()]
+            found[name] = json.dumps([_timeless(json.loads(line)) for line in lines if line], sort_keys=True)
+        else:
+            found[name] = digest_of_file(path)
+    return found
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(one) for key, one in value.items() if key not in _TIMES}
+    return [_timeless(one) for one in value] if isinstance(value, list) else value
+
+
+def stage_of(run: Path) -> str:
+    """The stage that an attempt was killed in."""
+    for path in run.rglob("stage.json"):
+        if json.loads(path.read_text())["status"] == "running":
+            return path.parent.relative_to(run).as_posix()
+    return "between stages"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    begin = time.monotonic()
+    folder = options.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    record = folder / "soak.json"
+    state: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"kills": 0, "runs": 0, "in": {}}
+    rng = random.Random(options.seed + state["kills"])
+    while state["kills"] < options.kills and time.monotonic() - begin < options.seconds:
+        processes = 1 + state["runs"] % 2
+        whole, killed = folder / f"whole-{processes}", folder / "killed"
+        if not (folder / f"whole-{processes}.seconds").exists():
+            shutil.rmtree(whole, ignore_errors=True)
+            now = time.monotonic()
+            kill_at(start(whole, folder / "recipe.yaml", processes, folder / "log"), float("inf"))
+            (folder / f"whole-{processes}.seconds").write_text(str(time.monotonic() - now))
+        usual = float((folder / f"whole-{processes}.seconds").read_text())
+        # Early moments are as likely as late ones, so that a run sees some twenty kills before it is done.
+        moment = rng.uniform(0, usual / 8) if rng.random() < 0.97 else float("inf")
+        done = kill_at(start(killed, folder / "recipe.yaml", processes, folder / "log"), moment)
+        if not done:
+            state["kills"] += 1
+            state["in"] = dict(Counter(state["in"]) + Counter([stage_of(killed)]))
+        else:
+            expected, found = content(whole), content(killed)
+            unlike = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            if unlike:
+                sys.exit(f"{killed}: not as undisturbed ({processes} processes): {', '.join(unlike)}")
+            state["runs"] += 1
+            shutil.rmtree(killed)
+        write_json(record, state)
+    per_stage = ", ".join(f"{name} {count}" for name, count in sorted(state["in"].items(), key=lambda i: -i[1]))
+    print(
+        f"{state['kills']} kills, {state['runs']} runs ended in the bytes of undisturbed ones; killed in: {per_stage}"
+    )
+
+
+if __name__ == "__main__":
+    main()
