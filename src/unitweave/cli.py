@@ -40,6 +40,7 @@ COMMANDS = (
     Command("units train-encoder", "RUN", "the speech encoder (CTC)", "stages:train_encoder", ("encoder",)),
     Command("units codebook", "RUN", "the k-means codebook", "stages:codebook", ("codebook",)),
     Command("units extract", "RUN", "units and word frames of every recording", "stages:extract", ("units",)),
+    Command("units alignment", "RUN", "the worst-aligned recordings, with pictures", "units:alignment"),
     Command("units probe-layers", "RUN", "quality of units of each layer", "units:probe_layers", ("codebook",)),
     Command("units error-rates", "CORPUS ENCODER...", "WER and CER of encoders, compared", "units:error_rates"),
     Command("units plan", "RECIPE", "memory and time of encoder training, estimated", "units:plan", ("encoder",)),

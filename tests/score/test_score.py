@@ -16,8 +16,12 @@ from unitweave.core.files import read_json, write_json
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.core.stage import run_stage
 from unitweave.score import score as stage
+from unitweave.score.asr.recognizers import NoRecognizer
+from unitweave.score.asr.transcripts import AsrTranscript
+from unitweave.score.assemble import assemble
 from unitweave.score.folder import score_folders
 from unitweave.score.report import write_report
+from unitweave.score.rows import References
 from unitweave.score.scores import digest_of_references, read_scores
 from unitweave.score.table import print_table
 from unitweave.training.devices import check_device
@@ -224,6 +228,10 @@ def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, t
     scores, of_run = json.loads(out.read_text()), read_scores(spoken_run / "score")
     assert scores["systems"]["scheduled"]["asr_bleu"]["score"] == of_run.systems["scheduled"].asr_bleu.score
     assert "scheduled against baseline" in capsys.readouterr().out
+    assert {name: list(heard) for name, heard in scores["transcripts"].items()} == {
+        name: ["0", "1", "2", "3"] for name in ("baseline", "scheduled")
+    }
+    assert all(scores["transcripts"]["scheduled"].values())
 
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -343,3 +351,17 @@ def test_an_interrupt_while_a_sound_is_encoded_ends_the_report(spoken_run, tmp_p
     page = tmp_path / "report.html"
     assert main(["report", str(spoken_run), "-o", str(page)]) == 130
     assert not page.exists()
+
+
+def test_seen_and_unseen_speakers_and_lengths_stand_beside_the_whole():
+    heard = [AsrTranscript(str(i), text, 2.0, 0.1) for i, text in enumerate(SENTENCES)]
+    known = References(
+        ["0", "1", "2", "3"], list(SENTENCES), source_seconds=[4.0] * 4, speaker_seen=[True, False, True, True]
+    )
+    scores = assemble({"ours": heard}, {}, known, NoRecognizer(), SETTINGS, "here").systems["ours"]
+    assert scores.duration_ratio == 0.5
+    assert {kind: part.utterances for kind, part in scores.speakers.items()} == {"seen": 3, "unseen": 1}
+    assert known.select([0, 2]).speakers == {} and known.select([0, 1]).speaker_seen == [True, False]
+    unknown = References(["0"], [SENTENCES[0]])
+    scores = assemble({"ours": heard[:1]}, {}, unknown, NoRecognizer(), SETTINGS, "here").systems["ours"]
+    assert scores.duration_ratio is None and scores.speakers == {}

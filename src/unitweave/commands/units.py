@@ -35,6 +35,25 @@ def probe_layers(run: Path, *, layers: str = "", overrides: dict[str, Any]) -> N
     print(as_table(probe_layers(at.corpus, at.encoder_model, recipe.codebook, numbers)))
 
 
+def alignment(run: Path, *, count: PositiveInt = 20, page: Path | None = None) -> None:
+    """List the worst-aligned recordings, whose texts may differ from what is said, before any LM is trained.
+
+    Args:
+        run: A run folder with extracted units.
+        count: How many of them.
+        page: HTML file for their spectrograms with word boundaries, and their sound.
+    """
+    from unitweave.score.alignment import as_table, worst_aligned, write_page
+
+    found, spread = worst_aligned(run, count)
+    scores = [one.score for one in found]
+    print(f"{len(found)} recordings with words; median score {scores[len(scores) // 2]:.2f}\n")
+    print(as_table(found[:count]))
+    if page is not None:
+        write_page(page, found[:count], spread)
+        print(f"\npage: {page}")
+
+
 def error_rates(corpus: Path, encoders: list[Path], *, split: str = "test", fold_accents: bool = False) -> None:
     """Compare encoders by the error rates of their CTC output on the same recordings, per language.
 

@@ -70,7 +70,7 @@ def _speak(
             for path, pair in wanted.items()
             if path not in problems and not recordings.has(path, digest_of([identity, _text(pair, side)]))
         ]
-        say(f"corpus: {len(texts)} texts to be spoken by {engine.identity}")
+        say(f"corpus: {len(texts)} texts to be spoken by {settings.engine}")
 
         def tasks() -> Iterator[RecordingTask]:
             with meter("corpus: speaking", len(texts)) as progress:

@@ -10,7 +10,7 @@ from unitweave.core.records import to_json
 from unitweave.metrics.significance import SignificanceTest, compare_systems
 from unitweave.score.asr.recognizers import Recognizer
 from unitweave.score.asr.transcripts import AsrTranscript
-from unitweave.score.rows import References, SystemTexts, score_by_language, score_system
+from unitweave.score.rows import References, SystemTexts, score_parts, score_system
 from unitweave.score.scores import (
     REFERENCE_SPEECH,
     RESYNTHESIS,
@@ -53,7 +53,9 @@ def assemble(
         own, records = written.get(name), transcripts.get(name)
         row, signed = score_system(records, references, recognizer, own, samples)
         sacrebleu = sacrebleu or signed
-        row.languages = score_by_language(records, references, recognizer, own, samples)
+        by_language = {language: references.positions(language) for language in references.languages}
+        row.languages = score_parts(records, references, recognizer, own, samples, by_language)
+        row.speakers = score_parts(records, references, recognizer, own, samples, references.speakers)
         (ceilings if name in (REFERENCE_SPEECH, RESYNTHESIS) else systems)[name] = row
     targets = references.target_language
     texts = [recognizer.clean_reference(text, x) for text, x in zip(references.texts, targets, strict=True)]

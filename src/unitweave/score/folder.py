@@ -75,6 +75,10 @@ def score_folders(
     scores.mos_predictors = [predictor.signature for predictor in predictors]
     scores.mos_utterances = min(settings.mos_utterances or len(ids), len(ids))
     scores.notes = notes
+    scores.transcripts = {
+        name: dict(zip(systems[name], (record.text for record in records), strict=True))
+        for name, records in transcripts.items()
+    }
     if out:
         write_scores(out, scores)
     return scores

@@ -1,6 +1,6 @@
 """One row of the score table: everything that is measured on one system, or on one ceiling."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from unitweave.metrics.signals import speech_rate
 from unitweave.score.asr.recognizers import Recognizer
 from unitweave.score.asr.transcripts import AsrTranscript
 from unitweave.score.scores import MosScore, SystemScores
+
+_SPEAKERS = (("seen", True), ("unseen", False))
 
 
 @dataclass
@@ -29,6 +31,8 @@ class References:
         language: Source languages; with several target languages directions, such as es-en.
         target_language: Target languages; all English where none are named.
         natural: Whether all `texts` are natural text, and none is a normalized one.
+        source_seconds: Lengths of the source recordings; empty where they are not known.
+        speaker_seen: Whether the source's speaker occurs in training; empty where that is not known.
     """
 
     ids: list[str]
@@ -39,6 +43,8 @@ class References:
     language: list[str] | None = None
     target_language: list[str] = field(default_factory=list)
     natural: bool = False
+    source_seconds: list[float] = field(default_factory=list)
+    speaker_seen: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.target_language = self.target_language or ["en"] * len(self.ids)
@@ -68,7 +74,15 @@ class References:
             some(self.language),
             some(self.target_language),
             self.natural,
+            some(self.source_seconds or None) or [],
+            some(self.speaker_seen or None) or [],
         )
+
+    @property
+    def speakers(self) -> dict[str, list[int]]:
+        """Where the utterances of seen and of unseen speakers are; empty unless there are both."""
+        where = {name: [i for i, seen in enumerate(self.speaker_seen) if seen == kind] for name, kind in _SPEAKERS}
+        return where if all(where.values()) else {}
 
 
 @dataclass
@@ -144,6 +158,7 @@ def score_system(
         silence_ratio=round(float(silence), 4),
         asr_wer=word_error_rate(hypotheses, texts, samples).rounded() if all(texts) else None,
         mos=_mean_mos(transcripts),
+        duration_ratio=_ratio(seconds, references.source_seconds),
     )
     if written:
         _score_texts(scores, written, references, samples)
@@ -156,20 +171,26 @@ def score_system(
     return scores, signature
 
 
-def score_by_language(
+def _ratio(seconds: Sequence[float], source_seconds: Sequence[float]) -> float | None:
+    """How long the translations are for a second of their sources; None where a source's length is not known."""
+    known = len(source_seconds) == len(seconds) > 0 and all(source_seconds)
+    return round(sum(seconds) / sum(source_seconds), 3) if known else None
+
+
+def score_parts(
     transcripts: Sequence[AsrTranscript] | None,
     references: References,
     recognizer: Recognizer,
     written: SystemTexts | None,
     samples: int,
+    parts: Mapping[str, Sequence[int]],
 ) -> dict[str, SystemScores]:
-    """`score_system` for each source language on its own; empty when there is only one."""
+    """`score_system` for each part of the utterances on its own, such as a source language; by the part's name."""
     rows = {}
-    for language in references.languages:
-        positions = references.positions(language)
+    for name, positions in parts.items():
         some = written.select(positions) if written else None
         own = None if transcripts is None else [transcripts[i] for i in positions]
-        rows[language], _ = score_system(own, references.select(positions), recognizer, some, samples)
+        rows[name], _ = score_system(own, references.select(positions), recognizer, some, samples)
     return rows
 
 

@@ -103,6 +103,9 @@ def score_run(
     ids = _common_ids(found, pairs)
     target_units = _target_units(units, ids)
     references = _references([pairs[id] for id in ids], target_units)
+    trained = {pair.speaker for pair in read_manifest(trained_on or corpus, "train")}
+    if all(pairs[id].speaker for id in ids):
+        references.speaker_seen = [pairs[id].speaker in trained for id in ids]
     targets = {id: pairs[id].tgt_lang for id in ids}
     spoken = [system for system in outputs if any(output.audio for output in found[system].values())]
     recognizer: Recognizer = NoRecognizer()
@@ -200,6 +203,7 @@ def _references(pairs: Sequence[Pair], units: Mapping[str, UnitRow]) -> Referenc
         language=[f"{pair.src_lang}-{pair.tgt_lang}" if several else pair.src_lang for pair in pairs],
         target_language=[pair.tgt_lang for pair in pairs],
         natural=all(pair.tgt_text_raw for pair in pairs),
+        source_seconds=[pair.src_seconds for pair in pairs],
     )
 
 

@@ -88,6 +88,8 @@ class SystemScores:
     agreement_bleu: Interval | None = None
     mos: dict[str, MosScore] = field(default_factory=dict)
     languages: dict[str, "SystemScores"] = field(default_factory=dict)
+    duration_ratio: float | None = None
+    speakers: dict[str, "SystemScores"] = field(default_factory=dict)
 
     @property
     def main_score(self) -> float | None:
@@ -114,6 +116,8 @@ class Scores:
         training_hours: Source language -> hours of training speech.
         notes: What a reader has to know besides, such as what was left out.
         examples: Ids of the utterances that the report plays.
+        transcripts: System -> file -> what the recognizer made of it, where folders of audio files were scored; those
+            of a run are in utterances.jsonl.
     """
 
     signature: Signature
@@ -125,6 +129,7 @@ class Scores:
     training_hours: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
+    transcripts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def all(self) -> dict[str, SystemScores]:

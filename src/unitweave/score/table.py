@@ -25,6 +25,7 @@ DETAILS = (
     ("unit_error_rate_without_repeats", "unit error rate without repeats %", 1),
     ("words_per_second", "words/s", 2),
     ("silence_ratio", "silence ratio", 2),
+    ("duration_ratio", "duration ratio", 2),
 )
 MOS_HEADINGS = {"dnsmos_ovrl": "DNS\nMOS", "utmos": "UT\nMOS"}
 
@@ -91,6 +92,12 @@ def notes(scores: Scores) -> list[str]:
     for name, row in scores.systems.items():
         if row.silent_utterances:
             lines.append(f"{name}: {row.silent_utterances} utterances without recognizable speech; they count as empty")
+    for name, row in scores.systems.items():
+        for kind, part in row.speakers.items():
+            main = shown(part.asr_bleu or part.text_bleu, 1, interval=True)
+            lines.append(
+                f"{name}, {kind} speakers: {main} {'ASR' if part.asr_bleu else 'text'}-BLEU on {part.utterances}"
+            )
     lines += scores.notes
     if scores.mos_predictors:
         lines.append(f"MOS: {', '.join(scores.mos_predictors)}, on {scores.mos_utterances} utterances of each row")

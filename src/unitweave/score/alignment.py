@@ -1,0 +1,96 @@
+"""How well a run's transcripts fit its recordings: the worst-aligned utterances, and a page with their pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import write_text
+from unitweave.core.layout import RunLayout
+from unitweave.core.manifest import Pair, read_manifest
+from unitweave.units.align import utterance_score
+from unitweave.units.dataset import UnitRow, read_units
+
+_STYLE = (
+    "body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}figure{margin:0 0 2em}"
+    ".p{position:relative;overflow-x:auto}.p img{width:100%;height:7em;display:block}"
+    ".p span{position:absolute;top:0;height:7em;border-left:1px solid #07c;font-size:.75em;overflow:hidden;"
+    "background:#07c1}.p .u{border-color:#c30;background:#c302}"
+)
+_UNSURE = 0.5  # the score below which a word counts as unsure, as in units/stage.json
+
+
+@dataclass(frozen=True)
+class AlignedRecording:
+    """A recording with its words; `score` is the geometric mean of its characters' probabilities, 0 to 1."""
+
+    pair: Pair
+    row: UnitRow
+    score: float
+
+    @property
+    def audio(self) -> str:
+        """Path of the recording."""
+        return str(self.pair.src_audio if self.row.side == "src" else self.pair.tgt_audio)
+
+    @property
+    def name(self) -> str:
+        """Id and side."""
+        return f"{self.pair.id}/{self.row.side}"
+
+
+def worst_aligned(run: Path, count: int) -> tuple[list[AlignedRecording], list[AlignedRecording]]:
+    """All recordings with words, the worst-aligned first; and `count` of them, spread over all, for comparison.
+
+    Raises:
+        InputError: The run has no units, or no recording has words.
+    """
+    at = RunLayout(run)
+    rows, pairs = read_units(at.units), {pair.id: pair for pair in read_manifest(at.corpus)}
+    found = [
+        AlignedRecording(pairs[id], row, utterance_score(row.words, row.scores))
+        for (id, _), row in rows.items()
+        if id in pairs and len(row.words)
+    ]
+    if not found:
+        raise InputError(f"{at.units}: no recording has aligned words; imported units may have none")
+    found.sort(key=lambda one: (one.score, one.name))
+    places = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
+    return found, [found[i] for i in places]
+
+
+def as_table(recordings: Sequence[AlignedRecording]) -> str:
+    """Recordings as a markdown table: score, name, split, and the words with those that are unsure in brackets."""
+    lines = ["| score | recording | split | words; [unsure ones] |", "| ---: | --- | --- | --- |"]
+    for one in recordings:
+        words = [word if s >= _UNSURE else f"[{word}]" for word, s in zip(one.row.words, one.row.scores, strict=True)]
+        lines.append(f"| {one.score:.2f} | {one.name} | {one.pair.split} | {' '.join(words)} |")
+    return "\n".join(lines)
+
+
+def write_page(path: Path, worst: Sequence[AlignedRecording], spread: Sequence[AlignedRecording]) -> None:
+    """Write one HTML file without links: spectrogram, word boundaries and sound of each recording."""
+    parts = [f"<!doctype html><meta charset=utf-8><title>Alignment</title><style>{_STYLE}</style>"]
+    for title, recordings in (("Worst-aligned recordings", worst), ("From the worst to the best", spread)):
+        parts.append(f"<h1>{title}</h1>" + "".join(map(_figure, recordings)))
+    write_text(path, "\n".join(parts))
+
+
+def _figure(one: AlignedRecording) -> str:
+    from unitweave.score.pictures import audio_uri, spectrogram_uri
+
+    waveform, frames = read_audio(one.audio), max(1, len(one.row.units))
+    words = "".join(
+        f'<span{" class=u" if score < _UNSURE else ""} style="left:{100 * start / frames:.2f}%;'
+        f'width:{100 * (end - start) / frames:.2f}%" title="{escape(word)}: {score:.2f}">{escape(word)}</span>'
+        for word, start, end, score in zip(one.row.words, one.row.starts, one.row.ends, one.row.scores, strict=True)
+    )
+    return (
+        f"<figure><figcaption>{escape(one.name)}, {one.score:.2f}: {escape(' '.join(one.row.words))}</figcaption>"
+        f'<div class=p><img alt="spectrogram" src="{spectrogram_uri(waveform)}">{words}</div>'
+        f'<audio controls preload=none src="{audio_uri(waveform)}"></audio></figure>'
+    )
