@@ -78,7 +78,8 @@ def evaluate(
     utterances: PositiveInt = 40,
     join: PositiveInt = 1,
     system: str | None = None,
-    recognizer: Literal["moonshine", "fairseq", "whisper"] = "moonshine",
+    recognizer: Literal["auto", "moonshine", "fairseq", "whisper"] = "auto",
+    recognizer_model: str = "",
     threads: PositiveInt | None = None,
 ) -> None:
     """Measure the quality and the delay of live translation on a run's test split.
@@ -93,7 +94,8 @@ def evaluate(
         utterances: Recordings of the test split.
         join: Join so many recordings to one, with a second of silence in between.
         system: Which system of the run (default: scheduled, or the only one).
-        recognizer: Speech recognizer for ASR-BLEU.
+        recognizer: Speech recognizer for ASR-BLEU, which has to know the target language.
+        recognizer_model: Folder or hub name of another checkpoint for it.
         threads: CPU threads.
     """
     import torch
@@ -101,15 +103,16 @@ def evaluate(
     from unitweave.core.files import write_text
     from unitweave.core.layout import RunLayout
     from unitweave.core.manifest import read_manifest
-    from unitweave.score.asr.recognizers import load_recognizer
+    from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
     from unitweave.score.live import draw, evaluate_live, evaluate_offline, read_sources, table
     from unitweave.translate.translator import Translator
 
     if threads:
         torch.set_num_threads(threads)
     sources = read_sources(read_manifest(RunLayout(run).corpus, "test"), utterances, join)
+    chosen = choose_recognizer(recognizer, recognizer_model, {source.language for source in sources})
     translator = Translator.from_pretrained(run, system)
-    judge = load_recognizer(recognizer)
+    judge = load_recognizer(*chosen)
     scores = [evaluate_offline(translator, sources, judge)]
     for policy in policies or get_args(Policy):
         for seconds in (chunk_seconds or [0.3, 0.5, 1.0]) if policy != "utterance" else [0.5]:
