@@ -90,6 +90,7 @@ def _system(
     changes: dict[str, Any] = {
         "training": _lm_training(training, whole_batches) | {"report_to": []},
         "evaluation": {"eval_steps": STEPS, "utterances": 1, "examples": 0},
+        "interleave": {"min_alignment_score": 0.0},  # random weights align no word with any certainty
         # The second step is on units alone, the longest sequences that the training sees.
         "schedule": {"shape": "points", "unit": "steps", "points": [[0, 0.9], [1, 0.0]], "function": None},
     }
