@@ -63,6 +63,7 @@ class Weights:
     layers: int
     hidden: int
     feed_forward: int
+    table: int = 0  # parameters of the embeddings
 
 
 def count_weights(config: PretrainedConfig, rows: int, lora_rank: int | None = None) -> Weights:
@@ -90,7 +91,8 @@ def count_weights(config: PretrainedConfig, rows: int, lora_rank: int | None = N
         total += low_rank
     per_token, per_square = training_flops(model)
     feed_forward = int(getattr(text, "intermediate_size", 4 * text.hidden_size))
-    return Weights(total, trained, per_token, per_square, text.num_hidden_layers, text.hidden_size, feed_forward)
+    table = rows * text.hidden_size
+    return Weights(total, trained, per_token, per_square, text.num_hidden_layers, text.hidden_size, feed_forward, table)
 
 
 def memory_per_gpu(
@@ -124,6 +126,8 @@ def memory_per_gpu(
         "optimizer": 8 * weights.trained / shards,
         "bf16 copies": (2.0 * (weights.trained if lora else weights.total) / shards) if bf16 else 0.0,
         "activations": activations,
+        # peft puts the trained rows into a copy of the whole table, for each chunk of the loss; seen in a rehearsal.
+        "copy of the embeddings": float(width * weights.table) if lora else 0.0,
         "logits": 0.75 * GIB,
         "cuda": 1.25 * GIB,
     }
