@@ -21,7 +21,7 @@ from unitweave.score.asr.recognizers import Moonshine
 from unitweave.score.mos import Dnsmos
 from unitweave.units.dataset import read_units, read_units_metadata
 from unitweave.vocoder.crops import UnitRecording
-from unitweave.vocoder.synthesis import Vocoder
+from unitweave.vocoder.synthesis import TrainedVocoder
 from unitweave.vocoder.train import mel_distance
 
 
@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--mos", type=int, default=0, metavar="N", help="rate the first N utterances with DNSMOS")
     options = parser.parse_args()
     units = read_units(options.units)
-    vocoder = Vocoder.from_pretrained(options.vocoder, read_units_metadata(options.units).get("codebook"))
+    vocoder = TrainedVocoder.load(options.vocoder)
+    vocoder.check_codebook(read_units_metadata(options.units).get("codebook"), options.vocoder)
     pairs = [pair for pair in read_manifest(options.corpus, options.split) if pair.tgt_text and pair.tgt_audio]
     pairs = [pair for pair in pairs if (pair.id, "tgt") in units][: options.limit]
     original = [read_audio(pair.tgt_audio or "") for pair in pairs]

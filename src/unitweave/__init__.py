@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from unitweave.units.align import forced_align as forced_align
     from unitweave.units.codebook import Codebook as Codebook
     from unitweave.units.extractor import UnitExtractor as UnitExtractor
-    from unitweave.vocoder.synthesis import Vocoder as Vocoder
+    from unitweave.vocoder.base import Vocoder as Vocoder
 
 # Where each name lives. The block above says the same to type checkers; a test holds the two together.
 _HOMES = {
@@ -63,7 +63,7 @@ _HOMES = {
     "units.align": ("forced_align",),
     "units.codebook": ("Codebook",),
     "units.extractor": ("UnitExtractor",),
-    "vocoder.synthesis": ("Vocoder",),
+    "vocoder.base": ("Vocoder",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

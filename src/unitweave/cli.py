@@ -45,7 +45,7 @@ COMMANDS = (
     Command("units error-rates", "CORPUS ENCODER...", "WER and CER of encoders, compared", "units:error_rates"),
     Command("units plan", "RECIPE", "memory and time of encoder training, estimated", "units:plan", ("encoder",)),
     Command("units export", "RUN --format F --out DIR", "units as fairseq or S2UT files", "units:export_units"),
-    Command("units import", "RUN --format F --from DIR", "units from such files", "units:import_units"),
+    Command("units import", "RUN --format F --from DIR", "units from elsewhere", "units:import_units", ("units",)),
     Command("lm text", "RUN", "the small text language model", "stages:text_lm", ("text_lm",)),
     Command("lm train", "RUN", "the LM, fine-tuned on interleaved speech and text", "stages:train_lm", ("lm",)),
     Command("lm plan", "RECIPE|RUN", "sizes, lengths, memory, hours and warnings", "lm:plan"),

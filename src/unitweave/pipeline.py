@@ -36,8 +36,10 @@ from unitweave.score.score import score_run, scored_by
 from unitweave.translate import stage as translation
 from unitweave.translate.dev_evaluation import dev_evaluator
 from unitweave.units.extract import extract_units, settings_in_fingerprint
+from unitweave.units.importing import tokenize_corpus
 from unitweave.units.train_codebook import train_codebook
 from unitweave.units.train_encoder import train_encoder
+from unitweave.vocoder.adopt import adopt_vocoder
 from unitweave.vocoder.train import train_vocoder
 
 
@@ -101,6 +103,14 @@ class Run:
     def units(self) -> str:
         """Extract units and word frames of every recording."""
         settings, at = self.recipe.units, self.at
+        if settings.tokenizer is not None:
+            encoder = None if settings.alignments is not None else at.encoder_model
+            return self._stage(
+                at.units,
+                settings_in_fingerprint(settings),
+                (at.corpus,) if encoder is None else (at.corpus, at.encoder),
+                lambda f: tokenize_corpus(f, settings, at.corpus, encoder),
+            )
         return self._stage(
             at.units,
             settings_in_fingerprint(settings),
@@ -117,8 +127,11 @@ class Run:
         if self.has_imported_units():
             say("units: imported ones kept ('unitweave units extract' replaces them)")
             return
-        self.encoder()
-        self.codebook()
+        units = self.recipe.units
+        if units.tokenizer is None or units.alignments is None:
+            self.encoder()
+        if units.tokenizer is None:
+            self.codebook()
         self.units()
 
     def has_imported_units(self) -> bool:
@@ -162,8 +175,11 @@ class Run:
         )
 
     def vocoder(self) -> str:
-        """Train the vocoder, which turns units into a waveform."""
+        """Train the vocoder, which turns units into a waveform, or take the one that the recipe names."""
         settings, at = self.recipe.vocoder, self.at
+        if settings.pretrained is not None or settings.function is not None:
+            given = contents(settings.pretrained)
+            return self._stage(at.vocoder, settings, (at.units,), lambda f: adopt_vocoder(f, settings, at.units), given)
         return self._stage(
             at.vocoder,
             settings,

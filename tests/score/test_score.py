@@ -128,7 +128,7 @@ def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_pat
 
 
 def test_the_ceiling_on_resynthesized_units_uses_the_vocoder(spoken_run, tmp_path, monkeypatch):
-    synthesis = pytest.importorskip("unitweave.vocoder.synthesis")
+    base = pytest.importorskip("unitweave.vocoder.base")
     run = tmp_path / "run"
     shutil.copytree(spoken_run, run)
     shutil.rmtree(run / "score")
@@ -136,10 +136,12 @@ def test_the_ceiling_on_resynthesized_units_uses_the_vocoder(spoken_run, tmp_pat
     by_length = {int(soundfile.info(p).duration * 50): read_audio(p) for p in (run / "corpus").glob("*.wav")}
 
     class Fake:
+        sample_rate = 16_000
+
         def synthesize(self, units, speaker=None, deduplicated=False):
             return [by_length[len(row)] for row in units]
 
-    monkeypatch.setattr(synthesis.Vocoder, "from_pretrained", classmethod(lambda *_: Fake()))
+    monkeypatch.setattr(base.Vocoder, "from_pretrained", staticmethod(lambda *_, **__: Fake()))
     score_systems(run, "scheduled")
     scores = read_scores(run / "score")
     assert scores.ceilings["resynthesized units"].asr_bleu == scores.ceilings["reference speech"].asr_bleu
@@ -257,7 +259,7 @@ def test_silence_is_an_empty_transcript_and_not_what_a_recognizer_makes_of_it(sp
 
 
 def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceiling(spoken_run, tmp_path, monkeypatch):
-    synthesis = pytest.importorskip("unitweave.vocoder.synthesis")
+    base = pytest.importorskip("unitweave.vocoder.base")
     run = tmp_path / "run"
     shutil.copytree(spoken_run, run)
     shutil.rmtree(run / "score")
@@ -267,11 +269,13 @@ def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceili
     asked = []
 
     class Fake:
+        sample_rate = 16_000
+
         def synthesize(self, units, speaker=None, deduplicated=False):
             asked.append(deduplicated and all((row[1:] != row[:-1]).all() for row in units))
             return [np.random.default_rng(0).normal(size=16_000).astype(np.float32) for _ in units]
 
-    monkeypatch.setattr(synthesis.Vocoder, "from_pretrained", classmethod(lambda *_: Fake()))
+    monkeypatch.setattr(base.Vocoder, "from_pretrained", staticmethod(lambda *_, **__: Fake()))
     score_systems(run, "scheduled")
     scores = read_scores(run / "score")
     row = scores.systems["scheduled"]

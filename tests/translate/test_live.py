@@ -323,7 +323,7 @@ def test_sessions_are_answered_together_as_each_alone(translator: Translator) ->
 def test_a_model_without_texts_is_spoken_at_the_end_and_refuses_other_policies(translator: Translator) -> None:
     old = translator.decoder
     direct = Translator(
-        translator.extractor,
+        translator.tokenizer,
         PhaseDecoder(old.model, old.tokenizer, replace(old.vocabulary, tasks=["direct"])),
         translator.vocoder,
     )

@@ -66,7 +66,7 @@ def test_together_equals_alone(translator: Translator) -> None:
 
 def test_streamed_speech_equals_the_whole(translator: Translator) -> None:
     whole = translator.translate(speech(2.0), SETTINGS)
-    streamed = np.concatenate(list(translator.stream_speech(iter(whole.units.tolist()), chunk_frames=7)))
+    streamed = np.concatenate(list(translator.stream_speech(iter(whole.units.tolist()), chunk_seconds=0.14)))
     np.testing.assert_allclose(streamed, whole.waveform, atol=1e-4)
 
 

@@ -9,7 +9,8 @@ from helpers.units_corpus import write_corpus
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.units.dataset import UnitRow, read_units, read_units_metadata, write_shard
-from unitweave.units.fairseq import export_units, import_units, read_fairseq_manifest, read_s2ut, read_unit_file
+from unitweave.units.fairseq import export_units, read_fairseq_manifest, read_s2ut, read_unit_file
+from unitweave.units.importing import UnitSource, import_units
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_the_s2ut_table_is_that_of_prep_s2ut_data(folders: tuple[Path, Path], tm
 def test_exported_units_come_back(kind: str, sides: tuple, folders: tuple[Path, Path], tmp_path: Path) -> None:
     corpus, units = folders
     export_units(tmp_path / "out", kind, corpus, units)
-    outcome = import_units(tmp_path / "back", kind, tmp_path / "out", corpus, 50)
+    outcome = import_units(tmp_path / "back", kind, tmp_path / "out", corpus, UnitSource(50))
     before, after = read_units(units), read_units(tmp_path / "back")
     assert set(after) == {key for key in before if key[1] in sides}
     assert len(outcome.skipped) == len(before) - len(after)
@@ -76,13 +77,13 @@ def test_units_without_their_repetitions_are_refused_and_a_single_misfit_is_skip
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     export_units(tmp_path / "reduced", "fairseq", *folders, reduce=True)
-    with pytest.raises(InputError, match=r"only \d+ units for \d+ frames of audio, and \d+ more"):
-        import_units(tmp_path / "back", "fairseq", tmp_path / "reduced", folders[0], 50)
+    with pytest.raises(InputError, match=r"only \d+ units for \d+ frames of audio, and \d+ more .* or --deduplicated"):
+        import_units(tmp_path / "back", "fairseq", tmp_path / "reduced", folders[0], UnitSource(50))
     export_units(tmp_path / "whole", "fairseq", *folders)
     path = tmp_path / "whole/src/valid.txt"
     first, *others = path.read_text().split("\n")
     path.write_text("\n".join([first[:12], *others]))
-    outcome = import_units(tmp_path / "back", "fairseq", tmp_path / "whole", folders[0], 50)
+    outcome = import_units(tmp_path / "back", "fairseq", tmp_path / "whole", folders[0], UnitSource(50))
     (skipped,) = outcome.skipped
     assert skipped["id"] == "u003/src" and "frames of audio" in skipped["reason"]
 
@@ -119,6 +120,6 @@ def test_bad_s2ut_tables_and_strange_units_are_refused(folders: tuple[Path, Path
         read_s2ut(path)
     export_units(tmp_path / "out", "fairseq", *folders)
     with pytest.raises(InputError, match="--num-units is 10"):
-        import_units(tmp_path / "back", "fairseq", tmp_path / "out", folders[0], 10)
+        import_units(tmp_path / "back", "fairseq", tmp_path / "out", folders[0], UnitSource(10))
     with pytest.raises(InputError, match="no s2ut files"):
-        import_units(tmp_path / "back", "s2ut", tmp_path / "nothing", folders[0], 50)
+        import_units(tmp_path / "back", "s2ut", tmp_path / "nothing", folders[0], UnitSource(50))

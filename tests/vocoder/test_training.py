@@ -72,7 +72,7 @@ def test_the_pitch_and_spectrum_of_units_are_learnt(data: Path, tmp_path: Path) 
     before = train_vocoder(tmp_path / "a", changed(**own, warmup_ratio=1.0, steps=1), data, data / "units").counts
     after = train_vocoder(tmp_path / "b", changed(**own, warmup_ratio=0.084, steps=60), data, data / "units").counts
     assert after["dev_mel_distance"] < 0.6 * before["dev_mel_distance"]
-    model = UnitVocoder.from_pretrained(tmp_path / "b", codebook="book")
+    model = UnitVocoder.from_pretrained(tmp_path / "b")
     with torch.inference_mode():
         pitch = model.generate(torch.tensor([[0] * 16, [7] * 16]))[1]
     assert pitch is not None and pitch[1, 8] > 1.2 * pitch[0, 8]

@@ -1,14 +1,18 @@
 """Units: how good those of each layer would be, what an encoder takes, and units from and for elsewhere."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from unitweave.commands.base import open_run
 from unitweave.config.recipe import find_recipe, load_with
-from unitweave.config.types import PositiveInt
+from unitweave.config.types import PositiveInt, PositiveNumber
+from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
 
 UnitFormat = Literal["fairseq", "s2ut"]
+ImportFormat = Literal["fairseq", "s2ut", "json", "parquet"]
 
 
 def probe_layers(run: Path, *, layers: str = "", overrides: dict[str, Any]) -> None:
@@ -99,28 +103,58 @@ def export_units(run: Path, *, format: UnitFormat, out: Path, reduce: bool = Fal
         print(path)
 
 
-def import_units(run: Path, *, format: UnitFormat, from_: Path, num_units: PositiveInt) -> None:
-    """Take the units of a run from files of another toolkit.
+def import_units(
+    run: Path,
+    *,
+    format: ImportFormat,
+    from_: Path,
+    num_units: PositiveInt,
+    frame_rate: PositiveNumber = 50.0,
+    deduplicated: bool = False,
+    alignments: Path | None = None,
+    align: bool = False,
+    overrides: dict[str, Any],
+) -> None:
+    """Take the units of a run from elsewhere.
+
+    What made them, where `units.tokenizer` names it, is tried on some recordings, and later makes the units of the
+    recordings that are to be translated.
 
     Args:
         run: A run folder with a corpus.
         format: Layout of the files.
         from_: Folder with the files.
         num_units: Size of the codebook that the units are from.
+        frame_rate: Units a second, repetitions counted.
+        deduplicated: The units have no repetitions.
+        alignments: Folder with word times in src/ and tgt/: CTM, TextGrid or JSON.
+        align: Let the encoder of the run (unitweave units train-encoder) find the word times.
     """
-    if not from_.is_dir():
-        raise InputError(f"{from_}: no such folder")
+    for folder in (from_, alignments):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{folder}: no such folder")
+    if align and alignments is not None:
+        raise InputError("--align and --alignments: give one of them")
+    at = RunLayout(run)
+    settings = open_run(run, None, overrides).recipe.units if at.recipe.exists() or overrides else ExtractionSettings()
 
     from unitweave.core.files import digest_of_file
     from unitweave.core.stage import fingerprint_of, run_stage
-    from unitweave.units.fairseq import import_units
+    from unitweave.units.importing import UnitSource, import_units
+    from unitweave.units.tokenizer import configured_tokenizer
 
-    files = sorted(path for path in from_.rglob("*") if path.is_file())
-    inputs = {str(path.relative_to(from_)): digest_of_file(path) for path in files}
+    inputs = {"corpus": fingerprint_of(run, "corpus")} | ({"encoder": fingerprint_of(run, "encoder")} if align else {})
+    for folder in filter(None, (from_, alignments)):
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        below = "" if folder == from_ else "alignments/"
+        inputs |= {below + str(path.relative_to(folder)): digest_of_file(path) for path in files}
+    tokenizer = configured_tokenizer(settings)
+    about = UnitSource(num_units, frame_rate, deduplicated, "" if tokenizer is None else tokenizer.fingerprint)
+    encoder = at.encoder_model if align else None
     run_stage(
         run,
         "units",
-        {"import": format, "num_units": num_units},
-        {"corpus": fingerprint_of(run, "corpus"), **inputs},
-        lambda folder: import_units(folder, format, from_, RunLayout(run).corpus, num_units),
+        {"import": format} | asdict(about),
+        inputs,
+        lambda f: import_units(f, format, from_, at.corpus, about, alignments, encoder, tokenizer),
     )

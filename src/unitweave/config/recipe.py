@@ -48,7 +48,7 @@ class Recipe(Settings):
         for name, system in self.systems.items():
             if not re.fullmatch(r"[\w-]+", name):
                 raise InputError(f"systems.{name}: a system's name has letters, digits, - and _ only")
-            if system.deduplicate and not self.vocoder.duration_predictor:
+            if system.deduplicate and not (self.vocoder.duration_predictor or self.vocoder.pretrained):
                 raise InputError(
                     f"systems.{name}.deduplicate needs a duration predictor: set vocoder.duration_predictor: true"
                 )

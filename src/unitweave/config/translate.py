@@ -27,9 +27,9 @@ class DecodingSettings(Settings):
     max_text_tokens_per_second: NonNegativeNumber = 12.0
     """Maximum text tokens per second of source speech, plus 16."""
     max_units_per_frame: NonNegativeNumber = 2.5
-    """Maximum target units per source frame, plus 50."""
+    """Maximum target units per source unit, plus one second of them."""
     max_unit_repeats: PositiveInt = 60
-    """Maximum repetitions of one unit in a row (60 are 1.2 s)."""
+    """Maximum repetitions of one unit in a row at 50 units a second (60 are 1.2 s); in proportion at other rates."""
     seed: Seed = 1
     """Seed of the sampling of units."""
     speaker: str | None = None

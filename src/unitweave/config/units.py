@@ -1,7 +1,7 @@
 """Settings of the units: the speech encoder, the codebook and the extraction."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from unitweave.config.training import EncoderTraining, Precision
 from unitweave.config.types import NonNegativeInt, PositiveInt, PositiveNumber, Ratio, RatioBelowOne, Seed, Settings
@@ -110,6 +110,14 @@ class CodebookSettings(Settings):
 @dataclass
 class ExtractionSettings(Settings):
     """Settings of unit extraction. Only the precision changes the units, and the shard size their files."""
+
+    tokenizer: str | None = None
+    """`module:name` of a Python function that returns a speech tokenizer, which makes the units in place of encoder and
+    codebook (docs/units.md)."""
+    tokenizer_options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of `tokenizer`."""
+    alignments: str | None = None
+    """With `tokenizer`: folder of word times in src/ and tgt/ (CTM, TextGrid or JSON); null lets the encoder align."""
 
     precision: Precision = "fp32"
     """fp32, or bf16 for the encoder's matrix products: faster, and a few units differ."""

@@ -1,16 +1,27 @@
 """Settings of the vocoder."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from unitweave.config.training import VocoderTraining
 from unitweave.config.types import NonNegativeInt, NonNegativeNumber, PositiveInt, PositiveNumber, Settings
+from unitweave.core.errors import InputError
 
 
 @dataclass
 class VocoderSettings(Settings):
     """Settings of the unit vocoder and its training."""
 
+    pretrained: str | None = None
+    """A vocoder to use instead of training one: the folder of one of ours, or a checkpoint of fairseq's unit HiFi-GAN
+    with its config.json beside it."""
+    function: str | None = None
+    """`module:name` of a Python function to use instead: called with `options`, it returns a function of units (int64
+    [frames]) and the name of a speaker that returns a waveform (float32 [samples] at `sample_rate`)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of `function`."""
+    speakers: list[str] = field(default_factory=list)
+    """Names of the voices of `function`; empty for a single one."""
     generator: Literal["vocos", "hifigan"] = "vocos"
     """vocos (fast) or hifigan (the paper's)."""
     excitation: Literal["harmonic", "none"] = "harmonic"
@@ -21,9 +32,11 @@ class VocoderSettings(Settings):
     multi_speaker: bool = False
     """Learn one voice for each speaker of the manifest instead of a single one."""
     duration_predictor: bool = False
-    """Also train a duration predictor, for deduplicated units."""
+    """Also train a duration predictor, for deduplicated units; with `function`: it takes deduplicated units."""
+    sample_rate: PositiveInt = 16_000
+    """Sampling rate of the speech in Hz, a multiple of the units' frame rate: 16000, 22050, 24000, ..."""
     segment_frames: PositiveInt = 64
-    """Frames (50 a second) of a training segment."""
+    """Units of a training segment (64 are 1.3 s at 50 units a second)."""
     adversarial_start_step: NonNegativeInt | None = None
     """Optimizer step from which on discriminators take part; null: never."""
     discriminator_learning_rate: PositiveNumber = 2e-4
@@ -41,9 +54,9 @@ class VocoderSettings(Settings):
     intermediate_dim: PositiveInt = 768
     """Channels inside a ConvNeXt block."""
     layers: PositiveInt = 4
-    """ConvNeXt blocks at 50 frames a second."""
+    """ConvNeXt blocks at the frame rate of the units."""
     fine_layers: NonNegativeInt = 2
-    """ConvNeXt blocks at 100 frames a second."""
+    """ConvNeXt blocks at about 100 frames a second."""
     hifigan_channels: PositiveInt = 512
     """Channels of HiFi-GAN (512 is its V1, 128 its V2)."""
     training: VocoderTraining = field(
@@ -57,3 +70,8 @@ class VocoderSettings(Settings):
             seed=0,
         )
     )
+
+    def check(self) -> None:
+        """Raise InputError where two vocoders are named."""
+        if self.pretrained is not None and self.function is not None:
+            raise InputError("vocoder: set pretrained or function, not both")

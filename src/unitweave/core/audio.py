@@ -71,6 +71,7 @@ def read_audio(
     name: str | None = None,
     max_seconds: float | None = None,
     expected_seconds: float | None = None,
+    sample_rate: int = SAMPLE_RATE,
 ) -> np.ndarray:
     """Read a whole recording.
 
@@ -81,9 +82,10 @@ def read_audio(
             hours of silence. So is a header with more samples than this time has in stereo at 48 kHz.
         expected_seconds: How long the manifest says that it lasts; 0 and None where nobody knows. A recording that
             lasts otherwise is refused: it was cut or replaced after the corpus was built.
+        sample_rate: Hz that it is wanted at.
 
     Returns:
-        float32 [samples] at 16 kHz.
+        float32 [samples] at `sample_rate`, 16 kHz by default.
 
     Raises:
         AudioError: The recording is missing, unreadable, empty, too long, not as long as expected, or has an impossible
@@ -93,11 +95,11 @@ def read_audio(
     with _decoded(source, name, max_seconds, whole=True) as (rate, blocks):
         mono = np.concatenate([np.zeros(0, np.float32), *blocks])
     # Resampled in one piece: in blocks, as `stream_audio` does it, the last digits differ.
-    if mono.size and rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
+    if mono.size and rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
     if mono.size == 0:
         raise AudioError(name, EMPTY)
-    seconds = mono.size / SAMPLE_RATE
+    seconds = mono.size / sample_rate
     if expected_seconds and abs(seconds - expected_seconds) > _SLACK_SECONDS + 0.01 * expected_seconds:
         detail = f"{seconds:.2f} s, {expected_seconds:.2f} s in the manifest; build the corpus again"
         raise AudioError(name, "changed after the corpus was built", detail)
@@ -162,15 +164,15 @@ def is_silent(waveform: np.ndarray) -> bool:
     return bool(np.abs(waveform - waveform.mean()).max() < SILENCE)
 
 
-def write_audio(path: Path, waveform: np.ndarray) -> None:
-    """Write [samples] at 16 kHz as 16-bit PCM in the format of the suffix (.wav, .flac), whole or not at all.
+def write_audio(path: Path, waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+    """Write [samples] at `sample_rate` Hz as 16-bit PCM in the format of the suffix (.wav, .flac), whole or not at all.
 
     It is on the disk only once the stage that wrote it is done: there may be a hundred thousand of them.
     """
     path = Path(path)
     # By way of memory, since libsndfile does not say why a file cannot be written.
     encoded = io.BytesIO()
-    soundfile.write(encoded, np.clip(waveform, -1.0, 1.0), SAMPLE_RATE, format=path.suffix[1:], subtype="PCM_16")
+    soundfile.write(encoded, np.clip(waveform, -1.0, 1.0), sample_rate, format=path.suffix[1:], subtype="PCM_16")
     with atomic_path(path, durable=False) as temporary:
         temporary.write_bytes(encoded.getvalue())
 

@@ -1,15 +1,13 @@
 """How much of the speech is text at each optimizer step."""
 
-import importlib
 import itertools
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 from unitweave.config.interleave import ScheduleSettings
 from unitweave.core.errors import InputError
+from unitweave.core.functions import imported
 
 
 def text_ratio(settings: ScheduleSettings, total_steps: int) -> Callable[[int], float]:
@@ -103,7 +101,7 @@ def ratios_of_function(settings: ScheduleSettings, total_steps: int) -> list[flo
     """The ratio at each step, from a call of the schedule's function for each. Raises InputError."""
     function, name = settings.function, settings.function_name
     if isinstance(function, str):
-        function = _imported(function)
+        function = imported(function, "schedule.function")
     assert function is not None
     ratios = []
     for step in range(total_steps):
@@ -114,21 +112,6 @@ def ratios_of_function(settings: ScheduleSettings, total_steps: int) -> list[flo
             )
         ratios.append(float(ratio))
     return ratios
-
-
-def _imported(name: str) -> Callable[[int, int], float]:
-    """The function of `module:name`, looked for in the current folder as well."""
-    module, _, attribute = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"schedule.function {name}: could not be imported ({error})") from None
-    finally:
-        sys.path.pop(0)
-    if not callable(function):
-        raise InputError(f"schedule.function {name}: is not a function")
-    return function
 
 
 def _interpolate(points: list[tuple[float, float]], step: float) -> float:

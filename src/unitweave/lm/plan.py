@@ -23,7 +23,7 @@ from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
 from unitweave.lm.train.finetune import token_limit
 from unitweave.training.hardware import GPUS
-from unitweave.units.dataset import FRAME_RATE, SIDES
+from unitweave.units.dataset import FRAME_RATE, SIDES, frame_rate_of, read_units_metadata
 
 _TOKENS_PER_WORD = 1.5  # where the tokenizer is not on this machine
 _MARKERS = 6
@@ -81,7 +81,8 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
             return Lengths(lengths[lengths >= 0], languages, "the units", coverage)
     if corpus is not None:
         pairs = train_subset(read_manifest(corpus, "train"), settings.train_pairs)
-        return Lengths(_estimated(pairs), all_languages(pairs), "the manifest's durations", coverage)
+        rate = FRAME_RATE if units is None else frame_rate_of(read_units_metadata(units))
+        return Lengths(_estimated(pairs, rate), all_languages(pairs), "the manifest's durations", coverage)
     return None
 
 
@@ -95,7 +96,7 @@ def _local_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
         return None
 
 
-def _estimated(pairs: Manifest) -> np.ndarray:
+def _estimated(pairs: Manifest, frame_rate: float) -> np.ndarray:
     """Lengths of the sequences by durations and words: int64 [pairs]."""
     words = sum(
         pc.list_value_length(pc.utf8_split_whitespace(pc.fill_null(pairs.column(f"{side}_text"), ""))).to_numpy()
@@ -103,7 +104,7 @@ def _estimated(pairs: Manifest) -> np.ndarray:
         for side in SIDES
     )
     seconds = sum(pairs.column(f"{side}_seconds").to_numpy().astype(float) for side in SIDES)
-    return np.round(FRAME_RATE * seconds + _TOKENS_PER_WORD * words).astype(np.int64) + 8
+    return np.round(frame_rate * seconds + _TOKENS_PER_WORD * words).astype(np.int64) + 8
 
 
 def make_plan(

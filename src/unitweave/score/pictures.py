@@ -15,9 +15,9 @@ from unitweave.config.interleave import InterleaveSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.interleaving.sequence import interleave_speech, prepare_speech
 from unitweave.interleaving.spans import uniform_cuts
-from unitweave.units.dataset import FRAME_RATE, UnitRow
+from unitweave.units.dataset import UnitRow
 
-PIXELS_PER_FRAME = 2
+PIXELS_PER_SECOND = 100
 HEIGHT = 96  # pixels of the spectrogram, 0 to 8 kHz
 
 
@@ -63,7 +63,7 @@ def spectrogram_uri(waveform: np.ndarray) -> str:
     """Log power spectrogram of [samples], 0 to 8 kHz over the last 70 dB, as a PNG data URI."""
     from matplotlib.image import imsave
 
-    window, hop = 512, SAMPLE_RATE // (FRAME_RATE * PIXELS_PER_FRAME)
+    window, hop = 512, SAMPLE_RATE // PIXELS_PER_SECOND
     padded = np.pad(waveform, window // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
     power = np.abs(np.fft.rfft(frames * np.hanning(window), axis=1)) ** 2  # [frames, 257]

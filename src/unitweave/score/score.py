@@ -247,9 +247,9 @@ def _ceilings(
     if not vocoder.is_dir() or any(id not in units for id in ids):
         notes.append("no ceiling on resynthesized units: no vocoder, or no units for some of the utterances")
     else:
-        from unitweave.vocoder.synthesis import Vocoder
+        from unitweave.vocoder.base import Vocoder, at_16khz
 
-        voice = Vocoder.from_pretrained(vocoder, device=device_of(device))
+        voice = Vocoder.from_pretrained(vocoder, device=device_of(device), functions=True)
         if deduplicated:
             notes.append(f"{RESYNTHESIS}: repetitions dropped and durations predicted, as in the systems' own speech")
 
@@ -257,7 +257,7 @@ def _ceilings(
             own = [units[id].units for id in some]
             if deduplicated:
                 own = [deduplicate(one)[0] for one in own]
-            return list(voice.synthesize(own, deduplicated=deduplicated))
+            return [at_16khz(one, voice.sample_rate) for one in voice.synthesize(own, deduplicated=deduplicated)]
 
         sources[RESYNTHESIS] = AudioSource(ids, resynthesize)
     return sources

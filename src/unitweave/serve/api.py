@@ -250,7 +250,7 @@ class WavResponse(StreamingResponse):
 
 
 def _wav_chunks(translator: Translator, stream: Stream) -> Iterator[bytes]:
-    yield wav_header()
+    yield wav_header(translator.speech_vocoder.sample_rate)
     for chunk in translator.stream_speech(stream.units()):
         yield to_pcm(chunk).tobytes()
 

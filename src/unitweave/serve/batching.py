@@ -283,7 +283,9 @@ class Batcher:
 
     def _words(self, job: Job, result: SpeechTranslation) -> tuple[Words, Words]:
         source = self.translator.align(job.waveform, result.transcript, result.language)
-        return source, self.translator.align(result.waveform, result.translation, result.target_language)
+        return source, self.translator.align(
+            result.waveform, result.translation, result.target_language, result.sampling_rate
+        )
 
 
 def _kind(job: Job | LiveJob) -> object:

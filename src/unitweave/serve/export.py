@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
+from unitweave.core.files import TEMPORARY_PREFIX, read_json, read_json_object, write_json
 from unitweave.core.stage import versions
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.serve.card import write_card
@@ -85,6 +85,11 @@ def export_run(
 
 
 def _copy_parts(parts: Parts, run: Path, folder: Path) -> None:
+    voice = parts.vocoder / "config.json"
+    function = read_json_object(voice).get("function") if voice.exists() else None
+    for named, what in ((parts.units.tokenizer, "units.tokenizer"), (function, "vocoder.function")):
+        if named is not None:
+            raise InputError(f"{run}: {what} {named} is Python code, which an exported model cannot carry")
     target = _parts_in(folder)
     copies = [(parts.language_model, folder), (parts.encoder, target.encoder), (parts.codebook, target.codebook)]
     if Vocabulary.load(parts.language_model).has_speech:

@@ -13,7 +13,6 @@ import gradio as gr
 from fastapi import FastAPI, File, UploadFile
 from fastapi.responses import PlainTextResponse
 
-from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.languages import language_name, language_names
 from unitweave.serve import live_page
@@ -132,8 +131,9 @@ class PageTranslator:
         lines = timeline(waveform, source_words, f"Recording ({language_name(result.language)})")
         if not len(result.waveform):
             return _message(_summary(result)), result.transcript, result.translation, None, lines
-        lines += timeline(result.waveform, words, language_name(result.target_language) or "Translation")
-        speech = SAMPLE_RATE, to_pcm(result.waveform)
+        label = language_name(result.target_language) or "Translation"
+        lines += timeline(result.waveform, words, label, result.sampling_rate)
+        speech = result.sampling_rate, to_pcm(result.waveform)
         return _message(_summary(result)), result.transcript, result.translation, speech, lines
 
 

@@ -14,15 +14,18 @@ _REM_PER_SECOND = 5.0  # a narrower page scrolls
 _MAX_ROWS = 4
 
 
-def timeline(waveform: np.ndarray, words: Sequence[tuple[str, float, float]], label: str) -> str:
+def timeline(
+    waveform: np.ndarray, words: Sequence[tuple[str, float, float]], label: str, sampling_rate: int = SAMPLE_RATE
+) -> str:
     """The waveform as bars, and below it each word at its time. All text is escaped.
 
     Args:
-        waveform: The samples at 16 kHz.
+        waveform: The samples.
         words: Text, start and end in seconds. Words that have no time are listed at the end.
         label: The caption.
+        sampling_rate: Of the waveform, in Hz.
     """
-    seconds = max(len(waveform) / SAMPLE_RATE, 1e-3)
+    seconds = max(len(waveform) / sampling_rate, 1e-3)
     bars = "".join(
         f'<rect x="{4 * i}" y="{(_HEIGHT - height) / 2:.1f}" width="2.6" height="{height:.1f}" rx="1.3"/>'
         for i, height in enumerate(_heights(waveform))

@@ -16,13 +16,13 @@ def to_pcm(waveform: np.ndarray) -> np.ndarray:
     return (np.clip(waveform, -1, 1) * 32767).astype("<i2")
 
 
-def wav_header() -> bytes:
-    """The header of a 16-bit mono wav file at 16 kHz whose length is not known yet."""
-    byte_rate, block_align, bits = 2 * SAMPLE_RATE, 2, 16
+def wav_header(sampling_rate: int = SAMPLE_RATE) -> bytes:
+    """The header of a 16-bit mono wav file whose length is not known yet."""
+    byte_rate, block_align, bits = 2 * sampling_rate, 2, 16
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
         *(b"RIFF", _UNKNOWN, b"WAVE"),
-        *(b"fmt ", 16, 1, 1, SAMPLE_RATE, byte_rate, block_align, bits),
+        *(b"fmt ", 16, 1, 1, sampling_rate, byte_rate, block_align, bits),
         *(b"data", _UNKNOWN),
     )
 

@@ -27,6 +27,7 @@ PHASE_NAMES = {
     "units": (UNITS,),
 }
 
+_RATE = 50  # units a second that the following numbers, and DecodingSettings.max_unit_repeats, are meant for
 LOOP_WINDOW = 120  # units (2.4 s) that a loop has to last
 _MAX_PERIOD = 40
 LOOP_CHECK_EVERY = 20
@@ -244,8 +245,10 @@ class DecoderState:
         device, rows = constraints.closing.device, len(frames)
         length = torch.tensor(frames, device=device)
         self._settings, self._constraints = settings, constraints
-        self.text_limit = (length / 50 * settings.max_text_tokens_per_second + 16).long()
-        self.unit_limit = (length * settings.max_units_per_frame + 50).long()
+        rate = constraints.vocabulary.frame_rate
+        self.text_limit = (length / rate * settings.max_text_tokens_per_second + 16).long()
+        self.unit_limit = (length * settings.max_units_per_frame + rate).long()
+        self._max_repeats = max_repeats(settings, rate)
         self.phase = torch.full((rows,), constraints.first, device=device)
         self.position = torch.zeros(rows, dtype=torch.long, device=device)
         self.remaining = (self.unit_limit if constraints.first == UNITS else self.text_limit).clone()
@@ -295,7 +298,7 @@ class DecoderState:
         at_seam = (phase == TRANSLATION) & (self.position == self.seam)
         if bool((self.seam >= 0).any()) and bool(at_seam.any()):
             logits[at_seam] += constraints.starting
-        stuck = (phase == UNITS) & (self.repeats >= self._settings.max_unit_repeats)
+        stuck = (phase == UNITS) & (self.repeats >= self._max_repeats)
         logits[stuck.nonzero().flatten(), self.last[stuck]] = -torch.inf
         rows = torch.arange(len(phase), device=phase.device)
         forced = self.forced[rows, phase, self.position.clamp(max=self.forced.shape[2] - 1)]
@@ -337,12 +340,23 @@ def _repeats(tokens: Sequence[int]) -> int:
     return count
 
 
-def in_a_loop(units: Sequence[int]) -> bool:
-    """Whether the last LOOP_WINDOW units only repeat a pattern of at most 40 units (0.8 s).
+def loop_window(frame_rate: float) -> int:
+    """Units that a loop has to last at a frame rate."""
+    return max(2, round(LOOP_WINDOW * frame_rate / _RATE))
+
+
+def max_repeats(settings: DecodingSettings, frame_rate: float) -> int:
+    """Maximum repetitions of a unit in a row at a frame rate."""
+    return max(1, round(settings.max_unit_repeats * frame_rate / _RATE))
+
+
+def in_a_loop(units: Sequence[int], frame_rate: float = _RATE) -> bool:
+    """Whether the last 2.4 s (LOOP_WINDOW units at 50 a second) only repeat a pattern of at most 0.8 s.
 
     Checked only now and then, at lengths that do not depend on the batch.
     """
-    if len(units) < LOOP_WINDOW or len(units) % LOOP_CHECK_EVERY:
+    window, max_period = loop_window(frame_rate), max(2, round(_MAX_PERIOD * frame_rate / _RATE))
+    if len(units) < window or len(units) % LOOP_CHECK_EVERY:
         return False
-    tail = np.asarray(units[-LOOP_WINDOW:])
-    return any(bool((tail[period:] == tail[:-period]).all()) for period in range(1, _MAX_PERIOD + 1))
+    tail = np.asarray(units[-window:])
+    return any(bool((tail[period:] == tail[:-period]).all()) for period in range(1, max_period + 1))

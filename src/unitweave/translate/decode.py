@@ -56,7 +56,7 @@ class PhaseDecoder(UnitLanguageModel):
         """Translate the units of utterances.
 
         Args:
-            sources: Units [frames] of each utterance, at 50 Hz.
+            sources: Units [frames] of each utterance.
             settings: How to decode.
             prefixes: Transcript, translation or languages of each source, where they are known; or the first tokens of
                 phases, as `Constraints.forced` gives them.
@@ -224,7 +224,7 @@ class _Batch:
                 self.units[row].append(tokens[i] - offset)
                 if self.streamer:
                     self.streamer.unit(self.indices[row], tokens[i] - offset)
-                if in_a_loop(self.units[row]):
+                if in_a_loop(self.units[row], self.decoder.vocabulary.frame_rate):
                     state.remaining[i] = 0  # the closing marker comes next, and the row counts as cut off
                 elif self.continuations and len(self.units[row]) == self._pause_at(row):
                     state.phase[i] = DONE

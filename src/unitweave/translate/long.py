@@ -80,11 +80,12 @@ def translate_long(
             results = _translate_audible(translator, waveforms, settings, prefix)
             for i, result in zip(first, results, strict=True):
                 if len(result.waveform):
-                    write_audio(work / f"{i:06d}.wav", result.waveform)
+                    write_audio(work / f"{i:06d}.wav", result.waveform, result.sampling_rate)
                 start, end = (edge / SAMPLE_RATE for edge in spans[i])
                 write_json(work / f"{i:06d}.json", {"start": start, "end": end} | result.plain())
                 progress.advance()
-    return _assemble(work, source, stem, len(spans), job, speech=not settings.text_only)
+    rate = None if settings.text_only else translator.speech_vocoder.sample_rate
+    return _assemble(work, source, stem, len(spans), job, rate)
 
 
 def _translate_audible(
@@ -92,8 +93,9 @@ def _translate_audible(
 ) -> list[SpeechTranslation]:
     """A result for each waveform; an empty one where it is inaudible, which must not end the whole recording."""
     nothing, no_units = np.zeros(0, np.float32), np.zeros(0, np.int64)
+    rate = translator.vocoder.sample_rate if translator.vocoder else SAMPLE_RATE
     results = [
-        SpeechTranslation(nothing, SAMPLE_RATE, "", "", "", no_units, True, 0.0, source_seconds=len(w) / SAMPLE_RATE)
+        SpeechTranslation(nothing, rate, "", "", "", no_units, True, 0.0, source_seconds=len(w) / SAMPLE_RATE)
         for w in waveforms
     ]
     audible = [i for i, waveform in enumerate(waveforms) if _is_audible(waveform)]
@@ -144,14 +146,14 @@ def _batches(
         yield indices, waveforms
 
 
-def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, speech: bool) -> LongResult:
+def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, rate: int | None) -> LongResult:
     segments: list[dict[str, Any]] = [read_json(work / f"{i:06d}.json") for i in range(count)]
-    audio = stem.with_name(stem.name + ".wav") if speech else None
+    audio = stem.with_name(stem.name + ".wav") if rate else None
     about = stem.with_name(stem.name + ".json")
-    if audio is not None:
-        _write_track(work, audio, segments)
+    if audio is not None and rate is not None:
+        _write_track(work, audio, segments, rate)
     language = next((s["language"] for s in segments if s["language"]), "")
-    from_key, to_key = ("spoken_from", "spoken_to") if speech else ("start", "end")
+    from_key, to_key = ("spoken_from", "spoken_to") if rate else ("start", "end")
     write_subtitles(stem, [Cue(s[from_key], s[to_key], s["translation"]) for s in segments])
     if language:
         write_subtitles(stem, [Cue(s["start"], s["end"], s["transcript"]) for s in segments], language)
@@ -180,21 +182,21 @@ def _mean(weighted: Sequence[tuple[float, float]]) -> float:
     return float(np.average(values, weights=weights))
 
 
-def _write_track(work: Path, audio: Path, segments: Sequence[dict[str, Any]]) -> None:
-    """The utterances at their times; adds to each segment from when to when it is in the track."""
+def _write_track(work: Path, audio: Path, segments: Sequence[dict[str, Any]], rate: int) -> None:
+    """The utterances at their times, at `rate` Hz; adds to each segment from when to when it is in the track."""
     # The wave module and not libsndfile, which does not say that the disk is full.
     with atomic_path(audio) as temporary, temporary.open("wb") as file, wave.open(file, "wb") as track:
         track.setnchannels(1)
         track.setsampwidth(2)
-        track.setframerate(SAMPLE_RATE)
+        track.setframerate(rate)
         at = 0  # samples written
         for i, segment in enumerate(segments):
             wav = work / f"{i:06d}.wav"
-            speech = read_audio(wav) if wav.exists() else np.zeros(0, np.float32)
-            silence = max(0, round(segment["start"] * SAMPLE_RATE) - at)
-            for first in range(0, silence, SAMPLE_RATE):
-                track.writeframesraw(bytes(2 * min(SAMPLE_RATE, silence - first)))
+            speech = read_audio(wav, sample_rate=rate) if wav.exists() else np.zeros(0, np.float32)
+            silence = max(0, round(segment["start"] * rate) - at)
+            for first in range(0, silence, rate):
+                track.writeframesraw(bytes(2 * min(rate, silence - first)))
             at += silence
-            segment |= {"spoken_from": at / SAMPLE_RATE, "spoken_to": (at + len(speech)) / SAMPLE_RATE}
+            segment |= {"spoken_from": at / rate, "spoken_to": (at + len(speech)) / rate}
             track.writeframesraw(np.rint(speech * 32768).astype("<i2").tobytes())  # as they lie in its file
             at += len(speech)

@@ -12,6 +12,7 @@ from typing import Any
 
 from unitweave.config.recipe import parse_settings
 from unitweave.config.translate import DecodingSettings, TranslateSettings
+from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file, read_json, read_yaml
 from unitweave.core.layout import RunLayout
@@ -35,6 +36,8 @@ class Parts:
     codebook: Path
     vocoder: Path
     settings: DecodingSettings = field(default_factory=DecodingSettings)  # how the maker decodes with it
+    units: ExtractionSettings = field(default_factory=ExtractionSettings)  # the tokenizer, where it is not ours
+    functions: bool = False  # whether the parts may name Python functions: those of a run folder, not of an export
 
     @classmethod
     def of_run(cls, run: Path, system: str | None = None) -> "Parts":
@@ -45,8 +48,15 @@ class Parts:
             system = known[0] if len(known) == 1 else "scheduled"
         if system not in known:
             raise InputError(f"{run}: no trained system {system!r}; trained systems: {', '.join(known) or 'none'}")
-        settings = parse_settings(TranslateSettings, read_recipe(run).get("translate") or {}, "translate")
-        return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings.decoding)
+        recipe = read_recipe(run)
+        settings = parse_settings(TranslateSettings, recipe.get("translate") or {}, "translate").decoding
+        units = parse_settings(ExtractionSettings, recipe.get("units") or {}, "units")
+        if units.tokenizer is None and at.units.is_dir() and not at.codebook.is_dir():
+            raise InputError(
+                f"{run}: its units were imported, and nothing here makes units of recordings: name what made them, "
+                f"units.tokenizer in {at.recipe.name}"
+            )
+        return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings, units, functions=True)
 
     @classmethod
     def of_package(cls, folder: Path) -> "Parts":
@@ -83,8 +93,11 @@ class Parts:
         """Raise InputError unless all parts speak the units of one codebook; returns its fingerprint."""
         from unitweave.lm.model.vocabulary import Vocabulary  # transformers: not for a model that is refused
 
-        book = read_json(self.codebook / "codebook.json")["fingerprint"]
         vocabulary = Vocabulary.load(self.language_model)
+        if self.units.tokenizer is not None:
+            book = vocabulary.codebook  # whether it is the tokenizer's is seen when that is there
+        else:
+            book = read_json(self.codebook / "codebook.json")["fingerprint"]
         if vocabulary.codebook != book:
             raise InputError(
                 f"{self.language_model}: trained on units of codebook {vocabulary.codebook}, not of {book}"

@@ -26,7 +26,7 @@ from unitweave.training.devices import device_of
 from unitweave.translate.constraints import Translation
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
 from unitweave.units.dataset import read_units
-from unitweave.vocoder.synthesis import Vocoder
+from unitweave.vocoder.base import Vocoder
 
 OUTPUTS = "outputs.jsonl"
 SHARDS = "shards"
@@ -78,7 +78,11 @@ def translate_split(
     own = own_share(todo)
     if own:
         vocabulary, device = Vocabulary.load(model), device_of("auto")
-        voice = Vocoder.from_pretrained(vocoder, vocabulary.codebook, device) if vocabulary.has_speech else None
+        voice = (
+            Vocoder.from_pretrained(vocoder, vocabulary.codebook, device, functions=True)
+            if vocabulary.has_speech
+            else None
+        )
         decode = _decoder(model, settings)
         with meter(_label(folder.name), sum(len(shards[n]) for n in own)) as progress:
             for number in own:
@@ -125,8 +129,9 @@ def _write(
     lines = []
     for pair, t, waveform in zip(pairs, found, speech, strict=True):
         audio = f"audio/{pair.id}.wav" if voice else None
-        if audio:  # an empty translation still gets a file, so that it is scored and not left out
-            write_audio(folder / audio, waveform if len(waveform) else np.zeros(1600, np.float32))
+        if voice and audio:  # an empty translation still gets a file, so that it is scored and not left out
+            audible = waveform if len(waveform) else np.zeros(1600, np.float32)
+            write_audio(folder / audio, audible, voice.sample_rate)
         line = {
             "id": pair.id,
             "audio": audio,

@@ -21,7 +21,8 @@ from unitweave.translate.engines import precision_of
 from unitweave.translate.package import Parts, find_parts
 from unitweave.units.align import utterance_score
 from unitweave.units.extractor import UnitExtractor
-from unitweave.vocoder.synthesis import Vocoder
+from unitweave.units.tokenizer import SpeechTokenizer, configured_tokenizer
+from unitweave.vocoder.base import Vocoder, at_16khz
 
 _DOMAIN_RATIO = 0.05  # of what transcripts of the training data reach; benchmarks/confidence.py measures it
 UNSURE = (
@@ -42,7 +43,7 @@ class SpeechTranslation:
         language: Code of the source language, as the model identified it.
         transcript: What is said in the recording.
         translation: Its translation.
-        units: int64 [frames] of the translation, 50 a second.
+        units: int64 [frames] of the translation.
         complete: False where a length limit cut the model off.
         score: Mean log-probability of the tokens that the model chose.
         scores: The same stage by stage.
@@ -76,7 +77,7 @@ class SpeechTranslation:
 
     def save(self, path: Path) -> None:
         """Write the waveform in the format of the suffix (.wav, .flac)."""
-        write_audio(path, self.waveform if len(self.waveform) else np.zeros(1600, np.float32))
+        write_audio(path, self.waveform if len(self.waveform) else np.zeros(1600, np.float32), self.sampling_rate)
 
     def plain(self) -> dict[str, Any]:
         """Everything but the waveform, as JSON has it."""
@@ -100,10 +101,24 @@ class Translator:
     """Encoder, codebook, language model and vocoder of one run, ready to translate recordings."""
 
     def __init__(
-        self, extractor: UnitExtractor, decoder: PhaseDecoder, vocoder: Vocoder | None, parts: Parts | None = None
+        self,
+        tokenizer: SpeechTokenizer,
+        decoder: PhaseDecoder,
+        vocoder: Vocoder | None,
+        parts: Parts | None = None,
+        extractor: UnitExtractor | None = None,
     ) -> None:
-        """Put the parts together; a model that was trained to text only needs no vocoder."""
-        self.extractor, self.decoder, self.vocoder, self.parts = extractor, decoder, vocoder, parts
+        """Put the parts together.
+
+        Args:
+            tokenizer: Makes the units: an encoder with its codebook, or any other.
+            decoder: The language model.
+            vocoder: None for a model that was trained to text only.
+            parts: Where all of them lie.
+            extractor: The encoder that aligns words, where the tokenizer is another one; None where there is none.
+        """
+        self.tokenizer, self.decoder, self.vocoder, self.parts = tokenizer, decoder, vocoder, parts
+        self.extractor = tokenizer if isinstance(tokenizer, UnitExtractor) else extractor
         self.settings = parts.settings if parts else DecodingSettings()
 
     @classmethod
@@ -139,19 +154,29 @@ class Translator:
     ) -> "Translator":
         """From the folders of the parts. Raises InputError when they do not belong together."""
         book = parts.check()
-        extractor = UnitExtractor.load(parts.encoder, parts.codebook)
+        tokenizer: SpeechTokenizer | None = configured_tokenizer(parts.units)
+        extractor = None
+        if tokenizer is None:
+            tokenizer = UnitExtractor.load(parts.encoder, parts.codebook)
+        elif tokenizer.fingerprint != book:
+            raise InputError(f"units.tokenizer: makes units of codebook {tokenizer.fingerprint}, not of {book}")
+        elif parts.encoder.is_dir():
+            extractor = UnitExtractor.without_codebook(parts.encoder)
         decoder = PhaseDecoder.load(parts.language_model, device, dtype, engine)
-        vocoder = Vocoder.from_pretrained(parts.vocoder, book, device) if decoder.vocabulary.has_speech else None
-        return cls(extractor, decoder, vocoder, parts)
+        vocoder = None
+        if decoder.vocabulary.has_speech:
+            vocoder = Vocoder.from_pretrained(parts.vocoder, book, device, parts.functions)
+        return cls(tokenizer, decoder, vocoder, parts, extractor)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that name the model: equal digits, equal results."""
         if self.parts is None:
             raise InputError("a translator that was not loaded from a folder has no fingerprint")
         files = sorted(self.parts.language_model.glob("*.safetensors"))
-        files += [self.parts.vocoder / "model.safetensors"] if self.vocoder else []
+        if self.vocoder:
+            files.append(next(self.parts.vocoder.glob("*.safetensors"), self.parts.vocoder / "config.json"))
         weights = [digest_of_file(f) for f in files]
-        return digest_of([weights, self.extractor.codebook.fingerprint, precision_of(self.decoder.model)])
+        return digest_of([weights, self.tokenizer.fingerprint, precision_of(self.decoder.model)])
 
     def translate(
         self,
@@ -220,7 +245,7 @@ class Translator:
             results.append(
                 SpeechTranslation(
                     waveform=speech,
-                    sampling_rate=SAMPLE_RATE,
+                    sampling_rate=self.vocoder.sample_rate if self.vocoder else SAMPLE_RATE,
                     language=t.language,
                     transcript=t.transcript,
                     translation=t.translation,
@@ -249,6 +274,8 @@ class Translator:
 
     def _confidences(self, log_probs: Sequence[np.ndarray], hypotheses: Sequence[Translation]) -> list[float | None]:
         """How well each transcript fits the encoder's own view of its recording."""
+        if self.extractor is None:
+            return [None] * len(hypotheses)
         texts = [normalize(t.transcript, t.language) for t in hypotheses]
         frames = self.extractor.align(log_probs, texts)
         return [
@@ -265,7 +292,7 @@ class Translator:
         return [units for units, _ in self._encode(waveforms)]
 
     def _encode(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Units and CTC log-probabilities of each waveform."""
+        """Units and CTC log-probabilities of each waveform; the latter are empty without an encoder."""
         found = [(np.empty(0, np.uint16), np.empty((0, 0), np.float32))] * len(waveforms)
         batch: list[int] = []
         order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
@@ -273,10 +300,18 @@ class Translator:
             batch.append(i)
             following = len(waveforms[order[place + 1]]) if place + 1 < len(order) else 0
             if not following or following * (len(batch) + 1) > _BATCH_SECONDS * SAMPLE_RATE:
-                for j, one in zip(batch, self.extractor.encode([waveforms[j] for j in batch]), strict=True):
+                for j, one in zip(batch, self._encoded([waveforms[j] for j in batch]), strict=True):
                     found[j] = one
                 batch = []
         return found
+
+    def _encoded(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        if isinstance(self.tokenizer, UnitExtractor):
+            return self.tokenizer.encode(waveforms)
+        nothing = [np.empty((0, 0), np.float32)] * len(waveforms)
+        log_probs = [probs for _, probs in self.extractor.encode(waveforms)] if self.extractor else nothing
+        tokens = self.tokenizer.tokenize(waveforms)
+        return [(one.units, probs) for one, probs in zip(tokens, log_probs, strict=True)]
 
     @property
     def speech_vocoder(self) -> Vocoder:
@@ -285,24 +320,27 @@ class Translator:
             raise InputError("this model was trained to text only and gives no speech")
         return self.vocoder
 
-    def stream_speech(self, units: Iterator[int], chunk_frames: int = 25) -> Iterator[np.ndarray]:
-        """Waveform, float32 at 16 kHz, chunk by chunk, of units that are still being decoded."""
-        yield from self.speech_vocoder.stream(
-            units, chunk_frames, self.settings.speaker, deduplicated=self.decoder.vocabulary.deduplicate
-        )
+    def stream_speech(self, units: Iterator[int], chunk_seconds: float = 0.5) -> Iterator[np.ndarray]:
+        """Waveform, float32 at the vocoder's sampling rate, chunk by chunk, of units that are still being decoded."""
+        voice, deduplicated = self.speech_vocoder, self.decoder.vocabulary.deduplicate
+        frames = max(1, round(chunk_seconds * voice.frame_rate))
+        yield from voice.stream(units, frames, self.settings.speaker, deduplicated)
 
-    def align(self, waveform: np.ndarray, text: str, language: str) -> Words:
+    def align(self, waveform: np.ndarray, text: str, language: str, sampling_rate: int = SAMPLE_RATE) -> Words:
         """Each word of `text` with the seconds at which it begins and ends in the waveform, by forced alignment.
 
         In scripts without spaces it is each cluster.
 
         A word that the encoder's alphabet cannot spell, or a text too long for the sound, gets no time: (word, 0, 0).
+        So does every word where there is no encoder, but a tokenizer from elsewhere.
         """
+        waveform = at_16khz(waveform, sampling_rate)
         pieces = natural_pieces(text, language)
         words = normalize(text, language).split()
         alignable = bool(words) and len(waveform) >= MIN_SAMPLES
-        frames = self.extractor.extract([waveform], [" ".join(words)])[0][1] if alignable else None
-        rate = self.extractor.front_end.frame_rate
+        encoder = self.extractor
+        frames = encoder.extract([waveform], [" ".join(words)])[0][1] if encoder and alignable else None
+        rate = encoder.frame_rate if encoder else 1.0
         result, first = [], 0
         for piece in pieces:
             last = first + piece.words

@@ -23,7 +23,6 @@ from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import (
     LOOP_CHECK_EVERY,
-    LOOP_WINDOW,
     TRANSCRIPT,
     TRANSCRIPT_TAG,
     TRANSLATION,
@@ -32,6 +31,8 @@ from unitweave.translate.constraints import (
     Constraints,
     Translation,
     in_a_loop,
+    loop_window,
+    max_repeats,
 )
 
 FORMAT = 2
@@ -90,16 +91,19 @@ def engine_settings(folder: Path, settings: DecodingSettings | None = None) -> d
                 "name": name,
                 "allowed_token_ids": _ranges(tokens[phase]),
                 "stop_token_ids": [] if closing < 0 else [closing],
-                "max_tokens": {"tag": 1} if closing < 0 else _limit(phase, settings or DecodingSettings()),
+                "max_tokens": {"tag": 1}
+                if closing < 0
+                else _limit(phase, settings or DecodingSettings(), vocabulary.frame_rate),
             }
         )
     return {"format": FORMAT, "prompt": _prompt_settings(vocabulary), "phases": phases}
 
 
-def _limit(phase: int, settings: DecodingSettings) -> dict[str, Any]:
+def _limit(phase: int, settings: DecodingSettings, frame_rate: float) -> dict[str, Any]:
     if phase == UNITS:
-        return {"per_source_unit": settings.max_units_per_frame, "plus": 50, "in_a_row": settings.max_unit_repeats}
-    return {"per_source_second": settings.max_text_tokens_per_second, "plus": 16}
+        in_a_row = max_repeats(settings, frame_rate)
+        return {"per_source_unit": settings.max_units_per_frame, "plus": frame_rate, "in_a_row": in_a_row}
+    return {"per_source_unit": settings.max_text_tokens_per_second / frame_rate, "plus": 16}
 
 
 def _prompt_settings(v: Vocabulary) -> dict[str, Any]:
@@ -142,6 +146,7 @@ class EngineDecoder:
         self.tokenizer = load_tokenizer(str(folder))
         self.vocabulary = Vocabulary.load(folder)
         self.languages = {i: name for name, i in self.vocabulary.languages.items()}
+        self.frame_rate = self.vocabulary.frame_rate
 
     def translate(
         self, sources: Sequence[np.ndarray], target_languages: Sequence[str | None] | None = None
@@ -211,7 +216,7 @@ class EngineDecoder:
                 answers[i] += answer
                 if in_a_row is None:
                     continue
-                loop, run = _first_loop(answers[i]), _first_run(answers[i], in_a_row)
+                loop, run = _first_loop(answers[i], self.frame_rate), _first_run(answers[i], in_a_row)
                 if loop is not None and (run is None or loop <= run):
                     del answers[i][loop:]  # without a stop token: it counts as cut off
                 elif run is not None:
@@ -233,9 +238,7 @@ class EngineDecoder:
     def _max_tokens(self, limit: dict[str, Any], frames: int) -> int:
         if "tag" in limit:
             return int(limit["tag"])
-        if "per_source_unit" in limit:
-            return int(frames * limit["per_source_unit"] + limit["plus"]) + 1
-        return int(frames / 50 * limit["per_source_second"] + limit["plus"]) + 1
+        return int(frames * limit["per_source_unit"] + limit["plus"]) + 1
 
     def _take(self, result: Translation, phase: str, tokens: list[int]) -> None:
         if phase == "transcript_language":
@@ -257,10 +260,11 @@ def _continued(request: Request, answer: list[int], banned: int | None) -> Reque
     )
 
 
-def _first_loop(tokens: Sequence[int]) -> int | None:
+def _first_loop(tokens: Sequence[int], frame_rate: float) -> int | None:
     """How many tokens it takes until a loop is found, at the lengths at which `in_a_loop` looks; None for never."""
-    ends = range(LOOP_WINDOW, len(tokens) + 1, LOOP_CHECK_EVERY)
-    return next((end for end in ends if in_a_loop(tokens[:end])), None)
+    first = -(-loop_window(frame_rate) // LOOP_CHECK_EVERY) * LOOP_CHECK_EVERY
+    ends = range(first, len(tokens) + 1, LOOP_CHECK_EVERY)
+    return next((end for end in ends if in_a_loop(tokens[:end], frame_rate)), None)
 
 
 def _first_run(tokens: Sequence[int], in_a_row: int) -> int | None:

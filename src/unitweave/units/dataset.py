@@ -1,7 +1,8 @@
 """The units dataset: for each side of each utterance pair, its units and the frames of its words.
 
-Stored as Parquet shards `units-00000.parquet`, ... in one folder. One unit stands for one frame,
-50 frames a second; repeated units are kept.
+Stored as Parquet shards `units-00000.parquet`, ... in one folder. One unit stands for one frame;
+the metadata have the frame rate (of our encoders: 50 a second). Repeated units are kept, or, where they were dropped
+before an import, the metadata say `deduplicated`.
 """
 
 import contextlib
@@ -216,6 +217,17 @@ def read_shard_metadata(path: Path) -> dict[str, str]:
     with _damage_named(path):
         metadata = pq.read_schema(path).metadata or {}
         return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+def frame_rate_of(metadata: Mapping[str, str]) -> float:
+    """Units a second, from the metadata of a units dataset. Raises InputError when it holds no such number."""
+    try:
+        rate = float(metadata["frame_rate"])
+    except (KeyError, ValueError):
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise InputError(f"units: no valid frame_rate in their metadata (got {metadata.get('frame_rate')!r})")
+    return rate
 
 
 def length_mismatch(units: int, frames: float) -> str:

@@ -36,6 +36,11 @@ from unitweave.units.shards import Shard, ShardCollector, shard_batches, unit_ro
 
 def settings_in_fingerprint(settings: ExtractionSettings) -> dict[str, object]:
     """The settings that the shards depend on; with others changed, an interrupted extraction still resumes."""
+    if settings.tokenizer is not None:
+        named = (settings.tokenizer, settings.tokenizer_options, settings.alignments)
+        return dict(zip(("tokenizer", "tokenizer_options", "alignments"), named, strict=True)) | {
+            "shard_size": settings.shard_size
+        }
     return {"precision": settings.precision, "shard_size": settings.shard_size}
 
 
@@ -64,7 +69,7 @@ def extract_units(
     def unfinished() -> list[int]:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        return [number for number in range(len(shards)) if not _finished(folder, number, metadata)]
+        return [number for number in range(len(shards)) if not is_finished(folder, number, metadata)]
 
     numbers, ray = on_main(unfinished), settings.backend == "ray"
     own = own_share(numbers) if not ray else numbers if process_index() == 0 else []
@@ -84,10 +89,11 @@ def extract_units(
             write_shard(folder, number, rows, metadata)
             progress.advance(sizes[number])
     barrier()
-    return on_main(lambda: _summary(folder, pairs))
+    return on_main(lambda: summary(folder, pairs))
 
 
-def _finished(folder: Path, number: int, metadata: Mapping[str, str]) -> bool:
+def is_finished(folder: Path, number: int, metadata: Mapping[str, str]) -> bool:
+    """Whether a shard is there already. Raises InputError where it is one of other units."""
     path = shard_path(folder, number)
     if not path.exists():
         return False
@@ -133,7 +139,8 @@ def _extract_here(
                 yield from collector.add(number, rows)
 
 
-def _summary(folder: Path, pairs: Manifest) -> StageResult:
+def summary(folder: Path, pairs: Manifest) -> StageResult:
+    """Counts of a finished extraction, and the recordings that have no units."""
     schema = pa.schema([SCHEMA.field("id"), SCHEMA.field("side")])
     keys = pa.Table.from_batches(unit_batches(folder, schema.names), schema)
     counts = dict.fromkeys(("recordings", "frames", "words", "unsure_words"), 0)

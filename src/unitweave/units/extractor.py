@@ -12,6 +12,7 @@ from unitweave.units.align import WordFrames, align_all, word_frames
 from unitweave.units.codebook import Codebook
 from unitweave.units.encoder import SpeechEncoder, encoder_fingerprint, load_encoder
 from unitweave.units.inference import EncoderInference, single_threads
+from unitweave.units.tokenizer import SpeechTokens
 
 UnitsAndWords = tuple[np.ndarray, WordFrames | None]
 
@@ -41,6 +42,32 @@ class UnitExtractor:
                 f"{codebook}: this codebook belongs to another encoder than {encoder}; make the codebook again"
             )
         return cls(load_encoder(encoder, device), book, precision)
+
+    @classmethod
+    def without_codebook(cls, encoder: Path, device: str | torch.device = "cpu") -> "UnitExtractor":
+        """For alignment alone: all of its units are 0. Raises InputError when there is no encoder."""
+        loaded = load_encoder(encoder, device)
+        width = loaded[0].config.hidden_size
+        return cls(loaded, Codebook(torch.zeros(1, width), 1, encoder_fingerprint(encoder)))
+
+    @property
+    def frame_rate(self) -> float:
+        """Units a second."""
+        return self.front_end.frame_rate
+
+    @property
+    def num_units(self) -> int:
+        """Size of the codebook."""
+        return self.codebook.num_units
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the codebook."""
+        return self.codebook.fingerprint
+
+    def tokenize(self, waveforms: Sequence[np.ndarray]) -> list[SpeechTokens]:
+        """As `SpeechTokenizer.tokenize`."""
+        return [SpeechTokens(units) for units, _ in self.encode(waveforms)]
 
     def extract(
         self, waveforms: Sequence[np.ndarray], texts: Sequence[str | None] | None = None

@@ -1,4 +1,4 @@
-"""Export and import of units in the formats of fairseq's speech-to-speech examples.
+"""Units in the formats of fairseq's speech-to-speech examples.
 
 unit file   SIDE/SPLIT.txt   `id|u1 u2 u3`, one line a recording; read by splitting at the first `|`
 manifest    SIDE/SPLIT.tsv   the root folder, then `relative path<TAB>samples at 16 kHz` in the same order
@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, write_text
+from unitweave.core.files import write_text
 from unitweave.core.manifest import SPLITS, Pair, read_manifest
 from unitweave.core.sequences import deduplicate
-from unitweave.core.stage import StageResult
-from unitweave.units.dataset import FRAME_RATE, SIDES, UnitRow, length_mismatch, read_units, write_shard
+from unitweave.units.dataset import SIDES, read_units
 
 FORMATS = ("fairseq", "s2ut")
 S2UT_COLUMNS = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
@@ -137,49 +136,8 @@ def read_fairseq_manifest(path: Path) -> list[tuple[Path, int]]:
     return found
 
 
-def import_units(folder: Path, kind: str, source: Path, corpus: Path, num_units: int) -> StageResult:
-    """Write the units that lie in `source` in one of FORMATS for the pairs of `corpus` as our table to `folder`.
-
-    There are no word frames in these formats: all words get score 0, so training leaves them as units.
-    Recordings whose units are too few or too many for their duration are skipped. Raises InputError if
-    that is most of them (repetitions were dropped), nothing matches the corpus, or a unit is not below `num_units`.
-    """
-    if kind not in FORMATS:
-        raise InputError(f"--format must be one of {', '.join(FORMATS)} (got {kind!r})")
-    pairs = read_manifest(corpus)
-    found = _found(kind, source, {pair.split for pair in pairs})
-    rows, skipped, misfits = [], [], []
-    for pair in pairs:
-        for side in SIDES:
-            if not getattr(pair, f"{side}_audio"):
-                continue
-            units = found.pop((pair.id, side), None)
-            if units is None:
-                skipped.append({"id": f"{pair.id}/{side}", "reason": f"no units in {source}"})
-                continue
-            if len(units) and int(units.max()) >= num_units:
-                raise InputError(f"{source}: {pair.id}/{side} has unit {units.max()}, but --num-units is {num_units}")
-            seconds = getattr(pair, f"{side}_seconds")
-            if seconds and (reason := length_mismatch(len(units), seconds * FRAME_RATE)):
-                misfits.append({"id": f"{pair.id}/{side}", "reason": reason})
-                continue
-            words = (getattr(pair, f"{side}_text") or "").split()
-            nowhere = np.zeros(len(words), np.int32)
-            rows.append(UnitRow(pair.id, side, units, words, nowhere, nowhere, np.zeros(len(words), np.float32)))
-    if len(misfits) > len(rows):
-        raise InputError(
-            f"{source}: {misfits[0]['id']} has {misfits[0]['reason']}, and {len(misfits) - 1} more like it; "
-            f"keep repeated units: there must be {FRAME_RATE} a second"
-        )
-    if not rows:
-        raise InputError(f"{source}: no id matches an utterance of {corpus}")
-    name = digest_of([[row.id, row.side, row.units.tolist()] for row in rows])
-    metadata = {"codebook": f"imported-{name}", "num_units": str(num_units), "frame_rate": str(FRAME_RATE)}
-    write_shard(folder, 0, rows, metadata)
-    return StageResult(counts={"recordings": len(rows), "unknown_ids": len(found)}, skipped=skipped + misfits)
-
-
-def _found(kind: str, source: Path, splits: set[str]) -> Units:
+def read_fairseq(kind: str, source: Path, splits: set[str]) -> Units:
+    """Units of the splits from a folder in one of FORMATS. Raises InputError where there are none."""
     found: Units = {}
     sides: Mapping[str, str] = {"tgt": ""} if kind == "s2ut" else {side: side for side in SIDES}
     for side, below in sides.items():

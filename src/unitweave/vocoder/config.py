@@ -1,10 +1,10 @@
 """The shape of a unit vocoder: the content of its config.json."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.units.dataset import SAMPLES_PER_FRAME
 
 GENERATORS = ("vocos", "hifigan")
 EXCITATIONS = ("harmonic", "none")
@@ -13,25 +13,25 @@ FORMAT = 1
 
 @dataclass
 class UnitVocoderConfig:
-    """Shape of a unit vocoder; units at 50 Hz in, mono 16 kHz out.
+    """Shape of a unit vocoder: units in, mono out; `sample_rate / hop` units a second.
 
     num_units       size of the codebook
     codebook        fingerprint of the codebook whose units it was trained on
     generator       "vocos": all layers at frame rate, inverse STFT at the end;
-                    "hifigan": transposed convolutions up to 16 kHz
+                    "hifigan": transposed convolutions up to the sampling rate
     dim             channels of the unit embedding and of the Vocos layers
     hidden          channels inside a ConvNeXt block
-    layers          ConvNeXt blocks at the units' 50 frames a second
-    fine_layers     ConvNeXt blocks after the step up to 50 * upsample frames a second
-    upsample        spectral frames for each unit (2: 100 a second)
+    layers          ConvNeXt blocks at the units' frame rate
+    fine_layers     ConvNeXt blocks after the step up to `upsample` frames for each unit
+    upsample        spectral frames for each unit, about 100 a second (2 at 50 units a second)
     kernel          frames that the depthwise convolution of a block sees
-    n_fft           samples in the window of the inverse STFT; 4 hops, the hop being 320 / upsample
+    n_fft           samples in the window of the inverse STFT; 4 hops of hop / upsample samples
     excitation      what the predicted spectra shape. "harmonic": a pulse train at the predicted pitch
                     plus noise, as a source-filter vocoder has it; "none": magnitude and phase are
                     predicted outright, as in Vocos
     f0_mean         mean pitch of the training speech in Hz, the starting point of the pitch head
     hifigan_channels     channels after HiFi-GAN's first convolution (512 is V1, 128 is V2)
-    hifigan_rates        its upsampling factors; their product is 320
+    hifigan_rates        its upsampling factors; their product is `hop`
     hifigan_kernels      kernel sizes of its residual blocks
     hifigan_dilations    dilations in each residual block
     speakers        names of the speakers it can imitate; empty for a single voice
@@ -59,7 +59,7 @@ class UnitVocoderConfig:
     speakers: list[str] = field(default_factory=list)
     durations: bool = False
     sample_rate: int = SAMPLE_RATE
-    hop: int = SAMPLES_PER_FRAME
+    hop: int = 320
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -81,6 +81,52 @@ class UnitVocoderConfig:
             raise InputError(f"vocoder: the product of hifigan_rates must be {self.hop} (got {product})")
 
     @property
+    def frame_rate(self) -> float:
+        """Units a second."""
+        return self.sample_rate / self.hop
+
+    @property
     def num_speakers(self) -> int:
         """Speakers to choose from; 0 for a single voice."""
         return len(self.speakers)
+
+
+def timing(frame_rate: float, sample_rate: int) -> dict[str, Any]:
+    """What follows from the rates: samples for each unit, spectral frames for each unit and HiFi-GAN's factors.
+
+    Args:
+        frame_rate: Units a second.
+        sample_rate: Of the waveform, in Hz.
+
+    Raises:
+        InputError: A unit does not last a whole number of samples.
+    """
+    hop = round(sample_rate / frame_rate)
+    if not hop or abs(hop * frame_rate - sample_rate) > 1e-6 * sample_rate:
+        raise InputError(
+            f"vocoder.sample_rate: must be a multiple of the units' {frame_rate:g} a second (got {sample_rate})"
+        )
+    wanted = 100 / frame_rate
+    upsample = min((u for u in range(1, hop + 1) if hop % u == 0), key=lambda u: (abs(u - wanted), -u))
+    return {
+        "sample_rate": sample_rate,
+        "hop": hop,
+        "upsample": upsample,
+        "n_fft": 4 * hop // upsample,
+        "hifigan_rates": _factors(hop),
+    }
+
+
+def _factors(hop: int) -> tuple[int, ...]:
+    """Factors of `hop`, largest first: its prime factors, of which twos become fours as long as there are over five."""
+    factors, divisor = [], 2
+    while hop > 1:
+        while hop % divisor == 0:
+            factors.append(divisor)
+            hop //= divisor
+        divisor += 1
+    while len(factors) > 5 and factors.count(2) > 1:
+        factors.remove(2)
+        factors.remove(2)
+        factors.append(4)
+    return tuple(sorted(factors, reverse=True))

@@ -14,7 +14,7 @@ from torch import Tensor
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
-from unitweave.units.dataset import SAMPLES_PER_FRAME, length_mismatch, read_units
+from unitweave.units.dataset import length_mismatch, read_units
 
 MINIMUM_FRAMES = 8
 _CACHED_RECORDINGS = 4096
@@ -38,7 +38,7 @@ class Batch:
 
     Attributes:
         units: int64 [batch, frames].
-        waveform: float32 [batch, frames * 320].
+        waveform: float32 [batch, frames * hop].
         lengths: int64 [batch], in frames.
         speaker: int64 [batch].
         loss_mask: float32 [batch, frames]; 0 near a cut through an utterance, where the model lacks the units on the
@@ -83,30 +83,45 @@ def find_recordings(
     return found, skipped
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Sampling rate of the speech in Hz, and the samples of a unit."""
+
+    sample_rate: int = 16_000
+    hop: int = 320
+
+
 @lru_cache(maxsize=_CACHED_RECORDINGS)
-def _waveform(path: str, seconds: float) -> np.ndarray:
+def _waveform(path: str, seconds: float, sample_rate: int) -> np.ndarray:
     """The recording as 16-bit integers [samples]: half the memory of floats."""
-    return np.round(np.clip(read_audio(path, expected_seconds=seconds), -1, 1) * 32767).astype(np.int16)
+    waveform = read_audio(path, expected_seconds=seconds, sample_rate=sample_rate)
+    return np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
 
 
-def load_crop(recording: UnitRecording, start: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Units [frames] and waveform [frames * 320] from frame `start` on.
+def load_crop(recording: UnitRecording, start: int, frames: int, timing: Timing) -> tuple[np.ndarray, np.ndarray]:
+    """Units [frames] and waveform [frames * hop] from frame `start` on.
 
-    Unit i stands at samples [320 i, 320 (i + 1)); a waveform that ends a little early is filled
+    Unit i stands at samples [hop * i, hop * (i + 1)); a waveform that ends a little early is filled
     with silence. Raises InputError when units and recording do not belong together.
     """
-    waveform = _waveform(recording.audio, recording.seconds)
-    if reason := length_mismatch(len(recording.units), len(waveform) / SAMPLES_PER_FRAME):
+    waveform, hop = _waveform(recording.audio, recording.seconds, timing.sample_rate), timing.hop
+    if reason := length_mismatch(len(recording.units), len(waveform) / hop):
         raise InputError(
             f"{recording.audio}: {reason} (utterance {recording.id}); extract the units again, keeping repetitions"
         )
-    piece = waveform[start * SAMPLES_PER_FRAME : (start + frames) * SAMPLES_PER_FRAME].astype(np.float32) / 32767
-    piece = np.pad(piece, (0, frames * SAMPLES_PER_FRAME - len(piece)))
+    piece = waveform[start * hop : (start + frames) * hop].astype(np.float32) / 32767
+    piece = np.pad(piece, (0, frames * hop - len(piece)))
     return recording.units[start : start + frames], piece
 
 
 def draw_batch(
-    recordings: list[UnitRecording], ends: np.ndarray, step: int, batch: int, frames: int, seed: int
+    recordings: list[UnitRecording],
+    ends: np.ndarray,
+    step: int,
+    batch: int,
+    frames: int,
+    seed: int,
+    timing: Timing = Timing(),
 ) -> Batch:
     """The batch of a training step: a pure function of the recordings, the seed and the step.
 
@@ -116,7 +131,7 @@ def draw_batch(
     """
     generator = np.random.default_rng([seed, step])
     units = np.zeros((batch, frames), np.int64)
-    waveform = np.zeros((batch, frames * SAMPLES_PER_FRAME), np.float32)
+    waveform = np.zeros((batch, frames * timing.hop), np.float32)
     lengths, speaker = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
     loss_mask = np.ones((batch, frames), np.float32)
     edge = min(_EDGE_FRAMES, frames // 4)
@@ -129,20 +144,26 @@ def draw_batch(
         start = min(max(middle - (int(ends[number]) - total) - length // 2, 0), total - length)
         loss_mask[i, :edge] = start == 0
         loss_mask[i, length - edge :] *= start + length == total
-        units[i, :length], waveform[i, : length * SAMPLES_PER_FRAME] = load_crop(recording, start, length)
+        units[i, :length], waveform[i, : length * timing.hop] = load_crop(recording, start, length, timing)
         lengths[i], speaker[i] = length, recording.speaker
     return Batch(*(torch.from_numpy(array) for array in (units, waveform, lengths, speaker, loss_mask)))
 
 
 def batches(
-    recordings: list[UnitRecording], first_step: int, last_step: int, batch: int, frames: int, seed: int
+    recordings: list[UnitRecording],
+    first_step: int,
+    last_step: int,
+    batch: int,
+    frames: int,
+    seed: int,
+    timing: Timing,
 ) -> Iterator[Batch]:
     """Batches of the steps [first_step, last_step), each drawn in a thread while the one before is used."""
     ends = np.cumsum([len(recording.units) for recording in recordings])
     stop = threading.Event()
 
     def draw(step: int) -> Batch | None:
-        return None if stop.is_set() else draw_batch(recordings, ends, step, batch, frames, seed)
+        return None if stop.is_set() else draw_batch(recordings, ends, step, batch, frames, seed, timing)
 
     with ThreadPoolExecutor(1) as pool:
         try:

@@ -9,14 +9,13 @@ from torch.nn import functional as F
 
 from unitweave.vocoder.vocos import frame_mask
 
-_LONGEST = 50  # frames, one second
-
 
 class DurationPredictor(nn.Module):
     """Two convolutions over the deduplicated units, after FastSpeech (arXiv 1905.09263)."""
 
-    def __init__(self, num_units: int, dim: int = 128, kernel: int = 3) -> None:
+    def __init__(self, num_units: int, max_frames: int = 50, dim: int = 128, kernel: int = 3) -> None:
         super().__init__()
+        self.max_frames = max_frames  # of a unit: one second
         self.embedding = nn.Embedding(num_units, dim)
         self.first = nn.Conv1d(dim, dim, kernel, padding=kernel // 2)
         self.first_norm = nn.LayerNorm(dim)
@@ -34,7 +33,7 @@ class DurationPredictor(nn.Module):
         return self.out(x).squeeze(-1).float()
 
     def expand(self, units: np.ndarray) -> np.ndarray:
-        """Deduplicated units [runs] -> units at 50 Hz [frames], each repeated for its predicted frames."""
+        """Deduplicated units [runs] -> units [frames], each repeated for its predicted frames."""
         return np.repeat(units, self.frames(units))
 
     @property
@@ -53,7 +52,7 @@ class DurationPredictor(nn.Module):
     def frames(self, units: np.ndarray) -> np.ndarray:
         """How many frames each deduplicated unit lasts: int64 [runs]."""
         log_frames = self(torch.as_tensor(units.astype(np.int64))[None].to(self.out.weight.device))[0]
-        return log_frames.exp().round().clamp(1, _LONGEST).long().cpu().numpy()
+        return log_frames.exp().round().clamp(1, self.max_frames).long().cpu().numpy()
 
 
 class DurationStream:

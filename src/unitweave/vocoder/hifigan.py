@@ -1,4 +1,4 @@
-"""The paper's generator: HiFi-GAN, from units straight up to 16 kHz.
+"""The paper's generator: HiFi-GAN, from units straight up to the sampling rate.
 
 Written after the design of Kong, Kim and Bae 2020 (arXiv 2010.05646; their code is MIT-licensed):
 transposed convolutions, each followed by the mean of residual blocks of several kernel sizes.
@@ -40,7 +40,7 @@ class ResidualBlock(nn.Module):
 
 
 class HifiGanGenerator(nn.Module):
-    """Hidden units [batch, frames, dim] -> waveform [batch, frames * 320]."""
+    """Hidden units [batch, frames, dim] -> waveform [batch, frames * hop]."""
 
     def __init__(self, config: UnitVocoderConfig) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class HifiGanGenerator(nn.Module):
 
     @property
     def context_frames(self) -> int:
-        """Units on either side of a unit that can change its 320 samples."""
+        """Units on either side of a unit that can change its samples."""
         config = self.config
         reach, step = 3.0, 1.0  # in frames, and frames a sample at the present rate
         widest = max(config.hifigan_kernels) // 2

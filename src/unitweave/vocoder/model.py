@@ -22,7 +22,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class UnitVocoder(nn.Module):
-    """Units [batch, frames] at 50 Hz -> waveform [batch, frames * 320] at 16 kHz."""
+    """Units [batch, frames] -> waveform [batch, frames * hop]."""
 
     def __init__(self, config: UnitVocoderConfig) -> None:
         super().__init__()
@@ -31,11 +31,13 @@ class UnitVocoder(nn.Module):
         self.speaker = nn.Embedding(config.num_speakers, config.dim) if config.num_speakers else None
         kind = VocosGenerator if config.generator == "vocos" else HifiGanGenerator
         self.generator: VocosGenerator | HifiGanGenerator = kind(config)
-        self.durations = DurationPredictor(config.num_units) if config.durations else None
+        self.durations = (
+            DurationPredictor(config.num_units, max(1, round(config.frame_rate))) if config.durations else None
+        )
 
     @property
     def context_frames(self) -> int:
-        """Units on either side of a unit that can change its 320 samples."""
+        """Units on either side of a unit that can change its samples."""
         return self.generator.context_frames
 
     def forward(self, units: Tensor, speaker: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
@@ -44,7 +46,7 @@ class UnitVocoder(nn.Module):
         units    [batch, frames] integers in [0, num_units); what stands beyond `lengths` is ignored
         speaker  [batch] indices into config.speakers; needed when there are any
         lengths  [batch] frames of each utterance; all `frames` when None
-        Returns float32 [batch, frames * 320]; an utterance's samples are the same alone and in a batch,
+        Returns float32 [batch, frames * hop]; an utterance's samples are the same alone and in a batch,
         and zero beyond its length. Raises InputError on units outside the codebook.
         """
         self.check(units)
@@ -92,16 +94,11 @@ class UnitVocoder(nn.Module):
         write_json(folder / CONFIG_FILE, asdict(self.config))
 
     @classmethod
-    def from_pretrained(cls, folder: Path, codebook: str | None = None) -> Self:
-        """Load a vocoder, on the CPU and in evaluation mode.
-
-        Args:
-            folder: Where `save_pretrained` wrote it.
-            codebook: Fingerprint of the codebook that its units come from; None skips the check.
+    def from_pretrained(cls, folder: Path) -> Self:
+        """Load the folder that `save_pretrained` wrote, on the CPU and in evaluation mode.
 
         Raises:
-            InputError: The folder holds no vocoder, it was trained on units of another codebook, or a file is
-                missing or damaged.
+            InputError: The folder holds no vocoder of this kind, or a file is missing or damaged.
         """
         folder = Path(folder)
         record = read_json_object(folder / CONFIG_FILE)
@@ -114,10 +111,6 @@ class UnitVocoder(nn.Module):
             config = UnitVocoderConfig(**record)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise InputError(f"{folder / CONFIG_FILE}: damaged: invalid values ({error})") from None
-        if codebook is not None and codebook != config.codebook:
-            raise InputError(
-                f"{folder}: trained on units of codebook {config.codebook}, not of {codebook}; train another"
-            )
         with safetensors_errors(folder / WEIGHTS_FILE, "train the vocoder again"):
             weights = load_file(folder / WEIGHTS_FILE)
         # Before the model is built: a damaged config.json could ask for more memory than there is.

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-_WINDOW = 1024  # samples
-_LAGS = (40, 266)  # samples: 400 Hz to 60 Hz at 16 kHz
+_WINDOW_SECONDS = 0.064
+_RANGE = (60, 400)  # Hz
 
 
 def track_pitch(waveform: Tensor, hop: int = 320, rate: int = 16_000) -> tuple[Tensor, Tensor]:
@@ -14,17 +14,17 @@ def track_pitch(waveform: Tensor, hop: int = 320, rate: int = 16_000) -> tuple[T
     f0 belongs to a frame's first sample; where speech is unvoiced it is interpolated (in the logarithm)
     from the voiced frames around, and 0 throughout a recording without any.
     """
-    side = _WINDOW // 2
-    framed = torch.nn.functional.pad(waveform.float(), (side, side)).unfold(1, _WINDOW, hop)[
+    size = round(_WINDOW_SECONDS * rate)
+    low, high = rate // _RANGE[1], rate // _RANGE[0]  # samples of the shortest and of the longest period
+    framed = torch.nn.functional.pad(waveform.float(), (size // 2, size // 2)).unfold(1, size, hop)[
         :, : waveform.shape[1] // hop
     ]
     framed = framed - framed.mean(dim=-1, keepdim=True)
-    window = torch.hann_window(_WINDOW, device=waveform.device)
-    correlation = _autocorrelation(framed * window)  # [batch, frames, lags]
+    window = torch.hann_window(size, device=waveform.device)
+    correlation = _autocorrelation(framed * window, rate)[..., : high + 2]  # [batch, frames, lags]
     energy = framed.square().mean(dim=-1)
-    shape = _autocorrelation(window[None])[0]
+    shape = _autocorrelation(window[None], rate)[0, : high + 2]
     normalized = correlation / (correlation[..., :1] + 1e-9) / (shape / shape[0])
-    low, high = _LAGS
     lags = torch.arange(low, high + 1, device=waveform.device)
     # Twice the period correlates as well as the period: the shorter one wins unless clearly worse.
     scores = normalized[..., low : high + 1] - 0.1 * torch.log2(lags / low)
@@ -39,11 +39,11 @@ def track_pitch(waveform: Tensor, hop: int = 320, rate: int = 16_000) -> tuple[T
     return _interpolate(f0, voiced), voiced
 
 
-def _autocorrelation(framed: Tensor) -> Tensor:
+def _autocorrelation(framed: Tensor, rate: int) -> Tensor:
     """Autocorrelation of what lies below 2 kHz, where speech is most periodic: [..., lags]."""
-    power = torch.fft.rfft(framed, n=2 * _WINDOW).abs().square()
-    power[..., power.shape[-1] // 4 :] = 0
-    return torch.fft.irfft(power)[..., : _LAGS[1] + 2]
+    power = torch.fft.rfft(framed, n=2 * framed.shape[-1]).abs().square()
+    power[..., int(power.shape[-1] * 4000 / rate) :] = 0
+    return torch.fft.irfft(power)
 
 
 def _median(f0: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Units to speech: many utterances at once, or one as its units arrive."""
+"""Our own vocoders: many utterances at once, or one as its units arrive."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unitweave.core.errors import InputError
+from unitweave.vocoder.base import PhraseStream, Vocoder
 from unitweave.vocoder.durations import DurationPredictor, DurationStream
 from unitweave.vocoder.excitation import Position, frame_cycles
 from unitweave.vocoder.model import UnitVocoder
@@ -17,17 +18,25 @@ _BUCKET = 32  # batches are padded to a multiple of so many frames: few shapes, 
 _BATCH_FRAMES = 4000  # 80 s of speech in a batch at most
 
 
-class Vocoder:
-    """A trained unit vocoder, ready to synthesize."""
+class TrainedVocoder(Vocoder):
+    """A unit vocoder of ours, ready to synthesize."""
 
     def __init__(self, model: UnitVocoder, device: str | torch.device = "cpu") -> None:
+        config = model.config
+        super().__init__(
+            config.num_units, config.codebook, config.frame_rate, config.sample_rate, config.speakers, config.durations
+        )
         self.model = model.eval().to(device)
         self.device = torch.device(device)
 
     @classmethod
-    def from_pretrained(cls, folder: Path, codebook: str | None = None, device: str | torch.device = "cpu") -> Self:
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
         """Load from the folder that training left. Raises InputError as UnitVocoder.from_pretrained does."""
-        return cls(UnitVocoder.from_pretrained(folder, codebook), device)
+        return cls(UnitVocoder.from_pretrained(folder), device)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config.json and model.safetensors."""
+        self.model.save_pretrained(folder)
 
     @torch.inference_mode()
     def synthesize(
@@ -36,12 +45,12 @@ class Vocoder:
         """Synthesize utterances. Each one sounds the same whatever it is batched with.
 
         Args:
-            units: Units at 50 Hz, int [frames] per utterance; an empty array gives an empty waveform.
+            units: Units, int [frames] per utterance; an empty array gives an empty waveform.
             speaker: A name from config.speakers; None takes the first, or the only voice.
             deduplicated: The units have no repetitions; the duration predictor gives each its frames.
 
         Returns:
-            float32 [frames * 320] at 16 kHz per utterance, in the same order.
+            float32 [frames * hop] per utterance, in the same order.
 
         Raises:
             InputError: A unit is outside the codebook, there is no such speaker, or no duration predictor.
@@ -76,34 +85,27 @@ class Vocoder:
         deduplicated units wait for `durations.context_runs` units more.
 
         Args:
-            units: Integers in [0, num_units), 50 a second unless deduplicated.
+            units: Integers in [0, num_units).
             chunk_frames: Frames of a chunk.
             speaker: A name from config.speakers; None takes the first, or the only voice.
             deduplicated: The units are without repetitions; the duration predictor gives each its frames.
 
         Yields:
-            Float32 waveforms [chunk_frames * 320] at 16 kHz, the last one shorter.
+            Float32 waveforms [chunk_frames * hop], the last one shorter.
 
         Raises:
             InputError: A unit is outside the codebook, or deduplicated units meet a vocoder without durations.
         """
-        stream = SpeechStream(self, chunk_frames, speaker, deduplicated)
+        stream = self.open_stream(chunk_frames, speaker, deduplicated)
         for unit in units:
             yield from stream.push([unit])
         yield from stream.flush()
 
-    def checked(self, units: np.ndarray, name: str) -> np.ndarray:
-        """The units as int64. Raises InputError when they are not of the codebook."""
-        units = np.asarray(units)
-        if units.ndim != 1 or (units.size and not np.issubdtype(units.dtype, np.integer)):
-            raise InputError(f"vocoder: {name}: units must be a one-dimensional array of integers")
-        units = units.astype(np.int64)
-        wrong = units[(units < 0) | (units >= self.model.config.num_units)]
-        if wrong.size:
-            raise InputError(
-                f"vocoder: {name}: unit {wrong[0]} is outside the codebook of {self.model.config.num_units} units"
-            )
-        return units
+    def open_stream(
+        self, chunk_frames: int = 50, speaker: str | None = None, deduplicated: bool = False, fade_samples: int = 0
+    ) -> "SpeechStream":
+        """As `Vocoder.open_stream`: chunks come as soon as no later unit can change them."""
+        return SpeechStream(self, chunk_frames, speaker, deduplicated, fade_samples)
 
     def durations(self) -> DurationPredictor:
         """The duration predictor. Raises InputError where there is none."""
@@ -115,18 +117,11 @@ class Vocoder:
 
     def speaker(self, name: str | None) -> Tensor | None:
         """The index of a speaker, int64 [1]; None where there is a single voice. Raises InputError."""
-        names = self.model.config.speakers
-        if not names:
-            if name is not None:
-                raise InputError(f"the vocoder has a single voice, no speaker {name!r}")
-            return None
-        name = names[0] if name is None else name
-        if name not in names:
-            raise InputError(f"speaker must be one of {', '.join(names)} (got {name!r})")
-        return torch.tensor([names.index(name)], device=self.device)
+        index = self.speaker_index(name)
+        return None if index is None else torch.tensor([index], device=self.device)
 
 
-class SpeechStream:
+class SpeechStream(PhraseStream):
     """The speech of units that come bit by bit, with the vocoder's context on both sides.
 
     Args:
@@ -146,7 +141,7 @@ class SpeechStream:
 
     def __init__(
         self,
-        vocoder: Vocoder,
+        vocoder: TrainedVocoder,
         chunk_frames: int = 50,
         speaker: str | None = None,
         deduplicated: bool = False,
@@ -165,7 +160,7 @@ class SpeechStream:
         self._debt, self._last = 0.0, -1  # frames still to be left out; the last frame's unit
 
     def push(self, units: Iterable[int]) -> list[np.ndarray]:
-        """Take in units; returns the chunks, float32 at 16 kHz, that no later unit can change."""
+        """Take in units; returns the chunks, float32, that no later unit can change."""
         chunks = []
         for unit in units:
             unit = int(self._vocoder.checked(np.asarray([unit]), "the stream")[0])

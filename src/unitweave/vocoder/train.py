@@ -21,9 +21,9 @@ from unitweave.training.checkpoints import last_checkpoint, whole_checkpoint
 from unitweave.training.devices import use_bf16
 from unitweave.training.module_checkpoints import load_modules, save_modules
 from unitweave.training.optimizers import make_optimizer
-from unitweave.units.dataset import read_units_metadata
-from unitweave.vocoder.config import UnitVocoderConfig
-from unitweave.vocoder.crops import Batch, UnitRecording, batches, find_recordings, load_crop
+from unitweave.units.dataset import frame_rate_of, read_units_metadata
+from unitweave.vocoder.config import UnitVocoderConfig, timing
+from unitweave.vocoder.crops import Batch, Timing, UnitRecording, batches, find_recordings, load_crop
 from unitweave.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from unitweave.vocoder.losses import SpectralLoss
 from unitweave.vocoder.model import UnitVocoder
@@ -53,11 +53,15 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     if not recordings:
         raise InputError(f"{corpus}: no training utterance has both audio and units on the side {settings.side!r}")
     metadata = read_units_metadata(units)
+    if metadata.get("deduplicated"):
+        raise InputError(
+            f"{units}: no vocoder can be trained on units without repetitions; name one: vocoder.pretrained"
+        )
     trainer = _Trainer(folder, settings, recordings, speakers, metadata)
     trainer.run()
     counts = {
         "utterances": len(recordings),
-        "hours": round(sum(len(recording.units) for recording in recordings) / 50 / 3600, 3),
+        "hours": round(sum(len(recording.units) for recording in recordings) / frame_rate_of(metadata) / 3600, 3),
         "steps": settings.training.steps,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
     }
@@ -84,14 +88,16 @@ def _model_config(
     settings: VocoderSettings, recordings: list[UnitRecording], speakers: list[str], metadata: dict[str, str]
 ) -> UnitVocoderConfig:
     """The shape of the model: what settings and model have in common, and what the data say."""
+    rates = timing(frame_rate_of(metadata), settings.sample_rate)
     common = {field.name for field in fields(UnitVocoderConfig)} & {field.name for field in fields(VocoderSettings)}
     others = {
         "hidden": settings.intermediate_dim,
         "durations": settings.duration_predictor,
         "num_units": int(metadata["num_units"]),
         "codebook": metadata.get("codebook", ""),
-        "f0_mean": _mean_pitch(recordings),
+        "f0_mean": _mean_pitch(recordings, Timing(rates["sample_rate"], rates["hop"])),
         "speakers": speakers,
+        **rates,
     }
     return UnitVocoderConfig(**({name: getattr(settings, name) for name in common} | others))
 
@@ -131,7 +137,8 @@ class _Trainer:
             self.optimizers["discriminators"] = torch.optim.AdamW(
                 self.discriminators.parameters(), lr=settings.discriminator_learning_rate, betas=(0.8, 0.99)
             )
-        self.spectral = SpectralLoss().to(self.accelerator.device)
+        self.timing = Timing(self.model.config.sample_rate, self.model.config.hop)
+        self.spectral = SpectralLoss(self.timing.sample_rate).to(self.accelerator.device)
         for module in self.modules.values():
             module.to(self.accelerator.device)
         checkpoint, self.step = last_checkpoint(self.folder / CHECKPOINTS)
@@ -157,6 +164,7 @@ class _Trainer:
             batch_size,
             settings.segment_frames,
             settings.training.seed,
+            self.timing,
         )
         steps, number = settings.training.steps, 0
         with meter("training the vocoder", steps, done=self.step) as progress, deferred() as arrived:
@@ -196,7 +204,7 @@ class _Trainer:
         harmonic = settings.generator == "vocos" and settings.excitation == "harmonic"
         f0 = voiced = None
         if harmonic:
-            f0, voiced = track_pitch(batch.waveform)
+            f0, voiced = track_pitch(batch.waveform, self.timing.hop, self.timing.sample_rate)
             f0 = torch.where(f0 > 0, f0, self.model.config.f0_mean)
         speaker = batch.speaker if settings.multi_speaker else None
         with self._autocast():
@@ -272,23 +280,24 @@ def learning_rate_ratio(training: VocoderTraining, step: int) -> float:
 @torch.inference_mode()
 def mel_distance(model: UnitVocoder, recordings: list[UnitRecording]) -> float:
     """Mean distance of log mel spectra (nepers) between recordings and their resynthesis."""
-    spectral, total = SpectralLoss(), 0.0
+    timing = Timing(model.config.sample_rate, model.config.hop)
+    spectral, total = SpectralLoss(timing.sample_rate), 0.0
     device = next(model.parameters()).device
     spectral.to(device)
     for recording in recordings:
-        units, waveform = load_crop(recording, 0, len(recording.units))
+        units, waveform = load_crop(recording, 0, len(recording.units), timing)
         speaker = torch.tensor([recording.speaker], device=device) if model.speaker is not None else None
         made = model(torch.from_numpy(units.astype("int64"))[None].to(device), speaker)
         total += spectral.mel_distance(made, torch.from_numpy(waveform)[None].to(device)).item()
     return total / len(recordings)
 
 
-def _mean_pitch(recordings: list[UnitRecording]) -> float:
+def _mean_pitch(recordings: list[UnitRecording], timing: Timing) -> float:
     """Geometric mean of the pitch of up to 32 recordings, in Hz."""
     logs = []
     for recording in recordings[:: max(1, len(recordings) // 32)][:32]:
-        _, waveform = load_crop(recording, 0, len(recording.units))
-        f0, voiced = track_pitch(torch.from_numpy(waveform)[None])
+        _, waveform = load_crop(recording, 0, len(recording.units), timing)
+        f0, voiced = track_pitch(torch.from_numpy(waveform)[None], timing.hop, timing.sample_rate)
         logs.append(f0[voiced].log())
     found = torch.cat(logs)
     return round(float(found.mean().exp()), 1) if len(found) else UnitVocoderConfig.f0_mean

@@ -105,11 +105,11 @@ class VocosGenerator(nn.Module):
 
     @property
     def context_frames(self) -> int:
-        """Units on either side of a unit that can change its 320 samples."""
+        """Units on either side of a unit that can change its samples."""
         config, half = self.config, self.config.kernel // 2
         fine = config.fine_layers * half + 4  # two windows of the STFT: analysis and synthesis
         coarse = (1 + config.layers) * half + math.ceil(fine / config.upsample)
-        return max(coarse, self.pitch.context_frames + 4 // config.upsample if self.harmonic else 0) + 1
+        return max(coarse, self.pitch.context_frames + math.ceil(4 / config.upsample) if self.harmonic else 0) + 1
 
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, f0: Tensor | None = None, position: Position | None = None
@@ -162,8 +162,8 @@ class VocosGenerator(nn.Module):
     def _forward(self, waveform: Tensor) -> Tensor:
         """STFT with "same" padding: [batch, samples] -> [batch, samples / fine hop, bins]."""
         hop = self.config.hop // self.config.upsample
-        side = (self.config.n_fft - hop) // 2
-        framed = F.pad(waveform, (side, side)).unfold(1, self.config.n_fft, hop)
+        side = self.config.n_fft - hop
+        framed = F.pad(waveform, (side // 2, side - side // 2)).unfold(1, self.config.n_fft, hop)
         return torch.fft.rfft(framed * self.window)
 
     def _inverse(self, spectrum: Tensor) -> Tensor:

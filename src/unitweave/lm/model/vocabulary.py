@@ -46,6 +46,7 @@ class Vocabulary:
         source_score: How well transcripts fit the source recordings that it was trained on, by the encoder: nineteen of
             twenty fit better (see `utterance_score`). None where nobody knows.
         texts: Whether it writes natural or normalized text.
+        frame_rate: Units a second, repetitions counted.
     """
 
     text_size: int
@@ -61,6 +62,7 @@ class Vocabulary:
     utterance_seconds: float | None = None
     source_score: float | None = None
     texts: Texts = "normalized"
+    frame_rate: float = 50.0
 
     def __post_init__(self) -> None:
         known = [(source, target) for source, target in self.directions]  # JSON has lists
@@ -128,6 +130,7 @@ class Vocabulary:
             vocabulary = cls(**content)
             ids = [vocabulary.text_size, vocabulary.unit_offset, vocabulary.num_units, *vocabulary.languages.values()]
             complete = vocabulary.markers.keys() == set(_MARKERS) and isinstance(vocabulary.tasks, list)
+            complete = complete and isinstance(vocabulary.frame_rate, int | float) and vocabulary.frame_rate > 0
             complete = complete and all(isinstance(i, int) for i in (*ids, *vocabulary.markers.values()))
             complete = complete and vocabulary.texts in get_args(Texts)
             complete = complete and {*vocabulary.sources, *vocabulary.targets} <= vocabulary.languages.keys()

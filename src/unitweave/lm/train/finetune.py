@@ -40,7 +40,7 @@ from unitweave.lm.train.fit import DevEvaluation, EvaluatorFactory, fit, save_mo
 from unitweave.training.devices import use_bf16
 from unitweave.training.trainer import quiet_transformers
 from unitweave.units.align import utterance_score
-from unitweave.units.dataset import read_units
+from unitweave.units.dataset import frame_rate_of, read_units, read_units_metadata
 
 _SCORED = 10_000  # recordings that the fit of the transcripts is measured on, at most
 
@@ -76,6 +76,9 @@ def train_lm(
         raise InputError("lm.pretrained: name a causal LM; this run has no text LM of its own")
     name = settings.pretrained or str(text_lm)
     codebook, num_units = codebook_identity(units)
+    metadata = read_units_metadata(units)
+    if metadata.get("deduplicated") and not settings.deduplicate:
+        raise InputError("lm.deduplicate: set it to true; the units were imported without repetitions")
     earlier = earlier_vocabulary(name, num_units, codebook, settings.deduplicate)
     with PartialState().main_process_first():  # one download where the processes share a disk
         model, tokenizer = load_causal_lm(name)
@@ -93,7 +96,9 @@ def train_lm(
     directions = sorted({*language_groups(pairs)} | set(earlier.directions if earlier else ()))
     check_directions(directions, settings.tasks)
     tasks: list[str] = [task for task, weight in settings.tasks.items() if weight > 0]
-    vocabulary = replace(vocabulary, directions=directions, tasks=tasks, texts=settings.texts)
+    vocabulary = replace(
+        vocabulary, directions=directions, tasks=tasks, texts=settings.texts, frame_rate=frame_rate_of(metadata)
+    )
     tokens = WordTokens(tokenizer)
     examples, sizes = load_examples(
         folder / FOLDER, pairs, units, vocabulary, tokens, settings.interleave, settings.deduplicate

@@ -10,7 +10,7 @@ from unitweave.core.errors import InputError
 from unitweave.translate.constraints import TRANSLATION, Continuation, ForcedPrefix, Translation
 from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
 from unitweave.translate.translator import Translator
-from unitweave.vocoder.synthesis import SpeechStream
+from unitweave.vocoder.base import at_16khz
 
 _UNITS_AT_ONCE = 40  # so that speech begins soon, and no session waits long for another
 _CHUNK_FRAMES = 25
@@ -96,8 +96,8 @@ class LiveDecoder:
         return (*request.hypothesis.head, *words, self.translator.decoder.vocabulary.markers["target"])
 
     def _spoken(self, request: SpeechRequest, found: Translation) -> Spoken:
-        stream = request.stream or SpeechStream(
-            self.translator.speech_vocoder,
+        voice = self.translator.speech_vocoder
+        stream = request.stream or voice.open_stream(
             _CHUNK_FRAMES,
             self.translator.settings.speaker,
             self.translator.decoder.vocabulary.deduplicate,
@@ -108,6 +108,7 @@ class LiveDecoder:
         waveforms = stream.push(units[len(request.spoken) :])
         if found.ended:
             waveforms += stream.flush()
+        waveforms = [at_16khz(waveform, voice.sample_rate) for waveform in waveforms]
         return Spoken(units, tuple(waveforms), stream, found.ended, found.complete)
 
 

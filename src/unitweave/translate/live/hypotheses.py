@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitweave.translate.constraints import ForcedPrefix
-from unitweave.vocoder.synthesis import SpeechStream
+from unitweave.vocoder.base import PhraseStream
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Hypothesis:
         transcript: What was said.
         translation: Words of the translation; those that were committed come first.
         head: Token ids up to where the translation begins: the transcript with its tags and markers.
-        units: Units of the source, [frames] at 50 Hz.
+        units: Units of the source, [frames].
         language: Of the source, as the model identified it.
         complete: False where a limit cut the texts off.
     """
@@ -75,7 +75,7 @@ class SpeechRequest:
     hypothesis: Hypothesis
     committed: tuple[Word, ...]
     spoken: tuple[int, ...]
-    stream: SpeechStream | None
+    stream: PhraseStream | None
     speed: float
 
 
@@ -96,7 +96,7 @@ class Spoken:
 
     units: tuple[int, ...]
     waveforms: tuple[np.ndarray, ...]
-    stream: SpeechStream | None
+    stream: PhraseStream | None
     ended: bool
     complete: bool = True
 

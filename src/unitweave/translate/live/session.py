@@ -18,7 +18,7 @@ from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTra
 from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
 from unitweave.translate.live.policies import policy_of
 from unitweave.translate.vad import WINDOW
-from unitweave.vocoder.synthesis import SpeechStream
+from unitweave.vocoder.base import PhraseStream
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _Utterance:
     hypotheses: list[Hypothesis] = field(default_factory=list)
     committed: tuple[Word, ...] = ()
     spoken: tuple[int, ...] = ()
-    stream: SpeechStream | None = None
+    stream: PhraseStream | None = None
     speed: float = 1.0
     complete: bool = True
 

@@ -1,0 +1,124 @@
+"""Speech tokenizers under one protocol: our encoder with its codebook, and any other that a setting names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from unitweave.config.units import MAX_UNITS, ExtractionSettings
+from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import digest_of
+from unitweave.core.functions import imported
+from unitweave.core.sequences import deduplicate
+from unitweave.units.dataset import length_mismatch
+
+_MIN_AGREEMENT = 0.9  # fraction of units that a tokenizer and imported files have in common
+
+
+@dataclass(frozen=True)
+class SpeechTokens:
+    """What a tokenizer makes of a recording.
+
+    Attributes:
+        units: Integers from 0, [frames].
+        features: float32 [frames, dimensions] that the units are made of, where the tokenizer gives them.
+    """
+
+    units: np.ndarray
+    features: np.ndarray | None = None
+
+
+class SpeechTokenizer(Protocol):
+    """Recordings in, units out.
+
+    Attributes:
+        num_units: Size of the codebook.
+        frame_rate: Units a second.
+        fingerprint: Names the codebook: equal ones, equal units.
+    """
+
+    @property
+    def num_units(self) -> int: ...
+
+    @property
+    def frame_rate(self) -> float: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def tokenize(self, waveforms: Sequence[np.ndarray]) -> list[SpeechTokens]:
+        """Tokens of each waveform, float32 [samples] at 16 kHz, one for each frame, repetitions included."""
+        ...
+
+
+class ExternalTokenizer:
+    """A tokenizer that a function of the user returned, with checks of what it gives.
+
+    Args:
+        function: `module:name`; called with `options`, it returns an object with `num_units`, `frame_rate` and
+            `tokenize`, as `SpeechTokenizer` has them; `tokenize` may also return arrays of units alone. Without a
+            `fingerprint` of its own, one is made of the function's name and options.
+        options: Keyword arguments.
+
+    Raises:
+        InputError: There is no such function, or it returns something else.
+    """
+
+    def __init__(self, function: str, options: dict[str, Any]) -> None:
+        self.name = f"units.tokenizer {function}"
+        self._made = imported(function, "units.tokenizer")(**options)
+        num_units, rate = getattr(self._made, "num_units", None), getattr(self._made, "frame_rate", None)
+        if (
+            not isinstance(num_units, int)
+            or not 0 < num_units <= MAX_UNITS
+            or not callable(getattr(self._made, "tokenize", None))
+        ):
+            raise InputError(f"{self.name}: must return an object with num_units, frame_rate and tokenize(waveforms)")
+        if not isinstance(rate, int | float) or not 0 < rate <= 1000:
+            raise InputError(f"{self.name}: its frame_rate must be the units a second (got {rate!r})")
+        self.num_units, self.frame_rate = num_units, float(rate)
+        given = getattr(self._made, "fingerprint", None)
+        self.fingerprint = str(given or f"tokenizer-{digest_of([function, options, num_units, self.frame_rate])}")
+
+    def tokenize(self, waveforms: Sequence[np.ndarray]) -> list[SpeechTokens]:
+        """As `SpeechTokenizer.tokenize`.
+
+        Raises:
+            InputError: A unit is outside the codebook, or there are too many or too few for the waveform.
+        """
+        found = list(self._made.tokenize(list(waveforms)))
+        if len(found) != len(waveforms):
+            raise InputError(f"{self.name}: gave {len(found)} results for {len(waveforms)} recordings")
+        return [self._checked(one, len(waveform) / 16_000) for one, waveform in zip(found, waveforms, strict=True)]
+
+    def _checked(self, found: Any, seconds: float) -> SpeechTokens:
+        units = np.asarray(getattr(found, "units", found))
+        if units.ndim != 1 or (len(units) and units.dtype.kind not in "iu"):
+            raise InputError(f"{self.name}: units must be a one-dimensional array of integers")
+        if len(units) and not 0 <= int(units.min()) <= int(units.max()) < self.num_units:
+            wrong = units.min() if units.min() < 0 else units.max()
+            raise InputError(f"{self.name}: gave unit {wrong}, but its num_units is {self.num_units}")
+        if reason := length_mismatch(len(units), seconds * self.frame_rate):
+            raise InputError(f"{self.name}: {reason} at its frame_rate of {self.frame_rate:g}")
+        return SpeechTokens(units.astype(np.uint16), getattr(found, "features", None))
+
+
+def configured_tokenizer(settings: ExtractionSettings) -> ExternalTokenizer | None:
+    """The tokenizer that the settings name; None for our own encoder and codebook. Raises InputError."""
+    return None if settings.tokenizer is None else ExternalTokenizer(settings.tokenizer, settings.tokenizer_options)
+
+
+def check_agreement(tokenizer: SpeechTokenizer, audio: Path, units: np.ndarray, deduplicated: bool, name: str) -> None:
+    """Raise InputError where a tokenizer makes clearly other units of a recording than those that were imported."""
+    (tokens,) = tokenizer.tokenize([read_audio(audio)])
+    own = deduplicate(tokens.units)[0] if deduplicated else tokens.units
+    common = min(len(own), len(units))
+    agreement = float((own[:common] == units[:common]).mean()) if common else 0.0
+    if agreement < _MIN_AGREEMENT:
+        raise InputError(
+            f"units.tokenizer: makes other units than the imported ones: {100 * agreement:.0f} % of those of {name} "
+            "agree; give the tokenizer that made them"
+        )

@@ -1,0 +1,193 @@
+"""Word times from elsewhere: CTM, Praat's TextGrid and JSON, matched with the words of the corpus.
+
+CTM       SIDE/*.ctm          `utterance channel start duration word [confidence]`, in seconds
+TextGrid  SIDE/NAME.TextGrid  long or short; the interval tier "words", as the Montreal Forced Aligner has it, or the
+                              only one
+JSON      SIDE/*.json(l)      {"id": ..., "words": [{"word": ..., "start": ..., "end": ..., "score": ...}]} in each
+                              line or in a list, or a file NAME.json with `words`, or `segments` that have them
+
+SIDE is src or tgt. An utterance is found by its id or by the name of its recording.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitweave.core.errors import InputError
+from unitweave.core.text import normalize
+from unitweave.units.align import WordFrames
+
+_TOKEN = re.compile(r'"(?:[^"]|"")*"|\[[^\]\n]*\]|(?<![\w.])-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?')  # of a TextGrid
+_SILENCES = {"", "sil", "sp", "spn", "<eps>", "<sil>", "<p:>", "[sil]", "silence", "_"}
+_SLACK_SECONDS = 0.1  # by which a last word may outlast its recording, next to a hundredth of its length
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """A word of an alignment, with seconds and how sure it is, 0 to 1."""
+
+    word: str
+    start: float
+    end: float
+    score: float = 1.0
+
+
+def read_word_times(folder: Path) -> dict[str, list[TimedWord]]:
+    """Read all alignments in a folder.
+
+    Returns:
+        Name of the utterance -> its words in order, silences left out.
+
+    Raises:
+        InputError: There are none, or one is damaged.
+    """
+    found: dict[str, list[TimedWord]] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        read = {".ctm": _ctm, ".textgrid": _text_grid, ".json": _json, ".jsonl": _json}.get(path.suffix.lower())
+        if read is None:
+            continue
+        text = _decoded(path)
+        try:
+            items = list(read(path, text))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise InputError(f"{path}: damaged alignment ({error or type(error).__name__})") from None
+        for name, words in items:
+            if name in found:
+                raise InputError(f"{path}: duplicate alignment of {name!r}")
+            found[name] = [word for word in words if word.word.strip().lower() not in _SILENCES]
+    if not found:
+        raise InputError(f"{folder}: no alignments; expected .ctm, .TextGrid, .json or .jsonl files")
+    return found
+
+
+def match_words(
+    words: Sequence[str],
+    language: str,
+    timed: Sequence[TimedWord],
+    seconds: float,
+    frames: int,
+    frame_rate: float,
+    name: str,
+) -> WordFrames:
+    """The frames of an utterance's words from an alignment of its text as another tool spells it.
+
+    Both are compared as normalized text. A word that the alignment lacks, or has otherwise, gets score 0.
+    An entry that normalization takes apart ("21", "l'eau") shares its time among its words by their letters.
+
+    Args:
+        words: The normalized transcript.
+        language: Of the words.
+        timed: The alignment.
+        seconds: Of the recording; 0 where nobody knows.
+        frames: Number of its units.
+        frame_rate: Units a second.
+        name: What errors call the utterance.
+
+    Raises:
+        InputError: A word ends before it begins, or lies outside of the recording.
+    """
+    seconds = seconds or frames / frame_rate
+    entries: list[tuple[str, float, float, float]] = []
+    for one in timed:
+        if not 0 <= one.start <= one.end or one.end > seconds * 1.01 + _SLACK_SECONDS:
+            raise InputError(
+                f"{name}: the word {one.word!r} at {one.start:g} to {one.end:g} s lies outside of the recording of "
+                f"{seconds:.2f} s; is the alignment that of another recording, or not in seconds?"
+            )
+        parts = normalize(one.word, language).split()
+        letters, at, share = sum(map(len, parts)), one.start, one.end - one.start
+        for part in parts:
+            entries.append((part, at, at + share * len(part) / letters, one.score))
+            at += share * len(part) / letters
+    starts, ends = np.zeros(len(words), np.int32), np.zeros(len(words), np.int32)
+    scores = np.zeros(len(words), np.float32)
+    matcher = difflib.SequenceMatcher(None, list(words), [entry[0] for entry in entries], autojunk=False)
+    for block in matcher.get_matching_blocks():
+        for i in range(block.size):
+            _, start, end, score = entries[block.b + i]
+            first, last = (min(frames, round(edge * frame_rate)) for edge in (start, end))
+            if last > first:
+                starts[block.a + i], ends[block.a + i], scores[block.a + i] = first, last, score
+    if ends.any():
+        _fill_gaps(starts, ends, frames)
+    return WordFrames(starts, ends, scores)
+
+
+def _fill_gaps(starts: np.ndarray, ends: np.ndarray, frames: int) -> None:
+    """Give the words without frames, which keep score 0, equal parts of the gap that they lie in, in place.
+
+    So none of their units falls to a neighbor that stands as text.
+    """
+    i, before = 0, 0
+    while i < len(starts):
+        if ends[i] > starts[i]:
+            before, i = int(ends[i]), i + 1
+            continue
+        last = next((j for j in range(i, len(starts)) if ends[j] > starts[j]), len(starts))
+        after = max(before, int(starts[last]) if last < len(starts) else frames)
+        edges = before + (after - before) * np.arange(last - i + 1) // (last - i)
+        starts[i:last], ends[i:last] = edges[:-1], edges[1:]
+        i = last
+
+
+def _ctm(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
+    words: dict[str, list[TimedWord]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith((";;", "#")):
+            continue
+        try:
+            id_, _, start, duration, word, *rest = line.split()
+            score = float(rest[0]) if rest and rest[0].upper() != "NA" else 1.0
+            timed = TimedWord(word, float(start), round(float(start) + float(duration), 6), score)
+        except ValueError:
+            raise InputError(f"{path}, line {number}: expected 'id channel start duration word [confidence]'") from None
+        words.setdefault(id_, []).append(timed)
+    for id_, own in words.items():
+        yield id_, sorted(own, key=lambda word: word.start)
+
+
+def _text_grid(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
+    # The long and the short form have the same values in the same order; the long one has labels between them.
+    tokens = [token[1:-1] if token[0] == '"' else token for token in _TOKEN.findall(text) if token[0] != "["]
+    if tokens[:2] != ["ooTextFile", "TextGrid"]:
+        raise ValueError("not a TextGrid")
+    tiers: dict[str, list[TimedWord]] = {}
+    at = 5  # after the two names, xmin, xmax and the number of tiers
+    for _ in range(int(tokens[4])):
+        kind, name, size = tokens[at], tokens[at + 1], int(tokens[at + 4])
+        at += 5
+        if kind == "IntervalTier":
+            own = [tokens[at + 3 * i : at + 3 * i + 3] for i in range(size)]
+            tiers[name] = [TimedWord(word.replace('""', '"'), float(a), float(b)) for a, b, word in own]
+        at += size * (3 if kind == "IntervalTier" else 2)
+    wanted = [name for name in tiers if re.search(r"\bwords?$", name.strip(), re.IGNORECASE)] or list(tiers)
+    if len(wanted) != 1:
+        raise ValueError(f"no single interval tier 'words'; it has {', '.join(tiers) or 'none'}")
+    yield path.stem, tiers[wanted[0]]
+
+
+def _json(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
+    records = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
+    content: Any = records if records is not None else json.loads(text)
+    for record in content if isinstance(content, list) else [content]:
+        words = record["words"] if "words" in record else [w for s in record["segments"] for w in s["words"]]
+        yield str(record.get("id", path.stem)), [_json_word(word) for word in words if "start" in word]
+
+
+def _json_word(word: dict[str, Any]) -> TimedWord:
+    score = next((word[key] for key in ("score", "confidence", "probability") if key in word), 1.0)
+    return TimedWord(str(word.get("word", word.get("text"))), float(word["start"]), float(word["end"]), float(score))
+
+
+def _decoded(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: neither UTF-8 nor UTF-16 text") from None

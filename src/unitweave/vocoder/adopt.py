@@ -1,0 +1,71 @@
+"""A vocoder from elsewhere in place of a training: ours from another run, fairseq's, or a function of the user."""
+
+from pathlib import Path
+
+import numpy as np
+
+from unitweave.config.vocoder import VocoderSettings
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json_object
+from unitweave.core.stage import StageResult
+from unitweave.units.dataset import frame_rate_of, read_units_metadata
+from unitweave.vocoder.base import CONFIG_FILE, Vocoder
+from unitweave.vocoder.fairseq import FairseqVocoder
+from unitweave.vocoder.function import FunctionVocoder
+
+_TRIAL_SECONDS = 2.0
+_SLACK_SECONDS = 0.1  # by which a trial's speech may be longer or shorter, next to a tenth of its length
+
+
+def adopt_vocoder(folder: Path, settings: VocoderSettings, units: Path) -> StageResult:
+    """Take the vocoder that the settings name (`pretrained` or `function`) for the units of a run.
+
+    It synthesizes two seconds as a trial: what does not fit the units is refused here, and not after the translations.
+
+    Raises:
+        InputError: It is no vocoder, or one of other units, another number of units or another frame rate.
+    """
+    metadata = read_units_metadata(units)
+    codebook, num_units, frame_rate = metadata["codebook"], int(metadata["num_units"]), frame_rate_of(metadata)
+    if settings.function is not None:
+        name = f"vocoder.function {settings.function}"
+        vocoder: Vocoder = FunctionVocoder(
+            settings.function, settings.options, num_units=num_units, codebook=codebook, frame_rate=frame_rate,
+            sample_rate=settings.sample_rate, speakers=settings.speakers,
+            predicts_durations=settings.duration_predictor,
+        )  # fmt: skip
+    else:
+        name = f"vocoder.pretrained {settings.pretrained}"
+        vocoder = _pretrained(Path(str(settings.pretrained)), codebook)
+    if vocoder.num_units != num_units:
+        raise InputError(f"{name}: takes {vocoder.num_units} units, but the codebook has {num_units}")
+    if abs(vocoder.frame_rate - frame_rate) > 1e-6 * frame_rate:
+        raise InputError(f"{name}: takes {vocoder.frame_rate:g} units a second, but the units have {frame_rate:g}")
+    _try(vocoder, name)
+    vocoder.save_pretrained(folder)
+    return StageResult(counts={"sample_rate": vocoder.sample_rate, "speakers": max(1, len(vocoder.speakers))})
+
+
+def _pretrained(path: Path, codebook: str) -> Vocoder:
+    if path.is_file():
+        return FairseqVocoder.convert(path, codebook)
+    if not path.is_dir():
+        raise InputError(f"vocoder.pretrained {path}: no such file or folder")
+    if "generator" in read_json_object(path / CONFIG_FILE):
+        return Vocoder.from_pretrained(path, codebook, functions=True)
+    found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix not in (".json", ".txt", ".md"))
+    if len(found) != 1:
+        raise InputError(f"vocoder.pretrained {path}: {len(found)} files that could be the checkpoint; name the file")
+    return FairseqVocoder.convert(found[0], codebook)
+
+
+def _try(vocoder: Vocoder, name: str) -> None:
+    """Raise InputError unless the speech of some units lasts as long as the units do."""
+    units = np.arange(max(1, round(_TRIAL_SECONDS * vocoder.frame_rate))) % vocoder.num_units
+    (waveform,) = vocoder.synthesize([units])
+    seconds, wanted = len(waveform) / vocoder.sample_rate, len(units) / vocoder.frame_rate
+    if not vocoder.predicts_durations and abs(seconds - wanted) > _SLACK_SECONDS + 0.1 * wanted:
+        raise InputError(
+            f"{name}: makes {seconds:.2f} s of {wanted:.2f} s of units; check vocoder.sample_rate "
+            f"({vocoder.sample_rate}) and the units' frame rate ({vocoder.frame_rate:g})"
+        )

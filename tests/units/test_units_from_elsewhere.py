@@ -1,0 +1,369 @@
+"""Units, word times, tokenizer and vocoder from elsewhere, at 25 units a second, up to a translated recording."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import yaml
+
+from helpers.units_corpus import waveform, write_corpus, write_encoder
+from unitweave.cli import main
+from unitweave.config.units import ExtractionSettings
+from unitweave.core.audio import read_audio
+from unitweave.core.errors import InputError
+from unitweave.core.files import read_json
+from unitweave.core.manifest import Pair, read_manifest, write_manifest
+from unitweave.core.sequences import deduplicate
+from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.serve.export import export_run
+from unitweave.translate.translator import Translator
+from unitweave.units.dataset import UnitRow, read_units, read_units_metadata, write_shard
+from unitweave.units.importing import UnitSource, import_units
+from unitweave.units.tokenizer import ExternalTokenizer
+from unitweave.units.word_times import TimedWord, match_words, read_word_times
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ABOUT = UnitSource(num_units=41, frame_rate=25.0)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A corpus, with the example tokenizer in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(EXAMPLES / "own_tokenizer.py", tmp_path)
+    yield write_corpus(tmp_path / "corpus", 8)
+    sys.modules.pop("own_tokenizer", None)
+
+
+def own_units(pair: Pair, side: str) -> np.ndarray:
+    tokenizer = ExternalTokenizer("own_tokenizer:load_tokenizer", {})
+    return tokenizer.tokenize([read_audio(getattr(pair, f"{side}_audio"))])[0].units
+
+
+def sides(corpus: Path) -> list[tuple[Pair, str, np.ndarray]]:
+    return [(pair, side, own_units(pair, side)) for pair in read_manifest(corpus) for side in ("src", "tgt")]
+
+
+def times_of(pair: Pair, side: str) -> list[TimedWord]:
+    """Words of equal length, all over the recording."""
+    words, seconds = str(getattr(pair, f"{side}_text")).split(), getattr(pair, f"{side}_seconds")
+    edges = np.linspace(0, seconds, len(words) + 1).round(4).tolist()
+    return [TimedWord(word, *edges[i : i + 2]) for i, word in enumerate(words)]
+
+
+def text_grid(words: list[TimedWord], seconds: float, short: bool = False) -> str:
+    """As the Montreal Forced Aligner writes it: words in capitals, a tier of phones, and a silence at the end."""
+    intervals = [(word.start, word.end, word.word.upper()) for word in words] + [(words[-1].end, seconds + 0.001, "")]
+    tiers = [("words", intervals), ("phones", [(0.0, seconds, 'a "b"')])]
+    if short:
+        lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "0", f"{seconds}", "<exists>", "2"]
+        for name, rows in tiers:
+            lines += ['"IntervalTier"', f'"{name}"', "0", f"{seconds}", f"{len(rows)}"]
+            for start, end, text in rows:
+                quoted = text.replace('"', '""')
+                lines += [f"{start}", f"{end}", f'"{quoted}"']
+        return "\n".join(lines)
+    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", f"xmax = {seconds}"]
+    lines += ["tiers? <exists>", "size = 2", "item []:"]
+    for number, (name, rows) in enumerate(tiers, start=1):
+        lines += [f"    item [{number}]:", '        class = "IntervalTier"', f'        name = "{name}"']
+        lines += ["        xmin = 0", f"        xmax = {seconds}", f"        intervals: size = {len(rows)}"]
+        for i, (start, end, text) in enumerate(rows, start=1):
+            quoted = text.replace('"', '""')
+            lines += [f"        intervals [{i}]:", f"            xmin = {start}", f"            xmax = {end}"]
+            lines += [f'            text = "{quoted}"']
+    return "\n".join(lines)
+
+
+def write_units(folder: Path, corpus: Path, reduced: bool = False) -> Path:
+    folder.mkdir()
+    with (folder / "units.jsonl").open("w") as file:
+        for pair, side, units in sides(corpus):
+            runs, durations = deduplicate(units)
+            record = {"id": pair.id, "side": side, "units": (runs if reduced else units).tolist()}
+            file.write(json.dumps(record | ({"durations": durations.tolist()} if reduced else {})) + "\n")
+    return folder
+
+
+def write_times(folder: Path, corpus: Path, kind: str) -> Path:
+    for pair in read_manifest(corpus):
+        for side in ("src", "tgt"):
+            words, place = times_of(pair, side), folder / side
+            place.mkdir(parents=True, exist_ok=True)
+            if kind == "ctm":
+                lines = [f"{pair.id} 1 {w.start:.4f} {w.end - w.start:.4f} {w.word} 0.8\n" for w in words]
+                with (place / "all.ctm").open("a") as file:
+                    file.writelines(lines)
+            elif kind == "json":
+                own = [{"word": w.word, "start": w.start, "end": w.end, "score": w.score} for w in words]
+                (place / f"{pair.id}.json").write_text(json.dumps({"segments": [{"words": own}]}))
+            else:
+                seconds = getattr(pair, f"{side}_seconds")
+                path = place / f"{Path(str(getattr(pair, f'{side}_audio'))).stem}.TextGrid"  # named like the recording
+                grid = text_grid(words, seconds, short=kind == "short")
+                path.write_text(grid, encoding="utf-16" if kind == "short" else "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["ctm", "json", "long", "short"])
+def test_word_times_of_every_format_become_the_same_frames(kind: str, corpus: Path, tmp_path: Path) -> None:
+    source, times = write_units(tmp_path / "units", corpus), write_times(tmp_path / "times", corpus, kind)
+    result = import_units(tmp_path / "out", "json", source, corpus, ABOUT, times)
+    rows = read_units(tmp_path / "out")
+    assert result.counts["aligned_words"] == result.counts["words"] > 20 and not result.skipped
+    assert read_units_metadata(tmp_path / "out")["frame_rate"] == "25"
+    for pair in read_manifest(corpus):
+        row, words = rows[pair.id, "src"], times_of(pair, "src")
+        assert row.words == str(pair.src_text).split()
+        expected = [min(len(row.units), round(25 * word.start)) for word in words]
+        assert row.starts.tolist() == expected and row.ends[-1] == len(row.units)
+        assert row.scores.tolist() == pytest.approx([0.8 if kind == "ctm" else 1.0] * len(words))
+
+
+def test_units_with_durations_are_repeated_and_without_them_they_count_as_deduplicated(
+    corpus: Path, tmp_path: Path
+) -> None:
+    source, times = write_units(tmp_path / "units", corpus, reduced=True), write_times(tmp_path / "t", corpus, "ctm")
+    import_units(tmp_path / "whole", "json", source, corpus, ABOUT, times)
+    whole = read_units(tmp_path / "whole")
+    assert all(np.array_equal(whole[pair.id, side].units, units) for pair, side, units in sides(corpus))
+    lines = [json.loads(line) for line in (source / "units.jsonl").read_text().splitlines()]
+    (source / "units.jsonl").write_text(
+        "".join(json.dumps(one | {"durations": [1] * len(one["units"])}) + "\n" for one in lines)
+    )
+    with pytest.raises(InputError, match=r"units a second: give that rate, or --deduplicated"):
+        import_units(tmp_path / "no", "json", source, corpus, ABOUT, times)
+    about = replace(ABOUT, deduplicated=True)
+    import_units(tmp_path / "short", "json", source, corpus, about, times)
+    assert read_units_metadata(tmp_path / "short")["deduplicated"] == "true"
+    for (id_, side), row in read_units(tmp_path / "short").items():
+        assert np.array_equal(row.units, deduplicate(whole[id_, side].units)[0])
+        assert row.ends.max() == len(row.units), "words lie over the whole recording, and so over all units"
+    with pytest.raises(InputError, match="repeats a unit, so these units are not deduplicated"):
+        import_units(tmp_path / "no", "json", write_units(tmp_path / "repeated", corpus), corpus, about)
+
+
+def test_our_own_columns_come_back_with_their_word_frames(corpus: Path, tmp_path: Path) -> None:
+    rows = []
+    for pair, side, units in sides(corpus):
+        words = str(getattr(pair, f"{side}_text")).split()
+        ends = ((1 + np.arange(len(words))) * len(units) // len(words)).astype(np.int32)
+        scores = np.linspace(0.2, 0.9, len(words), dtype=np.float32)
+        rows.append(UnitRow(pair.id, side, units, words, np.append(0, ends[:-1]).astype(np.int32), ends, scores))
+    write_shard(tmp_path / "theirs", 0, rows, {})
+    import_units(tmp_path / "out", "parquet", tmp_path / "theirs", corpus, ABOUT)
+    assert pq.read_table(tmp_path / "out").equals(pq.read_table(tmp_path / "theirs"))
+
+
+def test_the_encoder_of_the_run_aligns_where_no_times_are_given(corpus: Path, tmp_path: Path) -> None:
+    encoder, _ = write_encoder(tmp_path)
+    source = write_units(tmp_path / "units", corpus)
+    result = import_units(tmp_path / "out", "json", source, corpus, ABOUT, encoder=encoder)
+    assert result.counts["aligned_words"] > 0.8 * result.counts["words"]
+    for row in read_units(tmp_path / "out").values():
+        assert row.ends.max() <= len(row.units) and (row.starts <= row.ends).all()
+
+
+def matched(words: str, *timed: TimedWord, language: str = "en") -> list[tuple[int, int, float]]:
+    found = match_words(words.split(), language, timed, 4.0, 100, 25.0, "u/src")
+    return list(zip(found.starts.tolist(), found.ends.tolist(), found.scores.round(2).tolist(), strict=True))
+
+
+def test_an_alignment_that_spells_otherwise_is_matched_word_by_word() -> None:
+    timed = TimedWord("Twenty-one", 0.0, 2.0), TimedWord("DOGS,", 2.0, 3.0, 0.5), TimedWord("sleep.", 3.0, 4.0)
+    assert matched("twenty one dogs sleep", *timed) == [(0, 33, 1.0), (33, 50, 1.0), (50, 75, 0.5), (75, 100, 1.0)]
+    assert matched("l'eau", TimedWord("L'eau", 1.0, 2.0), language="fr")[0][2] == 1.0
+    missing = matched("a b c d", TimedWord("a", 0.0, 1.0), TimedWord("d", 3.0, 4.0))
+    assert missing == [(0, 25, 1.0), (25, 50, 0.0), (50, 75, 0.0), (75, 100, 1.0)], "the gap is theirs, but not surely"
+    assert matched("a b", TimedWord("x", 0.0, 1.0)) == [(0, 0, 0.0)] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frame_rate": 50.0}, r"--frame-rate 50 does not fit: only \d+ units for \d+ frames .* about 2[45]\.\d"),
+        ({"num_units": 5}, "has unit .* but --num-units is 5"),
+        ({"num_units": 70_000}, "at most 65536"),
+    ],
+)
+def test_what_cannot_be_these_recordings_units_is_refused(
+    change: dict, message: str, corpus: Path, tmp_path: Path
+) -> None:
+    source = write_units(tmp_path / "units", corpus)
+    with pytest.raises(InputError, match=message):
+        import_units(tmp_path / "out", "json", source, corpus, replace(ABOUT, **change))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.ctm", "u000 1 0.0 9.5 una", "the word 'una' at 0 to 9.5 s lies outside of the recording of"),
+        ("a.ctm", "u000 1 zero 0.5 una", "a.ctm, line 1: expected 'id channel start duration word"),
+        ("000_src.TextGrid", "nonsense", "damaged alignment"),
+        ("000_src.TextGrid", text_grid([TimedWord("una", 0, 0.2)], 0.3)[:300], "damaged alignment"),
+        ("u000.json", "{", "damaged alignment"),
+        ("u000.json", "[1]", "damaged alignment"),
+        ("other.ctm", "unknown 1 0.0 0.5 una", "no alignment of an utterance of the corpus"),
+        ("readme.txt", "", "no alignments; expected .ctm"),
+    ],
+)
+def test_bad_alignments_end_in_one_line(name: str, content: str, message: str, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "times/src").mkdir(parents=True)
+    (tmp_path / "times/src" / name).write_text(content)
+    source = write_units(tmp_path / "units", corpus)
+    with pytest.raises(InputError, match=message) as refused:
+        import_units(tmp_path / "out", "json", source, corpus, ABOUT, tmp_path / "times")
+    assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
+
+
+def test_alignments_of_the_same_utterance_twice_are_refused(tmp_path: Path) -> None:
+    for name in ("a.ctm", "b.ctm"):
+        (tmp_path / name).write_text("u 1 0.0 0.5 una\n")
+    with pytest.raises(InputError, match="duplicate alignment of 'u'"):
+        read_word_times(tmp_path)
+
+
+TOKENIZERS = """
+import numpy as np
+
+class Made:
+    num_units, frame_rate = 10, 25.0
+    def __init__(self, **changes): vars(self).update(changes)
+    def tokenize(self, waveforms): return [self.units(len(w)) for w in waveforms]
+    def units(self, samples): return np.arange(samples // 640) % 10
+
+class Large(Made):
+    def units(self, samples): return np.arange(samples // 640) % 11
+
+class Fast(Made):
+    def units(self, samples): return np.arange(samples // 320) % 10
+
+class Floats(Made):
+    def units(self, samples): return np.zeros(samples // 640)
+
+class Lost(Made):
+    def tokenize(self, waveforms): return []
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        ("Large", {}, "gave unit 10, but its num_units is 10"),
+        ("Fast", {}, "50 units but only 25 frames of audio at its frame_rate of 25"),
+        ("Floats", {}, "must be a one-dimensional array of integers"),
+        ("Lost", {}, "gave 0 results for 1 recordings"),
+        ("Made", {"frame_rate": 0}, "frame_rate must be the units a second"),
+        ("Made", {"num_units": None}, "must return an object with num_units"),
+        ("None_", {}, "could not be imported"),
+    ],
+)
+def test_a_tokenizer_that_does_not_keep_its_word_is_named(
+    function: str, options: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_tokenizers", raising=False)
+    (tmp_path / "their_tokenizers.py").write_text(TOKENIZERS)
+    with pytest.raises(InputError, match=message):
+        ExternalTokenizer(f"their_tokenizers:{function}", options).tokenize([np.zeros(16_000, np.float32)])
+
+
+def recipe(text_lm: Path, **units: object) -> dict:
+    training = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "report_to": []}
+    return {
+        "corpus": {"manifest": "corpus"},
+        "units": {"tokenizer": "own_tokenizer:load_tokenizer", "tokenizer_options": {"bands": 40}} | units,
+        "lm": {"pretrained": str(text_lm), "training": training, "evaluation": {"eval_steps": 0}},
+        "systems": {"scheduled": {}},
+        "vocoder": {"function": "own_tokenizer:load_vocoder", "sample_rate": 24_000},
+        "translate": {"max_units_per_frame": 0.3, "max_text_tokens_per_second": 2.0},
+    }
+
+
+@pytest.mark.slow
+def test_my_units_my_text_grids_and_my_vocoder_up_to_a_translated_recording(
+    corpus: Path, tmp_path: Path, text_lm_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The walk through docs/units.md."""
+    Path("my.yaml").write_text(yaml.safe_dump(recipe(text_lm_folder)))
+    write_units(tmp_path / "my-units", corpus)
+    write_times(tmp_path / "my-grids", corpus, "long")
+    assert main(["corpus", "run", "--recipe", "my.yaml"]) == 0
+    imported = ["units", "import", "run", "--format", "json", "--from", "my-units", "--num-units", "41"]
+    assert main([*imported, "--alignments", "my-grids"]) == 2
+    assert "--frame-rate 50 does not fit" in capsys.readouterr().err
+    assert main([*imported, "--frame-rate", "25", "--alignments", "my-grids"]) == 0
+    assert main(["lm", "train", "run"]) == 0
+    assert main(["vocoder", "train", "run"]) == 0
+    vocabulary = Vocabulary.load(Path("run/lm/scheduled/model"))
+    assert vocabulary.frame_rate == 25 and vocabulary.codebook.startswith("tokenizer-")
+    soundfile.write("talk.wav", waveform(77, 12_000), 16_000)
+    translator = Translator.from_run(Path("run"), "scheduled")
+    result = translator.translate(Path("talk.wav"))
+    result.save(Path("out.wav"))
+    info = soundfile.info("out.wav")
+    assert info.samplerate == 24_000 and info.frames == max(1600, 960 * len(result.units))
+    assert len(result.units) <= 0.3 * 31 + 25 + 1, "the limit is a second of units and not 50"
+    assert translator.align(read_audio("talk.wav"), "una casa", "es") == [("una", 0.0, 0.0), ("casa", 0.0, 0.0)]
+    with pytest.raises(InputError, match="own_tokenizer:load_tokenizer is Python code, which an exported model"):
+        export_run(Path("run"), "scheduled", tmp_path / "exported")
+    content = recipe(text_lm_folder, tokenizer_options={"bands": 39})
+    Path("run/recipe.yaml").write_text(yaml.safe_dump(content))
+    assert main(["translate", "run", "talk.wav", "--out", "other"]) == 2
+    assert "units.tokenizer: makes units of codebook tokenizer-" in capsys.readouterr().err
+    del content["units"]
+    Path("run/recipe.yaml").write_text(yaml.safe_dump(content))
+    assert main(["translate", "run", "talk.wav", "--out", "other"]) == 2
+    assert "its units were imported" in capsys.readouterr().err and not Path("other").exists()
+
+
+def test_units_that_the_named_tokenizer_does_not_make_are_refused(corpus: Path, tmp_path: Path) -> None:
+    source = write_units(tmp_path / "units", corpus)
+    text = (source / "units.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in text]
+    shifted = [one | {"units": [(unit + 1) % 41 for unit in one["units"]]} for one in records]
+    (source / "units.jsonl").write_text("".join(json.dumps(one) + "\n" for one in shifted))
+    tokenizer = ExternalTokenizer("own_tokenizer:load_tokenizer", {})
+    with pytest.raises(InputError, match="makes other units than the imported ones: 0 % of those of u000/src"):
+        import_units(tmp_path / "out", "json", source, corpus, ABOUT, tokenizer=tokenizer)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_in_the_recipe_takes_the_place_of_encoder_and_codebook(
+    corpus: Path, tmp_path: Path, text_lm_folder: Path
+) -> None:
+    from unitweave.pipeline import open_run
+
+    times = write_times(tmp_path / "times", corpus, "json")
+    Path("my.yaml").write_text(yaml.safe_dump(recipe(text_lm_folder, alignments=str(times), shard_size=3)))
+    run = open_run(tmp_path / "run", Path("my.yaml"))
+    run.corpus_and_units()
+    assert not run.at.encoder.exists() and not run.at.codebook.exists()
+    rows = read_units(run.at.units)
+    assert all(np.array_equal(rows[pair.id, side].units, units) for pair, side, units in sides(corpus))
+    assert all((row.scores == 1).all() for row in rows.values())
+    files = {path: path.read_bytes() for path in run.at.units.glob("*.parquet")}
+    assert len(files) == 3
+    stage = run.at.units / "stage.json"
+    stage.write_text(json.dumps(read_json(stage) | {"status": "running"}))
+    next(iter(files)).unlink()
+    run.corpus_and_units()
+    assert {path: path.read_bytes() for path in run.at.units.glob("*.parquet")} == files
+
+
+def test_a_tokenizer_that_recordings_do_not_fit_ends_before_anything_is_written(corpus: Path, tmp_path: Path) -> None:
+    from unitweave.units.importing import tokenize_corpus
+
+    pairs = [replace(pair, src_seconds=9.0) for pair in read_manifest(corpus)]
+    write_manifest(corpus, pairs)
+    settings = ExtractionSettings(tokenizer="own_tokenizer:load_tokenizer")
+    with pytest.raises(InputError, match="changed after the corpus was built"):
+        tokenize_corpus(tmp_path / "out", settings, corpus, None)
