@@ -26,6 +26,7 @@ RUNNABLE = (
     "units plan ",
     "corpus table --table pairs.csv --src-lang es --tgt-lang en --out data/mine",
     "translate RUN recording.wav",
+    "live RUN --audio recording.wav -o out/talk --fast",
     "export RUN -o MODEL",
 )
 
