@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from bad_uploads import bad_uploads, multipart, wav
 
@@ -272,6 +274,53 @@ def hang_ups(target: Target, _: argparse.Namespace) -> Result:
     return 50 * len(ways), "afterwards: translates", target.is_well()
 
 
+def live_sessions(target: Target, options: argparse.Namespace) -> Result:
+    """Live sessions of noise, silence, bursts and what is no message, several at a time; half of them just leave."""
+    rng = np.random.default_rng(options.seed)
+    noise = [rng.integers(-32768, 32767, int(rng.integers(1, 30_000)), dtype="<i2").tobytes() for _ in range(8)]
+    texts = ["{", "[]", '{"sample_rate": 1}', '{"policy": ["agreement"]}', '{"agreement": 1e999}',
+             '{"language": "\\ud800"}', '{"event": "finish"}', '{"policy": "agreement", "chunk_seconds": 0.2}',
+             "\0" * 5000]  # fmt: skip
+    # Frames that are none: unmasked, of an unknown kind, longer than allowed, a control frame that is too long.
+    broken = [
+        b"\x82\x05hello",
+        b"\x8f\x80\0\0\0\0",
+        b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" + bytes(4),
+        b"\x89\xfe\1\0" + bytes(260),
+    ]
+
+    def one(number: int) -> str:
+        own = np.random.default_rng([options.seed, number])
+        try:
+            with connect(f"ws://127.0.0.1:{target.port}/v1/live", compression=None, close_timeout=2) as session:
+                for _ in range(int(own.integers(1, 12))):
+                    kind = own.random()
+                    if kind < 0.6:
+                        session.send(noise[own.integers(8)] if kind < 0.4 else bytes(int(own.integers(0, 40_001))))
+                    elif kind < 0.9:
+                        session.send(texts[own.integers(len(texts))])
+                    else:
+                        session.socket.sendall(broken[own.integers(len(broken))])
+                if number % 2:
+                    session.socket.close()
+                    return "left"
+                session.send('{"event": "finish"}')
+                while True:
+                    session.recv(timeout=60)
+        except ConnectionClosed as closed:
+            return str(closed.rcvd.code) if closed.rcvd else "left"
+        except (OSError, TimeoutError) as error:
+            return type(error).__name__
+
+    tries = 120
+    with ThreadPoolExecutor(12) as pool:
+        found = Counter(pool.map(one, range(tries)))
+    foreign = [target.ask("GET", "/v1/live", upgrade="websocket", connection="Upgrade", sec_websocket_version="13",
+                          sec_websocket_key="AAAAAAAAAAAAAAAAAAAAAA==", origin="http://evil.example")[0]]  # fmt: skip
+    text = ", ".join(f"{code}: {count}" for code, count in sorted(found.items()))
+    return tries + 1, f"{text}; foreign page: {foreign[0]}", "TimeoutError" not in found and foreign == [403]
+
+
 def slow_clients(target: Target, _: argparse.Namespace) -> Result:
     """Connections that would stay open for good, many at a time."""
     head = b"POST /v1/translate HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
@@ -343,6 +392,7 @@ ATTACKS: dict[str, Callable[[Target, argparse.Namespace], Result]] = {
     "malformed-page": malformed_page,
     "bad-uploads": bad_recordings,
     "hang-ups": hang_ups,
+    "live": live_sessions,
     "slow-clients": slow_clients,
     "connections": many_connections,
     "mixed-load": mixed_load,
