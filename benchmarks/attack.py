@@ -312,7 +312,7 @@ def live_sessions(target: Target, options: argparse.Namespace) -> Result:
         except (OSError, TimeoutError) as error:
             return type(error).__name__
 
-    tries = 120
+    tries = 60
     with ThreadPoolExecutor(12) as pool:
         found = Counter(pool.map(one, range(tries)))
     foreign = [target.ask("GET", "/v1/live", upgrade="websocket", connection="Upgrade", sec_websocket_version="13",

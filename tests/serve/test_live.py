@@ -182,6 +182,19 @@ def test_noise_silence_bursts_and_clients_that_leave_do_not_take_the_server_down
     assert server.batcher.alive and session(server, pcm(talk()), FINISH)[2] == 1000
 
 
+@pytest.mark.parametrize("frame", [b"\x82\x05hello", b"\x8f\x80" + bytes(4), b"\x89\xfe\1\0" + bytes(260)])
+def test_broken_frames_end_the_session_and_nothing_is_logged(
+    server: Server, caplog: pytest.LogCaptureFixture, frame: bytes
+) -> None:
+    with server.connect() as socket:
+        socket.socket.sendall(frame)
+        socket.socket.sendall(frame)
+        assert everything(socket)[2] == 1002
+    until(lambda: server.sessions == 0)
+    assert refusal(server, Origin="http://evil.example") == 403
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_client_that_sends_faster_than_speech_waits_and_loses_nothing(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,8 @@ class TimedProtocol(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._cancel_timers()  # from here on the deadlines are those of TimedWebSocket
+        # Not the one that lingers: it would still wait for the end of the request.
+        self.transport = getattr(self.transport, "_transport", self.transport)
         super().handle_websocket_upgrade(event)
 
     def shutdown(self) -> None:
@@ -129,6 +131,15 @@ class TimedWebSocket(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._write_timer: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if not self.transport.is_closing():  # what follows a broken frame is not read
+            super().data_received(data)
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # a refusal is an answer, and no error for uvicorn's log
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
