@@ -24,7 +24,7 @@ def test_recordings_are_translated_alone_together_and_by_the_exported_model(
     for wave, both in zip(waves, together, strict=True):
         alone = exported.translate(wave, SETTINGS)
         assert alone.transcript == both.transcript and np.array_equal(alone.units, both.units)
-    words = translator.align(waves[1], "dos perros")
+    words = translator.align(waves[1], "dos perros", "es")
     assert [word for word, _, _ in words] == ["dos", "perros"]
     assert all(0 <= start <= end <= 1.1 for _, start, end in words)
     assert len(translator.units_of([speech(MIN_SAMPLES / 16_000)])[0]) > 0
