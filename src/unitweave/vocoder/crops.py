@@ -98,7 +98,9 @@ def _waveform(path: str, seconds: float, sample_rate: int) -> np.ndarray:
     return np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
 
 
-def load_crop(recording: UnitRecording, start: int, frames: int, timing: Timing) -> tuple[np.ndarray, np.ndarray]:
+def load_crop(
+    recording: UnitRecording, start: int, frames: int, timing: Timing = Timing()
+) -> tuple[np.ndarray, np.ndarray]:
     """Units [frames] and waveform [frames * hop] from frame `start` on.
 
     Unit i stands at samples [hop * i, hop * (i + 1)); a waveform that ends a little early is filled
