@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe
 from unitweave.core.errors import InputError
@@ -89,7 +90,7 @@ def expected_for(recipe: Recipe) -> Expected | None:
     for path in builtin_recipes():
         known = path.with_name(path.stem + SUFFIX)
         if known.exists() and load_recipe(path) == recipe:
-            content = {key: tuple(v) if key in _RANGES else v for key, v in read_json_object(known).items()}
+            content: dict[str, Any] = {k: tuple(v) if k in _RANGES else v for k, v in read_json_object(known).items()}
             return Expected(**content)
     return None
 
@@ -108,10 +109,13 @@ def in_words(expected: Expected, scores: Scores) -> str:
         )
     )
     before = (
-        f"{expected.trainings} earlier trainings with these settings, on {' and '.join(expected.machines)} and "
+        f"{expected.trainings} earlier trainings of such language models, on {' and '.join(expected.machines)} and "
         f"{expected.utterances} test utterances, had ASR-BLEU: {ranges}."
     )
-    seen = scores.systems["scheduled"].asr_bleu.score - scores.systems["baseline"].asr_bleu.score
+    scheduled, baseline = scores.systems["scheduled"].asr_bleu, scores.systems["baseline"].asr_bleu
+    if scheduled is None or baseline is None:
+        return before
+    seen = scheduled.score - baseline.score
     low, high = expected.further
     place = "inside" if low <= seen <= high else "below" if seen < low else "above"
     return (

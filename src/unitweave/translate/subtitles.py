@@ -173,7 +173,7 @@ def _wrapped(text: str) -> str:
         return text
     halves = [("".join(words[:i]).strip(), "".join(words[i:]).strip()) for i in range(1, len(words))]
 
-    def unevenness(pair: tuple[str, str]) -> tuple[int, int]:
+    def unevenness(pair: Sequence[str]) -> tuple[int, int]:
         return max(width(pair[0]), width(pair[1])), -width(pair[1])
 
     return "\n".join(min(halves, key=unevenness))
