@@ -18,6 +18,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ def start(run: Path, recipe: Path, processes: int, log: Path) -> list[int]:
             os.setpgid(0, 0)
             attempt(run, recipe)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     return children
 

@@ -1,20 +1,23 @@
 """Training data of the vocoder: random crops of units and the waveform that belongs to them."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.manifest import read_manifest
-from unitweave.units.dataset import length_mismatch, read_units
+from unitweave.core.manifest import Manifest, read_manifest
+from unitweave.units.dataset import UnitTable, length_mismatch, read_units
 
 MINIMUM_FRAMES = 8
 _CACHED_RECORDINGS = 4096
@@ -56,31 +59,61 @@ class Batch:
         return Batch(*(getattr(self, entry.name)[rows].to(device) for entry in fields(self)))
 
 
+class RecordingTable(Sequence[UnitRecording]):
+    """Utterances with audio and units on one side; one becomes an object when it is looked at.
+
+    Attributes:
+        frames: int64 [utterances].
+    """
+
+    def __init__(self, pairs: Manifest, rows: UnitTable, side: str, speakers: list[str], frames: np.ndarray) -> None:
+        """From the pairs, all of which have units in `rows` on `side`, the speakers' names, and their frames."""
+        self._pairs, self._rows, self._side, self._speakers, self.frames = pairs, rows, side, speakers, frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @overload
+    def __getitem__(self, index: int) -> UnitRecording: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[UnitRecording]: ...
+
+    def __getitem__(self, index: int | slice) -> UnitRecording | list[UnitRecording]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        pair = self._pairs[index]
+        speaker = self._speakers.index(pair.speaker) if self._speakers else 0
+        audio, seconds = (getattr(pair, f"{self._side}_{what}") for what in ("audio", "seconds"))
+        return UnitRecording(pair.id, audio, self._rows[pair.id, self._side].units, speaker, seconds)
+
+
 def find_recordings(
     corpus: Path, units: Path, side: str, split: str, speakers: list[str] | None = None
-) -> tuple[list[UnitRecording], list[dict[str, str]]]:
+) -> tuple[RecordingTable, list[dict[str, str]]]:
     """Utterances of a split that have both audio and units on `side`; and those left out, with reasons.
 
     `speakers` gives each recording the index of its speaker in that list.
     """
-    rows = read_units(units)
-    found, skipped = [], []
-    for pair in read_manifest(corpus, split):
-        audio = pair.tgt_audio if side == "tgt" else pair.src_audio
-        row = rows.get((pair.id, side))
-        if audio is None or row is None:
-            reason = "no audio" if audio is None else "no units"
-        elif len(row.units) < MINIMUM_FRAMES:
+    pairs = read_manifest(corpus, split)
+    rows = read_units(units, pairs.column("id"), (side,))
+    frames = rows.num_frames(pairs.column("id"), side)
+    mute = pairs.column(f"{side}_audio").is_null().to_numpy()
+    foreign = np.zeros(len(pairs), bool)
+    if speakers:
+        foreign = ~pc.is_in(pairs.column("speaker"), pa.array(speakers)).to_numpy()
+    usable = ~mute & (frames >= MINIMUM_FRAMES) & ~foreign
+    skipped = []
+    for at in np.flatnonzero(~usable).tolist():
+        pair = pairs[at]
+        reason = f"speaker {pair.speaker!r} is not among those trained on"
+        if mute[at] or frames[at] < 0:
+            reason = "no audio" if mute[at] else "no units"
+        elif frames[at] < MINIMUM_FRAMES:
             reason = f"shorter than {MINIMUM_FRAMES} frames"
-        elif speakers and pair.speaker not in speakers:
-            reason = f"speaker {pair.speaker!r} is not among those trained on"
-        else:
-            speaker = speakers.index(pair.speaker) if speakers else 0
-            seconds = pair.tgt_seconds if side == "tgt" else pair.src_seconds
-            found.append(UnitRecording(pair.id, audio, row.units, speaker, seconds))
-            continue
         skipped.append({"id": pair.id, "reason": reason})
-    return found, skipped
+    kept = np.flatnonzero(usable)
+    return RecordingTable(pairs.take(kept), rows, side, speakers or [], frames[kept]), skipped
 
 
 @dataclass(frozen=True)
@@ -117,7 +150,7 @@ def load_crop(
 
 
 def draw_batch(
-    recordings: list[UnitRecording],
+    recordings: Sequence[UnitRecording],
     ends: np.ndarray,
     step: int,
     batch: int,
@@ -152,7 +185,7 @@ def draw_batch(
 
 
 def batches(
-    recordings: list[UnitRecording],
+    recordings: RecordingTable,
     first_step: int,
     last_step: int,
     batch: int,
@@ -161,7 +194,7 @@ def batches(
     timing: Timing,
 ) -> Iterator[Batch]:
     """Batches of the steps [first_step, last_step), each drawn in a thread while the one before is used."""
-    ends = np.cumsum([len(recording.units) for recording in recordings])
+    ends = np.cumsum(recordings.frames)
     stop = threading.Event()
 
     def draw(step: int) -> Batch | None:

@@ -1,6 +1,7 @@
 """Training of the unit vocoder on recordings and their units; an interrupted training resumes to the digit."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from unitweave.training.module_checkpoints import load_modules, save_modules
 from unitweave.training.optimizers import make_optimizer
 from unitweave.units.dataset import frame_rate_of, read_units_metadata
 from unitweave.vocoder.config import UnitVocoderConfig, timing
-from unitweave.vocoder.crops import Batch, Timing, UnitRecording, batches, find_recordings, load_crop
+from unitweave.vocoder.crops import Batch, RecordingTable, Timing, UnitRecording, batches, find_recordings, load_crop
 from unitweave.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from unitweave.vocoder.losses import SpectralLoss
 from unitweave.vocoder.model import UnitVocoder
@@ -48,7 +49,7 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     Raises:
         InputError: There is nothing to train on, a setting is invalid or a recording cannot be read.
     """
-    speakers = sorted({pair.speaker for pair in read_manifest(corpus, "train")}) if settings.multi_speaker else []
+    speakers = _speakers(corpus) if settings.multi_speaker else []
     recordings, skipped = find_recordings(corpus, units, settings.side, "train", speakers)
     if not recordings:
         raise InputError(f"{corpus}: no training utterance has both audio and units on the side {settings.side!r}")
@@ -61,7 +62,7 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     trainer.run()
     counts = {
         "utterances": len(recordings),
-        "hours": round(sum(len(recording.units) for recording in recordings) / frame_rate_of(metadata) / 3600, 3),
+        "hours": round(int(recordings.frames.sum()) / frame_rate_of(metadata) / 3600, 3),
         "steps": settings.training.steps,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
     }
@@ -69,6 +70,12 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     if dev:
         counts["dev_mel_distance"] = round(mel_distance(trainer.model, dev[:_CHECKED_UTTERANCES]), 4)
     return StageResult(counts=counts, skipped=skipped, obsolete=(folder / CHECKPOINTS,))
+
+
+def _speakers(corpus: Path) -> list[str]:
+    """The speakers of the train split, sorted."""
+    found: list[str] = read_manifest(corpus, "train").column("speaker").unique().to_pylist()
+    return sorted(found)
 
 
 class _Generator(torch.nn.Module):
@@ -85,7 +92,7 @@ class _Generator(torch.nn.Module):
 
 
 def _model_config(
-    settings: VocoderSettings, recordings: list[UnitRecording], speakers: list[str], metadata: dict[str, str]
+    settings: VocoderSettings, recordings: RecordingTable, speakers: list[str], metadata: dict[str, str]
 ) -> UnitVocoderConfig:
     """The shape of the model: what settings and model have in common, and what the data say."""
     rates = timing(frame_rate_of(metadata), settings.sample_rate)
@@ -109,7 +116,7 @@ class _Trainer:
         self,
         folder: Path,
         settings: VocoderSettings,
-        recordings: list[UnitRecording],
+        recordings: RecordingTable,
         speakers: list[str],
         metadata: dict[str, str],
     ) -> None:
@@ -278,7 +285,7 @@ def learning_rate_ratio(training: VocoderTraining, step: int) -> float:
 
 
 @torch.inference_mode()
-def mel_distance(model: UnitVocoder, recordings: list[UnitRecording]) -> float:
+def mel_distance(model: UnitVocoder, recordings: Sequence[UnitRecording]) -> float:
     """Mean distance of log mel spectra (nepers) between recordings and their resynthesis."""
     timing = Timing(model.config.sample_rate, model.config.hop)
     spectral, total = SpectralLoss(timing.sample_rate), 0.0
@@ -292,7 +299,7 @@ def mel_distance(model: UnitVocoder, recordings: list[UnitRecording]) -> float:
     return total / len(recordings)
 
 
-def _mean_pitch(recordings: list[UnitRecording], timing: Timing) -> float:
+def _mean_pitch(recordings: RecordingTable, timing: Timing) -> float:
     """Geometric mean of the pitch of up to 32 recordings, in Hz."""
     logs = []
     for recording in recordings[:: max(1, len(recordings) // 32)][:32]:
