@@ -6,7 +6,7 @@ second and at most 7. Full-width characters count twice.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -173,8 +173,9 @@ def _wrapped(text: str) -> str:
         return text
     halves = [("".join(words[:i]).strip(), "".join(words[i:]).strip()) for i in range(1, len(words))]
 
-    def unevenness(pair: Sequence[str]) -> tuple[int, int]:
-        return max(width(pair[0]), width(pair[1])), -width(pair[1])
+    def unevenness(pair: Iterable[str]) -> tuple[int, int]:
+        first, second = pair
+        return max(width(first), width(second)), -width(second)
 
     return "\n".join(min(halves, key=unevenness))
 
