@@ -118,7 +118,9 @@ def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_pat
     def counting(*arguments):
         recognizer = load(*arguments)
         transcribe = recognizer.transcribe
-        recognizer.transcribe = lambda waveforms: transcribed.extend(waveforms) or transcribe(waveforms)
+        recognizer.transcribe = lambda waveforms, language="en": (
+            transcribed.extend(waveforms) or transcribe(waveforms, language)
+        )
         return recognizer
 
     monkeypatch.setattr(stage, "load_recognizer", counting)
