@@ -32,7 +32,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "kill", killed)
             patch.setattr(CheckpointedTrainer, "_save_checkpoint", CheckpointedTrainer._save_checkpoint)
-            patch.setattr(train, "save_checkpoint", train.save_checkpoint)
+            patch.setattr(train._Trainer, "_save_checkpoint", train._Trainer._save_checkpoint)
             try:
                 code = child.do(self.at.folder, self.folder / "step.json", kill, stage, [system] if system else [])
             except Killed:
