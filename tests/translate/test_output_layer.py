@@ -45,7 +45,7 @@ def test_narrow_rows_get_the_logits_of_the_units_and_the_others_all_of_them(fold
     with torch.inference_mode():
         full = layer.full(hidden)
         for narrow in ([], [False] * 3, [True, False, True], [True] * 3):
-            layer.narrow = narrow
+            layer.narrow(narrow)
             logits = layer(hidden)
             for row in range(3):
                 if narrow and narrow[row]:

@@ -103,7 +103,7 @@ class UnitLanguageModel:
             Logits [batch, vocabulary] of the token after `ids`.
         """
         if self._output_layer is not None:
-            self._output_layer.narrow = [phase == UNITS for phase in phases]
+            self._output_layer.narrow([phase == UNITS for phase in phases])
         output = self.model(
             input_ids=ids,
             attention_mask=mask,

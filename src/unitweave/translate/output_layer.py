@@ -4,6 +4,7 @@ Nearly all steps of decoding say units, and a phase's constraints leave only the
 LLM has over a hundred thousand others: a fifth of a 1B model's weights, and the step's time is the time to read them.
 """
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +19,6 @@ class PhaseOutputLayer(nn.Module):
 
     Attributes:
         full: The layer in whose place it stands.
-        narrow: Which rows of the next batch want only `tokens`; the other logits of these rows are -inf. Empty: none.
     """
 
     tokens: Tensor
@@ -29,15 +29,20 @@ class PhaseOutputLayer(nn.Module):
         self.full, self.out_features = full, full.out_features
         self.register_buffer("tokens", tokens, persistent=False)
         self._part = full.rows(tokens) if isinstance(full, Int8Linear) else _rows(full, tokens)
-        self.narrow: Sequence[bool] = ()
+        self._of_thread = threading.local()  # several threads may decode with one model
+
+    def narrow(self, rows: Sequence[bool]) -> None:
+        """Say which rows of this thread's next batches want only `tokens`; their other logits are -inf. Empty: none."""
+        self._of_thread.rows = rows
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[batch, 1, dim] -> logits [batch, 1, vocabulary]."""
-        if not any(self.narrow):
+        rows: Sequence[bool] = getattr(self._of_thread, "rows", ())
+        if not any(rows):
             return self.full(hidden)
         logits = hidden.new_full((*hidden.shape[:-1], self.out_features), -torch.inf, dtype=_dtype(self.full, hidden))
-        narrow = torch.tensor(self.narrow, device=hidden.device)
-        if all(self.narrow):
+        narrow = torch.tensor(rows, device=hidden.device)
+        if all(rows):
             logits[..., self.tokens] = self._part(hidden)
         else:
             # Each row gets its logits as it would alone, whatever phases the others are in.
