@@ -91,7 +91,7 @@ class Target:
     def join(self, path: object, **change: object) -> tuple[int, bytes, bytes]:
         """A click on the page's button with a recording of this path."""
         file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        body = {"data": [file, None], "fn_index": 0, "session_hash": "s", **change}
+        body = {"data": [file, None, None], "fn_index": 0, "session_hash": "s", **change}
         return self.ask("POST", "/gradio_api/queue/join", json.dumps(body).encode(), content_type="application/json")
 
     def stored(self) -> int:
@@ -137,7 +137,7 @@ def file_read(target: Target, _: argparse.Namespace) -> Result:
     seen, answers = b"", []
     for name in names:
         file = {"path": name, "url": name, "meta": {"_type": "gradio.FileData"}}
-        for data in ([file, None], [None, [file]], [{"x": {"y": [file]}}, None], [name, name]):
+        for data in ([file, None, None], [None, None, [file]], [{"x": {"y": [file]}}, None, None], [name] * 3, [file]):
             body = json.dumps({"data": data, "fn_index": 0, "session_hash": "s", "api_name": "translate"}).encode()
             for route in ROUTES:
                 status, head, content = target.ask(
