@@ -162,7 +162,7 @@ def device_file(target: Target, _: argparse.Namespace) -> Result:
     for path in ("/dev/zero", "/dev/random", "/dev/stdin", "/proc/self/environ", "/proc/kmsg", "files/../../dev/zero"):
         answers.append(target.join(path)[0])
         for route in ROUTES[1:]:
-            body = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, None]}).encode()
+            body = json.dumps({"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, None, None]}).encode()
             answers.append(target.ask("POST", f"/gradio_api/{route}", body, 20, content_type="application/json")[0])
         answers.append(target.ask("GET", f"/gradio_api/file={path}", timeout=20)[0])
     return len(answers), statuses(answers), all(400 <= status < 500 for status in answers)
