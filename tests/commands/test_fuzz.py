@@ -220,7 +220,7 @@ def test_an_impossible_setting_is_one_line(name: str, tmp_path: Path, capsys: py
             continue
         if code != 2 or not said_in_one_line(error):
             faults.append(f"{value!r}: exit code {code}: {error[-300:]}")
-        elif number == 0 and last not in error:
+        elif number == 0 and last not in error and not last.endswith("options"):  # these take any mapping
             faults.append(f"{value!r}: the line does not name {last}: {error[-300:]}")
     assert not faults, "\n".join(faults)
     assert not list(tmp_path.glob("run/**/*.parquet"))
