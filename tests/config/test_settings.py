@@ -87,7 +87,7 @@ def test_recipes_can_be_read_and_every_key_has_a_comment(name: str) -> None:
         ({"vocoder": {"training": {"learning_rate": 0.0}}}, "must be a finite number above 0 (got 0.0)"),
         ({"vocoder": {"training": {"gradient_accumulation_steps": 2}}}, "no such setting"),
         ({"corpus": {"embedded": {"noise_db": 2}}}, "corpus.embedded.noise_db: must be at least 5 dB"),
-        ({"corpus": {"embedded": {"train": {"fr": 2}}}}, "corpus.embedded.train: 'fr' is not among the languages"),
+        ({"corpus": {"embedded": {"train": {"fr": 2}}}}, "corpus.embedded.train: 'fr' is not one of es"),
         ({"corpus": {"synthesized": {}}}, "corpus.synthesized.text: name a table of parallel text"),
         ({"score": {"mos": ["dnsmos", "mine"]}}, "score.mos: must be one of dnsmos, utmos (got mine)"),
     ],

@@ -75,7 +75,7 @@ class SynthesisSettings(Settings):
                 f"{self.key}.directions: must be different pairs of languages such as en-es (got {self.directions})"
             )
         if isinstance(self.train, dict) and (unknown := sorted(set(self.train) - set(self.names))):
-            raise InputError(f"{self.key}.train: {unknown[0]!r} is not among {', '.join(self.names)}")
+            raise InputError(f"{self.key}.train: {unknown[0]!r} is not one of {', '.join(self.names)}")
         if self.noise_db is not None and not MIN_NOISE_DB <= self.noise_db < float("inf"):
             raise InputError(
                 f"{self.key}.noise_db: must be at least {MIN_NOISE_DB:g} dB, or null (got {self.noise_db})"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -12,9 +12,11 @@ from unitweave.core.files import write_text
 from unitweave.core.languages import language_names
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
-from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.score.scores import SCORES_FILE, Scores, SystemScores, read_scores
 from unitweave.translate.package import INT8_WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from unitweave.lm.model.vocabulary import Vocabulary
 
 _SHOWN = (("asr_bleu", "ASR-BLEU"), ("text_bleu", "text BLEU"), ("text_chrf", "text chrF"),
           ("transcript_wer", "transcript WER %"), ("agreement_wer", "agreement WER %"))  # fmt: skip
@@ -34,6 +36,8 @@ def write_card(
     scores = read_scores(at.score) if (at.score / SCORES_FILE).exists() else None
     pairs = _pairs(run)
     languages = sorted({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
+    from unitweave.lm.model.vocabulary import Vocabulary  # torch: not for an export that is refused
+
     vocabulary = Vocabulary.load(path.parent)
     merged = {**(recipe.get("lm") or {}), **((recipe.get("systems") or {}).get(system) or {})}
     base = merged.get("pretrained")
@@ -114,7 +118,7 @@ def _directions(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
     return sorted({(p.src_lang, p.tgt_lang) for p in pairs})
 
 
-def _target(vocabulary: Vocabulary, python: bool = False) -> str:
+def _target(vocabulary: "Vocabulary", python: bool = False) -> str:
     """The argument that names a target language, where a recording's language leaves a choice."""
     if all(len(vocabulary.targets_from(source)) < 2 for source in vocabulary.sources):
         return ""

@@ -14,7 +14,6 @@ from typing import Any
 from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, read_json, read_json_object, write_json
 from unitweave.core.stage import versions
-from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.serve.card import write_card
 from unitweave.training.model_files import INDEX_FILE, weight_files
 from unitweave.translate.package import FOLDERS, FORMAT, PACKAGE_FILE, PATTERNS, VLLM_FILE, Parts, read_recipe
@@ -92,6 +91,8 @@ def _copy_parts(parts: Parts, run: Path, folder: Path) -> None:
             raise InputError(f"{run}: {what} {named} is Python code, which an exported model cannot carry")
     target = _parts_in(folder)
     copies = [(parts.language_model, folder), (parts.encoder, target.encoder), (parts.codebook, target.codebook)]
+    from unitweave.lm.model.vocabulary import Vocabulary  # torch: not for an export that is refused
+
     if Vocabulary.load(parts.language_model).has_speech:
         copies.append((parts.vocoder, target.vocoder))
     for source, copy in copies:
