@@ -74,7 +74,7 @@ def test_recordings_are_translated_from_a_run_folder(run: Path, tmp_path: Path, 
     source = next((run / "corpus").rglob("*test*.wav"))
     assert main(["translate", str(run), str(source), "-o", str(tmp_path)]) == 0
     about = json.loads(capsys.readouterr().out)
-    assert set(about) == {"audio", "transcript", "translation"}
+    assert set(about) == {"audio", "transcript", "translation", "confidence"}
     assert len(read_audio(about["audio"])) > 0
 
 
