@@ -83,7 +83,7 @@ ROUTES = ("run/translate", "run/translate/", "api/translate", "call/translate", 
 def test_no_file_of_the_server_is_read_through_the_page(
     server: SimpleNamespace, route: str, what: str, place: int
 ) -> None:
-    data: list[Any] = [None, None]
+    data: list[Any] = [None, None, None]
     data[place] = [file_data(str(server.elsewhere / what))] if place else file_data(str(server.elsewhere / what))
     body = {"data": data, "fn_index": 0, "session_hash": "s"}
     status, answer = ask(server, f"/gradio_api/{route}", body)
@@ -106,12 +106,12 @@ def test_a_link_in_the_upload_folder_leads_nowhere(server: SimpleNamespace) -> N
 
 
 def test_a_file_without_an_end_does_not_hang_the_server(server: SimpleNamespace) -> None:
-    body = {"data": [file_data("/dev/zero"), None], "session_hash": "s", "fn_index": 0}
+    body = {"data": [file_data("/dev/zero"), None, None], "session_hash": "s", "fn_index": 0}
     for route in ROUTES:
         assert ask(server, f"/gradio_api/{route}", body)[0] in (403, 404, 405)
     fifo = server.uploads / "fifo"
     os.mkfifo(fifo)
-    assert ask(server, "/gradio_api/queue/join", {**body, "data": [file_data("files/fifo"), None]})[0] == 403
+    assert ask(server, "/gradio_api/queue/join", {**body, "data": [file_data("files/fifo"), None, None]})[0] == 403
     assert ask(server, "/v1/health")[0] == 200
 
 
@@ -155,7 +155,7 @@ def test_gradios_own_guard_is_on_too(server: SimpleNamespace) -> None:
         own(server.app.middleware_stack), raise_server_exceptions=False
     )  # no lifespan: the server goes on
     for what in ("secret.txt", "private.wav"):
-        body = {"data": [file_data(str(server.elsewhere / what)), None], "fn_index": 0, "session_hash": "s"}
+        body = {"data": [file_data(str(server.elsewhere / what)), None, None], "fn_index": 0, "session_hash": "s"}
         bare.post("/gradio_api/run/translate", json=body)
     kept = [path.read_bytes() for path in server.uploads.rglob("*") if path.is_file() and not path.is_symlink()]
     assert b"the secret" not in kept and (server.elsewhere / "private.wav").read_bytes() not in kept
@@ -169,12 +169,12 @@ def test_what_is_uploaded_to_the_page_is_translated(server: SimpleNamespace) -> 
     by_outputs = {len(d["outputs"]): d["id"] for d in json.loads(ask(server, "/config")[1])["dependencies"]}
     (example,) = on_the_page(server, by_outputs[1], [0])["data"]
     for recording in (file_data(uploaded), example["value"]):
-        answer = on_the_page(server, by_outputs[5], [recording, None])
+        answer = on_the_page(server, by_outputs[5], [recording, None, None])
         assert "of computing" in answer["data"][0] and re.fullmatch(r"files/\w+/audio\.wav", answer["data"][3]["path"])
         assert ask(server, answer["data"][3]["url"].removeprefix(server.url))[1][:4] == b"RIFF"
     private = file_data(str(server.elsewhere / "private.wav"))
     with pytest.raises(AssertionError):
-        on_the_page(server, by_outputs[5], [private, None])
+        on_the_page(server, by_outputs[5], [private, None, None])
 
 
 def upload(server: SimpleNamespace, files: list[bytes]) -> tuple[int, bytes]:
@@ -228,7 +228,7 @@ def test_uploads_to_the_page_are_bounded(server: SimpleNamespace, monkeypatch: p
     ],
 )
 def test_malformed_requests_of_the_page_are_refused(server: SimpleNamespace, change: dict[str, Any]) -> None:
-    body = {"data": [None, None], "fn_index": 0, "session_hash": "s", **change}
+    body = {"data": [None, None, None], "fn_index": 0, "session_hash": "s", **change}
     status, answer = ask(server, "/gradio_api/queue/join", body)
     assert status == 422 and list(json.loads(answer)) == ["error"]
     assert ask(server, "/gradio_api/queue/data?session_hash=never-joined")[0] == 404
