@@ -172,7 +172,7 @@ def test_a_split_is_translated_by_a_model_without_texts(tmp_path: Path, text_lm_
     assert outcome.counts["utterances"] == len(lines) == 2
     assert all(line["units"] and line["translation"] == "" for line in lines)
     assert all((run / "out" / line["audio"]).exists() for line in lines)
-    with pytest.raises(InputError, match="without s2st"):
+    with pytest.raises(InputError, match="without texts"):
         engine_settings(lm)
 
 
