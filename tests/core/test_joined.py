@@ -1,10 +1,13 @@
 """Files that hold several recordings, sound at the scale of integers, and recordings that changed after all."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from helpers.serving import speech
 from unitweave.core.audio import AudioError, header_seconds, read_audio, stream_audio
@@ -91,3 +94,26 @@ def test_a_recording_that_lasts_otherwise_than_its_manifest_says_is_refused(tmp_
     for wrong in (2.0, 8.0):
         with pytest.raises(AudioError, match=f"changed after the corpus was built .4.00 s, {wrong:.2f} s in the man"):
             read_audio(tmp_path / "a.wav", expected_seconds=wrong)
+
+
+_BEGINNINGS = st.sampled_from(
+    [b"ID3\x04", b"OggS", b"fLaC\x00\x00\x00\x22", b"RIFF", b"\xff\xfb\x90\x64", b"\xff\xf3\x40\xc4"]
+)
+_PIECES = st.lists(
+    st.one_of(_BEGINNINGS, st.sampled_from([b"Xing", b"Info", b"\0" * 30]), st.binary(max_size=40)), max_size=12
+)
+
+
+@example(b"ID3\x04", [b"\0\0\x7f\x7f\x7f\x7f", bytes(100)])
+@example(b"\xff\xfb\x90\x64", [bytes(32), b"Xing"])
+@given(_BEGINNINGS, _PIECES)
+def test_damaged_beginnings_are_cut_into_parts_of_themselves(head: bytes, rest: list[bytes]) -> None:
+    data = memoryview(head + b"".join(rest))
+    parts = parts_of(data)
+    assert parts[-1].end == len(data) and all(0 <= part.start <= part.end for part in parts)
+    assert all(a.end == b.start or b.head for a, b in pairwise(parts))
+
+
+def test_a_file_of_tags_alone_is_refused_in_one_line() -> None:
+    with pytest.raises(AudioError, match="not readable"):
+        read_audio(b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f" + bytes(100))

@@ -111,7 +111,7 @@ def _mpeg_parts(data: memoryview) -> list[Part]:
         if frame is None or not (kind == frame[1] or at + frame[0] >= len(data) - 128 or _frame(data, at + frame[0])):
             at = _next_sync(data, at + 1)
             continue
-        tag = _TAG.search(data, at + 4, min(at + 44, len(data)))
+        tag = _TAG.search(data, at + 4, min(at + 44, len(data) - 8))  # the number of frames stands behind it
         if tag or kind != frame[1]:
             found.append(_Frames(at if found else 0, at, bytes(data[at : at + 4])))
             kind = frame[1]
@@ -125,8 +125,10 @@ def _mpeg_parts(data: memoryview) -> list[Part]:
             # A frame's padding of one byte makes no variable bit rate.
             part.sizes = min(part.sizes[0], frame[0]), max(part.sizes[1], frame[0])
         at += frame[0]
+    if not found:  # tags alone
+        return [Part(0, len(data))]
     ends = [part.start for part in found[1:]] + [len(data)]
-    return [_repaired(part, end) for part, end in zip(found, ends, strict=True)] or [Part(0, len(data))]
+    return [_repaired(part, end) for part, end in zip(found, ends, strict=True)]
 
 
 def _repaired(part: _Frames, end: int) -> Part:
