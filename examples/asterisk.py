@@ -18,6 +18,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from debian import fetch
+
 VOICES = {"en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA_f_June"}
 MIN_WORDS = 3
 COLUMNS = ("id", "src_lang", "tgt_lang", "src_audio", "tgt_audio", "src_text", "tgt_text", "speaker")
@@ -34,7 +36,7 @@ def main() -> int:
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        root = options.root or fetch(options.out / "packages", ["en", *options.languages])
+        root = options.root or fetch(options.out / "packages", packages(["en", *options.languages]))
         texts = {language: transcripts(root, language) for language in ["en", *options.languages]}
         rows = [row for language in options.languages for row in pairs(root, options.out, texts, language)]
     except (OSError, subprocess.CalledProcessError) as error:
@@ -54,17 +56,9 @@ def main() -> int:
     return 0
 
 
-def fetch(folder: Path, languages: list[str]) -> Path:
-    """Download the packages and unpack them below `folder`; nothing is installed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [f"asterisk-core-sounds-{language}{kind}" for language in languages for kind in ("", "-g722")]
-    missing = [name for name in names if not list(folder.glob(f"{name}_*.deb"))]
-    if missing:
-        subprocess.run(["apt-get", "download", *missing], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    for name in names:
-        package = sorted(folder.glob(f"{name}_*.deb"))[-1]
-        subprocess.run(["dpkg-deb", "-x", package.name, "unpacked"], cwd=folder, check=True)
-    return folder / "unpacked"
+def packages(languages: list[str]) -> list[str]:
+    """The packages with the prompts of these languages."""
+    return [f"asterisk-core-sounds-{language}{kind}" for language in languages for kind in ("", "-g722")]
 
 
 def transcripts(root: Path, language: str) -> dict[str, str]:

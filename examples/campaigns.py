@@ -21,6 +21,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from debian import fetch
+
 CAMPAIGNS: tuple[str, ...] = ("did", "dm", "dw", "ei", "httt", "l", "low", "nr", "sof", "sota", "sotbe", "thot", "trow")
 CAMPAIGNS += ("tsg", "ttb", "utbs")
 DICTIONARY = "trans-de-en"
@@ -47,7 +49,9 @@ def main() -> int:
         parser.error("--words takes the minimum and the maximum number of words of a sentence: --words 3 12")
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        root = options.root or fetch(options.out / "packages")
+        root = options.root or fetch(
+            options.out / "packages", [*(f"wesnoth-1.16-{name}" for name in CAMPAIGNS), DICTIONARY]
+        )
         tables = {code: dict(read(root, code, tuple(options.words), options.no_names)) for code in options.languages}
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         print(f"campaigns.py: {error}", file=sys.stderr)
@@ -65,19 +69,6 @@ def main() -> int:
     languages = ", ".join(options.languages[:2])
     print(f"  corpus: {{synthesized: {{text: {options.out}/all.tsv, languages: [{languages}], dev: 60, test: 120}}}}")
     return 0
-
-
-def fetch(folder: Path) -> Path:
-    """Download the packages and unpack them below `folder`; nothing is installed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [*(f"wesnoth-1.16-{name}" for name in CAMPAIGNS), DICTIONARY]
-    missing = [name for name in names if not list(folder.glob(f"{name}_*.deb"))]
-    if missing:
-        subprocess.run(["apt-get", "download", *missing], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    for name in names:
-        package = next(folder.glob(f"{name}_*.deb"))
-        subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True)
-    return folder / "root"
 
 
 def read(root: Path, code: str, words: tuple[int, int], no_names: bool) -> Iterator[tuple[str, tuple[str, str]]]:

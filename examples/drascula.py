@@ -22,6 +22,7 @@ import wave
 from pathlib import Path
 
 import numpy as np
+from debian import fetch
 
 PACKAGES = ("drascula", "drascula-spanish", "scummvm-data")
 RATE, HEADER, FOOTER = 11_025, 32, 64  # Hz; bytes before and after the samples of an .ALS file
@@ -53,7 +54,7 @@ def main() -> int:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        root = options.root or fetch(options.out / "packages")
+        root = options.root or fetch(options.out / "packages", PACKAGES)
         rows, skipped = pairs(root / "usr/share/scummvm", options.out, options.min_words)
     except (OSError, struct.error, subprocess.CalledProcessError) as error:
         print(f"drascula.py: {error}", file=sys.stderr)
@@ -68,18 +69,6 @@ def main() -> int:
     print(f"  unitweave corpus table --table {options.out}/lines.csv --out {options.out}/corpus")
     print(f"  unitweave run human --out runs/human --corpus.manifest {options.out}/corpus")
     return 0
-
-
-def fetch(folder: Path) -> Path:
-    """Download the packages and unpack them below `folder`; nothing is installed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in PACKAGES if not list(folder.glob(f"{name}_*.deb"))]
-    if missing:
-        subprocess.run(["apt-get", "download", *missing], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    for name in PACKAGES:
-        package = sorted(folder.glob(f"{name}_*.deb"))[-1]
-        subprocess.run(["dpkg-deb", "-x", package.name, "unpacked"], cwd=folder, check=True)
-    return folder / "unpacked"
 
 
 def read_texts(path: Path) -> dict[str, dict[str, list[str]]]:

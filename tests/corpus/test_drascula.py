@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import struct
+import sys
 import wave
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +16,11 @@ EXAMPLE = Path(__file__).parents[2] / "examples/drascula.py"
 
 @pytest.fixture(scope="module")
 def drascula() -> ModuleType:
+    sys.path.insert(0, str(EXAMPLE.parent))  # as for a script
     spec = importlib.util.spec_from_file_location("drascula", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.remove(str(EXAMPLE.parent))
     return module
 
 
