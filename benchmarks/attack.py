@@ -1,9 +1,10 @@
 """Attacks on a server as shipped: `unitweave serve MODEL` in a process of its own, over loopback.
 
-    python benchmarks/attack.py MODEL [--only NAME...] [--seed 0] [--requests 200] [--at-once 16] [--rounds 3]
+    python benchmarks/attack.py MODEL RECORDING [--only NAME...] [--seed 0] [--requests 200] [--at-once 16] [--rounds 3]
 
 Each attack is a row: what was tried, how often, what came back, and whether it held. The exit code is 1 if anything got
-through. The model may be tiny; some answers are expected to be "busy". Takes about five minutes and 200 MB of disk.
+through. The model may be tiny; RECORDING is speech of a second or more, at 16 kHz. Some answers are expected to be
+"busy". Takes about five minutes and 200 MB of disk.
 """
 
 import argparse
@@ -22,10 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import soundfile
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from bad_uploads import bad_uploads, multipart, wav
+from bad_uploads import RATE, bad_uploads, encode, multipart
 
 SECRET = "a private line that no client may read"
 STORAGE_MB = 120
@@ -37,7 +39,8 @@ ROUTES = ("queue/join", "run/translate", "api/translate", "call/translate", "cal
 class Target:
     """A running server, and requests to it."""
 
-    def __init__(self, model: str, folder: Path) -> None:
+    def __init__(self, model: str, speech: np.ndarray, folder: Path) -> None:
+        self.speech = speech
         self.folder, self.temporary = folder, folder / "tmp"
         self.temporary.mkdir()
         (folder / "private.txt").write_text(SECRET)
@@ -94,6 +97,10 @@ class Target:
         body = {"data": [file, None, None], "fn_index": 0, "session_hash": "s", **change}
         return self.ask("POST", "/gradio_api/queue/join", json.dumps(body).encode(), content_type="application/json")
 
+    def good(self, number: int = 0) -> bytes:
+        """A recording of at least a second, one of a few."""
+        return encode(self.speech[800 * (number % 5) :])
+
     def stored(self) -> int:
         """Bytes of temporary files."""
         return sum(path.lstat().st_size for path in self.temporary.rglob("*") if not path.is_dir())
@@ -110,7 +117,7 @@ class Target:
             if status == 200:
                 break
             time.sleep(1)
-        return status == 200 and json.loads(body)["status"] == "ok" and self.patient_upload(wav(0.5)) == 200
+        return status == 200 and json.loads(body)["status"] == "ok" and self.patient_upload(self.good()) == 200
 
     def patient_upload(self, content: bytes) -> int:
         """Status of an upload that is repeated while the server is busy."""
@@ -224,7 +231,7 @@ def malformed_page(target: Target, _: argparse.Namespace) -> Result:
 def bad_recordings(target: Target, options: argparse.Namespace) -> Result:
     hidden = [str(target.temporary), "Traceback", str(Path(sys.prefix)), "/unitweave-"]
     answers, held = [], True
-    for i, content in enumerate(bad_uploads(160, options.seed)):
+    for i, content in enumerate(bad_uploads(160, target.speech, options.seed)):
         path = "/v1/stream" if i % 5 == 4 else "/v1/translate"
         status, _head, body = target.post(path, content, text_only="true")
         answers.append(status)
@@ -243,8 +250,8 @@ def mixed_load(target: Target, options: argparse.Namespace) -> Result:
         if i % 10 == 9:
             return target.post("/v1/translate", np.random.default_rng(i).bytes(4000))[0]
         if i % 7 == 6:
-            return target.post("/v1/stream", wav(0.5, i % 5))[0]
-        return target.post("/v1/translate", wav(0.5, i % 5), **kinds[i % len(kinds)])[0]
+            return target.post("/v1/stream", target.good(i))[0]
+        return target.post("/v1/translate", target.good(i), **kinds[i % len(kinds)])[0]
 
     for _round in range(options.rounds):
         with ThreadPoolExecutor(options.at_once) as pool:
@@ -253,12 +260,12 @@ def mixed_load(target: Target, options: argparse.Namespace) -> Result:
     return (
         len(answers),
         f"{statuses(answers)}; MiB after each round: {', '.join(memory)}",
-        set(answers) <= {200, 400, 503},
+        set(answers) <= {200, 400, 503} and answers.count(400) <= len(answers) // 10,
     )
 
 
 def hang_ups(target: Target, _: argparse.Namespace) -> Result:
-    body = multipart(wav(0.5))
+    body = multipart(target.good())
     kind = "Content-Type: multipart/form-data; boundary=b"
     head = f"POST {{}} HTTP/1.1\r\nHost: localhost\r\n{kind}\r\nContent-Length: {{}}\r\n\r\n"
     translate, stream = (head.format(path, len(body)).encode() for path in ("/v1/translate", "/v1/stream"))
@@ -357,8 +364,11 @@ def _ends(connection: socket.socket) -> bool:
 
 def many_connections(target: Target, _: argparse.Namespace) -> Result:
     held = [socket.create_connection(("127.0.0.1", target.port)) for _ in range(600)]
-    time.sleep(0.5)
-    open_now = len(psutil.Process(target.process.pid).net_connections())
+    for _ in range(20):  # a busy server takes a moment to refuse those beyond its limit
+        time.sleep(0.5)
+        open_now = len(psutil.Process(target.process.pid).net_connections())
+        if open_now <= 260:
+            break
     for connection in held:
         connection.close()
     time.sleep(0.5)
@@ -414,14 +424,18 @@ def rows(target: Target, options: argparse.Namespace) -> Iterator[bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
+    parser.add_argument("recording", type=Path)
     parser.add_argument("--only", nargs="+", choices=ATTACKS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    speech, rate = soundfile.read(options.recording, RATE * 3 // 2, dtype="float32")
+    if rate != RATE or speech.ndim > 1 or len(speech) < RATE:
+        parser.error(f"{options.recording}: must be mono, at 16 kHz, of a second or more")
     with tempfile.TemporaryDirectory(prefix="attack-") as folder:
-        target = Target(options.model, Path(folder))
+        target = Target(options.model, speech, Path(folder))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server is not to outlive us
         try:
             target.wait()

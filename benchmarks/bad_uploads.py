@@ -12,23 +12,11 @@ import soundfile
 RATE = 16_000
 
 
-def speech(seconds: float, seed: int = 0) -> np.ndarray:
-    """A buzz with a melody, float32 [samples]: enough for an encoder to make units of."""
-    t = np.arange(round(seconds * RATE)) / RATE
-    pitch = 120 + 40 * np.sin(2 * np.pi * (0.7 + 0.1 * seed) * t)
-    return (0.2 * np.sign(np.sin(2 * np.pi * np.cumsum(pitch) / RATE))).astype(np.float32)
-
-
 def encode(samples: np.ndarray, kind: str = "WAV", subtype: str | None = None, rate: int = RATE) -> bytes:
     """A sound file."""
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format=kind, subtype=subtype)
     return file.getvalue()
-
-
-def wav(seconds: float, seed: int = 0) -> bytes:
-    """A good recording."""
-    return encode(speech(seconds, seed))
 
 
 def multipart(content: bytes, field: str = "audio", **fields: str) -> bytes:
@@ -38,15 +26,15 @@ def multipart(content: bytes, field: str = "audio", **fields: str) -> bytes:
     return (texts + head).encode() + content + b"\r\n--b--\r\n"
 
 
-def bad_uploads(count: int, seed: int = 0) -> list[bytes]:
-    """`count` of them: all fixed ones, then damaged recordings."""
-    fixed = list(_fixed())
-    damaged = _damaged(np.random.default_rng(seed))
+def bad_uploads(count: int, speech: np.ndarray, seed: int = 0) -> list[bytes]:
+    """`count` of them: all fixed ones, then damaged recordings, made of float32 [samples] of speech at 16 kHz."""
+    fixed = list(_fixed(speech))
+    damaged = _damaged(speech, np.random.default_rng(seed))
     return [*fixed, *(next(damaged) for _ in range(count - len(fixed)))]
 
 
-def _fixed() -> Iterator[bytes]:
-    good = wav(0.5)
+def _fixed(speech: np.ndarray) -> Iterator[bytes]:
+    good = encode(speech)
     yield b""
     yield from (good[:n] for n in (1, 4, 11, 12, 36, 43, 44, 45, 46))
     # A header that lies: channels, rate, bytes a second, block, bits, sizes.
@@ -65,14 +53,14 @@ def _fixed() -> Iterator[bytes]:
             struct.pack_into(form, changed, place, value)
             yield bytes(changed)
     for value in (np.nan, np.inf, -np.inf, 1e38):
-        samples = speech(0.5)
+        samples = speech.copy()
         samples[100:200] = value
         yield encode(samples, subtype="FLOAT")
     yield encode(np.zeros(RATE, np.float32))  # silence
     yield encode(np.zeros((RATE, 200), np.float32))
-    yield encode(speech(0.01))
-    yield encode(np.tile(speech(1.0), 90), "FLAC")  # too long
-    yield encode(speech(0.5), rate=1)
+    yield encode(speech[:160])
+    yield encode(np.tile(speech, 100), "FLAC")  # too long
+    yield encode(speech, rate=1)
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.wav", bytes(50_000_000))
@@ -102,7 +90,7 @@ def _fixed() -> Iterator[bytes]:
     yield b"FORM\xff\xff\xff\xffAIFFCOMM\x00\x00\x00\x12" + b"\xff" * 60
 
 
-def _damaged(rng: np.random.Generator) -> Iterator[bytes]:
+def _damaged(speech: np.ndarray, rng: np.random.Generator) -> Iterator[bytes]:
     kinds = [
         ("WAV", None),
         ("FLAC", None),
@@ -114,7 +102,7 @@ def _damaged(rng: np.random.Generator) -> Iterator[bytes]:
     ]
     while True:
         for kind, subtype in kinds:
-            content = bytearray(encode(speech(0.5), kind, subtype))
+            content = bytearray(encode(speech, kind, subtype))
             match rng.integers(4):
                 case 0:  # cut off
                     del content[int(rng.integers(1, len(content))) :]
