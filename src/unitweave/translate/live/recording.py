@@ -13,6 +13,7 @@ import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.files import write_text
+from unitweave.core.scripts import join_words
 from unitweave.translate.live.events import CommittedText, LiveEvent, SpeechChunk, UtteranceEnd
 from unitweave.translate.subtitles import Cue, srt, vtt
 
@@ -86,4 +87,4 @@ class LiveRecording:
     def _unfinished(self) -> list[Cue]:
         if not self._open:
             return []
-        return [Cue(self._open[0].heard, self._open[-1].time, " ".join(event.text for event in self._open))]
+        return [Cue(self._open[0].heard, self._open[-1].time, join_words(" ".join(event.text for event in self._open)))]

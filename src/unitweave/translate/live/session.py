@@ -12,6 +12,7 @@ import numpy as np
 from unitweave.config.live import LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
+from unitweave.core.scripts import join_words
 from unitweave.translate.constraints import ForcedPrefix
 from unitweave.translate.live.endpoints import Endpointer, windows
 from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
@@ -160,7 +161,7 @@ class LiveSession:
         stamp = (utterance.number, self._seen / SAMPLE_RATE, self._busy_until)
         utterance.hypotheses = [*utterance.hypotheses, hypothesis][-self._policy.history :]
         if self._has_texts:
-            text = " ".join(word.text for word in hypothesis.translation)
+            text = text_of(hypothesis.translation)
             events.append(PartialTranscript(*stamp, hypothesis.transcript, text))
         # What a limit cut off is a loop more often than a text, and so it is not trusted before there is no other.
         trusted = hypothesis.complete or hypothesis.final
@@ -168,7 +169,7 @@ class LiveSession:
         new = hypothesis.translation[len(utterance.committed) : count]
         utterance.committed += new
         if new:
-            events.append(CommittedText(*stamp, " ".join(word.text for word in new)))
+            events.append(CommittedText(*stamp, text_of(new)))
         if hypothesis.final:
             utterance.complete &= hypothesis.complete
         if not self.settings.text_only and (new or (hypothesis.final and not self._has_texts)):
@@ -222,5 +223,5 @@ class LiveSession:
 
 
 def text_of(words: Sequence[Word]) -> str:
-    """Words as a text."""
-    return " ".join(word.text for word in words)
+    """Words as a text, which has no spaces in scripts without them."""
+    return join_words(" ".join(word.text for word in words))
