@@ -42,6 +42,20 @@ _FORMANTS = (
 SETTINGS = DecodingSettings(max_text_tokens_per_second=1.0, max_units_per_frame=0.2, batch_size=4)
 
 
+def write_random_lm(folder: Path, text_lm: Path, num_units: int, codebook: str) -> None:
+    """A tiny language model of units, of random weights that are sharp enough for its choices to differ."""
+    torch.manual_seed(3)
+    tokenizer = AutoTokenizer.from_pretrained(text_lm)
+    model = AutoModelForCausalLM.from_pretrained(text_lm, dtype=torch.float32)
+    vocabulary = extend_tokenizer(tokenizer, num_units, ["en", "es"], codebook)
+    extend_model(model, vocabulary, seed=1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    vocabulary.save(folder)
+
+
 def make_run(folder: Path, text_lm: Path, codebook_seed: int = 0, encoder_kind: str = "") -> Path:
     """A run folder with one system, "scheduled", of random weights: everything that translating needs.
 
@@ -64,17 +78,7 @@ def make_run(folder: Path, text_lm: Path, codebook_seed: int = 0, encoder_kind: 
     book = Codebook(torch.randn(NUM_UNITS, model.config.hidden_size), 2, encoder_fingerprint(encoder))
     (folder / "codebook").mkdir()
     book.save(folder / "codebook")
-    torch.manual_seed(3)
-    tokenizer = AutoTokenizer.from_pretrained(text_lm)
-    model = AutoModelForCausalLM.from_pretrained(text_lm, dtype=torch.float32)
-    vocabulary = extend_tokenizer(tokenizer, NUM_UNITS, ["en", "es"], book.fingerprint)
-    extend_model(model, vocabulary, seed=1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    lm = folder / "lm" / "scheduled" / "model"
-    model.save_pretrained(lm)
-    tokenizer.save_pretrained(lm)
-    vocabulary.save(lm)
+    write_random_lm(folder / "lm" / "scheduled" / "model", text_lm, NUM_UNITS, book.fingerprint)
     config = UnitVocoderConfig(NUM_UNITS, book.fingerprint, dim=16, hidden=16, layers=1, fine_layers=1)
     UnitVocoder(config).save_pretrained(folder / "vocoder")
     (folder / "recipe.yaml").write_text(

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from helpers.serving import make_run, speech
+from helpers.serving import make_run, speech, write_random_lm
 from unitweave.cli import main
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
-from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
 from unitweave.translate.engines import load_language_model
 from unitweave.translate.int8 import Int8Embedding, Int8Linear, quantize, save_int8
@@ -29,18 +27,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Path:
-    """A tiny model of random weights that are sharp enough for its choices to differ."""
-    torch.manual_seed(3)
     path = tmp_path_factory.mktemp("lm")
-    tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
-    model = AutoModelForCausalLM.from_pretrained(text_lm_folder, dtype=torch.float32)
-    vocabulary = extend_tokenizer(tokenizer, UNITS_IN_BOOK, ["en", "es"], "book")
-    extend_model(model, vocabulary, seed=1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    vocabulary.save(path)
+    write_random_lm(path, text_lm_folder, UNITS_IN_BOOK, "book")
     return path
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers.serving import write_random_lm
 from unitweave.config.translate import DecodingSettings
-from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
+from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import UNITS
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.engines import load_language_model, precision_of
@@ -21,17 +21,8 @@ ENGINES = [None] + (["int8"] if "fbgemm" in torch.backends.quantized.supported_e
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Path:
-    """A tiny model of random weights that are sharp enough for its choices to differ."""
-    torch.manual_seed(3)
     path = tmp_path_factory.mktemp("lm")
-    tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
-    model = AutoModelForCausalLM.from_pretrained(text_lm_folder, dtype=torch.float32)
-    vocabulary = extend_tokenizer(tokenizer, 24, ["en", "es"], "book")
-    extend_model(model, vocabulary, seed=1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    for part in (model, tokenizer, vocabulary):
-        (part.save if part is vocabulary else part.save_pretrained)(path)
+    write_random_lm(path, text_lm_folder, 24, "book")
     return path
 
 
