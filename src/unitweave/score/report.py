@@ -139,14 +139,17 @@ def _run_part(run: RunData) -> dict[str, Any]:
 
 def _facts(run: RunData) -> list[tuple[str, str]]:
     hours = run.scores.training_hours
-    facts = [("Training speech", ", ".join(f"{language}: {value:g} h" for language, value in hours.items()))]
+    facts = [("Training split", ", ".join(f"{language}: {value:g} h" for language, value in hours.items()))]
     facts.append(("Tested on", f"{run.scores.signature.utterances} utterances of the test split"))
     for system, log in run.logs.items():
         if log:
             ratios = [ratio for _, ratio in _ratios(run, system)]
             kind = "units only" if not max(ratios) else f"text ratio from {ratios[0]:g} to {ratios[-1]:g}"
-            seconds = run.stages.get(f"lm/{system}", {}).get("seconds") or log[-1].get("seconds") or 0.0
-            facts.append((f"System {system}", f"{log[-1]['step']} steps, {kind}, {seconds / 60:.1f} minutes"))
+            stage = run.stages.get(f"lm/{system}", {})
+            seconds = stage.get("seconds") or log[-1].get("seconds") or 0.0
+            pairs = stage.get("counts", {}).get("pairs")
+            heard = "" if pairs is None else f"{pairs:,} utterance pairs, "
+            facts.append((f"System {system}", f"{heard}{log[-1]['step']} steps, {kind}, {seconds / 60:.1f} minutes"))
     return facts
 
 
