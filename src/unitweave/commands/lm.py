@@ -44,6 +44,7 @@ def plan(
     from unitweave.lm.plan import format_plan, make_plan, measure
     from unitweave.training.hardware import GPUS
     from unitweave.translate.estimate import as_lines, translation_hours
+    from unitweave.units.dataset import FRAME_RATE, frame_rate_of, read_units_metadata
 
     at = RunLayout(units) if units else None
     corpus = at.corpus if at else _manifest(read.corpus.manifest)
@@ -58,10 +59,11 @@ def plan(
         lengths = measure(settings, corpus, at.units if at else None, tokenizer)
         plans.append(make_plan(name, settings, read.codebook.num_units, read.text_lm.shape, lengths, gpu, gpus))
     utterances, seconds = _test_set(corpus)
+    rate = frame_rate_of(read_units_metadata(at.units)) if at and at.units.exists() else FRAME_RATE
     hours = {
         one.system: translation_hours(
             model_config(read.systems[one.system].pretrained, read.text_lm.shape), one.facts["parameters"], GPUS[gpu],
-            read.translate.batch_size, utterances, seconds,
+            read.translate.batch_size, utterances, seconds, rate,
         )
         for one in plans
     }  # fmt: skip

@@ -62,7 +62,7 @@ def write_language_model(folder: Path, pretrained: str, small: bool) -> None:
 
 
 def _tokenizer(pretrained: str, config: PretrainedConfig) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer where it can be had, else one of as many tokens, most of which no text has."""
+    """The model's own tokenizer where it can be loaded, else a small one padded with unused tokens to the same size."""
     try:
         return load_tokenizer(pretrained)
     except InputError:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from transformers import PretrainedConfig
 
 from unitweave.training.hardware import Gpu
-from unitweave.units.dataset import FRAME_RATE
 
 PAPER_UTTERANCES = 73_000  # the test set of CVSS-C's seven languages
 PAPER_SECONDS = 5.0  # of an utterance, each side: an assumption
@@ -49,6 +48,7 @@ def translation_hours(
     batch_size: int,
     utterances: int = PAPER_UTTERANCES,
     seconds: float = PAPER_SECONDS,
+    frame_rate: float = 50.0,
 ) -> dict[str, list[float]]:
     """Estimate the hours of a translation.
 
@@ -59,6 +59,7 @@ def translation_hours(
         batch_size: `translate.batch_size`.
         utterances: How many there are.
         seconds: Mean length of an utterance, on each side.
+        frame_rate: Units a second.
 
     Returns:
         Engine -> hours on each of `GPU_COUNTS` GPUs.
@@ -66,8 +67,8 @@ def translation_hours(
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    tokens = seconds * FRAME_RATE + _TEXT_TOKENS
-    in_cache = seconds * FRAME_RATE + tokens / 2  # the prompt, and on average half of what is decoded
+    tokens = seconds * frame_rate + _TEXT_TOKENS
+    in_cache = seconds * frame_rate + tokens / 2  # the prompt, and on average half of what is decoded
     hours = {}
     for name, engine in ENGINES.items():
         batch = engine.batch or batch_size
@@ -79,8 +80,14 @@ def translation_hours(
     return hours
 
 
+def _short(hours: float) -> str:
+    return "under 0.01" if hours < 0.01 else f"{hours:.2g}" if hours < 10 else f"{hours:.0f}"
+
+
 def as_lines(hours: dict[str, list[float]], gpu: str, utterances: int, seconds: float) -> list[str]:
     """The estimate for the terminal."""
     heading = f"hours to translate {utterances:,} utterances of {seconds:.1f} s, estimated"
-    rows = [", ".join(f"{n} {gpu}: {h:.2f}" for n, h in zip(GPU_COUNTS, row, strict=True)) for row in hours.values()]
+    rows = [
+        ", ".join(f"{n} {gpu}: {_short(h)}" for n, h in zip(GPU_COUNTS, row, strict=True)) for row in hours.values()
+    ]
     return [f"  {heading}", *(f"    {name:<8}{row}" for name, row in zip(hours, rows, strict=True))]

@@ -180,7 +180,7 @@ def _units_only(examples: Sequence[Example], dataset: InterleavedDataset, limit:
     """Sequences without any text in the speech, one for each task that an example can serve.
 
     Raises:
-        InputError: There is none of at most `limit` tokens.
+        InputError: No sequence is at most `limit` tokens long.
     """
     found = [
         interleave(example, task, 0.0, dataset.interleave, dataset.markers, Random(0))
