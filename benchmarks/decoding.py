@@ -208,7 +208,7 @@ def generate(
 
 def print_steps(run: Path, system: str, batch: int) -> None:
     """The whole way from a run's test recordings to speech, step by step, in processor time."""
-    translator = Translator.from_run(run, system)
+    translator = Translator.from_pretrained(run, system)
     paths = [pair.src_audio for pair in read_manifest(run / "corpus", "test") if pair.src_audio]
     spent = dict.fromkeys(("audio", "units", "decoding", "vocoder"), 0.0)
     speech = 0.0

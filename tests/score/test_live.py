@@ -61,7 +61,7 @@ class Spelled:
 
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Translator:
-    return Translator.from_run(make_run(tmp_path_factory.mktemp("run"), text_lm_folder), "scheduled")
+    return Translator.from_pretrained(make_run(tmp_path_factory.mktemp("run"), text_lm_folder))
 
 
 def test_the_log_has_what_evaluators_read(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.scoring import SIGNATURE, system_scores
-from helpers.serving import SETTINGS, make_run, speech
+from helpers.serving import SETTINGS, make_run, speech, wav
 from unitweave.cli import main
 from unitweave.core.errors import InputError
 from unitweave.metrics.intervals import Interval
@@ -260,3 +261,27 @@ def test_an_export_for_vllm_has_the_limits_that_the_run_decodes_with(package: Pa
     *_, units = json.loads((package / "vllm.json").read_text())["phases"]
     assert units["name"] == "units" and units["max_tokens"]["per_source_unit"] == SETTINGS.max_units_per_frame
     assert units["max_tokens"]["in_a_row"] == SETTINGS.max_unit_repeats
+
+
+@pytest.mark.parametrize(
+    "command", [["translate", "RUN", "a.wav"], ["serve", "RUN"], ["live", "RUN", "--audio", "a.wav", "-o", "o"]]
+)
+@pytest.mark.parametrize("part", ["tokenizer", "vocoder"])
+def test_a_run_folder_from_elsewhere_runs_no_code_of_its_own(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, command: list, part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "RUN")
+    order = {"command": "touch ran"}
+    if part == "tokenizer":
+        recipe = yaml.safe_load(Path("RUN/recipe.yaml").read_text())
+        recipe["units"] = {"tokenizer": "os:system", "tokenizer_options": order}
+        Path("RUN/recipe.yaml").write_text(yaml.safe_dump(recipe))
+    else:
+        config = json.loads(Path("RUN/vocoder/config.json").read_text())
+        config |= {"generator": "function", "function": "os:system", "options": order}
+        Path("RUN/vocoder/config.json").write_text(json.dumps(config))
+    Path("a.wav").write_bytes(wav(1.0))
+    assert main(command) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "os:system" in error and "--trust-functions" in error and not Path("ran").exists()

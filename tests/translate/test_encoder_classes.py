@@ -16,7 +16,7 @@ def test_recordings_are_translated_alone_together_and_by_the_exported_model(
 ) -> None:
     (tmp_path / "run").mkdir()
     run = make_run(tmp_path / "run", text_lm_folder, encoder_kind=kind)
-    translator = Translator.from_run(run, "scheduled")
+    translator = Translator.from_pretrained(run)
     waves = [speech(0.6, 1), speech(1.1, 2)]
     together = translator.translate_all(waves, SETTINGS)
     export_run(run, "scheduled", tmp_path / "model")

@@ -248,7 +248,7 @@ def test_settings_that_no_policy_can_work_with_are_refused(changes: dict, proble
 
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Translator:
-    return Translator.from_run(make_run(tmp_path_factory.mktemp("run"), text_lm_folder), "scheduled")
+    return Translator.from_pretrained(make_run(tmp_path_factory.mktemp("run"), text_lm_folder))
 
 
 class TimedDecoder(LiveDecoder):

@@ -125,7 +125,7 @@ def transformers_generate(model: PreTrainedModel, asked: list[Request]) -> Calla
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_engine_gives_what_the_phase_decoder_gives(run: Path, changes: dict, happens: str) -> None:
-    translator = Translator.from_run(run, "scheduled")
+    translator = Translator.from_pretrained(run)
     settings = DecodingSettings(**({"max_text_tokens_per_second": 1.0, "max_units_per_frame": 0.2} | changes))
     sources = [np.arange(n) % NUM_UNITS for n in (9, 20)]
     asked: list[Request] = []

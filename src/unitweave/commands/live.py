@@ -24,6 +24,7 @@ def live(
     engine: Literal["int8"] | None = None,
     device: str = "cpu",
     threads: PositiveInt | None = None,
+    trust_functions: bool = False,
     settings: LiveSettings,
 ) -> None:
     """Translate while somebody is speaking, into a microphone or in a recording. Ctrl-C ends it.
@@ -41,6 +42,7 @@ def live(
         engine: int8 runs it with integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
         threads: CPU threads.
+        trust_functions: Run the Python functions that a run folder names (only for runs that you know).
     """
     if fast and audio is None:
         raise InputError("--fast: needs a recording (--audio)")
@@ -61,7 +63,8 @@ def live(
         torch.set_num_threads(threads)
     source = microphone() if audio is None else recording(audio, fast)
     loudspeaker = None if out is not None or settings.text_only else Loudspeaker()
-    translator = Translator.from_pretrained(model, system, device, torch.bfloat16 if bf16 else torch.float32, engine)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    translator = Translator.from_pretrained(model, system, device, dtype, engine, trust_functions)
     session = LiveTranslator(translator, settings, language, target_language)
     say("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
     stem = run_live(session, source, out, loudspeaker, _printer(json_lines), settings.text_only)
@@ -81,6 +84,7 @@ def evaluate(
     recognizer: Literal["auto", "moonshine", "fairseq", "whisper"] = "auto",
     recognizer_model: str = "",
     threads: PositiveInt | None = None,
+    trust_functions: bool = False,
 ) -> None:
     """Measure the quality and the delay of live translation on a run's test split.
 
@@ -97,6 +101,7 @@ def evaluate(
         recognizer: Speech recognizer for ASR-BLEU, which has to know the target language.
         recognizer_model: Folder or hub name of another checkpoint for it.
         threads: CPU threads.
+        trust_functions: Run the Python functions that a run folder names (only for runs that you know).
     """
     import torch
 
@@ -111,7 +116,7 @@ def evaluate(
         torch.set_num_threads(threads)
     sources = read_sources(read_manifest(RunLayout(run).corpus, "test"), utterances, join)
     chosen = choose_recognizer(recognizer, recognizer_model, {source.language for source in sources})
-    translator = Translator.from_pretrained(run, system)
+    translator = Translator.from_pretrained(run, system, trust_functions=trust_functions)
     judge = load_recognizer(*chosen)
     scores = [evaluate_offline(translator, sources, judge)]
     for policy in policies or get_args(Policy):

@@ -26,6 +26,7 @@ def serve(
     engine: Literal["int8"] | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    trust_functions: bool = False,
     limits: ServerLimits,
 ) -> None:
     """Serve one model: a page and an HTTP API.
@@ -44,17 +45,17 @@ def serve(
         engine: int8 runs it with integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
         threads: CPU threads.
+        trust_functions: Run the Python functions that a run folder names (only for runs that you know).
     """
     if threading.current_thread() is threading.main_thread():
         # While the model loads, SIGTERM ends the command as Ctrl-C does, so that no temporary folder is left.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options: dict[str, Any] = {
-        key: value for key, value in locals().items() if key not in ("model", "system", "limits")
-    }
+    used_here = ("model", "system", "trust_functions", "limits")
+    options: dict[str, Any] = {key: value for key, value in locals().items() if key not in (*used_here, "used_here")}
 
     from unitweave.translate.package import find_parts
 
-    parts = find_parts(model, system)  # refuses what is no model before seconds of imports
+    parts = find_parts(model, system, trust_functions)  # refuses what is no model before seconds of imports
     try:
         from unitweave.serve.app import Service, serve_model
     except ModuleNotFoundError as error:

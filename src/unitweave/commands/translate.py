@@ -30,6 +30,7 @@ def translate(
     bf16: bool = False,
     engine: Literal["int8"] | None = None,
     device: str = "cpu",
+    trust_functions: bool = False,
 ) -> None:
     """Translate recordings into speech in another language.
 
@@ -54,6 +55,7 @@ def translate(
         bf16: Run the language model in bfloat16: faster, and results differ slightly.
         engine: int8 runs it with integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
+        trust_functions: Run the Python functions that a run folder names (only for runs that you know).
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"-o {out}: is a file; name a folder")
@@ -66,7 +68,7 @@ def translate(
     from unitweave.translate.package import find_parts
     from unitweave.translate.tasks import find_tasks
 
-    parts = find_parts(model, system)
+    parts = find_parts(model, system, trust_functions)
     tasks = find_tasks(audio, out)
     if len(tasks) == 1 and not tasks[0].source.exists():
         raise InputError(f"{tasks[0].source}: no such audio file")

@@ -9,6 +9,14 @@ from typing import Any
 from unitweave.core.errors import InputError
 
 
+def untrusted(folder: Path, setting: str) -> str:
+    """What is said of a folder that names a function which nobody allowed to run."""
+    return (
+        f"{folder}: runs code of its own ({setting}); if you know where it is from, allow it with --trust-functions "
+        "(in Python, trust_functions=True)"
+    )
+
+
 def imported(name: str, setting: str) -> Callable[..., Any]:
     """The function of `module:name`, looked for in the current folder as well.
 

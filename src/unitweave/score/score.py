@@ -249,7 +249,7 @@ def _ceilings(
     else:
         from unitweave.vocoder.base import Vocoder, at_16khz
 
-        voice = Vocoder.from_pretrained(vocoder, device=device_of(device), functions=True)
+        voice = Vocoder.from_pretrained(vocoder, device=device_of(device), trust_functions=True)
         if deduplicated:
             notes.append(f"{RESYNTHESIS}: repetitions dropped and durations predicted, as in the systems' own speech")
 

@@ -6,7 +6,7 @@ package.json records what belongs together.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file, read_json, read_yaml
+from unitweave.core.functions import untrusted
 from unitweave.core.layout import RunLayout
 
 PACKAGE_FILE = "package.json"
@@ -37,7 +38,7 @@ class Parts:
     vocoder: Path
     settings: DecodingSettings = field(default_factory=DecodingSettings)  # how the maker decodes with it
     units: ExtractionSettings = field(default_factory=ExtractionSettings)  # the tokenizer, where it is not ours
-    functions: bool = False  # whether the parts may name Python functions: those of a run folder, not of an export
+    trust_functions: bool = False  # whether Python functions that the parts name may be imported and called
 
     @classmethod
     def of_run(cls, run: Path, system: str | None = None) -> "Parts":
@@ -56,7 +57,7 @@ class Parts:
                 f"{run}: its units were imported, and nothing here makes units of recordings: name what made them, "
                 f"units.tokenizer in {at.recipe.name}"
             )
-        return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings, units, functions=True)
+        return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings, units)
 
     @classmethod
     def of_package(cls, folder: Path) -> "Parts":
@@ -139,15 +140,28 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return content
 
 
-def find_parts(path: Path | str, system: str | None = None) -> Parts:
-    """The parts behind a run folder, an exported folder or a name on the hub. Raises InputError when there are none."""
+def find_parts(path: Path | str, system: str | None = None, trust_functions: bool = False) -> Parts:
+    """The parts behind a run folder, an exported folder or a name on the hub.
+
+    Args:
+        path: The folder or the name.
+        system: Which system of a run folder (default: scheduled, or the only one).
+        trust_functions: Whether Python functions that a run's recipe or vocoder names may be imported and called. They
+            are code that the folder chooses, so this is only for runs that one knows.
+
+    Raises:
+        InputError: There are no such parts, or they need a function that is not trusted.
+    """
     folder = Path(path)
     if (folder / PACKAGE_FILE).exists():
         if system is not None:
             raise InputError(f"{folder}: an exported model has a single system; remove --system")
         return Parts.of_package(folder)
     if folder.is_dir():
-        return Parts.of_run(folder, system)
+        parts = Parts.of_run(folder, system)
+        if parts.units.tokenizer is not None and not trust_functions:
+            raise InputError(untrusted(folder, f"units.tokenizer {parts.units.tokenizer}"))
+        return replace(parts, trust_functions=trust_functions)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)):
         return Parts.of_package(download(str(path)))
     raise InputError(f"{path}: {_NOTHING}")

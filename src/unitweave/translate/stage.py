@@ -79,7 +79,7 @@ def translate_split(
     if own:
         vocabulary, device = Vocabulary.load(model), device_of("auto")
         voice = (
-            Vocoder.from_pretrained(vocoder, vocabulary.codebook, device, functions=True)
+            Vocoder.from_pretrained(vocoder, vocabulary.codebook, device, trust_functions=True)
             if vocabulary.has_speech
             else None
         )

@@ -129,20 +129,23 @@ class Translator:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         engine: str | None = None,
+        trust_functions: bool = False,
     ) -> "Translator":
         """From a run folder, a folder that `unitweave export` wrote, or the name of one on the hub (`owner/name`).
 
-        system  which system of a run folder; needed where it has several and none is called "scheduled"
-        dtype   of the language model; torch.bfloat16 is faster and gives slightly other results
-        engine  of the language model: "int8" for integer weights on a CPU; None takes what the folder holds
-        Raises InputError when a part is missing, or made for the units of another codebook.
-        """
-        return cls.from_parts(find_parts(path, system), device, dtype, engine)
+        Args:
+            path: The folder or the name.
+            system: Which system of a run folder; needed where it has several and none is called "scheduled".
+            device: Where it computes.
+            dtype: Of the language model; torch.bfloat16 is faster and gives slightly other results.
+            engine: Of the language model: "int8" for integer weights on a CPU; None takes what the folder holds.
+            trust_functions: Whether a run folder may name Python functions (a tokenizer, a vocoder) that are then
+                imported and called: only for runs that you know.
 
-    @classmethod
-    def from_run(cls, run: Path, system: str) -> "Translator":
-        """From a run folder and the name of one of its systems. Raises InputError when a part is missing or foreign."""
-        return cls.from_parts(Parts.of_run(Path(run), system))
+        Raises:
+            InputError: A part is missing, made for the units of another codebook, or a function that is not trusted.
+        """
+        return cls.from_parts(find_parts(path, system, trust_functions), device, dtype, engine)
 
     @classmethod
     def from_parts(
@@ -165,7 +168,7 @@ class Translator:
         decoder = PhaseDecoder.load(parts.language_model, device, dtype, engine)
         vocoder = None
         if decoder.vocabulary.has_speech:
-            vocoder = Vocoder.from_pretrained(parts.vocoder, book, device, parts.functions)
+            vocoder = Vocoder.from_pretrained(parts.vocoder, book, device, parts.trust_functions)
         return cls(tokenizer, decoder, vocoder, parts, extractor)
 
     def fingerprint(self) -> str:

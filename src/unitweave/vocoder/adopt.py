@@ -51,8 +51,11 @@ def _pretrained(path: Path, codebook: str) -> Vocoder:
         return FairseqVocoder.convert(path, codebook)
     if not path.is_dir():
         raise InputError(f"vocoder.pretrained {path}: no such file or folder")
-    if "generator" in read_json_object(path / CONFIG_FILE):
-        return Vocoder.from_pretrained(path, codebook, functions=True)
+    record = read_json_object(path / CONFIG_FILE)
+    if record.get("generator") == "function":
+        raise InputError(f"vocoder.pretrained {path}: runs code of its own; name its function as vocoder.function")
+    if "generator" in record:
+        return Vocoder.from_pretrained(path, codebook)
     found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix not in (".json", ".txt", ".md"))
     if len(found) != 1:
         raise InputError(f"vocoder.pretrained {path}: {len(found)} files that could be the checkpoint; name the file")

@@ -11,6 +11,7 @@ import torch
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object
+from unitweave.core.functions import untrusted
 
 CONFIG_FILE = "config.json"
 
@@ -99,7 +100,7 @@ class Vocoder(ABC):
         folder: Path,
         codebook: str | None = None,
         device: str | torch.device = "cpu",
-        functions: bool = False,
+        trust_functions: bool = False,
     ) -> "Vocoder":
         """Load a vocoder of any kind from the folder that `save_pretrained` wrote.
 
@@ -107,8 +108,8 @@ class Vocoder(ABC):
             folder: The folder; its config.json says which kind it is.
             codebook: Fingerprint of the units that it is to take; None skips the check.
             device: Where it computes.
-            functions: Whether a vocoder that is a Python function of the user may be imported and called. False for
-                folders that came from elsewhere, which must not choose the code that runs here.
+            trust_functions: Whether a vocoder that is a Python function may be imported and called. False for folders
+                from elsewhere, which must not choose the code that runs here.
 
         Raises:
             InputError: The folder holds no vocoder, one of other units, or a file is missing or damaged.
@@ -122,8 +123,8 @@ class Vocoder(ABC):
 
             vocoder = FairseqVocoder.load(folder, device)
         elif kind == "function":
-            if not functions:
-                raise InputError(f"{folder}: is a vocoder that runs a Python function; only a run folder may name one")
+            if not trust_functions:
+                raise InputError(untrusted(folder, f"vocoder.function {record.get('function')}"))
             from unitweave.vocoder.function import FunctionVocoder
 
             vocoder = FunctionVocoder.load(folder)
