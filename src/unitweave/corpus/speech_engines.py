@@ -1,14 +1,12 @@
 """Engines that read texts aloud: Pico and eSpeak, Piper, any shell command, any Python function."""
 
 import contextlib
-import importlib
 import io
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from unitweave.config.corpus import SpeakSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
+from unitweave.core.functions import imported
 from unitweave.core.machine import usable_cores
 from unitweave.corpus.embedded.engines import Utterance, Voice, check_engines, synthesize_all
 
@@ -126,7 +125,7 @@ class CommandEngine:
         values |= {"voice": self.settings.voice or "", "model": self.settings.model or ""}
         try:
             return self.template.format(**{name: shlex.quote(value) for name, value in values.items()})
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError, AttributeError):
             raise InputError(
                 f"--command: {self.template!r} may name {{out}}, {{text}}, {{language}}, {{voice}} and {{model}}"
             ) from None
@@ -168,7 +167,7 @@ class FunctionEngine:
         if not settings.function:
             raise InputError("--engine function: name it with --function MODULE:NAME")
         self.identity: dict[str, Any] = {"engine": "function", "function": settings.function}
-        self._function = _imported(settings.function)
+        self._function = imported(settings.function, "--function")
 
     def check(self, languages: Iterable[str]) -> None:
         """Nothing is known of it beforehand."""
@@ -185,21 +184,6 @@ class FunctionEngine:
             file = io.BytesIO()
             soundfile.write(file, np.asarray(samples, np.float32).squeeze(), int(rate), format="WAV", subtype="FLOAT")
             yield Speech(text, file.getvalue())
-
-
-def _imported(name: str) -> Callable[[str, str], Any]:
-    module, colon, function = name.partition(":")
-    if not colon or not module or not function:
-        raise InputError(f"--function: must be MODULE:NAME (got {name!r})")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"--function {name}: could not be imported ({error})") from None
-    if not callable(found):
-        raise InputError(f"--function {name}: is not a function")
-    return found
 
 
 def identity_of(settings: SpeakSettings) -> str:
