@@ -128,6 +128,7 @@ def test_a_function_makes_it_within_a_run_and_the_engine_counts(corpus: Path, tm
         (["--engine", "command", "--command", "true"], "must name the file to write as {out}"),
         (["--engine", "command", "--command", "no-such-program {out}"], "'no-such-program' is not installed"),
         (["--engine", "command", "--command", "sh {what} {out}"], "may name {out}, {text}"),
+        (["--engine", "command", "--command", "sh {text.x} {out}"], "may name {out}, {text}"),
         (["--engine", "function", "--function", "no_such_module:f"], "could not be imported"),
         (["--engine", "function"], "name it with --function"),
         (["--side", "source"], "every pair has its source speech"),
