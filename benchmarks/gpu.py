@@ -207,17 +207,17 @@ def graph_seconds(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
     """Seconds of a step with a static cache, captured as a CUDA graph."""
     context = ids.shape[1]
     cache = StaticCache(config=model.config, max_cache_len=context + 64)
-    model(input_ids=ids, past_key_values=cache, cache_position=torch.arange(context, device=DEVICE), logits_to_keep=1)
-    given = {"input_ids": ids[:, :1].clone(), "cache_position": torch.tensor([context], device=DEVICE)}
+    model(input_ids=ids, past_key_values=cache, logits_to_keep=1)
+    token = ids[:, :1].clone()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
-            model(**given, past_key_values=cache)
+            model(input_ids=token, past_key_values=cache)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        model(**given, past_key_values=cache)
+        model(input_ids=token, past_key_values=cache)
     return least(graph.replay)
 
 
