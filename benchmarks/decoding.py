@@ -35,7 +35,7 @@ from unitweave.config.translate import DecodingSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
-from unitweave.translate import decode
+from unitweave.translate import decode, prefix_cache
 from unitweave.translate.cache import growing_cache
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, DecoderState
 from unitweave.translate.decode import PhaseDecoder, Translation
@@ -117,7 +117,7 @@ def compare(decoder: PhaseDecoder, shape: str, dtype: str, batch: int, repeats: 
     decode.in_a_loop = lambda units: False  # which generate does not know
 
     def ours(cache: Callable[[PreTrainedConfig], DynamicCache], step_attention: bool) -> list[Translation]:
-        decode.growing_cache = cache
+        prefix_cache.growing_cache = cache
         decoder.model.set_attn_implementation("sdpa")
         if step_attention:
             use_step_attention(decoder.model)

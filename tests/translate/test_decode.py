@@ -290,11 +290,11 @@ def rigged(decoder: PhaseDecoder, pattern: list[int], monkeypatch: pytest.Monkey
         logits[:, [v.markers["translation"], v.markers["target"]]] = 50.0
         logits[:, v.unit_offset + pattern[said[0] % len(pattern)]] = 90.0
         said[0] += 1
-        return logits
+        return logits[:, None]
 
     monkeypatch.setattr(decoder, "step", step)
     monkeypatch.setattr(
-        "unitweave.translate.decode.growing_cache", lambda config: SimpleNamespace(batch_select_indices=len)
+        "unitweave.translate.prefix_cache.growing_cache", lambda config: SimpleNamespace(batch_select_indices=len)
     )
 
 

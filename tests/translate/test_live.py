@@ -17,7 +17,7 @@ from unitweave.config.live import LiveSettings
 from unitweave.core.errors import InputError
 from unitweave.core.signals import Stopped
 from unitweave.translate.decode import PhaseDecoder
-from unitweave.translate.live.decoding import LiveDecoder
+from unitweave.translate.live.decoding import LiveDecoder, _supported
 from unitweave.translate.live.endpoints import Endpointer, windows
 from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
 from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
@@ -47,8 +47,8 @@ def signal(*parts: float) -> np.ndarray:
 class Script:
     """A model that hears three words a second, the last of which it gets wrong until it has heard more."""
 
-    def __init__(self, seconds: float = 0.1, unit_seconds: float = 0.02) -> None:
-        self.seconds, self.unit_seconds = seconds, unit_seconds
+    def __init__(self, seconds: float = 0.1, unit_seconds: float = 0.02, early_speech: bool = True) -> None:
+        self.seconds, self.unit_seconds, self.early_speech = seconds, unit_seconds, early_speech
         self.requests: list[Request] = []
 
     def answer(self, request: Request) -> tuple[Answer, float]:
@@ -69,7 +69,7 @@ class Script:
 
 
 def replay(samples: np.ndarray, sizes: Iterator[int], model: Script, **changes: object) -> list[LiveEvent]:
-    session = LiveSession(LiveSettings(**changes), loud)  # type: ignore[arg-type]
+    session = LiveSession(LiveSettings(**changes), loud, early_speech=model.early_speech)  # type: ignore[arg-type]
     events, at = [], 0
 
     def answered(found: list[LiveEvent]) -> None:
@@ -138,6 +138,20 @@ def test_agreement_speaks_before_the_utterance_is_over_and_utterance_does_not() 
     assert first("agreement") < 3 and first("wait-k") < 3 and first("utterance") > 5.3
 
 
+def test_a_model_that_has_seen_no_prefixes_writes_early_and_speaks_all_at_the_end() -> None:
+    samples = signal(0.3, 5.0, 1.0)
+    early = replay(samples, itertools.repeat(1000), Script(), policy="agreement")
+    late = replay(samples, itertools.repeat(1000), Script(early_speech=False), policy="agreement")
+    end = next(event for event in late if isinstance(event, UtteranceEnd))
+    texts = [event for event in late if isinstance(event, CommittedText)]
+    speech = [event for event in late if isinstance(event, SpeechChunk)]
+    assert len(texts) > 3 and texts[0].time < 3 and speech[0].start > end.end - 0.2
+    early_speech = [event for event in early if isinstance(event, SpeechChunk)]
+    assert early_speech[0].start < 3
+    whole = [np.unique(np.concatenate([chunk.waveform for chunk in chunks])) for chunks in (early_speech, speech)]
+    np.testing.assert_array_equal(*whole)
+
+
 def test_a_slow_model_decodes_less_often() -> None:
     samples = signal(0.3, 8.0, 1.0)
 
@@ -202,6 +216,14 @@ def test_policies_by_hand() -> None:
     assert [agreed_words(found, 3) for found in ([a, b], [a, b, c])] == [0, 2]
     assert [words_behind([one], 3) for one in (a, b, c, final)] == [0, 1, 2, 4]
     assert words_behind([c], 1) == 4
+    # Of what the encoder has not found in the recording yet, nothing is committed.
+    guessed = replace(c, supported=0.5)
+    assert [agreed_words([b, replace(c, supported=part)], 2) for part in (1.0, 0.5, 0.19)] == [4, 2, 0]
+    assert (words_behind([guessed], 1), guessed.supported_words, replace(guessed, final=True).supported_words) == (
+        2,
+        2,
+        5,
+    )
     assert [words_at_the_end([one]) for one in (a, final)] == [0, 4]
 
 
@@ -305,6 +327,13 @@ def test_an_open_prefix_is_repeated_and_a_new_word_follows(translator: Translato
         (found,) = decoder.answer_all([TextRequest(waveform[:length], kept, 1.0, False)])
         assert isinstance(found, Hypothesis) and found.translation[:2] == kept
         assert found.head[0] in translator.decoder.vocabulary.languages.values()
+
+
+def test_words_that_the_encoder_does_not_find_in_what_was_heard_are_not_supported(translator: Translator) -> None:
+    scores = [np.array(one, np.float32) for one in ([1, 1, 1, 1], [1, 0.9, 0.1, 1], [0, 1])]
+    assert [_supported(one) for one in scores] == [1.0, 0.5, 0.0]
+    (found,) = LiveDecoder(translator).answer_all([TextRequest(heard()[4000:20_000], (), 1.0, False)])
+    assert isinstance(found, Hypothesis) and found.supported < 1  # random weights say nothing that was said
 
 
 def test_sessions_are_answered_together_as_each_alone(translator: Translator) -> None:

@@ -175,9 +175,9 @@ class _Connection:
             settings, self._rate, known = read_settings(content or {}, self.limits.max_audio_seconds)
             translator = self.batcher.translator
             check_live(translator, settings.policy, known)
-            has_texts = translator.decoder.vocabulary.has_texts
+            model = self.batcher.live
             detector = await run_in_threadpool(SpeechDetector)  # which is read from a file
-            self.session = LiveSession(settings, detector.probability, known, has_texts)
+            self.session = LiveSession(settings, detector.probability, known, model.has_texts, model.early_speech)
             if self._rate != SAMPLE_RATE:
                 self._resampler = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
             self._started = time.monotonic()

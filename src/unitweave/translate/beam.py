@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from unitweave.config.translate import DecodingSettings
-from unitweave.translate.cache import growing_cache
 from unitweave.translate.constraints import (
     DONE,
     TRANSCRIPT,
@@ -40,11 +39,10 @@ def search_texts(
         For each source the tokens of each phase, and whether a limit cut them off.
     """
     beam, text_only = settings.num_beams, DecodingSettings(**(vars(settings) | {"text_only": True}))
-    ids, mask = model.begin(sources)
+    ids, mask, cache = model.begin(sources)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     state = DecoderState([len(s) for s in sources], forced, text_only, model.constraints)
-    cache = growing_cache(model.model.config)
-    logits = model.step(ids, mask, positions, cache)
+    logits = model.step(ids, mask, positions, cache)[:, 0]
     device = logits.device
     every = torch.arange(len(sources), device=device).repeat_interleave(beam)  # one row for each hypothesis
     logits, mask, positions = logits[every], mask[every], positions[every, -1:]
@@ -77,7 +75,7 @@ def search_texts(
             kept = rows[alive]  # the cache has not moved yet: both moves at once
         cache.reorder_cache(kept)
         if owners:
-            logits = model.step(token[:, None], mask, positions, cache)
+            logits = model.step(token[:, None], mask, positions, cache)[:, 0]
     return found
 
 

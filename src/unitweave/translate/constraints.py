@@ -18,6 +18,7 @@ from unitweave.core.scripts import join_words
 from unitweave.core.text import normalize
 from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.translate.prefix_cache import PrefixCache
 
 TRANSCRIPT_TAG, TRANSCRIPT, TRANSLATION_TAG, TRANSLATION, UNITS, DONE = range(6)
 # What results call the phases; the language tag counts as a part of its text.
@@ -66,6 +67,7 @@ class Translation:
         seconds: Wall time of each of these, a step's time being shared by the utterances in it.
         tokens: All of it as token ids, markers included.
         ended: False where the units go on, but as many as were asked for are decoded.
+        cache: What was computed, where it was to be kept for the next call.
     """
 
     language: str = ""
@@ -79,6 +81,7 @@ class Translation:
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
     ended: bool = True
+    cache: PrefixCache | None = None
 
 
 @dataclass(frozen=True)

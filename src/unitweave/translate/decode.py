@@ -6,16 +6,18 @@ row that ends leaves the batch. What an utterance gets does not depend on what i
 
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
+from transformers import DynamicCache
 
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.translate.beam import search_texts
-from unitweave.translate.cache import compact, growing_cache
+from unitweave.translate.cache import compact
 from unitweave.translate.constraints import (
     DONE,
     PHASE_NAMES,
@@ -29,6 +31,7 @@ from unitweave.translate.constraints import (
     in_a_loop,
 )
 from unitweave.translate.language_model import UnitLanguageModel
+from unitweave.translate.prefix_cache import PrefixCache, keep
 
 __all__ = ["ForcedPrefix", "PhaseDecoder", "Streamer", "Translation"]
 
@@ -52,6 +55,7 @@ class PhaseDecoder(UnitLanguageModel):
         settings: DecodingSettings,
         prefixes: Sequence[ForcedPrefix | dict[int, list[int]] | None] | None = None,
         streamer: Streamer | None = None,
+        kept: Sequence[PrefixCache | None] | None = None,
     ) -> list[Translation]:
         """Translate the units of utterances.
 
@@ -61,6 +65,7 @@ class PhaseDecoder(UnitLanguageModel):
             prefixes: Transcript, translation or languages of each source, where they are known; or the first tokens of
                 phases, as `Constraints.forced` gives them.
             streamer: Gets texts and units as soon as they are decoded.
+            kept: What earlier calls have computed for each source, in `Translation.cache`; given, it is kept again.
 
         Returns:
             A translation for each source, in their order.
@@ -75,12 +80,18 @@ class PhaseDecoder(UnitLanguageModel):
         forced = [one if isinstance(one, dict) else self.constraints.forced(one, default) for one in given]
 
         def run(part: list[int]) -> list[Translation]:
-            return _Batch(self, part, [sources[i] for i in part], [forced[i] for i in part], settings, streamer).run()
+            batch = _Batch(self, part, [sources[i] for i in part], [forced[i] for i in part], settings, streamer)
+            batch.kept = [kept[i] for i in part] if kept is not None else None
+            return batch.run()
 
         return _in_batches(sources, settings.batch_size, run)
 
     def continue_units(
-        self, sources: Sequence[np.ndarray], continuations: Sequence[Continuation], settings: DecodingSettings
+        self,
+        sources: Sequence[np.ndarray],
+        continuations: Sequence[Continuation],
+        settings: DecodingSettings,
+        kept: Sequence[PrefixCache | None] | None = None,
     ) -> list[Translation]:
         """Decode the next units of utterances whose texts are known; what is decoded already costs one step.
 
@@ -88,6 +99,7 @@ class PhaseDecoder(UnitLanguageModel):
             sources: Units [frames] of each utterance, at 50 Hz.
             continuations: Where each utterance stands.
             settings: How to decode.
+            kept: As in `translate`.
 
         Returns:
             For each source its texts and all its units, also those that were known. Scores are of the new ones.
@@ -95,7 +107,9 @@ class PhaseDecoder(UnitLanguageModel):
 
         def run(part: list[int]) -> list[Translation]:
             state = [continuations[i] for i in part]
-            return _Batch(self, part, [sources[i] for i in part], [{} for _ in part], settings, None, state).run()
+            batch = _Batch(self, part, [sources[i] for i in part], [{} for _ in part], settings, None, state)
+            batch.kept = [kept[i] for i in part] if kept is not None else None
+            return batch.run()
 
         return _in_batches(sources, settings.batch_size, run)
 
@@ -129,6 +143,7 @@ class _Batch:
         self.decoder, self.settings, self.sources, self.forced = decoder, settings, sources, list(forced)
         self.indices, self.streamer = indices, streamer
         self.continuations = continuations
+        self.kept: list[PrefixCache | None] | None = None
         known = continuations or [Continuation((), (), 0)] * len(sources)
         offset = decoder.vocabulary.unit_offset
         self.units: list[list[int]] = [list(one.units) for one in known]
@@ -146,8 +161,8 @@ class _Batch:
         decoder, settings = self.decoder, self.settings
         searched = settings.num_beams > 1 and decoder.vocabulary.has_texts and not self.continuations
         cut = self._search_texts() if searched else []
-        ids, mask = decoder.begin(self.sources, self.tokens)
-        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        ids, mask, cache = decoder.begin(self.sources, self.tokens, self.kept)
+        positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         state = DecoderState([len(s) for s in self.sources], self.forced, settings, decoder.constraints)
         if self.continuations:
             state.resume([[u + decoder.vocabulary.unit_offset for u in units] for units in self.units])
@@ -156,12 +171,20 @@ class _Batch:
         if self.streamer and not decoder.vocabulary.has_texts:
             for index in self.indices:
                 self.streamer.texts(index, Translation())
-        cache = growing_cache(decoder.model.config)
         rows = list(range(len(self.sources)))  # which utterance each row of the batch is
+        guess, logits = ids[:, :0], deque[torch.Tensor]()
         while rows:
             start = time.monotonic()
             before = state.phase.tolist()
-            log_probs, forced = state.constrain(decoder.step(ids, mask, positions, cache, before))
+            if not logits:
+                # What was decoded last time is read together, and kept as far as it would be decoded again.
+                guess = self._guess(rows).to(ids.device)
+                more = guess.shape[1]
+                mask = torch.cat([mask, mask.new_ones(len(rows), more)], dim=1)
+                at = torch.cat([positions, positions[:, -1:] + torch.arange(1, more + 1, device=ids.device)], dim=1)
+                found = decoder.step(torch.cat([ids, guess], dim=1), mask, at, cache, before, 1 + more)
+                logits.extend(found.unbind(1))
+            log_probs, forced = state.constrain(logits.popleft())
             token = self._choose(log_probs, forced, state, rows)
             state.advance(token, log_probs.gather(1, token[:, None])[:, 0])
             after = state.phase.tolist()
@@ -169,12 +192,18 @@ class _Batch:
             self._record(rows, token.tolist(), before, after, state)
             after = state.phase.tolist() if self.continuations else after
             ids, positions = token[:, None], positions[:, -1:] + 1
+            if logits and DONE not in after and bool((guess[:, -len(logits)] == token).all()):
+                continue
+            if logits:
+                mask[:, -len(logits) :] = 0  # guessed wrongly
+                logits.clear()
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             if DONE in after:
                 # Finished rows leave the batch, so that no step is computed for them.
                 for i, phase in enumerate(after):
                     if phase == DONE:
                         self._finish(rows[i], state, i)
+                        self._keep(rows[i], cache, i, mask[i, :-1])
                 places = compact([phase != DONE for phase in after])
                 rows = [rows[i] for i in places]
                 kept = torch.tensor(places, dtype=torch.long, device=mask.device)
@@ -182,6 +211,22 @@ class _Batch:
                 state.select(kept)
                 cache.batch_select_indices(kept)
         return self.results
+
+    def _guess(self, rows: Sequence[int]) -> torch.Tensor:
+        """Texts that may follow each row, int64 [rows, tokens], as many as there are for all of them."""
+        markers, kept = self.decoder.vocabulary.markers, self.kept or []
+        found: list[tuple[int, ...]] = [()]
+        if kept and not self.continuations:
+            ends = markers["translation"], markers["target"]
+            found = [one.guess(self.tokens[row], *ends) if (one := kept[row]) else () for row in rows]
+        length = min(map(len, found))
+        return torch.tensor([one[:length] for one in found] if length else [[]] * len(rows), dtype=torch.long)
+
+    def _keep(self, row: int, cache: DynamicCache, place: int, mask: torch.Tensor) -> None:
+        """Keep what was computed for a row, where that is wanted."""
+        if self.kept is not None:
+            tokens = [*self.decoder.prompt(self.sources[row]), *self.tokens[row]]
+            self.results[row].cache = keep(cache, place, mask, tokens, self.tokens[row])
 
     def _search_texts(self) -> list[bool]:
         """Force the texts that a beam search finds; returns whether a limit cut each off."""

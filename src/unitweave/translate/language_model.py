@@ -15,6 +15,7 @@ from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, Constraints, Translation
 from unitweave.translate.engines import load_language_model
 from unitweave.translate.output_layer import PhaseOutputLayer, use_phase_output_layer
+from unitweave.translate.prefix_cache import PrefixCache, padded, reuse
 
 
 class UnitLanguageModel:
@@ -65,22 +66,30 @@ class UnitLanguageModel:
         return [*begin, v.markers["source"], *body, v.markers["transcript" if v.has_texts else "target"]]
 
     def begin(
-        self, sources: Sequence[np.ndarray], decoded: Sequence[Sequence[int]] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The prompts of a batch, padded on the left: ids and attention mask, int64 [batch, tokens].
+        self,
+        sources: Sequence[np.ndarray],
+        decoded: Sequence[Sequence[int]] | None = None,
+        kept: Sequence[PrefixCache | None] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
+        """Begin a batch.
 
-        `decoded` are tokens of an earlier call, which follow each prompt.
+        Args:
+            sources: Units [frames] of each source.
+            decoded: Tokens of an earlier call, which follow each prompt.
+            kept: What earlier calls have computed for each.
+
+        Returns:
+            The prompts as far as they have to be computed, int64 [batch, tokens], padded on the left; the attention
+            mask of the cache and them; the cache.
         """
         prompts = [
             [*self.prompt(units), *more] for units, more in zip(sources, decoded or [()] * len(sources), strict=True)
         ]
-        longest = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-        mask = torch.zeros(len(prompts), longest, dtype=torch.long)
-        for i, prompt in enumerate(prompts):
-            ids[i, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[i, longest - len(prompt) :] = 1
-        return ids.to(self.model.device), mask.to(self.model.device)
+        cache, counts = reuse(self.model.config, prompts, kept or [None] * len(prompts))
+        device = self.model.device
+        _, known = padded([[1] * count for count in counts], device)
+        ids, mask = padded([prompt[count:] for prompt, count in zip(prompts, counts, strict=True)], device)
+        return ids, torch.cat([known, mask], dim=1), cache
 
     def step(
         self,
@@ -89,6 +98,7 @@ class UnitLanguageModel:
         positions: torch.Tensor,
         cache: DynamicCache,
         phases: Sequence[int] = (),
+        logits_to_keep: int = 1,
     ) -> torch.Tensor:
         """One step of a batch.
 
@@ -98,9 +108,10 @@ class UnitLanguageModel:
             positions: int64 [batch, tokens].
             cache: Grows by the tokens.
             phases: The phase of each row, where it is known; a row that says units gets no other logits.
+            logits_to_keep: After how many of the last tokens the logits are wanted.
 
         Returns:
-            Logits [batch, vocabulary] of the token after `ids`.
+            Logits [batch, logits_to_keep, vocabulary] of the tokens after the last `ids`.
         """
         if self._output_layer is not None:
             self._output_layer.narrow([phase == UNITS for phase in phases])
@@ -110,9 +121,9 @@ class UnitLanguageModel:
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=logits_to_keep,
         )
-        return output.logits[:, -1]
+        return output.logits
 
     def read(self, tokens: Sequence[int]) -> Translation:
         """Take the tokens of one utterance apart: language, texts and units."""

@@ -228,7 +228,7 @@ class Translator:
         for recording, waveform in zip(recordings, waveforms, strict=True):
             check_audible(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
         clock = [time.monotonic()]
-        encoded = self._encode(waveforms)
+        encoded = self.encode(waveforms)
         sources = [units for units, _ in encoded]
         clock.append(time.monotonic())
         hypotheses = self.decoder.translate(sources, settings, prefixes, streamer)
@@ -275,27 +275,39 @@ class Translator:
         known = self.decoder.vocabulary.utterance_seconds
         return known if known is not None or self.parts is None else self.parts.utterance_seconds()
 
-    def _confidences(self, log_probs: Sequence[np.ndarray], hypotheses: Sequence[Translation]) -> list[float | None]:
-        """How well each transcript fits the encoder's own view of its recording."""
+    def transcript_scores(
+        self, log_probs: Sequence[np.ndarray], hypotheses: Sequence[Translation]
+    ) -> list[tuple[list[str], np.ndarray] | None]:
+        """Normalized words of each transcript, and how well each fits the encoder's view of its recording, 0 to 1.
+
+        None where there is no encoder or no text.
+        """
         if self.extractor is None:
             return [None] * len(hypotheses)
         texts = [normalize(t.transcript, t.language) for t in hypotheses]
         frames = self.extractor.align(log_probs, texts)
+        pairs = zip(texts, frames, strict=True)
+        return [(text.split(), words.scores) if words is not None else None for text, words in pairs]
+
+    def _confidences(self, log_probs: Sequence[np.ndarray], hypotheses: Sequence[Translation]) -> list[float | None]:
+        """How well each transcript fits the encoder's own view of its recording."""
+        if self.extractor is None:
+            return [None] * len(hypotheses)
+        found = self.transcript_scores(log_probs, hypotheses)
         return [
-            utterance_score(text.split(), words.scores) if words is not None else None if not t.language else 0.0
-            for text, words, t in zip(texts, frames, hypotheses, strict=True)
+            utterance_score(*one) if one is not None else None if not t.language else 0.0
+            for one, t in zip(found, hypotheses, strict=True)
         ]
 
     def _is_in_domain(self, confidence: float | None) -> bool | None:
         known = self.decoder.vocabulary.source_score
         return None if confidence is None or known is None else confidence >= _DOMAIN_RATIO * known
 
-    def units_of(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Units of each waveform, in batches of similar length that fit into memory."""
-        return [units for units, _ in self._encode(waveforms)]
+    def encode(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Units and CTC log-probabilities of each waveform, in batches of similar length that fit into memory.
 
-    def _encode(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Units and CTC log-probabilities of each waveform; the latter are empty without an encoder."""
+        The latter are empty without an encoder.
+        """
         found = [(np.empty(0, np.uint16), np.empty((0, 0), np.float32))] * len(waveforms)
         batch: list[int] = []
         order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))

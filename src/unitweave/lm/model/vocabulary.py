@@ -47,6 +47,8 @@ class Vocabulary:
             twenty fit better (see `utterance_score`). None where nobody knows.
         texts: Whether it writes natural or normalized text.
         frame_rate: Units a second, repetitions counted.
+        target_prefixes: Whether it was trained on beginnings of translations with exactly their units, and so ends its
+            speech where a text breaks off.
     """
 
     text_size: int
@@ -63,6 +65,7 @@ class Vocabulary:
     source_score: float | None = None
     texts: Texts = "normalized"
     frame_rate: float = 50.0
+    target_prefixes: bool = False
 
     def __post_init__(self) -> None:
         known = [(source, target) for source, target in self.directions]  # JSON has lists

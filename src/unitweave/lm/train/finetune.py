@@ -97,7 +97,12 @@ def train_lm(
     check_directions(directions, settings.tasks)
     tasks: list[str] = [task for task, weight in settings.tasks.items() if weight > 0]
     vocabulary = replace(
-        vocabulary, directions=directions, tasks=tasks, texts=settings.texts, frame_rate=frame_rate_of(metadata)
+        vocabulary,
+        directions=directions,
+        tasks=tasks,
+        texts=settings.texts,
+        frame_rate=frame_rate_of(metadata),
+        target_prefixes=settings.interleave.target_prefix_ratio > 0,
     )
     tokens = WordTokens(tokenizer)
     examples, sizes = load_examples(

@@ -15,6 +15,7 @@ from unitweave.vocoder.base import at_16khz
 _UNITS_AT_ONCE = 40  # so that speech begins soon, and no session waits long for another
 _CHUNK_FRAMES = 25
 _FADE_SAMPLES = 80  # 5 ms
+_MIN_WORD_SCORE = 0.3  # of the alignment, below which a word of the transcript was not heard yet
 
 
 class LiveDecoder:
@@ -27,6 +28,11 @@ class LiveDecoder:
     def has_texts(self) -> bool:
         """Whether the model has texts."""
         return self.translator.decoder.vocabulary.has_texts
+
+    @property
+    def early_speech(self) -> bool:
+        """Whether the model ends its speech where a text breaks off, so that committed words can be spoken at once."""
+        return self.translator.decoder.vocabulary.target_prefixes
 
     def answer(self, request: Request) -> tuple[Answer, float]:
         """The answer to a request, and the seconds that it took."""
@@ -45,7 +51,8 @@ class LiveDecoder:
         if not requests:
             return []
         decoder = self.translator.decoder
-        sources = self.translator.units_of([request.waveform for request in requests])
+        encoded = self.translator.encode([request.waveform for request in requests])
+        sources = [units for units, _ in encoded]
         if not self.has_texts:
             return [Hypothesis(r.heard, r.final, units=units) for r, units in zip(requests, sources, strict=True)]
         settings = replace(self.translator.settings, text_only=True)
@@ -54,10 +61,17 @@ class LiveDecoder:
             given = decoder.constraints.forced(request.known, settings.target_language)
             given[TRANSLATION] = [token for word in request.committed for token in word.tokens]
             forced.append({phase: tokens for phase, tokens in given.items() if tokens})
-        found = decoder.translate(sources, settings, forced)
-        return [self._hypothesis(*each) for each in zip(requests, sources, found, strict=True)]
+        found = decoder.translate(sources, settings, forced, kept=[request.cache for request in requests])
+        scores = self.translator.transcript_scores([log_probs for _, log_probs in encoded], found)
+        return [self._hypothesis(*each) for each in zip(requests, sources, found, scores, strict=True)]
 
-    def _hypothesis(self, request: TextRequest, units: np.ndarray, found: Translation) -> Hypothesis:
+    def _hypothesis(
+        self,
+        request: TextRequest,
+        units: np.ndarray,
+        found: Translation,
+        scores: tuple[list[str], np.ndarray] | None,
+    ) -> Hypothesis:
         markers, tokens = self.translator.decoder.vocabulary.markers, found.tokens
         begin = tokens.index(markers["translation"]) + 2  # its marker and its language tag
         return Hypothesis(
@@ -69,6 +83,8 @@ class LiveDecoder:
             units=units,
             language=found.language,
             complete=found.complete,
+            supported=1.0 if scores is None else _supported(scores[1]),
+            cache=found.cache,
         )
 
     def _words(self, tokens: Sequence[int]) -> tuple[Word, ...]:
@@ -86,7 +102,8 @@ class LiveDecoder:
             return []
         continuations = [Continuation(self._all_texts(r), r.spoken, _UNITS_AT_ONCE) for r in requests]
         sources = [request.hypothesis.units for request in requests]
-        found = self.translator.decoder.continue_units(sources, continuations, self.translator.settings)
+        kept = [request.cache for request in requests]
+        found = self.translator.decoder.continue_units(sources, continuations, self.translator.settings, kept)
         return [self._spoken(request, one) for request, one in zip(requests, found, strict=True)]
 
     def _all_texts(self, request: SpeechRequest) -> tuple[int, ...]:
@@ -109,7 +126,13 @@ class LiveDecoder:
         if found.ended:
             waveforms += stream.flush()
         waveforms = [at_16khz(waveform, voice.sample_rate) for waveform in waveforms]
-        return Spoken(units, tuple(waveforms), stream, found.ended, found.complete)
+        return Spoken(units, tuple(waveforms), stream, found.ended, found.complete, found.cache)
+
+
+def _supported(scores: np.ndarray) -> float:
+    """The fraction of a text before the first word of which the encoder finds nothing."""
+    below = np.flatnonzero(scores < _MIN_WORD_SCORE)
+    return float(below[0]) / len(scores) if len(below) else 1.0
 
 
 def check_live(translator: Translator, policy: str, known: ForcedPrefix) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitweave.translate.constraints import ForcedPrefix
+from unitweave.translate.prefix_cache import PrefixCache
 from unitweave.vocoder.base import PhraseStream
 
 
@@ -29,6 +30,9 @@ class Hypothesis:
         units: Units of the source, [frames].
         language: Of the source, as the model identified it.
         complete: False where a limit cut the texts off.
+        supported: Fraction of the transcript, from its beginning, that the encoder finds in what was heard. A model
+            that has seen whole utterances alone goes on with what may follow.
+        cache: What was computed, for the next decoding.
     """
 
     heard: float
@@ -39,6 +43,13 @@ class Hypothesis:
     units: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
     language: str = ""
     complete: bool = True
+    supported: float = 1.0
+    cache: PrefixCache | None = None
+
+    @property
+    def supported_words(self) -> int:
+        """Words of the translation that what was heard calls for: the same fraction of it, all of a final one's."""
+        return len(self.translation) if self.final else int(self.supported * len(self.translation) + 1e-9)
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class TextRequest:
         heard: Seconds of the utterance.
         final: Whether it is over.
         known: The languages, where they are known.
+        cache: Of the hypothesis before.
     """
 
     waveform: np.ndarray
@@ -58,6 +70,7 @@ class TextRequest:
     heard: float
     final: bool
     known: ForcedPrefix = field(default_factory=ForcedPrefix)
+    cache: PrefixCache | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,7 @@ class SpeechRequest:
         spoken: The units of what has been spoken.
         stream: Where the utterance's speech is; None before its first word.
         speed: How much faster than normal to speak.
+        cache: Of the hypothesis, or of the units so far.
     """
 
     hypothesis: Hypothesis
@@ -77,6 +91,7 @@ class SpeechRequest:
     spoken: tuple[int, ...]
     stream: PhraseStream | None
     speed: float
+    cache: PrefixCache | None = None
 
 
 Request = TextRequest | SpeechRequest
@@ -92,6 +107,7 @@ class Spoken:
         stream: Where the utterance's speech is now.
         ended: Whether all of the committed words are spoken.
         complete: False where a limit cut the units off.
+        cache: What was computed, for the next units.
     """
 
     units: tuple[int, ...]
@@ -99,6 +115,7 @@ class Spoken:
     stream: PhraseStream | None
     ended: bool
     complete: bool = True
+    cache: PrefixCache | None = None
 
 
 Answer = Hypothesis | Spoken

@@ -5,7 +5,7 @@ does depends on neither the sizes of the chunks nor when they come: while a requ
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from unitweave.translate.live.endpoints import Endpointer, windows
 from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
 from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
 from unitweave.translate.live.policies import policy_of
+from unitweave.translate.prefix_cache import PrefixCache
 from unitweave.translate.vad import WINDOW
 from unitweave.vocoder.base import PhraseStream
 
@@ -36,6 +37,8 @@ class _Utterance:
     stream: PhraseStream | None = None
     speed: float = 1.0
     complete: bool = True
+    text_cache: PrefixCache | None = None
+    speech_cache: PrefixCache | None = None
 
 
 class LiveSession:
@@ -46,6 +49,8 @@ class LiveSession:
         probability: The probability of speech in the next window of 512 samples; it may keep a state of its own.
         known: The languages of source and translation, where they are known.
         has_texts: Whether the model has texts; without them everything is committed at the end of an utterance.
+        early_speech: Whether committed words are spoken at once; else all are at the end of the utterance, by a model
+            that was not trained to end its speech where a text breaks off.
 
     Attributes:
         request: What the model has to answer before anything else happens; None where more input is needed.
@@ -57,10 +62,12 @@ class LiveSession:
         probability: Callable[[np.ndarray], float],
         known: ForcedPrefix | None = None,
         has_texts: bool = True,
+        early_speech: bool = True,
     ) -> None:
         self.settings = settings
         self.request: Request | None = None
-        self._probability, self._known, self._has_texts = probability, known or ForcedPrefix(), has_texts
+        self._probability, self._known = probability, known or ForcedPrefix()
+        self._has_texts, self._early_speech = has_texts, early_speech
         self._policy, self._endpointer = policy_of(settings), Endpointer(settings)
         self._inbox: list[np.ndarray] = []  # samples that no window has been made of
         self._kept: list[
@@ -155,10 +162,12 @@ class LiveSession:
     def _request_texts(self, utterance: _Utterance, end: int) -> None:
         samples = np.concatenate(self._kept)[utterance.first - self._kept_from : end - self._kept_from]
         heard, final = (end - utterance.first) / SAMPLE_RATE, utterance.end is not None
-        self.request = TextRequest(samples, utterance.committed, heard, final, self._known)
+        self.request = TextRequest(samples, utterance.committed, heard, final, self._known, utterance.text_cache)
 
     def _take_texts(self, utterance: _Utterance, hypothesis: Hypothesis, events: list[LiveEvent]) -> None:
         stamp = (utterance.number, self._seen / SAMPLE_RATE, self._busy_until)
+        utterance.text_cache = utterance.speech_cache = hypothesis.cache
+        hypothesis = replace(hypothesis, cache=None)  # the older ones need theirs no more
         utterance.hypotheses = [*utterance.hypotheses, hypothesis][-self._policy.history :]
         if self._has_texts:
             text = text_of(hypothesis.translation)
@@ -172,7 +181,9 @@ class LiveSession:
             events.append(CommittedText(*stamp, text_of(new)))
         if hypothesis.final:
             utterance.complete &= hypothesis.complete
-        if not self.settings.text_only and (new or (hypothesis.final and not self._has_texts)):
+        unspoken = bool(new) if self._early_speech else bool(utterance.committed)
+        wanted = (unspoken or not self._has_texts) if hypothesis.final else bool(new) and self._early_speech
+        if wanted and not self.settings.text_only:
             utterance.speed = self._speed()
             self._request_speech(utterance)
         elif hypothesis.final:
@@ -185,11 +196,16 @@ class LiveSession:
 
     def _request_speech(self, utterance: _Utterance) -> None:
         self.request = SpeechRequest(
-            utterance.hypotheses[-1], utterance.committed, utterance.spoken, utterance.stream, utterance.speed
+            utterance.hypotheses[-1],
+            utterance.committed,
+            utterance.spoken,
+            utterance.stream,
+            utterance.speed,
+            utterance.speech_cache,
         )
 
     def _take_speech(self, utterance: _Utterance, spoken: Spoken, events: list[LiveEvent]) -> None:
-        utterance.spoken, utterance.stream = spoken.units, spoken.stream
+        utterance.spoken, utterance.stream, utterance.speech_cache = spoken.units, spoken.stream, spoken.cache
         utterance.complete &= spoken.complete
         for waveform in spoken.waveforms:
             start = max(self._busy_until, self._spoken_until)

@@ -49,7 +49,8 @@ class LiveTranslator:
         check_live(translator, settings.policy, known)
         decoder = LiveDecoder(translator)
         self.decoder: Answers = decoder
-        self.session = LiveSession(settings, SpeechDetector().probability, known, decoder.has_texts)
+        detector = SpeechDetector()
+        self.session = LiveSession(settings, detector.probability, known, decoder.has_texts, decoder.early_speech)
 
     def feed(self, samples: np.ndarray) -> list[LiveEvent]:
         """Take in samples, float32 at 16 kHz; returns what happened."""

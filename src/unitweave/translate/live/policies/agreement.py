@@ -6,7 +6,10 @@ from unitweave.translate.live.hypotheses import Hypothesis
 
 
 def agreed_words(hypotheses: Sequence[Hypothesis], agreement: int) -> int:
-    """The length of the longest common prefix of the last `agreement` hypotheses; all words of a final one."""
+    """The length of the longest common prefix of the last `agreement` hypotheses; all words of a final one.
+
+    No more of them than what was heard calls for: what a model guesses to follow, it may well guess twice.
+    """
     latest = hypotheses[-1]
     if latest.final:
         return len(latest.translation)
@@ -18,4 +21,4 @@ def agreed_words(hypotheses: Sequence[Hypothesis], agreement: int) -> int:
         if len(set(words)) > 1:
             break
         count += 1
-    return count
+    return min(count, latest.supported_words)
