@@ -25,7 +25,7 @@ demo: $(VENV)/.ready
 
 # The fast tests, while you work.
 quick: setup
-	$(VENV)/bin/python -m pytest -m "not slow and not processes and not gpu"
+	$(VENV)/bin/python -m pytest -m "not slow and not processes"
 
 # All that CI runs.
 test: setup lint docs

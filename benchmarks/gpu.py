@@ -1,12 +1,12 @@
 """All that no CPU can tell, in ten minutes on one GPU: the rows for docs/performance.md.
 
-    python benchmarks/gpu.py [--parts attention training extraction decoding vllm] [--small]
+    python benchmarks/gpu.py [--parts attention training extraction decoding engines] [--small]
 
 attention   loss and gradients of the flash kernel against the buckets, on the same packed batch
 training    MFU of the 1.2B model at the paper's batch (128 pairs, 16,384 tokens a pass), against the measured peak
 extraction  hours of speech an hour through w2v-BERT 2.0's shape, features already computed
 decoding    tokens a second by batch: a step as `PhaseDecoder` takes it, and replayed as a CUDA graph
-vllm        the same prompts through `EngineDecoder`, where vLLM is installed
+engines     the whole decoding in phases: `PhaseDecoder` with and without CUDA graphs, and vLLM where it is installed
 
 All weights are random. --small takes narrow models and few tokens, so that it also runs on a CPU, where the rows that
 need a GPU say so. Times are the least of three.
@@ -43,6 +43,7 @@ from unitweave.lm.train.packed import PackedTraining
 from unitweave.training.devices import device_of, use_bf16
 from unitweave.training.optimizers import make_optimizer
 from unitweave.translate.cache import growing_cache
+from unitweave.translate.constraints import Translation
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.vllm import EngineDecoder, start_vllm
 from unitweave.units.encoder import CharacterVocabulary, ctc_config
@@ -221,7 +222,7 @@ def graph_seconds(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
     return least(graph.replay)
 
 
-def vllm(small: bool) -> list[str]:
+def engines(small: bool) -> list[str]:
     """Utterances an hour of the whole decoding in phases, through both engines."""
     lines = ["| engine | utterances an hour | equal texts |", "| --- | ---: | ---: |"]
     words = 512 if small else 32_000
@@ -244,10 +245,23 @@ def vllm(small: bool) -> list[str]:
         vocabulary.save(folder)
         del model
         local = PhaseDecoder.load(folder, DEVICE, torch.bfloat16 if CUDA else torch.float32)
+        graphs, local._graphs = local._graphs, None
+        local.translate(sources[:2], settings)
         start = time.perf_counter()
         ours = local.translate(sources, settings)
-        lines.append(f"| local | {3600 * len(sources) / (time.perf_counter() - start):,.0f} | |")
-        del local
+        lines.append(
+            f"| local, kernels launched one by one | {3600 * len(sources) / (time.perf_counter() - start):,.0f} | |"
+        )
+        if graphs is not None:
+            local._graphs = graphs
+            for name in ("first batch, graphs captured", "later batches"):
+                start = time.perf_counter()
+                replayed = local.translate(sources, settings)
+                seconds = time.perf_counter() - start
+                lines.append(
+                    f"| local, CUDA graphs, {name} | {3600 * len(sources) / seconds:,.0f} | {equal(replayed, ours)} |"
+                )
+        del local, graphs
         if not (CUDA and importlib.util.find_spec("vllm")):
             return [*lines, "| vllm | not installed, or no GPU | |"]
         torch.cuda.empty_cache()
@@ -256,10 +270,15 @@ def vllm(small: bool) -> list[str]:
         start = time.perf_counter()
         theirs = engine.translate(sources)
         seconds = time.perf_counter() - start
-    equal = sum(
-        (a.transcript, a.translation) == (b.transcript, b.translation) for a, b in zip(ours, theirs, strict=True)
+    return [*lines, f"| vllm | {3600 * len(sources) / seconds:,.0f} | {equal(theirs, ours)} |"]
+
+
+def equal(found: list[Translation], others: list[Translation]) -> str:
+    """How many texts are equal."""
+    same = sum(
+        (a.transcript, a.translation) == (b.transcript, b.translation) for a, b in zip(found, others, strict=True)
     )
-    return [*lines, f"| vllm | {3600 * len(sources) / seconds:,.0f} | {equal} of {len(sources)} |"]
+    return f"{same} of {len(others)}"
 
 
 PARTS: dict[str, Callable[[bool], list[str]]] = {
@@ -267,7 +286,7 @@ PARTS: dict[str, Callable[[bool], list[str]]] = {
     "training": training,
     "extraction": extraction,
     "decoding": decoding,
-    "vllm": vllm,
+    "engines": engines,
 }
 
 

@@ -16,6 +16,22 @@ from unitweave.lm.model.small import new_llama, train_tokenizer
 TEXTS = ["the small dog sleeps", "a red house by the sea", "where is the station", "el perro duerme en la casa"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--gpu", action="store_true", help="compute on the GPU where there is one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--gpu"):  # many tests hold digits that only one kind of device can keep
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--gpu"):
+        for item in items:
+            if item.get_closest_marker("cpu"):
+                item.add_marker(pytest.mark.skip(reason="holds what only a CPU does"))
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)

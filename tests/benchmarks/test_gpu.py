@@ -23,7 +23,7 @@ def test_all_parts_run_on_a_cpu_with_small_shapes(
         "| fp32 | ",
         "| bf16 | ",
         "| 2 | ",
-        "| local | ",
+        "| local, kernels launched one by one | ",
         "| vllm | ",
     ):
         assert row in shown, shown

@@ -6,6 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
+from unitweave.core.distributed import process_group
+from unitweave.core.errors import InputError
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -62,3 +68,14 @@ def test_an_error_of_one_process_ends_all(tmp_path: Path) -> None:
         folder.mkdir()
         failed = on_two_processes(folder, failing)
         assert failed.returncode != 0 and failed.stderr.count(f"InputError: {message}") == 1, failed.stderr[-3000:]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with (
+        pytest.raises(InputError, match="--nproc-per-node 1"),
+        process_group(),
+    ):
+        pass

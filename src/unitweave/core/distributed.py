@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from unitweave.core.errors import InputError
 from unitweave.core.progress import console
 
 T = TypeVar("T")
@@ -39,6 +40,9 @@ def process_group() -> Iterator[None]:
     """Join the other processes while the block runs; only the main one prints progress.
 
     After an error a process ends without waiting for the others, which the launcher then ends too.
+
+    Raises:
+        InputError: More processes than the machine has GPUs.
     """
     if num_processes() == 1:
         yield
@@ -46,6 +50,12 @@ def process_group() -> Iterator[None]:
     import torch
     from accelerate import PartialState
 
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if 0 < gpus < here:
+        raise InputError(
+            f"{here} processes were started on a machine with {gpus} GPU{'s' * (gpus > 1)}: start one for each "
+            f"(--nproc-per-node {gpus}), or hide the GPUs with CUDA_VISIBLE_DEVICES= to compute on the CPU"
+        )
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_TIMEOUT)
     console.quiet = not state.is_main_process
     yield

@@ -161,7 +161,7 @@ class _Batch:
         decoder, settings = self.decoder, self.settings
         searched = settings.num_beams > 1 and decoder.vocabulary.has_texts and not self.continuations
         cut = self._search_texts() if searched else []
-        ids, mask, cache = decoder.begin(self.sources, self.tokens, self.kept)
+        ids, mask, cache = decoder.begin(self.sources, self.tokens, self.kept, graphs=True)
         positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         state = DecoderState([len(s) for s in self.sources], self.forced, settings, decoder.constraints)
         if self.continuations:

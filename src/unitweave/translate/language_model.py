@@ -14,6 +14,7 @@ from unitweave.core.sequences import deduplicate
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, Constraints, Translation
 from unitweave.translate.engines import load_language_model
+from unitweave.translate.graphs import FixedCache, StepGraphs
 from unitweave.translate.output_layer import PhaseOutputLayer, use_phase_output_layer
 from unitweave.translate.prefix_cache import PrefixCache, padded, reuse
 
@@ -26,6 +27,7 @@ class UnitLanguageModel:
         rows = self.model.get_output_embeddings().out_features
         self.constraints = Constraints(vocabulary, tokenizer, rows, self.model.device)
         self._output_layer: PhaseOutputLayer | None = None
+        self._graphs: StepGraphs | None = None
 
     @classmethod
     def load(
@@ -47,7 +49,8 @@ class UnitLanguageModel:
                 f"that needs one of the tasks {', '.join(FROM_SPEECH)}"
             )
         loaded = cls(*load_language_model(Path(folder), device, dtype, engine), vocabulary)
-        loaded._output_layer = use_phase_output_layer(loaded.model, loaded.constraints.tokens()[UNITS])
+        loaded._output_layer = layer = use_phase_output_layer(loaded.model, loaded.constraints.tokens()[UNITS])
+        loaded._graphs = StepGraphs.that_work(loaded.model, layer and layer.narrow)
         return loaded
 
     def prompt(self, units: np.ndarray) -> list[int]:
@@ -70,6 +73,7 @@ class UnitLanguageModel:
         sources: Sequence[np.ndarray],
         decoded: Sequence[Sequence[int]] | None = None,
         kept: Sequence[PrefixCache | None] | None = None,
+        graphs: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
         """Begin a batch.
 
@@ -77,6 +81,7 @@ class UnitLanguageModel:
             sources: Units [frames] of each source.
             decoded: Tokens of an earlier call, which follow each prompt.
             kept: What earlier calls have computed for each.
+            graphs: Whether the batch goes on token by token and no row is repeated, so that CUDA graphs can take it on.
 
         Returns:
             The prompts as far as they have to be computed, int64 [batch, tokens], padded on the left; the attention
@@ -89,6 +94,8 @@ class UnitLanguageModel:
         device = self.model.device
         _, known = padded([[1] * count for count in counts], device)
         ids, mask = padded([prompt[count:] for prompt, count in zip(prompts, counts, strict=True)], device)
+        if graphs and kept is None and self._graphs is not None:
+            cache = self._graphs.cache(*ids.shape) or cache
         return ids, torch.cat([known, mask], dim=1), cache
 
     def step(
@@ -113,8 +120,11 @@ class UnitLanguageModel:
         Returns:
             Logits [batch, logits_to_keep, vocabulary] of the tokens after the last `ids`.
         """
+        units = [phase == UNITS for phase in phases]
+        if isinstance(cache, FixedCache) and ids.shape[1] == 1 and cache.get_seq_length():
+            return cache.graphs.step(ids, mask, positions, cache, units)[:, None]
         if self._output_layer is not None:
-            self._output_layer.narrow([phase == UNITS for phase in phases])
+            self._output_layer.narrow(units)
         output = self.model(
             input_ids=ids,
             attention_mask=mask,

@@ -41,10 +41,10 @@ class PhaseOutputLayer(nn.Module):
         if not any(rows):
             return self.full(hidden)
         logits = hidden.new_full((*hidden.shape[:-1], self.out_features), -torch.inf, dtype=_dtype(self.full, hidden))
-        narrow = torch.tensor(rows, device=hidden.device)
         if all(rows):
             logits[..., self.tokens] = self._part(hidden)
         else:
+            narrow = torch.tensor(rows, device=hidden.device)
             # Each row gets its logits as it would alone, whatever phases the others are in.
             logits[narrow] = logits[narrow].index_copy(-1, self.tokens, self._part(hidden[narrow]))
             logits[~narrow] = self.full(hidden[~narrow])
