@@ -25,6 +25,7 @@ systems: {{done: {{}}, first: {{}}, second: {{schedule: {{shape: none}}}}}}
 """
 
 
+@pytest.mark.cpu
 def test_two_processes_train_the_systems_that_are_not_yet_done(tmp_path: Path, text_lm_folder: Path) -> None:
     run = made_up_corpus(tmp_path / "run")
     for stage in ("corpus", "units"):

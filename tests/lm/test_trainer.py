@@ -119,6 +119,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint_of_the_step_that_it_came_in(
 
 
 @pytest.mark.processes
+@pytest.mark.cpu
 def test_a_signal_to_one_of_two_processes_ends_both_at_the_same_step(tmp_path: Path) -> None:
     signaled = (
         "import os, signal; from unitweave.core.signals import signals_handled; own_signals = signals_handled()\n"
@@ -164,6 +165,7 @@ ZERO = {
 
 
 @pytest.mark.parametrize("how", ["", ", fsdp=True", pytest.param(", deepspeed='ds.json'", marks=needs_deepspeed)])
+@pytest.mark.cpu
 def test_two_processes_train_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Over gloo, with DDP, FSDP or DeepSpeed's ZeRO 3: the losses and weights of one process with twice the turns."""
     monkeypatch.chdir(tmp_path)
@@ -181,6 +183,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("how", ["fsdp=True", pytest.param("deepspeed='ds.json'", marks=needs_deepspeed)])
+@pytest.mark.cpu
 def test_a_sharded_training_killed_and_resumed_equals_one_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:

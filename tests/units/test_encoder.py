@@ -170,6 +170,7 @@ def test_patience_survives_an_interruption(corpus: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.processes
+@pytest.mark.cpu
 def test_two_processes_train_the_encoder_together(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(corpus, run / "corpus")

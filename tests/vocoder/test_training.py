@@ -81,6 +81,7 @@ def test_the_pitch_and_spectrum_of_units_are_learnt(data: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     "options", [{"adversarial_start_step": 2}, {"duration_predictor": True, "multi_speaker": True}]
 )
+@pytest.mark.cpu
 def test_a_killed_training_resumed_equals_an_uninterrupted_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
 ) -> None:
@@ -169,6 +170,7 @@ def test_units_without_their_repetitions_are_an_error(data: Path, tmp_path: Path
 
 
 @pytest.mark.processes
+@pytest.mark.cpu
 def test_two_processes_train_together_as_one(data: Path, tmp_path: Path) -> None:
     recipe = {"corpus": {"manifest": str(data)}, "vocoder": asdict(changed(steps=12, batch_size=4))}
     runs = [tmp_path / "one", tmp_path / "two"]
