@@ -54,7 +54,7 @@ def peers(
 
 def ours(extractor: UnitExtractor, items: list[Recording], threads: int) -> list[np.ndarray]:
     """As extract_units does it, less the writing of shards."""
-    batches = [[items[i] for i in batch] for batch in batches_by_length(items, 120.0)]
+    batches = [[items[i] for i in batch] for batch in batches_by_length(np.array([i.seconds for i in items]), 120.0)]
     found, read = {}, partial(read_features, extractor.front_end)
     with single_threads(threads) as pool:
         if extractor.inference.batched:

@@ -4,8 +4,9 @@
 
 Makes a corpus of random units and words (kept in FOLDER for the next call), and starts as `unitweave lm train` does, in
 a process of its own: reads manifest and units, prepares the examples, chooses those that fit, and builds batches at
-text ratio 0.5. Then two loader workers read ahead. Memory is the peak of all of it with the mapped files (RSS), what no
-file backs (RssAnon), and what a worker does not share. The growth per pair is between a tenth of the pairs and all.
+text ratio 0.5. Then two loader workers read ahead. Memory is the peak of the process with the mapped files (RSS) and of
+what no file backs (own), imports included, and what a worker does not share. The growth per pair is between a tenth of
+the pairs and all. Then what other stages hold of a recording while they look at all of them: --stages.
 """
 
 import argparse
@@ -95,10 +96,13 @@ def measure(folder: Path) -> None:
     from unitweave.lm.model.small import train_tokenizer
     from unitweave.lm.model.vocabulary import extend_tokenizer
     from unitweave.lm.train.finetune import _sampler, select_examples
+    from unitweave.rehearsal.child import PeakMemory
 
     torch.set_num_threads(1)
     tokenizer = train_tokenizer(["la casa roja está donde el perro duerme, the dog sleeps where the house is"], 400)
     found = {"imports": time.perf_counter() - start, "before": status()}
+    memory = PeakMemory()
+    memory.start()
     start, used = time.perf_counter(), time.process_time()
     pairs = load_pairs(folder / "corpus", folder / "units", "train")
     codebook, num_units = codebook_identity(folder / "units")
@@ -111,6 +115,7 @@ def measure(folder: Path) -> None:
     dataset = PackedDataset(source, 1000, [0.0, 1.0, 1.0, 1.0, 1.0])
     dataset[0]
     found |= {"first batch": time.perf_counter() - start, "processor": time.process_time() - used}
+    found["own peak"] = memory.peak / 2**20
     del pairs, sizes, kept
     best = float("inf")
     for turn in range(5):
@@ -143,8 +148,8 @@ def main() -> None:
         measure(options.measure)
         return
     folder = options.folder or Path(tempfile.mkdtemp())
-    names = ("pairs", "to the first batch (s)", "processor time (s)", "peak RSS (MiB)", "RssAnon (MiB)",
-             "a worker's own (MiB)", "pairs/s at ratio 0.5")  # fmt: skip
+    names = ("pairs", "to the first batch (s)", "processor time (s)", "peak RSS (MiB)", "own peak (MiB)",
+             "own after (MiB)", "a worker's own (MiB)", "pairs/s at ratio 0.5")  # fmt: skip
     print(f"| {' | '.join(names)} |")
     print(f"|{' ---: |' * len(names)}")
     grown = []
@@ -158,7 +163,8 @@ def main() -> None:
         grown.append(after["RssAnon"] - found["before"]["RssAnon"])
         print(
             f"| {pairs:,} | {found['first batch']:.1f} | {found['processor']:.1f} | {after['VmHWM']:.0f} | "
-            f"{after['RssAnon']:.0f} | {found['worker']:.0f} | {found['pairs per second']:,.0f} |",
+            f"{found['own peak']:.0f} | {after['RssAnon']:.0f} | {found['worker']:.0f} | "
+            f"{found['pairs per second']:,.0f} |",
             flush=True,
         )
     each = (grown[1] - grown[0]) / (options.pairs - options.pairs // 10)

@@ -5,7 +5,8 @@
 All stages at tiny settings, in turn with one process and with two. Each attempt is killed (SIGKILL, all its processes)
 at a random moment, until a run is done; then its files are compared with those of a run that nobody disturbed, but for
 times, speeds and what is made from them. `--seconds` ends the sitting; with `--folder` the next one adds its kills to
-those before. Attempts are forks of one process that has loaded everything: no kill is wasted on imports.
+those before. Attempts are forks of one process that has loaded everything: no kill is wasted on imports. The recognizer
+is a Whisper of random weights.
 """
 
 import argparse
@@ -58,6 +59,38 @@ RECIPE: dict[str, Any] = {
     "score": {"mos": [], "bootstrap_samples": 10, "randomization_trials": 10, "examples": 2},
 }
 _TIMES = ("seconds", "versions", "tokens_per_second", "mfu", "settings")  # settings: spelled as the recipe names them
+
+
+def write_recognizer(folder: Path) -> None:
+    """Write a Whisper of random weights in two narrow layers: every machine has this recognizer."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    words = {"<|endoftext|>": 0, **{c: i + 1 for i, c in enumerate("abcdefghijklmnopqrstuvwxyzĠ")}}
+    special = ["<|startoftranscript|>", *(f"<|{language}|>" for language in LANGUAGES), "<|translate|>"]
+    special += ["<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+    tokenizer = WhisperTokenizer(words, [], additional_special_tokens=special)
+    tokenizer.save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_target_positions": 12}
+    tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "decoder_start_token_id": 28}
+    torch.manual_seed(0)
+    config = WhisperConfig(vocab_size=len(tokenizer), **sizes, **heads, **tokens)
+    config.suppress_tokens = config.begin_suppress_tokens = None
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config.update(max_length=10, is_multilingual=False, no_timestamps_token_id=len(tokenizer) - 1)
+    model.save_pretrained(folder)
+
+
+def prepare(folder: Path) -> Path:
+    """Write recognizer and recipe into a folder where they are not there yet; returns the recipe."""
+    recipe = folder / "recipe.yaml"
+    if not recipe.exists():
+        write_recognizer(folder / "recognizer")
+        score = RECIPE["score"] | {"recognizer": "whisper", "recognizer_model": str(folder.absolute() / "recognizer")}
+        recipe.write_text(yaml.safe_dump(RECIPE | {"score": score}))
+    return recipe
 
 
 def start(run: Path, recipe: Path, processes: int, log: Path) -> list[int]:
@@ -159,8 +192,7 @@ def main() -> None:
     torch.set_num_threads(1)
     begin = time.monotonic()
     folder = options.folder or Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    recipe = prepare(folder)
     record = folder / "soak.json"
     state: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"kills": 0, "runs": 0, "in": {}}
     rng = random.Random(options.seed + state["kills"])
@@ -170,12 +202,12 @@ def main() -> None:
         if not (folder / f"whole-{processes}.seconds").exists():
             shutil.rmtree(whole, ignore_errors=True)
             now = time.monotonic()
-            kill_at(start(whole, folder / "recipe.yaml", processes, folder / "log"), float("inf"))
+            kill_at(start(whole, recipe, processes, folder / "log"), float("inf"))
             (folder / f"whole-{processes}.seconds").write_text(str(time.monotonic() - now))
         usual = float((folder / f"whole-{processes}.seconds").read_text())
         # Early moments are as likely as late ones, so that a run sees some twenty kills before it is done.
         moment = rng.uniform(0, usual / 8) if rng.random() < 0.97 else float("inf")
-        done = kill_at(start(killed, folder / "recipe.yaml", processes, folder / "log"), moment)
+        done = kill_at(start(killed, recipe, processes, folder / "log"), moment)
         if not done:
             state["kills"] += 1
             state["in"] = dict(Counter(state["in"]) + Counter([stage_of(killed)]))

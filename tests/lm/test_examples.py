@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
@@ -147,7 +148,12 @@ def test_a_tokenizer_says_whether_its_tokens_stay_within_words(text_lm_folder: P
     assert tokens.word_by_word
     texts = [" ".join(WORDS[i:]) for i in range(len(WORDS))]
     for text in texts:
-        assert tokens.text(text).tolist() == np.concatenate(tokens.alone(text.split())).tolist()
+        ids, begins, ends = tokens.alone(pa.array(text.split()))
+        alone = [ids[a:b] for a, b in zip(begins, ends, strict=True)]
+        assert tokens.text(text).tolist() == np.concatenate(alone).tolist()
+    ids, begins, ends = tokens.alone(pa.array(["", WORDS[0], "", "new"]))
+    assert begins[0] == ends[0] and ids[begins[1] : ends[1]].tolist() == tokens.text(WORDS[0]).tolist()
+    assert ids[begins[3] : ends[3]].tolist() == tokens.text("new").tolist(), "also a word that comes later"
     tokens.tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     assert not tokens.word_by_word, "a merge may reach over a space"
 
@@ -157,7 +163,11 @@ def test_examples_are_no_objects_of_a_process(corpus: Path, text_lm_folder: Path
     table, _, _, _, _ = tables(corpus, text_lm_folder, tmp_path / "x", settings, False)
     for batch in (*table._speech, *table._texts):
         for values, offsets in batch:
-            assert not values.flags.owndata and not offsets.flags.owndata, "they belong to the mapped file"
+            assert not values.flags.owndata and not offsets.obj.flags.owndata, "they belong to the mapped file"
+    part = table.take(np.array([1, 0]))
+    copied = pickle.dumps(part)
+    assert len(copied) < 1000, "a worker maps the files itself"
+    assert all(same(a, b) for a, b in zip(pickle.loads(copied), part, strict=True))
 
 
 def test_a_lost_shard_is_noticed_wherever_units_are_read(corpus: Path, tmp_path: Path) -> None:

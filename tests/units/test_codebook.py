@@ -16,7 +16,7 @@ from unitweave.units.encoder import CharacterVocabulary
 from unitweave.units.kmeans import kmeans
 from unitweave.units.probe import as_table, probe_layers
 from unitweave.units.quality import NO_CHARACTER, Agreement, frame_characters
-from unitweave.units.sampling import Recording, sample_recordings
+from unitweave.units.sampling import recordings_of, sample_recordings
 from unitweave.units.train_codebook import train_codebook
 
 
@@ -77,19 +77,22 @@ def test_kmeans_is_deterministic_and_survives_copies() -> None:
         kmeans(rows[:3], 4, seed=0)
 
 
-def test_the_sample_is_even_over_languages_and_speakers() -> None:
-    items = [
-        Recording(f"{language}{i}", "src", language, "", None, 2.0, speaker)
+def test_the_sample_is_even_over_languages_and_speakers(tmp_path: Path) -> None:
+    pairs = [
+        Pair(f"{language}{speaker}{i}", "train", language, "en", "x.wav", None, None, None, None, None, speaker, 2.0)
         for language, speakers in (("es", {"a": 500, "b": 40, "c": 40}), ("fr", {"d": 300}), ("pt", {"e": 10}))
         for speaker, number in speakers.items()
         for i in range(number)
     ]
-    chosen = sample_recordings(items, max_frames=100 * 210, seed=1, frame_rate=50)  # 210 recordings of 100 frames
+    write_manifest(tmp_path, pairs)
+    items = recordings_of(read_manifest(tmp_path))
+    chosen = list(sample_recordings(items, max_frames=100 * 210, seed=1, frame_rate=50))  # 210 recordings of 100 frames
     count = {language: sum(i.language == language for i in chosen) for language in ("es", "fr", "pt")}
     assert count == {"es": 100, "fr": 100, "pt": 10}, "the small language gives what it has, the others share the rest"
     speakers = [sum(i.speaker == s for i in chosen) for s in "abc"]
     assert max(speakers) - min(speakers) <= 1
-    assert chosen == sample_recordings(items, 21_000, 1, 50) and chosen != sample_recordings(items, 21_000, 2, 50)
+    assert chosen == list(sample_recordings(items, 21_000, 1, 50))
+    assert chosen != list(sample_recordings(items, 21_000, 2, 50))
 
 
 def test_purity_and_information_of_perfect_useless_and_doubled_units() -> None:

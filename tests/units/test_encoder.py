@@ -21,7 +21,7 @@ from unitweave.config.training import EncoderTraining
 from unitweave.config.units import EncoderSettings, SmallEncoder
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_json
-from unitweave.core.manifest import read_manifest, write_manifest
+from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.stage import FORMAT
 from unitweave.training.hardware import GPUS
 from unitweave.units import train_encoder as module
@@ -29,7 +29,7 @@ from unitweave.units.encoder import CharacterVocabulary, load_encoder
 from unitweave.units.error_rates import Transcript, error_rates_by_language, subsample
 from unitweave.units.estimate import estimate
 from unitweave.units.initial_encoder import initial_encoder
-from unitweave.units.sampling import Recording
+from unitweave.units.sampling import recordings_of
 from unitweave.units.train_encoder import LengthBatches, train_encoder
 
 pytestmark = pytest.mark.slow
@@ -256,14 +256,18 @@ def test_the_stream_of_batches_is_the_same_for_any_number_of_processes_and_where
     assert [batch for pair in zip(*shares, strict=True) for batch in pair] == whole
 
 
-def test_error_rates_are_per_language_and_a_few_are_spread() -> None:
+def test_error_rates_are_per_language_and_a_few_are_spread(tmp_path: Path) -> None:
     found = [
         Transcript("es", "una casa", "una casa"),
         Transcript("en", "the dog", "the dot"),
         Transcript("en", "a b", ""),
     ]
     assert error_rates_by_language(found) == {"wer_en": 75.0, "cer_en": 40.0, "wer_es": 0.0, "cer_es": 0.0}
-    items = [Recording(str(i), "src", "es" if i % 3 else "en", "", "", 1.0) for i in range(30)]
+    languages = ["es" if i % 3 else "en" for i in range(30)]
+    write_manifest(
+        tmp_path, [Pair(str(i), "dev", code, "en", "x.wav", *[None] * 3) for i, code in enumerate(languages)]
+    )
+    items = recordings_of(read_manifest(tmp_path))
     chosen = subsample(items, 5)
     assert [item.id for item in chosen if item.language == "en"] == ["0", "6", "12", "18", "24"]
     assert len(subsample(items, 100)) == 30

@@ -241,7 +241,7 @@ def test_a_recording_cut_after_the_corpus_was_built_is_named_wherever_it_is_read
 
 def test_batches_hold_every_recording_once_within_the_bound(corpus: Path) -> None:
     items = recordings_of(read_manifest(corpus))
-    batches = batches_by_length(items, 4.0)
+    batches = batches_by_length(items.seconds, 4.0)
     assert sorted(i for batch in batches for i in batch) == list(range(len(items)))
     assert all(len(batch) * max(items[i].seconds for i in batch) <= 4.0 for batch in batches if len(batch) > 1)
 

@@ -49,12 +49,11 @@ def alignment(run: Path, *, count: PositiveInt = 20, page: Path | None = None) -
     """
     from unitweave.score.alignment import as_table, worst_aligned, write_page
 
-    found, spread = worst_aligned(run, count)
-    scores = [one.score for one in found]
-    print(f"{len(found)} recordings with words; median score {scores[len(scores) // 2]:.2f}\n")
-    print(as_table(found[:count]))
+    scores, worst, spread = worst_aligned(run, count)
+    print(f"{len(scores)} recordings with words; median score {scores[len(scores) // 2]:.2f}\n")
+    print(as_table(worst))
     if page is not None:
-        write_page(page, found[:count], spread)
+        write_page(page, worst, spread)
         print(f"\npage: {page}")
 
 

@@ -155,12 +155,14 @@ class Manifest(Sequence[Pair]):
         return self.table.column(name)
 
     def take(self, indices: np.ndarray) -> "Manifest":
-        """The pairs at some places."""
+        """The pairs at some places; no copy where these are all."""
+        if len(indices) == len(self) and np.array_equal(indices, np.arange(len(self))):
+            return self
         return Manifest(self.table.take(pa.array(indices)), self.folder)
 
     def where(self, mask: pa.Array | pa.ChunkedArray) -> "Manifest":
-        """The pairs where `mask` (bool [pairs]) holds."""
-        return Manifest(self.table.filter(mask), self.folder)
+        """The pairs where `mask` (bool [pairs]) holds; no copy where that is everywhere."""
+        return self if pc.all(mask, skip_nulls=False).as_py() else Manifest(self.table.filter(mask), self.folder)
 
 
 def read_manifest(folder: Path, split: str | None = None) -> Manifest:

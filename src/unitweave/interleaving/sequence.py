@@ -22,6 +22,7 @@ from unitweave.interleaving.spans import draw_spans, spread_over, uniform_cuts, 
 
 # Segment codes: what a token's loss is counted under. A marker counts under the segment that it ends.
 NONE, SOURCE, TRANSCRIPT, TRANSLATION, TARGET = range(5)
+_CODES = [bytes([code]) for code in range(5)]
 SEGMENTS = get_args(Segment)
 
 TASKS = {task: tuple(SEGMENTS.index(segment) + 1 for segment in segments) for task, segments in TASK_SEGMENTS.items()}
@@ -145,11 +146,12 @@ def interleave_speech(
         spans = spread_over(draw_spans(eligible, ratio, settings.mean_span_length, rng), speech.eligible)
     pieces = []
     at = 0
+    cuts, text_cuts = speech.cuts.tolist(), speech.text_cuts.tolist()
     for first, last in spans:
-        begin, end = speech.cuts[first], speech.cuts[last]
+        begin, end = cuts[first], cuts[last]
         if begin > at:
             pieces.append(speech.units[at:begin])
-        text = speech.text[speech.text_cuts[first] : speech.text_cuts[last]]
+        text = speech.text[text_cuts[first] : text_cuts[last]]
         pieces.append(np.full_like(text, mask) if settings.replace_with == "mask" else text)
         at = end
     if at < len(speech.units):
@@ -172,12 +174,12 @@ def interleave(
     give equal sequences. Raises InputError when the example lacks a segment of the task.
     """
     pieces: list[np.ndarray] = []
-    counts: list[tuple[int, int]] = []  # (segment, tokens), the closing marker included
     words = replaced = 0
     order = TASKS[task]
     first = markers.of(order[0])
     opening = _tokens(first) if markers.begin is None else _tokens(markers.begin, first)
     pieces.append(opening)
+    codes = bytearray(len(opening))  # all NONE; built as bytes, for which numpy would take longer than for the rest
     for number, segment in enumerate(order):
         if segment in (SOURCE, TARGET):
             speech = example.source if segment == SOURCE else example.target
@@ -195,10 +197,8 @@ def interleave(
         closing = markers.of(order[number + 1]) if number + 1 < len(order) else markers.end
         pieces += parts
         pieces.append(_tokens(closing))
-        counts.append((segment, sum(map(len, parts)) + 1))
-    codes, lengths = zip((NONE, len(opening)), *counts, strict=True)
-    segments = np.repeat(np.array(codes, dtype=np.uint8), lengths)
-    return TrainingSequence(np.concatenate(pieces), segments, words, replaced)
+        codes += _CODES[segment] * (sum(map(len, parts)) + 1)  # the closing marker included
+    return TrainingSequence(np.concatenate(pieces), np.frombuffer(codes, np.uint8), words, replaced)
 
 
 @lru_cache(maxsize=64)

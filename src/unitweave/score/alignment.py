@@ -6,14 +6,16 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.core.layout import RunLayout
-from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.manifest import Manifest, Pair, read_manifest
 from unitweave.units.align import utterance_score
-from unitweave.units.dataset import UnitRow, read_units
+from unitweave.units.dataset import UnitRow, list_column, read_units, unit_batches
 
 _STYLE = (
     "body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}figure{margin:0 0 2em}"
@@ -43,24 +45,49 @@ class AlignedRecording:
         return f"{self.pair.id}/{self.row.side}"
 
 
-def worst_aligned(run: Path, count: int) -> tuple[list[AlignedRecording], list[AlignedRecording]]:
-    """All recordings with words, the worst-aligned first; and `count` of them, spread over all, for comparison.
+def worst_aligned(run: Path, count: int) -> tuple[np.ndarray, list[AlignedRecording], list[AlignedRecording]]:
+    """The worst-aligned recordings of a run. Of all others no more than their scores is kept.
+
+    Returns:
+        The scores of all recordings with words, float64, ascending; the `count` worst of them, the worst first; and as
+        many that are spread over all, for comparison.
 
     Raises:
         InputError: The run has no units, or no recording has words.
     """
     at = RunLayout(run)
-    rows, pairs = read_units(at.units), {pair.id: pair for pair in read_manifest(at.corpus)}
-    found = [
-        AlignedRecording(pairs[id], row, utterance_score(row.words, row.scores))
-        for (id, _), row in rows.items()
-        if id in pairs and len(row.words)
-    ]
-    if not found:
+    pairs = read_manifest(at.corpus)
+    parts = [_scored(batch) for batch in unit_batches(at.units, ["id", "side", "words", "scores"])]
+    table = pa.concat_tables(parts)
+    table = table.filter(pc.is_in(table["id"], pairs.column("id").combine_chunks()))
+    if not len(table):
         raise InputError(f"{at.units}: no recording has aligned words; imported units may have none")
-    found.sort(key=lambda one: (one.score, one.name))
-    places = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
-    return found, [found[i] for i in places]
+    table = table.append_column("name", pc.binary_join_element_wise(table["id"], table["side"], "/"))
+    table = table.sort_by([("score", "ascending"), ("name", "ascending")])
+    places = np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int)
+    worst, spread = (_recordings(table.take(pa.array(some)), at, pairs) for some in (np.arange(len(places)), places))
+    return table["score"].to_numpy(), worst, spread
+
+
+def _scored(batch: pa.RecordBatch) -> pa.Table:
+    """Id, side and score of the recordings that have words."""
+    scores, offsets = list_column(batch.column("scores"))
+    found = np.zeros(len(batch))
+    for first in range(0, len(batch), 1024):
+        for row, words in enumerate(batch.column("words").slice(first, 1024).to_pylist(), first):
+            found[row] = utterance_score(words, scores[offsets[row] : offsets[row + 1]])
+    table = pa.table({"id": batch.column("id"), "side": batch.column("side"), "score": found})
+    return table.filter(pc.greater(pc.list_value_length(batch.column("words")), 0))
+
+
+def _recordings(chosen: pa.Table, at: RunLayout, pairs: Manifest) -> list[AlignedRecording]:
+    """Some recordings as objects, in their order."""
+    rows = read_units(at.units, chosen["id"])
+    places = pc.index_in(chosen["id"], pairs.column("id").combine_chunks()).to_pylist()
+    return [
+        AlignedRecording(pairs[place], rows[key["id"], key["side"]], key["score"])
+        for place, key in zip(places, chosen.to_pylist(), strict=True)
+    ]
 
 
 def as_table(recordings: Sequence[AlignedRecording]) -> str:

@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow.compute as pc
+
 from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
-from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.manifest import Manifest, read_manifest
 from unitweave.core.sequences import evenly_spaced
 from unitweave.metrics.error_rates import character_error_rate, word_error_rate
 from unitweave.training.devices import device_of
 from unitweave.units.encoder import SpeechEncoder, load_encoder
 from unitweave.units.inference import EncoderInference, single_threads
 from unitweave.units.reading import map_ordered, read_features
-from unitweave.units.sampling import Recording, recordings_of
+from unitweave.units.sampling import Recording, Recordings, groups_of, recordings_of
 
 _BATCH = 32  # recordings
 
@@ -27,27 +30,28 @@ class Transcript(NamedTuple):
     hypothesis: str
 
 
-def transcribed_recordings(pairs: Sequence[Pair], max_seconds: float) -> list[Recording]:
+def transcribed_recordings(pairs: Manifest, max_seconds: float) -> Recordings:
     """Every transcribed recording of the pairs, both sides, of at most `max_seconds`."""
-    return [one for one in recordings_of(pairs) if one.text and one.seconds <= max_seconds]
+    found = recordings_of(pairs)
+    with_text = pc.not_equal(pc.fill_null(found.column("text"), ""), "").to_numpy(zero_copy_only=False)
+    return found.take(with_text & (found.seconds <= max_seconds))
 
 
-def subsample(items: Sequence[Recording], per_language: int) -> list[Recording]:
+def subsample(items: Recordings, per_language: int) -> Recordings:
     """At most `per_language` recordings of each language, spread over their order."""
-    chosen = []
-    for language in sorted({item.language for item in items}):
-        chosen += evenly_spaced([item for item in items if item.language == language], per_language)
-    return chosen
+    groups = sorted(groups_of(items.column("language")), key=lambda group: group[0])
+    chosen = [np.array(evenly_spaced(group, per_language), np.int64) for _, group in groups]
+    return items.take(np.concatenate([np.empty(0, np.int64), *chosen]))
 
 
-def transcribe(encoder: SpeechEncoder, items: Sequence[Recording]) -> list[Transcript]:
+def transcribe(encoder: SpeechEncoder, items: Recordings) -> list[Transcript]:
     """Greedy CTC transcripts of recordings, in float32 and in evaluation mode."""
     model, vocabulary, front_end = encoder
     inference = EncoderInference(model, front_end)
-    ordered = sorted(items, key=lambda item: item.seconds)
-    batches = [ordered[first : first + _BATCH] for first in range(0, len(ordered), _BATCH)]
+    ordered = items.take(np.argsort(items.seconds, kind="stable"))
+    batches = (list(ordered[first : first + _BATCH]) for first in range(0, len(ordered), _BATCH))
 
-    def run(batch: Sequence[Recording]) -> list[Transcript]:
+    def run(batch: list[Recording]) -> list[Transcript]:
         features = read_features(front_end, batch)
         usable = [i for i, one in enumerate(features) if len(one)]
         texts = [""] * len(batch)
@@ -75,7 +79,7 @@ def error_rates_by_language(transcripts: Sequence[Transcript]) -> dict[str, floa
     return rates
 
 
-def error_rates(model_folder: Path, items: Sequence[Recording]) -> dict[str, float]:
+def error_rates(model_folder: Path, items: Recordings) -> dict[str, float]:
     """WER and CER per language of a saved encoder, in percent."""
     return error_rates_by_language(transcribe(load_encoder(model_folder, device_of("auto")), items))
 
@@ -96,10 +100,10 @@ def compare(
         InputError: There is no transcribed recording in the split, or a folder holds no encoder.
     """
     items = transcribed_recordings(read_manifest(corpus, split), max_seconds)
-    if not items:
+    if not len(items):
         raise InputError(f"{corpus}: no recording with a transcript in the {split} split")
-    languages = sorted({item.language for item in items})
-    numbers = ", ".join(f"{language} {sum(item.language == language for item in items)}" for language in languages)
+    groups = dict(sorted(groups_of(items.column("language"))))
+    languages, numbers = list(groups), ", ".join(f"{language} {len(own)}" for language, own in groups.items())
     names = [f"{rate}_{language}" for language in languages for rate in ("cer", "wer")]
     lines = [
         f"Recordings: {numbers}",

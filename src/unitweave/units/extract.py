@@ -107,11 +107,7 @@ def _extract_here(
     todo: Sequence[Shard], settings: ExtractionSettings, extractors: Sequence[UnitExtractor]
 ) -> Iterator[tuple[int, list[UnitRow]]]:
     """Rows of each shard, from threads of this process; on GPUs one extractor for each."""
-    parts = [
-        (number, [items[i] for i in batch])
-        for number, items in todo
-        for batch in shard_batches(items, settings.batch_seconds)
-    ]
+    parts = ((shard[0], batch) for shard in todo for batch in shard_batches(shard, settings.batch_seconds))
     collector = ShardCollector(todo, settings.batch_seconds)
     read_part = partial(read_features, extractors[0].front_end)
     with single_threads(settings.workers) as pool:

@@ -57,9 +57,9 @@ def extract_with_ray(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     parts = [
-        {"shard": number, "items": json.dumps([asdict(items[i]) for i in batch])}
-        for number, items in todo
-        for batch in shard_batches(items, batch_seconds)
+        {"shard": shard[0], "items": json.dumps([asdict(item) for item in batch])}
+        for shard in todo
+        for batch in shard_batches(shard, batch_seconds)
     ]
     if not parts:
         return

@@ -1,10 +1,15 @@
 """The recordings of a corpus: in batches for the encoder, and a bounded sample of them for the codebook."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
-from unitweave.core.manifest import Pair
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unitweave.core.manifest import Manifest, Pair
 
 
 @dataclass(frozen=True)
@@ -35,66 +40,134 @@ class Recording:
         return f"{self.id}/{self.side}"
 
 
-def recordings_of(pairs: Sequence[Pair]) -> list[Recording]:
+class Recordings(Sequence[Recording]):
+    """The recordings of pairs, kept as Arrow columns: one becomes an object when it is looked at.
+
+    Attributes:
+        seconds: float64 [recordings].
+    """
+
+    def __init__(self, pairs: Manifest, places: np.ndarray) -> None:
+        """See the class.
+
+        Args:
+            pairs: Utterance pairs.
+            places: int64 [recordings]: twice the pair's place, and 1 more for the target side.
+        """
+        self._pairs, self._places = pairs, places
+        self.seconds = pc.fill_null(self.column("seconds"), 0).to_numpy(zero_copy_only=False).astype(np.float64)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Recording: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Recordings": ...
+
+    def __getitem__(self, index: int | slice) -> "Recording | Recordings":
+        if isinstance(index, slice):
+            return Recordings(self._pairs, self._places[index])
+        pair, side = divmod(int(self._places[index]), 2)
+        return _recording(self._pairs[pair], side)
+
+    def __iter__(self) -> Iterator[Recording]:
+        for first in range(0, len(self), 1024):
+            pairs, sides = np.divmod(self._places[first : first + 1024], 2)
+            yield from map(_recording, self._pairs.take(pairs), sides.tolist())
+
+    def column(self, name: str) -> pa.Array:
+        """A field of all recordings: language, audio, text, seconds or speaker."""
+        if name == "speaker":
+            known = self._pairs.column("speaker").combine_chunks()
+            sides = [known, pa.repeat(pa.scalar("", known.type), len(known))]
+        else:
+            field = {"language": "lang"}.get(name, name)
+            sides = [self._pairs.column(f"{side}_{field}").combine_chunks() for side in ("src", "tgt")]
+        pairs, side = np.divmod(self._places, 2)
+        return pa.concat_arrays(sides).take(pa.array(pairs + side * len(self._pairs)))
+
+    def take(self, chosen: np.ndarray) -> "Recordings":
+        """Some of the recordings, by their places or where a mask holds."""
+        return Recordings(self._pairs, self._places[chosen])
+
+
+def _recording(pair: Pair, side: int) -> Recording:
+    if side:
+        return Recording(pair.id, "tgt", pair.tgt_lang, pair.tgt_audio or "", pair.tgt_text, pair.tgt_seconds)
+    return Recording(pair.id, "src", pair.src_lang, pair.src_audio or "", pair.src_text, pair.src_seconds, pair.speaker)
+
+
+def recordings_of(pairs: Manifest) -> Recordings:
     """The recordings of pairs, sides in the order src, tgt."""
-    items = []
-    for p in pairs:
-        if p.src_audio:
-            items.append(Recording(p.id, "src", p.src_lang, p.src_audio, p.src_text, p.src_seconds, p.speaker))
-        if p.tgt_audio:
-            items.append(Recording(p.id, "tgt", p.tgt_lang, p.tgt_audio, p.tgt_text, p.tgt_seconds))
-    return items
+    there = [pc.invert(pc.equal(pc.fill_null(pairs.column(f"{s}_audio"), ""), "")).to_numpy() for s in ("src", "tgt")]
+    return Recordings(pairs, np.flatnonzero(np.stack(there, axis=1)))
 
 
-def batches_by_length(items: Sequence[Recording], batch_seconds: float) -> list[list[int]]:
+def batches_by_length(seconds: np.ndarray, batch_seconds: float) -> list[list[int]]:
     """Group recordings of similar length, longest first.
 
+    Args:
+        seconds: float64 [recordings].
+        batch_seconds: Padded speech in a batch, at most.
+
     Returns:
-        Indices of `items` in batches of at most `batch_seconds` of padded speech.
+        Indices of the recordings of each batch.
     """
     batches: list[list[int]] = []
     max_seconds = 0.0
-    for i in sorted(range(len(items)), key=lambda i: (-items[i].seconds, i)):
+    for i in np.argsort(-seconds, kind="stable").tolist():
         if batches and max_seconds * (len(batches[-1]) + 1) <= batch_seconds:
             batches[-1].append(i)
         else:
             batches.append([i])
-            max_seconds = items[i].seconds
+            max_seconds = float(seconds[i])
     return batches
 
 
-def sample_recordings(items: Sequence[Recording], max_frames: int, seed: int, frame_rate: float) -> list[Recording]:
+def groups_of(values: pa.Array) -> list[tuple[str, np.ndarray]]:
+    """Where each value stands: int64 indices, ascending; values in the order in which they come first."""
+    encoded = values.dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(encoded.dictionary)))
+    return list(zip(encoded.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True))
+
+
+def sample_recordings(items: Recordings, max_frames: int, seed: int, frame_rate: float) -> Recordings:
     """Draw recordings of about `max_frames` frames (at `frame_rate` Hz), spread evenly over languages and speakers.
 
     A language that has less than its quota leaves the rest to the others. Within a language the speakers take
     turns in a random order, so that no speaker and no part of the corpus dominates the sample.
     """
-    by_language: dict[str, list[Recording]] = {}
-    for item in items:
-        by_language.setdefault(item.language, []).append(item)
     rng = random.Random(seed)
-    chosen: list[Recording] = []
+    chosen: list[int] = []
     left = float(max_frames)
+    speakers = items.column("speaker")
     # Smallest language first: what it cannot use goes to the others.
-    ordered = sorted(by_language.values(), key=lambda group: sum(i.seconds for i in group))
+    groups = [group for _, group in groups_of(items.column("language"))]
+    ordered = sorted(groups, key=lambda group: sum(items.seconds[group].tolist()))
     for number, group in enumerate(ordered):
         quota, used = left / (len(ordered) - number), 0.0
-        for item in _round_robin(group, rng):
+        for place in group[_round_robin(speakers.take(pa.array(group)), rng)]:
             if used >= quota:
                 break
-            used += item.seconds * frame_rate
-            chosen.append(item)
+            used += float(items.seconds[place]) * frame_rate
+            chosen.append(int(place))
         left -= used
-    return chosen
+    return items.take(np.array(chosen, np.int64))
 
 
-def _round_robin(items: Sequence[Recording], rng: random.Random) -> list[Recording]:
-    """The recordings in an order in which each round has one recording of each speaker."""
-    by_speaker: dict[str, list[Recording]] = {}
-    for item in items:
-        by_speaker.setdefault(item.speaker, []).append(item)
-    turns: list[tuple[int, float, Recording]] = []
-    for own in by_speaker.values():
+def _round_robin(speakers: pa.Array, rng: random.Random) -> np.ndarray:
+    """An order of recordings in which each round has one recording of each speaker: int64 [recordings]."""
+    order, numbers, draws = (np.empty(len(speakers), kind) for kind in (np.int64, np.int64, np.float64))
+    at = 0
+    for _, group in groups_of(speakers):
+        own = group.tolist()
         rng.shuffle(own)
-        turns += [(number, rng.random(), item) for number, item in enumerate(own)]
-    return [item for _, _, item in sorted(turns, key=lambda turn: turn[:2])]
+        here = slice(at, at + len(own))
+        order[here], numbers[here] = own, np.arange(len(own))
+        draws[here] = [rng.random() for _ in own]
+        at += len(own)
+    return order[np.lexsort((draws, numbers))]

@@ -8,14 +8,15 @@ import torch
 from unitweave.units.align import WordFrames
 from unitweave.units.dataset import UnitRow
 from unitweave.units.extractor import UnitExtractor
-from unitweave.units.sampling import Recording, batches_by_length
+from unitweave.units.sampling import Recording, Recordings, batches_by_length
 
-Shard = tuple[int, list[Recording]]  # number, recordings
+Shard = tuple[int, Recordings]  # number, recordings
 
 
-def shard_batches(recordings: Sequence[Recording], batch_seconds: float) -> list[list[int]]:
-    """Batches of a shard as indices; an empty batch for a shard without recordings, so that it is written too."""
-    return batches_by_length(recordings, batch_seconds) or [[]]
+def shard_batches(shard: Shard, batch_seconds: float) -> list[list[Recording]]:
+    """Batches of a shard; an empty batch for a shard without recordings, so that it is written too."""
+    items = list(shard[1])
+    return [[items[i] for i in batch] for batch in batches_by_length(shard[1].seconds, batch_seconds)] or [[]]
 
 
 def unit_rows(
@@ -36,14 +37,18 @@ class ShardCollector:
     """Collects rows batch by batch into shards, in the order of the manifest."""
 
     def __init__(self, todo: Sequence[Shard], batch_seconds: float) -> None:
-        self._orders = {n: {(x.id, x.side): i for i, x in enumerate(recordings)} for n, recordings in todo}
-        self._missing = {number: len(shard_batches(recordings, batch_seconds)) for number, recordings in todo}
-        self._rows: dict[int, list[UnitRow]] = {number: [] for number, _ in todo}
+        self._todo, self._batch_seconds = dict(todo), batch_seconds
+        self._missing: dict[int, int] = {}
+        self._rows: dict[int, list[UnitRow]] = {}
 
     def add(self, number: int, rows: Sequence[UnitRow]) -> Iterator[tuple[int, list[UnitRow]]]:
         """Take the rows of a batch of shard `number`; yield the shard when it is complete."""
+        recordings = self._todo[number]
+        if number not in self._rows:
+            self._rows[number] = []
+            self._missing[number] = len(batches_by_length(recordings.seconds, self._batch_seconds)) or 1
         self._rows[number] += rows
         self._missing[number] -= 1
         if self._missing[number] == 0:
-            order = self._orders.pop(number)
+            order = {(one.id, one.side): i for i, one in enumerate(recordings)}
             yield number, sorted(self._rows.pop(number), key=lambda row: order[row.id, row.side])

@@ -20,7 +20,7 @@ from unitweave.units.inference import EncoderInference, single_threads
 from unitweave.units.kmeans import kmeans
 from unitweave.units.quality import Agreement, frame_characters
 from unitweave.units.reading import map_ordered, read_features
-from unitweave.units.sampling import Recording, batches_by_length, recordings_of, sample_recordings
+from unitweave.units.sampling import Recording, Recordings, batches_by_length, recordings_of, sample_recordings
 
 _QUALITY_FRAMES = 50_000  # frames of the sample that character purity is measured on
 
@@ -69,7 +69,7 @@ def hidden_sample(
     """Hidden states of at most `settings.max_frames` frames of a split, at each of the `layers` (ascending)."""
     items = recordings_of(read_manifest(corpus, split))
     chosen = sample_recordings(items, settings.max_frames, settings.seed, inference.front_end.frame_rate)
-    if not chosen:
+    if not len(chosen):
         raise InputError(f"{corpus}: no recordings in the {split} split")
     size = inference.model.config.hidden_size
     rows = [torch.empty(settings.max_frames, size) for _ in layers]
@@ -87,7 +87,7 @@ def hidden_sample(
 
 
 def _encoded(
-    inference: EncoderInference, vocabulary: CharacterVocabulary, items: Sequence[Recording], layers: Sequence[int]
+    inference: EncoderInference, vocabulary: CharacterVocabulary, items: Recordings, layers: Sequence[int]
 ) -> Iterator[tuple[int, list[torch.Tensor], np.ndarray]]:
     """For each batch of items: their number, hidden states of each layer [frames, hidden], characters [frames]."""
     front_end = inference.front_end
@@ -103,9 +103,10 @@ def _encoded(
         named = frame_characters(log_probs, [batch[i].text for i in usable], vocabulary, front_end.squeeze)
         return len(batch), hidden, named
 
-    batches = [[items[i] for i in batch] for batch in batches_by_length(items, 60.0)]
+    places = batches_by_length(items.seconds, 60.0)
     # Not by length: where the sample is cut off, no length of recording shall be missing.
-    batches = [batches[i] for i in np.random.default_rng(0).permutation(len(batches))]
+    order = np.random.default_rng(0).permutation(len(places))
+    batches = (list(items.take(np.array(places[i]))) for i in order)
     with single_threads(0) as pool:
         if inference.batched:
             for batch, features in map_ordered(pool, read, batches):

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -39,7 +41,7 @@ from unitweave.units.error_rates import (
 from unitweave.units.front_end import FrontEnd
 from unitweave.units.initial_encoder import initial_encoder
 from unitweave.units.reading import read_features
-from unitweave.units.sampling import Recording
+from unitweave.units.sampling import Recording, Recordings
 
 
 class SpeechDataset(Dataset):
@@ -120,7 +122,7 @@ class EncoderTrainer(CheckpointedTrainer):
     train_dataset: SpeechDataset
     encoder: SpeechEncoder
     control: TrainerControl
-    dev: Sequence[Recording] = ()
+    dev: Recordings
     optimizer_name: str = "adam"
     head_learning_rate: float | None = None
     optimizer: torch.optim.Optimizer | None
@@ -197,7 +199,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     trainer.optimizer_name, trainer.head_learning_rate = training.optimizer, settings.head_learning_rate
     trainer.encoder, trainer.dev = encoder, subsample(dev, settings.eval_recordings)
     trainer.sampler = LengthBatches(
-        [i.seconds for i in train],
+        train.seconds.tolist(),
         settings.batch_seconds,
         training.seed,
         training.steps * training.gradient_accumulation_steps,
@@ -231,33 +233,31 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     )
 
 
-def _long_enough(items: Sequence[Recording], front_end: FrontEnd) -> tuple[list[Recording], list[Recording]]:
+def _long_enough(items: Recordings, front_end: FrontEnd) -> tuple[Recordings, Recordings]:
     """The recordings that have a frame for each character, and those that have not; without those that the encoder
     cannot take at once, as if `max_seconds` left them out."""
-    usable: list[Recording] = []
-    too_short: list[Recording] = []
-    for item in items:
-        samples = int(item.seconds * SAMPLE_RATE)
-        if samples <= front_end.max_samples:
-            (usable if front_end.ctc_frames(samples) >= len(item.text or "") else too_short).append(item)
-    return usable, too_short
+    samples = (items.seconds * SAMPLE_RATE).astype(np.int64)
+    characters = pc.utf8_length(pc.fill_null(items.column("text"), "")).to_numpy(zero_copy_only=False)
+    fits = samples <= front_end.max_samples
+    frames = np.fromiter(map(front_end.ctc_frames, samples.tolist()), np.int64, len(samples))
+    return items.take(fits & (frames >= characters)), items.take(fits & (frames < characters))
 
 
 def _check(
     settings: EncoderSettings,
     corpus: Path,
-    train: Sequence[Recording],
-    dev: Sequence[Recording],
-    too_short: Sequence[Recording],
+    train: Recordings,
+    dev: Recordings,
+    too_short: Recordings,
 ) -> None:
-    if not train and too_short:
+    if not len(train) and len(too_short):
         raise InputError(
             f"{corpus}: every recording has fewer frames than characters, first {too_short[0].name} "
             f"({too_short[0].seconds:.2f} s); does the manifest give their seconds?"
         )
-    if not train:
+    if not len(train):
         raise InputError(f"{corpus}: no recording with a transcript to train the encoder on")
-    if settings.eval_steps and not dev:
+    if settings.eval_steps and not len(dev):
         raise InputError(f"{corpus}: encoder.eval_steps needs recordings in the dev split, and there are none")
 
 

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ FOLDER = "examples"  # in a stage's folder, while it is being done
 _PAIRS_AT_ONCE = 50_000
 _SPEECH, _TEXTS, _ROWS = "speech.arrow", "texts.arrow", "recordings.npy"
 _Columns = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> flat values, offsets [rows + 1]
+_Mapped = list[list[tuple[np.ndarray, memoryview]]]  # the same of each record batch
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class ExampleTable(Sequence[Example]):
             folder: What `prepare_examples` wrote.
             unit_offset: Token id of unit 0.
         """
-        self._unit_offset = unit_offset
+        self._folder, self._unit_offset = folder, unit_offset
         self._speech_firsts, self._speech = _mapped(folder / _SPEECH)
         self._texts_firsts, self._texts = _mapped(folder / _TEXTS)
         # As a plain array: slicing one that knows of its file takes many times as long.
@@ -96,9 +98,22 @@ class ExampleTable(Sequence[Example]):
         number = bisect_right(self._texts_firsts, pair) - 1
         row = pair - self._texts_firsts[number]
         # A text has its language tag at least: without a token there is none.
-        texts = [values[offsets[row] : offsets[row + 1]] for values, offsets in self._texts[number]]
-        transcript, translation = (text if len(text) else None for text in texts)
-        return Example(self._of_recording(source), self._of_recording(target), transcript, translation)
+        (first, at), (second, to) = self._texts[number]
+        transcript, translation = first[at[row] : at[row + 1]], second[to[row] : to[row + 1]]
+        return Example(
+            self._of_recording(source),
+            self._of_recording(target),
+            transcript if len(transcript) else None,
+            translation if len(translation) else None,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker that is no fork of this process: it maps the files itself."""
+        return {"folder": self._folder, "unit_offset": self._unit_offset, "pairs": self._pairs}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"], state["unit_offset"])  # type: ignore[misc]
+        self._pairs = state["pairs"]
 
     def take(self, kept: np.ndarray) -> "ExampleTable":
         """The examples of some of the pairs."""
@@ -111,8 +126,9 @@ class ExampleTable(Sequence[Example]):
             return None
         number = bisect_right(self._speech_firsts, recording) - 1
         row = recording - self._speech_firsts[number]
-        units, *others = (values[offsets[row] : offsets[row + 1]] for values, offsets in self._speech[number])
-        return Speech(np.add(units, self._unit_offset, dtype=np.int32), *others)
+        end = row + 1
+        units, cuts, text, text_cuts, eligible = [values[at[row] : at[end]] for values, at in self._speech[number]]
+        return Speech(np.add(units, self._unit_offset, dtype=np.int32), cuts, text, text_cuts, eligible)
 
 
 def load_examples(
@@ -167,12 +183,17 @@ def prepare_examples(
     """
     ids = pairs.column("id").combine_chunks()
     by_word = vocabulary is not None and vocabulary.texts == "normalized" and tokens is not None and tokens.word_by_word
-    found: list[tuple[pa.Array, pa.Array]] = []
+    # Which recordings belong to the pairs is looked up once: each look-up hashes all ids.
+    keys = pa.Table.from_batches(unit_batches(units, ["id", "side"]))
+    wanted = pc.is_in(keys["id"], ids).combine_chunks()
+    recordings = _recordings_of(ids, keys.filter(wanted))
     counts: list[np.ndarray] = [np.zeros((3, 0), np.int32)]
 
     def speech() -> Iterator[_Columns]:
-        for batch in unit_batches(units):
-            batch = batch.filter(pc.is_in(batch.column("id"), ids))
+        done = 0
+        for whole in unit_batches(units):
+            batch = whole.filter(wanted.slice(done, len(whole)))
+            done += len(whole)
             if vocabulary is None or tokens is None or (by_word and _apart(batch.column("words").flatten())):
                 columns = _speech_columns(batch, tokens, settings, deduplicate)
             else:
@@ -180,7 +201,6 @@ def prepare_examples(
                 columns = _speech_by_speech(batch, pairs.take(places), vocabulary, tokens, settings, deduplicate)
             sizes = [np.diff(columns[name][1]) for name in ("units", "cuts", "eligible")]
             counts.append(np.stack(sizes).astype(np.int32))
-            found.append((batch.column("id"), batch.column("side")))
             yield columns
 
     def texts() -> Iterator[_Columns]:
@@ -199,7 +219,6 @@ def prepare_examples(
     lengths: list[np.ndarray] = [np.zeros((2, 0), np.int32)]
     _write(folder and folder / _SPEECH, speech())
     _write(folder and folder / _TEXTS, texts())
-    recordings = _recordings_of(ids, found)
     # The last column is for recordings that are not there.
     of_speech = np.concatenate([*counts, [[-1], [1], [0]]], axis=1)[:, recordings]
     of_texts = np.concatenate(lengths, axis=1)
@@ -210,14 +229,12 @@ def prepare_examples(
     return Sizes(table, of_speech[1] - 1, of_speech[2])
 
 
-def _recordings_of(ids: pa.Array, found: Sequence[tuple[pa.Array, pa.Array]]) -> np.ndarray:
-    """The row of each pair's source and target speech among those that were found: int32 [2, pairs], -1 for none."""
-    all_ids = pa.chunked_array([one for one, _ in found], pa.string())
-    all_sides = pa.chunked_array([one for _, one in found], pa.string())
+def _recordings_of(ids: pa.Array, keys: pa.Table) -> np.ndarray:
+    """The row of each pair's source and target speech among `keys` (id, side): int32 [2, pairs], -1 for none."""
     rows = []
     for side in SIDES:
-        places = np.flatnonzero(pc.equal(all_sides, side))
-        at = pc.fill_null(pc.index_in(ids, all_ids.take(pa.array(places))), -1).to_numpy(zero_copy_only=False)
+        places = np.flatnonzero(pc.equal(keys["side"], side))
+        at = pc.fill_null(pc.index_in(ids, keys["id"].take(pa.array(places))), -1).to_numpy(zero_copy_only=False)
         rows.append(np.append(places, -1)[at])
     return np.stack(rows).astype(np.int32)
 
@@ -235,14 +252,19 @@ def _write(path: Path | None, parts: Iterator[_Columns]) -> None:
         writer.close()
 
 
-def _mapped(path: Path) -> tuple[list[int], list[list[tuple[np.ndarray, np.ndarray]]]]:
-    """The record batches of an Arrow file: the first row of each, and the flat values and offsets of its columns."""
+def _mapped(path: Path) -> tuple[list[int], _Mapped]:
+    """The record batches of an Arrow file: the first row of each, and the flat values and offsets of its columns.
+
+    A memoryview gives offsets as Python's integers: several times as fast as numpy's scalars, which a step needs by the
+    thousand.
+    """
     if not path.exists():  # there were no rows
         return [0], []
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
     firsts = np.cumsum([0, *map(len, batches)]).tolist()
-    return firsts[:-1] or [0], [[list_column(column) for column in batch.columns] for batch in batches]
+    columns = [[list_column(column) for column in batch.columns] for batch in batches]
+    return firsts[:-1] or [0], [[(values, memoryview(offsets)) for values, offsets in one] for one in columns]
 
 
 def _speech_columns(
@@ -364,13 +386,13 @@ def _encoded(words: pa.Array, tokens: WordTokens | None) -> tuple[np.ndarray, np
     The empty word, which stands for a text without words, has none.
     """
     encoded = words.dictionary_encode()
-    distinct = encoded.dictionary.to_pylist()
-    known = tokens.alone(distinct) if tokens is not None else [np.zeros(1, np.int32)] * len(distinct)
-    known = [ids if word else ids[:0] for word, ids in zip(distinct, known, strict=True)]
-    flat = np.concatenate([np.empty(0, np.int32), *known])
-    sizes = np.array([len(ids) for ids in known], np.int64)
-    begins = np.cumsum(sizes) - sizes
-    which = encoded.indices.to_numpy()
-    at = np.append(0, np.cumsum(sizes[which])) if len(which) else np.zeros(1, np.int64)
+    distinct, which = encoded.dictionary, encoded.indices.to_numpy()
+    if tokens is not None:
+        flat, begins, ends = tokens.alone(distinct)
+        sizes = ends - begins
+    else:
+        flat, sizes = np.zeros(len(distinct), np.int32), pc.not_equal(distinct, "").to_numpy(zero_copy_only=False) * 1
+        begins = np.arange(len(distinct))
+    at = np.append(0, np.cumsum(sizes[which]))
     places = np.repeat(begins[which] - at[:-1], sizes[which]) + np.arange(at[-1])
     return flat[places], at

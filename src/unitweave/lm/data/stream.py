@@ -80,7 +80,7 @@ class InterleavedDataset:
                 return self.extra[self.extra_sampler[before]], "mt"
             position -= before
         example = self.examples[self.sampler[position]]
-        names = [name for name in self.tasks if self.tasks[name] > 0 and has_segments(example, name)]
+        names = [name for name, weight in self.tasks.items() if weight > 0 and has_segments(example, name)]
         if len(names) == 1:
             return example, names[0]
         return example, rng.choices(names, [self.tasks[name] for name in names])[0]

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 
@@ -19,6 +21,8 @@ class WordTokens:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer, self.prefix = tokenizer, space_before(tokenizer)
         self._known: dict[str, Any] = {}
+        # The words that were encoded alone: tokens one after the other, and where each word's end.
+        self._words, self._ids, self._ends = pa.array([], pa.string()), np.empty(0, np.int32), np.zeros(1, np.int64)
 
     def __call__(self, words: Sequence[str]) -> list[np.ndarray]:
         """Token ids, int32, of each of the words of a text, which are given without spaces.
@@ -71,9 +75,33 @@ class WordTokens:
             token for word in ("ab", "cd", "éf") for token in self._encode([word])[0][0]
         ]
 
-    def alone(self, words: Sequence[str]) -> list[np.ndarray]:
-        """Token ids, int32, of words, each with the space before it."""
-        return [np.array(ids, np.int32) for ids, _ in self._encode(words)] if words else []
+    def alone(self, words: pa.StringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids of words, each with the space before it; the empty word has none. Each word is encoded once.
+
+        Args:
+            words: Words, none of them twice.
+
+        Returns:
+            Token ids, int32, of these and other words; where each of these begins in them, and where it ends: int64
+            [words].
+        """
+        new = words.filter(pc.invert(pc.is_in(words, self._words)))
+        if len(new):
+            found = [ids if word else [] for word, ids in zip(new.to_pylist(), self._ids_alone(new), strict=True)]
+            sizes = np.fromiter(map(len, found), np.int64, len(found))
+            flat = np.fromiter(itertools.chain.from_iterable(found), np.int32, int(sizes.sum()))
+            self._words = pa.concat_arrays([self._words, new])
+            self._ids = np.concatenate([self._ids, flat])
+            self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum(sizes)])
+        at = pc.index_in(words, self._words).to_numpy(zero_copy_only=False)
+        return self._ids, self._ends[at], self._ends[at + 1]
+
+    def _ids_alone(self, words: pa.StringArray) -> list[list[int]]:
+        texts = [self.prefix + word for word in words.to_pylist()]
+        if self.tokenizer.is_fast:  # transformers would make five more lists of each encoding
+            encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return [one.ids for one in encoded]
+        return [ids for ids, _ in self._encode(texts)]
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Encode these running texts together, which is faster; those of the call before are forgotten."""

@@ -1,0 +1,237 @@
+"""Every file of a run is damaged in every way, and the command that reads it is run: one clear line, no traceback.
+
+    python benchmarks/damage.py [--folder FOLDER] [--processes 2] [--only TEXT] [--seed 0] [--ways WAY ...]
+
+A run of tiny settings is made first (that of soak.py), and copies of it that were killed amid a training, with their
+checkpoints. Each case is a copy with one damaged file. A command may end with exit code 2 and one line, or with 0 where
+the damage cannot be seen or a checkpoint is set aside; anything else is listed, and the exit code is 1.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from soak import kill_at, prepare, start
+from unitweave.cli import main as unitweave
+
+# What reads a stage's files: the folders that are removed first, and the command.
+READERS = {
+    "recipe.yaml": [((), "run {run}/recipe.yaml --out {run}"), ((), "report {run}")],
+    "corpus": [
+        (("encoder",), "units train-encoder {run}"),
+        (("units",), "units extract {run}"),
+        (("lm/scheduled",), "lm train {run} --system scheduled"),
+        (("vocoder",), "vocoder train {run}"),
+        (("score",), "score {run}"),
+        ((), "corpus stats {run}/corpus"),
+    ],
+    "encoder": [
+        (("codebook",), "units codebook {run}"),
+        (("units",), "units extract {run}"),
+        ((), "export {run} --system scheduled --out {run}/exported"),
+    ],
+    "codebook": [(("units",), "units extract {run}"), ((), "export {run} --system scheduled --out {run}/exported")],
+    "units": [
+        (("lm/scheduled",), "lm train {run} --system scheduled"),
+        (("vocoder",), "vocoder train {run}"),
+        (("translate",), "run {recipe} --out {run}"),
+        ((), "units alignment {run}"),
+        ((), "units export {run} --format fairseq --out {run}/exported"),
+        ((), "lm plan {run}"),
+    ],
+    "text_lm": [(("lm/scheduled",), "lm train {run} --system scheduled")],
+    "lm": [
+        (("translate",), "run {recipe} --out {run}"),
+        ((), "export {run} --system scheduled --out {run}/exported"),
+        ((), "report {run}"),
+    ],
+    "vocoder": [
+        (("translate",), "run {recipe} --out {run}"),
+        ((), "export {run} --system scheduled --out {run}/exported"),
+    ],
+    "translate": [(("score",), "score {run}"), ((), "report {run}")],
+    "score": [((), "report {run}"), ((), "export {run} --system scheduled --out {run}/exported")],
+    "paused/encoder": [((), "units train-encoder {run}")],
+    "paused/text_lm": [((), "lm text {run}")],
+    "paused/lm": [((), "lm train {run} --system scheduled")],
+    "paused/vocoder": [((), "vocoder train {run}")],
+}
+WAYS = ("empty", "half", "most", "garbled", "nothing", "list", "kinds", "without")
+
+
+class Case(NamedTuple):
+    """A damaged file of a run, and what is done then."""
+
+    base: Path
+    file: str
+    way: str
+    removed: tuple[str, ...]
+    command: str
+
+
+def damaged(content: bytes, way: str, rng: random.Random) -> bytes | None:
+    """The content, damaged; None where that way does not apply."""
+    if way in ("empty", "half", "most"):
+        return content[: {"empty": 0, "half": len(content) // 2, "most": len(content) - 1}[way]]
+    if way == "garbled":
+        first = len(content) // 3
+        return content[:first] + rng.randbytes(max(1, len(content) // 4)) + content[first + len(content) // 4 :]
+    try:
+        value = json.loads(content.split(b"\n")[0] if content.count(b"}\n{") else content)
+    except ValueError:
+        return None
+    if way in ("nothing", "list"):
+        return b"{}\n" if way == "nothing" else b"[]\n"
+    if not isinstance(value, dict) or not value:
+        return None
+    if way == "kinds":
+        return json.dumps({k: 1 if isinstance(v, str | dict | list) else "x" for k, v in value.items()}).encode()
+    value.pop(rng.choice(sorted(value)))
+    return json.dumps(value).encode()
+
+
+def cases(bases: dict[str, Path], ways: list[str]) -> Iterator[Case]:
+    """All cases; of recordings one in each folder."""
+    for name, base in bases.items():
+        seen = set()
+        for path in sorted(path for path in base.rglob("*") if path.is_file()):
+            file = path.relative_to(base).as_posix()
+            stage = file.split("/")[0]
+            if name != "whole":
+                if f"paused/{stage}" != f"paused/{name}" or "checkpoints" not in file:
+                    continue
+                stage = f"paused/{stage}"
+            if path.suffix == ".wav" and (path.parent, ".wav") in seen:
+                continue
+            seen.add((path.parent, path.suffix))
+            for way in ways:
+                for removed, command in READERS.get(stage, []):
+                    yield Case(base, file, way, removed, command)
+
+
+def run_case(case: Case, place: Path, recipe: Path, seed: int) -> int | None:
+    """Start a case in a fork; returns its process, None where it does not apply."""
+    rng = random.Random(f"{seed} {case.file} {case.way}")
+    content = damaged((case.base / case.file).read_bytes(), case.way, rng)
+    if content is None:
+        return None
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(case.base, place / "run")
+    (place / "run" / case.file).write_bytes(content)
+    for name in case.removed:
+        shutil.rmtree(place / "run" / name)
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        descriptor = os.open(place / "log", os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        signal.alarm(120)
+        code = unitweave(case.command.format(run=place / "run", recipe=recipe).split())
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def verdict(status: int, log: str) -> str:
+    """What is wrong with how a command ended; "" where nothing is."""
+    code = os.waitstatus_to_exitcode(status)
+    if "Traceback" in log:
+        return "traceback: " + log.strip().splitlines()[-1][:200]
+    if code not in (0, 2):
+        return f"exit code {code}: {(log.strip().splitlines() or [''])[-1][:200]}"
+    said = [line for line in log.splitlines() if line.startswith("unitweave: ")]
+    if code == 2 and (len(said) != 1 or log.strip().splitlines()[-1] != said[0]):
+        return f"{len(said)} lines: " + " / ".join(log.strip().splitlines()[-3:])[:200]
+    return ""
+
+
+def paused(whole: Path, recipe: Path, folder: Path, stage: str, log: Path) -> Path:
+    """A copy of the run that was killed amid a training, when it had two checkpoints."""
+    run = folder / stage.split("/")[0]
+    if not (run / ".paused").exists():
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(whole, run)
+        shutil.rmtree(run / stage)
+        (child,) = start(run, recipe, 1, log)
+        while len(list((run / stage).rglob("checkpoint.json"))) < 2:
+            time.sleep(0.001)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        (run / ".paused").touch()
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", default="", help="files and commands that contain this")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    begin = time.monotonic()
+    folder = (options.folder or Path(tempfile.mkdtemp())).absolute()
+    recipe = prepare(folder)
+    whole = folder / "whole-1"
+    if not (whole / "score/scores.json").exists():
+        shutil.rmtree(whole, ignore_errors=True)
+        kill_at(start(whole, recipe, 1, folder / "log"), float("inf"))
+    bases = {"whole": whole}
+    for stage in ("encoder", "text_lm", "lm/scheduled", "vocoder"):
+        bases[stage.split("/")[0]] = paused(whole, recipe, folder / "paused", stage, folder / "log")
+    todo = [one for one in cases(bases, options.ways) if options.only in f"{one.file} {one.command}"]
+    random.Random(options.seed).shuffle(todo)
+    running: dict[int, tuple[Case, Path]] = {}
+    free = [folder / f"case-{number}" for number in range(options.processes)]
+    codes: Counter[str] = Counter()
+    bad = done = 0
+    while todo or running:
+        if todo and free and time.monotonic() - begin < options.seconds:
+            case, place = todo.pop(), free.pop()
+            pid = run_case(case, place, recipe, options.seed)
+            if pid is None:
+                free.append(place)
+            else:
+                running[pid] = case, place
+            continue
+        if not running:
+            break
+        pid, status = os.wait()
+        case, place = running.pop(pid)
+        free.append(place)
+        log = (place / "log").read_text(errors="replace")
+        problem = verdict(status, log)
+        done += 1
+        codes[f"exit code {os.waitstatus_to_exitcode(status)}"] += 1
+        if problem:
+            bad += 1
+            print(f"{case.base.name}/{case.file}, {case.way}: {case.command}: {problem}", flush=True)
+    ends = ", ".join(f"{name} {number}" for name, number in sorted(codes.items()))
+    print(f"{done} cases, {bad} of them not as they should be ({ends}); {len(todo)} not tried")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
