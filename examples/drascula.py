@@ -5,7 +5,8 @@
 The same lines were acted in both languages, ten characters by name; the subtitles are the transcripts. The packages
 (drascula, drascula-spanish and scummvm-data; freeware that may be passed on and changed with its notice, see their
 copyright files) are downloaded with apt-get, or taken from --root, where they are unpacked or installed. OUT/lines.csv
-is the input of `unitweave corpus table`.
+is the input of `unitweave corpus table`; OUT/spanish.csv has the same rows without the English recordings, for
+translations that one voice is to speak.
 
 Characters are the speakers. Three of them, among them the only woman, are the test split, two the dev split; the others
 are for training. A few Spanish files hold the English take: recordings that correlate are dropped. Lines without a
@@ -59,10 +60,11 @@ def main() -> int:
     except (OSError, struct.error, subprocess.CalledProcessError) as error:
         print(f"drascula.py: {error}", file=sys.stderr)
         return 2
-    with (options.out / "lines.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    for name, columns in (("lines.csv", COLUMNS), ("spanish.csv", [c for c in COLUMNS if c != "tgt_audio"])):
+        with (options.out / name).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(dict(zip(COLUMNS, row, strict=True)) for row in rows)
     print(", ".join(f"{reason}: {len(names)}" for reason, names in skipped.items()))
     print("same take in both languages:", " ".join(skipped["same take"]))
     print(f"{len(rows)} pairs in {options.out / 'lines.csv'}; continue with\n")

@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from unitweave.config.corpus import EmbeddedCorpus, SynthesisSettings, SynthesizedCorpus
+from unitweave.config.corpus import MIN_NOISE_DB, EmbeddedCorpus, SynthesisSettings, SynthesizedCorpus
 from unitweave.config.interleave import FROM_SPEECH, Texts
 from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.errors import InputError
@@ -343,8 +343,8 @@ def open_run(
 
 def _without_defaults(settings: SynthesisSettings) -> dict[str, Any]:
     """The settings as they count, without keys that a later version added where they change nothing."""
-    plain = asdict(settings)
-    return plain if settings.directions else {key: value for key, value in plain.items() if key != "directions"}
+    later = {"directions": [], "speakers": "few", "noise_spread_db": MIN_NOISE_DB, "level_db": 0.0, "recordings": None}
+    return {key: value for key, value in asdict(settings).items() if key not in later or value != later[key]}
 
 
 def contents(*paths: str | None) -> dict[str, str] | None:

@@ -1,14 +1,18 @@
 """A corpus spoken from given text: one split for all languages, nothing of the test set in training."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unitweave.config.corpus import SynthesizedCorpus
 from unitweave.config.recipe import parse_recipe
+from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.errors import InputError
-from unitweave.core.manifest import read_manifest
+from unitweave.core.manifest import Pair, read_manifest, write_manifest
+from unitweave.corpus.embedded.engines import Utterance, synthesize_all
 from unitweave.corpus.embedded.spoken import build_spoken, plan_spoken, spoken_digest, spoken_settings
 from unitweave.corpus.embedded.voices import speakers
 from unitweave.corpus.readers.text_table import read_parallel_text
@@ -146,3 +150,70 @@ def test_directions_into_english_are_the_languages(table: Path, tmp_path: Path) 
 def test_directions_that_cannot_be_are_refused(table: Path, directions: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         settings(table, directions=directions)
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """A corpus folder of two recordings: one with the translation spoken by a person, one without."""
+    folder = tmp_path / "people"
+    folder.mkdir()
+    for name in ("a", "b", "b-en"):
+        write_audio(folder / f"{name}.wav", 0.1 * np.sin(np.arange(SAMPLE_RATE) / 20).astype(np.float32))
+    heard = Pair(
+        "A1", "train", "es", "en", str(folder / "a.wav"), None, "hola a todos", "hello everybody", src_seconds=1
+    )
+    both = replace(
+        heard, id="B1", split="test", src_audio=str(folder / "b.wav"), tgt_audio=str(folder / "b-en.wav"), tgt_seconds=1
+    )
+    write_manifest(folder, [heard, both], {})
+    return folder
+
+
+def test_recordings_of_people_join_and_what_they_lack_is_spoken(table: Path, people: Path, tmp_path: Path) -> None:
+    wanted = settings(table, languages=["es"], train=2, dev=0, test=1, recordings=str(people), workers=1)
+    build_spoken(tmp_path / "corpus", wanted)
+    pairs = {pair.id: pair for pair in read_manifest(tmp_path / "corpus")}
+    assert [pair.split for pair in pairs.values()].count("test") == 2
+    a, b, b_before = pairs["A1"], pairs["B1"], {pair.id: pair for pair in read_manifest(people)}["B1"]
+    assert b == b_before, "nothing is made of what is there"
+    assert a.src_audio == str(people / "a.wav") and a.src_seconds == 1
+    assert Path(str(a.tgt_audio)).is_relative_to(tmp_path / "corpus") and a.tgt_seconds > 0.3
+    alone = settings(table, languages=["es"], train=2, dev=0, test=1)
+    assert plan_spoken(tmp_path, wanted)[:3] == plan_spoken(tmp_path, alone), "nothing else changes"
+    before = spoken_settings(wanted)
+    write_manifest(people, list(read_manifest(people))[:1], {})
+    assert spoken_settings(wanted) != before, "other recordings are another corpus"
+
+
+def test_recordings_that_do_not_fit_are_named(table: Path, people: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="A1 is es-en, which is none of the corpus's directions"):
+        plan_spoken(tmp_path, settings(table, languages=["fr"], recordings=str(people)))
+    with pytest.raises(InputError, match="no manifest there"):
+        spoken_settings(settings(table, recordings=str(tmp_path)))
+    clash = [replace(pair, id="es_train_000000") for pair in read_manifest(people)][:1]
+    write_manifest(people, clash, {})
+    with pytest.raises(InputError, match="is called 'es_train_000000', too"):
+        plan_spoken(tmp_path, settings(table, languages=["es"], recordings=str(people)))
+
+
+def test_many_speakers_levels_and_noises(table: Path, tmp_path: Path) -> None:
+    few, many = speakers("es"), speakers("es", many=True)
+    assert many[: len(few)] == few and len(many) > 3 * len(few) and len({v.name for v in many}) == len(many)
+    assert speakers("es", unseen=True, many=True) == speakers("es", unseen=True)
+    assert not {v.voice for v in many} & {v.voice for v in speakers("es", unseen=True) if v.engine == "espeak"}
+    varied = settings(table, languages=["es"], speakers="many", noise_db=20, noise_spread_db=15, level_db=12)
+    sources = [recording.source for recording in plan_spoken(tmp_path, varied)]
+    levels, noises = ({getattr(s, name) for s in sources if s} for name in ("level_db", "noise_db"))
+    assert len(levels) > 5 and -12 <= min(levels) < -6 < max(levels) <= 0
+    assert len(noises) > 5 and 5 <= min(noises) < 14 < 26 < max(noises) <= 35
+    with pytest.raises(InputError, match="at least 30 dB"):
+        settings(table, noise_db=20, noise_spread_db=30)
+    quiet, loud = (Utterance(tmp_path / f"{x}.wav", "Hola.", many[0], 30.0, x) for x in (-20.0, 0.0))
+    assert [problem for _, problem in synthesize_all([quiet, loud], 1)] == ["", ""]
+    assert np.allclose(10 * read_audio(quiet.path), read_audio(loud.path), atol=2e-3)
+
+
+def test_every_one_of_many_speakers_speaks(tmp_path: Path) -> None:
+    for language in ("es", "en"):
+        said = [Utterance(tmp_path / f"{v.name}.wav", "Hola, no.", v) for v in speakers(language, many=True)]
+        assert [(u.voice.name, problem) for u, problem in synthesize_all(said) if problem] == []

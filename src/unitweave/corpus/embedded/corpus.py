@@ -16,7 +16,7 @@ from pathlib import Path
 
 import soundfile
 
-from unitweave.config.corpus import MIN_NOISE_DB, EmbeddedCorpus, SynthesisSettings
+from unitweave.config.corpus import EmbeddedCorpus, SynthesisSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, read_json, remove_leftovers, write_json
@@ -34,16 +34,23 @@ PLAN_FILE = "speech.json"
 _SMALLEST_POOL = 2000  # a split that holds word combinations out needs many sentences to choose from
 _PITCH_JITTER = 0.04  # an utterance's pitch differs from its speaker's by at most this part
 _RATE_JITTER = 0.06
-_NOISE_JITTER_DB = MIN_NOISE_DB
 
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """A pair to synthesize: its manifest row without the durations, and its two utterances."""
+    """A pair to synthesize: its manifest row, and the utterances of its two sides; None for a recording that is there.
+
+    The row has no duration for a side that is still to be made.
+    """
 
     pair: Pair
-    source: Utterance
-    target: Utterance
+    source: Utterance | None
+    target: Utterance | None
+
+    @property
+    def utterances(self) -> list[Utterance]:
+        """What is to be made."""
+        return [utterance for utterance in (self.source, self.target) if utterance is not None]
 
 
 def build_embedded(folder: Path, settings: EmbeddedCorpus) -> StageResult:
@@ -64,7 +71,7 @@ def synthesize_plan(folder: Path, plan: Sequence[PlannedPair], workers: int, kin
         kind: Kind of corpus, as the manifest and the folder's speech.json name it.
     """
     _claim(folder, plan, kind)
-    utterances = list({u.path: u for recording in plan for u in (recording.source, recording.target)}.values())
+    utterances = list({u.path: u for recording in plan for u in recording.utterances}.values())
     for directory in {utterance.path.parent for utterance in utterances}:
         directory.mkdir(parents=True, exist_ok=True)
         remove_leftovers(directory)
@@ -123,7 +130,7 @@ def _plan(folder: Path, settings: EmbeddedCorpus) -> list[PlannedPair]:
         for index, sentence in enumerate(parts[split])
         if split != "train" or index < settings.train_size(name)
     ]
-    check_engines({utterance.voice for recording in plan for utterance in (recording.source, recording.target)})
+    check_engines({utterance.voice for recording in plan for utterance in recording.utterances})
     return plan
 
 
@@ -161,16 +168,20 @@ def plan_pair(
     rng = random.Random(f"{settings.seed} {name} {sentence.key}")
     share = 0.0 if split == "train" else settings.unseen_speaker_ratio
     unseen = int((index + 1) * share) > int(index * share)  # spread evenly, exactly that share
-    speaker = rng.choice(speakers(language, unseen))
+    speaker = rng.choice(speakers(language, unseen, settings.speakers == "many"))
     voice = replace(
         speaker,
         pitch=round(speaker.pitch * rng.uniform(1 - _PITCH_JITTER, 1 + _PITCH_JITTER)),
         rate=round(speaker.rate * rng.uniform(1 - _RATE_JITTER, 1 + _RATE_JITTER)),
     )
-    jitter = rng.uniform(-_NOISE_JITTER_DB, _NOISE_JITTER_DB)
+    jitter = rng.uniform(-settings.noise_spread_db, settings.noise_spread_db)
     noise_db = None if settings.noise_db is None else round(settings.noise_db + jitter, 1)
     source = Utterance(
-        folder / "audio" / name / f"{name}_{split}_{index:06d}.wav", sentence.text[language], voice, noise_db
+        folder / "audio" / name / f"{name}_{split}_{index:06d}.wav",
+        sentence.text[language],
+        voice,
+        noise_db,
+        -round(rng.uniform(0, settings.level_db), 1) if settings.level_db else 0.0,
     )
     spoken = folder / "audio" / tgt_lang / f"{tgt_lang}_{split}_{index:06d}.wav"
     if tgt_lang != "en" and (tgt_lang, "en") in settings.pairs:  # named as that language's own recordings are
@@ -203,14 +214,14 @@ def _claim(folder: Path, plan: Sequence[PlannedPair], kind: str) -> None:
 
 def digest_of_plan(folder: Path, plan: Sequence[PlannedPair]) -> str:
     """16 hexadecimal digits that name the texts, voices and engines of a plan whose paths are below `folder`."""
-    spoken = [
-        asdict(utterance) | {"path": str(utterance.path.relative_to(folder))}
-        for recording in plan
-        for utterance in (recording.source, recording.target)
-    ]
+    utterances = [utterance for recording in plan for utterance in recording.utterances]
+    spoken = [asdict(one) | {"path": str(one.path.relative_to(folder))} for one in utterances]
+    for one in spoken:
+        if not one["level_db"]:  # as before there was such a key
+            del one["level_db"]
     engines = {package: importlib.metadata.version(package) for package in ("ttspico", "espeakng-loader")}
     # Version 2 of the normalizer leaves texts of Latin letters as version 1 had them.
-    latin = all(ord(c) < 0x250 for recording in plan for one in (recording.source, recording.target) for c in one.text)
+    latin = all(ord(c) < 0x250 for one in utterances for c in one.text)
     return digest_of(json.loads(json.dumps([spoken, engines, "unitweave-1" if latin else NORMALIZER])))
 
 
@@ -228,12 +239,13 @@ def _write(
     pairs: list[Pair] = []
     outcome = StageResult()
     for recording in plan:
-        paths = (recording.source.path, recording.target.path)
-        reasons = [f"{path.name}: {problems[path]}" for path in paths if path in problems]
+        made = {"src": recording.source, "tgt": recording.target}
+        lasting = {f"{side}_seconds": seconds[one.path] for side, one in made.items() if one}
+        reasons = [f"{one.path.name}: {problems[one.path]}" for one in recording.utterances if one.path in problems]
         if reasons:
             outcome.skipped.append({"id": recording.pair.id, "reason": "; ".join(reasons)})
         else:
-            pairs.append(replace(recording.pair, src_seconds=seconds[paths[0]], tgt_seconds=seconds[paths[1]]))
+            pairs.append(replace(recording.pair, **lasting))
     if not pairs:
         raise InputError(f"{folder}: no utterance could be synthesized; the first: {outcome.skipped[0]['reason']}")
     write_manifest(folder, pairs, {"normalizer": NORMALIZER, "corpus": kind})

@@ -62,6 +62,7 @@ class Utterance:
     text: str
     voice: Voice
     noise_db: float | None = None  # signal-to-noise ratio of added background noise in dB; None for none
+    level_db: float = 0.0  # level in dB relative to a peak of PEAK
 
 
 def check_engines(voices: Iterable[Voice]) -> None:
@@ -174,7 +175,11 @@ def _serve() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         utterance = Utterance(
-            Path(request["path"]), request["text"], Voice(**request["voice"]), noise_db=request["noise_db"]
+            Path(request["path"]),
+            request["text"],
+            Voice(**request["voice"]),
+            noise_db=request["noise_db"],
+            level_db=request["level_db"],
         )
         problem = fatal = ""
         try:
@@ -245,7 +250,7 @@ def _in_child(work: Callable[[], bytes]) -> bytes:
 
 
 def _finish(waveform: np.ndarray, utterance: Utterance) -> np.ndarray:
-    """Cut the edges to EDGE_SECONDS of silence, scale to PEAK, add the noise."""
+    """Cut the edges to EDGE_SECONDS of silence, scale to PEAK, add the noise, set the level."""
     loud = np.flatnonzero(np.abs(waveform) > _SILENCE * np.abs(waveform).max())
     edge = int(EDGE_SECONDS * SAMPLE_RATE)
     padded = np.pad(waveform, edge)
@@ -255,6 +260,8 @@ def _finish(waveform: np.ndarray, utterance: Utterance) -> np.ndarray:
         key = json.dumps([utterance.text, asdict(utterance.voice), utterance.noise_db])
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
         waveform = waveform + _noise(rng, waveform, utterance.noise_db)
+    if utterance.level_db:
+        waveform = waveform * 10 ** (utterance.level_db / 20)
     return waveform.astype(np.float32)
 
 

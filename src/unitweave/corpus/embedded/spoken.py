@@ -3,11 +3,12 @@
 The text is a table as `lm.extra_text` takes it (src_lang, tgt_lang, src_text, tgt_text). All directions have a
 language in common, the pivot, and share one split of its sentences, so nothing that one direction trains on is tested
 in another; dev and test are sentences that every direction has, and no source sentence of theirs is trained on either.
-Speakers, noise and the voices of the translations are those of the embedded corpus.
+Speakers, noise and the voices of the translations are those of the embedded corpus. Recordings of people, from another
+corpus folder, may be added.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from unitweave.config.corpus import SynthesizedCorpus
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_file
 from unitweave.core.languages import language_name
-from unitweave.core.manifest import SPLITS
+from unitweave.core.manifest import FILE_NAME as MANIFEST
+from unitweave.core.manifest import SPLITS, read_manifest
 from unitweave.core.stage import StageResult
 from unitweave.core.text import normalize
 from unitweave.corpus.embedded.corpus import PlannedPair, digest_of_plan, plan_pair, synthesize_plan
-from unitweave.corpus.embedded.engines import check_engines
+from unitweave.corpus.embedded.engines import Utterance, check_engines
 from unitweave.corpus.embedded.phrasebook import Sentence
-from unitweave.corpus.embedded.voices import speakers
+from unitweave.corpus.embedded.voices import speakers, target_voice
 from unitweave.corpus.readers.text_table import read_parallel_text
 
 
@@ -46,7 +48,15 @@ def spoken_settings(settings: SynthesizedCorpus) -> SynthesizedCorpus:
     """
     if not Path(settings.text).is_file():
         raise InputError(f"corpus.synthesized.text {settings.text!r}: no such file; name a table of parallel text")
-    return replace(settings, workers=0, text=digest_of_file(Path(settings.text)))
+    recordings = None
+    if settings.recordings is not None:
+        if not (Path(settings.recordings) / MANIFEST).is_file():
+            raise InputError(
+                f"corpus.synthesized.recordings {settings.recordings!r}: no manifest there; make one with 'unitweave "
+                "corpus'"
+            )
+        recordings = digest_of_file(Path(settings.recordings) / MANIFEST)
+    return replace(settings, workers=0, text=digest_of_file(Path(settings.text)), recordings=recordings)
 
 
 def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[PlannedPair]:
@@ -66,8 +76,32 @@ def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[PlannedPair]:
                 if not chosen:
                     raise InputError(f"{settings.text}: no {name} pairs are left for training; dev and test take all")
             plan += [plan_pair(folder, settings, direction, split, i, s) for i, s in chosen]
-    check_engines({utterance.voice for recording in plan for utterance in (recording.source, recording.target)})
+    if settings.recordings is not None:
+        plan += _recorded(folder, settings, Path(settings.recordings), {recording.pair.id for recording in plan})
+    check_engines({utterance.voice for recording in plan for utterance in recording.utterances})
     return plan
+
+
+def _recorded(folder: Path, settings: SynthesizedCorpus, source: Path, taken: Collection[str]) -> Iterator[PlannedPair]:
+    """The pairs of another corpus; a translation without speech is spoken by the voice of all translations."""
+    for pair in read_manifest(source):
+        direction = (pair.src_lang, pair.tgt_lang)
+        if direction not in settings.pairs:
+            raise InputError(
+                f"{source}: {pair.id} is {'-'.join(direction)}, which is none of the corpus's directions "
+                f"({', '.join('-'.join(one) for one in settings.pairs)})"
+            )
+        if pair.id in taken:
+            raise InputError(f"{source}: a pair of the corpus that is synthesized is called {pair.id!r}, too")
+        if not pair.src_audio:
+            raise InputError(f"{source}: {pair.id} has no source recording")
+        target = None
+        text = pair.tgt_text_raw or pair.tgt_text
+        if not pair.tgt_audio and text:
+            path = folder / "audio" / "recordings" / f"{pair.id}.wav"
+            target = Utterance(path, text, target_voice(pair.tgt_lang))
+            pair = replace(pair, tgt_audio=str(path))
+        yield PlannedPair(pair, None, target)
 
 
 def _read(settings: SynthesizedCorpus) -> list[Sentence]:

@@ -51,6 +51,25 @@ _ESPEAK_UNSEEN = {
     "max": (98, 104),
 }
 
+# `speakers: many` adds these: harder to understand, but no two alike. Robots, whispers and the like are left out.
+_MORE_PICO = {
+    "11": (88, 112, 112),
+    "12": (104, 128, 90),
+    "13": (132, 112, 90),
+    "14": (78, 124, 106),
+    "15": (146, 124, 86),
+    "16": (112, 108, 100),
+    "17": (96, 132, 103),
+    "18": (84, 110, 116),
+    "19": (122, 130, 98),
+}
+_MORE_ESPEAK = (
+    "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Hugo", "Jacky", "Lee", "Mario",
+    "Michael", "Mike", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "edward",
+    "f1", "f4", "ian", "iven", "linda", "m1", "m3", "m4", "m7", "marcelo", "miguel", "norbert", "pablo",
+)  # fmt: skip
+_MORE_ACCENTS = {"es": "es"}  # eSpeak's other voice of a language, for every second of these speakers
+
 
 def languages() -> list[str]:
     """Languages that have speakers."""
@@ -63,10 +82,16 @@ def target_voice(language: str) -> Voice:
     return Voice(f"{language}_pico", "pico", _LANGUAGES[language][0], rate=_TARGET_RATE)
 
 
-def speakers(language: str, unseen: bool = False) -> list[Voice]:
+def speakers(language: str, unseen: bool = False, many: bool = False) -> list[Voice]:
     """The training speakers of a source language, or those that only dev and test have.
 
-    Raises InputError when the language has none.
+    Args:
+        language: ISO 639-1 code.
+        unseen: Those of dev and test, which are the same few for all corpora.
+        many: With the speakers that are less easily understood.
+
+    Raises:
+        InputError: The language has none.
     """
     _check(language)
     pico, espeak = _LANGUAGES[language]
@@ -78,6 +103,13 @@ def speakers(language: str, unseen: bool = False) -> list[Voice]:
         Voice(f"{language}_espeak_{variant}", "espeak", f"{espeak}+{variant}", *settings)
         for variant, settings in (_ESPEAK_UNSEEN if unseen else _ESPEAK).items()
     ]
+    if many and not unseen:
+        made += [Voice(f"{language}_pico_{n}", "pico", pico, *settings) for n, settings in _MORE_PICO.items()]
+        accents = (espeak, _MORE_ACCENTS.get(language, espeak))
+        made += [
+            Voice(f"{language}_espeak_{variant}", "espeak", f"{accents[i % 2]}+{variant}")
+            for i, variant in enumerate(_MORE_ESPEAK)
+        ]
     return made
 
 
