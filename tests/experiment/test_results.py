@@ -255,6 +255,28 @@ def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Pat
         assert f"{row[9]}: scratch, some, {row[0]} ({row[1]} h, 10 steps): scheduled is" in text
 
 
+def test_parts_of_the_test_split_are_shown_apart(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "grid"
+    shutil.copytree(folder, run)
+    content = CONTENT | {"parts": {"teens": "u1?", "rest": "*", "none": "x*"}}
+    (run / "experiment.yaml").write_text(yaml.safe_dump(content))
+    rows = [
+        row for row in rows_of(write_page(tmp_path / "r.md", [run]).read_text(), "### Parts of the") if row[3] == "some"
+    ]
+    assert [row[:2] for row in rows] == [["teens", "10"], ["rest", "30"]], "an utterance is in one part"
+    grid = read_grid(run)
+    for row, chosen in zip(rows, (range(10, 20), [*range(10), *range(20, TESTED)]), strict=True):
+        for first, texts in ((6, "hypotheses"), (10, "written")):
+            means = []
+            for system in ("baseline", "scheduled"):
+                found = grid.find(("scratch", "some", 10), system).values()
+                outputs = [[getattr(r, texts)[i] for i in chosen] for r in found]
+                scores = [BLEU().corpus_score(one, [[REFERENCES[i] for i in chosen]]).score for one in outputs]
+                means.append(sum(scores) / len(scores))
+            assert row[first : first + 2] == [f"{mean:.1f}" for mean in means]
+            assert row[first + 2].startswith(f"{means[1] - means[0]:+.1f} [")
+
+
 def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folder: Path) -> None:
     text = page.read_text()
     grid = read_grid(folder)

@@ -51,13 +51,14 @@ class Comparison:
         languages = sorted(set(language_of.tolist()))
         if len(languages) < 2:
             return {}
-        return {
-            language: difference(
-                {s: r.counts["asr_bleu"][language_of == language] for s, r in self.ours.items()},
-                {s: r.counts["asr_bleu"][language_of == language] for s, r in self.theirs.items()},
-            )
-            for language in languages
-        }
+        return {language: self.on(language_of == language, "asr_bleu") for language in languages}
+
+    def on(self, chosen: np.ndarray, metric: str) -> Difference:
+        """The difference on a part of the test utterances; `chosen` is bool [utterances]."""
+        return difference(
+            {s: r.counts[metric][chosen] for s, r in self.ours.items()},
+            {s: r.counts[metric][chosen] for s, r in self.theirs.items()},
+        )
 
 
 def compare(

@@ -31,6 +31,7 @@ from unitweave.experiment.tables import (
     further_table,
     language_differences_table,
     languages_table,
+    parts_table,
     systems_table,
     trials_table,
     unequal_table,
@@ -138,6 +139,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
             file = metric.replace("_", "-")
             picture(file, figures.score_figure(place(file), [(grid, final)], metric), caption)
         parts.append(comparisons_table(comparisons))
+    if in_parts := parts_table(grid, comparisons):
+        parts += ["### Parts of the test split", in_parts]
     if longer := against_longer(grid):
         parts += ["### Against a system with more steps", unequal_table(longer)]
     if dev := best_on_dev(grid):

@@ -59,6 +59,8 @@ class Experiment:
     method: str = "scheduled"  # the system that the ablations are compared with
     # further comparisons, for instance at another learning rate
     comparisons: list[RequestedComparison] = field(default_factory=list)
+    # part of the test split -> pattern of ids, with * and ?; an utterance belongs to the first part that fits
+    parts: dict[str, str] = field(default_factory=dict)
     evaluations: int = 5  # how often a training decodes the dev split, the last time at its end; 0: never
     grid: list[Block] = field(default_factory=lambda: [Block()])
 

@@ -56,6 +56,7 @@ class Result:
         references: Likewise, in the same order.
         written: The model's own translation.
         texts: The normalized references.
+        ids: The test utterances.
         languages: Source language of each utterance.
         hours: Language -> hours of source speech that it was trained on.
         curve: (step, scores) of each evaluation on the dev split.
@@ -69,6 +70,7 @@ class Result:
     references: list[str]
     written: list[str]
     texts: list[str]
+    ids: list[str]
     languages: list[str]
     hours: dict[str, float]
     curve: list[tuple[int, dict[str, float]]]
@@ -249,6 +251,7 @@ def read_result(
         references=[line.reference for line in lines],
         written=[output.translation or "" for output in outputs],
         texts=[texts[line.id] for line in lines],
+        ids=[line.id for line in lines],
         languages=[line.language or "" for line in lines],
         hours={language: counted["hours"] for language, counted in amounts[trial.data].items()},
         curve=dev_curve(RunLayout(folder).lm(trial.name)),

@@ -1,13 +1,18 @@
 """The tables of the page of results, as Markdown, from what the findings hold."""
 
+import fnmatch
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from unitweave.experiment import figures
 from unitweave.experiment.findings import METRICS, Comparison
 from unitweave.experiment.plan import Trial
 from unitweave.experiment.results import GridResults, Result, Training, signatures
 from unitweave.interleaving.schedule import text_ratio
+from unitweave.metrics.bleu import bleu_of_counts
 from unitweave.metrics.intervals import Interval
 from unitweave.metrics.significance import Difference
 from unitweave.score.table import shown
@@ -248,6 +253,33 @@ def language_differences_table(grid: GridResults, comparisons: Sequence[Comparis
     first = comparisons[0]
     heads = ["language", "hours", "model", "data", "steps", f"{first.against}, ASR-BLEU", first.system]
     return _table([*heads, "difference", "trainings", "finding"], rows)
+
+
+def parts_table(grid: GridResults, comparisons: Sequence[Comparison]) -> str:
+    """Method against baseline on each part of the test split, means over the trainings; "" where no parts are named."""
+    rows = []
+    patterns = grid.plan.experiment.parts
+    for name, c in itertools.product(patterns, comparisons):
+        ids = next(iter(c.ours.values())).ids
+        of = [next((part for part, pattern in patterns.items() if fnmatch.fnmatchcase(id, pattern)), "") for id in ids]
+        chosen = np.array([part == name for part in of])
+        if not chosen.any():
+            continue
+        row = [name, str(chosen.sum()), *map(str, c.group), str(len(c.ours))]
+        for metric in METRICS:
+            found = c.on(chosen, metric)
+            for side in (c.theirs, c.ours):
+                scores = [bleu_of_counts(r.counts[metric][chosen].sum(0)) for r in side.values()]
+                row.append(f"{sum(scores) / len(scores):.1f}")
+            row += [_signed(found), c.verdict(found)]
+        rows.append(row)
+    if not rows:
+        return ""
+    systems = comparisons[0].against, comparisons[0].system
+    heads = ["part", "utterances", "model", "data", "steps", "trainings"]
+    for label in METRICS.values():
+        heads += [f"{label}: {systems[0]}", systems[1], "difference", "finding"]
+    return _table(heads, rows)
 
 
 def languages_table(grid: GridResults) -> str:
