@@ -32,7 +32,9 @@ from unitweave.lm.data.dataset import running_text
 from unitweave.lm.data.text import ParallelText
 from unitweave.lm.train.finetune import check_directions, train_lm
 from unitweave.lm.train.text_lm import train_text_lm
-from unitweave.score.score import score_run, scored_by
+from unitweave.score.cascade import check_cascade, translate_by_cascade
+from unitweave.score.score import read_outputs, score_run, scored_by
+from unitweave.score.score import settings_in_fingerprint as settings_counted
 from unitweave.translate import stage as translation
 from unitweave.translate.dev_evaluation import dev_evaluator
 from unitweave.units.extract import extract_units, settings_in_fingerprint
@@ -205,16 +207,32 @@ class Run:
         settings, at, systems = self.recipe.score, self.at, self.from_speech
         if not systems:
             raise InputError(f"score: no system takes speech; that needs one of the tasks {', '.join(FROM_SPEECH)}")
-        outputs = {name: at.translate(name) for name in systems}
+        outputs = {name: at.translate(name) for name in [*systems, *settings.cascades]}
+        for name in settings.cascades:
+            self.cascade(name)
         spoken = (at.vocoder,) if self.speaking else ()
         return self._stage(
             at.score,
-            settings,
+            settings_counted(settings),
             (at.corpus, at.units, *spoken, *outputs.values()),
             lambda f: score_run(f, settings, at.corpus, at.units, at.vocoder, outputs),
             scored_by(settings, self.targets) if self.speaking else "texts",
             every_process=True,
         )
+
+    def cascade(self, name: str) -> str:
+        """Translate the test split with one cascade: what the systems have translated."""
+        settings, at = self.recipe.score.cascades[name], self.at
+        systems = self.from_speech
+        reads = (at.corpus, *[at.translate(system) for system in systems[:1]])
+
+        def work(folder: Path) -> StageResult:
+            pairs = {pair.id: pair for pair in read_manifest(at.corpus, "test")}
+            ids = read_outputs(at.translate(systems[0]), pairs)
+            return translate_by_cascade(folder, settings, self.recipe.translate, [pairs[id] for id in ids])
+
+        identity = check_cascade(name, settings, self._directions)
+        return self._stage(at.translate(name), settings, reads, work, identity, every_process=True)
 
     @property
     def speaking(self) -> list[str]:
@@ -253,13 +271,21 @@ class Run:
         """The target languages of the corpus."""
         return {pair.tgt_lang for pair in read_manifest(self.at.corpus)}
 
+    @property
+    def _directions(self) -> set[tuple[str, str]]:
+        """Source and target languages of the corpus."""
+        return {(pair.src_lang, pair.tgt_lang) for pair in read_manifest(self.at.corpus)}
+
     def _check_languages(self) -> None:
         """Raise InputError for directions that the end of the run could not serve, before anything is trained."""
-        directions = {(pair.src_lang, pair.tgt_lang) for pair in read_manifest(self.at.corpus)}
         for system in self.recipe.systems.values():
-            check_directions(directions, system.tasks)
+            check_directions(self._directions, system.tasks)
         if self.speaking:
             scored_by(self.recipe.score, self.targets)
+        for name, cascade in self.recipe.score.cascades.items():
+            if name in self.recipe.systems:
+                raise InputError(f"score.cascades.{name}: is the name of a system, too; give it another")
+            check_cascade(name, cascade, self._directions)
 
     def _stage(
         self,

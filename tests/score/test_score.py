@@ -19,6 +19,7 @@ from unitweave.score import score as stage
 from unitweave.score.asr.recognizers import NoRecognizer
 from unitweave.score.asr.transcripts import AsrTranscript
 from unitweave.score.assemble import assemble
+from unitweave.score.export import export_run
 from unitweave.score.folder import score_folders
 from unitweave.score.report import write_report
 from unitweave.score.rows import References
@@ -340,6 +341,27 @@ def test_a_damaged_file_is_named_in_one_line(spoken_run, tmp_path, name, damage)
         write_report(tmp_path / "report.html", [run])
     assert name in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_run_is_exported_as_evaluation_suites_read_it(spoken_run, tmp_path):
+    out = export_run(spoken_run, tmp_path / "suite")
+    references = (out / "references.txt").read_text().splitlines()
+    for system in ("baseline", "scheduled"):
+        heard = (out / system / "asr.txt").read_text().splitlines()
+        # fairseq's compute_asr_bleu.py: N_pred.wav for line N, from 0
+        assert sorted(p.name for p in (out / system).glob("*.wav")) == [f"{i}_pred.wav" for i in range(len(references))]
+        # Kaldi, as VERSA and ESPnet read it: id, then the file
+        rows = [line.split(None, 1) for line in (out / system / "wav.scp").read_text().splitlines()]
+        assert len(rows) == len(heard) == len(references)
+        assert all(soundfile.info(path).samplerate == 16_000 for _, path in rows)
+        assert (out / system / "translation.txt").read_text().count("\n") == len(references)
+    assert heard[0].lower().rstrip(".") == SENTENCES[0] and references == [f"{text}." for text in SENTENCES]
+    assert len(read_audio(out / "baseline" / "2_pred.wav")) == 1600, "no speech: a file of silence"
+    keyed = [line.split(None, 1) for line in (out / "text").read_text().splitlines()]
+    assert [key for key, _ in keyed] == [key for key, _ in rows] and [text for _, text in keyed] == references
+    assert (out / "sources.txt").exists() and (out / "reference.scp").read_text().count("\n") == len(references)
+    with pytest.raises(InputError, match="is there already"):
+        export_run(spoken_run, out)
 
 
 def test_an_interrupt_while_a_sound_is_encoded_ends_the_report(spoken_run, tmp_path, monkeypatch):

@@ -15,34 +15,47 @@ def score(
     *,
     references: Path | None = None,
     reference_speech: Path | None = None,
+    source_speech: Path | None = None,
     language: str = "en",
     out: Path | None = None,
+    export: Path | None = None,
     overrides: dict[str, Any],
 ) -> None:
     """Score the systems of a run, or with --references the audio files of any systems.
 
     Args:
         paths: A run folder; with --references one folder of audio files for each system.
-        references: Text file of references: lines of name<TAB>text, or one line for each audio file.
+        references: Text file of references: lines of name<TAB>text, name<TAB>language<TAB>text, each with further
+            references after it, or one line for each audio file.
         reference_speech: Folder of recordings of the references, for the ceiling.
+        source_speech: With --references: folder of the source recordings, for duration ratio and speaker similarity.
         language: With --references: the language that is spoken; a run's corpus says it itself.
         out: With --references: JSON file for the scores.
+        export: Write the run's translations into this new folder as well, as public evaluation suites read them.
     """
     from unitweave.score.table import print_table
 
     if references is not None:
         settings = parse_settings(ScoreSettings, overrides.get("score", {}), "score")
+        if export:
+            raise InputError("unitweave score: --export is for a run; your folders are what the suites read")
         from unitweave.score.folder import score_folders
 
-        print_table(score_folders(paths, references, settings, out, reference_speech, language))
+        print_table(score_folders(paths, references, settings, out, reference_speech, language, source_speech))
         return
-    if len(paths) > 1 or reference_speech or out:
+    if len(paths) > 1 or reference_speech or source_speech or out:
         raise InputError("unitweave score: give one run folder, or --references for the audio files of any systems")
+    if export and export.exists():
+        raise InputError(f"{export}: is there already; give a new folder")
     open_run(paths[0], None, overrides).score()
 
     from unitweave.score.scores import read_scores
 
     print_table(read_scores(RunLayout(paths[0]).score))
+    if export:
+        from unitweave.score.export import export_run
+
+        print(f"for evaluation suites: {export_run(paths[0], export)}")
 
 
 def report(runs: list[Path], *, out: Path | None = None) -> None:

@@ -27,7 +27,7 @@ from unitweave.experiment.subsets import write_subset
 from unitweave.lm.model.start import check_loadable
 from unitweave.lm.train.finetune import train_lm
 from unitweave.pipeline import Run, contents, weights_digest
-from unitweave.score.score import score_run, scored_by
+from unitweave.score.score import score_run, scored_by, settings_in_fingerprint
 from unitweave.translate.dev_evaluation import DEV_FILE, dev_evaluator
 
 
@@ -88,7 +88,7 @@ class Grid(Run):
         at, output = self.at, self.at.translate(trial.name)
         return self._stage(
             at.scores(trial.name),
-            settings,
+            settings_in_fingerprint(settings),
             (at.corpus, at.units, at.vocoder, output),
             lambda f: score_run(
                 f, settings, at.corpus, at.units, at.vocoder, {trial.name: output}, at.subset(trial.data)

@@ -13,7 +13,11 @@ _ORDERS = 4  # n-grams of 1 to 4 words
 
 
 def bleu(
-    hypotheses: Sequence[str], references: Sequence[str], samples: int = 1000, language: str = "en"
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    samples: int = 1000,
+    language: str = "en",
+    further: Sequence[Sequence[str]] = (),
 ) -> tuple[Interval, str]:
     """Corpus BLEU (sacrebleu, tokenizer 13a; zh for Chinese and char for other scripts without spaces).
 
@@ -22,6 +26,7 @@ def bleu(
         references: The texts to compare with.
         samples: Bootstrap resamples of the utterances for the interval; below 2 there is none.
         language: Of natural text; normalized text has its words between spaces in every language.
+        further: More references of each text, of any number; empty for one each.
 
     Returns:
         The score with its interval, and sacrebleu's signature.
@@ -29,12 +34,25 @@ def bleu(
     Raises:
         InputError: The two differ in number or are empty.
     """
-    return _sacrebleu(BLEU(tokenize=_TOKENIZERS.get(language)), hypotheses, references, samples)
+    return _sacrebleu(BLEU(tokenize=_TOKENIZERS.get(language)), hypotheses, references, samples, further)
 
 
-def chrf(hypotheses: Sequence[str], references: Sequence[str], samples: int = 1000) -> tuple[Interval, str]:
+def chrf(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    samples: int = 1000,
+    further: Sequence[Sequence[str]] = (),
+) -> tuple[Interval, str]:
     """Corpus chrF2 (sacrebleu); arguments and result as for `bleu`."""
-    return _sacrebleu(_Chrf(), hypotheses, references, samples)
+    return _sacrebleu(_Chrf(), hypotheses, references, samples, further)
+
+
+def reference_streams(references: Sequence[str], further: Sequence[Sequence[str]] = ()) -> list[list[Any]]:
+    """References as sacrebleu takes them: the first of each text, the second of each, ...; None where there is none."""
+    streams: list[list[Any]] = [list(references)]
+    for i in range(max(map(len, further), default=0)):
+        streams.append([texts[i] if i < len(texts) else None for texts in further])
+    return streams
 
 
 def sentence_counts(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -67,10 +85,16 @@ class _Chrf(CHRF):
 
 
 def _sacrebleu(
-    metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str], samples: int
+    metric: BLEU | CHRF,
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    samples: int,
+    further: Sequence[Sequence[str]],
 ) -> tuple[Interval, str]:
     check_same_length(hypotheses, references)
-    score: Any = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=max(1, samples))
+    score: Any = metric.corpus_score(
+        list(hypotheses), reference_streams(references, further), n_bootstrap=max(1, samples)
+    )
     if samples < 2:
         return Interval(score.score), str(metric.get_signature())
     mean, half = float(score._mean), float(score._ci)  # sacrebleu prints these two as "mu" and "+/-"

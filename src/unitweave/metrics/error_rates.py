@@ -32,6 +32,18 @@ def character_error_rate(hypotheses: Sequence[str], references: Sequence[str], s
     return _error_rate(jiwer.process_characters, hypotheses, references, samples)
 
 
+def closest_references(
+    hypotheses: Sequence[str], references: Sequence[str], further: Sequence[Sequence[str]]
+) -> list[str]:
+    """Of several references of each text the one with the lowest word error rate, of equal ones the first."""
+    chosen = []
+    for hypothesis, first, more in zip(hypotheses, references, further, strict=True):
+        known = [text for text in (first, *more) if text.strip()]
+        rates = [np.divide(*_counts(jiwer.process_words(text, hypothesis))) for text in known]
+        chosen.append(known[int(np.argmin(rates))] if known else first)
+    return chosen
+
+
 def unit_error_rate(hypotheses: Sequence[Units], references: Sequence[Units]) -> float:
     """Edits between unit sequences in percent of the references' length, over the whole corpus.
 

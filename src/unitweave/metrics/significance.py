@@ -9,7 +9,7 @@ import numpy as np
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 
-from unitweave.metrics.bleu import bleu_of_counts
+from unitweave.metrics.bleu import bleu_of_counts, reference_streams
 from unitweave.metrics.intervals import bootstrap_seed, check_same_length
 
 ESTABLISHED_TRAININGS = 5  # fewer trainings establish nothing
@@ -40,7 +40,11 @@ class SignificanceTest:
 
 
 def compare_systems(
-    hypotheses: Mapping[str, Sequence[str]], references: Sequence[str], trials: int = 0, language: str | None = None
+    hypotheses: Mapping[str, Sequence[str]],
+    references: Sequence[str],
+    trials: int = 0,
+    language: str | None = None,
+    further: Sequence[Sequence[str]] = (),
 ) -> list[SignificanceTest]:
     """Compare each system's BLEU with the first one's by approximate randomization (Riezler and Maxwell 2005).
 
@@ -49,6 +53,7 @@ def compare_systems(
         references: The texts to compare with.
         trials: Trials of the test; 0 for sacrebleu's default, 10,000.
         language: Source language of the utterances, noted in the result.
+        further: More references of each text, as for `bleu`.
 
     Returns:
         A test per system but the first. Systems of equal score get p = 1: there is no difference to explain.
@@ -60,7 +65,7 @@ def compare_systems(
     paired = PairedTest(
         [(name, list(texts)) for name, texts in hypotheses.items()],
         {"BLEU": BLEU()},
-        [list(references)],
+        reference_streams(references, further),
         test_type="ar",
         n_samples=trials,
     )

@@ -59,10 +59,11 @@ def assemble(
         (ceilings if name in (REFERENCE_SPEECH, RESYNTHESIS) else systems)[name] = row
     targets = references.target_language
     texts = [recognizer.clean_reference(text, x) for text, x in zip(references.texts, targets, strict=True)]
+    further = references.cleaned_further(recognizer)
     signature = Signature(
         recognizer.signature,
         "; ".join(recognizer.normalization(language) for language in sorted(set(targets))),
-        digest_of_references(source, texts),
+        digest_of_references(source, texts, further),
         len(references.ids),
         sacrebleu,
     )
@@ -73,11 +74,12 @@ def assemble(
         for name in systems
         if name in transcripts
     }
-    tests = _significance(hypotheses, texts, settings) if hypotheses else []
+    tests = _significance(hypotheses, texts, settings, further=further) if hypotheses else []
     for language in references.languages:
         keep = references.positions(language)
         some = {name: [own[i] for i in keep] for name, own in hypotheses.items()}
-        tests += _significance(some, [texts[i] for i in keep], settings, language) if some else []
+        own_further = [further[i] for i in keep] if further else []
+        tests += _significance(some, [texts[i] for i in keep], settings, language, own_further) if some else []
     return Scores(signature, systems, ceilings, tests)
 
 
@@ -86,10 +88,11 @@ def _significance(
     texts: Sequence[str],
     settings: "ScoreSettings",
     language: str | None = None,
+    further: Sequence[Sequence[str]] = (),
 ) -> list[SignificanceTest]:
     """Each system against the first, unless the settings want no test."""
     trials = settings.randomization_trials
-    return compare_systems(hypotheses, texts, trials, language) if trials else []
+    return compare_systems(hypotheses, texts, trials, language, further) if trials else []
 
 
 def write_utterances(
@@ -113,6 +116,8 @@ def write_utterances(
                 own.transcript[i] if own else None,
                 own.translation[i] if own else None,
                 record.mos if record else {},
+                record.speaker_similarity if record else None,
+                record.comet if record else None,
             )
         utterance = ScoredUtterance(
             id,

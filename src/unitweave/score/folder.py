@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from unitweave.config.score import ScoreSettings
-from unitweave.core.audio import SUFFIXES, read_audio
+from unitweave.core.audio import SAMPLE_RATE, SUFFIXES, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.progress import meter, say
 from unitweave.core.sequences import evenly_spaced
 from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
 from unitweave.score.asr.transcripts import AudioSource, transcribe
 from unitweave.score.assemble import assemble
+from unitweave.score.comet import add_comet, check_comet
 from unitweave.score.mos import load_predictors
+from unitweave.score.references import read_references
 from unitweave.score.rows import References
 from unitweave.score.scores import REFERENCE_SPEECH, Scores, write_scores
+from unitweave.score.speakers import SpeakerComparison, load_speaker_model
 from unitweave.training.devices import check_device
 
 
@@ -28,18 +31,20 @@ def score_folders(
     out: Path | None = None,
     reference_speech: Path | None = None,
     language: str = "en",
+    source_speech: Path | None = None,
 ) -> Scores:
     """ASR-BLEU, chrF, speech rate, silence and MOS of folders of audio files.
 
     Args:
         folders: One for each system; the first is what the others are compared with.
-        references: A file of `name<TAB>text` lines, where name is the file's name with or without its suffix, or of
-            `name<TAB>language<TAB>text` lines, for a score of each source language; or of plain lines, one for each
-            audio file in natural order (0_pred.wav, 1_pred.wav, ..., 10_pred.wav, as fairseq names them).
+        references: A file as `read_references` takes it: lines of names and references, languages among them; or plain
+            lines, one for each audio file in natural order (0_pred.wav, 1_pred.wav, ..., 10_pred.wav, as fairseq names
+            them).
         settings: How to score.
         out: Where to write the result as JSON, if anywhere.
         reference_speech: Folder of recordings of the references, for the ceiling.
-        language: Code of the language that is spoken in all of them.
+        language: Code of the language that is spoken in all of them, unless the references say it of each.
+        source_speech: Folder of the source recordings of the same names, for duration ratio and speaker similarity.
 
     Raises:
         InputError: A folder is empty, a file is not audio, or files and references are not one to one.
@@ -48,18 +53,21 @@ def score_folders(
     check_device(settings.device, "score.device")
     if out and (out.is_dir() or not out.parent.is_dir()):
         raise InputError(f"{out}: cannot be written; give a file in a folder that exists")
-    chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, [language])
+    if settings.speaker_model + (settings.speaker_function or "") and source_speech is None:
+        raise InputError("score.speaker_model: give the source recordings with --source-speech")
     systems = _systems(folders, reference_speech)
-    texts = {name: match_references(paths, references) for name, paths in systems.items()}
     first = next(iter(systems))
     ids = list(systems[first])
-    for name in systems:
-        if texts[name] != texts[first]:
-            raise InputError(f"{references}: the references of {name} differ from those of {first}")
+    known = _matched(systems, references, language)
+    targets = known.target_language
+    chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, targets)
+    check_comet(settings, known.source_texts)
+    sources = _source_files(source_speech, ids)
     # All files are read before hours of recognition, so that a bad one is known at once.
     for path in (path for paths in systems.values() for path in paths.values()):
         read_audio(path)
-    recognizer = load_recognizer(*chosen, settings.device)
+    known.source_seconds = [len(read_audio(path)) / SAMPLE_RATE for path in sources.values()]
+    recognizer, speakers = load_recognizer(*chosen, settings.device), load_speaker_model(settings)
     predictors, notes = load_predictors(settings.mos, settings.device)
     for note in notes:
         say(f"score: {note}")
@@ -67,13 +75,18 @@ def score_folders(
     with meter("score: transcribing", len(ids) * len(systems)) as progress:
         for name, paths in systems.items():
             keys = list(paths)
-            source = AudioSource(keys, partial(_read, paths), dict.fromkeys(keys, language))
+            # Names differ between the folders (0.wav, 0_pred.wav): the order is that of the references.
+            own_sources = dict(zip(keys, sources.values(), strict=True)) if sources else {}
+            compared = SpeakerComparison(speakers, partial(_read, own_sources)) if speakers else None
+            source = AudioSource(keys, partial(_read, paths), dict(zip(keys, targets, strict=True)))
             rated = evenly_spaced(keys, settings.mos_utterances or len(keys), centered=True)
-            transcripts[name] = transcribe(source, recognizer, None, progress, predictors, rated)
-    known = References(ids, texts[first][0], language=texts[first][1], target_language=[language] * len(ids))
+            transcripts[name] = transcribe(source, recognizer, None, progress, predictors, rated, speakers=compared)
+    add_comet(transcripts, known, settings)
     scores = assemble(transcripts, {}, known, recognizer, settings, "file")
     scores.mos_predictors = [predictor.signature for predictor in predictors]
     scores.mos_utterances = min(settings.mos_utterances or len(ids), len(ids))
+    scores.speaker_model = speakers.signature if speakers else None
+    scores.comet_model = settings.comet or None
     scores.notes = notes
     scores.transcripts = {
         name: dict(zip(systems[name], (record.text for record in records), strict=True))
@@ -99,6 +112,37 @@ def _systems(folders: Sequence[Path], reference_speech: Path | None) -> dict[str
     return systems
 
 
+def _matched(systems: Mapping[str, Mapping[str, Path]], references: Path, language: str) -> References:
+    """The references, which must be the same of all systems."""
+    tables = {name: read_references(references, paths) for name, paths in systems.items()}
+    first, *others = tables
+    for name in others:
+        if tables[name] != tables[first]:
+            raise InputError(f"{references}: the references of {name} differ from those of {first}")
+    table, ids = tables[first], list(systems[first])
+    several = len(set(table.targets)) > 1
+    return References(
+        ids,
+        table.texts,
+        language=[f"{a}-{b}" for a, b in zip(table.languages, table.targets, strict=True)]
+        if several and table.languages
+        else table.languages or None,
+        target_language=table.targets or [language] * len(ids),
+        further=table.further,
+        source_texts=table.sources,
+    )
+
+
+def _source_files(folder: Path | None, ids: Sequence[str]) -> dict[str, Path]:
+    """The source recording of each utterance."""
+    if folder is None:
+        return {}
+    files = audio_files(folder)
+    if missing := [id for id in ids if id not in files]:
+        raise InputError(f"{folder}: no source recording named {missing[0]}")
+    return {id: files[id] for id in ids}
+
+
 def _read(paths: Mapping[str, Path], ids: Sequence[str]) -> list[np.ndarray | None]:
     return [read_audio(paths[id]) for id in ids]
 
@@ -117,63 +161,6 @@ def audio_files(folder: Path) -> dict[str, Path]:
             raise InputError(f"{path}: {files[path.stem].name} has the same name except for the suffix")
         files[path.stem] = path
     return files
-
-
-def match_references(files: dict[str, Path], references: Path) -> tuple[list[str], list[str] | None]:
-    """The reference text of each of `files`, in their order, and its source language where the file says it.
-
-    Raises:
-        InputError: Files and references are not one to one, or a line has columns that nobody can know.
-    """
-    try:
-        lines = Path(references).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{references}: no such file") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise InputError(f"{references}: not a text file in UTF-8") from None
-    while lines and not lines[-1].strip():
-        lines.pop()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            raise InputError(f"{references}, line {number}: empty; every audio file needs a reference")
-    if not any("\t" in line for line in lines):
-        if len(lines) != len(files):
-            raise InputError(f"{references}: {len(lines)} references for {len(files)} audio files; each file needs one")
-        return [line.strip() for line in lines], None
-    with_language = all(re.fullmatch(r"[^\t]+\t\s*[a-z]{2,3}(-\w+)?\s*\t[^\t]+", line) for line in lines)
-    texts: dict[str, str] = {}
-    languages: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        name, *columns = line.split("\t")
-        language = columns.pop(0).strip() if with_language else ""
-        text = columns[0] if columns else ""
-        if not text.strip():
-            raise InputError(f"{references}, line {number}: not 'name<TAB>text'")
-        if any(column.strip() for column in columns[1:]):
-            raise InputError(
-                f"{references}, line {number}: {len(columns) + 1} columns; it must be 'name<TAB>text' in all lines, or "
-                "'name<TAB>language<TAB>text' in all lines"
-            )
-        key = _stem(name.strip(), files)
-        if key is None:
-            raise InputError(f"{references}, line {number}: no audio file for {name.strip()!r}")
-        if key in texts:
-            raise InputError(f"{references}, line {number}: duplicate reference for {name.strip()!r}")
-        texts[key], languages[key] = text.strip(), language.split("-")[0]
-    missing = [name for name in files if name not in texts]
-    if missing:
-        raise InputError(f"{references}: no reference for {files[missing[0]].name}")
-    return [texts[name] for name in files], [languages[name] for name in files] if with_language else None
-
-
-def _stem(name: str, files: dict[str, Path]) -> str | None:
-    """The key in `files` that a reference's name means: the name itself, or without its suffix."""
-    if name in files:
-        return name
-    stem = Path(name).name
-    suffix = Path(stem).suffix
-    stem = stem[: -len(suffix)] if suffix.lower() in SUFFIXES else stem
-    return stem if stem in files else None
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -9,7 +9,12 @@ import numpy as np
 from unitweave.core.natural import clean_text, comparable_text
 from unitweave.core.sequences import deduplicate
 from unitweave.metrics.bleu import bleu, chrf
-from unitweave.metrics.error_rates import character_error_rate, unit_error_rate, word_error_rate
+from unitweave.metrics.error_rates import (
+    character_error_rate,
+    closest_references,
+    unit_error_rate,
+    word_error_rate,
+)
 from unitweave.metrics.signals import speech_rate
 from unitweave.score.asr.recognizers import Recognizer
 from unitweave.score.asr.transcripts import AsrTranscript
@@ -33,6 +38,8 @@ class References:
         natural: Whether all `texts` are natural text, and none is a normalized one.
         source_seconds: Lengths of the source recordings; empty where they are not known.
         speaker_seen: Whether the source's speaker occurs in training; empty where that is not known.
+        further: More translations of each utterance, of any number; empty for one each.
+        source_texts: Source texts as the corpus has them, for COMET; empty where they are not known.
     """
 
     ids: list[str]
@@ -45,9 +52,19 @@ class References:
     natural: bool = False
     source_seconds: list[float] = field(default_factory=list)
     speaker_seen: list[bool] = field(default_factory=list)
+    further: list[list[str]] = field(default_factory=list)
+    source_texts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.target_language = self.target_language or ["en"] * len(self.ids)
+
+    def cleaned_further(self, recognizer: Recognizer) -> list[list[str]]:
+        """`further` as the recognizer's protocol compares them."""
+        targets = self.target_language
+        return [
+            [recognizer.clean_reference(text, target) for text in texts]
+            for texts, target in zip(self.further, targets if self.further else [], strict=True)
+        ]
 
     @property
     def languages(self) -> list[str]:
@@ -76,6 +93,8 @@ class References:
             self.natural,
             some(self.source_seconds or None) or [],
             some(self.speaker_seen or None) or [],
+            some(self.further or None) or [],
+            some(self.source_texts or None) or [],
         )
 
     @property
@@ -145,20 +164,24 @@ def score_system(
     targets = references.target_language
     hypotheses = [recognizer.clean_hypothesis(record.text, x) for record, x in zip(transcripts, targets, strict=True)]
     texts = [recognizer.clean_reference(text, x) for text, x in zip(references.texts, targets, strict=True)]
-    asr_bleu, signature = bleu(hypotheses, texts, samples)
+    further = references.cleaned_further(recognizer)
+    asr_bleu, signature = bleu(hypotheses, texts, samples, further=further)
+    closest = closest_references(hypotheses, texts, further) if further else texts
     seconds = [record.seconds for record in transcripts]
     silence = np.average([r.silence for r in transcripts], weights=np.maximum(seconds, 1e-9))
     scores = SystemScores(
         utterances=len(transcripts),
         asr_bleu=asr_bleu.rounded(),
-        asr_chrf=chrf(hypotheses, texts, samples)[0].rounded(),
+        asr_chrf=chrf(hypotheses, texts, samples, further)[0].rounded(),
         silent_utterances=sum(not hypothesis for hypothesis in hypotheses),
         seconds=round(sum(seconds), 2),
         words_per_second=round(speech_rate(hypotheses, seconds), 3),
         silence_ratio=round(float(silence), 4),
-        asr_wer=word_error_rate(hypotheses, texts, samples).rounded() if all(texts) else None,
+        asr_wer=word_error_rate(hypotheses, closest, samples).rounded() if all(closest) else None,
         mos=_mean_mos(transcripts),
         duration_ratio=_ratio(seconds, references.source_seconds),
+        speaker_similarity=_mean([record.speaker_similarity for record in transcripts], 3),
+        comet=_mean([record.comet for record in transcripts], 4),
     )
     if written:
         _score_texts(scores, written, references, samples)
@@ -169,6 +192,12 @@ def score_system(
             scores.agreement_wer = word_error_rate(*pair, samples).rounded()
             scores.agreement_bleu = bleu(*pair, samples)[0].rounded()
     return scores, signature
+
+
+def _mean(values: Sequence[float | None], digits: int) -> float | None:
+    """The mean of those that are known."""
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), digits) if known else None
 
 
 def _ratio(seconds: Sequence[float], source_seconds: Sequence[float]) -> float | None:
@@ -213,7 +242,7 @@ def _score_texts(scores: SystemScores, written: SystemTexts, references: Referen
         own = [comparable_text(text, x, written.natural) for text, x in zip(written.transcript, codes, strict=True)]
         scores.transcript_wer = word_error_rate(own, references.transcript, samples).rounded()
         scores.transcript_cer = character_error_rate(own, references.transcript, samples).rounded()
-    if references.units is not None:
+    if references.units is not None and any(map(len, written.units)):  # a cascade has none
         if not written.deduplicated:
             scores.unit_error_rate = round(unit_error_rate(written.units, references.units), 2)
         ours, theirs = ([deduplicate(units)[0] for units in side] for side in (written.units, references.units))

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -20,12 +22,15 @@ from unitweave.core.sequences import deduplicate, evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.lm.data.dataset import language_groups
 from unitweave.metrics.intervals import bootstrap_seed
+from unitweave.score.asr.checkpoints import identity as model_identity
 from unitweave.score.asr.recognizers import NoRecognizer, Recognizer, choose_recognizer, identity, load_recognizer
 from unitweave.score.asr.transcripts import AsrTranscript, AudioSource, transcribe
 from unitweave.score.assemble import assemble, write_utterances
+from unitweave.score.comet import add_comet, check_comet
 from unitweave.score.mos import load_predictors
 from unitweave.score.rows import References, SystemTexts
 from unitweave.score.scores import REFERENCE_SPEECH, RESYNTHESIS, SCORES_FILE, UTTERANCES_FILE, write_scores
+from unitweave.score.speakers import SpeakerComparison, load_speaker_model
 from unitweave.training.devices import check_device, device_of
 from unitweave.units.dataset import UnitRow, read_units
 
@@ -45,7 +50,15 @@ def scored_by(settings: ScoreSettings, languages: Iterable[str]) -> list[str]:
     from unitweave.score.mos import installed
 
     recognizer = choose_recognizer(settings.recognizer, settings.recognizer_model, languages)
-    return [identity(*recognizer), *installed(settings.mos), str(bootstrap_seed())]
+    speakers = [f"speakers {model_identity(settings.speaker_model)}"] if settings.speaker_model else []
+    return [identity(*recognizer), *installed(settings.mos), *speakers, str(bootstrap_seed())]
+
+
+def settings_in_fingerprint(settings: ScoreSettings) -> dict[str, Any]:
+    """The settings as they count, without those that a later version added where they change nothing."""
+    plain, added = asdict(settings), ("speaker_model", "speaker_function", "comet", "cascades")
+    where = () if settings.comet else ("comet_command",)
+    return {key: value for key, value in plain.items() if (key not in added or value) and key not in where}
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,9 @@ def score_run(
     targets = {id: pairs[id].tgt_lang for id in ids}
     spoken = [system for system in outputs if any(output.audio for output in found[system].values())]
     recognizer: Recognizer = NoRecognizer()
+    check_comet(settings, references.source_texts if spoken else [])
+    speakers = load_speaker_model(settings) if spoken else None
+    compared = SpeakerComparison(speakers, partial(_source_audio, pairs)) if speakers else None
     if spoken:
         chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, targets.values())
         recognizer = load_recognizer(*chosen, settings.device)
@@ -117,7 +133,8 @@ def score_run(
     sources = {system: _system_audio(outputs[system], found[system], ids) for system in spoken}
     written = {system: _texts(found[system], ids) for system in outputs}
     if settings.ceilings and spoken:
-        deduplicated = all(written[system].deduplicated for system in spoken)
+        of_units = [system for system in spoken if any(written[system].units)]  # a cascade has none
+        deduplicated = bool(of_units) and all(written[system].deduplicated for system in of_units)
         sources |= _ceilings(vocoder, pairs, target_units, ids, notes, deduplicated, settings.device)
     for note in notes:
         say(f"score: {note}")
@@ -128,7 +145,8 @@ def score_run(
 
     folder.mkdir(parents=True, exist_ok=True)
     # Transcripts and ratings of another recognizer or predictor, before an interruption, do not count.
-    by = digest_of([recognizer.signature, *(predictor.signature for predictor in predictors)])[:8]
+    signatures = [recognizer.signature, *(predictor.signature for predictor in predictors)]
+    by = digest_of([*signatures, *([compared.signature] if compared else [])])[:8]
     transcripts: dict[str, list[AsrTranscript]] = {}
     rated = evenly_spaced(ids, settings.mos_utterances or len(ids), centered=True)
     with meter("score: transcribing", len(ids) * len(sources)) as progress:
@@ -136,13 +154,16 @@ def score_run(
             source.languages = targets
             log = folder / f"transcripts-{name.replace(' ', '-')}-{by}.jsonl"
             kept = keep if name == RESYNTHESIS else None
-            transcripts[name] = transcribe(source, recognizer, log, progress, predictors, rated, kept)
+            transcripts[name] = transcribe(source, recognizer, log, progress, predictors, rated, kept, compared)
 
     def write() -> StageResult:
         source = _source_of(pairs[id] for id in ids)
+        add_comet(transcripts, references, settings)
         scores = assemble(transcripts, written, references, recognizer, settings, source)
         scores.mos_predictors, scores.mos_utterances = [p.signature for p in predictors], len(rated)
         scores.training_hours = _training_hours(trained_on or corpus, len(set(targets.values())) > 1)
+        scores.speaker_model = compared.signature if compared else None
+        scores.comet_model = settings.comet if spoken and settings.comet else None
         scores.notes, scores.examples = notes, examples
         write_scores(folder / SCORES_FILE, scores)
         write_utterances(folder / UTTERANCES_FILE, transcripts, written, references, recognizer)
@@ -204,6 +225,7 @@ def _references(pairs: Sequence[Pair], units: Mapping[str, UnitRow]) -> Referenc
         target_language=[pair.tgt_lang for pair in pairs],
         natural=all(pair.tgt_text_raw for pair in pairs),
         source_seconds=[pair.src_seconds for pair in pairs],
+        source_texts=[pair.src_text_raw or pair.src_text or "" for pair in pairs],
     )
 
 
@@ -216,6 +238,11 @@ def _target_units(units: Path, ids: Sequence[str]) -> dict[str, UnitRow]:
     if not any(units.glob("units-*.parquet")):
         return {}
     return {id: row for (id, _), row in read_units(units, ids, ("tgt",)).items()}
+
+
+def _source_audio(pairs: Mapping[str, Pair], ids: Sequence[str]) -> list[np.ndarray | None]:
+    audio = [(pairs[id].src_audio, pairs[id].src_seconds) for id in ids]
+    return [read_audio(path, expected_seconds=seconds) if path else None for path, seconds in audio]
 
 
 def _system_audio(folder: Path, outputs: Mapping[str, SystemOutput], ids: Sequence[str]) -> AudioSource:

@@ -45,9 +45,9 @@ class Signature:
         )
 
 
-def digest_of_references(source: str, references: Sequence[str]) -> str:
+def digest_of_references(source: str, references: Sequence[str], further: Sequence[Sequence[str]] = ()) -> str:
     """`source` and eight digits that name the reference texts in their order."""
-    return f"{source}@{digest_of(list(references))[:8]}"
+    return f"{source}@{digest_of([*references, *further])[:8]}"
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ class SystemScores:
     languages: dict[str, "SystemScores"] = field(default_factory=dict)
     duration_ratio: float | None = None
     speakers: dict[str, "SystemScores"] = field(default_factory=dict)
+    speaker_similarity: float | None = None
+    comet: float | None = None
 
     @property
     def main_score(self) -> float | None:
@@ -113,6 +115,8 @@ class Scores:
         significance: Tests of each system against the first, over all utterances and per source language.
         mos_predictors: Signatures of the MOS predictors.
         mos_utterances: Utterances of each system that they rated.
+        speaker_model: Signature of the speaker model.
+        comet_model: Name of the COMET model.
         training_hours: Source language -> hours of training speech.
         notes: What a reader has to know besides, such as what was left out.
         examples: Ids of the utterances that the report plays.
@@ -126,6 +130,8 @@ class Scores:
     significance: list[SignificanceTest] = field(default_factory=list)
     mos_predictors: list[str] = field(default_factory=list)
     mos_utterances: int | None = None
+    speaker_model: str | None = None
+    comet_model: str | None = None
     training_hours: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
@@ -148,6 +154,8 @@ class ScoredOutput:
         transcript: The system's own source transcript; None for a ceiling.
         translation: The system's own written translation; None for a ceiling.
         mos: Predicted mean opinion scores by name, where the utterance was rated.
+        speaker_similarity: Of its voice and the source's, -1 to 1, where a speaker model was used.
+        comet: COMET of the ASR transcript, where that was wanted.
     """
 
     asr_transcript: str
@@ -156,6 +164,8 @@ class ScoredOutput:
     transcript: str | None = None
     translation: str | None = None
     mos: dict[str, float] = field(default_factory=dict)
+    speaker_similarity: float | None = None
+    comet: float | None = None
 
 
 @dataclass

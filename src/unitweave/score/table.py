@@ -26,6 +26,8 @@ DETAILS = (
     ("words_per_second", "words/s", 2),
     ("silence_ratio", "silence ratio", 2),
     ("duration_ratio", "duration ratio", 2),
+    ("speaker_similarity", "speaker similarity", 2),
+    ("comet", "COMET", 4),
 )
 MOS_HEADINGS = {"dnsmos_ovrl": "DNS\nMOS", "utmos": "UT\nMOS"}
 
@@ -101,6 +103,10 @@ def notes(scores: Scores) -> list[str]:
     lines += scores.notes
     if scores.mos_predictors:
         lines.append(f"MOS: {', '.join(scores.mos_predictors)}, on {scores.mos_utterances} utterances of each row")
+    if scores.speaker_model:
+        lines.append(f"speaker similarity to the source: {scores.speaker_model}")
+    if scores.comet_model:
+        lines.append(f"COMET of the ASR transcripts: {scores.comet_model}")
     lines.append(f"signature: {scores.signature}")
     return lines
 

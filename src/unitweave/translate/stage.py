@@ -32,6 +32,7 @@ OUTPUTS = "outputs.jsonl"
 SHARDS = "shards"
 
 Decode = Callable[[Sequence[Pair], Sequence[np.ndarray]], list[Translation]]
+WriteBatch = Callable[[Sequence[Pair]], list[str]]  # translates some utterances: a line for each
 
 
 def settings_in_fingerprint(settings: TranslateSettings) -> dict[str, Any]:
@@ -73,10 +74,8 @@ def translate_split(
     pairs = sorted((p for p in manifest if p.id in sources), key=lambda p: len(sources[p.id]))
     if not pairs:
         raise InputError(f"{corpus}: the {split} split has nothing to translate")
-    shards = [pairs[first : first + settings.shard_size] for first in range(0, len(pairs), settings.shard_size)]
-    todo = on_main(lambda: [n for n, shard in enumerate(shards) if not _finished(folder, n, shard)])
-    own = own_share(todo)
-    if own:
+
+    def begin() -> WriteBatch:
         vocabulary, device = Vocabulary.load(model), device_of("auto")
         voice = (
             Vocoder.from_pretrained(vocoder, vocabulary.codebook, device, trust_functions=True)
@@ -84,19 +83,41 @@ def translate_split(
             else None
         )
         decode = _decoder(model, settings)
+        return lambda part: _write(
+            folder, part, decode(part, [sources[pair.id] for pair in part]), voice, settings, vocabulary
+        )
+
+    write_in_shards(folder, pairs, settings, begin)
+    cut_off = sum(not line["complete"] for line in read_json_lines(folder / OUTPUTS))
+    return StageResult(counts={"utterances": len(pairs), "cut_off": cut_off}, obsolete=(folder / SHARDS,))
+
+
+def write_in_shards(
+    folder: Path, pairs: Sequence[Pair], settings: TranslateSettings, begin: Callable[[], WriteBatch]
+) -> None:
+    """Write folder/outputs.jsonl, shard by shard; all processes call this, and finished shards are kept.
+
+    Args:
+        folder: The stage's folder.
+        pairs: The utterances, in the order of the file.
+        settings: Sizes of shards and batches.
+        begin: Gives what translates a batch; called only where there is something to do.
+    """
+    shards = [pairs[first : first + settings.shard_size] for first in range(0, len(pairs), settings.shard_size)]
+    todo = on_main(lambda: [n for n, shard in enumerate(shards) if not _finished(folder, n, shard)])
+    own = own_share(todo)
+    if own:
+        write_batch = begin()
         with meter(_label(folder.name), sum(len(shards[n]) for n in own)) as progress:
             for number in own:
                 lines = []
                 for first in range(0, len(shards[number]), settings.batch_size):
                     part = shards[number][first : first + settings.batch_size]
-                    found = decode(part, [sources[pair.id] for pair in part])
-                    lines += _write(folder, part, found, voice, settings, vocabulary)
+                    lines += write_batch(part)
                     progress.advance(len(part))
                 write_text(_shard(folder, number), "".join(lines))  # last of all: with it the shard is there
     barrier()
     on_main(lambda: write_text(folder / OUTPUTS, "".join(_shard(folder, n).read_text() for n in range(len(shards)))))
-    cut_off = sum(not line["complete"] for line in read_json_lines(folder / OUTPUTS))
-    return StageResult(counts={"utterances": len(pairs), "cut_off": cut_off}, obsolete=(folder / SHARDS,))
 
 
 def _decoder(model: Path, settings: TranslateSettings) -> Decode:

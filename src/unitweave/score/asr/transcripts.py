@@ -15,6 +15,7 @@ from unitweave.core.records import read_records, to_json
 from unitweave.metrics.signals import silence_ratio
 from unitweave.score.asr.recognizers import Recognizer
 from unitweave.score.mos import Predictor
+from unitweave.score.speakers import SpeakerComparison
 
 BATCH = 32  # utterances in memory at a time
 
@@ -29,6 +30,8 @@ class AsrTranscript:
         seconds: Length of the speech.
         silence: Ratio of silent frames.
         mos: Predicted mean opinion scores by name, where the utterance was rated.
+        speaker_similarity: Cosine of the embeddings of its voice and the source's, where a speaker model is used.
+        comet: COMET of the transcript, where that is wanted; it is not in the log.
     """
 
     id: str
@@ -36,6 +39,8 @@ class AsrTranscript:
     seconds: float
     silence: float
     mos: dict[str, float] = field(default_factory=dict)
+    speaker_similarity: float | None = None
+    comet: float | None = None
 
 
 @dataclass
@@ -63,6 +68,7 @@ def transcribe(
     predictors: Sequence[Predictor] = (),
     rated: Sequence[str] = (),
     keep: Callable[[str, np.ndarray], None] | None = None,
+    speakers: SpeakerComparison | None = None,
 ) -> list[AsrTranscript]:
     """Transcribe all utterances of `source`, in its order; those already in the log are not transcribed again.
 
@@ -76,6 +82,7 @@ def transcribe(
         predictors: Rate the utterances named in `rated`.
         rated: Ids of the utterances to rate.
         keep: Called with id and waveform of all speech, for instance to write some of it.
+        speakers: Compares the voices with the source's.
     """
     known = on_main(lambda: _read_logs(log)) if log else {}
     meter.advance(sum(id in known for id in source.ids))
@@ -83,7 +90,7 @@ def transcribe(
     todo = [missing for batch in batches if (missing := [id for id in batch if id not in known])]
     own_log = log and log.with_name(f"{log.stem}.{process_index()}.jsonl")
     for ids in own_share(todo) if log else todo:
-        records = _transcribe_batch(ids, source, recognizer, predictors, set(rated), keep)
+        records = _transcribe_batch(ids, source, recognizer, predictors, set(rated), keep, speakers)
         if own_log:
             with own_log.open("a", encoding="utf-8") as file:
                 file.writelines(map(_line, records))
@@ -102,6 +109,7 @@ def _transcribe_batch(
     predictors: Sequence[Predictor],
     rated: set[str],
     keep: Callable[[str, np.ndarray], None] | None,
+    speakers: SpeakerComparison | None,
 ) -> list[AsrTranscript]:
     waveforms = [None if w is None or not len(w) or is_silent(w) else w for w in source.load(ids)]
     audible = [(id, waveform) for id, waveform in zip(ids, waveforms, strict=True) if waveform is not None]
@@ -118,6 +126,8 @@ def _transcribe_batch(
         if id in rated:
             for predictor in predictors:
                 record.mos.update(predictor.predict(waveform))
+        if speakers:
+            record.speaker_similarity = speakers.similarity(id, waveform)
         if keep:
             keep(id, waveform)
         records.append(record)

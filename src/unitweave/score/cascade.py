@@ -1,0 +1,227 @@
+"""A cascade beside the systems: the test split through a recognizer, a translator and a speech engine of any make."""
+
+import json
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unitweave.config.score import CascadeRecognizer, CascadeSettings, CascadeTranslator
+from unitweave.config.translate import TranslateSettings
+from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
+from unitweave.core.errors import InputError
+from unitweave.core.functions import imported
+from unitweave.core.manifest import Pair
+from unitweave.core.progress import say
+from unitweave.core.stage import StageResult
+from unitweave.corpus.speech_engines import Text, identity_of, load_engine
+from unitweave.score.asr import checkpoints
+from unitweave.score.asr.recognizers import choose_recognizer, identity, load_recognizer
+from unitweave.training.devices import device_of
+from unitweave.translate.stage import SHARDS, WriteBatch, write_in_shards
+
+_TIMEOUT = 600  # seconds for one call of a command
+# Codes of NLLB and mBART for the languages that the corpora of speech translation have.
+_FLORES = {
+    "ar": "arb_Arab", "ca": "cat_Latn", "cy": "cym_Latn", "de": "deu_Latn", "en": "eng_Latn", "es": "spa_Latn",
+    "et": "est_Latn", "fa": "pes_Arab", "fr": "fra_Latn", "id": "ind_Latn", "it": "ita_Latn", "ja": "jpn_Jpan",
+    "lv": "lvs_Latn", "mn": "khk_Cyrl", "nl": "nld_Latn", "pt": "por_Latn", "ru": "rus_Cyrl", "sl": "slv_Latn",
+    "sv": "swe_Latn", "ta": "tam_Taml", "tr": "tur_Latn", "zh": "zho_Hans", "pl": "pol_Latn", "uk": "ukr_Cyrl",
+    "cs": "ces_Latn", "hi": "hin_Deva", "ko": "kor_Hang", "vi": "vie_Latn", "th": "tha_Thai", "fi": "fin_Latn",
+    "da": "dan_Latn", "el": "ell_Grek", "hu": "hun_Latn", "ro": "ron_Latn", "sw": "swh_Latn", "bn": "ben_Beng",
+}  # fmt: skip
+
+Transcribe = Callable[[Sequence[np.ndarray], str], list[str]]  # waveforms at 16 kHz, language
+TranslateTexts = Callable[[Sequence[str], str, str], list[str]]  # texts, source language, target language
+
+
+def check_cascade(name: str, settings: CascadeSettings, directions: Iterable[tuple[str, str]]) -> str:
+    """What the cascade's results depend on besides its settings.
+
+    Raises:
+        InputError: A part is not there, or does not know a language of these directions.
+    """
+    directions = list(directions)
+    try:
+        parts = [identity_of(settings.speech)]
+        load_engine(settings.speech).check({target for _, target in directions})
+        recognizer, translator = settings.recognizer, settings.translator
+        if recognizer.engine not in ("command", "function"):
+            sources = {source for source, _ in directions}
+            parts.append(identity(*choose_recognizer(recognizer.engine, recognizer.model, sources)))
+        for function in (recognizer.function, translator.function):
+            if function:
+                imported(function, "function")
+        if translator.engine == "model":
+            parts.append(checkpoints.identity(translator.model))
+    except InputError as error:
+        raise InputError(f"score.cascades.{name}: {error}") from None
+    return " ".join(parts)
+
+
+def translate_by_cascade(
+    folder: Path, settings: CascadeSettings, sizes: TranslateSettings, pairs: Sequence[Pair]
+) -> StageResult:
+    """Translate utterances; write folder/outputs.jsonl and folder/audio/ID.wav, as the systems' stages do.
+
+    All processes call this; finished shards are kept.
+
+    Args:
+        folder: The stage's folder, RUN/translate/NAME.
+        settings: The cascade.
+        sizes: Sizes of shards and batches.
+        pairs: The utterances.
+
+    Raises:
+        InputError: An utterance has no recording, or a part of the cascade fails.
+    """
+    if silent := [pair.id for pair in pairs if not pair.src_audio]:
+        raise InputError(f"{folder}: utterance {silent[0]} has no source recording, which a cascade needs")
+
+    def begin() -> WriteBatch:
+        directions = {(pair.src_lang, pair.tgt_lang) for pair in pairs}
+        transcribe = _recognizer(settings.recognizer, {source for source, _ in directions})
+        translate, engine = _translator(settings.translator), load_engine(settings.speech)
+
+        def write(part: Sequence[Pair]) -> list[str]:
+            transcripts: dict[str, str] = {}
+            translations: dict[str, str] = {}
+            for source, target in sorted({(pair.src_lang, pair.tgt_lang) for pair in part}):
+                some = [pair for pair in part if (pair.src_lang, pair.tgt_lang) == (source, target)]
+                waveforms = [read_audio(str(p.src_audio), expected_seconds=p.src_seconds) for p in some]
+                texts = [text.strip() for text in transcribe(waveforms, source)]
+                transcripts |= zip((pair.id for pair in some), texts, strict=True)
+                known = [pair.id for pair in some if transcripts[pair.id]]
+                found = translate([transcripts[id] for id in known], source, target) if known else []
+                translations |= zip(known, (text.strip() for text in found), strict=True)
+            spoken = [Text(p.id, text, p.tgt_lang) for p in part if (text := translations.get(p.id))]
+            audio = set()
+            for speech in engine.speak(spoken):
+                if speech.problem:
+                    say(f"{folder.name}: {speech.text.key} could not be spoken: {speech.problem}")
+                    continue
+                write_audio(folder / "audio" / f"{speech.text.key}.wav", read_audio(speech.content, speech.text.key))
+                audio.add(speech.text.key)
+            if spoken and not audio:
+                raise InputError(f"score.cascades.{folder.name}.speech: none of {len(spoken)} texts could be spoken")
+            return [_line(pair, transcripts[pair.id], translations.get(pair.id, ""), pair.id in audio) for pair in part]
+
+        return write
+
+    write_in_shards(folder, pairs, sizes, begin)
+    return StageResult(counts={"utterances": len(pairs)}, obsolete=(folder / SHARDS,))
+
+
+def _line(pair: Pair, transcript: str, translation: str, spoken: bool) -> str:
+    line = {
+        "id": pair.id,
+        "audio": f"audio/{pair.id}.wav" if spoken else None,
+        "language": pair.src_lang,
+        "target_language": pair.tgt_lang,
+        "transcript": transcript,
+        "translation": translation,
+        "texts": "natural",
+    }
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _recognizer(settings: CascadeRecognizer, languages: Iterable[str]) -> Transcribe:
+    if settings.engine == "function":
+        function = imported(str(settings.function), "recognizer.function")
+        return lambda waveforms, language: [str(function(waveform, language)) for waveform in waveforms]
+    if settings.engine == "command":
+        return lambda waveforms, language: [_transcribed(str(settings.command), w, language) for w in waveforms]
+    return load_recognizer(*choose_recognizer(settings.engine, settings.model, languages)).transcribe
+
+
+def _transcribed(command: str, waveform: np.ndarray, language: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "source.wav"
+        write_audio(path, waveform, SAMPLE_RATE)
+        return " ".join(_output(command, "", audio=str(path), language=language).split())
+
+
+def _translator(settings: CascadeTranslator) -> TranslateTexts:
+    if settings.engine == "function":
+        function = imported(str(settings.function), "translator.function")
+        return lambda texts, source, target: _as_many(function(list(texts), source, target), texts, "the function")
+    if settings.engine == "command":
+        command = str(settings.command)
+
+        def translate(texts: Sequence[str], source: str, target: str) -> list[str]:
+            lines = "".join(f"{' '.join(text.split())}\n" for text in texts)
+            return _as_many(_output(command, lines, source=source, target=target).splitlines(), texts, "the command")
+
+        return translate
+    return TranslationModel(settings.model).translate
+
+
+def _as_many(found: Any, texts: Sequence[str], what: str) -> list[str]:
+    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != len(texts):
+        number = len(found) if isinstance(found, Sequence) and not isinstance(found, str) else "no list of"
+        raise InputError(f"translator: {what} gave {number} translations of {len(texts)} sentences")
+    return [str(text) for text in found]
+
+
+def _output(command: str, text: str, **values: str) -> str:
+    """What a shell command prints, with {names} in their places. Raises InputError where it fails."""
+    try:
+        filled = command.format(**{name: shlex.quote(value) for name, value in values.items()})
+    except (KeyError, IndexError, ValueError, AttributeError):
+        names = ", ".join(f"{{{name}}}" for name in values)
+        raise InputError(f"command: {command!r} may name {names} only") from None
+    try:
+        done = subprocess.run(
+            filled, shell=True, input=text.encode(), capture_output=True, timeout=_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"command {command!r}: took longer than {_TIMEOUT} s") from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise InputError(f"command {command!r}: " + ": ".join([f"exit code {done.returncode}", *said[-1:]]))
+    return done.stdout.decode("utf-8", "replace")
+
+
+class TranslationModel:
+    """A translation model of transformers, by greedy decoding."""
+
+    def __init__(self, model: str) -> None:
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        self.name, self._device = model, device_of("auto")
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+            network = AutoModelForSeq2SeqLM.from_pretrained(model, trust_remote_code=False)
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"translator.model {model}: could not be loaded ({reason})") from None
+        self._model: Any = network.to(self._device).eval()
+
+    @torch.inference_mode()
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """The translation of each text."""
+        first: dict[str, int] = {}
+        if hasattr(self._tokenizer, "src_lang"):  # a model of many languages
+            self._tokenizer.src_lang = self._code(source)
+            first = {"forced_bos_token_id": self._tokenizer.convert_tokens_to_ids(self._token(target))}
+        inputs = self._tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True)
+        tokens = self._model.generate(**inputs.to(self._device), num_beams=1, do_sample=False, **first)
+        return list(self._tokenizer.batch_decode(tokens, skip_special_tokens=True))
+
+    def _code(self, language: str) -> str:
+        """The tokenizer's own code of a language: es, spa_Latn or es_XX."""
+        known = set(self._tokenizer.get_vocab()) | set(getattr(self._tokenizer, "lang_code_to_token", {}))
+        own = [code for code in known if code.startswith(f"{language}_") and len(code) == len(language) + 3]
+        for code in (_FLORES.get(language, ""), *own, language):
+            if code in known or f"__{code}__" in known:
+                return code
+        raise InputError(f"translator.model {self.name}: does not know the language {language!r}")
+
+    def _token(self, language: str) -> str:
+        code = self._code(language)
+        return getattr(self._tokenizer, "lang_code_to_token", {}).get(code, code)

@@ -1,0 +1,145 @@
+"""A file of references for folders of audio files: which texts belong to which file."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unitweave.core.audio import SUFFIXES
+from unitweave.core.errors import InputError
+
+_NAMES = ("name", "file", "id", "path", "audio")  # headings of the column that names the audio file
+_HEADINGS = {
+    "language": "language", "src_lang": "language", "source_language": "language",
+    "tgt_lang": "target", "target_language": "target",
+    "src_text": "source", "source": "source", "source_text": "source",
+}  # fmt: skip
+_TEXT = re.compile(r"(reference|text|translation|tgt_text|target)s?[ _-]?\d*$")
+_CODE = re.compile(r"[a-z]{2,3}(-\w+)?$")
+
+
+@dataclass
+class ReferenceTable:
+    """The references of some audio files, all lists in their order; empty where the file does not say it.
+
+    Attributes:
+        texts: The (first) reference of each.
+        further: More references of each.
+        languages: Source languages.
+        targets: Target languages.
+        sources: Source texts.
+    """
+
+    texts: list[str]
+    further: list[list[str]] = field(default_factory=list)
+    languages: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
+def read_references(path: Path, files: Mapping[str, Path]) -> ReferenceTable:
+    """The references of each of `files` (name without suffix -> path), in their order.
+
+    Plain lines are one reference for each file. Lines with tabs are name, [language,] reference, further references;
+    or what a heading in the first line says: name, language, target_language, source_text, reference, reference_2, ...
+
+    Raises:
+        InputError: Files and references are not one to one, or a line has columns that nobody can know.
+    """
+    lines = _read_lines(path)
+    if not any("\t" in line for line in lines):
+        if len(lines) != len(files):
+            raise InputError(f"{path}: {len(lines)} references for {len(files)} audio files; each file needs one")
+        return ReferenceTable([line.strip() for line in lines])
+    rows = [[cell.strip() for cell in line.split("\t")] for line in lines]
+    roles = _heading(path, rows[0], files)
+    first = 2 if roles else 1
+    rows = rows[1:] if roles else rows
+    roles = roles or _roles_without_heading(path, rows)
+    found: dict[str, dict[str, list[str]]] = {}
+    for number, row in enumerate(rows, first):
+        cells: dict[str, list[str]] = {role: [] for role in roles}
+        for role, cell in zip(roles, row, strict=False):
+            cells[role].append(cell)
+        # A column for each reference, some of which may be empty: but not the first.
+        texts = [text for text in [*cells["text"], *row[len(roles) :]] if text]
+        if not cells["text"] or not cells["text"][0]:
+            raise InputError(f"{path}, line {number}: not 'name<TAB>text'")
+        for role in roles:
+            if role not in ("text", "name") and not "".join(cells[role]):
+                raise InputError(f"{path}, line {number}: an empty {role}")
+        key = _stem(row[0], files)
+        if key is None:
+            raise InputError(f"{path}, line {number}: no audio file for {row[0]!r}")
+        if key in found:
+            raise InputError(f"{path}, line {number}: duplicate reference for {row[0]!r}")
+        found[key] = cells | {"text": texts}
+    missing = [name for name in files if name not in found]
+    if missing:
+        raise InputError(f"{path}: no reference for {files[missing[0]].name}")
+
+    def column(role: str) -> list[str]:
+        return [found[name][role][0] for name in files] if role in roles else []
+
+    further = [found[name]["text"][1:] for name in files]
+    languages, targets = ([code.split("-")[0] for code in column(role)] for role in ("language", "target"))
+    return ReferenceTable(column("text"), further if any(further) else [], languages, targets, column("source"))
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise InputError(f"{path}: not a text file in UTF-8") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise InputError(f"{path}, line {number}: empty; every audio file needs a reference")
+    return lines
+
+
+def _heading(path: Path, row: Sequence[str], files: Mapping[str, Path]) -> list[str]:
+    """What each column is by the first line; empty where that is no heading."""
+    names = [cell.lower() for cell in row]
+    if names[0] not in _NAMES or _stem(row[0], files) is not None:
+        return []
+    roles = ["name"]
+    for name in names[1:]:
+        role = _HEADINGS.get(name, "text" if _TEXT.match(name) else "")
+        if not role or (role != "text" and role in roles):
+            raise InputError(
+                f"{path}, line 1: column {name!r}: must be one of language, target_language, source_text, reference, "
+                "reference_2, ..., each language and source_text once"
+            )
+        roles.append(role)
+    if "text" not in roles:
+        raise InputError(f"{path}, line 1: no column 'reference'")
+    return roles
+
+
+def _roles_without_heading(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
+    """name, text; or name, language, text where every line has a code of a language there."""
+    coded = [len(row) > 2 and bool(_CODE.match(row[1])) and bool(row[2]) for row in rows]
+    if all(coded):
+        return ["name", "language", "text"]
+    if any(coded):
+        number = (coded.index(False) if coded[0] else coded.index(True)) + 1
+        raise InputError(
+            f"{path}, line {number}: {len(rows[number - 1])} columns; it must be 'name<TAB>text' in all lines, or "
+            "'name<TAB>language<TAB>text' in all lines, each with further references after it; a first line of "
+            "headings (name, language, reference, ...) says which it is"
+        )
+    return ["name", "text"]
+
+
+def _stem(name: str, files: Mapping[str, Path]) -> str | None:
+    """The key in `files` that a reference's name means: the name itself, or without its suffix."""
+    if name in files:
+        return name
+    stem = Path(name).name
+    suffix = Path(stem).suffix
+    stem = stem[: -len(suffix)] if suffix.lower() in SUFFIXES else stem
+    return stem if stem in files else None

@@ -1,0 +1,106 @@
+"""How similar the voice of a translation is to the speaker's: the cosine of two embeddings of voices."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from unitweave.config.score import ScoreSettings
+from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.errors import InputError
+from unitweave.core.functions import imported
+from unitweave.score.asr import checkpoints
+from unitweave.training.devices import device_of
+
+_MIN_SECONDS = 1.0  # shorter speech is repeated: the convolutions over time of an x-vector head need some frames
+
+
+class SpeakerModel(Protocol):
+    """Embeds voices. `signature` names it and its revision."""
+
+    signature: str
+
+    def embed(self, waveform: np.ndarray) -> np.ndarray:
+        """The embedding, float [dimensions], of float32 [samples] at 16 kHz."""
+
+
+def load_speaker_model(settings: ScoreSettings) -> SpeakerModel | None:
+    """The model that the settings name, or None. Raises InputError where it could not be loaded."""
+    if settings.speaker_function:
+        return FunctionSpeakers(settings.speaker_function)
+    return XVectors(settings.speaker_model, device_of(settings.device)) if settings.speaker_model else None
+
+
+class XVectors:
+    """A speaker-verification model of transformers: wav2vec 2.0, WavLM, UniSpeech-SAT, ... with an x-vector head."""
+
+    def __init__(self, model: str, device: torch.device) -> None:
+        from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+        name, _, revision = (model, "", "") if Path(model).is_dir() else model.partition("@")
+        options: dict[str, Any] = {"revision": revision} if revision else {}
+        options["trust_remote_code"] = False
+        try:
+            self._extractor = AutoFeatureExtractor.from_pretrained(name, **options)
+            network, report = AutoModelForAudioXVector.from_pretrained(name, output_loading_info=True, **options)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"score.speaker_model {model}: could not be loaded ({reason})") from None
+        # Weights that only training uses (the mask, the loss over its speakers) may be missing; the rest must be there.
+        missing = [key for key in report["missing_keys"] if not key.startswith("objective") and "masked" not in key]
+        if missing:
+            raise InputError(
+                f"score.speaker_model {model}: is no speaker-verification model, since it lacks {sorted(missing)[0]}; "
+                "take one with an x-vector head, such as microsoft/wavlm-base-plus-sv"
+            )
+        self._model, self._device = network.to(device).eval(), device
+        self.signature = f"{type(network).__name__},{checkpoints.revision(model, network)}"
+
+    @torch.inference_mode()
+    def embed(self, waveform: np.ndarray) -> np.ndarray:
+        """The x-vector, float32 [dimensions]."""
+        times = int(np.ceil(_MIN_SECONDS * SAMPLE_RATE / len(waveform)))
+        inputs = self._extractor(np.tile(waveform, times), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        return np.asarray(self._model(**inputs.to(self._device)).embeddings[0].float().cpu())
+
+
+class FunctionSpeakers:
+    """A Python function `module:name` of the samples."""
+
+    def __init__(self, function: str) -> None:
+        self.signature, self._function = f"function {function}", imported(function, "score.speaker_function")
+
+    def embed(self, waveform: np.ndarray) -> np.ndarray:
+        """What the function returns. Raises InputError unless that is a vector of numbers."""
+        vector = np.asarray(self._function(waveform))
+        if vector.ndim != 1 or not len(vector) or not np.issubdtype(vector.dtype, np.number):
+            raise InputError(f"score.speaker_{self.signature}: must return one vector (got the shape {vector.shape})")
+        return vector
+
+
+class SpeakerComparison:
+    """Compares speech with the source recordings of the same utterances, each of which is embedded once.
+
+    Args:
+        model: Embeds voices.
+        sources: Gives the source recordings, float32 [samples] at 16 kHz, of some ids.
+    """
+
+    def __init__(self, model: SpeakerModel, sources: Callable[[Sequence[str]], list[np.ndarray | None]]) -> None:
+        self.signature, self._model, self._sources = model.signature, model, sources
+        self._known: dict[str, np.ndarray | None] = {}
+
+    def similarity(self, id: str, waveform: np.ndarray) -> float | None:
+        """Cosine, -1 to 1, of the two voices' embeddings; None where an utterance has no source recording."""
+        if id not in self._known:
+            (source,) = self._sources([id])
+            self._known[id] = None if source is None else self._model.embed(source)
+        theirs = self._known[id]
+        if theirs is None:
+            return None
+        ours = self._model.embed(waveform)
+        if ours.shape != theirs.shape:
+            raise InputError(f"{self.signature}: embeddings of two lengths ({len(ours)}, {len(theirs)})")
+        return float(ours @ theirs / max(1e-12, np.linalg.norm(ours) * np.linalg.norm(theirs)))
