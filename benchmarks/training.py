@@ -120,6 +120,13 @@ def clock_time() -> float:
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
+def by_length(grouped: bool) -> dict[str, Any]:
+    """The argument that groups batches by length, which transformers renamed."""
+    if "train_sampling_strategy" in TrainingArguments.__dataclass_fields__:
+        return {"train_sampling_strategy": "group_by_length" if grouped else "random"}
+    return {"group_by_length": grouped}
+
+
 def usual(model: PreTrainedModel, source: InterleavedDataset, steps: int, precision: str, grouped: bool) -> float:
     """Useful tokens a second of transformers' own Trainer."""
     rng = Random(0)
@@ -141,7 +148,7 @@ def usual(model: PreTrainedModel, source: InterleavedDataset, steps: int, precis
             output_dir=folder, max_steps=steps, per_device_train_batch_size=source.batch_size, learning_rate=1e-4,
             bf16=use_bf16(precision), use_cpu=not torch.cuda.is_available(), save_strategy="no", report_to=[],
             disable_tqdm=True, logging_strategy="no", dataloader_drop_last=True, remove_unused_columns=False,
-            train_sampling_strategy="group_by_length" if grouped else "random",
+            **by_length(grouped),
         )  # fmt: skip
         trainer = Trainer(model=model, args=arguments, train_dataset=Offline(sequences), data_collator=collate)
         trainer.remove_callback(PrinterCallback)
