@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -248,17 +249,10 @@ def test_durations_of_a_stream_are_those_of_the_whole_and_come_two_units_later(c
         torch.nn.init.normal_(parameter, std=0.3)
     torch.nn.init.constant_(durations.out.bias, 1.0)
     units = np.random.default_rng(count).integers(0, 20, count)
-    taken = 0
-
-    def source() -> Iterator[int]:
-        nonlocal taken
-        for unit in units.tolist():
-            taken += 1
-            yield unit
-
-    stream = durations.expand_stream(source())
-    assert next(stream) == units[0] and taken == min(count, 3)
-    assert [units[0], *stream] == durations.expand(units).tolist()
+    stream = DurationStream(durations)
+    early = [stream.push(unit) for unit in units.tolist()]
+    assert early[:2] == [[], []][:count] and all(early[2:])
+    assert [*chain(*early), *stream.flush()] == durations.expand(units).tolist()
 
 
 def test_a_stream_without_repetitions_begins_early_and_gives_the_samples_of_the_whole() -> None:

@@ -1,14 +1,15 @@
 """The manifest: one row per utterance pair, written by every corpus command and read by every later stage.
 
-Columns
-    id            unique within the manifest, and fit to name a file: later stages write ID.wav
-    split         "train", "dev" or "test"
-    src_lang      ISO 639-1 code of the source language; tgt_lang likewise
-    src_audio     path of the source recording, relative to the manifest's folder, or absolute; tgt_audio likewise
-    src_text      normalized transcript (null where unknown); tgt_text the normalized translation
-    src_text_raw  transcript as the corpus has it; tgt_text_raw likewise
-    speaker       speaker of the source recording ("" where unknown)
-    src_seconds   duration of the recording in seconds; tgt_seconds likewise
+Its columns, of which each `src_` has a `tgt_` beside it:
+
+- `id`: unique within the manifest, and fit to name a file: later stages write ID.wav.
+- `split`: "train", "dev" or "test".
+- `src_lang`: ISO 639-1 code of the language.
+- `src_audio`: path of the recording, relative to the manifest's folder, or absolute.
+- `src_text`: normalized transcript or translation (null where unknown).
+- `src_text_raw`: the same as the corpus has it.
+- `speaker`: speaker of the source recording ("" where unknown).
+- `src_seconds`: duration of the recording in seconds.
 """
 
 import re

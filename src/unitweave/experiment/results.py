@@ -100,11 +100,6 @@ class Result:
         )
 
     @property
-    def total_hours(self) -> float:
-        """Hours of source speech, all languages together."""
-        return sum(self.hours.values())
-
-    @property
     def dev_bleu(self) -> float | None:
         """Text BLEU on the dev split at the end of the training."""
         return dict(self.curve).get(self.trial.steps, {}).get("bleu")

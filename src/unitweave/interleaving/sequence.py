@@ -49,11 +49,12 @@ class Markers:
 class Speech:
     """One recording as token ids, cut into words.
 
-    units     int32 [frames or, deduplicated, runs]: unit tokens
-    cuts      int64 [words + 1]: word i owns the units [cuts[i], cuts[i + 1])
-    text      int32 [text tokens] of the whole transcript
-    text_cuts int64 [words + 1]: word i is the tokens [text_cuts[i], text_cuts[i + 1])
-    eligible  int64 [...]: words that may stand as text
+    Attributes:
+        units: int32 [frames or, deduplicated, runs], unit tokens.
+        cuts: int64 [words + 1]; word i owns the units [cuts[i], cuts[i + 1]).
+        text: int32 [text tokens] of the whole transcript.
+        text_cuts: int64 [words + 1]; word i is the tokens [text_cuts[i], text_cuts[i + 1]).
+        eligible: int64 [...], words that may stand as text.
     """
 
     units: np.ndarray

@@ -14,7 +14,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, atomic_path, read_json, write_json
+from unitweave.core.files import TEMPORARY_PREFIX, atomic_path, write_json
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
@@ -169,9 +169,3 @@ def texts_in_use(corpus: Path) -> list[str]:
         word for pair in pairs for text in (pair.src_text, pair.tgt_text) for word in join_words(text or "").split()
     }
     return [f" {word}" for word in sorted(words)]
-
-
-def read_about(folder: Path) -> dict[str, Any] | None:
-    """What fetched.json of a model folder says; None where the folder was not fetched."""
-    path = Path(folder) / ABOUT
-    return read_json(path) if path.exists() else None

@@ -16,7 +16,6 @@ from unitweave.core.audio import SAMPLE_RATE
 from unitweave.training.devices import device_of
 
 UTMOS_HUB = "tarepan/SpeechMOS:v1.2.0"
-PREDICTORS = ("dnsmos", "utmos")
 
 
 class Predictor(Protocol):

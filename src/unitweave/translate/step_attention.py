@@ -26,8 +26,18 @@ def step_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' sdpa attention, computed differently where there is a single query.
 
-    query [batch, heads, queries, size]; key and value [batch, key heads, tokens, size];
-    attention_mask bool [batch, 1, queries, tokens]. Returns [batch, queries, heads, size].
+    Args:
+        module: The attention layer.
+        query: [batch, heads, queries, size].
+        key: [batch, key heads, tokens, size].
+        value: As `key`.
+        attention_mask: bool [batch, 1, queries, tokens].
+        scaling: Of the scores.
+        dropout: Passed on.
+        kwargs: Passed on.
+
+    Returns:
+        [batch, queries, heads, size], and None in place of the attention weights.
     """
     if query.shape[2] != 1:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)

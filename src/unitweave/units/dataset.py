@@ -21,7 +21,6 @@ from unitweave.core.files import atomic_path
 from unitweave.core.stage import check_count
 
 FRAME_RATE = 50  # frames, and so units, a second
-SAMPLES_PER_FRAME = 320  # at 16 kHz
 SIDES = ("src", "tgt")
 _LISTS = ("units", "starts", "ends", "scores")
 _ROWS_AT_ONCE = 50_000  # some 60 MB
@@ -44,11 +43,15 @@ SCHEMA = pa.schema(
 class UnitRow:
     """Units of one recording.
 
-    units           uint16 [frames]
-    words           the normalized transcript, split at spaces
-    starts, ends    int32 [words]: first frame of each word and the frame after its last
-    scores          float32 [words], 0 to 1: geometric mean of the probabilities of the word's characters, each
-                    at its most probable frame (see align.py); low where unsure, 0 where nothing was aligned
+    Attributes:
+        id: Of the utterance pair.
+        side: "src" or "tgt".
+        units: uint16 [frames].
+        words: The normalized transcript, split at spaces.
+        starts: int32 [words], the first frame of each word.
+        ends: int32 [words], the frame after its last.
+        scores: float32 [words], 0 to 1: geometric mean of the probabilities of the word's characters, each at its
+            most probable frame (see align.py); low where unsure, 0 where nothing was aligned.
     """
 
     id: str

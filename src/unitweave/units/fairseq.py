@@ -121,21 +121,6 @@ def read_s2ut(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def read_fairseq_manifest(path: Path) -> list[tuple[Path, int]]:
-    """Audio files and their numbers of samples from a fairseq manifest. Raises InputError that names the line."""
-    found: list[tuple[Path, int]] = []
-    root = Path()
-    for number, line in _lines(path):
-        if number == 1:
-            root = Path(line)
-            continue
-        relative, tab, samples = line.rpartition("\t")
-        if not tab or not samples.isdigit():
-            raise InputError(f"{path}, line {number}: expected 'path<TAB>samples'")
-        found.append((root / relative, int(samples)))
-    return found
-
-
 def read_fairseq(kind: str, source: Path, splits: set[str]) -> Units:
     """Units of the splits from a folder in one of FORMATS. Raises InputError where there are none."""
     found: Units = {}

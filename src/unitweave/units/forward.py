@@ -20,8 +20,10 @@ _MULTIPLE = 16  # frames; few different lengths, so that oneDNN compiles and kee
 class CpuForward:
     """The encoder's layers as plain functions over [frames, hidden].
 
-    dtype  torch.float32, or torch.bfloat16 for the matrix products (twice as fast where the processor
-           multiplies bf16; sums, norms and residuals stay float32)
+    Args:
+        model: The encoder whose weights it takes.
+        dtype: torch.float32, or torch.bfloat16 for the matrix products (twice as fast where the processor multiplies
+            bf16; sums, norms and residuals stay float32).
     """
 
     def __init__(self, model: Wav2Vec2BertForCTC, dtype: torch.dtype = torch.float32) -> None:

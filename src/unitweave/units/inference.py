@@ -27,9 +27,13 @@ Encoded = tuple[list[torch.Tensor], torch.Tensor]  # hidden states of each layer
 
 
 class EncoderInference:
-    """An encoder ready to run on its device. `precision` "fp32" or "bf16" (matrix products only).
+    """An encoder ready to run on its device.
 
-    batched  whether recordings go through in batches (as on a GPU) or one by one (as on a CPU)
+    Args:
+        model: The encoder, on its device.
+        front_end: What makes its features.
+        precision: "fp32", or "bf16" for the matrix products.
+        batched: Whether recordings go through in batches or one by one; by default in batches on a GPU alone.
     """
 
     def __init__(

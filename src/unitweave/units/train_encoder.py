@@ -73,8 +73,14 @@ class LengthBatches(Sampler[list[int]]):
     One process's share of an endless stream: epochs, which differ a little in their number of batches, follow
     each other in it, so that a batch's place says what it holds.
 
-    total  batches of each process over the whole training
-    first  how many of them are done already
+    Args:
+        seconds: Length of each recording.
+        batch_seconds: The most that a batch holds.
+        seed: Of the order.
+        total: Batches of each process over the whole training.
+        first: How many of them are done already.
+        rank: Of this process.
+        processes: How many there are.
     """
 
     def __init__(

@@ -15,29 +15,30 @@ FORMAT = 1
 class UnitVocoderConfig:
     """Shape of a unit vocoder: units in, mono out; `sample_rate / hop` units a second.
 
-    num_units       size of the codebook
-    codebook        fingerprint of the codebook whose units it was trained on
-    generator       "vocos": all layers at frame rate, inverse STFT at the end;
-                    "hifigan": transposed convolutions up to the sampling rate
-    dim             channels of the unit embedding and of the Vocos layers
-    hidden          channels inside a ConvNeXt block
-    layers          ConvNeXt blocks at the units' frame rate
-    fine_layers     ConvNeXt blocks after the step up to `upsample` frames for each unit
-    upsample        spectral frames for each unit, about 100 a second (2 at 50 units a second)
-    kernel          frames that the depthwise convolution of a block sees
-    n_fft           samples in the window of the inverse STFT; 4 hops of hop / upsample samples
-    excitation      what the predicted spectra shape. "harmonic": a pulse train at the predicted pitch
-                    plus noise, as a source-filter vocoder has it; "none": magnitude and phase are
-                    predicted outright, as in Vocos
-    f0_mean         mean pitch of the training speech in Hz, the starting point of the pitch head
-    hifigan_channels     channels after HiFi-GAN's first convolution (512 is V1, 128 is V2)
-    hifigan_rates        its upsampling factors; their product is `hop`
-    hifigan_kernels      kernel sizes of its residual blocks
-    hifigan_dilations    dilations in each residual block
-    speakers        names of the speakers it can imitate; empty for a single voice
-    durations       whether it has a duration predictor, so that it takes deduplicated units
-    sample_rate     Hz
-    hop             samples for each unit
+    Attributes:
+        num_units: Size of the codebook.
+        codebook: Fingerprint of the codebook whose units it was trained on.
+        generator: "vocos" (all layers at frame rate, inverse STFT at the end) or "hifigan" (transposed convolutions up
+            to the sampling rate).
+        dim: Channels of the unit embedding and of the Vocos layers.
+        hidden: Channels inside a ConvNeXt block.
+        layers: ConvNeXt blocks at the units' frame rate.
+        fine_layers: ConvNeXt blocks after the step up to `upsample` frames for each unit.
+        upsample: Spectral frames for each unit, about 100 a second (2 at 50 units a second).
+        kernel: Frames that the depthwise convolution of a block sees.
+        n_fft: Samples in the window of the inverse STFT; 4 hops of hop / upsample samples.
+        excitation: What the predicted spectra shape: "harmonic" (a pulse train at the predicted pitch plus noise, as a
+            source-filter vocoder has it) or "none" (magnitude and phase are predicted outright, as in Vocos).
+        f0_mean: Mean pitch of the training speech in Hz, the starting point of the pitch head.
+        hifigan_channels: Channels after HiFi-GAN's first convolution (512 is V1, 128 is V2).
+        hifigan_rates: Its upsampling factors; their product is `hop`.
+        hifigan_kernels: Kernel sizes of its residual blocks.
+        hifigan_dilations: Dilations in each residual block.
+        speakers: Names of the speakers it can imitate; empty for a single voice.
+        durations: Whether it has a duration predictor, so that it takes deduplicated units.
+        sample_rate: In Hz.
+        hop: Samples for each unit.
+        format: Version of this file.
     """
 
     num_units: int

@@ -1,7 +1,5 @@
 """How long each unit lasts, for units whose repetitions were removed."""
 
-from collections.abc import Iterable, Iterator
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -40,13 +38,6 @@ class DurationPredictor(nn.Module):
     def context_runs(self) -> int:
         """Units on either side that can change how long a unit lasts."""
         return sum(layer.kernel_size[0] // 2 for layer in (self.first, self.second))
-
-    def expand_stream(self, units: Iterable[int]) -> Iterator[int]:
-        """What `expand` gives, unit by unit, each as soon as the `context_runs` units after it are known."""
-        stream = DurationStream(self)
-        for unit in units:
-            yield from stream.push(unit)
-        yield from stream.flush()
 
     @torch.inference_mode()
     def frames(self, units: np.ndarray) -> np.ndarray:

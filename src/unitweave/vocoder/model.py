@@ -43,11 +43,17 @@ class UnitVocoder(nn.Module):
     def forward(self, units: Tensor, speaker: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
         """Synthesize a batch.
 
-        units    [batch, frames] integers in [0, num_units); what stands beyond `lengths` is ignored
-        speaker  [batch] indices into config.speakers; needed when there are any
-        lengths  [batch] frames of each utterance; all `frames` when None
-        Returns float32 [batch, frames * hop]; an utterance's samples are the same alone and in a batch,
-        and zero beyond its length. Raises InputError on units outside the codebook.
+        Args:
+            units: [batch, frames] integers in [0, num_units); what stands beyond `lengths` is ignored.
+            speaker: [batch] indices into config.speakers; needed when there are any.
+            lengths: [batch] frames of each utterance; all `frames` when None.
+
+        Returns:
+            float32 [batch, frames * hop]; an utterance's samples are the same alone and in a batch, and zero beyond
+            its length.
+
+        Raises:
+            InputError: Units outside the codebook.
         """
         self.check(units)
         waveform, _ = self.generate(units, speaker, lengths)

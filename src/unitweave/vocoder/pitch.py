@@ -10,9 +10,15 @@ _RANGE = (60, 400)  # Hz
 def track_pitch(waveform: Tensor, hop: int = 320, rate: int = 16_000) -> tuple[Tensor, Tensor]:
     """Pitch at each frame of a batch of recordings.
 
-    waveform [batch, frames * hop] at `rate` Hz -> (f0 [batch, frames] in Hz, voiced [batch, frames] bool).
-    f0 belongs to a frame's first sample; where speech is unvoiced it is interpolated (in the logarithm)
-    from the voiced frames around, and 0 throughout a recording without any.
+    Args:
+        waveform: [batch, frames * hop] at `rate` Hz.
+        hop: Samples for each frame.
+        rate: In Hz.
+
+    Returns:
+        f0 [batch, frames] in Hz, and whether a frame is voiced, bool [batch, frames]. f0 belongs to a frame's first
+        sample; where speech is unvoiced it is interpolated (in the logarithm) from the voiced frames around, and 0
+        throughout a recording without any.
     """
     size = round(_WINDOW_SECONDS * rate)
     low, high = rate // _RANGE[1], rate // _RANGE[0]  # samples of the shortest and of the longest period

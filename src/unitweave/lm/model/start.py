@@ -22,7 +22,6 @@ from unitweave.lm.model.trim import trim_model, trim_tokenizer
 from unitweave.lm.model.vocabulary import FILE_NAME, ROW_MULTIPLE, Vocabulary, extend_model, extend_tokenizer
 from unitweave.training.model_files import SAFE_LOADING, check_model_config, check_model_folder, loading_errors
 
-EMBEDDING_INITS = ("mean", "aligned")
 _MAX_TOKENS_PER_UNIT = 20  # text tokens that a unit's row starts from
 _MIN_COUNT = 3  # words that a unit and a token must share
 
