@@ -23,13 +23,16 @@ setup: $(VENV)/.ready-dev
 demo: $(VENV)/.ready
 	$(VENV)/bin/unitweave run demo --out $(RUN)
 
+# Two tests at a time, each with one thread.
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist worksteal
+
 # The fast tests, while you work.
 quick: setup
-	$(VENV)/bin/python -m pytest -m "not slow and not processes"
+	$(PYTEST) -m "not slow and not processes"
 
 # All that CI runs.
 test: setup lint docs
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 lint: setup
 	$(VENV)/bin/ruff check src tests benchmarks examples

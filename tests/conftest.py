@@ -1,8 +1,10 @@
 """Small real models and data, shared by the tests."""
 
 import os
+from collections.abc import Iterator
 
-# Tests share two cores with each other's worker threads: waiting threads spin but briefly.
+# Two tests at a time share two cores: each has one thread, and waiting threads spin but briefly.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 
 from unitweave.config.lm import SmallLm
 from unitweave.lm.model.small import new_llama, train_tokenizer
+from unitweave.lm.train import logs
 
 TEXTS = ["the small dog sleeps", "a red house by the sea", "where is the station", "el perro duerme en la casa"]
 
@@ -35,6 +38,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_measurement_of_the_machine() -> Iterator[None]:
+    """The peak that a training is compared with takes a second to measure, and half a minute in bf16 without AMX."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "matrix_peak", lambda device, dtype: 1e11)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ import io
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import yaml
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 
 from helpers.cvss_miniature import ENGLISH, Miniature, build, encoded, pack, parquet_layout, tone
+from helpers.processes import run
 from unitweave.cli import main
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
@@ -286,10 +285,7 @@ def test_a_build_killed_in_the_middle_goes_on_to_the_same_bytes(
 ) -> None:
     out = tmp_path / "cvss"
     arguments = command(mini, out, "--workers", "2")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED.format(after=after, arguments=arguments)], capture_output=True
-    )
-    assert killed.returncode == -signal.SIGKILL
+    assert run(KILLED.format(after=after, arguments=arguments), tmp_path).code == -signal.SIGKILL
     with (out / "recordings.jsonl").open("a") as journal:
         journal.write('{"path": "audio/es/comm')  # as if killed while writing the line
     done = sum(1 for line in (out / "recordings.jsonl").read_text().splitlines() if line.endswith("}"))

@@ -4,7 +4,9 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from unitweave.core.files import digest_of_file, read_json, write_json
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.records import to_json
 from unitweave.core.stage import FORMAT
+from unitweave.experiment import figures, findings
 from unitweave.experiment.archive import write_archive
 from unitweave.experiment.hours import estimate, plan_rows
 from unitweave.experiment.page import write_page
@@ -49,6 +52,7 @@ def damaged(texts: list[str], share: float, seed: int) -> list[str]:
 
 
 REFERENCES = sentences(0)
+SAVE = figures._save
 
 
 def test_counts_add_up_to_sacrebleus_corpus_score() -> None:
@@ -121,6 +125,21 @@ CONTENT: dict[str, Any] = {
 HOURS = {"all": {"es": 2.5, "fr": 0.5}, "some": {"es": 0.75, "fr": 0.15}}
 REPLICATED = [(data, system) for data in ("all", "some") for system in ("baseline", "scheduled")]
 SHARES = {"baseline": 0.6, "scheduled": 0.15, "mask": 0.6}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_pages() -> Iterator[None]:
+    """Pages with few resamples and without their figures, which take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "difference", partial(difference, samples=100))
+        patch.setattr(figures, "_save", lambda figure, path: None)
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that looks at the figures."""
+    monkeypatch.setattr(figures, "_save", SAVE)
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +319,10 @@ def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folde
     assert asked[4:7] == ["mask", "baseline", "ASR-BLEU"] and asked[9:12] == mask[10:13]
 
 
-def test_figures_stand_beside_the_page_and_nothing_changes_when_written_again(page: Path, folder: Path) -> None:
+def test_figures_stand_beside_the_page_and_nothing_changes_when_written_again(
+    drawn: None, folder: Path, tmp_path: Path
+) -> None:
+    page = write_page(tmp_path / "results.md", [folder])
     text = page.read_text()
     linked = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
     assert sorted(Path(link).name for link in linked) == [
@@ -334,7 +356,9 @@ def test_an_experiment_that_has_just_begun_has_a_page_too(tmp_path: Path) -> Non
     assert "**Partial: 0 of 13 trials are done.**" in text and "nothing yet" in text
 
 
-def test_a_longer_training_with_fewer_seeds_stands_beside_the_one_with_more(folder: Path, tmp_path: Path) -> None:
+def test_a_longer_training_with_fewer_seeds_stands_beside_the_one_with_more(
+    drawn: None, folder: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
     longer = {"systems": ["baseline", "scheduled"], "data": ["some"], "seeds": [1], "steps": [20]}
@@ -344,8 +368,8 @@ def test_a_longer_training_with_fewer_seeds_stands_beside_the_one_with_more(fold
     text = write_page(tmp_path / "results.md", [run]).read_text()
     assert "- indicated: scratch, some (0.90 h, 10 steps): scheduled is" in text
     assert "scratch, some (0.90 h, 20 steps): scheduled is" in text
-    drawn = (tmp_path / "results/tiny-small-asr-bleu.svg").read_text()
-    assert ">scratch (es, fr), 10 steps</text>" in drawn and ">mask</text>" in drawn
+    figure = (tmp_path / "results/tiny-small-asr-bleu.svg").read_text()
+    assert ">scratch (es, fr), 10 steps</text>" in figure and ">mask</text>" in figure
 
 
 def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp_path: Path) -> None:
@@ -417,7 +441,9 @@ def test_pretrained_weights_count_and_not_their_folder(folder: Path, tmp_path: P
     assert state_of(run, parse_experiment(CONTENT), trial) == "out of date"
 
 
-def test_a_language_without_training_speech_has_scores_and_no_place_in_the_figure(folder: Path, tmp_path: Path) -> None:
+def test_a_language_without_training_speech_has_scores_and_no_place_in_the_figure(
+    drawn: None, folder: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
     for name in HOURS:
@@ -461,7 +487,8 @@ def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder
     assert {row[4] for row in rows_of(text, "### Further comparisons")} == {"mask"}, "its reverse is an ablation"
 
 
-def test_an_archive_makes_the_same_page_and_has_no_models(page: Path, folder: Path, tmp_path: Path) -> None:
+def test_an_archive_makes_the_same_page_and_has_no_models(drawn: None, folder: Path, tmp_path: Path) -> None:
+    page = write_page(tmp_path / "before/results.md", [folder])
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
     (run / "lm/scratch_all_scheduled_10_s2/model").mkdir()
@@ -471,8 +498,8 @@ def test_an_archive_makes_the_same_page_and_has_no_models(page: Path, folder: Pa
     assert [p.tgt_text for p in read_manifest(tmp_path / "kept/corpus")] == REFERENCES
     shutil.rmtree(run)
     assert write_page(tmp_path / "docs/results.md", [tmp_path / "kept"]).read_text() == page.read_text()
-    figures = [sorted((place.parent / "results").iterdir()) for place in (tmp_path / "docs/results.md", page)]
-    assert [p.read_bytes() for p in figures[0]] == [p.read_bytes() for p in figures[1]]
+    drawings = [sorted((place.parent / "results").iterdir()) for place in (tmp_path / "docs/results.md", page)]
+    assert [p.read_bytes() for p in drawings[0]] == [p.read_bytes() for p in drawings[1]] != []
 
 
 def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(

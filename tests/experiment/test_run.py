@@ -1,11 +1,8 @@
 """A grid done on tiny models: shared stages, trials that are skipped, killed, gone on with, and compared fairly."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import torch
 import yaml
 
 import unitweave.lm.train.finetune as lm_train
+from helpers.processes import Program, command
 from unitweave.cli import main
 from unitweave.core.manifest import read_manifest
 from unitweave.experiment import driver
@@ -197,19 +195,15 @@ def test_compared_systems_see_the_same_utterances_in_the_same_order(
 def test_a_killed_experiment_goes_on_to_the_same_results(run: Path, experiment: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns("lm", "translate", "scores", "results*"))
-    command = ["experiment", str(experiment), "--out", str(folder), "--only", SECOND]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unitweave.cli", *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-    )
+    arguments = ["experiment", str(experiment), "--out", str(folder), "--only", SECOND]
+    process = Program(command(*arguments), tmp_path)
     checkpoints = folder / "lm" / SECOND / "checkpoints"
-    while process.poll() is None and not list(checkpoints.glob("checkpoint-*")):
+    while process.code is None and not list(checkpoints.glob("checkpoint-*")):
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.send(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert json.loads((folder / "lm" / SECOND / "stage.json").read_text())["status"] == "running"
-    assert main(command) == 0
+    assert main(arguments) == 0
     ours, theirs = ((x / "scores" / SECOND / "utterances.jsonl").read_text() for x in (folder, run))
     assert ours == theirs
     assert scores(folder, SECOND)["systems"] == scores(run, SECOND)["systems"]

@@ -75,7 +75,6 @@ def script(*paths: Path) -> str:
     """A program for a launcher."""
     arguments = ", ".join(f"Path({str(path)!r})" for path in paths)
     return (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
         "from pathlib import Path\n"
         "from unitweave.core.distributed import process_group\n"
         "from helpers.shared_stages import everything\n"

@@ -52,9 +52,6 @@ def train(
         model.save_pretrained(folder / "model", state_dict=state)
 
 
-def script(folder: Path, arguments: str) -> str:
-    here = str(Path(__file__).parent.parent)
-    return (
-        f"import sys; sys.path.insert(0, {here!r}); from pathlib import Path; from helpers.training import train; "
-        f"train(Path({str(folder)!r}), {arguments})"
-    )
+def script(folder: Path, arguments: str = "") -> str:
+    """The program of such a training."""
+    return f"from pathlib import Path; from helpers.training import train; train(Path({str(folder)!r}), {arguments})"

@@ -1,17 +1,15 @@
 """The whole chain through the command line, on tiny models: every stage, resuming, skipping, and bad input."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from helpers.processes import Program, command
 from helpers.tiny_run import tiny_recipe
 from unitweave.cli import main
 from unitweave.core.audio import read_audio
@@ -81,12 +79,11 @@ def test_recordings_are_translated_from_a_run_folder(run: Path, tmp_path: Path, 
 @pytest.mark.processes
 def test_a_run_killed_in_the_middle_goes_on_to_the_same_result(run: Path, recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "unitweave.cli", "run", str(recipe), "--out", str(folder)]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Program(command("run", recipe, "--out", folder), tmp_path)
     while not (folder / "encoder/stage.json").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+        assert process.code is None, process.printed
+        time.sleep(0.01)
+    process.send(signal.SIGKILL)
     process.wait()
     assert main(["run", str(recipe), "--out", str(folder)]) == 0
     for name in ("codebook/codebook.safetensors", "lm/scheduled/model/model.safetensors"):

@@ -1,12 +1,10 @@
 """Stages without a training, on two processes: each does its part, and the results are those of one process."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.processes import run_ranks
 from helpers.serving import make_run, make_test_split
 from helpers.shared_stages import everything, prepare, script
 from unitweave.score.asr import recognizers, transcripts
@@ -27,12 +25,8 @@ def test_two_processes_translate_score_and_extract_as_one_does(
     run = make_run(tmp_path / "run", text_lm_folder)
     make_test_split(run, 10)
     prepare(tmp_path)
-    program = tmp_path / "program.py"
-    program.write_text(script(run, tmp_path, tmp_path / "two"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = run_ranks(script(run, tmp_path, tmp_path / "two"), tmp_path)
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].printed
     monkeypatch.setitem(recognizers.RECOGNIZERS, "moonshine", recognizers.RECOGNIZERS["moonshine"])  # put back later
     monkeypatch.setattr(transcripts, "BATCH", transcripts.BATCH)
     everything(run, tmp_path, tmp_path / "one")

@@ -1,11 +1,8 @@
 """CTC training of the encoder: error rates on the way, early stopping, what the settings say, and its estimate."""
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 
+from helpers.processes import command, run_ranks
 from helpers.units_corpus import write_corpus
 from unitweave.cli import main
 from unitweave.config.training import EncoderTraining
@@ -178,17 +176,10 @@ def test_two_processes_train_the_encoder_together(corpus: Path, tmp_path: Path) 
     encoder = {"shape": vars(TINY), "batch_seconds": 4, "layerdrop": 0.5, "eval_steps": 2}
     encoder["training"] = {"steps": 4, "precision": "fp32", "gradient_checkpointing": True}
     (run / "recipe.yaml").write_text(yaml.safe_dump({"corpus": {"manifest": "x"}, "encoder": encoder}))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "unitweave"]
-    done = subprocess.run(
-        [*command, "units", "train-encoder", str(run)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = run_ranks(command("units", "train-encoder", run), tmp_path)
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].printed
     assert json.loads((run / "encoder/stage.json").read_text())["status"] == "done"
-    assert done.stderr.count("encoder: step 4: ") == 1
+    assert "".join(rank.printed for rank in ranks).count("encoder: step 4: ") == 1
     assert sorted(path.name for path in (run / "encoder").iterdir()) == ["model", "stage.json"]
 
 

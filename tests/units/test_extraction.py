@@ -1,10 +1,7 @@
 """Units are exact: alone or in any batch, on any number of threads, killed and resumed, they are the same."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.processes import Program
 from helpers.units_corpus import tiny_model, waveform, write_corpus, write_encoder
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.audio import read_audio, write_audio
@@ -166,31 +164,28 @@ def test_shards_are_the_same_bytes_whatever_the_workers_and_batches(
 def test_killed_at_random_moments_the_result_is_the_same_bytes(
     corpus: Path, models: tuple[Path, Path], shards: dict[str, bytes], tmp_path: Path
 ) -> None:
-    code = (
-        "import sys; from pathlib import Path; from unitweave.config.units import ExtractionSettings;"
-        "from unitweave.units.extract import extract_units;"
-        "settings = ExtractionSettings(shard_size=3, batch_seconds=4.0);"
-        "extract_units(Path(sys.argv[1]), settings, *map(Path, sys.argv[2:]))"
+    out = tmp_path / "units"
+    program = (
+        "from pathlib import Path; from unitweave.config.units import ExtractionSettings\n"
+        "from unitweave.units.extract import extract_units\n"
+        "settings = ExtractionSettings(shard_size=3, batch_seconds=4.0)\n"
+        f"extract_units(Path({str(out)!r}), settings, *map(Path, {[str(corpus), *map(str, models)]!r}))"
     )
-    command = [sys.executable, "-c", code, str(tmp_path), str(corpus), *map(str, models)]
     rng = random.Random(0)
     kills = 0
     for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # Starting takes seconds, the work a fraction of one: wait for one more shard, then a moment.
-        before = len(list(tmp_path.glob("units-*")))
-        while process.poll() is None and len(list(tmp_path.glob("units-*"))) == before:
+        before = len(list(out.glob("units-*")))
+        process = Program(program, tmp_path)
+        while process.code is None and len(list(out.glob("units-*"))) == before:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-        for path in tmp_path.glob("units-*"):
+        process.send(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        for path in out.glob("units-*"):
             assert path.read_bytes() == shards[path.name], "a shard is whole or is not there"
     assert kills
-    extract_units(tmp_path, SETTINGS, corpus, *models)
-    assert contents(tmp_path) == shards
+    extract_units(out, SETTINGS, corpus, *models)
+    assert contents(out) == shards
 
 
 def test_units_of_another_codebook_are_not_taken_for_ours(

@@ -1,10 +1,7 @@
 """Training of the unit vocoder: it learns, it resumes to the digit, it names what it cannot use."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from helpers.processes import command, run_ranks
 from unitweave.cli import main
 from unitweave.config.vocoder import VocoderSettings, VocoderTraining
 from unitweave.core.audio import write_audio
@@ -181,12 +179,8 @@ def test_two_processes_train_together_as_one(data: Path, tmp_path: Path) -> None
             write_json(run / stage / "stage.json", {"format": FORMAT, "status": "done", "fingerprint": stage})
         (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert main(["vocoder", "train", str(runs[0])]) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "unitweave"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "vocoder", "train", str(runs[1])], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = run_ranks(command("vocoder", "train", runs[1]), tmp_path)
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].printed
     # Not to the digit: the spectral loss is a ratio over a process's share, and the mean of ratios is another one.
     one, two = (json.loads((run / "vocoder/stage.json").read_text())["counts"]["dev_mel_distance"] for run in runs)
     assert abs(one - two) < 0.02 * one

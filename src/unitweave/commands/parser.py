@@ -55,11 +55,13 @@ def arguments_of(
             positional = parameter.kind is not parameter.KEYWORD_ONLY and parameter.default is MISSING_DEFAULT
             _add(parser, name, hints[name], parameter.default, meanings.get(name, ""), positional)
     types = section_types()
+    spelled = [_spelled(argument) for argument in given]
     for section in sections:
-        parser.add_class_arguments(types[section], section)
+        if wants_help or any(argument.startswith(f"--{section}") for argument in spelled):  # each takes a while
+            parser.add_class_arguments(types[section], section)
     if wants_help:
         raise Help(_help(parser, [(section, types[section]) for section in sections]))
-    values = _parsed(parser, [_spelled(argument) for argument in given])
+    values = _parsed(parser, spelled)
     result = {}
     for name, kind in kinds.items():
         own = {entry.name: values.pop(entry.name) for entry in fields(kind) if entry.name in values}

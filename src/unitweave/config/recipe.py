@@ -1,10 +1,11 @@
 """A recipe: the settings of every stage of a run, read from one YAML file."""
 
+import copy
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -166,9 +167,23 @@ def section_types() -> dict[str, type[Any]]:
 def parse_settings(kind: type[_Settings], content: Mapping[str, Any], name: str) -> _Settings:
     """Settings of a class from plain values; `name` stands before the keys in errors. Raises InputError."""
     _mappings_where_due(kind, content, name)
+    try:
+        text = json.dumps(content)
+    except (TypeError, ValueError, RecursionError):  # what YAML can say and JSON cannot, such as a date
+        return _parse_settings(kind, _plain(content), name)
+    return copy.deepcopy(_parse_once(cast(Any, kind), text, name))
+
+
+@lru_cache(maxsize=1024)
+def _parse_once(kind: type[_Settings], text: str, name: str) -> _Settings:
+    """Most sections are the same in the next recipe, and all systems but for a few keys: parsing takes a while."""
+    return _parse_settings(kind, json.loads(text), name)
+
+
+def _parse_settings(kind: type[_Settings], content: Mapping[str, Any], name: str) -> _Settings:
     parser = _parser(cast(Any, kind), name)
     try:
-        made: _Settings = parser.instantiate(parser.parse_object({name: _plain(content)}))[name]
+        made: _Settings = parser.instantiate(parser.parse_object({name: content}))[name]
     except ArgumentError as error:
         raise InputError(one_line(error)) from None
     except (InputError, ValueError) as error:

@@ -2,8 +2,8 @@
 
 import copy
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +200,7 @@ def parse_experiment(content: Mapping[str, Any]) -> Plan:
             raise InputError(
                 f"evaluations: {steps} steps are not divisible by {experiment.evaluations} evaluations on the dev split"
             )
-    systems = {trial.name: _settings(experiment, trial) for trial in trials}
-    plan = Plan(experiment, parse_recipe(experiment.recipe | {"systems": systems}), trials)
+    plan = Plan(experiment, _recipe(experiment, trials), trials)
     for trial in trials:
         if plan.recipe.systems[trial.name].evaluation.early_stopping_patience:
             raise InputError("evaluation.early_stopping_patience: an experiment's trainings have the steps of its grid")
@@ -233,11 +232,26 @@ def make_trials(experiment: Experiment, default_steps: int) -> list[Trial]:
     return list(trials.values())
 
 
-def _settings(experiment: Experiment, trial: Trial) -> dict[str, Any]:
-    """What differs from the recipe's lm in one trial."""
-    evaluations = {"evaluation": {"eval_steps": trial.steps // experiment.evaluations if experiment.evaluations else 0}}
-    own = merged(experiment.models[trial.model] or {}, experiment.systems[trial.system] or {})
-    return merged(own, evaluations | {"training": {"steps": trial.steps, "seed": trial.seed}})
+def _recipe(experiment: Experiment, trials: Sequence[Trial]) -> Recipe:
+    """The recipe with the trials as its systems. Each model's settings of each system are parsed once."""
+    own = {
+        f"{model}_{system}": merged(experiment.models[model] or {}, experiment.systems[system] or {})
+        for model, system in dict.fromkeys((trial.model, trial.system) for trial in trials)
+    }
+    recipe = parse_recipe(experiment.recipe | {"systems": own})
+    systems = {}
+    for trial in trials:
+        settings = recipe.systems[f"{trial.model}_{trial.system}"]
+        eval_steps = trial.steps // experiment.evaluations if experiment.evaluations else 0
+        try:
+            systems[trial.name] = replace(
+                settings,
+                evaluation=replace(settings.evaluation, eval_steps=eval_steps),
+                training=replace(settings.training, steps=trial.steps, seed=trial.seed),
+            )
+        except InputError as error:
+            raise InputError(f"systems.{trial.name} (or lm): {error}") from None
+    return replace(recipe, systems=systems)
 
 
 def _check(experiment: Experiment) -> None:
