@@ -6,7 +6,11 @@ Makes a corpus of random units and words (kept in FOLDER for the next call), and
 a process of its own: reads manifest and units, prepares the examples, chooses those that fit, and builds batches at
 text ratio 0.5. Then two loader workers read ahead. Memory is the peak of the process with the mapped files (RSS) and of
 what no file backs (own), imports included, and what a worker does not share. The growth per pair is between a tenth of
-the pairs and all. Then what other stages hold of a recording while they look at all of them: --stages.
+the pairs and all.
+
+    python benchmarks/size.py --stages [--pairs 20000] [--folder FOLDER]
+
+What other stages hold of a pair while they look at all of them: the peak of the memory that no file backs.
 """
 
 import argparse
@@ -136,6 +140,92 @@ def measure(folder: Path) -> None:
     print(json.dumps(found))
 
 
+def alignment(folder: Path) -> None:
+    """The worst-aligned recordings."""
+    from unitweave.score.alignment import worst_aligned
+
+    worst_aligned(folder, 20)
+
+
+def exported(folder: Path) -> None:
+    """Units as fairseq has them."""
+    from unitweave.units.fairseq import export_units
+
+    export_units(folder / "fairseq", "fairseq", folder / "corpus", folder / "units")
+
+
+def imported(folder: Path) -> None:
+    """The same back again."""
+    from unitweave.units.importing import UnitSource, import_units
+
+    import_units(folder / "imported", "fairseq", folder / "fairseq", folder / "corpus", UnitSource(2048))
+
+
+def recordings(folder: Path) -> None:
+    """What the encoder is trained on, and the sample for the codebook."""
+    from unitweave.core.manifest import read_manifest
+    from unitweave.units.error_rates import transcribed_recordings
+    from unitweave.units.sampling import recordings_of, sample_recordings
+
+    kept = transcribed_recordings(read_manifest(folder / "corpus", "train"), 30.0)
+    sample_recordings(recordings_of(read_manifest(folder / "corpus", "train")), 500_000, 0, 50.0)
+    assert len(kept)
+
+
+def scored(folder: Path) -> None:
+    """Scores of two systems that give text and units, on a test split as large."""
+    from unitweave.config.score import ScoreSettings
+    from unitweave.score.score import score_run
+
+    place = folder / "scored"
+    if not (place / "done").exists():
+        table = pq.read_table(folder / "corpus/manifest.parquet")
+        splits = pa.array(["test"] * len(table))
+        (place / "corpus").mkdir(parents=True)
+        table = table.set_column(table.column_names.index("split"), table.schema.field("split"), splits)
+        pq.write_table(table, place / "corpus/manifest.parquet")
+        rng = np.random.default_rng(0)
+        for system in ("baseline", "scheduled"):
+            (place / system).mkdir()
+            with (place / system / "outputs.jsonl").open("w") as file:
+                for batch in table.select(["id", "src_text", "tgt_text"]).to_batches(max_chunksize=1000):
+                    for row in batch.to_pylist():
+                        units = rng.integers(0, 2048, 250).tolist()
+                        line = {"id": row["id"], "transcript": row["src_text"], "translation": row["tgt_text"]}
+                        file.write(json.dumps(line | {"units": units}) + "\n")
+        (place / "done").touch()
+        return  # the next process is the one that is measured
+    settings = ScoreSettings(bootstrap_samples=0, randomization_trials=0, mos=[], ceilings=False)
+    outputs = {system: place / system for system in ("baseline", "scheduled")}
+    score_run(place / "score", settings, place / "corpus", folder / "units", place / "vocoder", outputs)
+
+
+STAGES = {one.__name__: one for one in (alignment, exported, imported, recordings, scored)}
+
+
+def measure_stage(folder: Path, name: str) -> None:
+    """Do what a stage does with all pairs, and print the memory that it took as JSON."""
+    from unitweave.rehearsal.child import PeakMemory
+    from unitweave.score import score  # noqa: F401  (imports do not count)
+    from unitweave.units import importing  # noqa: F401
+
+    memory = PeakMemory()
+    memory.start()
+    used = time.process_time()
+    STAGES[name](folder)
+    print(json.dumps({"bytes": 2**30 * memory.gib(), "processor": time.process_time() - used}))
+
+
+def stages(folder: Path, pairs: int) -> None:
+    """Print the memory of a pair in each stage, each in a process of its own."""
+    print("| stage | KiB a pair | processor time (s) |\n| --- | ---: | ---: |")
+    subprocess.run([sys.executable, __file__, "--measure", str(folder), "--stage", "scored"], check=True)  # its inputs
+    for name in STAGES:
+        command = [sys.executable, __file__, "--measure", str(folder), "--stage", name]
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        print(f"| {name} | {found['bytes'] / pairs / 1024:.2f} | {found['processor']:.1f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=562_000)
@@ -143,11 +233,19 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=9, help="words a side")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--measure", type=Path, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--stages", action="store_true", help="the memory of other stages")
+    parser.add_argument("--stage", choices=STAGES, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(options.measure)
+        measure_stage(options.measure, options.stage) if options.stage else measure(options.measure)
         return
     folder = options.folder or Path(tempfile.mkdtemp())
+    if options.stages:
+        place = folder / str(options.pairs)
+        place.mkdir(parents=True, exist_ok=True)
+        make_corpus(place, options.pairs, options.units, options.words)
+        stages(place, options.pairs)
+        return
     names = ("pairs", "to the first batch (s)", "processor time (s)", "peak RSS (MiB)", "own peak (MiB)",
              "own after (MiB)", "a worker's own (MiB)", "pairs/s at ratio 0.5")  # fmt: skip
     print(f"| {' | '.join(names)} |")

@@ -90,7 +90,7 @@ def test_units_without_their_repetitions_are_refused_and_a_single_misfit_is_skip
 
 def test_ids_are_split_at_the_first_bar(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("common_voice_3.mp3|7 7 12\nempty|\n")
-    read = read_unit_file(tmp_path / "train.txt")
+    read = dict(read_unit_file(tmp_path / "train.txt"))
     assert read["common_voice_3.mp3"].tolist() == [7, 7, 12] and read["empty"].tolist() == []
 
 
@@ -107,17 +107,17 @@ def test_ids_are_split_at_the_first_bar(tmp_path: Path) -> None:
 def test_bad_unit_files_are_named_with_their_line(line: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text(f"ok|1 2\n{line}\n")
     with pytest.raises(InputError, match=complaint):
-        read_unit_file(tmp_path / "train.txt")
+        list(read_unit_file(tmp_path / "train.txt"))
 
 
 def test_bad_s2ut_tables_and_strange_units_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
     path = tmp_path / "train.tsv"
     path.write_text("id\ttgt_audio\ttgt_n_frames\na\t1 2 3\t2\n")
     with pytest.raises(InputError, match="tgt_n_frames is 2"):
-        read_s2ut(path)
+        list(read_s2ut(path))
     path.write_text("id\tsrc_audio\n")
     with pytest.raises(InputError, match="tgt_audio"):
-        read_s2ut(path)
+        list(read_s2ut(path))
     export_units(tmp_path / "out", "fairseq", *folders)
     with pytest.raises(InputError, match="--num-units is 10"):
         import_units(tmp_path / "back", "fairseq", tmp_path / "out", folders[0], UnitSource(10))

@@ -228,7 +228,7 @@ def test_alignments_of_the_same_utterance_twice_are_refused(tmp_path: Path) -> N
     for name in ("a.ctm", "b.ctm"):
         (tmp_path / name).write_text("u 1 0.0 0.5 una\n")
     with pytest.raises(InputError, match="duplicate alignment of 'u'"):
-        read_word_times(tmp_path)
+        list(read_word_times(tmp_path))
 
 
 TOKENIZERS = """

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +205,16 @@ def digest_of(value: Any) -> str:
     """16 hexadecimal digits that name a JSON-like value; equal values, equal digest."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def digest_of_items(items: Iterable[Any]) -> str:
+    """What `digest_of` gives for the list of them, of which never more than one is in memory."""
+    found = hashlib.sha256(b"[")
+    for number, item in enumerate(items):
+        canonical = json.dumps(item, sort_keys=True, ensure_ascii=False, default=str)
+        found.update(((", " if number else "") + canonical).encode(errors="surrogatepass"))
+    found.update(b"]")
+    return found.hexdigest()[:16]
 
 
 def digest_of_file(path: Path) -> str:

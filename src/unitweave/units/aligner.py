@@ -1,6 +1,7 @@
 """An encoder used for alignment only: the word times of recordings whose units come from elsewhere."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -9,8 +10,9 @@ from unitweave.core.audio import read_audio
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import meter
 from unitweave.training.devices import device_of
+from unitweave.units.dataset import UnitRow
 from unitweave.units.extractor import UnitExtractor
-from unitweave.units.word_times import TimedWord
+from unitweave.units.word_times import TimedWord, timed_row
 
 _AT_ONCE = 16  # recordings read and aligned together
 
@@ -26,25 +28,27 @@ class Aligner:
         """From the folder of an encoder. Raises InputError where there is none."""
         return cls(UnitExtractor.without_codebook(encoder, device or device_of("auto")))
 
-    def align_pairs(self, recordings: Sequence[tuple[Pair, str]]) -> dict[tuple[str, str], list[TimedWord]]:
+    def align_pairs(self, recordings: Iterable[tuple[Pair, str]], number: int) -> Iterator[UnitRow]:
         """Align the recordings of pairs on a side ("src" or "tgt") with their texts.
 
-        Returns:
-            (id, side) -> words with their seconds; recordings without a text are left out.
+        Args:
+            recordings: Of pairs, each with the side.
+            number: How many there are.
+
+        Yields:
+            Words with their seconds (see `TIMES`); recordings without a text are left out.
 
         Raises:
             InputError: A recording cannot be read.
         """
-        known = [(pair, side) for pair, side in recordings if getattr(pair, f"{side}_text")]
-        with meter("units: aligning words", len(known)) as progress:
-            found: dict[tuple[str, str], list[TimedWord]] = {}
-            for first in range(0, len(known), _AT_ONCE):
-                part = known[first : first + _AT_ONCE]
-                found |= dict(self._align(part))
+        recordings = iter(recordings)
+        with meter("units: aligning words", number) as progress:
+            while part := list(itertools.islice(recordings, _AT_ONCE)):
+                known = [(pair, side) for pair, side in part if getattr(pair, f"{side}_text")]
+                yield from self._align(known)
                 progress.advance(len(part))
-        return found
 
-    def _align(self, part: Sequence[tuple[Pair, str]]) -> Iterator[tuple[tuple[str, str], list[TimedWord]]]:
+    def _align(self, part: Sequence[tuple[Pair, str]]) -> Iterator[UnitRow]:
         waveforms = [
             read_audio(getattr(pair, f"{side}_audio"), expected_seconds=getattr(pair, f"{side}_seconds"))
             for pair, side in part
@@ -54,13 +58,11 @@ class Aligner:
         for (pair, side), text, (_, frames) in zip(part, texts, self.extractor.extract(waveforms, texts), strict=True):
             if frames is None:
                 continue
-            yield (
-                (pair.id, side),
-                [
-                    TimedWord(word, start / rate, end / rate, score)
-                    for word, start, end, score in zip(
-                        text.split(), frames.starts.tolist(), frames.ends.tolist(), frames.scores.tolist(), strict=True
-                    )
-                    if end > start
-                ],
-            )
+            words = [
+                TimedWord(word, start / rate, end / rate, score)
+                for word, start, end, score in zip(
+                    text.split(), frames.starts.tolist(), frames.ends.tolist(), frames.scores.tolist(), strict=True
+                )
+                if end > start
+            ]
+            yield timed_row(pair.id, side, words)

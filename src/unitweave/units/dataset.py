@@ -63,14 +63,21 @@ class UnitRow:
     scores: np.ndarray
 
 
-def write_shard(folder: Path, number: int, rows: Iterable[UnitRow], metadata: dict[str, str]) -> Path:
+def write_shard(folder: Path, number: int, rows: Iterable[UnitRow] | pa.Table, metadata: dict[str, str]) -> Path:
     """Write shard `number`, whole or not at all. `metadata` names the codebook and its size."""
-    records = [vars(row) for row in rows]
-    table = pa.Table.from_pylist(records, schema=SCHEMA.with_metadata(metadata))
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches(row_batches(rows), SCHEMA)
     path = shard_path(folder, number)
     with atomic_path(path) as temporary:
+        table = table.combine_chunks().replace_schema_metadata(metadata)
         pq.write_table(table, temporary, compression="zstd")
     return path
+
+
+def row_batches(rows: Iterable[UnitRow], schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBatch]:
+    """Rows as record batches, a few thousand objects at a time."""
+    rows = iter(rows)
+    while part := list(itertools.islice(rows, 4096)):
+        yield pa.RecordBatch.from_pylist([vars(row) for row in part], schema=schema)
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -92,6 +99,22 @@ class UnitTable(Mapping[tuple[str, str], UnitRow]):
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
+
+    @property
+    def batches(self) -> list[pa.RecordBatch]:
+        """All rows, in order."""
+        return self._batches
+
+    def duplicate(self) -> tuple[str, str] | None:
+        """A key that two rows have; None where there is none."""
+        twice = np.flatnonzero(self._hashes[1:] == self._hashes[:-1])
+        keys = [[self._key(self._order[at + i]) for i in (0, 1)] for at in twice.tolist()]
+        return next((one for one, other in keys if one == other), None)
+
+    def _key(self, place: int) -> tuple[str, str]:
+        number = int(np.searchsorted(self._firsts, place, side="right")) - 1
+        batch, row = self._batches[number], int(place - self._firsts[number])
+        return batch.column("id")[row].as_py(), batch.column("side")[row].as_py()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for batch in self._batches:

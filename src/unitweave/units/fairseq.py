@@ -8,15 +8,18 @@ fairseq calls our split dev "valid". Unit files and manifests are those of examp
 examples/hubert, the S2UT table that of examples/speech_to_speech/preprocessing/prep_s2ut_data.py.
 """
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
+import pyarrow as pa
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import write_text
-from unitweave.core.manifest import SPLITS, Pair, read_manifest
+from unitweave.core.files import atomic_path
+from unitweave.core.manifest import SPLITS, Manifest, Pair, read_manifest
 from unitweave.core.sequences import deduplicate
 from unitweave.units.dataset import SIDES, read_units
 
@@ -25,7 +28,7 @@ S2UT_COLUMNS = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
 _NAMES = {"train": "train", "dev": "valid", "test": "test"}
 _HOP = 160  # samples of one of fairseq's 10 ms frames
 
-Units = dict[tuple[str, str], np.ndarray]  # (utterance id, side) -> units
+Spelled = Callable[[Pair, str], tuple[str, int]]  # pair, side -> units as text, and how many
 
 
 def export_units(folder: Path, kind: str, corpus: Path, units: Path, reduce: bool = False) -> list[Path]:
@@ -36,70 +39,74 @@ def export_units(folder: Path, kind: str, corpus: Path, units: Path, reduce: boo
     if kind not in FORMATS:
         raise InputError(f"--format must be one of {', '.join(FORMATS)} (got {kind!r})")
     rows = read_units(units)
-    found = {key: deduplicate(row.units)[0] if reduce else row.units for key, row in rows.items()}
-    pairs = read_manifest(corpus)
+
+    def spelled(pair: Pair, side: str) -> tuple[str, int]:
+        own = rows[pair.id, side].units
+        own = deduplicate(own)[0] if reduce else own
+        return " ".join(map(str, own.tolist())), len(own)
+
     files: list[Path] = []
     for split in SPLITS:
-        own = [pair for pair in pairs if pair.split == split]
-        if own and kind == "s2ut":
-            files.append(_write_s2ut(folder / f"{_NAMES[split]}.tsv", own, found))
-        elif own:
-            for side in SIDES:
-                files += _write_side(folder / side, split, side, own, found)
+        pairs = read_manifest(corpus, split)
+        for side in ("tgt",) if kind == "s2ut" else SIDES:
+            there = pairs.where(pa.array(rows.num_frames(pairs.column("id"), side) >= 0))
+            if kind == "s2ut" and len(pairs):
+                files.append(_write_s2ut(folder / f"{_NAMES[split]}.tsv", there, spelled))
+            elif len(there):
+                files += _write_side(folder / side, split, side, there, spelled)
     return files
 
 
-def _write_side(folder: Path, split: str, side: str, pairs: Sequence[Pair], units: Units) -> list[Path]:
-    present = [pair for pair in pairs if (pair.id, side) in units]
-    if not present:
-        return []
-    lines = []
-    for pair in present:
-        _check(pair.id, "|\n\r", "fairseq unit file")
-        lines.append(f"{pair.id}|{_spelled(units[pair.id, side])}\n")
-    unit_file = folder / f"{_NAMES[split]}.txt"
-    write_text(unit_file, "".join(lines))
-    audio = [os.path.abspath(getattr(pair, f"{side}_audio")) for pair in present]  # noqa: PTH100 (keeps links)
-    root = os.path.commonpath([os.path.dirname(path) for path in audio])  # noqa: PTH120
-    rows = [f"{root}\n"]
-    for pair, path in zip(present, audio, strict=True):
-        _check(path, "\t\n\r", "fairseq manifest")
-        rows.append(f"{os.path.relpath(path, root)}\t{_samples(pair, side)}\n")
-    manifest = folder / f"{_NAMES[split]}.tsv"
-    write_text(manifest, "".join(rows))
+def _write_side(folder: Path, split: str, side: str, pairs: Manifest, spelled: Spelled) -> list[Path]:
+    unit_file, manifest = (folder / f"{_NAMES[split]}.{suffix}" for suffix in ("txt", "tsv"))
+
+    def audio(pair: Pair) -> str:
+        return os.path.abspath(getattr(pair, f"{side}_audio"))  # noqa: PTH100 (keeps links)
+
+    root = os.path.commonpath([os.path.dirname(audio(pair)) for pair in pairs])  # noqa: PTH120
+    with _writing(unit_file) as units, _writing(manifest) as paths:
+        paths.write(f"{root}\n")
+        for pair in pairs:
+            _check(pair.id, "|\n\r", "fairseq unit file")
+            _check(audio(pair), "\t\n\r", "fairseq manifest")
+            units.write(f"{pair.id}|{spelled(pair, side)[0]}\n")
+            paths.write(f"{os.path.relpath(audio(pair), root)}\t{_samples(pair, side)}\n")
     return [unit_file, manifest]
 
 
-def _write_s2ut(path: Path, pairs: Sequence[Pair], units: Units) -> Path:
-    lines = ["\t".join(S2UT_COLUMNS) + "\n"]
-    for pair in pairs:
-        if not pair.src_audio or (pair.id, "tgt") not in units:
-            continue
-        own = units[pair.id, "tgt"]
-        _check(pair.id, '\t\n\r"\\', "S2UT table")
-        _check(pair.src_audio, '\t\n\r"\\', "S2UT table")
-        frames = _samples(pair, "src") // _HOP
-        lines.append(f"{pair.id}\t{pair.src_audio}\t{frames}\t{_spelled(own)}\t{len(own)}\n")
-    write_text(path, "".join(lines))
+def _write_s2ut(path: Path, pairs: Manifest, spelled: Spelled) -> Path:
+    with _writing(path) as file:
+        file.write("\t".join(S2UT_COLUMNS) + "\n")
+        for pair in pairs:
+            if pair.src_audio:
+                _check(pair.id, '\t\n\r"\\', "S2UT table")
+                _check(pair.src_audio, '\t\n\r"\\', "S2UT table")
+                frames, (units, number) = _samples(pair, "src") // _HOP, spelled(pair, "tgt")
+                file.write(f"{pair.id}\t{pair.src_audio}\t{frames}\t{units}\t{number}\n")
     return path
 
 
-def read_unit_file(path: Path) -> dict[str, np.ndarray]:
-    """Units by id from a fairseq unit file. Raises InputError that names the line."""
-    found: dict[str, np.ndarray] = {}
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[TextIO]:
+    """A text file that is there when all of it is written."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+def read_unit_file(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Ids and units from a fairseq unit file. Raises InputError that names the line."""
+    known: set[str] = set()
     for number, line in _lines(path):
         id_, bar, spelled = line.partition("|")
         if not bar or not id_:
             raise InputError(f"{path}, line {number}: expected 'id|u1 u2 u3'")
-        if id_ in found:
-            raise InputError(f"{path}, line {number}: duplicate id {id_!r}")
-        found[id_] = _parsed(spelled, path, number)
-    return found
+        _check_new(id_, known, path, number)
+        yield id_, _parsed(spelled, path, number)
 
 
-def read_s2ut(path: Path) -> dict[str, np.ndarray]:
-    """Target units by id from an S2UT table. Raises InputError that names the line."""
-    found: dict[str, np.ndarray] = {}
+def read_s2ut(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Ids and target units from an S2UT table. Raises InputError that names the line."""
+    known: set[str] = set()
     columns: list[str] = []
     for number, line in _lines(path):
         values = line.split("\t")
@@ -115,38 +122,40 @@ def read_s2ut(path: Path) -> dict[str, np.ndarray]:
         units = _parsed(row["tgt_audio"], path, number)
         if row["tgt_n_frames"] != str(len(units)):
             raise InputError(f"{path}, line {number}: {len(units)} units, but tgt_n_frames is {row['tgt_n_frames']}")
-        if row["id"] in found:
-            raise InputError(f"{path}, line {number}: duplicate id {row['id']!r}")
-        found[row["id"]] = units
-    return found
+        _check_new(row["id"], known, path, number)
+        yield row["id"], units
 
 
-def read_fairseq(kind: str, source: Path, splits: set[str]) -> Units:
-    """Units of the splits from a folder in one of FORMATS. Raises InputError where there are none."""
-    found: Units = {}
+def _check_new(id_: str, known: set[str], path: Path, number: int) -> None:
+    if id_ in known:
+        raise InputError(f"{path}, line {number}: duplicate id {id_!r}")
+    known.add(id_)
+
+
+def read_fairseq(kind: str, source: Path, splits: set[str]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Id, side and units of the splits from a folder in one of FORMATS. Raises InputError where there are none."""
     sides: Mapping[str, str] = {"tgt": ""} if kind == "s2ut" else {side: side for side in SIDES}
-    for side, below in sides.items():
-        for split in splits:
-            path = source / below / (_NAMES[split] + (".tsv" if kind == "s2ut" else ".txt"))
-            if path.exists():
-                read = read_s2ut(path) if kind == "s2ut" else read_unit_file(path)
-                found |= {(id_, side): units for id_, units in read.items()}
-    if not found:
+    suffix, read = (".tsv", read_s2ut) if kind == "s2ut" else (".txt", read_unit_file)
+    files = [(side, source / below / (_NAMES[split] + suffix)) for side, below in sides.items() for split in SPLITS]
+    files = [(side, path) for side, path in files if path.exists() and path.stem in {_NAMES[split] for split in splits}]
+    if not files:
         expected = "train.tsv, valid.tsv, test.tsv" if kind == "s2ut" else "src/train.txt, tgt/train.txt, ..."
         raise InputError(f"{source}: no {kind} files; expected {expected}")
-    return found
+    for side, path in files:
+        for id_, units in read(path):
+            yield id_, side, units
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line.rstrip("\r")
 
 
 def _parsed(spelled: str, path: Path, number: int) -> np.ndarray:
@@ -154,10 +163,6 @@ def _parsed(spelled: str, path: Path, number: int) -> np.ndarray:
     if not all(word.isdecimal() and int(word) < 2**16 for word in words):
         raise InputError(f"{path}, line {number}: units must be integers from 0 to 65535")
     return np.array([int(word) for word in words], np.uint16)
-
-
-def _spelled(units: np.ndarray) -> str:
-    return " ".join(map(str, units.tolist()))
 
 
 def _samples(pair: Pair, side: str) -> int:

@@ -7,37 +7,47 @@ parquet        *.parquet with our own columns: id, side, units, words, starts, e
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unitweave.config.units import MAX_UNITS, ExtractionSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, remove_leftovers
-from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.files import digest_of_items, remove_leftovers
+from unitweave.core.manifest import Manifest, Pair, read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.sequences import evenly_spaced, run_starts
 from unitweave.core.stage import StageResult
 from unitweave.units.align import WordFrames
-from unitweave.units.dataset import SCHEMA, SIDES, UnitRow, length_mismatch, rows_from_table, write_shard
+from unitweave.units.corpus_times import Times, times_by_encoder, times_of_corpus
+from unitweave.units.dataset import (
+    SCHEMA,
+    SIDES,
+    UnitRow,
+    UnitTable,
+    length_mismatch,
+    list_column,
+    row_batches,
+    rows_from_table,
+    write_shard,
+)
 from unitweave.units.extract import is_finished, summary
 from unitweave.units.fairseq import FORMATS as FAIRSEQ_FORMATS
 from unitweave.units.fairseq import read_fairseq
 from unitweave.units.tokenizer import SpeechTokenizer, check_agreement, configured_tokenizer
-from unitweave.units.word_times import TimedWord, match_words, read_word_times
+from unitweave.units.word_times import TIMES, TimedWord, match_words, timed_row
 
 FORMATS = (*FAIRSEQ_FORMATS, "json", "parquet")
 _TRIED = 3  # recordings on which a tokenizer is compared with the files
 _FAR = 0.05  # by which the measured frame rate may differ from the given one, as a fraction
-
-Key = tuple[str, str]  # (utterance id, side)
 
 
 @dataclass(frozen=True)
@@ -60,13 +70,6 @@ class UnitSource:
         """Metadata of the dataset."""
         found = {"codebook": codebook, "num_units": str(self.num_units), "frame_rate": f"{self.frame_rate:g}"}
         return found | ({"deduplicated": "true"} if self.deduplicated else {})
-
-
-@dataclass
-class _Found:
-    units: dict[Key, np.ndarray] = field(default_factory=dict)
-    times: dict[Key, list[TimedWord]] = field(default_factory=dict)
-    frames: dict[Key, tuple[list[str], WordFrames]] = field(default_factory=dict)
 
 
 def import_units(
@@ -104,43 +107,65 @@ def import_units(
     if about.num_units > MAX_UNITS:
         raise InputError(f"--num-units: units are stored in 16 bits, at most {MAX_UNITS} (got {about.num_units})")
     pairs = read_manifest(corpus)
-    found = _read(kind, source, pairs)
-    if alignments is not None:
-        found.times |= _word_times(alignments, pairs)
-    present = [
-        (pair, side)
-        for pair in pairs
-        for side in SIDES
-        if getattr(pair, f"{side}_audio") and (pair.id, side) in found.units
-    ]
-    if not present:
+    found, own_times = _read(kind, source, pairs)
+    if twice := found.duplicate():
+        raise InputError(f"{source}: duplicate units of {'/'.join(twice)}")
+    # Number of units [pairs, sides], below 0 where a recording has none; of more than these only batches are objects.
+    ids = pairs.column("id")
+    audio = np.stack([pairs.column(f"{side}_audio").is_valid().to_numpy() for side in SIDES], axis=1)
+    lengths = np.where(audio, np.stack([found.num_frames(ids, side) for side in SIDES], axis=1), -1)
+    if not (lengths >= 0).any():
         raise InputError(f"{source}: no id matches an utterance of {corpus}")
-    for pair, side in present:
-        _check_units(found.units[pair.id, side], about, f"{source}: {pair.id}/{side}")
-    _check_rate(source, present, found, about)
+    _check_units(found, pairs, about, source)
+    _check_rate(source, pairs, lengths, about)
     if tokenizer is not None:
-        _check_tokenizer(tokenizer, present, found, about)
-    aligned = _aligned_by(encoder, present) if encoder is not None else {}
-    rows, skipped = [], [
-        {"id": f"{pair.id}/{side}", "reason": f"no units in {source}"}
-        for pair in pairs
-        for side in SIDES
-        if getattr(pair, f"{side}_audio") and (pair.id, side) not in found.units
-    ]  # fmt: skip
-    for pair, side in present:
-        units = found.units.pop((pair.id, side))
-        seconds = getattr(pair, f"{side}_seconds")
-        reason = "" if about.deduplicated or not seconds else length_mismatch(len(units), seconds * about.frame_rate)
-        if reason:
-            skipped.append({"id": f"{pair.id}/{side}", "reason": reason})
-        else:
-            times = aligned.get((pair.id, side), found.times.get((pair.id, side)))
-            rows.append(_row(pair, side, units, times, found.frames.get((pair.id, side)), about))
-    codebook = about.codebook or f"imported-{digest_of([[row.id, row.side, row.units.tolist()] for row in rows])}"
+        _check_tokenizer(tokenizer, pairs, lengths, found, about)
+    by_encoder = encoder and times_by_encoder(encoder, pairs, lengths)
+    times = by_encoder or times_of_corpus(alignments, pairs, own_times)
+    skipped = [
+        {"id": f"{ids[pair]}/{SIDES[side]}", "reason": f"no units in {source}"}
+        for pair, side in np.argwhere(audio & (lengths < 0)).tolist()
+    ]
+    rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, found, times, about, skipped)), SCHEMA)
+    codebook = about.codebook
+    if not codebook:
+        identity = ([row.id, row.side, row.units.tolist()] for part in rows.to_batches() for row in _of(part))
+        codebook = f"imported-{digest_of_items(identity)}"
     write_shard(folder, 0, rows, about.metadata(codebook))
-    scores = np.concatenate([row.scores for row in rows] or [np.empty(0)])
-    counts = {"recordings": len(rows), "words": len(scores), "aligned_words": int((scores > 0).sum())}
-    return StageResult(counts=counts | {"unknown_ids": len(found.units)}, skipped=skipped)
+    scores = pc.list_flatten(rows["scores"])
+    counts = {
+        "recordings": len(rows),
+        "words": len(scores),
+        "aligned_words": pc.sum(pc.greater(scores, 0)).as_py() or 0,
+    }
+    return StageResult(counts=counts | {"unknown_ids": len(found) - int((lengths >= 0).sum())}, skipped=skipped)
+
+
+def _rows(
+    pairs: Manifest,
+    lengths: np.ndarray,
+    found: UnitTable,
+    times: Times,
+    about: UnitSource,
+    skipped: list[dict[str, str]],
+) -> Iterator[UnitRow]:
+    """The rows of the dataset; recordings whose units cannot be theirs are put among `skipped` instead."""
+    for pair, numbers in zip(pairs, lengths.tolist(), strict=True):
+        for side, number in zip(SIDES, numbers, strict=True):
+            if number < 0:
+                continue
+            seconds = getattr(pair, f"{side}_seconds")
+            reason = "" if about.deduplicated or not seconds else length_mismatch(number, seconds * about.frame_rate)
+            if reason:
+                skipped.append({"id": f"{pair.id}/{side}", "reason": reason})
+                continue
+            row = found[pair.id, side]
+            given = row.words, WordFrames(row.starts, row.ends, row.scores)
+            yield _row(pair, side, row.units, times(pair, side), given, about)
+
+
+def _of(batch: pa.RecordBatch) -> Iterator[UnitRow]:
+    return rows_from_table(pa.Table.from_batches([batch]))
 
 
 def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, encoder: Path | None) -> StageResult:
@@ -159,7 +184,7 @@ def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, en
     assert tokenizer is not None
     about = UnitSource(tokenizer.num_units, tokenizer.frame_rate, codebook=tokenizer.fingerprint)
     metadata, pairs = about.metadata(about.codebook), read_manifest(corpus)
-    times = _word_times(Path(settings.alignments), pairs) if settings.alignments is not None else {}
+    times = times_of_corpus(Path(settings.alignments) if settings.alignments is not None else None, pairs)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     with meter("units: tokenizing", len(pairs)) as progress:
@@ -167,14 +192,15 @@ def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, en
             shard = pairs[first : first + settings.shard_size]
             if not is_finished(folder, number, metadata):
                 present = [(pair, side) for pair in shard for side in SIDES if getattr(pair, f"{side}_audio")]
-                own = _aligned_by(encoder, present) if encoder is not None else times
+                there = np.stack([shard.column(f"{side}_audio").is_valid().to_numpy() for side in SIDES], axis=1)
+                own = times if encoder is None else times_by_encoder(encoder, shard, there - 1)
                 rows = []
                 for pair, side in present:
                     seconds = getattr(pair, f"{side}_seconds")
                     waveform = read_audio(getattr(pair, f"{side}_audio"), expected_seconds=seconds)
                     units = tokenizer.tokenize([waveform])[0].units
                     if len(units):
-                        rows.append(_row(pair, side, units, own.get((pair.id, side)), None, about))
+                        rows.append(_row(pair, side, units, own(pair, side), None, about))
                 write_shard(folder, number, rows, metadata)
             progress.advance(len(shard))
     return summary(folder, pairs)
@@ -202,84 +228,110 @@ def _row(
     return UnitRow(pair.id, side, units.astype(np.uint16), words, frames.starts, frames.ends, frames.scores)
 
 
-def _check_units(units: np.ndarray, about: UnitSource, name: str) -> None:
-    if len(units) and int(units.max()) >= about.num_units:
-        raise InputError(f"{name} has unit {units.max()}, but --num-units is {about.num_units}")
-    if about.deduplicated and not run_starts(units).all():
-        raise InputError(f"{name} repeats a unit, so these units are not deduplicated; leave out --deduplicated")
+def _check_units(found: UnitTable, pairs: Manifest, about: UnitSource, source: Path) -> None:
+    ids = pairs.column("id").combine_chunks()
+    for batch in found.batches:
+        units, offsets = list_column(batch.column("units"))
+        repeats = ~run_starts(units) if about.deduplicated else np.zeros(len(units), bool)
+        repeats[offsets[:-1][np.diff(offsets) > 0]] = False
+        if not repeats.any() and (not len(units) or int(units.max()) < about.num_units):
+            continue
+        for row in _of(batch.filter(pc.is_in(batch.column("id"), ids))):
+            name = f"{source}: {row.id}/{row.side}"
+            if len(row.units) and int(row.units.max()) >= about.num_units:
+                raise InputError(f"{name} has unit {row.units.max()}, but --num-units is {about.num_units}")
+            if about.deduplicated and not run_starts(row.units).all():
+                raise InputError(
+                    f"{name} repeats a unit, so these units are not deduplicated; leave out --deduplicated"
+                )
 
 
-def _check_rate(source: Path, present: Sequence[tuple[Pair, str]], found: _Found, about: UnitSource) -> None:
+def _check_rate(source: Path, pairs: Manifest, lengths: np.ndarray, about: UnitSource) -> None:
     """Raise InputError where the number of units a second is clearly another one than the given rate."""
-    lengths = [
-        (len(found.units[pair.id, side]), seconds)
-        for pair, side in present
-        if (seconds := getattr(pair, f"{side}_seconds"))
-    ]
-    if not lengths:
+    lasting = np.stack([pc.fill_null(pairs.column(f"{side}_seconds"), 0).to_numpy() for side in SIDES], axis=1)
+    known = (lengths >= 0) & (lasting > 0)
+    units, seconds = lengths[known], lasting[known].astype(float)
+    if not len(units):
         return
-    measured = median((units + 0.5) / seconds for units, seconds in lengths)
-    misfits = [one for one in lengths if length_mismatch(one[0], one[1] * about.frame_rate)]
+    measured = median((units + 0.5) / seconds)
+    frames = seconds * about.frame_rate
+    misfits = np.flatnonzero([bool(length_mismatch(*one)) for one in zip(units, frames, strict=True)])
     if about.deduplicated:
         if measured > (1 + _FAR) * about.frame_rate:
             raise InputError(
                 f"{source}: --frame-rate {about.frame_rate:g} fits no recording: even without repetitions there are "
                 f"about {measured:.1f} units a second"
             )
-    elif 2 * len(misfits) > len(lengths) or abs(measured / about.frame_rate - 1) > 2 * _FAR:
-        units, seconds = misfits[0] if misfits else lengths[0]
+    elif 2 * len(misfits) > len(units) or abs(measured / about.frame_rate - 1) > 2 * _FAR:
+        first = int(misfits[0]) if len(misfits) else 0
+        reason = length_mismatch(units[first], frames[first]) or f"{units[first]} units for {seconds[first]:.2f} s"
         raise InputError(
-            f"{source}: --frame-rate {about.frame_rate:g} does not fit: "
-            f"{length_mismatch(units, seconds * about.frame_rate) or f'{units} units for {seconds:.2f} s'}, and "
+            f"{source}: --frame-rate {about.frame_rate:g} does not fit: {reason}, and "
             f"{max(0, len(misfits) - 1)} more like it; there are about {measured:.1f} units a second: give "
             "that rate, or --deduplicated where repetitions were dropped"
         )
 
 
 def _check_tokenizer(
-    tokenizer: SpeechTokenizer, present: Sequence[tuple[Pair, str]], found: _Found, about: UnitSource
+    tokenizer: SpeechTokenizer, pairs: Manifest, lengths: np.ndarray, found: UnitTable, about: UnitSource
 ) -> None:
     for name in ("num_units", "frame_rate"):
         own, given = getattr(tokenizer, name), getattr(about, name)
         if own != given:
             raise InputError(f"--{name.replace('_', '-')}: is {given:g}, but units.tokenizer has {own:g}")
-    for pair, side in evenly_spaced(present, _TRIED):
+    for place, number in evenly_spaced(np.argwhere(lengths >= 0), _TRIED):
+        pair, side = pairs[int(place)], SIDES[number]
+        units = found[pair.id, side].units
         audio = Path(getattr(pair, f"{side}_audio"))
-        units = found.units[pair.id, side]
         check_agreement(tokenizer, audio, units, about.deduplicated, f"{pair.id}/{side}")
 
 
-def _read(kind: str, source: Path, pairs: Sequence[Pair]) -> _Found:
-    if kind in FAIRSEQ_FORMATS:
-        return _Found(units=dict(read_fairseq(kind, source, {pair.split for pair in pairs})))
-    found = _Found()
-    suffixes = (".parquet",) if kind == "parquet" else (".json", ".jsonl")
-    files = sorted(path for path in source.rglob("*") if path.suffix in suffixes)
-    if not files:
-        raise InputError(f"{source}: no {' or '.join(suffixes)} files")
-    for path in files:
-        try:
-            _read_parquet(path, found) if kind == "parquet" else _read_json(path, found)
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not units in the format {kind} ({' '.join(str(error).split())})") from None
-    return found
+def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTable]:
+    """Units, with the frames of words where the files have them; and the seconds of words."""
+    times: list[UnitRow] = []  # those of the batch that is being read
+    tables: list[pa.RecordBatch] = []
+
+    def rows() -> Iterator[UnitRow]:
+        if kind in FAIRSEQ_FORMATS:
+            for id_, side, units in read_fairseq(kind, source, set(pairs.column("split").unique().to_pylist())):
+                yield _unit_row(id_, side, units)
+            return
+        suffixes = (".parquet",) if kind == "parquet" else (".json", ".jsonl")
+        files = sorted(path for path in source.rglob("*") if path.suffix in suffixes)
+        if not files:
+            raise InputError(f"{source}: no {' or '.join(suffixes)} files")
+        for path in files:
+            try:
+                yield from _read_parquet(path) if kind == "parquet" else _read_json(path, times)
+            except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path}: not units in the format {kind} ({' '.join(str(error).split())})") from None
+
+    found = []
+    for batch in row_batches(rows()):
+        found.append(batch)
+        tables += row_batches(times, TIMES)
+        times.clear()
+    return UnitTable(found), UnitTable(tables)
 
 
-def _read_parquet(path: Path, found: _Found) -> None:
+def _unit_row(id_: str, side: str, units: np.ndarray) -> UnitRow:
+    nothing = np.empty(0, np.int32)
+    return UnitRow(id_, side, units.astype(np.uint16), [], nothing, nothing, np.empty(0, np.float32))
+
+
+def _read_parquet(path: Path) -> Iterator[UnitRow]:
     table = pq.read_table(path)
     missing = [name for name in SCHEMA.names if name not in table.schema.names]
     if missing:
         raise InputError(f"{path}: lacks the column {missing[0]!r}")
-    for row in rows_from_table(table.select(SCHEMA.names).cast(SCHEMA)):
-        _add(path, found, (row.id, row.side), row.units)
-        found.frames[row.id, row.side] = row.words, WordFrames(row.starts, row.ends, row.scores)
+    for batch in table.select(SCHEMA.names).cast(SCHEMA).to_batches(max_chunksize=4096):
+        for row in _of(batch):
+            _check_side(path, row.side)
+            yield row
 
 
-def _read_json(path: Path, found: _Found) -> None:
-    text = path.read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.strip()]
-    content: Any = [json.loads(line) for line in lines] if path.suffix == ".jsonl" else json.loads(text)
-    for number, record in enumerate(content if isinstance(content, list) else [content], start=1):
+def _read_json(path: Path, times: list[UnitRow]) -> Iterator[UnitRow]:
+    for number, record in enumerate(_records(path), start=1):
         units = np.asarray(record["units"])
         whole = units.ndim == 1 and (not len(units) or units.dtype.kind in "iu")
         if not whole or (len(units) and not 0 <= units.min() <= units.max() < MAX_UNITS):
@@ -289,41 +341,27 @@ def _read_json(path: Path, found: _Found) -> None:
             if len(durations) != len(units) or durations.dtype.kind not in "iu" or (durations < 1).any():
                 raise InputError(f"{path}, record {number}: durations must be a positive integer for each unit")
             units = np.repeat(units, durations)
-        key = str(record["id"]), str(record["side"])
-        _add(path, found, key, units)
+        id_, side = str(record["id"]), str(record["side"])
+        _check_side(path, side)
         if "words" in record:
-            found.times[key] = [
+            words = [
                 TimedWord(str(w["word"]), float(w["start"]), float(w["end"]), float(w.get("score", 1.0)))
                 for w in record["words"]
             ]
+            times.append(timed_row(id_, side, words))
+        yield _unit_row(id_, side, units)
 
 
-def _add(path: Path, found: _Found, key: Key, units: np.ndarray) -> None:
-    if key[1] not in SIDES:
-        raise InputError(f"{path}: side must be one of {', '.join(SIDES)} (got {key[1]!r})")
-    if key in found.units:
-        raise InputError(f"{path}: duplicate units of {key[0]}/{key[1]}")
-    found.units[key] = units
+def _records(path: Path) -> Iterator[Any]:
+    """The records of a JSON file, or of the lines of one."""
+    with path.open(encoding="utf-8") as file:
+        if path.suffix == ".jsonl":
+            yield from (json.loads(line) for line in file if line.strip())
+            return
+        content = json.load(file)
+    yield from content if isinstance(content, list) else [content]
 
 
-def _word_times(folder: Path, pairs: Sequence[Pair]) -> dict[Key, list[TimedWord]]:
-    found: dict[Key, list[TimedWord]] = {}
-    for side in SIDES:
-        if not (folder / side).is_dir():
-            continue
-        times = read_word_times(folder / side)
-        for pair in pairs:
-            audio = getattr(pair, f"{side}_audio")
-            names = [pair.id, Path(audio).stem] if audio else []
-            if name := next((name for name in names if name in times), None):
-                found[pair.id, side] = times[name]
-    if not found:
-        raise InputError(f"{folder}: no alignment of an utterance of the corpus; expected folders src and tgt in it")
-    return found
-
-
-def _aligned_by(encoder: Path, present: Sequence[tuple[Pair, str]]) -> dict[Key, list[TimedWord]]:
-    from unitweave.units.aligner import Aligner  # torch
-
-    aligner = Aligner.load(encoder)
-    return aligner.align_pairs(present)
+def _check_side(path: Path, side: str) -> None:
+    if side not in SIDES:
+        raise InputError(f"{path}: side must be one of {', '.join(SIDES)} (got {side!r})")

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from unitweave.core.errors import InputError
 from unitweave.core.text import normalize
 from unitweave.units.align import WordFrames
+from unitweave.units.dataset import SCHEMA, UnitRow
 
 _TOKEN = re.compile(r'"(?:[^"]|"")*"|\[[^\]\n]*\]|(?<![\w.])-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?')  # of a TextGrid
 _SILENCES = {"", "sil", "sp", "spn", "<eps>", "<sil>", "<p:>", "[sil]", "silence", "_"}
@@ -38,16 +40,38 @@ class TimedWord:
     score: float = 1.0
 
 
-def read_word_times(folder: Path) -> dict[str, list[TimedWord]]:
+# Word times as rows of a `UnitTable`: in seconds, and without units.
+TIMES = pa.schema(
+    [
+        *(SCHEMA.field(name) for name in ("id", "side", "units", "words")),
+        *(pa.field(name, pa.list_(pa.float64()), nullable=False) for name in ("starts", "ends", "scores")),
+    ]
+)
+
+
+def timed_row(id: str, side: str, words: Sequence[TimedWord]) -> UnitRow:
+    """The words of a recording as a row of a table of word times."""
+    numbers = [np.array([getattr(word, name) for word in words], np.float64) for name in ("start", "end", "score")]
+    return UnitRow(id, side, np.empty(0, np.uint16), [word.word for word in words], *numbers)
+
+
+def timed_words(row: UnitRow | None) -> list[TimedWord] | None:
+    """The words of such a row."""
+    if row is None:
+        return None
+    return list(map(TimedWord, row.words, row.starts.tolist(), row.ends.tolist(), row.scores.tolist()))
+
+
+def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
     """Read all alignments in a folder.
 
-    Returns:
-        Name of the utterance -> its words in order, silences left out.
+    Yields:
+        Name of an utterance, and its words in order, silences left out.
 
     Raises:
         InputError: There are none, or one is damaged.
     """
-    found: dict[str, list[TimedWord]] = {}
+    known: set[str] = set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         read = {".ctm": _ctm, ".textgrid": _text_grid, ".json": _json, ".jsonl": _json}.get(path.suffix.lower())
         if read is None:
@@ -58,12 +82,12 @@ def read_word_times(folder: Path) -> dict[str, list[TimedWord]]:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise InputError(f"{path}: damaged alignment ({error or type(error).__name__})") from None
         for name, words in items:
-            if name in found:
+            if name in known:
                 raise InputError(f"{path}: duplicate alignment of {name!r}")
-            found[name] = [word for word in words if word.word.strip().lower() not in _SILENCES]
-    if not found:
+            known.add(name)
+            yield name, [word for word in words if word.word.strip().lower() not in _SILENCES]
+    if not known:
         raise InputError(f"{folder}: no alignments; expected .ctm, .TextGrid, .json or .jsonl files")
-    return found
 
 
 def match_words(
