@@ -100,6 +100,7 @@ def word_times(
     model: Any, processor: Any, pairs: Sequence[Pair], audio: Sequence[np.ndarray], batch: int
 ) -> list[list[tuple[str, float, float]]]:
     """Whisper's transcript of each recording: normalized words with start and end in seconds."""
+    processor.tokenizer.pad_token = processor.tokenizer.pad_token or processor.tokenizer.eos_token  # for the batches
     recognize = pipeline(
         "automatic-speech-recognition", model=model, tokenizer=processor.tokenizer,
         feature_extractor=processor.feature_extractor, device=model.device,
