@@ -42,6 +42,16 @@ def main() -> None:
     processor = WhisperProcessor.from_pretrained(options.model)
     model = WhisperForConditionalGeneration.from_pretrained(options.model).to(options.device).eval()
     translations = translate(model, processor, pairs, audio, options.batch)
+    of_engine = [pair.id.startswith(f"{pair.src_lang}_test_") for pair in pairs]
+    groups = {
+        "speech engines": [i for i, made in enumerate(of_engine) if made],
+        "people": [i for i, made in enumerate(of_engine) if not made],
+    }
+    print("| recordings | utterances | BLEU of Whisper's own translation |\n| --- | ---: | ---: |")
+    for name, chosen in groups.items():
+        if chosen:
+            found, _ = bleu([translations[i] for i in chosen], [str(pairs[i].tgt_text) for i in chosen])
+            print(f"| {name} | {len(chosen)} | {found} |", flush=True)
     words = word_times(model, processor, pairs, audio, options.batch)
     if options.out:
         lines = [
@@ -57,16 +67,6 @@ def main() -> None:
         options.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     units = read_units(at.units, [pair.id for pair in pairs], ("src",))
     rate = frame_rate_of(read_units_metadata(at.units))
-    of_engine = [pair.id.startswith(f"{pair.src_lang}_test_") for pair in pairs]
-    groups = {
-        "speech engines": [i for i, made in enumerate(of_engine) if made],
-        "people": [i for i, made in enumerate(of_engine) if not made],
-    }
-    print("| recordings | utterances | BLEU of Whisper's own translation |\n| --- | ---: | ---: |")
-    for name, chosen in groups.items():
-        if chosen:
-            found, _ = bleu([translations[i] for i in chosen], [str(pairs[i].tgt_text) for i in chosen])
-            print(f"| {name} | {len(chosen)} | {found} |")
     print(
         "\n| recordings | words in both | share of all | edge | median difference, ms | mean | within 50 ms | 100 ms |"
     )
