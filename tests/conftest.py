@@ -1,6 +1,7 @@
 """Small real models and data, shared by the tests."""
 
 import os
+import time
 from collections.abc import Iterator
 
 # Two tests at a time share two cores: each has one thread, and waiting threads spin but briefly.
@@ -59,3 +60,25 @@ def text_lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> tuple[Path, Path]:
+    """A tiny run of every stage, done once for all workers, and its recipe: make a copy to work with."""
+    from helpers.tiny_run import tiny_recipe
+    from unitweave.cli import main
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    run, recipe, ready = folder / "run", folder / "tiny.yaml", folder / "ready"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        deadline = time.monotonic() + 600
+        while not ready.exists():
+            assert time.monotonic() < deadline, "the other worker has not finished it"
+            time.sleep(0.1)
+    else:
+        assert main(["run", str(tiny_recipe(folder, text_lm_folder)), "--out", str(run)]) == 0
+        ready.touch()
+    return run, recipe

@@ -18,7 +18,6 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import yaml
 
-from helpers.tiny_run import tiny_recipe
 from unitweave.cli import main
 from unitweave.config.recipe import Recipe
 
@@ -104,12 +103,9 @@ def foreign_keys(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> tuple[Path, Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory, finished_run: tuple[Path, Path]) -> tuple[Path, Path]:
     """A tiny run of every stage, and its recipe."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    recipe = tiny_recipe(folder, text_lm_folder)
-    assert main(["run", str(recipe), "--out", str(folder / "run")]) == 0
-    return folder / "run", recipe
+    return shutil.copytree(finished_run[0], tmp_path_factory.mktemp("fuzz") / "run"), finished_run[1]
 
 
 def outcome(arguments: list[str], capsys: pytest.CaptureFixture) -> tuple[int, str]:

@@ -8,7 +8,9 @@ import pytest
 CASES = [
     ("translate", "nowhere", "a.wav"),
     ("translate", "nowhere", "a.wav", "--engine", "int8"),
+    ("translate", "nowhere", "a.wav", "--num-beams", "0"),
     ("serve", "nowhere"),
+    ("serve", "nowhere", "--max-queue", "0"),
     ("export", "nowhere", "--out", "exported"),
     ("run", "nowhere", "--out", "run"),
     ("run", "demo", "--out", "run", "--lm.training.steps", "-3"),
@@ -21,10 +23,11 @@ CASES = [
 SCRIPT = """
 import sys
 from unitweave.cli import main
+assert main(["--help"]) == 0 and not {{"torch", "transformers"}} & set(sys.modules)
 for arguments in {cases!r}:
     status = main(list(arguments))
     assert status == 2, (arguments, status)
-    assert "torch" not in sys.modules, arguments
+    assert not {{"torch", "transformers"}} & set(sys.modules), arguments
 """
 
 

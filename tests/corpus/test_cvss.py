@@ -504,6 +504,7 @@ def test_a_folder_with_other_things_is_left_alone(mini: Miniature, tmp_path: Pat
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_the_miniature_goes_through_the_whole_chain(
     corpus: Path, tmp_path: Path, text_lm_folder: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -59,6 +59,7 @@ def test_the_languages_do_not_change_what_is_drawn() -> None:
     assert set(draw(1, ["fr"], seed=0)[0].text) == {"en", "fr"}
 
 
+@pytest.mark.slow
 def test_a_key_says_frame_and_fillers(many: list[Sentence]) -> None:
     for s in many[:200]:
         assert s.key.startswith(f"{s.frame}:")

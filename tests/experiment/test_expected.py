@@ -30,6 +30,7 @@ def test_the_published_page_is_what_its_archive_gives(tmp_path: Path) -> None:
     assert written.read_text() == (ROOT / "results/replication.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_demos_range_is_what_its_archive_gives(tmp_path: Path) -> None:
     kept = DEMO.with_name("demo.expected.json")
     found = expected_of([ARCHIVE], "stairs-45pct")

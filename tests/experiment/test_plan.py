@@ -109,6 +109,7 @@ def test_a_grid_that_cannot_be_is_refused_with_its_key(changes: dict[str, Any], 
         plan(**({"grid": grid} | changes))
 
 
+@pytest.mark.slow
 def test_built_in_experiments_can_be_read() -> None:
     found = {path.stem: load_experiment(path)[0] for path in builtin_experiments()}
     assert set(found) == {

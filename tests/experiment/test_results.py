@@ -199,6 +199,7 @@ def rows_of(text: str, heading: str) -> list[list[str]]:
     return [[trial.strip() for trial in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
 
 
+@pytest.mark.slow
 def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Path, folder: Path) -> None:
     text = page.read_text()
     assert "Partial" not in text
@@ -319,6 +320,7 @@ def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folde
     assert asked[4:7] == ["mask", "baseline", "ASR-BLEU"] and asked[9:12] == mask[10:13]
 
 
+@pytest.mark.slow
 def test_figures_stand_beside_the_page_and_nothing_changes_when_written_again(
     drawn: None, folder: Path, tmp_path: Path
 ) -> None:
@@ -356,6 +358,7 @@ def test_an_experiment_that_has_just_begun_has_a_page_too(tmp_path: Path) -> Non
     assert "**Partial: 0 of 13 trials are done.**" in text and "nothing yet" in text
 
 
+@pytest.mark.slow
 def test_a_longer_training_with_fewer_seeds_stands_beside_the_one_with_more(
     drawn: None, folder: Path, tmp_path: Path
 ) -> None:
@@ -441,6 +444,7 @@ def test_pretrained_weights_count_and_not_their_folder(folder: Path, tmp_path: P
     assert state_of(run, parse_experiment(CONTENT), trial) == "out of date"
 
 
+@pytest.mark.slow
 def test_a_language_without_training_speech_has_scores_and_no_place_in_the_figure(
     drawn: None, folder: Path, tmp_path: Path
 ) -> None:
@@ -502,6 +506,7 @@ def test_an_archive_makes_the_same_page_and_has_no_models(drawn: None, folder: P
     assert [p.read_bytes() for p in drawings[0]] == [p.read_bytes() for p in drawings[1]] != []
 
 
+@pytest.mark.slow
 def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -550,6 +555,7 @@ def parts(folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     return first, second
 
 
+@pytest.mark.slow
 def test_parts_of_an_experiment_make_one_page(page: Path, folder: Path, tmp_path: Path) -> None:
     first, second = parts(folder, tmp_path)
     write_archive(tmp_path / "kept", second)
@@ -594,6 +600,7 @@ def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Pat
     assert made["some", "baseline", "10", "1"] == "B" and made["some", "scheduled", "10", "1"] == "A"
 
 
+@pytest.mark.slow
 def test_trainings_on_several_machines_and_thread_counts_together_establish_a_headline(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def test_odd_schedules_are_warned_of(schedule: ScheduleSettings, steps: int, exp
     assert len(found) == len(expected) and all(part in text for part, text in zip(expected, found, strict=True)), found
 
 
+@pytest.mark.slow
 def test_lengths_are_exact_with_units_and_near_without(tmp_path: Path, text_lm_folder: Path) -> None:
     from unitweave.lm.train.finetune import train_lm
 
@@ -136,6 +137,7 @@ def test_the_command_plans_every_system_and_names_what_does_not_fit(
     assert not any("do not fit" in warning for warning in make_plan("x", low, 12, SmallLm(), lengths).warnings)
 
 
+@pytest.mark.slow
 def test_what_the_alignment_allows_is_said_per_language_warned_of_and_refused_where_it_is_nothing(
     tmp_path: Path, text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

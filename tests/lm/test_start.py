@@ -81,6 +81,7 @@ def test_a_vocabulary_with_wrong_values_is_damaged(tmp_path: Path, text_lm_folde
             Vocabulary.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_any_damaged_file_of_a_checkpoint_sets_it_aside_for_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

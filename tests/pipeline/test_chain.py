@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from helpers.processes import Program, command
-from helpers.tiny_run import tiny_recipe
 from unitweave.cli import main
 from unitweave.core.audio import read_audio
 
@@ -30,15 +29,13 @@ STAGES = [
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Path:
-    return tiny_recipe(tmp_path_factory.mktemp("recipe"), text_lm_folder)
+def recipe(finished_run: tuple[Path, Path]) -> Path:
+    return finished_run[1]
 
 
 @pytest.fixture(scope="module")
-def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "run"
-    assert main(["run", str(recipe), "--out", str(folder)]) == 0
-    return folder
+def run(finished_run: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(finished_run[0], tmp_path_factory.mktemp("run") / "run")
 
 
 def test_a_recipe_runs_every_stage_and_ends_with_a_report(run: Path) -> None:

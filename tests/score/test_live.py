@@ -64,6 +64,7 @@ def translator(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -
     return Translator.from_pretrained(make_run(tmp_path_factory.mktemp("run"), text_lm_folder))
 
 
+@pytest.mark.slow
 def test_the_log_has_what_evaluators_read(
     translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def write_lines(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_the_better_system_wins_and_the_ceiling_is_above_both(spoken_run, capsys):
     scores = read_scores(spoken_run / "score")
     baseline, scheduled = scores.systems["baseline"], scores.systems["scheduled"]
@@ -130,6 +131,7 @@ def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_pat
     assert read_json(run / "score" / "scores.json") == expected
 
 
+@pytest.mark.slow
 def test_the_ceiling_on_resynthesized_units_uses_the_vocoder(spoken_run, tmp_path, monkeypatch):
     base = pytest.importorskip("unitweave.vocoder.base")
     run = tmp_path / "run"
@@ -160,6 +162,7 @@ def test_the_report_is_one_file_with_players_pictures_and_no_network(spoken_run,
     assert "Text BLEU on the dev split" in page and "Transcript WER on the dev split" in page
 
 
+@pytest.mark.slow
 def test_runs_scored_in_different_ways_are_never_in_one_table_unsaid(spoken_run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(spoken_run, other)
@@ -196,6 +199,7 @@ def test_bad_outputs_end_in_one_clear_line(spoken_run, tmp_path, damage, message
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_folder_of_wavs_scores_like_the_run(spoken_run, tmp_path):
     wavs = spoken_run / "translate" / "scheduled"
     references = tmp_path / "references.tsv"
@@ -223,6 +227,7 @@ def test_a_folder_of_wavs_scores_like_the_run(spoken_run, tmp_path):
         score_folders([tmp_path / "empty"], references, SETTINGS)
 
 
+@pytest.mark.slow
 def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, tmp_path, capsys):
     references = tmp_path / "references.txt"
     references.write_text("\n".join(SENTENCES))
@@ -249,6 +254,7 @@ def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, t
     assert "a second folder named" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_silence_is_an_empty_transcript_and_not_what_a_recognizer_makes_of_it(spoken_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(spoken_run, run)
@@ -261,6 +267,7 @@ def test_silence_is_an_empty_transcript_and_not_what_a_recognizer_makes_of_it(sp
     assert first["outputs"]["scheduled"]["asr_transcript"] == ""
 
 
+@pytest.mark.slow
 def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceiling(spoken_run, tmp_path, monkeypatch):
     base = pytest.importorskip("unitweave.vocoder.base")
     run = tmp_path / "run"
@@ -286,6 +293,7 @@ def test_units_without_repetitions_are_compared_without_them_and_so_is_the_ceili
     assert asked == [True] and any("durations predicted" in note for note in scores.notes)
 
 
+@pytest.mark.slow
 def test_the_wavs_of_any_system_have_an_error_rate_and_no_agreement_with_a_text_that_is_not_known(spoken_run, tmp_path):
     references = tmp_path / "references.txt"
     references.write_text("\n".join(SENTENCES))

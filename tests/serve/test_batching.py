@@ -31,6 +31,7 @@ def batcher(translator: Translator) -> Iterator[Batcher]:
     batcher.close()
 
 
+@pytest.mark.slow
 def test_requests_that_come_together_are_translated_together(batcher: Batcher, translator: Translator) -> None:
     recordings = [speech(0.4 + 0.1 * i, i) for i in range(4)]
     futures = [batcher.submit(Job(r)) for r in recordings]
@@ -73,6 +74,7 @@ def blocked(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> threading.Even
     return free
 
 
+@pytest.mark.slow
 def test_a_full_queue_says_busy_and_when_to_come_again(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
     free = blocked(batcher, monkeypatch)
     accepted = [batcher.submit(Job(speech(0.3)))]

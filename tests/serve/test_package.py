@@ -33,6 +33,7 @@ def package(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_an_export_translates_as_its_run_does(run: Path, package: Path) -> None:
     a, b = (Translator.from_pretrained(folder).translate(speech(1.0)) for folder in (run, package))
     assert a.transcript == b.transcript and np.array_equal(a.waveform, b.waveform) and len(a.waveform)

@@ -1,11 +1,7 @@
 """The server on its socket: idle and slow clients, a port in use, limits that are no numbers, and a quick end."""
 
-import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +12,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="needs unitweave[serve]")
 
+from helpers.processes import Program, command
 from helpers.serving import make_run, raw_request, running, speech, until, voice
 from unitweave.cli import main
 from unitweave.config.serve import ServerLimits
@@ -179,18 +176,16 @@ def test_a_signal_ends_the_server_within_seconds_with_a_page_open(
 ) -> None:
     with bind("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "unitweave.cli", "serve", str(run), "--port", str(port)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 120)
-        with socket.create_connection(("127.0.0.1", port), timeout=120) as page:
-            page.sendall(b"GET /gradio_api/heartbeat/s HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert b" 200 " in page.recv(200)
-            start = time.monotonic()
-            process.send_signal(number)
-            errors = process.communicate(timeout=60)[1]
-            seconds = time.monotonic() - start
-    assert process.returncode == 0 and seconds < 10, errors
-    assert "Traceback" not in errors and "GET /gradio_api/heartbeat/s 200" in errors
-    assert not list(tmp_path.iterdir()), "temporary folders are removed"
-    assert json.dumps(errors).count("127.0.0.1:") == 2, "the address is printed once, in one line"
+    (tmp_path / "temporary").mkdir()
+    serve = "import tempfile; tempfile.tempdir = None\n" + command("serve", run, "--port", port)
+    process = Program(serve, tmp_path, {"TMPDIR": str(tmp_path / "temporary")})
+    until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 120)
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as page:
+        page.sendall(b"GET /gradio_api/heartbeat/s HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in page.recv(200)
+        start = time.monotonic()
+        process.send(number)
+        assert process.wait(60) == 0 and time.monotonic() - start < 10, process.printed
+    assert "Traceback" not in process.printed and "GET /gradio_api/heartbeat/s 200" in process.printed
+    assert not list((tmp_path / "temporary").iterdir()), "temporary folders are removed"
+    assert process.printed.count("127.0.0.1:") == 2, "the address is printed once, in one line"

@@ -68,6 +68,7 @@ def same(a: Translation, b: Translation) -> bool:
     ) and np.array_equal(a.units, b.units)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"temperature": 1.0}, {"num_beams": 3}, {"text_only": True}])
 def test_a_batch_gives_what_each_utterance_gets_alone(decoder: PhaseDecoder, sources: list, how: dict) -> None:
     together = decoder.translate(sources, short(**how))
@@ -78,6 +79,7 @@ def test_a_batch_gives_what_each_utterance_gets_alone(decoder: PhaseDecoder, sou
         assert len(result.units) == 0 or not how.get("text_only")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["decoder", "direct"])
 def test_greedy_decoding_is_what_transformers_generate_says_under_the_same_constraints(
     kind: str, sources: list, request: pytest.FixtureRequest
@@ -210,6 +212,7 @@ def plain_beam_search(decoder: PhaseDecoder, source: np.ndarray, settings: Decod
     return best, bool(replay(best).cut)
 
 
+@pytest.mark.slow
 def test_beam_search_finds_what_a_plain_one_finds(decoder: PhaseDecoder, sources: list) -> None:
     settings = short(num_beams=3, text_only=True, max_text_tokens_per_second=0.0)
     for source, result in zip(sources[:3], decoder.translate(sources[:3], settings), strict=True):
@@ -223,6 +226,7 @@ def test_beam_search_finds_what_a_plain_one_finds(decoder: PhaseDecoder, sources
         assert result.complete is not cut
 
 
+@pytest.mark.slow
 def test_a_given_text_is_said_and_the_rest_follows_from_it(decoder: PhaseDecoder, sources: list) -> None:
     given = [
         ForcedPrefix(transcript="El perro", language="es"),
@@ -274,6 +278,7 @@ def test_a_streamer_gets_the_texts_and_then_every_unit(decoder: PhaseDecoder, so
     assert [received.units.get(i, []) for i in range(len(sources))] == [r.units.tolist() for r in results]
 
 
+@pytest.mark.slow
 def test_sampled_units_follow_the_seed_and_texts_stay(decoder: PhaseDecoder, sources: list) -> None:
     first, again, other = (decoder.translate(sources, short(temperature=1.5, seed=s)) for s in (1, 1, 2))
     assert all(same(a, b) for a, b in zip(first, again, strict=True))
@@ -318,6 +323,7 @@ def test_limits_hold_and_are_reported(decoder: PhaseDecoder, sources: list) -> N
         assert set(result.seconds) == {"transcript", "translation", "units"} == set(result.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_units_block_by_block_are_those_of_one_call(decoder: PhaseDecoder, sources: list, block: int) -> None:
     settings = short(max_unit_repeats=3)

@@ -10,6 +10,7 @@ from unitweave.serve.export import export_run
 from unitweave.translate.translator import MIN_SAMPLES, Translator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hubert", "sew", "whisper"])
 def test_recordings_are_translated_alone_together_and_by_the_exported_model(
     tmp_path: Path, text_lm_folder: Path, kind: str

@@ -82,6 +82,7 @@ def test_the_logits_are_those_of_float32_but_for_the_rounding(folder: Path, deco
     assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.98
 
 
+@pytest.mark.slow
 def test_saved_integers_are_the_ones_that_are_made_while_loading(
     folder: Path, decoder: PhaseDecoder, sources: list, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_saved_integers_are_the_ones_that_are_made_while_loading(
     assert {t.dtype for n, t in tensors.items() if n.endswith("proj.weight")} == {torch.int8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"temperature": 1.0}, {"num_beams": 3}])
 def test_a_batch_gives_what_each_utterance_gets_alone(decoder: PhaseDecoder, sources: list, how: dict) -> None:
     settings = replace(SHORT, **how)
@@ -113,6 +115,7 @@ def test_stages_limits_and_given_texts_hold(decoder: PhaseDecoder, sources: list
         assert all(0 <= unit < UNITS_IN_BOOK for unit in said.units)
 
 
+@pytest.mark.slow
 def test_an_export_with_integer_weights_translates_without_naming_the_engine(
     tmp_path: Path, text_lm_folder: Path
 ) -> None:

@@ -291,6 +291,7 @@ def heard(seconds: float = 2.6) -> np.ndarray:
     return np.concatenate([np.zeros(4000, np.float32), 3 * speech(seconds), np.zeros(12_000, np.float32)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["utterance", "agreement"])
 def test_a_model_gives_the_same_live_translation_in_any_chunks(translator: Translator, policy: str) -> None:
     def events(size: int) -> list[dict]:
@@ -364,6 +365,7 @@ def test_a_model_without_texts_is_spoken_at_the_end_and_refuses_other_policies(t
         LiveTranslator(direct, LiveSettings(policy="agreement"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), Stopped(15)])
 def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
     translator: Translator, tmp_path: Path, end: BaseException

@@ -46,6 +46,7 @@ def test_narrow_rows_get_the_logits_of_the_units_and_the_others_all_of_them(fold
                     torch.testing.assert_close(logits[row], full[row])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("how", [{}, {"temperature": 1.0}, {"num_beams": 2}])
 def test_translations_are_those_of_the_whole_layer(folder: Path, engine: str | None, how: dict) -> None:

@@ -44,6 +44,7 @@ def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byte
     return contents(out)
 
 
+@pytest.mark.slow
 def test_a_translation_that_was_interrupted_ends_in_the_same_bytes(
     run: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_translation_that_was_interrupted_ends_in_the_same_bytes(
     assert contents(tmp_path) == whole
 
 
+@pytest.mark.slow
 def test_shards_of_another_size_give_the_same_translations_and_are_not_taken_for_finished(
     run: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def transformers_generate(model: PreTrainedModel, asked: list[Request]) -> Calla
     return generate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "happens"),
     [

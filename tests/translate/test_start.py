@@ -3,12 +3,15 @@
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = (
     "datasets", "fastapi", "gradio", "jiwer", "matplotlib", "pandas", "peft", "ray", "sacrebleu", "sklearn",
     "tensorboard", "transformers.trainer", "unitweave.training.trainer",
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_translating_imports_no_library_of_other_stages() -> None:
     code = (
         "import sys, unitweave.commands.translate, unitweave.translate.files, unitweave.training.devices\n"

@@ -121,6 +121,7 @@ def test_whisper_is_transformers_encoder_at_30_seconds_and_its_windows_join(tmp_
         torch.testing.assert_close(hidden[:1400], start[:1400])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_for_a_gpu_equal_single_recordings(tmp_path: Path, kind: str) -> None:
     encoder = encoder_of(tmp_path, kind)
