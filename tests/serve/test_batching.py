@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.serving import make_run, speech
+from helpers.serving import make_run, speech, until
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
 from unitweave.serve.batching import Batcher, Busy, Job, Stopped, Stream
@@ -98,6 +98,35 @@ def test_a_job_given_up_while_waiting_is_not_translated(batcher: Batcher, monkey
     free.set()
     assert first.result(60).language
     assert batcher.submit(Job(speech(0.3))).result(60).language and batcher.done == 2
+
+
+def test_what_nobody_waits_for_any_more_ends_at_its_next_unit(
+    batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units: list[int] = []
+
+    def endless(waveforms: list, settings: object, given: object, streamer: Streamer) -> None:
+        while True:
+            units.append(1)
+            streamer.unit(0, 1)
+            time.sleep(0.001)
+
+    monkeypatch.setattr(batcher.translator, "translate_all", endless)
+    job = Job(speech(0.3))
+    batcher.submit(job)
+    until(lambda: len(units) > 3)
+    job.give_up()
+    until(lambda: batcher.done == 1)
+    assert isinstance(job.result.exception(1), Stopped)
+    monkeypatch.undo()
+    assert batcher.submit(Job(speech(0.3))).result(60).language
+
+
+def test_a_given_text_that_is_too_long_for_its_recording_is_refused(batcher: Batcher) -> None:
+    for known in (ForcedPrefix(transcript="a " * 999, language="es"), ForcedPrefix(translation="1" * 1900)):
+        with pytest.raises(InputError, match=r"too long for a recording of 0\.3 s"):
+            batcher.submit(Job(speech(0.3), known))
+    assert batcher.waiting == 0
 
 
 def test_closing_answers_everybody(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,16 @@ def test_malformed_requests_of_the_page_are_refused(server: SimpleNamespace, cha
     assert ask(server, "/gradio_api/queue/data?session_hash=never-joined")[0] == 404
 
 
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset"])
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_does_not_have_are_refused(server: SimpleNamespace, path: str, number: str) -> None:
+    body = f'{{"data": [{number}, null, null], "fn_index": 1, "event_id": {number}, "session_hash": "s"}}'
+    request = urllib.request.Request(server.url + path, body.encode(), {"Content-Type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=20)
+    assert refused.value.code == 400 and list(json.loads(refused.value.read())) == ["error"]
+
+
 def on_the_page(server: SimpleNamespace, function: int, data: list[Any]) -> dict[str, Any]:
     """What the page gets for a click, asked for as its script does."""
     session = uuid.uuid4().hex

@@ -243,6 +243,11 @@ def test_idle_and_endless_sessions_end(serve: Callable[..., Server]) -> None:
     assert code == 1001 and "nothing came" in events[-1]["error"]
     events, _, code = session(server, bytes(60_000), bytes(60_000))
     assert code == 1001 and "may last 2 s" in events[-1]["error"]
+    with server.connect() as client, pytest.raises(ConnectionClosed) as ended:
+        while True:  # hardly any samples, but never idle
+            client.send(b"")
+            time.sleep(0.05)
+    assert ended.value.rcvd is not None and ended.value.rcvd.code == 1001
 
 
 def test_sessions_share_batches(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

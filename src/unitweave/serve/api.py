@@ -154,7 +154,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     def not_as_described(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first.get("loc", ())[1:]) or "request"
-        return JSONResponse({"error": f"{place}: {first.get('msg', 'not valid')}"}, 422)
+        problem = first.get("msg", "not valid")
+        return JSONResponse({"error": f"{place}: {'must be a file' if 'UploadFile' in problem else problem}"}, 422)
 
     @app.exception_handler(HTTPException)
     def other(_: Request, error: HTTPException) -> JSONResponse:
@@ -208,7 +209,12 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
             progress = Stream(limits.request_timeout_seconds)
             job = Job(waveform, forced_prefix(None, None, language, target_language), stream=progress)
             texts = await texts_of(batcher, job, progress)
-            return WavResponse(_wav_chunks(batcher.translator, progress), release, _text_headers(texts))
+
+            def leave() -> None:
+                job.give_up()
+                release()
+
+            return WavResponse(_wav_chunks(batcher.translator, progress), leave, _text_headers(texts))
         except BaseException:
             release()
             raise
@@ -316,15 +322,16 @@ async def wait_for(batcher: Batcher, job: Job) -> SpeechTranslation:
     except asyncio.CancelledError:
         if future.cancelled() and batcher.is_closed():
             raise Stopped from None
-        future.cancel()
         raise
+    finally:
+        job.give_up()
 
 
 async def texts_of(batcher: Batcher, job: Job, stream: Stream) -> Translation:
     """The texts of a job; its units follow in the stream. Raises as `wait_for` does."""
-    future = batcher.submit(job)
+    batcher.submit(job)
     try:
         return await run_in_threadpool(stream.text)
     except BaseException:
-        future.cancel()
+        job.give_up()
         raise

@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 
 from unitweave.config.serve import ServerLimits
+from unitweave.core.audio import SAMPLE_RATE
 from unitweave.translate.decode import ForcedPrefix, Translation
 from unitweave.translate.live.decoding import LiveDecoder
 from unitweave.translate.live.hypotheses import Answer, Request
@@ -92,6 +93,7 @@ class Job:
         align: Also find the time of each word.
         words: Words with their times in the recording and in the translation, set with the result if `align`.
         result: Where the result goes.
+        given_up: Whether nobody waits for it any more.
     """
 
     waveform: np.ndarray
@@ -101,6 +103,12 @@ class Job:
     align: bool = False
     words: tuple[Words, Words] = ([], [])
     result: "Future[SpeechTranslation]" = field(default_factory=Future)
+    given_up: bool = False
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more: it is not begun, or ends at its next unit."""
+        self.given_up = True
+        self.result.cancel()
 
 
 @dataclass(eq=False)
@@ -149,10 +157,10 @@ class Batcher:
 
         Raises:
             Busy: The queue is full.
-            InputError: The model lacks a language or needs to be told one.
+            InputError: The model lacks a language or needs to be told one, or a given text is too long.
         """
         if isinstance(job, Job):
-            self.translator.check_prefix(job.given)
+            self.translator.check_prefix(job.given, seconds=len(job.waveform) / SAMPLE_RATE)
         with self._changed:
             if self._closed or len(self._waiting) >= self.limits.max_queue:
                 raise Busy(self.retry_after())
@@ -243,7 +251,7 @@ class Batcher:
             # One request failed, whatever the reason. The others are tried alone, except for those whose client
             # has received something already: it would receive that again.
             for job in jobs:
-                if len(jobs) == 1 or self._closed or (job.stream and job.stream.started):
+                if len(jobs) == 1 or self._closed or job.given_up or (job.stream and job.stream.started):
                     _settle(job, error)
                 else:
                     self._translate([job])
@@ -306,10 +314,10 @@ def _settle(job: Job | LiveJob, outcome: SpeechTranslation | Answer | Exception)
 
 
 class _Progress:
-    """Passes what is decoded on to each job's stream, and stops the decoding when the batcher is closed."""
+    """Passes what is decoded on to each job's stream, and stops the decoding when nobody waits for it any more."""
 
     def __init__(self, jobs: list[Job], is_closed: Callable[[], bool]) -> None:
-        self._streams, self._is_closed = [job.stream for job in jobs], is_closed
+        self._jobs, self._is_closed = jobs, is_closed
 
     def texts(self, index: int, hypothesis: Translation) -> None:
         self._put(index, hypothesis)
@@ -318,8 +326,8 @@ class _Progress:
         self._put(index, unit)
 
     def _put(self, index: int, item: Translation | int) -> None:
-        if self._is_closed():
+        if self._is_closed() or all(job.given_up for job in self._jobs):
             raise Stopped
-        stream = self._streams[index]
+        stream = self._jobs[index].stream
         if stream:
             stream.put(item)

@@ -124,6 +124,7 @@ class PageGuard:
             return
         try:
             content = self._with_paths(json.loads(body))
+            body = json.dumps(content, allow_nan=False).encode()  # Python reads NaN and infinities; JSON has none
         except (ValueError, RecursionError):
             await send_error(send, 400, "the request is not valid JSON")
             return
@@ -138,7 +139,6 @@ class PageGuard:
             self._sessions[content["session_hash"]] = None
             while len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
-        body = json.dumps(content).encode()
         headers = MutableHeaders(raw=[pair for pair in scope["headers"] if pair[0] != b"transfer-encoding"])
         headers["content-length"], headers["content-type"] = str(len(body)), "application/json"
         del headers["accept-encoding"]

@@ -135,7 +135,10 @@ class _Connection:
 
     async def _read(self) -> None:
         """Keep what arrives, no more than the limits allow."""
+        end = time.monotonic() + self.limits.max_live_seconds + self.limits.live_idle_seconds
         while not self._ended:
+            if time.monotonic() > end:  # a client that sends hardly any samples holds its place no longer
+                raise LiveProblem(f"a session may last {self.limits.max_live_seconds:g} s", GOING_AWAY)
             try:
                 async with asyncio.timeout(self.limits.live_idle_seconds):
                     message = await self.socket.receive()

@@ -120,7 +120,7 @@ class PageTranslator:
         except Busy as error:
             return _failure(f"Many people are translating right now. Try again in {error.retry_after} seconds.")
         except FutureTimeoutError:
-            future.cancel()
+            job.give_up()
             return _failure("This took too long and was canceled. Try a shorter recording.")
         except (CancelledError, Stopped):
             return _failure("The server is shutting down.")

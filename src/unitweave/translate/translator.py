@@ -16,6 +16,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, digest_of_file
 from unitweave.core.natural import natural_pieces
 from unitweave.core.text import normalize
+from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer, Translation
 from unitweave.translate.engines import precision_of
 from unitweave.translate.package import Parts, find_parts
@@ -265,9 +266,22 @@ class Translator:
             )
         return results
 
-    def check_prefix(self, prefix: ForcedPrefix | None, settings: DecodingSettings | None = None) -> None:
-        """Raise InputError for a language that the model lacks, or that is missing, before anything is computed."""
-        self.decoder.constraints.forced(prefix, (settings or self.settings).target_language)
+    def check_prefix(
+        self, prefix: ForcedPrefix | None, settings: DecodingSettings | None = None, seconds: float | None = None
+    ) -> None:
+        """Raise InputError for a language that the model lacks, or that is missing, before anything is computed.
+
+        With the seconds of a recording also for a text that is longer than the model could write about it.
+        """
+        settings = settings or self.settings
+        forced = self.decoder.constraints.forced(prefix, settings.target_language)
+        if seconds is not None:
+            most = round(seconds * settings.max_text_tokens_per_second + 16)
+            for phase, name in ((TRANSCRIPT, "transcript"), (TRANSLATION, "translation")):
+                if (tokens := len(forced.get(phase, ()))) > most:
+                    raise InputError(
+                        f"{name}: too long for a recording of {seconds:.1f} s ({tokens} tokens; at most {most})"
+                    )
 
     @cached_property
     def utterance_seconds(self) -> float | None:
