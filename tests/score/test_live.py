@@ -36,6 +36,7 @@ def test_latency_of_an_utterance_by_hand() -> None:
     # Words begin at 1.2, 1.6, 3.0 and 3.6; the ideal ones at 0, 1, 2 and 3.
     assert found.laal == pytest.approx((1.2 + 0.6 + 1.0 + 0.6) / 4)
     assert found.atd == average_token_delay(chunks)
+    assert found.first_speech == 1.0 and latency_of(chunks, words, 4.0, first_word=0.4).first_speech == 0.6
     aware = latency_of(chunks, words, 4.0, computation_aware=True)
     assert (aware.start_offset, aware.end_offset) == (1.5, 0.5)
     assert aware.laal == pytest.approx((1.7 + 1.1 + 1.5 + 4.1 - 3) / 4)

@@ -345,6 +345,23 @@ def test_units_block_by_block_are_those_of_one_call(decoder: PhaseDecoder, sourc
     assert steps >= max(len(one) for one in units) / block
 
 
+def test_units_do_not_end_before_their_least_number(decoder: PhaseDecoder, sources: list) -> None:
+    settings = short(max_unit_repeats=3)
+    whole = decoder.translate(sources, settings)
+    target = decoder.vocabulary.markers["target"]
+    texts = [tuple(one.tokens[: one.tokens.index(target) + 1]) for one in whole]
+    for least in (0, 3, 30):
+        states = [
+            Continuation(text, tuple(one.units[:2].tolist()), 100, least)
+            for text, one in zip(texts, whole, strict=True)
+        ]
+        found = decoder.continue_units(sources, states, settings)
+        assert all(len(one.units) >= least for one in found if one.complete)
+        for one, other in zip(found, whole, strict=True):
+            if len(other.units) >= least:
+                assert one.units.tolist() == other.units.tolist()
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_after_the_beginning_of_a_translation_a_new_word_or_its_end_follows(
     decoder: PhaseDecoder, sources: list, beams: int

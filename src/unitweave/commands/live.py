@@ -67,9 +67,10 @@ def live(
     translator = Translator.from_pretrained(model, system, device, dtype, engine, trust_functions)
     session = LiveTranslator(translator, settings, language, target_language)
     say("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
-    if settings.policy != "utterance" and not settings.text_only and not translator.decoder.vocabulary.target_prefixes:
+    text_only = session.session.settings.text_only
+    if settings.policy != "utterance" and not text_only and not translator.decoder.vocabulary.target_prefixes:
         say("words come early, their speech at the end of each utterance: for early speech, train with prefixes")
-    stem = run_live(session, source, out, loudspeaker, _printer(json_lines), settings.text_only)
+    stem = run_live(session, source, out, loudspeaker, _printer(json_lines), text_only)
     if stem is not None:
         say(stem)
 
@@ -140,7 +141,7 @@ def _printer(json_lines: bool):  # type: ignore[no-untyped-def]
 
     def print_words(event: LiveEvent) -> None:
         if isinstance(event, CommittedText):
-            print(_printable(event.text), end=" ", flush=True)
+            print(_printable(event.text), end="", flush=True)
         elif isinstance(event, UtteranceEnd):
             print(flush=True)
 

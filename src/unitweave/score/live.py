@@ -17,7 +17,9 @@ from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, read_json_object, write_json, write_text
 from unitweave.core.manifest import Pair
+from unitweave.core.natural import natural_pieces
 from unitweave.core.progress import meter
+from unitweave.core.scripts import join_words
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.latency import (
     Chunk,
@@ -38,19 +40,25 @@ BLOCK = 1600  # samples fed at a time; results do not depend on it
 
 @dataclass(frozen=True)
 class Source:
-    """A recording, or several joined ones, with the reference translation and its language."""
+    """A recording, or several joined ones, with the reference translation, what is said, and the languages of both."""
 
     id: str
     waveform: np.ndarray
     reference: str
     language: str = "en"
+    transcript: str = ""
+    source_language: str = ""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Mean latencies of a test set in seconds; each is over the utterances that have any speech."""
+    """Mean latencies of a test set in seconds; each is over the utterances that have any speech.
+
+    `first_speech` is StartOffset less the end of the first word of the source.
+    """
 
     start_offset: float
+    first_speech: float
     end_offset: float
     atd: float
     laal: float
@@ -95,8 +103,10 @@ def read_sources(pairs: Sequence[Pair], limit: int, join: int = 1) -> list[Sourc
     for first in range(0, len(found), join):
         group = found[first : first + join]
         parts = [part for pair in group for part in (read_audio(Path(pair.src_audio or "")), pause)][:-1]
-        reference = " ".join(pair.tgt_text_raw or pair.tgt_text or "" for pair in group)
-        sources.append(Source(group[0].id, np.concatenate(parts), reference, group[0].tgt_lang))
+        reference = join_words(" ".join(pair.tgt_text_raw or pair.tgt_text or "" for pair in group))
+        said = join_words(" ".join(pair.src_text_raw or pair.src_text or "" for pair in group))
+        languages = group[0].tgt_lang, said, group[0].src_lang
+        sources.append(Source(group[0].id, np.concatenate(parts), reference, *languages))
     return sources
 
 
@@ -134,7 +144,7 @@ def evaluate_live(
         for index, source in enumerate(sources):
             events, spent = _session(translator, settings, source.waveform)
             computing += spent
-            texts.append(" ".join(event.text for event in events if isinstance(event, CommittedText)))
+            texts.append(_text(events))
             seconds = len(source.waveform) / SAMPLE_RATE
             speech = [event for event in events if isinstance(event, SpeechChunk)]
             chunks = [Chunk(min(e.heard, seconds), len(e.waveform) / SAMPLE_RATE, e.time) for e in speech]
@@ -142,9 +152,10 @@ def evaluate_live(
             waveforms.append(joined)
             if chunks:
                 words = translator.align(joined, texts[-1], source.language)
-                count = len(source.reference.split())
-                seen.append(latency_of(chunks, words, seconds, count))
-                aware.append(latency_of(chunks, words, seconds, count, computation_aware=True))
+                count = len(natural_pieces(source.reference, source.language))
+                first = first_word_end(translator, source)
+                seen.append(latency_of(chunks, words, seconds, count, first))
+                aware.append(latency_of(chunks, words, seconds, count, first, computation_aware=True))
             lines.append(_instance(index, source, chunks, [event.waveform for event in speech], folder))
             progress.advance()
     total = sum(len(source.waveform) for source in sources) / SAMPLE_RATE
@@ -159,6 +170,7 @@ def latency_of(
     words: Words,
     source_seconds: float,
     reference_words: int | None = None,
+    first_word: float = 0.0,
     computation_aware: bool = False,
 ) -> Latency:
     """The latency of one utterance.
@@ -168,6 +180,7 @@ def latency_of(
         words: The words in the speech, one chunk after the other without pauses, with their times.
         source_seconds: Length of the source.
         reference_words: Words of the reference.
+        first_word: When the first word of the source has been said.
         computation_aware: Whether computing time counts.
     """
     put_out = [chunk.elapsed if computation_aware else chunk.delay for chunk in chunks]
@@ -183,10 +196,26 @@ def latency_of(
     delays = [when(start) for _, start, end in words if end > start] or [played[0]]
     return Latency(
         start_offset(played),
+        start_offset(played) - first_word,
         end_offset([played[-1] + lengths[-1]], source_seconds),
         average_token_delay(chunks, computation_aware),
         length_adaptive_average_lagging(delays, source_seconds, reference_words),
     )
+
+
+def _text(events: Sequence[LiveEvent]) -> str:
+    """The translation of all utterances of a session."""
+    said: dict[int, str] = {}
+    for event in events:
+        if isinstance(event, CommittedText):
+            said[event.utterance] = said.get(event.utterance, "") + event.text
+    return join_words(" ".join(said.values()))
+
+
+def first_word_end(translator: Translator, source: Source) -> float:
+    """When the first word of a source has been said, by forced alignment; 0 where it cannot be aligned."""
+    words = translator.align(source.waveform, source.transcript, source.source_language)
+    return next((end for _, start, end in words if end > start), 0.0)
 
 
 def _session(translator: Translator, settings: LiveSettings, waveform: np.ndarray) -> tuple[list[LiveEvent], float]:
@@ -276,11 +305,12 @@ def _instance(
 
 def table(scores: Sequence[LiveScore]) -> str:
     """The scores as a Markdown table; in brackets with computing time."""
-    head = ["", "ASR-BLEU", "text BLEU", "StartOffset", "EndOffset", "ATD", "LAAL", "computing per second"]
+    head = ["", "ASR-BLEU", "text BLEU", "StartOffset", "first speech", "EndOffset", "ATD", "LAAL"]
+    head.append("computing per second")
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for score in scores:
         cells = [score.name, f"{score.asr_bleu:.1f}", f"{score.text_bleu:.1f}"]
-        for key in ("start_offset", "end_offset", "atd", "laal"):
+        for key in ("start_offset", "first_speech", "end_offset", "atd", "laal"):
             if score.delays is None or score.elapsed is None:
                 cells.append("")
             else:

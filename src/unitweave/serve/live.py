@@ -177,7 +177,7 @@ class _Connection:
         if self.session is None:
             settings, self._rate, known = read_settings(content or {}, self.limits.max_audio_seconds)
             translator = self.batcher.translator
-            check_live(translator, settings.policy, known)
+            settings = check_live(translator, settings, known)
             model = self.batcher.live
             detector = await run_in_threadpool(SpeechDetector)  # which is read from a file
             self.session = LiveSession(settings, detector.probability, known, model.has_texts, model.early_speech)

@@ -47,7 +47,7 @@ SCRIPT = """
     if (event.event === "speech") return;
     const [heard, english] = line(live.first + event.utterance).children;
     if (event.transcript !== undefined) heard.textContent = event.transcript;
-    if (event.event === "translation") english.textContent += (english.textContent ? " " : "") + event.text;
+    if (event.event === "translation") english.textContent += event.text;
     if (event.event === "end" && event.translation) english.textContent = event.translation;
     part("lines").scrollTop = part("lines").scrollHeight;
   };

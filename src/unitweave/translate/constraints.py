@@ -19,6 +19,7 @@ from unitweave.core.text import normalize
 from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.prefix_cache import PrefixCache
+from unitweave.translate.word_starts import word_starts
 
 TRANSCRIPT_TAG, TRANSCRIPT, TRANSLATION_TAG, TRANSLATION, UNITS, DONE = range(6)
 # What results call the phases; the language tag counts as a part of its text.
@@ -92,11 +93,13 @@ class Continuation:
         texts: Token ids of both texts, with their language tags and closing markers; empty for a model without texts.
         units: The units so far, which the model goes on from.
         max_units: How many units to decode now, at most.
+        min_total: How many units there are to be, those so far included, before they may end.
     """
 
     texts: tuple[int, ...]
     units: tuple[int, ...]
     max_units: int
+    min_total: int = 0
 
 
 class Constraints:
@@ -106,6 +109,7 @@ class Constraints:
         allowed: float32 [phases, rows of the output layer]: 0 where a phase allows a token, -inf elsewhere.
         closing: int64 [phases]: the marker that ends a phase, -1 for a phase of one token.
         first: The phase that decoding begins with: the units for a model without texts.
+        spaced: bool [text tokens]: the tokens that have a space before them.
         word_starts: bool [text tokens]: the tokens that begin a word.
         starting: float32 [rows of the output layer]: 0 for those and for the markers, -inf for other text tokens.
         follows: int64 [rows]: for the tag of a source language with one target, the tag of that; -1 elsewhere.
@@ -127,11 +131,7 @@ class Constraints:
         for phase, tokens in self.tokens().items():
             allowed[phase, tokens] = 0
         self.allowed = allowed.to(device)
-        # Byte-level and SentencePiece vocabularies write the space before a word so. One without spaces gets no rule.
-        pieces = tokenizer.convert_ids_to_tokens(list(range(vocabulary.text_size)))
-        self.word_starts = np.array([str(piece).startswith(("Ġ", "▁", " ")) for piece in pieces])
-        if not self.word_starts.any():
-            self.word_starts[:] = True
+        self.spaced, self.word_starts = word_starts(tokenizer, vocabulary.text_size)
         starting = torch.zeros(rows)
         starting[torch.from_numpy(np.flatnonzero(~self.word_starts))] = -torch.inf
         self.starting = starting.to(device)
@@ -236,6 +236,7 @@ class DecoderState:
         forced: The token that a row has to say at a position of a phase, -1 for a free choice,
             [rows, phases, positions].
         seam: Tokens of a translation that are given without its end, so that a new word has to follow; else -1.
+        min_units: Units before which a row may not end.
     """
 
     def __init__(
@@ -270,8 +271,9 @@ class DecoderState:
         given = [one.get(TRANSLATION, []) for one in forced]
         seam = [len(tokens) if tokens and tokens[-1] != closing else -1 for tokens in given]
         self.seam = torch.tensor(seam, dtype=torch.long, device=device)
+        self.min_units = torch.zeros(rows, dtype=torch.long, device=device)
 
-    def resume(self, units: Sequence[Sequence[int]]) -> None:
+    def resume(self, units: Sequence[Sequence[int]], min_units: Sequence[int]) -> None:
         """Put each row into the phase of the units, after those that are decoded; token ids."""
         device = self.phase.device
         self.phase[:] = UNITS
@@ -279,6 +281,7 @@ class DecoderState:
         self.remaining = self.unit_limit - self.position
         self.last = torch.tensor([one[-1] if one else 0 for one in units], dtype=torch.long, device=device)
         self.repeats = torch.tensor([_repeats(one) for one in units], dtype=torch.long, device=device)
+        self.min_units = torch.tensor(min_units, dtype=torch.long, device=device)
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep these rows, in this order; a row may be named several times."""
@@ -301,6 +304,8 @@ class DecoderState:
         at_seam = (phase == TRANSLATION) & (self.position == self.seam)
         if bool((self.seam >= 0).any()) and bool(at_seam.any()):
             logits[at_seam] += constraints.starting
+        early = (phase == UNITS) & (self.position < self.min_units)
+        logits[early, int(constraints.closing[UNITS])] = -torch.inf
         stuck = (phase == UNITS) & (self.repeats >= self._max_repeats)
         logits[stuck.nonzero().flatten(), self.last[stuck]] = -torch.inf
         rows = torch.arange(len(phase), device=phase.device)

@@ -165,7 +165,8 @@ class _Batch:
         positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         state = DecoderState([len(s) for s in self.sources], self.forced, settings, decoder.constraints)
         if self.continuations:
-            state.resume([[u + decoder.vocabulary.unit_offset for u in units] for units in self.units])
+            units = [[u + decoder.vocabulary.unit_offset for u in units] for units in self.units]
+            state.resume(units, [one.min_total for one in self.continuations])
         if cut:
             state.cut = torch.tensor(cut, device=state.cut.device)  # repeated as a forced text, it runs into no limit
         if self.streamer and not decoder.vocabulary.has_texts:
@@ -214,10 +215,10 @@ class _Batch:
 
     def _guess(self, rows: Sequence[int]) -> torch.Tensor:
         """Texts that may follow each row, int64 [rows, tokens], as many as there are for all of them."""
-        markers, kept = self.decoder.vocabulary.markers, self.kept or []
+        closing, kept = self.decoder.constraints.closing, self.kept or []
         found: list[tuple[int, ...]] = [()]
         if kept and not self.continuations:
-            ends = markers["translation"], markers["target"]
+            ends = int(closing[TRANSCRIPT]), int(closing[TRANSLATION])
             found = [one.guess(self.tokens[row], *ends) if (one := kept[row]) else () for row in rows]
         length = min(map(len, found))
         return torch.tensor([one[:length] for one in found] if length else [[]] * len(rows), dtype=torch.long)

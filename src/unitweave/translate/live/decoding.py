@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from unitweave.config.live import LiveSettings
 from unitweave.core.errors import InputError
-from unitweave.translate.constraints import TRANSLATION, Continuation, ForcedPrefix, Translation
+from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, Continuation, ForcedPrefix, Translation
 from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
 from unitweave.translate.translator import Translator
 from unitweave.vocoder.base import at_16khz
@@ -15,6 +16,7 @@ from unitweave.vocoder.base import at_16khz
 _UNITS_AT_ONCE = 40  # so that speech begins soon, and no session waits long for another
 _CHUNK_FRAMES = 25
 _FADE_SAMPLES = 80  # 5 ms
+_MIN_WORD_SECONDS = 0.06
 _MIN_WORD_SCORE = 0.3  # of the alignment, below which a word of the transcript was not heard yet
 
 
@@ -72,13 +74,13 @@ class LiveDecoder:
         found: Translation,
         scores: tuple[list[str], np.ndarray] | None,
     ) -> Hypothesis:
-        markers, tokens = self.translator.decoder.vocabulary.markers, found.tokens
-        begin = tokens.index(markers["translation"]) + 2  # its marker and its language tag
+        constraints, tokens = self.translator.decoder.constraints, found.tokens
+        begin = tokens.index(int(constraints.closing[TRANSCRIPT])) + 2  # its marker and the next language tag
         return Hypothesis(
             heard=request.heard,
             final=request.final,
             transcript=found.transcript,
-            translation=self._words(tokens[begin : tokens.index(markers["target"])]),
+            translation=self._words(tokens[begin : tokens.index(int(constraints.closing[TRANSLATION]))]),
             head=tuple(tokens[:begin]),
             units=units,
             language=found.language,
@@ -88,19 +90,24 @@ class LiveDecoder:
         )
 
     def _words(self, tokens: Sequence[int]) -> tuple[Word, ...]:
-        starts = self.translator.decoder.constraints.word_starts
+        constraints = self.translator.decoder.constraints
+        starts, spaced = constraints.word_starts, constraints.spaced
         groups: list[list[int]] = []
         for token in tokens:
             if starts[token] or not groups:
                 groups.append([])
             groups[-1].append(token)
         decode = self.translator.decoder.tokenizer.decode
-        return tuple(Word(decode(group).strip(), tuple(group)) for group in groups)
+        return tuple(Word(decode(group).strip(), tuple(group), bool(spaced[group[0]])) for group in groups)
 
     def _speech(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
         if not requests:
             return []
-        continuations = [Continuation(self._all_texts(r), r.spoken, _UNITS_AT_ONCE) for r in requests]
+        # A word is not spoken in less; without a limit, a model whose speech has ended once likes to leave it at that.
+        least = max(1, round(_MIN_WORD_SECONDS * self.translator.decoder.vocabulary.frame_rate))
+        continuations = [
+            Continuation(self._all_texts(r), r.spoken, _UNITS_AT_ONCE, r.begun + least * r.new_words) for r in requests
+        ]
         sources = [request.hypothesis.units for request in requests]
         kept = [request.cache for request in requests]
         found = self.translator.decoder.continue_units(sources, continuations, self.translator.settings, kept)
@@ -135,8 +142,18 @@ def _supported(scores: np.ndarray) -> float:
     return float(below[0]) / len(scores) if len(below) else 1.0
 
 
-def check_live(translator: Translator, policy: str, known: ForcedPrefix) -> None:
-    """Raise InputError for a policy or a language that the model does not allow."""
+def check_live(translator: Translator, settings: LiveSettings, known: ForcedPrefix) -> LiveSettings:
+    """The settings for a model: texts alone where it has no speech.
+
+    Raises:
+        InputError: The model does not allow the policy or the language, or does not translate.
+    """
+    vocabulary = translator.decoder.vocabulary
     translator.check_prefix(known)
-    if policy != "utterance" and not translator.decoder.vocabulary.has_texts:
-        raise InputError(f"policy: {policy} needs a model with texts; this one was trained without: take utterance")
+    if vocabulary.task == "asr":
+        raise InputError("live: this model was trained to transcribe alone; it does not translate")
+    if settings.policy != "utterance" and not vocabulary.has_texts:
+        raise InputError(
+            f"policy: {settings.policy} needs a model with texts; this one was trained without: take utterance"
+        )
+    return settings if vocabulary.has_speech else replace(settings, text_only=True)

@@ -46,7 +46,11 @@ class PartialTranscript(LiveEvent):
 
 @dataclass(frozen=True)
 class CommittedText(LiveEvent):
-    """Words of the translation that are never taken back."""
+    """Words of the translation that are never taken back.
+
+    The texts of an utterance, one behind the other, are its translation: each has the space before it, where its script
+    has one.
+    """
 
     text: str
 

@@ -11,10 +11,11 @@ from unitweave.vocoder.base import PhraseStream
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a text and its token ids."""
+    """A word of a text, its token ids, and whether there is a space before it."""
 
     text: str
     tokens: tuple[int, ...]
+    spaced: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class SpeechRequest:
         stream: Where the utterance's speech is; None before its first word.
         speed: How much faster than normal to speak.
         cache: Of the hypothesis, or of the units so far.
+        new_words: How many of the words are new.
+        begun: How many units there were before them.
     """
 
     hypothesis: Hypothesis
@@ -92,6 +95,8 @@ class SpeechRequest:
     stream: PhraseStream | None
     speed: float
     cache: PrefixCache | None = None
+    new_words: int = 0
+    begun: int = 0
 
 
 Request = TextRequest | SpeechRequest

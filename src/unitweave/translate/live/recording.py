@@ -13,9 +13,8 @@ import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.files import write_text
-from unitweave.core.scripts import join_words
 from unitweave.translate.live.events import CommittedText, LiveEvent, SpeechChunk, UtteranceEnd
-from unitweave.translate.subtitles import Cue, srt, vtt
+from unitweave.translate.subtitles import Cue, readable, srt, vtt
 
 
 class LiveRecording:
@@ -72,7 +71,7 @@ class LiveRecording:
 
     def _write_subtitles(self) -> None:
         for path, make in self._subtitles:
-            write_text(path, make([*self._cues, *self._unfinished()]))
+            write_text(path, make(readable([*self._cues, *self._unfinished()])))
 
     def _write_speech(self, event: SpeechChunk) -> None:
         if self._track is None:
@@ -87,4 +86,4 @@ class LiveRecording:
     def _unfinished(self) -> list[Cue]:
         if not self._open:
             return []
-        return [Cue(self._open[0].heard, self._open[-1].time, join_words(" ".join(event.text for event in self._open)))]
+        return [Cue(self._open[0].heard, self._open[-1].time, "".join(event.text for event in self._open))]

@@ -12,7 +12,6 @@ import numpy as np
 from unitweave.config.live import LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.core.scripts import join_words
 from unitweave.translate.constraints import ForcedPrefix
 from unitweave.translate.live.endpoints import Endpointer, windows
 from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
@@ -39,6 +38,8 @@ class _Utterance:
     complete: bool = True
     text_cache: PrefixCache | None = None
     speech_cache: PrefixCache | None = None
+    new_words: int = 0
+    begun: int = 0
 
 
 class LiveSession:
@@ -176,15 +177,18 @@ class LiveSession:
         trusted = hypothesis.complete or hypothesis.final
         count = self._policy.committed(utterance.hypotheses) if trusted else 0
         new = hypothesis.translation[len(utterance.committed) : count]
+        before = len(text_of(utterance.committed))
         utterance.committed += new
         if new:
-            events.append(CommittedText(*stamp, text_of(new)))
+            events.append(CommittedText(*stamp, text_of(utterance.committed)[before:]))
         if hypothesis.final:
             utterance.complete &= hypothesis.complete
         unspoken = bool(new) if self._early_speech else bool(utterance.committed)
         wanted = (unspoken or not self._has_texts) if hypothesis.final else bool(new) and self._early_speech
         if wanted and not self.settings.text_only:
             utterance.speed = self._speed()
+            utterance.new_words = len(new if self._early_speech else utterance.committed)
+            utterance.begun = len(utterance.spoken)
             self._request_speech(utterance)
         elif hypothesis.final:
             self._end(utterance, events)
@@ -202,6 +206,8 @@ class LiveSession:
             utterance.stream,
             utterance.speed,
             utterance.speech_cache,
+            utterance.new_words,
+            utterance.begun,
         )
 
     def _take_speech(self, utterance: _Utterance, spoken: Spoken, events: list[LiveEvent]) -> None:
@@ -240,4 +246,4 @@ class LiveSession:
 
 def text_of(words: Sequence[Word]) -> str:
     """Words as a text, which has no spaces in scripts without them."""
-    return join_words(" ".join(word.text for word in words))
+    return "".join(f" {word.text}" if word.spaced else word.text for word in words).lstrip()

@@ -46,7 +46,7 @@ class LiveTranslator:
         target_language: str | None = None,
     ) -> None:
         settings, known = settings or LiveSettings(), ForcedPrefix(language=language, target_language=target_language)
-        check_live(translator, settings.policy, known)
+        settings = check_live(translator, settings, known)
         decoder = LiveDecoder(translator)
         self.decoder: Answers = decoder
         detector = SpeechDetector()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from unitweave.core.scripts import split_clusters
 from unitweave.translate.live.hypotheses import Hypothesis
 
 
@@ -13,5 +14,5 @@ def words_behind(hypotheses: Sequence[Hypothesis], wait_words: int) -> int:
     latest = hypotheses[-1]
     if latest.final:
         return len(latest.translation)
-    heard = int(latest.supported * len(latest.transcript.split()) + 1e-9)
+    heard = int(latest.supported * len(split_clusters(latest.transcript).split()) + 1e-9)
     return min(len(latest.translation), max(0, heard - wait_words + 1))
