@@ -33,7 +33,8 @@ from unitweave.lm.data.text import ParallelText
 from unitweave.lm.train.finetune import check_directions, train_lm
 from unitweave.lm.train.text_lm import train_text_lm
 from unitweave.score.cascade import check_cascade, translate_by_cascade
-from unitweave.score.score import read_outputs, score_run, scored_by
+from unitweave.score.outputs import read_outputs
+from unitweave.score.score import score_run, scored_by
 from unitweave.score.score import settings_in_fingerprint as settings_counted
 from unitweave.translate import stage as translation
 from unitweave.translate.dev_evaluation import dev_evaluator

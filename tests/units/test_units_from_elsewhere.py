@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -24,7 +25,15 @@ from unitweave.core.sequences import deduplicate
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.serve.export import export_run
 from unitweave.translate.translator import Translator
-from unitweave.units.dataset import UnitRow, read_units, read_units_metadata, write_shard
+from unitweave.units.dataset import (
+    SCHEMA,
+    UnitRow,
+    UnitTable,
+    read_units,
+    read_units_metadata,
+    row_batches,
+    write_shard,
+)
 from unitweave.units.importing import UnitSource, import_units
 from unitweave.units.tokenizer import ExternalTokenizer
 from unitweave.units.word_times import TimedWord, match_words, read_word_times
@@ -367,3 +376,17 @@ def test_a_tokenizer_that_recordings_do_not_fit_ends_before_anything_is_written(
     settings = ExtractionSettings(tokenizer="own_tokenizer:load_tokenizer")
     with pytest.raises(InputError, match="changed after the corpus was built"):
         tokenize_corpus(tmp_path / "out", settings, corpus, None)
+
+
+def test_a_shard_has_the_bytes_of_all_rows_at_once_and_a_row_that_stands_twice_is_found(tmp_path: Path) -> None:
+    rows = [
+        UnitRow(f"u{i}", "src", np.arange(i % 7, dtype=np.uint16), ["a"] * (i % 3), *[np.arange(i % 3)] * 3)
+        for i in range(4096 + 50)
+    ]
+    metadata = {"codebook": "x", "num_units": "7", "frame_rate": "50"}
+    path = write_shard(tmp_path, 0, iter(rows), metadata)
+    whole = pa.Table.from_pylist([vars(row) for row in rows], schema=SCHEMA.with_metadata(metadata))
+    pq.write_table(whole, tmp_path / "whole", compression="zstd")
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert read_units(tmp_path).duplicate() is None
+    assert UnitTable(row_batches([*rows, rows[4]])).duplicate() == ("u4", "src")

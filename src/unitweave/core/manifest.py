@@ -94,11 +94,15 @@ def write_manifest(folder: Path, pairs: Sequence[Pair], metadata: dict[str, str]
                 f"{folder}: utterance {pair.id}: split must be one of {', '.join(SPLITS)} (got {pair.split!r})"
             )
         seen.add(pair.id)
-    rows = [asdict(pair) for pair in pairs]
-    for row in rows:
-        for side in ("src_audio", "tgt_audio"):
-            row[side] = _relative(row[side], folder)
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(metadata or {}))
+    schema = _SCHEMA.with_metadata(metadata or {})
+    parts = []
+    for first in range(0, len(pairs), 4096):  # as dictionaries, pairs take ten times the memory
+        rows = [asdict(pair) for pair in pairs[first : first + 4096]]
+        for row in rows:
+            for side in ("src_audio", "tgt_audio"):
+                row[side] = _relative(row[side], folder)
+        parts.append(pa.RecordBatch.from_pylist(rows, schema=schema))
+    table = pa.Table.from_batches(parts, schema).combine_chunks()
     path = folder / FILE_NAME
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

@@ -2,7 +2,7 @@
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -36,34 +36,43 @@ def from_json(kind: type[T], value: Any, where: object) -> T:
         raise InputError(f"{where}: damaged or of another version ({error})") from None
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON lines file.
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON lines file, of which one line at a time is in memory.
 
     Raises:
         InputError: The file is missing, or a line is not a JSON object; the message names it.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+        # Lines end at "\n" alone: a text may hold U+2028, which other readers take for the end of a line.
+        with Path(path).open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    row = json.loads(line)
+                except (json.JSONDecodeError, RecursionError):
+                    row = None
+                if not isinstance(row, dict):
+                    raise InputError(f"{path}, line {number}: not a JSON object")
+                yield row
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8") from None
-    rows: list[dict[str, Any]] = []
-    # Not splitlines: a text may hold U+2028, which it takes for the end of a line.
-    for number, line in enumerate(text.split("\n") if text else [], 1):
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: not a JSON object")
-        rows.append(row)
-    return rows
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """All of `json_lines` at once."""
+    return list(json_lines(path))
+
+
+def records(kind: type[T], path: Path) -> Iterator[T]:
+    """The dataclasses of a JSON lines file, one by one. Raises InputError as `json_lines` and `from_json` do."""
+    for number, row in enumerate(json_lines(path), 1):
+        yield from_json(kind, row, f"{path}, line {number}")
 
 
 def read_records(kind: type[T], path: Path) -> list[T]:
-    """The dataclasses of a JSON lines file. Raises InputError as `read_json_lines` and `from_json` do."""
-    return [from_json(kind, row, f"{path}, line {number}") for number, row in enumerate(read_json_lines(path), 1)]
+    """All of `records` at once."""
+    return list(records(kind, path))
 
 
 class _Mismatch(Exception):

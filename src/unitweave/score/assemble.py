@@ -1,11 +1,11 @@
 """All scores from what was transcribed and written, and the utterances that they come from."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unitweave.core.files import write_text
+from unitweave.core.files import write_lines
 from unitweave.core.records import to_json
 from unitweave.metrics.significance import SignificanceTest, compare_systems
 from unitweave.score.asr.recognizers import Recognizer
@@ -103,7 +103,15 @@ def write_utterances(
     recognizer: Recognizer,
 ) -> None:
     """Write one line per utterance: its references, and per system its ASR transcript and its own texts."""
-    lines = []
+    write_lines(path, _utterance_lines(transcripts, written, references, recognizer))
+
+
+def _utterance_lines(
+    transcripts: Mapping[str, list[AsrTranscript]],
+    written: Mapping[str, SystemTexts],
+    references: References,
+    recognizer: Recognizer,
+) -> Iterator[str]:
     for i, (id, target) in enumerate(zip(references.ids, references.target_language, strict=True)):
         outputs = {}
         for name in dict.fromkeys([*written, *transcripts]):
@@ -126,5 +134,4 @@ def write_utterances(
             recognizer.clean_reference(references.texts[i], target),
             outputs,
         )
-        lines.append(json.dumps(to_json(utterance), ensure_ascii=False))
-    write_text(path, "\n".join(lines) + "\n")
+        yield json.dumps(to_json(utterance), ensure_ascii=False) + "\n"

@@ -11,7 +11,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
-from unitweave.score.score import read_outputs
+from unitweave.score.outputs import read_outputs
 from unitweave.score.scores import ScoredUtterance, read_scores, read_utterances
 
 _README = """Written by unitweave. Line N of each text file, and N_pred.wav, belong to one utterance (N from 0);

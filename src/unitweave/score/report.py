@@ -20,7 +20,7 @@ from unitweave.core.stage import STAGE_FILE, read_stage
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.score import pictures, table
 from unitweave.score.charts import Line, line_chart
-from unitweave.score.score import SystemOutput, read_outputs
+from unitweave.score.outputs import SystemOutputs, read_outputs
 from unitweave.score.scores import RESYNTHESIS, ScoredUtterance, Scores, read_scores, read_utterances
 from unitweave.units.dataset import UnitRow, read_units
 
@@ -55,7 +55,7 @@ class RunData:
     units: Mapping[tuple[str, str], UnitRow]
     logs: dict[str, list[dict[str, Any]]]
     dev: dict[str, list[dict[str, Any]]]
-    outputs: dict[str, dict[str, SystemOutput]]
+    outputs: dict[str, SystemOutputs]
     stages: dict[str, dict[str, Any]]
 
 

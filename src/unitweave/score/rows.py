@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from unitweave.core.keyed import Lazy
 from unitweave.core.natural import clean_text, comparable_text
 from unitweave.core.sequences import deduplicate
 from unitweave.metrics.bleu import bleu, chrf
@@ -46,7 +47,7 @@ class References:
     texts: list[str]
     translation: list[str] | None = None
     transcript: list[str] | None = None
-    units: list[np.ndarray] | None = None
+    units: Sequence[np.ndarray] | None = None
     language: list[str] | None = None
     target_language: list[str] = field(default_factory=list)
     natural: bool = False
@@ -87,7 +88,7 @@ class References:
             some(self.texts),
             some(self.translation),
             some(self.transcript),
-            some(self.units),
+            None if self.units is None else Lazy(positions, self.units.__getitem__),
             some(self.language),
             some(self.target_language),
             self.natural,
@@ -119,7 +120,7 @@ class SystemTexts:
 
     transcript: list[str]
     translation: list[str]
-    units: list[list[int]]
+    units: Sequence[Sequence[int] | np.ndarray]
     deduplicated: bool = False
     translates: bool = True
     natural: bool = False
@@ -129,7 +130,7 @@ class SystemTexts:
         return SystemTexts(
             [self.transcript[i] for i in positions],
             [self.translation[i] for i in positions],
-            [self.units[i] for i in positions],
+            Lazy(positions, self.units.__getitem__),
             self.deduplicated,
             self.translates,
             self.natural,
@@ -245,7 +246,8 @@ def _score_texts(scores: SystemScores, written: SystemTexts, references: Referen
     if references.units is not None and any(map(len, written.units)):  # a cascade has none
         if not written.deduplicated:
             scores.unit_error_rate = round(unit_error_rate(written.units, references.units), 2)
-        ours, theirs = ([deduplicate(units)[0] for units in side] for side in (written.units, references.units))
+        both = (written.units, references.units)
+        ours, theirs = (Lazy(range(len(own)), lambda i, own=own: deduplicate(own[i])[0]) for own in both)
         scores.unit_error_rate_without_repeats = round(unit_error_rate(ours, theirs), 2)
 
 

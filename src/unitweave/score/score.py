@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitweave.config.score import ScoreSettings
@@ -15,9 +17,9 @@ from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of
-from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.keyed import Keyed, Lazy
+from unitweave.core.manifest import Manifest, Pair, read_manifest
 from unitweave.core.progress import meter, say
-from unitweave.core.records import read_records
 from unitweave.core.sequences import deduplicate, evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.lm.data.dataset import language_groups
@@ -28,13 +30,12 @@ from unitweave.score.asr.transcripts import AsrTranscript, AudioSource, transcri
 from unitweave.score.assemble import assemble, write_utterances
 from unitweave.score.comet import add_comet, check_comet
 from unitweave.score.mos import load_predictors
+from unitweave.score.outputs import SystemOutput, SystemOutputs, read_outputs
 from unitweave.score.rows import References, SystemTexts
 from unitweave.score.scores import REFERENCE_SPEECH, RESYNTHESIS, SCORES_FILE, UTTERANCES_FILE, write_scores
 from unitweave.score.speakers import SpeakerComparison, load_speaker_model
 from unitweave.training.devices import check_device, device_of
-from unitweave.units.dataset import UnitRow, read_units
-
-OUTPUTS_FILE = "outputs.jsonl"
+from unitweave.units.dataset import UnitTable, read_units
 
 
 def scored_by(settings: ScoreSettings, languages: Iterable[str]) -> list[str]:
@@ -59,26 +60,6 @@ def settings_in_fingerprint(settings: ScoreSettings) -> dict[str, Any]:
     plain, added = asdict(settings), ("speaker_model", "speaker_function", "comet", "cascades")
     where = () if settings.comet else ("comet_command",)
     return {key: value for key, value in plain.items() if (key not in added or value) and key not in where}
-
-
-@dataclass(frozen=True)
-class SystemOutput:
-    """A line of a system's outputs.jsonl, as far as it is scored.
-
-    Attributes:
-        id: The utterance.
-        audio: File of the speech, relative to outputs.jsonl; None where the system gave no speech.
-        deduplicated: Whether the units are without repetitions.
-        texts: "natural" or "normalized".
-    """
-
-    id: str
-    audio: str | None = None
-    transcript: str | None = None
-    translation: str | None = None
-    units: list[int] = field(default_factory=list)
-    deduplicated: bool = False
-    texts: str = "normalized"
 
 
 def score_run(
@@ -111,29 +92,32 @@ def score_run(
     check_device(settings.device, "score.device")
     if not outputs:
         raise InputError(f"{folder}: no systems to score")
-    pairs = {pair.id: pair for pair in read_manifest(corpus, "test")}
+    manifest = read_manifest(corpus, "test")
+    pairs = Keyed(manifest.column("id"), manifest.__getitem__)
     found = {system: read_outputs(place, pairs) for system, place in outputs.items()}
     ids = _common_ids(found, pairs)
+    chosen = manifest.where(pc.is_in(manifest.column("id"), pa.array(ids, pa.string())))
     target_units = _target_units(units, ids)
-    references = _references([pairs[id] for id in ids], target_units)
-    trained = {pair.speaker for pair in read_manifest(trained_on or corpus, "train")}
-    if all(pairs[id].speaker for id in ids):
-        references.speaker_seen = [pairs[id].speaker in trained for id in ids]
-    targets = {id: pairs[id].tgt_lang for id in ids}
-    spoken = [system for system in outputs if any(output.audio for output in found[system].values())]
+    references = _references(chosen, target_units)
+    trained = set(read_manifest(trained_on or corpus, "train").column("speaker").unique().to_pylist())
+    known = chosen.column("speaker").to_pylist()
+    if all(known):
+        references.speaker_seen = [speaker in trained for speaker in known]
+    targets = dict(zip(ids, references.target_language, strict=True))
+    spoken = [system for system in outputs if any(found[system].column("audio").unique().to_pylist())]
     recognizer: Recognizer = NoRecognizer()
     check_comet(settings, references.source_texts if spoken else [])
     speakers = load_speaker_model(settings) if spoken else None
     compared = SpeakerComparison(speakers, partial(_source_audio, pairs)) if speakers else None
     if spoken:
-        chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, targets.values())
-        recognizer = load_recognizer(*chosen, settings.device)
+        judge = choose_recognizer(settings.recognizer, settings.recognizer_model, targets.values())
+        recognizer = load_recognizer(*judge, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     examples = evenly_spaced(ids, settings.examples, centered=True)
     sources = {system: _system_audio(outputs[system], found[system], ids) for system in spoken}
     written = {system: _texts(found[system], ids) for system in outputs}
     if settings.ceilings and spoken:
-        of_units = [system for system in spoken if any(written[system].units)]  # a cascade has none
+        of_units = [system for system in spoken if any(map(len, written[system].units))]  # a cascade has none
         deduplicated = bool(of_units) and all(written[system].deduplicated for system in of_units)
         sources |= _ceilings(vocoder, pairs, target_units, ids, notes, deduplicated, settings.device)
     for note in notes:
@@ -157,7 +141,7 @@ def score_run(
             transcripts[name] = transcribe(source, recognizer, log, progress, predictors, rated, kept, compared)
 
     def write() -> StageResult:
-        source = _source_of(pairs[id] for id in ids)
+        source = _source_of(chosen)
         add_comet(transcripts, references, settings)
         scores = assemble(transcripts, written, references, recognizer, settings, source)
         scores.mos_predictors, scores.mos_utterances = [p.signature for p in predictors], len(rated)
@@ -171,28 +155,6 @@ def score_run(
         return StageResult(counts={"utterances": len(ids)} | bleu)
 
     return on_main(write)
-
-
-def read_outputs(folder: Path, pairs: Mapping[str, Pair]) -> dict[str, SystemOutput]:
-    """Read a system's outputs.jsonl: utterance id -> output.
-
-    Raises:
-        InputError: The file is missing or damaged, names an utterance twice or one that is not in `pairs`, or an
-            audio file is missing.
-    """
-    path = folder / OUTPUTS_FILE
-    outputs: dict[str, SystemOutput] = {}
-    for number, output in enumerate(read_records(SystemOutput, path), 1):
-        if output.id not in pairs:
-            raise InputError(f"{path}, line {number}: utterance {output.id!r} is not in the corpus's test split")
-        if output.id in outputs:
-            raise InputError(f"{path}, line {number}: duplicate utterance {output.id!r}")
-        if output.audio and not (folder / output.audio).is_file():
-            raise InputError(f"{folder / output.audio}: no such audio file, but {path} names it (line {number})")
-        outputs[output.id] = output
-    if not outputs:
-        raise InputError(f"{path}: no utterances in it; translate the test split first")
-    return outputs
 
 
 def _common_ids(outputs: Mapping[str, Mapping[str, SystemOutput]], pairs: Mapping[str, Pair]) -> list[str]:
@@ -209,23 +171,26 @@ def _common_ids(outputs: Mapping[str, Mapping[str, SystemOutput]], pairs: Mappin
     return [id for id in pairs if id in outputs[first]]
 
 
-def _references(pairs: Sequence[Pair], units: Mapping[str, UnitRow]) -> References:
-    for pair in pairs:
-        if not (pair.tgt_text_raw or pair.tgt_text or "").strip():
-            raise InputError(f"utterance {pair.id}: no reference translation in the manifest")
-    several = len({pair.tgt_lang for pair in pairs}) > 1
-    have = all(pair.src_text and pair.src_text.strip() for pair in pairs)
+def _references(pairs: Manifest, units: UnitTable) -> References:
+    names = ("id", "tgt_text_raw", "tgt_text", "src_text_raw", "src_text", "src_lang", "tgt_lang")
+    ids, raw, translation, source_raw, transcript, *codes = (pairs.column(name).to_pylist() for name in names)
+    texts = [one or other or "" for one, other in zip(raw, translation, strict=True)]
+    for id, text in zip(ids, texts, strict=True):
+        if not text.strip():
+            raise InputError(f"utterance {id}: no reference translation in the manifest")
+    sources, targets = (list(map(intern, some)) for some in codes)
+    directions = [intern(f"{one}-{other}") for one, other in zip(sources, targets, strict=True)]
     return References(
-        ids=[pair.id for pair in pairs],
-        texts=[pair.tgt_text_raw or pair.tgt_text or "" for pair in pairs],
-        translation=[pair.tgt_text or "" for pair in pairs] if all(pair.tgt_text for pair in pairs) else None,
-        transcript=[pair.src_text or "" for pair in pairs] if have else None,
-        units=[units[pair.id].units for pair in pairs] if all(pair.id in units for pair in pairs) else None,
-        language=[f"{pair.src_lang}-{pair.tgt_lang}" if several else pair.src_lang for pair in pairs],
-        target_language=[pair.tgt_lang for pair in pairs],
-        natural=all(pair.tgt_text_raw for pair in pairs),
-        source_seconds=[pair.src_seconds for pair in pairs],
-        source_texts=[pair.src_text_raw or pair.src_text or "" for pair in pairs],
+        ids=ids,
+        texts=texts,
+        translation=translation if all(translation) else None,
+        transcript=transcript if all(text and text.strip() for text in transcript) else None,
+        units=Lazy(ids, lambda id: units[id, "tgt"].units) if all((id, "tgt") in units for id in ids) else None,
+        language=directions if len(set(targets)) > 1 else sources,
+        target_language=targets,
+        natural=all(raw),
+        source_seconds=pairs.column("src_seconds").to_pylist(),
+        source_texts=[one or other or "" for one, other in zip(source_raw, transcript, strict=True)],
     )
 
 
@@ -234,10 +199,8 @@ def _source_of(pairs: Iterable[Pair]) -> str:
     return "+".join(sorted(kinds))
 
 
-def _target_units(units: Path, ids: Sequence[str]) -> dict[str, UnitRow]:
-    if not any(units.glob("units-*.parquet")):
-        return {}
-    return {id: row for (id, _), row in read_units(units, ids, ("tgt",)).items()}
+def _target_units(units: Path, ids: Sequence[str]) -> UnitTable:
+    return read_units(units, ids, ("tgt",)) if any(units.glob("units-*.parquet")) else UnitTable([])
 
 
 def _source_audio(pairs: Mapping[str, Pair], ids: Sequence[str]) -> list[np.ndarray | None]:
@@ -256,7 +219,7 @@ def _system_audio(folder: Path, outputs: Mapping[str, SystemOutput], ids: Sequen
 def _ceilings(
     vocoder: Path,
     pairs: Mapping[str, Pair],
-    units: Mapping[str, UnitRow],
+    units: UnitTable,
     ids: Sequence[str],
     notes: list[str],
     deduplicated: bool,
@@ -271,7 +234,7 @@ def _ceilings(
         )
     else:
         notes.append("no ceiling on reference speech: the corpus lacks it for some of the utterances")
-    if not vocoder.is_dir() or any(id not in units for id in ids):
+    if not vocoder.is_dir() or any((id, "tgt") not in units for id in ids):
         notes.append("no ceiling on resynthesized units: no vocoder, or no units for some of the utterances")
     else:
         from unitweave.vocoder.base import Vocoder, at_16khz
@@ -281,7 +244,7 @@ def _ceilings(
             notes.append(f"{RESYNTHESIS}: repetitions dropped and durations predicted, as in the systems' own speech")
 
         def resynthesize(some: Sequence[str]) -> list[np.ndarray | None]:
-            own = [units[id].units for id in some]
+            own = [units[id, "tgt"].units for id in some]
             if deduplicated:
                 own = [deduplicate(one)[0] for one in own]
             return [at_16khz(one, voice.sample_rate) for one in voice.synthesize(own, deduplicated=deduplicated)]
@@ -290,14 +253,19 @@ def _ceilings(
     return sources
 
 
-def _texts(outputs: Mapping[str, SystemOutput], ids: Sequence[str]) -> SystemTexts:
+def _texts(outputs: SystemOutputs, ids: Sequence[str]) -> SystemTexts:
+    places = pc.index_in(pa.array(ids, pa.string()), outputs.column("id"))
+
+    def column(name: str) -> pa.Array:
+        return outputs.column(name).take(places)
+
     return SystemTexts(
-        [outputs[id].transcript or "" for id in ids],
-        [outputs[id].translation or "" for id in ids],
-        [outputs[id].units for id in ids],
-        any(outputs[id].deduplicated for id in ids),
-        any(outputs[id].translation is not None for id in ids),
-        any(outputs[id].texts == "natural" for id in ids),
+        pc.fill_null(column("transcript"), "").to_pylist(),
+        pc.fill_null(column("translation"), "").to_pylist(),
+        Lazy(places.to_pylist(), outputs.units),
+        bool(pc.any(column("deduplicated")).as_py()),
+        column("translation").null_count < len(ids),
+        "natural" in column("texts").unique().to_pylist(),
     )
 
 

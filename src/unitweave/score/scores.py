@@ -9,6 +9,7 @@ from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of, read_json, write_json
 from unitweave.core.records import from_json, read_records, to_json
+from unitweave.core.stage import check_count
 from unitweave.metrics.intervals import Interval
 from unitweave.metrics.significance import SignificanceTest
 
@@ -199,7 +200,9 @@ def read_scores(folder: Path) -> Scores:
 
 def read_utterances(folder: Path) -> list[ScoredUtterance]:
     """Read the utterances.jsonl of a score stage's folder; errors as for `read_scores`."""
-    return read_records(ScoredUtterance, Path(folder) / UTTERANCES_FILE)
+    found = read_records(ScoredUtterance, Path(folder) / UTTERANCES_FILE)
+    check_count(Path(folder), "utterances", len(found), "delete the folder to score again")
+    return found
 
 
 def _rest(scores: Scores) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.core.audio import write_audio
 from unitweave.core.distributed import barrier, num_processes, on_main, own_share
 from unitweave.core.errors import InputError
-from unitweave.core.files import write_text
+from unitweave.core.files import write_lines, write_text
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter
-from unitweave.core.records import read_json_lines
+from unitweave.core.records import json_lines, read_json_lines
 from unitweave.core.stage import StageResult
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.training.devices import device_of
@@ -70,9 +70,11 @@ def translate_split(
         InputError: The split has no utterance with units, or the parts do not belong together.
     """
     manifest = read_manifest(corpus, split)
-    sources = {id: row.units for (id, _), row in read_units(units, manifest.column("id"), ("src",)).items()}
-    pairs = sorted((p for p in manifest if p.id in sources), key=lambda p: len(sources[p.id]))
-    if not pairs:
+    sources = read_units(units, manifest.column("id"), ("src",))
+    frames = sources.num_frames(manifest.column("id"), "src")
+    order = np.argsort(frames, kind="stable")
+    pairs = manifest.take(order[frames[order] >= 0])
+    if not len(pairs):
         raise InputError(f"{corpus}: the {split} split has nothing to translate")
 
     def begin() -> WriteBatch:
@@ -84,11 +86,11 @@ def translate_split(
         )
         decode = _decoder(model, settings)
         return lambda part: _write(
-            folder, part, decode(part, [sources[pair.id] for pair in part]), voice, settings, vocabulary
+            folder, part, decode(part, [sources[pair.id, "src"].units for pair in part]), voice, settings, vocabulary
         )
 
     write_in_shards(folder, pairs, settings, begin)
-    cut_off = sum(not line["complete"] for line in read_json_lines(folder / OUTPUTS))
+    cut_off = sum(not line["complete"] for line in json_lines(folder / OUTPUTS))
     return StageResult(counts={"utterances": len(pairs), "cut_off": cut_off}, obsolete=(folder / SHARDS,))
 
 
@@ -112,12 +114,12 @@ def write_in_shards(
             for number in own:
                 lines = []
                 for first in range(0, len(shards[number]), settings.batch_size):
-                    part = shards[number][first : first + settings.batch_size]
+                    part = list(shards[number][first : first + settings.batch_size])
                     lines += write_batch(part)
                     progress.advance(len(part))
                 write_text(_shard(folder, number), "".join(lines))  # last of all: with it the shard is there
     barrier()
-    on_main(lambda: write_text(folder / OUTPUTS, "".join(_shard(folder, n).read_text() for n in range(len(shards)))))
+    on_main(lambda: write_lines(folder / OUTPUTS, (_shard(folder, n).read_text() for n in range(len(shards)))))
 
 
 def _decoder(model: Path, settings: TranslateSettings) -> Decode:

@@ -20,7 +20,7 @@ from unitweave.score.speakers import SpeakerComparison
 BATCH = 32  # utterances in memory at a time
 
 
-@dataclass
+@dataclass(slots=True)
 class AsrTranscript:
     """What the recognizer made of one utterance.
 
