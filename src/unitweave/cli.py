@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from unitweave import __version__
 from unitweave.config import RECIPES
@@ -91,6 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print("unitweave: stopped; the same command goes on from here", file=sys.stderr)
         return 128 + stopped.number
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        print(f"unitweave: {_out_of_memory(torch)}", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         # The reader of our output went away (for instance `| head`); that is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,6 +112,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"unitweave: {problem}", file=sys.stderr)
         return 2
+
+
+def _out_of_memory(torch: Any) -> str:
+    """What a GPU's memory holds, and what takes less of it."""
+    free, total = torch.cuda.mem_get_info()
+    own = torch.cuda.memory_reserved()
+    gib = 2**30
+    return (
+        f"out of memory on {torch.cuda.get_device_name()}: of {total / gib:.1f} GiB this command has {own / gib:.1f}, "
+        f"other programs {max(0, total - free - own) / gib:.1f}. Smaller passes take less (max_tokens_per_forward or "
+        "batch_size of the training, batch_size of translate); 'unitweave lm plan' estimates what a training needs. "
+        "The same command goes on from here"
+    )
 
 
 def _meant(path: Path) -> Path:

@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from unitweave import cli
 
 CASES = [
     ("translate", "nowhere", "a.wav"),
@@ -39,3 +42,16 @@ def test_no_torch_before_a_refusal(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == len(CASES) and all(line.startswith("unitweave: ") for line in lines)
+
+
+def test_a_full_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def full(arguments: object) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 128.00 MiB")
+
+    monkeypatch.setattr(cli, "_dispatch", full)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 10 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert cli.main(["lm", "train", "run"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "of 80.0 GiB this command has 10.0, other programs 69.0" in said

@@ -42,7 +42,7 @@ def train(
         def score(model: PreTrainedModel, step: int) -> Mapping[str, float]:
             if step == cut_at:
                 raise Cut
-            seen[step] = {name: weight.clone() for name, weight in model.state_dict().items()}
+            seen[step] = {name: weight.cpu().clone() for name, weight in model.state_dict().items()}
             return {"eval_bleu": SCORES[step - 1]}
 
         return score

@@ -1,6 +1,7 @@
 """The recognizers: the embedded one on real speech, the hub ones on tiny checkpoints of their classes."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -179,3 +180,10 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
     with pytest.raises(InputError, match="could not load") as raised:
         load_recognizer("fairseq", str(tmp_path))
     assert "\n" not in str(raised.value)
+
+
+def test_a_recognizer_that_cannot_start_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only the package itself: something that it imports may be missing, too."""
+    monkeypatch.setitem(sys.modules, "moonshine_voice.transcriber", None)
+    with pytest.raises(InputError, match="moonshine recognizer is not installed"):
+        choose_recognizer("auto", "", ["en"])

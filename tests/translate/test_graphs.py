@@ -71,6 +71,14 @@ def test_buffers_belong_to_one_batch_at_a_time(decoder: PhaseDecoder) -> None:
     assert graphs.cache(1, 5) is not None
 
 
+def test_graphs_go_with_the_buffers_that_larger_ones_replace(decoder: PhaseDecoder) -> None:
+    graphs = StepGraphs(decoder.model)
+    assert graphs._agree()
+    graphs._pool = "memory of these graphs"
+    assert graphs.cache(2, 10) is not None and graphs._graphs and graphs._pool
+    assert graphs.cache(20, 10) is not None and not graphs._graphs and graphs._pool is None
+
+
 def test_a_check_at_loading_finds_what_does_not_work(decoder: PhaseDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     assert StepGraphs(decoder.model)._agree()
     monkeypatch.setattr(torch.Tensor, "index_copy_", lambda self, *arguments: self)  # the token's key gets lost

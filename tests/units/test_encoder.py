@@ -77,7 +77,7 @@ def test_training_stops_when_the_error_rate_does_and_keeps_the_best(corpus: Path
 
     def falling(self: module.EncoderTrainer, *_: object, **__: object) -> dict[str, float]:
         metrics = {"eval_wer": next(rates)}
-        weights[metrics["eval_wer"]] = self.model.lm_head.weight.detach().clone()
+        weights[metrics["eval_wer"]] = self.model.lm_head.weight.detach().cpu().clone()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

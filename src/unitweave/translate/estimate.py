@@ -3,10 +3,10 @@
     hours = utterances x tokens / (batch x filled) x step / GPUs / 3600
     step  = layers x overhead + (bytes of the weights + batch x bytes of an utterance's keys and values) / bandwidth
 
-A step gives one token to every utterance of the batch. transformers launches the kernels of a step one by one, which
-takes longer than the GPU needs for them; vLLM replays them as a CUDA graph, waits only for the CPU that schedules the
-next step, and fills a place in the batch as soon as it is free. Prompts, vocoder and recognition are left out: they are
-a few percent. Nothing here was measured on a GPU.
+A step gives one token to every utterance of the batch. Both engines replay it as a CUDA graph and wait for the CPU,
+which applies the constraints of the phases or schedules the next step; vLLM fills a place in the batch as soon as it
+is free. Prompts, vocoder and recognition are left out: they are a few percent. The overhead of the local engine comes
+from benchmarks/gpu.py on an H200 (docs/performance.md); vLLM's was not measured.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Engine:
     batch: int | None
 
 
-ENGINES = {"local": Engine(1.5e-3, 4, 0.7, None), "vllm": Engine(3e-4, 2, 0.95, 256)}
+ENGINES = {"local": Engine(4e-4, 4, 0.7, None), "vllm": Engine(3e-4, 2, 0.95, 256)}
 
 
 def translation_hours(

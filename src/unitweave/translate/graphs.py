@@ -151,6 +151,7 @@ class StepGraphs:
         except torch.OutOfMemoryError:
             self._buffers.clear()
             self._graphs.clear()
+            self._pool = None
             return None
 
     def take(self, rows: int, tokens: int) -> _Buffers:
@@ -164,6 +165,7 @@ class StepGraphs:
         # Graphs hold the addresses of their buffers: what is replaced by larger ones goes with its graphs.
         self._buffers = [one for one in self._buffers if one.capacity != capacity]
         self._graphs = {key: graph for key, graph in self._graphs.items() if key[1] != capacity}
+        self._pool = self._pool if self._graphs else None  # memory that no graph uses any more is gone
         self._buffers.append(_Buffers(_filled_up(rows), capacity, self.model.device))
         return self._buffers[-1]
 

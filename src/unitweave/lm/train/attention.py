@@ -111,7 +111,7 @@ def flash_works(device: torch.device) -> bool:
 
     def outcome(how: dict[str, Any]) -> list[torch.Tensor]:
         out, _ = packed_attention(torch.nn.Identity(), *inputs, None, **how)
-        return [out, *torch.autograd.grad(out.float().square().sum(), inputs)]
+        return [out.detach(), *torch.autograd.grad(out.float().square().sum(), inputs)]
 
     try:
         found = outcome(flash)

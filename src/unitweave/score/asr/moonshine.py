@@ -39,6 +39,24 @@ _AMERICAN = {
 }
 
 
+def _package() -> tuple[Any, Any, Any, str]:
+    """What is used of moonshine-voice, and its version.
+
+    Raises:
+        InputError: It, or something that it needs, is not installed.
+    """
+    try:
+        from moonshine_voice.moonshine_api import ModelArch
+        from moonshine_voice.transcriber import Transcriber
+        from moonshine_voice.utils import get_model_path
+
+        return get_model_path, ModelArch, Transcriber, importlib.metadata.version("moonshine-voice")
+    except ImportError as error:
+        raise InputError(
+            f"the moonshine recognizer is not installed ({error}); do 'pip install moonshine-voice=={VERSION}'"
+        ) from None
+
+
 class Moonshine:
     """Moonshine tiny English (27 million parameters, MIT), offline, from the package moonshine-voice.
 
@@ -49,16 +67,7 @@ class Moonshine:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        try:
-            from moonshine_voice.moonshine_api import ModelArch
-            from moonshine_voice.transcriber import Transcriber
-            from moonshine_voice.utils import get_model_path
-
-            version = importlib.metadata.version("moonshine-voice")
-        except ImportError as error:
-            raise InputError(
-                f"the moonshine recognizer is not installed ({error}); do 'pip install moonshine-voice=={VERSION}'"
-            ) from None
+        get_model_path, ModelArch, Transcriber, version = _package()
         folder = Path(get_model_path("tiny-en"))
         if not folder.is_dir():
             raise InputError(
@@ -88,7 +97,8 @@ class Moonshine:
 
     @staticmethod
     def judges(model: str) -> frozenset[str]:
-        """English."""
+        """English; installed or not is found out here, before anything is trained that it shall judge."""
+        _package()
         return frozenset({"en"})
 
     def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
