@@ -67,6 +67,21 @@ def _restore(
                     state.setdefault(int(index), {})[entry] = value
             states.append({"state": state, "param_groups": one.state_dict()["param_groups"]})
         optimizer.load_state_dict({"parts": states} if isinstance(optimizer, ChainedOptimizer) else states[0])
+        for one in _parts(optimizer):
+            _lay_out(one)
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give restored states the memory layout that an uninterrupted training has them in.
+
+    Tensors of a safetensors file begin at any multiple of 8 bytes, and are contiguous. Kernels may round sums and
+    products of such tensors otherwise than those of torch's own, and the training would end in other bytes.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                like = parameter if value.shape == parameter.shape else value
+                state[name] = torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _parts(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
