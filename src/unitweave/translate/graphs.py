@@ -274,8 +274,8 @@ class StepGraphs:
             self._narrow([])
             want = self.model(token, mask, positions, plain, use_cache=True, logits_to_keep=1).logits[:, -1].float()
             found = self.step(token, mask, positions, fixed, ()).float()
-            scale = float(want.std())
-            if not torch.allclose(found, want, rtol=0.05, atol=0.05 * scale):
+            # By the norm: single logits differ by more in bf16, whose sums other kernels add in another order.
+            if not float((found - want).norm() / (want - want.mean()).norm()) < 0.1:
                 return False
         return True
 

@@ -17,7 +17,7 @@ from unitweave.training.model_files import check_model_folder, loading_errors
 from unitweave.units.encoder import CharacterVocabulary, ctc_class, new_encoder
 from unitweave.units.front_end import FrontEnd, check_model_type
 
-MFU = 0.3  # fraction of the bf16 peak; an assumption, not measured on any GPU
+MFU = 0.1  # fraction of the bf16 peak: what extraction reaches on an H200 (docs/performance.md); training was not timed
 _MAX_SECONDS = 15.0  # seconds of a recording in a batch: attention grows with its square
 _RUNTIME = 1.5  # GiB for CUDA context, library workspaces and fragmentation
 
