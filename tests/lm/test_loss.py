@@ -1,12 +1,14 @@
 """Chunked cross-entropy, forward passes of a token budget, and the numbers of the log."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from helpers.streams import WEIGHTS, interleaved, speech_source
-from unitweave.config.lm import SmallLm
+from unitweave.config.lm import LoraSettings, SmallLm
 from unitweave.core.errors import InputError
 from unitweave.lm.data.packing import IGNORED, buckets, pack, split_to_budget
 from unitweave.lm.data.stream import PackedDataset
@@ -40,6 +42,38 @@ def test_chunked_loss_and_gradients_are_the_plain_ones(
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
     for plain, chunked in zip(*results, strict=True):
         torch.testing.assert_close(chunked.float(), plain.float(), **tolerance)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_chunked_loss_of_lora_is_the_plain_one_without_a_copy_of_the_weight(
+    tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = pytest.importorskip("peft.tuners.trainable_tokens.layer")
+    from unitweave.lm.model.lora import add_lora
+
+    monkeypatch.setattr(loss_module, "_CHUNK_ELEMENTS", {"cpu": 64 * 210})
+    shape = SmallLm(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    model = new_llama(shape, 210)
+    model.config.tie_word_embeddings = tied
+    model.tie_weights() if tied else setattr(model.lm_head, "weight", torch.nn.Parameter(torch.randn(210, 32)))
+    wrapped = add_lora(model, SimpleNamespace(text_size=180), LoraSettings(rank=2), bf16=False)
+    head = wrapped.get_output_embeddings()
+    hidden, labels = torch.randn(300, 32, requires_grad=True), torch.randint(0, 210, (300,))
+    weights = torch.rand(300)
+    trained = [p for p in head.parameters() if p.requires_grad]
+    results = []
+    for function in (plain_loss, chunked_loss):
+        if function is chunked_loss:
+            monkeypatch.setattr(layers.TrainableTokensLayer, "get_merged_weights", lambda *_: pytest.fail("a copy"))
+        total, losses = function(head, hidden, labels, weights)
+        total.backward()
+        results.append((total.detach(), losses, hidden.grad, *(p.grad for p in trained)))
+        hidden.grad = None
+        for parameter in trained:
+            parameter.grad = None
+    assert len(trained) == 1 and trained[0].shape == (30, 32)
+    for plain, chunked in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("cross_entropy", ["chunked", "plain"])

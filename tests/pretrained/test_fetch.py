@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from unitweave.cli import main
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
+from unitweave.lm.model.trim import trim_tokenizer
 from unitweave.pretrained import packages
 from unitweave.pretrained.fetch import save, texts_in_use
 from unitweave.pretrained.packages import MODELS, PackagedModel, assemble, find_model
@@ -95,6 +97,30 @@ def test_a_trimmed_model_says_the_same_about_the_texts_in_use(
     shared = [(tokenizer.convert_tokens_to_ids(t), i) for t, i in words.get_vocab().items()]
     old, new = (torch.tensor(ids) for ids in zip(*shared, strict=True))
     torch.testing.assert_close(before[old], after[new])
+
+
+def test_a_trimmed_tokenizer_writes_natural_texts_with_the_tokens_that_they_had(tmp_path: Path) -> None:
+    raw = {"src_text_raw": "¡La CASA, sí!", "tgt_text_raw": "The McHouse: 1.5 kg?"}
+    pair = Pair("a", "train", "es", "en", None, None, "la casa sí", "the mchouse one point five kilograms", **raw)
+    write_manifest(tmp_path, [pair])
+    words = texts_in_use(tmp_path)
+    assert {" McHouse:", " CASA,", " kilograms", " sí!", " sí"} <= set(words)
+    whole = byte_level([*"abc", *([f" {text}" for text in raw.values()] * 40)])
+    trimmed, kept = trim_tokenizer(whole, words)
+    assert len(kept) < len(whole)
+    for text in (*raw.values(), pair.src_text, pair.tgt_text):
+        assert trimmed.tokenize(f" {text}") == whole.tokenize(f" {text}")
+
+
+def byte_level(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A byte-pair tokenizer that has merged these texts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    filler = [f" {a}{b}{c}" for a in "xyzw" for b in "qrst" for c in "jvwk"] * 3  # tokens that nobody needs
+    trainer = trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"])
+    tokenizer.train_from_iterator([*texts, *filler], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
 def test_the_working_folder_is_not_replaced(

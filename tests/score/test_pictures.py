@@ -3,10 +3,11 @@
 from random import Random
 
 import numpy as np
+import pytest
 
 from unitweave.config.interleave import InterleaveSettings
 from unitweave.interleaving.sequence import interleave_speech, prepare_speech
-from unitweave.score.pictures import interleaved_pieces, word_boxes
+from unitweave.score.pictures import interleaved_pieces, width_of, word_boxes
 from unitweave.units.dataset import UnitRow
 
 
@@ -29,3 +30,24 @@ def test_the_reports_picture_draws_what_training_draws() -> None:
         _, spans = interleave_speech(speech, 0.5, spans_of, 0, Random(0))
         drawn = [any(first <= i < last for first, last in spans) for i in range(4)]
         assert [box.text for box in word_boxes(row, 0.5, spans_of, False)] == drawn
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a", "unbelievably", "long", "sentence", "in", "one", "and", "a", "half", "seconds", "indeed"],
+        ["extraordinariamente"],
+        ["你好", "世界", "a"],
+    ],
+)
+def test_no_label_is_clipped_and_none_covers_another(words: list[str]) -> None:
+    frames = 75
+    cuts = np.linspace(0, frames, len(words) + 1).astype(int)
+    row = UnitRow("u", "src", np.zeros(frames, np.uint16), words, cuts[:-1], cuts[1:], np.ones(len(words), np.float32))
+    boxes = word_boxes(row, 0.0, InterleaveSettings(), False)
+    for width in (width_of(1.5, boxes), 600):  # the least that the page gives it, and a wide window
+        placed = [(min(box.left * width / 100, width - box.label), box.label, box.row) for box in boxes]
+        assert all(left >= 0 and left + label <= width for left, label, _ in placed)
+        for i, (left, label, row_) in enumerate(placed):
+            assert all(other >= left + label for other, _, its_row in placed[i + 1 :] if its_row == row_)
+    assert all(box.label > 6 * len(box.word) for box in boxes)

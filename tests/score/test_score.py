@@ -156,9 +156,16 @@ def test_the_ceiling_on_resynthesized_units_uses_the_vocoder(spoken_run, tmp_pat
 def test_the_report_is_one_file_with_players_pictures_and_no_network(spoken_run, tmp_path):
     page = write_report(tmp_path / "report.html", [spoken_run]).read_text()
     assert page.count("<audio controls") == 2 * 4 - page.count("no speech</p>")
-    assert page.count("data:image/png") == 4 and page.count('class="chart"') >= 4
+    assert page.count("data:image/png") == page.count("<audio controls"), "the systems' own speech has pictures, too"
+    assert page.count('class="chart"') >= 4
     assert not re.search(r"(src|href)=\"(?!data:|#)", page) and "http" not in page.replace("http-equiv", "")
     assert "must not be compared" not in page
+    worst = page[page.index("Worst utterances") :]
+    first = worst[: worst.index("</tr>", worst.index("<tbody>"))]
+    assert "<td>u2</td><td>0.0</td>" in first, "the utterance without speech is the worst of the baseline"
+    for fact in ("Commit", "Machine", "Command", "Done"):
+        assert f"<dt>{fact}</dt>" in page
+    assert "duration ratio" not in page and "unit error rate %" in page and "-0.0" not in page
     assert "Text BLEU on the dev split" in page and "Transcript WER on the dev split" in page
 
 

@@ -22,6 +22,7 @@ from unitweave.core.distributed import on_main, process_index
 from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, digest_of, discard, flush, read_json, remove_leftovers, write_json
 from unitweave.core.lock import holder_of, locked
+from unitweave.core.machine import provenance
 from unitweave.core.progress import say
 from unitweave.core.signals import stop_after_stage
 
@@ -169,6 +170,7 @@ def _finish(folder: Path, stage: dict[str, Any], outcome: StageResult, seconds: 
         "skipped": outcome.skipped,
         "seconds": seconds,
         "versions": versions(),
+        "provenance": provenance(),
     }
     flush(folder)
     # Said before they are removed: a kill in between leaves them to the next call.

@@ -13,14 +13,14 @@ from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from unitweave.config.interleave import Texts
 from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, atomic_path, write_json
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
-from unitweave.core.scripts import join_words
 from unitweave.core.stage import versions
-from unitweave.lm.data.dataset import read_extra_text
+from unitweave.lm.data.dataset import read_extra_text, running_text
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
 from unitweave.pretrained import whisper
 from unitweave.pretrained.kokoro import write_kokoro
@@ -158,14 +158,21 @@ def save(
 def texts_in_use(corpus: Path) -> list[str]:
     """The words of a corpus folder, a run folder or a table of parallel text, each with the space before it.
 
-    That is how the language model's examples are tokenized. Raises InputError for any other folder or file.
+    Words are those of the normalized texts and those of the natural ones, with capitals and punctuation, so that the
+    model serves both settings of `lm.texts`. With the space is how the language model's examples are tokenized. Raises
+    InputError for any other folder or file.
     """
     corpus = Path(corpus)
     folders = [folder for folder in (corpus, corpus / "corpus") if (folder / MANIFEST).exists()]
     if not folders and not corpus.is_file():
         raise InputError(f"--trim-to {corpus}: no corpus folder, no run folder and no table of parallel text")
     pairs = read_manifest(folders[0]) if folders else read_extra_text(corpus)
+    forms: tuple[Texts, ...] = ("normalized", "natural")
     words = {
-        word for pair in pairs for text in (pair.src_text, pair.tgt_text) for word in join_words(text or "").split()
+        word
+        for pair in pairs
+        for normalized, raw in ((pair.src_text, pair.src_text_raw), (pair.tgt_text, pair.tgt_text_raw))
+        for form in forms
+        for word in running_text(normalized or "", raw, form).split()
     }
     return [f" {word}" for word in sorted(words)]

@@ -3,8 +3,9 @@
 import base64
 import io
 import tempfile
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -33,6 +34,8 @@ class WordBox:
         sure: Whether it may stand as text.
         text: Whether the interleaved sequence holds its text, or mask.
         units: Unit tokens that it owns in the sequence.
+        label: Pixels that its label needs.
+        row: Row of its label below the picture; labels of a row do not overlap at `PIXELS_PER_SECOND`.
     """
 
     word: str
@@ -42,6 +45,8 @@ class WordBox:
     sure: bool
     text: bool
     units: int
+    label: int = 0
+    row: int = 0
 
 
 def audio_uri(waveform: np.ndarray) -> str:
@@ -74,7 +79,9 @@ def spectrogram_uri(waveform: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def word_boxes(row: UnitRow, ratio: float, settings: InterleaveSettings, deduplicate: bool) -> list[WordBox]:
+def word_boxes(
+    row: UnitRow, ratio: float, settings: InterleaveSettings, deduplicate: bool, seconds: float | None = None
+) -> list[WordBox]:
     """The words of one recording with their frames, and one draw of spans as a training makes it.
 
     Args:
@@ -82,6 +89,7 @@ def word_boxes(row: UnitRow, ratio: float, settings: InterleaveSettings, dedupli
         ratio: The text ratio; 0 on a side that is not interleaved.
         settings: How the training interleaves.
         deduplicate: Whether it merges repeated units.
+        seconds: Length of the recording; None for that of its units at 50 a second.
     """
     tokens = [np.zeros(1, np.int32)] * len(row.words)
     speech = prepare_speech(row.units, row.starts, row.ends, row.scores, tokens, settings, deduplicate)
@@ -92,7 +100,7 @@ def word_boxes(row: UnitRow, ratio: float, settings: InterleaveSettings, dedupli
         cuts = uniform_cuts(len(row.words), len(row.units))
         starts, ends = cuts[:-1], cuts[1:]
     sure = set(speech.eligible.tolist())
-    return [
+    boxes = [
         WordBox(
             word,
             100.0 * float(starts[i]) / frames,
@@ -104,6 +112,31 @@ def word_boxes(row: UnitRow, ratio: float, settings: InterleaveSettings, dedupli
         )
         for i, word in enumerate(row.words)
     ]
+    return _in_rows(boxes, width_of(seconds or frames / 50, boxes))
+
+
+def width_of(seconds: float, boxes: Sequence[WordBox]) -> int:
+    """Pixels that a picture needs at least: for its seconds, and for the longest label."""
+    return max(round(seconds * PIXELS_PER_SECOND), *(_label_pixels(box) for box in boxes), 100)
+
+
+def _label_pixels(box: WordBox) -> int:
+    # Letters of 11.5 pixels are 6 to 7 pixels wide, those of Chinese and the like as wide as high.
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in box.word)
+    return round(7.2 * (len(box.word) - wide + (not box.sure)) + 12 * wide) + 8
+
+
+def _in_rows(boxes: Sequence[WordBox], width: int) -> list[WordBox]:
+    """Put each label into the first row where it does not cover another; none reaches beyond the picture."""
+    ends: list[float] = []
+    placed = []
+    for box in boxes:
+        pixels = _label_pixels(box)
+        left = min(box.left * width / 100, width - pixels)
+        row = next((i for i, end in enumerate(ends) if end <= left), len(ends))
+        ends[row : row + 1] = [left + pixels]
+        placed.append(replace(box, label=pixels, row=row))
+    return placed
 
 
 def interleaved_pieces(boxes: Sequence[WordBox], settings: InterleaveSettings) -> list[tuple[bool, str]]:

@@ -25,6 +25,7 @@ from unitweave.score.scores import RESYNTHESIS, ScoredUtterance, Scores, read_sc
 from unitweave.units.dataset import UnitRow, read_units
 
 HEADINGS = {"asr_wer": "ASR WER %", "transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
+WORST = 8  # utterances of each system
 LOSSES = ("loss_source", "loss_transcript", "loss_translation", "loss_target")
 PICTURE_RATIO = 0.5  # the pictures show the interleaving at that text ratio of the schedule which is nearest to this
 
@@ -98,6 +99,7 @@ def _read_run(folder: Path, several: bool) -> RunData:
     units = read_units(folder / "units", scores.examples) if have_units else {}
     logs = {system: _lines_if_any(folder / "lm" / system / "log.jsonl") for system in systems}
     names = ["corpus", "units", "vocoder", *(f"lm/{system}" for system in systems)]
+    names += [f"translate/{system}" for system in systems] + ["score"]
     return RunData(
         name=folder.resolve().name if several else "",
         folder=folder,
@@ -133,7 +135,10 @@ def _run_part(run: RunData) -> dict[str, Any]:
         "interleaving": (interleaving := _interleaving(run)),
         "examples": [_example(run, id, interleaving) for id in run.scores.examples if id in run.utterances],
         "notes": table.notes(run.scores),
-        "languages": _languages(run),
+        "languages": _parts(run, "languages"),
+        "speakers": _parts(run, "speakers"),
+        "details": _details(run.scores),
+        "worst": _worst(run),
     }
 
 
@@ -150,7 +155,21 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
             pairs = stage.get("counts", {}).get("pairs")
             heard = "" if pairs is None else f"{pairs:,} utterance pairs, "
             facts.append((f"System {system}", f"{heard}{log[-1]['step']} steps, {kind}, {seconds / 60:.1f} minutes"))
-    return facts
+    return facts + _provenance(run)
+
+
+def _provenance(run: RunData) -> list[tuple[str, str]]:
+    """When, where, by which code and commands the stages were done; those of earlier versions do not say it."""
+    known = [stage["provenance"] for stage in run.stages.values() if isinstance(stage.get("provenance"), Mapping)]
+    versions = {stage.get("versions", {}).get("unitweave") for stage in run.stages.values()} - {None}
+    facts = []
+    for title, key in (("Commit", "commit"), ("Machine", "machine"), ("Command", "command"), ("Done", "finished")):
+        values = list(dict.fromkeys(str(one[key]) for one in known if key in one))
+        if key == "finished" and len(values) > 1:
+            values = [f"{min(values)} to {max(values)}"]
+        if values:
+            facts.append((title, "; ".join(values)))
+    return facts or [("Version", ", ".join(sorted(versions)))] * bool(versions)
 
 
 def _ratios(run: RunData, system: str) -> list[tuple[float, float]]:
@@ -241,19 +260,48 @@ def _score_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     ]
 
 
-def _languages(run: RunData) -> list[dict[str, Any]]:
-    """ASR-BLEU per language and system, by falling hours of training speech."""
+def _parts(run: RunData, kind: str) -> list[dict[str, Any]]:
+    """The main score of parts of the utterances ("languages", by falling hours of training speech, or "speakers")."""
     hours = run.scores.training_hours
-    rows = {name: row.languages for name, row in run.scores.systems.items() if row.languages}
-    languages = sorted({lang for row in rows.values() for lang in row}, key=lambda lang: -hours.get(lang, 0.0))
+    rows = {name: parts for name, row in run.scores.systems.items() if (parts := getattr(row, kind))}
+    names = sorted({part for parts in rows.values() for part in parts}, key=lambda part: (-hours.get(part, 0.0), part))
     return [
         {
-            "language": language,
-            "hours": hours.get(language, 0.0),
-            "cells": [(name, table.shown(row[language].asr_bleu, 1, interval=True)) for name, row in rows.items()],
+            "name": part,
+            "hours": hours.get(part) if kind == "languages" else None,
+            "utterances": next(parts[part].utterances for parts in rows.values() if part in parts),
+            "cells": [(name, table.main_score(parts[part]) if part in parts else "–") for name, parts in rows.items()],
         }
-        for language in languages
+        for part in names
     ]
+
+
+def _details(scores: Scores) -> dict[str, Any]:
+    """The minor numbers, in the columns that any row has."""
+    known = [one for one in table.DETAILS if any(getattr(row, one[0]) is not None for row in scores.all.values())]
+    rows = {
+        name: [table.shown(getattr(row, key), digits) for key, _, digits in known] for name, row in scores.all.items()
+    }
+    return {"columns": [heading for _, heading, _ in known], "rows": rows}
+
+
+def _worst(run: RunData) -> list[dict[str, Any]]:
+    """The utterances of each system with the lowest chrF of the ASR transcript, or of the text where there is none."""
+    from sacrebleu.metrics import CHRF
+
+    metric, found = CHRF(), []
+    for system, row in run.scores.systems.items():
+        rated = []
+        for utterance in run.utterances.values():
+            output = utterance.outputs[system]
+            text = output.asr_normalized if row.asr_bleu else output.translation or output.transcript or ""
+            reference = (
+                (utterance.source or "") if row.asr_bleu is None and output.translation is None else utterance.reference
+            )
+            rated.append((round(metric.sentence_score(text, [reference]).score, 1), utterance.id, utterance, output))
+        rated.sort(key=lambda one: one[:2])
+        found.append({"system": system, "rows": [(score, u, output) for score, _, u, output in rated[:WORST]]})
+    return found
 
 
 def _example(run: RunData, id: str, interleaving: Interleaving) -> dict[str, Any]:
@@ -264,10 +312,11 @@ def _example(run: RunData, id: str, interleaving: Interleaving) -> dict[str, Any
         ("Reference", "target", pair.tgt_audio, utterance.reference, run.units.get((id, "tgt"))),
     ):
         player = _player(name, audio, text)
-        if audio is not None and units is not None:
+        if audio is not None and units is not None and len(units.words):
             one, settings = interleaving, interleaving.settings
-            words = pictures.word_boxes(units, one.at(side), settings, one.deduplicate)
-            player |= {"picture": pictures.spectrogram_uri(read_audio(audio)), "words": words}
+            words = pictures.word_boxes(units, one.at(side), settings, one.deduplicate, player["seconds"])
+            width = pictures.width_of(player["seconds"], words)
+            player |= {"words": words, "rows": max(word.row for word in words) + 1, "width": width}
             player["interleaved"] = pictures.interleaved_pieces(words, settings)
         players.append(player)
     for system, outputs in run.outputs.items():
@@ -285,8 +334,10 @@ def _example(run: RunData, id: str, interleaving: Interleaving) -> dict[str, Any
 
 def _player(name: str, audio: str | None, text: str) -> dict[str, Any]:
     player: dict[str, Any] = {"name": name, "text": text, "asr": None, "transcript": None, "system": False}
-    player |= {"audio": None, "picture": None, "words": [], "interleaved": [], "seconds": 0.0}
+    player |= {"audio": None, "picture": None, "words": [], "rows": 0, "width": 0, "interleaved": [], "seconds": 0.0}
     if audio is None:
         return player
     waveform = read_audio(audio)
-    return player | {"audio": pictures.audio_uri(waveform), "seconds": len(waveform) / SAMPLE_RATE}
+    seconds = len(waveform) / SAMPLE_RATE
+    made = {"audio": pictures.audio_uri(waveform), "picture": pictures.spectrogram_uri(waveform), "seconds": seconds}
+    return player | made | {"width": pictures.width_of(seconds, [])}

@@ -55,7 +55,7 @@ def print_table(scores: Scores, console: Console | None = None) -> None:
     if scores.ceilings:
         console.print("* a ceiling: the same recognizer on a perfect translation")
     console.print(details(scores), soft_wrap=True, markup=False)
-    for line in notes(scores):
+    for line in [*speakers(scores), *notes(scores)]:
         console.print(line, soft_wrap=True, markup=False)
 
 
@@ -94,12 +94,6 @@ def notes(scores: Scores) -> list[str]:
     for name, row in scores.systems.items():
         if row.silent_utterances:
             lines.append(f"{name}: {row.silent_utterances} utterances without recognizable speech; they count as empty")
-    for name, row in scores.systems.items():
-        for kind, part in row.speakers.items():
-            main = shown(part.asr_bleu or part.text_bleu, 1, interval=True)
-            lines.append(
-                f"{name}, {kind} speakers: {main} {'ASR' if part.asr_bleu else 'text'}-BLEU on {part.utterances}"
-            )
     lines += scores.notes
     if scores.mos_predictors:
         lines.append(f"MOS: {', '.join(scores.mos_predictors)}, on {scores.mos_utterances} utterances of each row")
@@ -109,6 +103,22 @@ def notes(scores: Scores) -> list[str]:
         lines.append(f"COMET of the ASR transcripts: {scores.comet_model}")
     lines.append(f"signature: {scores.signature}")
     return lines
+
+
+def speakers(scores: Scores) -> list[str]:
+    """The main score for seen and for unseen speakers, a line for each system and kind."""
+    return [
+        f"{name}, {kind} speakers: {main_score(part)} on {part.utterances} utterances"
+        for name, row in scores.systems.items()
+        for kind, part in row.speakers.items()
+    ]
+
+
+def main_score(row: SystemScores) -> str:
+    """ASR-BLEU with its interval; of a system that gives text only its text BLEU, or the WER of its transcripts."""
+    kinds = (("", "asr_bleu"), ("text BLEU ", "text_bleu"), ("transcript WER ", "transcript_wer"))
+    label, key = next(((label, key) for label, key in kinds if getattr(row, key) is not None), kinds[0])
+    return label + shown(getattr(row, key), 1, interval=True)
 
 
 def mos_names(scores: Scores) -> list[str]:

@@ -128,6 +128,8 @@ def batches_by_length(seconds: np.ndarray, batch_seconds: float) -> list[list[in
 
 def groups_of(values: pa.Array) -> list[tuple[str, np.ndarray]]:
     """Where each value stands: int64 indices, ascending; values in the order in which they come first."""
+    if not len(values):
+        return []
     encoded = values.dictionary_encode()
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     order = np.argsort(codes, kind="stable")

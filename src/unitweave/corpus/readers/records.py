@@ -3,7 +3,8 @@
 import csv
 import json
 import re
-from collections import deque
+import unicodedata
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,7 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
         raise InputError(f"{path}, line 1: the column names cannot be read ({error})") from None
     if not header:
         raise InputError(f"{path}: the table is empty; its first line names the columns")
-    header = [name.strip() for name in header]
+    header = _column_names(header, path, encoding)
     number = 0
     lines.next_row(after=lines.last)
     while True:
@@ -208,9 +209,30 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
             yield Record(number, {}, f"line {lines.first}: {problem}")
             lines.next_row(after=lines.first)  # the lines that such a quote swallowed are rows, too
             continue
-        if cells:
+        if any(cell.strip() for cell in cells):  # spreadsheets have empty rows, between others and behind the last
             yield Record(number, dict(zip(header, cells, strict=True)))
         lines.next_row(after=lines.last)
+
+
+def _column_names(header: list[str], path: Path, encoding: str) -> list[str]:
+    """The columns' names; of those that stand twice each gets its number, so that none is taken for the other.
+
+    Raises:
+        InputError: They are not in the table's encoding.
+    """
+    names = [unicodedata.normalize("NFC", " ".join(name.split())) for name in header]
+    if odd := next((name for name in names if re.search("[\udc80-\udcff]", name)), None):
+        shown = odd.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        raise InputError(
+            f"{path}: the column names are not in {encoding}; save it as CSV (UTF-8), or give --encoding cp1252 where "
+            f"{shown!r} is right"
+        )
+    counts, seen = Counter(names), Counter[str]()
+    for i, name in enumerate(names):
+        if name and counts[name] > 1:
+            seen[name] += 1
+            names[i] = f"{name} ({seen[name]})"
+    return names
 
 
 def _delimiter(header: str, usual: str) -> str:

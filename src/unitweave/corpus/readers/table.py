@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from unitweave.core.stage import StageResult
 from unitweave.core.text import language_code, normalize
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
 from unitweave.corpus.readers.archives import signature, stamp
+from unitweave.corpus.readers.paths import find_recording
 from unitweave.corpus.readers.records import Record, columns_of, count_rows, read_records
 from unitweave.corpus.recording_store import RecordingStore, RecordingTask
 
@@ -66,7 +68,10 @@ def table_names(tables: Sequence[Path]) -> list[str]:
 
 def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
     """`columns` with the manifest's own names filled in where the table has them. Raises InputError for a wrong one."""
-    given = dict(vars(columns))
+    given = {  # a name may be composed as the table's is not (é as one character or two)
+        key: unicodedata.normalize("NFC", value) if isinstance(value, str) and value not in names else value
+        for key, value in vars(columns).items()
+    }
     for field in _MANIFEST_COLUMNS:
         if given[field] is None and field in names:
             given[field] = field
@@ -148,7 +153,7 @@ def audio_of(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:
         return signature(len(cell), hashlib.blake2b(cell, digest_size=8).hexdigest()), cell
     if not cell:
         return None
-    path = root / str(cell).strip()
+    path = find_recording(root, str(cell))
     try:
         return stamp(path), path
     except (OSError, ValueError):

@@ -1,8 +1,10 @@
 """LoRA through peft: low-rank updates of the linear layers, and the rows of the new tokens in full."""
 
+import sys
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from unitweave.config.lm import LoraSettings
@@ -50,6 +52,28 @@ def add_lora(model: PreTrainedModel, vocabulary: Vocabulary, settings: LoraSetti
         if parameter.requires_grad:  # small updates would vanish in bfloat16
             parameter.data = parameter.data.float()
     return wrapped
+
+
+def trained_rows(head: nn.Module) -> tuple[torch.Tensor, ...]:
+    """The frozen rows of an output layer that `add_lora` changed, and its trained ones, which come after them.
+
+    Returns:
+        Two weights, [rows, width] each; nothing for any other layer.
+    """
+    if "peft" not in sys.modules:  # without it there is no such layer
+        return ()
+    from peft.utils.other import TrainableTokensWrapper
+
+    if not isinstance(head, TrainableTokensWrapper):
+        return ()
+    layer: Any = head.token_adapter
+    base, active = layer.base_layer, layer.active_adapters
+    if not isinstance(base, nn.Linear) or base.bias is not None or len(active) != 1 or layer.merged:
+        return ()
+    rows = layer.token_indices[active[0]]
+    if rows != list(range(rows[0], len(base.weight))):
+        return ()
+    return base.weight[: rows[0]], layer.trainable_tokens_delta[active[0]]
 
 
 def merge_lora(wrapped: Any) -> PreTrainedModel:

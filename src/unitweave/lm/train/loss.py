@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from unitweave.lm.data.packing import IGNORED
+from unitweave.lm.model.lora import trained_rows
 
 _CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}  # logits that exist at a time: what fits a CPU's cache, 256 MB on a GPU
 
@@ -38,16 +39,26 @@ def chunked_loss(head: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, we
     """The same as `plain_loss`, a chunk of tokens at a time."""
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-    if type(head) is nn.Linear and head.bias is None:
-        return _LinearCrossEntropy.apply(hidden, head.weight, labels, weights)
+    if blocks := _blocks(head):
+        return _LinearCrossEntropy.apply(hidden, labels, weights, *blocks)
     size = _chunk_tokens(hidden, getattr(head, "out_features", 2**17))
     total, losses = hidden.new_zeros((), dtype=torch.float32), []
     for part, target, weight in zip(hidden.split(size), labels.split(size), weights.split(size), strict=True):
-        # Any other output layer (LoRA's trained tokens, a bias): its logits are recomputed in the backward pass.
+        # Any other output layer (one with a bias): its logits are recomputed in the backward pass.
         summed, own = checkpoint(plain_loss, head, part, target, weight, use_reentrant=False)
         total = total + summed
         losses.append(own)
     return total, torch.cat(losses)
+
+
+def _blocks(head: nn.Module) -> tuple[torch.Tensor, ...]:
+    """The rows of an output layer's weight, in blocks that are or are not trained; empty for any other layer.
+
+    LoRA's output layer would put its trained rows into a copy of the whole weight for every chunk.
+    """
+    if type(head) is nn.Linear and head.bias is None:
+        return (head.weight,)
+    return trained_rows(head)
 
 
 def _chunk_tokens(hidden: torch.Tensor, vocabulary: int) -> int:
@@ -57,46 +68,55 @@ def _chunk_tokens(hidden: torch.Tensor, vocabulary: int) -> int:
 class _LinearCrossEntropy(torch.autograd.Function):
     """Weighted sum of cross-entropies over hidden @ weight.T, with the gradients computed in the forward pass.
 
+    The weight is given in blocks of rows.
+
     A chunk's logits are there only once; their gradient, softmax minus one-hot, is taken at once, so that neither
     logits nor hidden states are kept. The backward pass scales it by the gradient of the sum.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+        ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, *blocks: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        size = _chunk_tokens(hidden, weight.shape[0])
-        matrix = weight.to(hidden.dtype)
-        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
-        hidden_gradient = torch.empty_like(hidden) if needs_hidden else None
-        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        rows = [len(block) for block in blocks]
+        size = _chunk_tokens(hidden, sum(rows))
+        matrices = [block.to(hidden.dtype) for block in blocks]
+        hidden_gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        block_gradients = [
+            torch.zeros_like(block, dtype=torch.float32) if needed else None
+            for block, needed in zip(blocks, ctx.needs_input_grad[3:], strict=True)
+        ]
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         for first in range(0, len(hidden), size):
             part = slice(first, first + size)
             counted = labels[part] != IGNORED
             target = labels[part].where(counted, 0)[:, None]
             # Summed in float32 like torch's own cross-entropy; the product itself has autocast's dtype.
-            logits = (hidden[part] @ matrix.T).float()  # [chunk, vocabulary]
+            products = [hidden[part] @ matrix.T for matrix in matrices]
+            logits = (products[0] if len(products) == 1 else torch.cat(products, 1)).float()  # [chunk, vocabulary]
             normalizer = logits.logsumexp(-1, keepdim=True)
             losses[part] = (normalizer - logits.gather(1, target))[:, 0] * counted
             gradient = logits.sub_(normalizer).exp_()  # the softmax, in place: logits are the largest tensor here
             gradient.scatter_add_(1, target, gradient.new_full(target.shape, -1.0))
             gradient = gradient.mul_((weights[part] * counted)[:, None]).to(hidden.dtype)
+            own = gradient.split(rows, 1)
             if hidden_gradient is not None:
-                hidden_gradient[part] = gradient @ matrix
-            if weight_gradient is not None:
-                weight_gradient += gradient.T @ hidden[part]
-        ctx.save_for_backward(hidden_gradient, weight_gradient)
-        ctx.weight_dtype = weight.dtype
+                torch.matmul(own[0], matrices[0], out=hidden_gradient[part])
+                for columns, matrix in zip(own[1:], matrices[1:], strict=True):
+                    hidden_gradient[part] += columns @ matrix
+            for columns, total in zip(own, block_gradients, strict=True):
+                if total is not None:
+                    total += columns.T @ hidden[part]
+        ctx.save_for_backward(hidden_gradient, *block_gradients)
+        ctx.dtypes = [block.dtype for block in blocks]
         ctx.mark_non_differentiable(losses)
         return (losses * weights).sum(), losses
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> Any:
-        hidden, weight = ctx.saved_tensors
-        return (
-            None if hidden is None else hidden * gradient.to(hidden.dtype),
-            None if weight is None else (weight * gradient).to(ctx.weight_dtype),
-            None,
-            None,
-        )
+        hidden, *blocks = ctx.saved_tensors
+        found = [
+            None if block is None else (block * gradient).to(dtype)
+            for block, dtype in zip(blocks, ctx.dtypes, strict=True)
+        ]
+        return None if hidden is None else hidden * gradient.to(hidden.dtype), None, None, *found

@@ -1,0 +1,60 @@
+"""Recordings by the names that spreadsheets have for them."""
+
+import re
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from unitweave.core.audio import SUFFIXES
+
+
+def find_recording(root: Path, cell: str) -> Path:
+    """The recording that a cell of a table means.
+
+    A name that is no file as it stands may have backslashes for slashes, be a file: address, differ in case or in how
+    its accents are composed (as between macOS and elsewhere), or lack its suffix, where only one file can be meant.
+
+    Args:
+        root: The folder that relative names start from.
+        cell: What the table has.
+
+    Returns:
+        The file; the name as it stands below `root` where there is none.
+    """
+    plain = root / cell.strip()
+    try:
+        if plain.is_file():
+            return plain
+    except (OSError, ValueError):
+        return plain
+    name = cell.strip().strip("\"'").strip()
+    if address := re.match(r"file:(//(localhost)?(?=/))?", name):
+        name = unquote(name[address.end() :])
+    path = root / name.replace("\\", "/")
+    if not path.name:
+        return plain
+    names, stems = _listing(path.parent)
+    for known, key in ((names, path.name), (stems, path.name)):
+        if len(found := known.get(_key(key), ())) == 1:
+            return path.parent / found[0]
+    return plain
+
+
+@lru_cache(maxsize=64)
+def _listing(folder: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The files of a folder by name, and the recordings among them by name without suffix."""
+    names: dict[str, list[str]] = {}
+    stems: dict[str, list[str]] = {}
+    try:
+        for path in folder.iterdir():
+            names.setdefault(_key(path.name), []).append(path.name)
+            if path.suffix.lower() in SUFFIXES:
+                stems.setdefault(_key(path.stem), []).append(path.name)
+    except (OSError, ValueError):
+        pass
+    return names, stems
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
