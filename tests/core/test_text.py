@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitweave.core.text import normalize
+from unitweave.core.text import language_code, normalize
 
 CVSS = ["ar", "ca", "cy", "de", "es", "et", "fa", "fr", "id", "it", "ja", "lv", "mn", "nl", "pt", "ru", "sl"]
 CVSS += ["sv-SE", "ta", "tr", "zh-CN"]
@@ -116,3 +116,16 @@ def test_normalized_text_is_a_fixed_point_without_capitals_punctuation_or_double
 def test_every_cvss_language_normalises_numbers_of_any_size(language):
     for text in ("0", "7", "42", "1999", "1234567", "999999999999999", "3,14", "3.14", "0º 0th 0e"):
         assert normalize(text, language)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("es", "es"), ("spa", "es"), ("ES", "es"), ("es-419", "es"), ("spa_Latn", "es"), ("Spanish", "es"),
+        ("cmn", "zh"), ("zh-Hant-TW", "zh"), ("deu", "de"), ("ger", "de"), ("iw", "he"),
+        ("nb", "nb"), ("xho", "xho"),
+    ],
+)  # fmt: skip
+def test_a_language_has_one_code_however_a_table_calls_it(name: str, code: str) -> None:
+    assert language_code(name) == code
+    assert normalize("3,5", name) == normalize("3,5", code)

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, is_file_name, read_manifest
 from unitweave.core.text import normalize
 from unitweave.corpus.checks import encoding_problem
+from unitweave.corpus.readers.paths import find_recording
 from unitweave.corpus.readers.records import columns_of, read_records
 from unitweave.corpus.readers.table import drawn_split, file_name
 
@@ -251,6 +253,55 @@ def test_tables_as_spreadsheets_save_them_are_read(
     assert not skipped(tmp_path / "out")
 
 
+def test_recordings_are_found_by_the_names_that_spreadsheets_have_for_them(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    composed, apart = (unicodedata.normalize(form, "canción uno.wav") for form in ("NFC", "NFD"))
+    for name in ("a.wav", "B.WAV", apart, "0007.mp3", "two.wav", "two.flac"):
+        (tmp_path / "clips" / name).touch()
+    for cell, name in (
+        ("clips\\a.wav", "a.wav"),
+        (".\\clips\\a.wav", "a.wav"),
+        (' "clips/a.wav" ', "a.wav"),
+        ("clips/b.wav", "B.WAV"),
+        (f"clips/{composed}", apart),
+        ("clips/0007", "0007.mp3"),
+        (f"file://{tmp_path}/clips/canci%C3%B3n%20uno.wav", apart),
+        (f"{tmp_path}/clips/a.wav", "a.wav"),
+    ):
+        assert find_recording(tmp_path, cell) == tmp_path / "clips" / name, cell
+        assert find_recording(tmp_path, cell).is_file()
+    for cell in ("clips/two", "clips/none.wav", "clips/a\0.wav", "nowhere/a.wav", "clips", "\\"):
+        assert not find_recording(tmp_path, cell).is_file() if "\0" not in cell else True, "two files, or none"
+
+
+def test_empty_rows_cost_nothing_and_column_names_may_be_composed_otherwise(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "a.wav").write_bytes((clips / "src0.wav").read_bytes())
+    lines = [
+        unicodedata.normalize("NFD", "archivo;español;inglés;"),
+        ";;;",
+        "a;Hola, ¿qué tal?;Hello there;",
+        ";;;",
+        ";;;",
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    arguments = ["--src-audio", "archivo", "--src-text", "español", "--tgt-text", "inglés", "--src-lang", "es"]
+    arguments = ["corpus", "table", "--table", str(tmp_path / "t.csv"), "--out", str(tmp_path / "c"), *arguments]
+    assert main([*arguments, "--tgt-lang", "en", "--test-ratio", "0", "--dev-ratio", "0"]) == 0
+    assert [pair.src_text_raw for pair in read_manifest(tmp_path / "c")] == ["Hola, ¿qué tal?"]
+    assert "skipped" not in capsys.readouterr().out
+
+
+def test_columns_of_one_name_are_told_apart_and_a_header_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file;text;text;;\na.wav;hola;hello;;\n")
+    assert columns_of(tmp_path / "t.csv") == ["file", "text (1)", "text (2)", ""]
+    (tmp_path / "t.csv").write_bytes("archivo;español\na.wav;hola\n".encode("cp1252"))
+    with pytest.raises(InputError, match=r"column names are not in utf-8; .* --encoding cp1252 where 'español'"):
+        columns_of(tmp_path / "t.csv")
+    assert columns_of(tmp_path / "t.csv", "cp1252") == ["archivo", "español"]
+
+
 def test_nemo_manifests_and_json_arrays_are_read_and_a_spreadsheet_is_named(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -378,7 +429,7 @@ def test_text_is_needed_unless_a_column_says_which_side_lacks_it(clips: Path, tm
 def test_languages_and_splits_come_from_columns(clips: Path, tmp_path: Path) -> None:
     content = [
         {"id": f"r{i}", "src_audio": f"src{i}.wav", "l": code, "split": split}
-        for i, (code, split) in enumerate([("fr", "train"), ("zh-CN", "valid"), ("french", "test"), ("es", "holdout")])
+        for i, (code, split) in enumerate([("fr", "train"), ("zh-CN", "valid"), ("klingon", "test"), ("es", "holdout")])
     ]
     table = write(tmp_path / "t.csv", content)
     arguments = ["--src-lang-column", "l", "--tgt-lang", "en", "--allow-skipped"]

@@ -64,3 +64,9 @@ def test_scripts_without_spaces_are_wrapped_by_their_width() -> None:
     cues = readable([Cue(0.0, 6.0, text)])
     assert "".join(cue.text for cue in cues).replace("\n", "") == text
     assert all(width(line) <= LINE for cue in cues for line in cue.text.split("\n"))
+
+
+def test_marks_over_and_under_letters_take_no_room() -> None:
+    assert width("สวัสดี") == 4 and width("हिन्दी") == 5 and width("نَعَم") == 3
+    thai = "น้ำ" * 21
+    assert width(thai) == 42 and "\n" not in readable([Cue(0, 3, thai)])[0].text

@@ -262,6 +262,7 @@ def test_error_rates_are_per_language_and_a_few_are_spread(tmp_path: Path) -> No
     chosen = subsample(items, 5)
     assert [item.id for item in chosen if item.language == "en"] == ["0", "6", "12", "18", "24"]
     assert len(subsample(items, 100)) == 30
+    assert len(subsample(items[:0], 5)) == 0, "a small table may have no dev split"
 
 
 def test_the_estimate_counts_parameters_and_follows_the_settings(capsys: pytest.CaptureFixture) -> None:

@@ -31,7 +31,8 @@ SAMPLE_RATE = 16_000
 SILENCE = 1e-3  # a recording whose largest excursion from its mean stays below this (-60 dB) is silent
 SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph", ".gsm", ".mp2"),
-    *(".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mka", ".mov", ".wma", ".amr", ".3gp", ".ac3", ".spx"),
+    *(".m4a", ".m4b", ".mp4", ".m4v", ".aac", ".webm", ".weba", ".mkv", ".mka", ".mov", ".wma", ".amr", ".3gp", ".ac3"),
+    ".spx",
 )
 
 TOO_LONG = "the recording is too long"

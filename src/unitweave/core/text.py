@@ -26,6 +26,7 @@ import unicodedata
 
 from num2words import num2words
 
+from unitweave.core.languages import TWO_LETTER_CODES
 from unitweave.core.scripts import plain_forms, split_clusters, without_invisible
 
 NORMALIZER = "unitweave-2"
@@ -72,8 +73,9 @@ def normalize(text: str, language: str) -> str:
 
 
 def language_code(language: str) -> str:
-    """The ISO 639-1 part of a language tag, as manifests have it: "zh" of "zh-CN", "sv" of "sv_SE"."""
-    return language.lower().replace("_", "-").split("-")[0]
+    """The ISO 639-1 code of a language, as manifests have it: "zh" of "zh-CN" and "cmn", "es" of "es_MX" and "spa"."""
+    code = language.strip().lower().replace("_", "-").split("-")[0]
+    return TWO_LETTER_CODES.get(code, code)
 
 
 def rules(language: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
+from unitweave.core.text import language_code
 
 _NAMES = ("name", "file", "id", "path", "audio")  # headings of the column that names the audio file
 _HEADINGS = {
@@ -82,7 +83,7 @@ def read_references(path: Path, files: Mapping[str, Path]) -> ReferenceTable:
         return [found[name][role][0] for name in files] if role in roles else []
 
     further = [found[name]["text"][1:] for name in files]
-    languages, targets = ([code.split("-")[0] for code in column(role)] for role in ("language", "target"))
+    languages, targets = ([language_code(code) for code in column(role)] for role in ("language", "target"))
     return ReferenceTable(column("text"), further if any(further) else [], languages, targets, column("source"))
 
 

@@ -77,7 +77,8 @@ def clock(seconds: float, point: str) -> str:
 
 def width(text: str) -> int:
     """How many characters wide a text is; full-width ones count twice, combining ones not at all."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    shown = (c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown)
 
 
 def _cut(cue: Cue) -> list[Cue]:
