@@ -14,7 +14,9 @@ What other stages hold of a pair while they look at all of them: the peak of the
 """
 
 import argparse
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -172,58 +174,69 @@ def recordings(folder: Path) -> None:
     assert len(kept)
 
 
-def scored(folder: Path) -> None:
-    """Scores of two systems that give text and units, on a test split as large."""
-    from unitweave.config.score import ScoreSettings
-    from unitweave.score.score import score_run
-
+def make_outputs(folder: Path) -> None:
+    """A test split of the same pairs, and what two systems made of it, text and units."""
     place = folder / "scored"
-    if not (place / "done").exists():
-        table = pq.read_table(folder / "corpus/manifest.parquet")
-        splits = pa.array(["test"] * len(table))
-        (place / "corpus").mkdir(parents=True)
-        table = table.set_column(table.column_names.index("split"), table.schema.field("split"), splits)
-        pq.write_table(table, place / "corpus/manifest.parquet")
-        rng = np.random.default_rng(0)
-        for system in ("baseline", "scheduled"):
-            (place / system).mkdir()
-            with (place / system / "outputs.jsonl").open("w") as file:
-                for batch in table.select(["id", "src_text", "tgt_text"]).to_batches(max_chunksize=1000):
-                    for row in batch.to_pylist():
-                        units = rng.integers(0, 2048, 250).tolist()
-                        line = {"id": row["id"], "transcript": row["src_text"], "translation": row["tgt_text"]}
-                        file.write(json.dumps(line | {"units": units}) + "\n")
-        (place / "done").touch()
-        return  # the next process is the one that is measured
-    settings = ScoreSettings(bootstrap_samples=0, randomization_trials=0, mos=[], ceilings=False)
+    if (place / "done").exists():
+        return
+    table = pq.read_table(folder / "corpus/manifest.parquet")
+    splits = pa.array(["test"] * len(table))
+    (place / "corpus").mkdir(parents=True)
+    table = table.set_column(table.column_names.index("split"), table.schema.field("split"), splits)
+    pq.write_table(table, place / "corpus/manifest.parquet")
+    rng = np.random.default_rng(0)
+    for system in ("baseline", "scheduled"):
+        (place / system).mkdir()
+        with (place / system / "outputs.jsonl").open("w") as file:
+            for batch in table.select(["id", "src_text", "tgt_text"]).to_batches(max_chunksize=1000):
+                for row in batch.to_pylist():
+                    line = {"id": row["id"], "transcript": row["src_text"], "translation": row["tgt_text"]}
+                    file.write(json.dumps(line | {"units": rng.integers(0, 2048, 250).tolist()}) + "\n")
+    (place / "done").touch()
+
+
+def score_inputs(folder: Path) -> None:
+    """Outputs, references and units of a scoring, before any metric (sacrebleu and jiwer take memory of their own)."""
+    from unitweave.config.score import ScoreSettings
+    from unitweave.score import score
+
+    class Read(Exception):
+        pass
+
+    def assembled(*_: object) -> None:
+        raise Read
+
+    score.assemble = assembled  # type: ignore[assignment]
+    settings = ScoreSettings(randomization_trials=0, mos=[], ceilings=False)
+    place = folder / "scored"
     outputs = {system: place / system for system in ("baseline", "scheduled")}
-    score_run(place / "score", settings, place / "corpus", folder / "units", place / "vocoder", outputs)
+    with contextlib.suppress(Read):
+        score.score_run(place / "score", settings, place / "corpus", folder / "units", place / "vocoder", outputs)
 
 
-STAGES = {one.__name__: one for one in (alignment, exported, imported, recordings, scored)}
-
-
-def measure_stage(folder: Path, name: str) -> None:
-    """Do what a stage does with all pairs, and print the memory that it took as JSON."""
-    from unitweave.rehearsal.child import PeakMemory
-    from unitweave.score import score  # noqa: F401  (imports do not count)
-    from unitweave.units import importing  # noqa: F401
-
-    memory = PeakMemory()
-    memory.start()
-    used = time.process_time()
-    STAGES[name](folder)
-    print(json.dumps({"bytes": 2**30 * memory.gib(), "processor": time.process_time() - used}))
+STAGES = (alignment, exported, imported, recordings, score_inputs)
 
 
 def stages(folder: Path, pairs: int) -> None:
-    """Print the memory of a pair in each stage, each in a process of its own."""
-    print("| stage | KiB a pair | processor time (s) |\n| --- | ---: | ---: |")
-    subprocess.run([sys.executable, __file__, "--measure", str(folder), "--stage", "scored"], check=True)  # its inputs
-    for name in STAGES:
-        command = [sys.executable, __file__, "--measure", str(folder), "--stage", name]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-        print(f"| {name} | {found['bytes'] / pairs / 1024:.2f} | {found['processor']:.1f} |", flush=True)
+    """Print the memory of a pair in each stage, each in a fork of this process, so that imports do not count."""
+    import unitweave.score.score
+    import unitweave.units.error_rates
+    import unitweave.units.importing  # noqa: F401
+    from unitweave.rehearsal.child import PeakMemory
+
+    make_outputs(folder)
+    print("| stage | KiB a pair | processor time (s) |\n| --- | ---: | ---: |", flush=True)
+    for stage in STAGES:
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0, stage.__name__
+            continue
+        memory, used = PeakMemory(), time.process_time()
+        memory.start()
+        stage(folder)
+        taken = 2**20 * memory.gib() / pairs
+        print(f"| {stage.__name__} | {taken:.2f} | {time.process_time() - used:.1f} |", flush=True)
+        os._exit(0)
 
 
 def main() -> None:
@@ -234,10 +247,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--measure", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--stages", action="store_true", help="the memory of other stages")
-    parser.add_argument("--stage", choices=STAGES, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure_stage(options.measure, options.stage) if options.stage else measure(options.measure)
+        measure(options.measure)
         return
     folder = options.folder or Path(tempfile.mkdtemp())
     if options.stages:

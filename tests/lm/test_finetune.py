@@ -19,7 +19,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair
 from unitweave.interleaving.sequence import Example, prepare_speech
 from unitweave.lm.data.text import ParallelText, TextDataset
-from unitweave.lm.model.start import cooccurring_tokens
+from unitweave.lm.model.lora import add_lora
+from unitweave.lm.model.start import cooccurring_tokens, extend_for, load_causal_lm, start_vocabulary
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.finetune import train_lm
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
@@ -86,6 +87,16 @@ def test_lora_trains_the_new_rows_and_the_merged_model_is_an_ordinary_one(
     untrained = AutoModelForCausalLM.from_pretrained(tmp_path / "y/model").get_input_embeddings().weight
     assert not torch.allclose(untrained[vocabulary.text_size :], new[vocabulary.text_size :], atol=1e-4)
     assert start.counts["parameters"] == sum(p.numel() for p in after.parameters())
+
+
+def test_a_model_with_adapters_decodes_while_it_is_trained(text_lm_folder: Path) -> None:
+    model, tokenizer = load_causal_lm(str(text_lm_folder))
+    tokenizer, vocabulary = start_vocabulary(model, tokenizer, 8, ["en", "es"], "book", False, None)
+    extend_for(model, vocabulary, "mean", 0, [])
+    add_lora(model, vocabulary, LoraSettings(rank=2), False)
+    settings = DecodingSettings(max_units_per_frame=0.1, max_text_tokens_per_second=1.0)
+    (found,) = PhaseDecoder(model, tokenizer, vocabulary).translate([np.arange(8)], settings)
+    assert found.language in ("en", "es")
 
 
 def test_lora_on_weights_frozen_in_bf16_trains(

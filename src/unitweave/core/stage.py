@@ -210,7 +210,7 @@ def read_stage(run: Path, name: str) -> dict[str, Any]:
         raise InputError(
             f"{path}: run folder of another version (format {found}, expected {FORMAT}); use a new --out folder"
         )
-    record = {"fingerprint": "", "settings": {}, "inputs": {}, "seconds": 0.0, "obsolete": []} | record
+    record = {"fingerprint": "", "settings": {}, "inputs": {}, "seconds": 0.0, "obsolete": [], "counts": {}} | record
     kinds: dict[str, type | tuple[type, ...]] = {
         "status": str,
         "fingerprint": str,
@@ -218,6 +218,7 @@ def read_stage(run: Path, name: str) -> dict[str, Any]:
         "inputs": dict,
         "seconds": (int, float),
         "obsolete": list,
+        "counts": dict,
     }
     for key, kind in kinds.items():
         if not isinstance(record.get(key), kind):

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from unitweave.config.corpus import RowLimits
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, digest_of, read_json, remove, remove_leftovers, write_json
+from unitweave.core.files import atomic_path, digest_of, read_json_object, remove, remove_leftovers, write_json
 from unitweave.core.manifest import FILE_NAME, SPLITS, Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.progress import console, say
 from unitweave.core.stage import StageResult, reasons_line, versions
@@ -62,7 +62,7 @@ def open_corpus(folder: Path, kind: str, settings: Any) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; --out names a folder")
     if path.exists():
-        held = read_json(path).get("corpus")
+        held = read_json_object(path).get("corpus")
         if held != kind:
             raise InputError(f"{folder}: holds a corpus made by 'unitweave corpus {held}'; choose another --out")
     elif folder.exists() and any(folder.iterdir()):
@@ -144,11 +144,14 @@ def import_manifest(folder: Path, source: Path) -> StageResult:
         pairs = [_renormalized(pair) for pair in pairs]
         metadata |= normalization_metadata({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
     write_manifest(folder, pairs, metadata)
-    about = read_json(source / ABOUT) if (source / ABOUT).exists() else {}
+    about = read_json_object(source / ABOUT) if (source / ABOUT).exists() else {}
+    left_out = about.get("skipped", {})
+    if not isinstance(left_out, dict) or not all(isinstance(number, int) for number in left_out.values()):
+        raise InputError(f"{source / ABOUT}: damaged ('skipped' must have a number for each reason)")
     say(f"corpus: {len(pairs)} pairs of {source}")
-    if skipped := about.get("skipped"):
-        say(f"corpus: {sum(skipped.values())} rows were skipped when it was built: {reasons_line(skipped)}")
-    return StageResult(count(pairs) | {"skipped": about.get("skipped", {})})
+    if left_out:
+        say(f"corpus: {sum(left_out.values())} rows were skipped when it was built: {reasons_line(left_out)}")
+    return StageResult(count(pairs) | {"skipped": left_out})
 
 
 def _renormalized(pair: Pair) -> Pair:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unitweave.core.files import TEMPORARY_PREFIX, read_json, write_json
+from unitweave.core.files import TEMPORARY_PREFIX, read_json_object, write_json
 from unitweave.core.layout import RunLayout
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import Plan, Trial
@@ -56,7 +56,7 @@ def step_seconds(run: Path, plan: Plan, trial: Trial) -> float | None:
         if known:
             return sum(seconds for seconds, _ in known) / sum(steps for _, steps in known)
     path = run / MEASURED_FILE
-    return read_json(path).get(trial.model) if path.exists() else None
+    return read_json_object(path).get(trial.model) if path.exists() else None
 
 
 def measure(run: Path, plan: Plan, trials: Sequence[Trial], steps: int) -> None:
@@ -64,7 +64,7 @@ def measure(run: Path, plan: Plan, trials: Sequence[Trial], steps: int) -> None:
 
     The shared stages must be done. Loading and the first steps are not counted.
     """
-    measured: dict[str, Any] = read_json(run / MEASURED_FILE) if (run / MEASURED_FILE).exists() else {}
+    measured: dict[str, Any] = read_json_object(run / MEASURED_FILE) if (run / MEASURED_FILE).exists() else {}
     for model in dict.fromkeys(trial.model for trial in trials):
         trial = next(c for c in trials if c.model == model)
         short, long = _train(run, plan, trial, _WARM_UP), _train(run, plan, trial, _WARM_UP + steps)

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from markupsafe import Markup, escape
 
 from unitweave import __version__
 from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
+from unitweave.config.recipe import parse_settings
 from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
@@ -24,9 +25,12 @@ from unitweave.score.outputs import SystemOutputs, read_outputs
 from unitweave.score.scores import RESYNTHESIS, ScoredUtterance, Scores, read_scores, read_utterances
 from unitweave.units.dataset import UnitRow, read_units
 
+Kind = TypeVar("Kind")
+
 HEADINGS = {"asr_wer": "ASR WER %", "transcript_wer": "transcript WER %", "agreement_wer": "agreement WER %"}
 WORST = 8  # utterances of each system
 LOSSES = ("loss_source", "loss_transcript", "loss_translation", "loss_target")
+_DRAWN = ("step", "ratio", "loss", "bleu", "wer", "seconds", *LOSSES)
 PICTURE_RATIO = 0.5  # the pictures show the interleaving at that text ratio of the schedule which is nearest to this
 
 
@@ -115,7 +119,13 @@ def _read_run(folder: Path, several: bool) -> RunData:
 
 
 def _lines_if_any(path: Path) -> list[dict[str, Any]]:
-    return read_json_lines(path) if path.exists() else []
+    """The lines of a log that may not be there, with numbers where the charts need them."""
+    rows = read_json_lines(path) if path.exists() else []
+    for number, row in enumerate(rows, 1):
+        wrong = [key for key in _DRAWN if not isinstance(row.get(key, 0), int | float | None)]
+        if wrong or "step" not in row:
+            raise InputError(f"{path}, line {number}: damaged ({(wrong or ['step'])[0]!r} must be a number)")
+    return rows
 
 
 def _run_part(run: RunData) -> dict[str, Any]:
@@ -153,7 +163,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
             stage = run.stages.get(f"lm/{system}", {})
             seconds = stage.get("seconds") or log[-1].get("seconds") or 0.0
             pairs = stage.get("counts", {}).get("pairs")
-            heard = "" if pairs is None else f"{pairs:,} utterance pairs, "
+            heard = "" if not isinstance(pairs, int) else f"{pairs:,} utterance pairs, "
             facts.append((f"System {system}", f"{heard}{log[-1]['step']} steps, {kind}, {seconds / 60:.1f} minutes"))
     return facts + _provenance(run)
 
@@ -174,22 +184,39 @@ def _provenance(run: RunData) -> list[tuple[str, str]]:
 
 def _ratios(run: RunData, system: str) -> list[tuple[float, float]]:
     """(step, text ratio) at every step; the log has only every tenth or so, which misses short stairs."""
-    settings = run.stages.get(f"lm/{system}", {}).get("settings", {})
-    if settings.get("schedule", {}).get("shape", "function") == "function":  # that may not be importable here
+    schedule = _lm_setting(run, system, "schedule")
+    if schedule.get("shape", "function") == "function":  # that may not be importable here
         return [(row["step"], row.get("ratio", 0.0)) for row in run.logs[system]]
-    steps = settings["training"]["steps"]
-    ratio = text_ratio(ScheduleSettings(**settings["schedule"]), steps)
+    steps = _lm_setting(run, system, "training").get("steps")
+    if not isinstance(steps, int):
+        raise InputError(f"{run.folder / 'lm' / system / STAGE_FILE}: damaged (no number of steps)")
+    ratio = text_ratio(_parsed(run, system, "schedule", ScheduleSettings), steps)
     return [(step, ratio(step)) for step in range(steps + 1)]
+
+
+def _lm_setting(run: RunData, system: str, name: str) -> dict[str, Any]:
+    """An object among the settings in a system's stage.json."""
+    found = run.stages.get(f"lm/{system}", {}).get("settings", {}).get(name, {})
+    if not isinstance(found, dict):
+        raise InputError(f"{run.folder / 'lm' / system / STAGE_FILE}: damaged ({name!r} must be an object)")
+    return found
+
+
+def _parsed(run: RunData, system: str, name: str, kind: type[Kind]) -> Kind:
+    try:
+        return parse_settings(kind, _lm_setting(run, system, name), name)
+    except InputError as error:
+        raise InputError(f"{run.folder / 'lm' / system / STAGE_FILE}: damaged ({error})") from None
 
 
 def _interleaving(run: RunData) -> Interleaving:
     for system in run.logs:
         ratios = [ratio for _, ratio in _ratios(run, system) if ratio > 0] if run.logs[system] else []
         if ratios:
-            settings = run.stages.get(f"lm/{system}", {}).get("settings", {})
-            interleave = InterleaveSettings(**settings.get("interleave", {}))
+            interleave = _parsed(run, system, "interleave", InterleaveSettings)
             ratio = min(ratios, key=lambda ratio: abs(ratio - PICTURE_RATIO))
-            return Interleaving(system, ratio, interleave, settings.get("deduplicate", False))
+            merged = run.stages.get(f"lm/{system}", {}).get("settings", {}).get("deduplicate", False)
+            return Interleaving(system, ratio, interleave, bool(merged))
     return Interleaving(None, 0.0, InterleaveSettings(), False)
 
 

@@ -24,7 +24,7 @@ class UnitLanguageModel:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> None:
         self.model, self.tokenizer, self.vocabulary = model.eval(), tokenizer, vocabulary
-        rows = self.model.get_output_embeddings().out_features
+        rows = self.model.config.get_text_config().vocab_size  # peft's wrapper of the output layer does not say it
         self.constraints = Constraints(vocabulary, tokenizer, rows, self.model.device)
         self._output_layer: PhaseOutputLayer | None = None
         self._graphs: StepGraphs | None = None

@@ -16,7 +16,7 @@ import numpy as np
 from unitweave.config.translate import DecodingSettings, SegmentationSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio, stream_audio, write_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, read_json, remove, remove_leftovers, write_json
+from unitweave.core.files import atomic_path, read_json, read_json_object, remove, remove_leftovers, write_json
 from unitweave.core.progress import meter
 from unitweave.core.scripts import join_words
 from unitweave.translate.decode import ForcedPrefix
@@ -146,8 +146,21 @@ def _batches(
         yield indices, waveforms
 
 
+_NUMBERS, _TEXTS = ("start", "end"), ("language", "target_language", "transcript", "translation")
+
+
+def _segment(path: Path) -> dict[str, Any]:
+    """What a call wrote of an utterance."""
+    found = read_json_object(path)
+    whole = all(isinstance(found.get(key), int | float) for key in _NUMBERS)
+    whole = whole and all(isinstance(found.get(key, 0), str | None) for key in _TEXTS)
+    if not whole or not {"confidence", "in_domain", "complete"} <= found.keys():
+        raise InputError(f"{path}: damaged; delete its folder to translate the recording again")
+    return found
+
+
 def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, rate: int | None) -> LongResult:
-    segments: list[dict[str, Any]] = [read_json(work / f"{i:06d}.json") for i in range(count)]
+    segments = [_segment(work / f"{i:06d}.json") for i in range(count)]
     audio = stem.with_name(stem.name + ".wav") if rate else None
     about = stem.with_name(stem.name + ".json")
     if audio is not None and rate is not None:

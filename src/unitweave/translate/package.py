@@ -14,7 +14,7 @@ from unitweave.config.recipe import parse_settings
 from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of_file, read_json, read_yaml
+from unitweave.core.files import digest_of_file, read_json, read_json_object, read_yaml
 from unitweave.core.functions import untrusted
 from unitweave.core.layout import RunLayout
 
@@ -98,7 +98,7 @@ class Parts:
         if self.units.tokenizer is not None:
             book = vocabulary.codebook  # whether it is the tokenizer's is seen when that is there
         else:
-            book = read_json(self.codebook / "codebook.json")["fingerprint"]
+            book = read_json_object(self.codebook / "codebook.json").get("fingerprint")
         if vocabulary.codebook != book:
             raise InputError(
                 f"{self.language_model}: trained on units of codebook {vocabulary.codebook}, not of {book}"

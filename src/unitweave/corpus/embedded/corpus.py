@@ -19,7 +19,7 @@ import soundfile
 from unitweave.config.corpus import EmbeddedCorpus, SynthesisSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, read_json, remove_leftovers, write_json
+from unitweave.core.files import digest_of, read_json_object, remove_leftovers, write_json
 from unitweave.core.manifest import SPLITS, Pair, write_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
@@ -208,7 +208,7 @@ def _claim(folder: Path, plan: Sequence[PlannedPair], kind: str) -> None:
     path, digest = folder / PLAN_FILE, digest_of_plan(folder, plan)
     if not path.exists():
         write_json(path, {"corpus": kind, "plan": digest})
-    elif read_json(path).get("plan") != digest:
+    elif read_json_object(path).get("plan") != digest:
         raise InputError(f"{folder}: contains the audio of another corpus; delete it or choose another folder")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unitweave.config.corpus import CvssCorpus, RowLimits
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, read_json, write_json
+from unitweave.core.files import digest_of, read_json_object, write_json
 from unitweave.core.progress import say
 from unitweave.core.stage import StageResult
 from unitweave.core.text import language_code
@@ -139,8 +139,8 @@ class _Read:
         self._file: Path | None = None
         if is_archive(source):
             self._file = folder / _READ / f"{digest_of([stamp(source), sorted(wanted)])}.json"
-            with contextlib.suppress(InputError):
-                known = read_json(self._file)
+            with contextlib.suppress(InputError, KeyError, TypeError):  # there is none, or it is damaged
+                known = read_json_object(self._file)
                 if all(recordings.get(path) for path in known["paths"]):
                     self.before = known["texts"]
                     recordings.settle(known["paths"])
