@@ -152,21 +152,6 @@ def test_a_model_that_has_seen_no_prefixes_writes_early_and_speaks_all_at_the_en
     np.testing.assert_array_equal(*whole)
 
 
-def test_short_pieces_wait_for_company_until_the_end() -> None:
-    samples = signal(0.3, 5.0, 1.0)
-
-    def pieces(words: int) -> list[int]:
-        model = Script()
-        replay(samples, itertools.repeat(1000), model, policy="agreement", phrase_words=words)
-        starts = [r for r in model.requests if isinstance(r, SpeechRequest) and len(r.spoken) == r.begun]
-        assert starts[-1].begun + 5 * starts[-1].new_words == 5 * len(starts[-1].committed)
-        return [request.new_words for request in starts]
-
-    assert min(pieces(1)[:-1]) == 1
-    for words in (2, 4):
-        assert min(pieces(words)[:-1]) >= words and sum(pieces(words)) == sum(pieces(1))
-
-
 def test_a_slow_model_decodes_less_often() -> None:
     samples = signal(0.3, 8.0, 1.0)
 
@@ -381,24 +366,6 @@ def test_a_model_without_texts_is_spoken_at_the_end_and_refuses_other_policies(t
 
 
 @pytest.mark.slow
-def test_a_model_without_speech_translates_to_text_and_one_that_transcribes_is_refused(translator: Translator) -> None:
-    old = translator.decoder
-
-    def trained_on(task: str) -> Translator:
-        vocabulary = replace(old.vocabulary, tasks=[task])
-        decoder = PhaseDecoder(old.model, old.tokenizer, vocabulary)
-        decoder._output_layer = old._output_layer  # which the model has already
-        made = Translator(translator.tokenizer, decoder, None)
-        made.settings = translator.settings
-        return made
-
-    for policy in ("utterance", "agreement"):
-        events = list(live(trained_on("s2tt"), policy=policy).translate([heard()]))
-        assert events[-1].kind == "end" and "speech" not in {event.kind for event in events}
-    with pytest.raises(InputError, match="does not translate"):
-        LiveTranslator(trained_on("asr"))
-
-
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), Stopped(15)])
 def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
     translator: Translator, tmp_path: Path, end: BaseException

@@ -21,8 +21,6 @@ class LiveSettings(Settings):
     """Successive hypotheses that have to agree on a word (agreement), 2 or more."""
     wait_words: PositiveInt = 3
     """Words of the source that the translation stays behind (wait-k)."""
-    phrase_words: PositiveInt = 2
-    """Committed words that are spoken together, at least; at the end of an utterance fewer."""
     endpoint_seconds: PositiveNumber = 0.5
     """Seconds of silence that end an utterance."""
     vad_threshold: Ratio = 0.5

@@ -38,7 +38,6 @@ class _Utterance:
     complete: bool = True
     text_cache: PrefixCache | None = None
     speech_cache: PrefixCache | None = None
-    spoken_words: int = 0
     new_words: int = 0
     begun: int = 0
 
@@ -184,14 +183,11 @@ class LiveSession:
             events.append(CommittedText(*stamp, text_of(utterance.committed)[before:]))
         if hypothesis.final:
             utterance.complete &= hypothesis.complete
-        unspoken = len(utterance.committed) - utterance.spoken_words
-        if hypothesis.final:
-            wanted = unspoken > 0 or not self._has_texts
-        else:
-            wanted = self._early_speech and unspoken >= self.settings.phrase_words
+        unspoken = bool(new) if self._early_speech else bool(utterance.committed)
+        wanted = (unspoken or not self._has_texts) if hypothesis.final else bool(new) and self._early_speech
         if wanted and not self.settings.text_only:
             utterance.speed = self._speed()
-            utterance.new_words, utterance.spoken_words = unspoken, len(utterance.committed)
+            utterance.new_words = len(new if self._early_speech else utterance.committed)
             utterance.begun = len(utterance.spoken)
             self._request_speech(utterance)
         elif hypothesis.final:
