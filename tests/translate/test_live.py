@@ -366,6 +366,24 @@ def test_a_model_without_texts_is_spoken_at_the_end_and_refuses_other_policies(t
 
 
 @pytest.mark.slow
+def test_a_model_without_speech_translates_to_text_and_one_that_transcribes_is_refused(translator: Translator) -> None:
+    old = translator.decoder
+
+    def trained_on(task: str) -> Translator:
+        vocabulary = replace(old.vocabulary, tasks=[task])
+        decoder = PhaseDecoder(old.model, old.tokenizer, vocabulary)
+        decoder._output_layer = old._output_layer  # which the model has already
+        made = Translator(translator.tokenizer, decoder, None)
+        made.settings = translator.settings
+        return made
+
+    for policy in ("utterance", "agreement"):
+        events = list(live(trained_on("s2tt"), policy=policy).translate([heard()]))
+        assert events[-1].kind == "end" and "speech" not in {event.kind for event in events}
+    with pytest.raises(InputError, match="does not translate"):
+        LiveTranslator(trained_on("asr"))
+
+
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), Stopped(15)])
 def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
     translator: Translator, tmp_path: Path, end: BaseException
