@@ -69,6 +69,7 @@ COMMANDS = (
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_PLACE = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 _REFUSED = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError)
 
 
@@ -106,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno in _FULL:
             where = f" at {error.filename}" if error.filename else ""
             problem = f"no space left{where}; make room, and the same command goes on from here"
-        elif isinstance(error.filename, str) and (isinstance(error, _REFUSED) or error.errno == errno.EROFS):
+        elif isinstance(error.filename, str) and (isinstance(error, _REFUSED) or error.errno in _NO_PLACE):
             problem = f"{_meant(Path(error.filename))}: {error.strerror}"
         else:
             raise

@@ -153,6 +153,7 @@ def test_a_schedule_may_be_a_function_or_its_name(tmp_path, monkeypatch: pytest.
         ("nowhere:f", "could not be imported"),
         ("my_schedules:f", "could not be imported"),
         ("my_schedules:number", "is not a function"),
+        ("os:system", r"cannot be called with \(step, steps\)"),
         ("my_schedules:outside", r"must return a number from 0 to 1 \(got -1 at step 0\)"),
     ):
         with pytest.raises(InputError, match=message) as raised:

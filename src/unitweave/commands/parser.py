@@ -7,8 +7,10 @@ sections. jsonargparse checks the values and writes the help.
 
 import inspect
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -85,16 +87,23 @@ def _add(parser: ArgumentParser, name: str, hint: Any, default: Any, meaning: st
     if hint is bool:
         parser.add_argument(*names, action="store_true", **details)
         return
+    kind = get_args(hint)[0] if get_origin(hint) is list else hint
+    details["type"] = _path if kind in (Path, Path | None) else kind
     if get_origin(hint) is list:
-        details |= {"nargs": "+", "type": get_args(hint)[0]}
-    else:
-        details["type"] = hint
+        details["nargs"] = "+"
     if not positional:
         details |= {"required": True} if default is MISSING_DEFAULT else {"default": default}
         details |= {"metavar": _metavar(hint)} if _metavar(hint) else {}
     if get_origin(hint) is list and default == []:
         details["default"] = None
     parser.add_argument(*names, **details)
+
+
+def _path(text: str) -> Path:
+    """A path. An empty one, as of a variable of the shell that is not set, would be the current folder."""
+    if not text:
+        raise ArgumentTypeError("must not be empty")
+    return Path(text)
 
 
 def _add_fields(parser: ArgumentParser, kind: type[Settings]) -> None:

@@ -105,7 +105,10 @@ def ratios_of_function(settings: ScheduleSettings, total_steps: int) -> list[flo
     assert function is not None
     ratios = []
     for step in range(total_steps):
-        ratio = function(step, total_steps)
+        try:
+            ratio = function(step, total_steps)
+        except TypeError as problem:
+            raise InputError(f"schedule.function {name}: cannot be called with (step, steps): {problem}") from problem
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
             raise InputError(
                 f"schedule.function {name}: must return a number from 0 to 1 (got {ratio!r} at step {step})"
