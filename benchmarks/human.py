@@ -34,6 +34,8 @@ def main() -> None:
         "people": read_people(people),
         "people, lines that all finish": read_people(whole),
     }
+    if any(line["whisper"] for line in people) and not all(line["whisper"] for line in people):
+        parts["people, lines that Whisper had"] = read_people([line for line in people if line["whisper"]])
     print("| recordings | system | utterances | text BLEU | WER of the transcript | words right |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     for part, (texts, words) in parts.items():
