@@ -340,7 +340,7 @@ def draw(scores: Sequence[LiveScore], path: Path) -> None:
             face = color if filled else "white"
             axes.plot(*zip(*points, strict=True), **style, markerfacecolor=face, label=label)
     axes.set(xlabel="average token delay in seconds (hollow: with computing time)", ylabel="ASR-BLEU")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(score.asr_bleu for score in scores) + 1)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
