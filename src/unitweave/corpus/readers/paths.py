@@ -36,7 +36,7 @@ def find_recording(root: Path, cell: str) -> Path:
         return plain
     names, stems = _listing(path.parent)
     for known, key in ((names, path.name), (stems, path.name)):
-        if len(found := known.get(_key(key), ())) == 1:
+        if len(found := known.get(_key(key), [])) == 1:
             return path.parent / found[0]
     return plain
 

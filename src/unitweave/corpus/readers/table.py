@@ -68,7 +68,7 @@ def table_names(tables: Sequence[Path]) -> list[str]:
 
 def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
     """`columns` with the manifest's own names filled in where the table has them. Raises InputError for a wrong one."""
-    given = {  # a name may be composed as the table's is not (é as one character or two)
+    given: dict[str, Any] = {  # a name may be composed as the table's is not (é as one character or two)
         key: unicodedata.normalize("NFC", value) if isinstance(value, str) and value not in names else value
         for key, value in vars(columns).items()
     }
