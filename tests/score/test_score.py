@@ -14,7 +14,7 @@ from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json, write_json
 from unitweave.core.manifest import Pair, write_manifest
-from unitweave.core.stage import run_stage
+from unitweave.core.stage import FORMAT, run_stage
 from unitweave.score import score as stage
 from unitweave.score.asr.recognizers import NoRecognizer
 from unitweave.score.asr.transcripts import AsrTranscript
@@ -341,21 +341,59 @@ def test_signatures_differ_with_the_reference_texts():
         ("utterances.jsonl", lambda content: content | {"outputs": {"scheduled": 3}}),
         ("outputs.jsonl", lambda content: content | {"units": "many"}),
         ("outputs.jsonl", lambda content: content | {"id": 7}),
+        ("outputs.jsonl", lambda content: content | {"units": [-1]}),
+        ("log.jsonl", lambda content: content | {"step": "x"}),
+        ("log.jsonl", lambda content: {"loss": 1.0}),
+        ("dev.jsonl", lambda content: content | {"bleu": [1]}),
     ],
 )
 def test_a_damaged_file_is_named_in_one_line(spoken_run, tmp_path, name, damage):
     run = tmp_path / "run"
     shutil.copytree(spoken_run, run)
-    path = run / ("translate/scheduled" if name == "outputs.jsonl" else "score") / name
+    places = {"outputs.jsonl": "translate/scheduled", "log.jsonl": "lm/scheduled", "dev.jsonl": "lm/scheduled"}
+    path = run / places.get(name, "score") / name
     if name == "scores.json":
         path.write_text(json.dumps(damage(json.loads(path.read_text()))))
     else:
         first, *others = path.read_text().splitlines()
         path.write_text("\n".join([json.dumps(damage(json.loads(first))), *others]) + "\n")
-    with pytest.raises(InputError, match="damaged or of another version") as raised:
+    with pytest.raises(InputError, match="damaged") as raised:
         write_report(tmp_path / "report.html", [run])
     assert name in str(raised.value) and "\n" not in str(raised.value)
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {"schedule": 1}}, "'schedule' must be an object"),
+        ({"settings": {"schedule": {"shape": "zigzag"}, "training": {"steps": 3}}}, "schedule.shape"),
+        ({"settings": {"schedule": {"shape": "none"}, "training": {}}}, "no number of steps"),
+        ({"counts": []}, "'counts' is missing or invalid"),
+    ],
+)
+def test_a_damaged_record_of_a_training_ends_the_report_in_one_line(spoken_run, tmp_path, change, message):
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    record = {"format": FORMAT, "status": "done", "fingerprint": "x", "settings": {}, "counts": {}}
+    write_json(run / "lm/scheduled/stage.json", record | change)
+    with pytest.raises(InputError, match=r"stage\.json: damaged") as raised:
+        write_report(tmp_path / "report.html", [run])
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["translate/scheduled/outputs.jsonl", "score/utterances.jsonl"])
+def test_a_lost_line_is_noticed_by_the_count_of_the_stage(spoken_run, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    path = run / name
+    lines = path.read_text().splitlines(keepends=True)
+    record = {"format": FORMAT, "status": "done", "fingerprint": "x", "counts": {"utterances": len(lines)}}
+    write_json(path.parent / "stage.json", record)
+    write_report(tmp_path / "report.html", [run])
+    path.write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match=f"{len(lines) - 1} utterances found, but stage.json counts {len(lines)}"):
+        write_report(tmp_path / "report.html", [run])
 
 
 def test_a_run_is_exported_as_evaluation_suites_read_it(spoken_run, tmp_path):
