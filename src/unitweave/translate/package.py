@@ -98,7 +98,7 @@ class Parts:
         if self.units.tokenizer is not None:
             book = vocabulary.codebook  # whether it is the tokenizer's is seen when that is there
         else:
-            book = read_json_object(self.codebook / "codebook.json").get("fingerprint")
+            book = str(read_json_object(self.codebook / "codebook.json").get("fingerprint"))
         if vocabulary.codebook != book:
             raise InputError(
                 f"{self.language_model}: trained on units of codebook {vocabulary.codebook}, not of {book}"

@@ -40,7 +40,7 @@ def transcribed_recordings(pairs: Manifest, max_seconds: float) -> Recordings:
 def subsample(items: Recordings, per_language: int) -> Recordings:
     """At most `per_language` recordings of each language, spread over their order."""
     groups = sorted(groups_of(items.column("language")), key=lambda group: group[0])
-    chosen = [np.array(evenly_spaced(group, per_language), np.int64) for _, group in groups]
+    chosen = [np.array(evenly_spaced(group.tolist(), per_language), np.int64) for _, group in groups]
     return items.take(np.concatenate([np.empty(0, np.int64), *chosen]))
 
 

@@ -279,8 +279,10 @@ def _check_tokenizer(
         own, given = getattr(tokenizer, name), getattr(about, name)
         if own != given:
             raise InputError(f"--{name.replace('_', '-')}: is {given:g}, but units.tokenizer has {own:g}")
-    for place, number in evenly_spaced(np.argwhere(lengths >= 0), _TRIED):
-        pair, side = pairs[int(place)], SIDES[number]
+    present = np.argwhere(lengths >= 0)
+    for at in evenly_spaced(range(len(present)), _TRIED):
+        place, number = present[at].tolist()
+        pair, side = pairs[place], SIDES[number]
         units = found[pair.id, side].units
         audio = Path(getattr(pair, f"{side}_audio"))
         check_agreement(tokenizer, audio, units, about.deduplicated, f"{pair.id}/{side}")

@@ -264,7 +264,7 @@ def _mapped(path: Path) -> tuple[list[int], _Mapped]:
     batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
     firsts = np.cumsum([0, *map(len, batches)]).tolist()
     columns = [[list_column(column) for column in batch.columns] for batch in batches]
-    return firsts[:-1] or [0], [[(values, memoryview(offsets)) for values, offsets in one] for one in columns]
+    return firsts[:-1] or [0], [[(values, offsets.data) for values, offsets in one] for one in columns]
 
 
 def _speech_columns(
