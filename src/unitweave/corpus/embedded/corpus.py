@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import soundfile
 
@@ -240,7 +241,7 @@ def _write(
     outcome = StageResult()
     for recording in plan:
         made = {"src": recording.source, "tgt": recording.target}
-        lasting = {f"{side}_seconds": seconds[one.path] for side, one in made.items() if one}
+        lasting: dict[str, Any] = {f"{side}_seconds": seconds[one.path] for side, one in made.items() if one}
         reasons = [f"{one.path.name}: {problems[one.path]}" for one in recording.utterances if one.path in problems]
         if reasons:
             outcome.skipped.append({"id": recording.pair.id, "reason": "; ".join(reasons)})

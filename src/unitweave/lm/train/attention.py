@@ -110,7 +110,7 @@ def flash_works(device: torch.device) -> bool:
     flash = {"cu_seqlens": torch.tensor([0, 32, 96], dtype=torch.int32, device=device), "max_seqlen": 64}
 
     def outcome(how: dict[str, Any]) -> list[torch.Tensor]:
-        out, _ = packed_attention(torch.nn.Identity(), *inputs, None, **how)
+        out, _ = packed_attention(torch.nn.Identity(), inputs[0], inputs[1], inputs[2], None, **how)
         return [out.detach(), *torch.autograd.grad(out.float().square().sum(), inputs)]
 
     try:
@@ -191,7 +191,7 @@ def _flash(
     if "window_size" not in known:
         raise RuntimeError(f"torch {torch.__version__} has no causal attention of sequences of any length")
     # torch 2.11 takes fewer key heads than query heads without being told to.
-    grouped = {"enable_gqa": k.shape[1] != q.shape[1]} if "enable_gqa" in known else {}
+    grouped: dict[str, Any] = {"enable_gqa": k.shape[1] != q.shape[1]} if "enable_gqa" in known else {}
     out = varlen_attn(
         q,
         k,
