@@ -57,7 +57,7 @@ def test_an_unknown_language_is_refused_before_anything_is_computed(
     with pytest.raises(InputError, match="'xx'"):
         batcher.submit(Job(speech(0.4), ForcedPrefix(language="xx")))
     assert batcher.waiting == 0
-    monkeypatch.setattr(translator, "units_of", None)  # would fail if the encoder ran
+    monkeypatch.setattr(translator, "encode", None)  # would fail if the encoder ran
     with pytest.raises(InputError, match="'xx'"):
         translator.translate(speech(0.4), prefix=ForcedPrefix(language="xx"))
 

@@ -1,7 +1,6 @@
 """Every speech encoder of transformers that can carry a CTC head: training, codebook, units, and what is refused."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from unitweave.cli import main
 from unitweave.config.training import EncoderTraining
 from unitweave.config.units import CodebookSettings, EncoderSettings, ExtractionSettings
 from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.units.dataset import read_units, read_units_metadata
 from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder, load_encoder
 from unitweave.units.estimate import plan
@@ -25,7 +25,7 @@ from unitweave.units.front_end import MODEL_TYPES
 from unitweave.units.inference import EncoderInference
 from unitweave.units.initial_encoder import initial_encoder
 from unitweave.units.probe import probe_layers
-from unitweave.units.sampling import Recording
+from unitweave.units.sampling import recordings_of
 from unitweave.units.train_codebook import train_codebook
 from unitweave.units.train_encoder import train_encoder
 
@@ -203,8 +203,10 @@ def test_what_is_no_encoder_with_frames_is_refused_in_one_line(corpus: Path, tmp
 
 
 def test_recordings_that_whisper_cannot_take_at_once_are_not_trained_on(tmp_path: Path) -> None:
-    one = Recording("a", "src", "es", "a.wav", "casa", 30.0)
-    items = [one, replace(one, id="b", seconds=30.1), replace(one, id="c", seconds=0.03)]
+    seconds = {"a": 30.0, "b": 30.1, "c": 0.03}
+    pairs = [Pair(id, "train", "es", "en", "a.wav", None, "casa", "house", src_seconds=n) for id, n in seconds.items()]
+    write_manifest(tmp_path, pairs)
+    items = recordings_of(read_manifest(tmp_path))
     for kind, names in (("whisper", ["a"]), ("hubert", ["a", "b"])):
         usable, too_short = module._long_enough(items, encoder_of(tmp_path, kind).front_end)
         assert [item.id for item in usable] == names and [item.id for item in too_short] == ["c"]
