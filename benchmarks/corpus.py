@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from unitweave.corpus.checks import Limits
-from unitweave.corpus.readers.cvss import CvssCorpus, build_cvss
+from unitweave.config.corpus import CvssCorpus, RowLimits
+from unitweave.corpus.readers.cvss import build_cvss
 
 
 def main() -> None:
@@ -40,9 +40,9 @@ def main() -> None:
                 workers=workers,
             )
             for what, limits in (
-                ("everything", Limits()),
-                ("again", Limits()),
-                ("other limits", Limits(max_seconds=30)),
+                ("everything", RowLimits()),
+                ("again", RowLimits()),
+                ("other limits", RowLimits(max_seconds=30)),
             ):
                 start = time.perf_counter()
                 build_cvss(settings, limits)

@@ -114,7 +114,7 @@ def compare(decoder: PhaseDecoder, shape: str, dtype: str, batch: int, repeats: 
         lengths = {TRANSCRIPT: texts[0], TRANSLATION: texts[1], UNITS: int(0.6 * count)}
         ends.append({phase: [-1] * length + [closing[phase]] for phase, length in lengths.items()})
     decoder.constraints.forced = lambda end: end  # type: ignore[method-assign, assignment, return-value]
-    decode.in_a_loop = lambda units: False  # which generate does not know
+    decode.in_a_loop = lambda units, frame_rate: False  # which generate does not know
 
     def ours(cache: Callable[[PreTrainedConfig], DynamicCache], step_attention: bool) -> list[Translation]:
         prefix_cache.growing_cache = cache
@@ -188,7 +188,7 @@ def generate(
 ) -> list[Translation]:
     """Decode all sources together with transformers' generate."""
     decoder.model.set_attn_implementation("sdpa")
-    ids, mask = decoder.begin(sources)
+    ids, mask, _ = decoder.begin(sources)
     processor = PhaseProcessor(DecoderState([len(s) for s in sources], ends, settings, decoder.constraints))
     end = decoder.vocabulary.markers["end"]
     said = decoder.model.generate(
@@ -216,7 +216,7 @@ def print_steps(run: Path, system: str, batch: int) -> None:
         clock = [time.process_time()]
         waveforms = [read_audio(path) for path in paths[first : first + batch]]
         clock.append(time.process_time())
-        sources = translator.units_of(waveforms)
+        sources = [units for units, _ in translator.encode(waveforms)]
         clock.append(time.process_time())
         translations = translator.decoder.translate(sources, DecodingSettings(batch_size=batch))
         clock.append(time.process_time())

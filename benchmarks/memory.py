@@ -25,7 +25,7 @@ from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.small import new_llama
 from unitweave.lm.model.start import load_causal_lm
 from unitweave.lm.model.vocabulary import extend_tokenizer
-from unitweave.lm.train.fit import fit
+from unitweave.lm.train.fit import DevEvaluation, fit
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
 
     print("| step | resident memory, MiB |\n| ---: | ---: |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        fit(model, source, settings, Path(folder), "memory", ratio, evaluate=look, evaluate_every=options.steps // 20)
+        fit(model, source, settings, Path(folder), "memory", ratio, DevEvaluation(look, options.steps // 20))
 
 
 if __name__ == "__main__":

@@ -28,4 +28,4 @@ def test_recordings_are_translated_alone_together_and_by_the_exported_model(
     words = translator.align(waves[1], "dos perros", "es")
     assert [word for word, _, _ in words] == ["dos", "perros"]
     assert all(0 <= start <= end <= 1.1 for _, start, end in words)
-    assert len(translator.units_of([speech(MIN_SAMPLES / 16_000)])[0]) > 0
+    assert len(translator.encode([speech(MIN_SAMPLES / 16_000)])[0][0]) > 0
