@@ -16,6 +16,7 @@ units makes sequences shorter, and over the whole of the paper's schedule and tr
 import argparse
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -132,8 +133,8 @@ def usual(model: PreTrainedModel, source: InterleavedDataset, steps: int, precis
     rng = Random(0)
     markers = source.markers
     sequences = [
-        interleave(e, "s2st", 0.0, source.interleave, markers, rng)
-        for e in source.examples[: steps * source.batch_size]
+        interleave(example, "s2st", 0.0, source.interleave, markers, rng)
+        for example in islice(source.examples, steps * source.batch_size)
     ]
     used: list[int] = []
 
