@@ -58,7 +58,8 @@ RECIPE: dict[str, Any] = {
     "translate": {"max_units_per_frame": 0.1, "max_text_tokens_per_second": 1.0, "shard_size": 2, "batch_size": 2},
     "score": {"mos": [], "bootstrap_samples": 10, "randomization_trials": 10, "examples": 2},
 }
-_TIMES = ("seconds", "versions", "tokens_per_second", "mfu", "settings")  # settings: spelled as the recipe names them
+# What differs between two runs by its nature; settings are spelled as the recipe names them.
+_TIMES = ("seconds", "versions", "provenance", "tokens_per_second", "mfu", "settings")
 
 
 def write_recognizer(folder: Path) -> None:
@@ -158,7 +159,7 @@ def content(run: Path) -> dict[str, str]:
     found = {}
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         name = path.relative_to(run).as_posix()
-        if path.name == "report.html" or "tensorboard" in path.parts:
+        if path.name == "report.html" or path.suffix == ".lock" or "tensorboard" in path.parts:
             continue
         if path.suffix in (".json", ".jsonl"):
             lines = path.read_text().split("\n") if path.suffix == ".jsonl" else [path.read_text()]
