@@ -71,6 +71,17 @@ def test_buffers_belong_to_one_batch_at_a_time(decoder: PhaseDecoder) -> None:
     assert graphs.cache(1, 5) is not None
 
 
+def test_memory_is_asked_for_before_it_is_taken(decoder: PhaseDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = StepGraphs(decoder.model)
+    decoder._graphs = graphs
+    decoder.translate(sources((30, 7, 19)), DecodingSettings(max_text_tokens_per_second=1.0, max_units_per_frame=0.2))
+    (held,) = graphs._buffers
+    taken = sum(part.numel() * part.element_size() for both in held.layers.values() for part in both)
+    assert graphs._bytes(3, 40) == taken > 0
+    monkeypatch.setattr(StepGraphs, "_has_room", lambda *_: False)
+    assert graphs.cache(100, 900) is None and graphs._buffers == [held]
+
+
 def test_graphs_go_with_the_buffers_that_larger_ones_replace(decoder: PhaseDecoder) -> None:
     graphs = StepGraphs(decoder.model)
     assert graphs._agree()

@@ -5,6 +5,7 @@ GPU takes to run them. A graph launches all of them at once, but always with the
 values lie in buffers of fixed size, and a mask says which positions are filled.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,6 +33,10 @@ class _Buffers:
         self.window_mask = self.mask.clone()  # the same for layers with a sliding window
         self.at = torch.zeros(1, dtype=torch.long, device=device)  # where the token's key and value go
         self.owner: weakref.ref[FixedCache] | None = None
+
+    def suits(self, rows: int, tokens: int) -> bool:
+        """Whether these are the buffers for so many rows and tokens."""
+        return self.rows >= rows and self.capacity == _capacity(tokens)
 
     def of_layer(self, index: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The buffers of a layer, made for its first keys [rows, heads, tokens, size]."""
@@ -121,6 +126,7 @@ class StepGraphs:
         self._buffers: list[_Buffers] = []
         self._graphs: dict[tuple[int, int, bool], tuple[Any, torch.Tensor]] = {}
         self._pool: Any = None
+        self._lock = threading.RLock()  # several threads may decode with one model; one of them has the graphs
 
     @classmethod
     def that_work(
@@ -143,31 +149,44 @@ class StepGraphs:
             return None
 
     def cache(self, rows: int, tokens: int) -> FixedCache | None:
-        """An empty cache for a batch whose prompts have `tokens`; None while another batch has the buffers."""
-        if any(one.owner is not None and one.owner() is not None for one in self._buffers):
-            return None
-        try:
+        """An empty cache for a batch of prompts; None while another batch has the buffers, or where memory is short."""
+        with self._lock:
+            if any(one.owner is not None and one.owner() is not None for one in self._buffers):
+                return None
+            if not self._has_room(rows, tokens + 1):
+                return None
             return FixedCache(self, len(_layers(self.model)), self.take(rows, tokens + 1))
-        except torch.OutOfMemoryError:
-            self._buffers.clear()
-            self._graphs.clear()
-            self._pool = None
-            return None
+
+    def _has_room(self, rows: int, tokens: int) -> bool:
+        """Whether the keys and values, and once more as many for longer ones, fit into the GPU's free memory."""
+        device = self.model.device
+        if device.type != "cuda" or any(one.suits(rows, tokens) for one in self._buffers):
+            return True
+        free = torch.cuda.mem_get_info(device)[0]
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return 3 * self._bytes(rows, tokens) < free
+
+    def _bytes(self, rows: int, tokens: int) -> int:
+        """Of the keys and values in buffers for so many rows and tokens."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        places = _filled_up(rows) * _capacity(tokens) * len(_layers(self.model))
+        return int(2 * places * heads * size * self.model.dtype.itemsize)
 
     def take(self, rows: int, tokens: int) -> _Buffers:
         """Buffers for at least so many rows and tokens."""
-        capacity = _FEWEST_TOKENS
-        while capacity < tokens:
-            capacity *= 2
-        for one in self._buffers:
-            if one.rows >= rows and one.capacity == capacity:
-                return one
-        # Graphs hold the addresses of their buffers: what is replaced by larger ones goes with its graphs.
-        self._buffers = [one for one in self._buffers if one.capacity != capacity]
-        self._graphs = {key: graph for key, graph in self._graphs.items() if key[1] != capacity}
-        self._pool = self._pool if self._graphs else None  # memory that no graph uses any more is gone
-        self._buffers.append(_Buffers(_filled_up(rows), capacity, self.model.device))
-        return self._buffers[-1]
+        capacity = _capacity(tokens)
+        with self._lock:
+            for one in self._buffers:
+                if one.suits(rows, tokens):
+                    return one
+            # Graphs hold the addresses of their buffers: what is replaced by larger ones goes with its graphs.
+            self._buffers = [one for one in self._buffers if one.capacity != capacity]
+            self._graphs = {key: graph for key, graph in self._graphs.items() if key[1] != capacity}
+            self._pool = self._pool if self._graphs else None  # memory that no graph uses any more is gone
+            self._buffers.append(_Buffers(_filled_up(rows), capacity, self.model.device))
+            return self._buffers[-1]
 
     def step(
         self,
@@ -278,6 +297,13 @@ class StepGraphs:
             if not float((found - want).norm() / (want - want.mean()).norm()) < 0.1:
                 return False
         return True
+
+
+def _capacity(tokens: int) -> int:
+    capacity = _FEWEST_TOKENS
+    while capacity < tokens:
+        capacity *= 2
+    return capacity
 
 
 def _filled_up(rows: int) -> int:
