@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from unitweave import cli
+from unitweave.config import recipe as recipe_module
 from unitweave.config.recipe import keep_recipe
 from unitweave.core import files, stage
 from unitweave.core.errors import InputError
@@ -147,3 +148,14 @@ def test_a_signal_after_the_last_step_of_a_training_ends_the_command_after_its_s
         run_stage(tmp_path, "lm", {}, {}, work)
     assert fingerprint_of(tmp_path, "lm")
     run_stage(tmp_path, "vocoder", {}, {}, nothing)
+
+
+def test_all_processes_wait_for_the_main_one_whether_the_recipe_is_there_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes late finds the recipe written: were it to wait once less, it would run ahead from there on."""
+    waited: list[int] = []
+    monkeypatch.setattr(recipe_module, "on_main", lambda function: (waited.append(1), function()))
+    for times in (1, 2):
+        keep_recipe(tmp_path / "run", "demo", {})
+        assert len(waited) == times

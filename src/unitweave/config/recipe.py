@@ -114,14 +114,19 @@ def keep_recipe(folder: Path, recipe: Recipe | Path | str | None, overrides: Map
     else:
         checked, content = load_with(kept if recipe is None else find_recipe(recipe), overrides)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    # A finished run may lie in a place that is read-only.
-    if not kept.exists() or kept.read_bytes() != text.encode():
+
+    def keep() -> None:
+        # A finished run may lie in a place that is read-only.
+        if kept.exists() and kept.read_bytes() == text.encode():
+            return
         if holder := in_use(folder):
             raise InputError(f"{kept}: cannot change now, since {holder}; wait until it is done, or end it")
         try:
-            on_main(lambda: write_text(kept, text))
+            write_text(kept, text)
         except PermissionError:
             raise InputError(f"{folder}: no permission to write there") from None
+
+    on_main(keep)  # the main process alone looks, too: another one might already see what it has written
     return checked
 
 
