@@ -186,13 +186,13 @@ def test_recordings_of_people_join_and_what_they_lack_is_spoken(table: Path, peo
 
 
 def test_recordings_that_do_not_fit_are_named(table: Path, people: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="A1 is es-en, which is none of the corpus's directions"):
+    with pytest.raises(InputError, match="A1 translates es-en, but the corpus has only the directions fr-en"):
         plan_spoken(tmp_path, settings(table, languages=["fr"], recordings=str(people)))
     with pytest.raises(InputError, match="no manifest there"):
         spoken_settings(settings(table, recordings=str(tmp_path)))
     clash = [replace(pair, id="es_train_000000") for pair in read_manifest(people)][:1]
     write_manifest(people, clash, {})
-    with pytest.raises(InputError, match="is called 'es_train_000000', too"):
+    with pytest.raises(InputError, match="'es_train_000000' is also the id of a synthesized pair"):
         plan_spoken(tmp_path, settings(table, languages=["es"], recordings=str(people)))
 
 

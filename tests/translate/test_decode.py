@@ -10,37 +10,26 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
+from helpers.decoders import UNITS_IN_BOOK, random_decoder
 from helpers.serving import make_run
 from unitweave.config.interleave import InterleaveSettings
 from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.interleaving.sequence import SOURCE, Example, interleave, prepare_speech
-from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
+from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import DONE, LOOP_WINDOW, TRANSLATION, Continuation, DecoderState, in_a_loop
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Translation
 from unitweave.translate.stage import translate_split
-from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.vllm import engine_settings
 from unitweave.units.dataset import UnitRow, write_shard
-
-UNITS_IN_BOOK = 24
 
 
 @pytest.fixture(scope="module")
 def decoder(text_lm_folder: Path) -> PhaseDecoder:
-    """A tiny model of random weights, sharp enough that its choices differ."""
-    torch.manual_seed(3)
-    tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
-    model = AutoModelForCausalLM.from_pretrained(text_lm_folder, dtype=torch.float32)
-    vocabulary = extend_tokenizer(tokenizer, UNITS_IN_BOOK, ["en", "es"], "book")
-    extend_model(model, vocabulary, seed=1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    use_step_attention(model)
-    return PhaseDecoder(model, tokenizer, vocabulary)
+    return random_decoder(text_lm_folder)
 
 
 @pytest.fixture(scope="module")

@@ -6,35 +6,25 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     MistralConfig,
     MistralForCausalLM,
 )
 
+from helpers.decoders import UNITS_IN_BOOK, random_decoder
 from unitweave.config.translate import DecodingSettings
-from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.translate.constraints import UNITS
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.graphs import FixedCache, StepGraphs
 from unitweave.translate.output_layer import use_phase_output_layer
 
-UNITS_IN_BOOK = 24
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture
 def decoder(text_lm_folder: Path) -> PhaseDecoder:
-    torch.manual_seed(3)
-    tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
-    model = AutoModelForCausalLM.from_pretrained(text_lm_folder, dtype=torch.float32)
-    vocabulary = extend_tokenizer(tokenizer, UNITS_IN_BOOK, ["en", "es"], "book")
-    extend_model(model, vocabulary, seed=1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    made = PhaseDecoder(model.to(DEVICE), tokenizer, vocabulary)
+    made = random_decoder(text_lm_folder, DEVICE)
     made._output_layer = use_phase_output_layer(made.model, made.constraints.tokens()[UNITS])
     return made
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.live import RATE, loud, signal
 from helpers.serving import make_run, speech
 from unitweave.config.live import LiveSettings
 from unitweave.core.errors import InputError
@@ -29,19 +30,8 @@ from unitweave.translate.live.session import LiveSession
 from unitweave.translate.live.translator import LiveTranslator
 from unitweave.translate.translator import Translator
 
-RATE = 16_000
 WORDS = [f"w{i}" for i in range(40)]
 POLICIES = ["utterance", "agreement", "wait-k"]
-
-
-def loud(window: np.ndarray) -> float:
-    return float(np.abs(window).max() > 0.1)
-
-
-def signal(*parts: float) -> np.ndarray:
-    """Seconds of speech and of silence in turn, beginning with silence."""
-    pieces = [np.full(round(s * RATE), 0.5 * (i % 2), np.float32) for i, s in enumerate(parts)]
-    return np.concatenate(pieces)
 
 
 class Script:

@@ -6,31 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import DynamicCache
 
+from helpers.decoders import UNITS_IN_BOOK, random_decoder
 from unitweave.config.translate import DecodingSettings
-from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.translate.constraints import TRANSLATION, Continuation, Translation
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.prefix_cache import PrefixCache, keep, reuse
-from unitweave.translate.step_attention import use_step_attention
 
-UNITS = 24
 SHORT = DecodingSettings(max_text_tokens_per_second=6.0, max_units_per_frame=0.5, text_only=True)
 
 
 @pytest.fixture(scope="module")
 def decoder(text_lm_folder: Path) -> PhaseDecoder:
-    """A tiny model of random weights, sharp enough that its choices differ."""
-    torch.manual_seed(3)
-    tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
-    model = AutoModelForCausalLM.from_pretrained(text_lm_folder, dtype=torch.float32)
-    vocabulary = extend_tokenizer(tokenizer, UNITS, ["en", "es"], "book")
-    extend_model(model, vocabulary, seed=1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    use_step_attention(model)
-    return PhaseDecoder(model, tokenizer, vocabulary)
+    return random_decoder(text_lm_folder)
 
 
 class Counted:
@@ -54,8 +43,8 @@ class Counted:
 def growing(seed: int) -> list[np.ndarray]:
     """What is heard of an utterance: more and more of it, the last frames of which change once more is heard."""
     rng = np.random.default_rng(seed)
-    whole = rng.integers(0, UNITS, 60)
-    heard = [np.append(whole[:n], rng.integers(0, UNITS, 4)) for n in (20, 35, 35, 56)]
+    whole = rng.integers(0, UNITS_IN_BOOK, 60)
+    heard = [np.append(whole[:n], rng.integers(0, UNITS_IN_BOOK, 4)) for n in (20, 35, 35, 56)]
     return [one.astype(np.uint16) for one in heard] + [heard[-1].astype(np.uint16)]
 
 

@@ -88,11 +88,11 @@ def _recorded(folder: Path, settings: SynthesizedCorpus, source: Path, taken: Co
         direction = (pair.src_lang, pair.tgt_lang)
         if direction not in settings.pairs:
             raise InputError(
-                f"{source}: {pair.id} is {'-'.join(direction)}, which is none of the corpus's directions "
-                f"({', '.join('-'.join(one) for one in settings.pairs)})"
+                f"{source}: {pair.id} translates {'-'.join(direction)}, but the corpus has only the directions "
+                f"{', '.join('-'.join(one) for one in settings.pairs)}"
             )
         if pair.id in taken:
-            raise InputError(f"{source}: a pair of the corpus that is synthesized is called {pair.id!r}, too")
+            raise InputError(f"{source}: {pair.id!r} is also the id of a synthesized pair; rename one of them")
         if not pair.src_audio:
             raise InputError(f"{source}: {pair.id} has no source recording")
         target = None
