@@ -1,0 +1,53 @@
+"""Which words does a system not say as it wrote them? `python benchmarks/spoken_words.py RUN` of a finished run.
+
+Each word of a translation, and of the two ceilings' reference, is looked up in what the recognizer heard; the words are counted by
+how often the training pairs have them. Counts from RUN/score/utterances.jsonl.
+"""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jiwer
+
+from unitweave.config.recipe import load_recipe
+from unitweave.core.layout import RunLayout
+from unitweave.core.manifest import read_manifest
+from unitweave.lm.data.subset import choose_subset
+
+LIMITS = (0, 8, 20, 60, 200)  # occurrences from which a group of words begins
+
+
+def group(occurrences: int) -> int:
+    """The index in LIMITS of the group of a word."""
+    return max(i for i, limit in enumerate(LIMITS) if occurrences >= limit)
+
+
+def main(run: Path) -> None:
+    """Print a table: one row for each system and ceiling, a column for each group of words."""
+    recipe = load_recipe(RunLayout(run).recipe)
+    training = choose_subset(read_manifest(RunLayout(run).corpus, "train"), recipe.lm.train_pairs or 1)
+    occurrences = Counter(word for pair in training for word in str(pair.tgt_text).split())
+    words: dict[str, Counter[int]] = {}
+    wrong: dict[str, Counter[int]] = {}
+    with (RunLayout(run).score / "utterances.jsonl").open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            for system, output in row["outputs"].items():
+                wanted = output.get("translation") or row["reference"]
+                for chunk in jiwer.process_words(wanted, output["asr_normalized"]).alignments[0]:
+                    said = [group(occurrences[w]) for w in wanted.split()[chunk.ref_start_idx : chunk.ref_end_idx]]
+                    words.setdefault(system, Counter()).update(said)
+                    if chunk.type != "equal":
+                        wrong.setdefault(system, Counter()).update(said)
+    titles = [f"{low} to {high - 1}" for low, high in zip(LIMITS, LIMITS[1:], strict=False)] + [f"{LIMITS[-1]} or more"]
+    print(f"{len(training)} training pairs; share of the words not heard (number of words), by their occurrences in these pairs\n")
+    print("| | " + " | ".join(titles) + " |\n|---|" + " ---: |" * len(titles))
+    for system, counts in words.items():
+        missed = wrong.get(system, Counter())
+        cells = [f"{100 * missed[i] / counts[i]:.0f} % ({counts[i]})" if counts[i] else "" for i in range(len(LIMITS))]
+        print(f"| {system} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
