@@ -1,12 +1,13 @@
 """Which words does a system not say as it wrote them? `python benchmarks/spoken_words.py RUN` of a finished run.
 
-Each word of a translation, and of the two ceilings' reference, is looked up in what the recognizer heard; the words are counted by
-how often the training pairs have them. Counts from RUN/score/utterances.jsonl.
+Each word of a translation, or of the reference for the two ceilings, is looked up in what the recognizer heard. The words
+are grouped by how often the training pairs have them. Reads RUN/score/utterances.jsonl.
 """
 
 import json
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import jiwer
@@ -40,8 +41,10 @@ def main(run: Path) -> None:
                     words.setdefault(system, Counter()).update(said)
                     if chunk.type != "equal":
                         wrong.setdefault(system, Counter()).update(said)
-    titles = [f"{low} to {high - 1}" for low, high in zip(LIMITS, LIMITS[1:], strict=False)] + [f"{LIMITS[-1]} or more"]
-    print(f"{len(training)} training pairs; share of the words not heard (number of words), by their occurrences in these pairs\n")
+    titles = [f"{low} to {high - 1}" for low, high in pairwise(LIMITS)] + [f"{LIMITS[-1]} or more"]
+    print(
+        f"share of the words not heard (number of words), by their occurrences in the {len(training)} training pairs\n"
+    )
     print("| | " + " | ".join(titles) + " |\n|---|" + " ---: |" * len(titles))
     for system, counts in words.items():
         missed = wrong.get(system, Counter())
