@@ -1,7 +1,7 @@
 """Which words does a system not say as it wrote them? `python benchmarks/spoken_words.py RUN` of a finished run.
 
-Each word of a translation, or of the reference for the two ceilings, is looked up in what the recognizer heard. The words
-are grouped by how often the training pairs have them. Reads RUN/score/utterances.jsonl.
+Each word of a translation, or of the reference for the two ceilings, is looked up in what the recognizer heard. The
+words are grouped by how often the training pairs have them. Reads RUN/score/utterances.jsonl.
 """
 
 import json
