@@ -26,12 +26,12 @@ def experiment(
     Args:
         experiment: A YAML file, or the name of a built-in experiment.
         out: The folder of the experiment.
-        plan: Print the grid and the hours it will take, and do nothing.
-        measure: Do the shared stages, and time this many steps of each model.
+        plan: Only print the grid and the hours that it will take.
+        measure: Do the shared stages, and time this many training steps of each model.
         hours: Stop after this many hours; the same command continues later.
         only: Names of trials, with * and ? as wildcards.
         pretrained: Folders of the experiment's models, each as MODEL=FOLDER.
-        page: Where the results go (default: results.md in the folder).
+        page: Markdown file for the results (default: results.md in the folder).
     """
     from unitweave.core.layout import check_run_folder
     from unitweave.experiment.driver import chosen, prepare, run_session
@@ -61,10 +61,10 @@ def experiment(
 
 
 def results(folders: list[Path], *, page: Path) -> None:
-    """Write one page about one or several experiments; folders of the same one count as its parts.
+    """Write one page about one or several experiments; several folders of one experiment are merged.
 
     Args:
-        folders: Folders or archives of experiments, done or not.
+        folders: Folders or archives of experiments, finished or not.
         page: The Markdown file; its figures are written next to it.
     """
     from unitweave.experiment.page import write_page
@@ -73,9 +73,9 @@ def results(folders: list[Path], *, page: Path) -> None:
 
 
 def archive(folder: Path, *, out: Path) -> None:
-    """Keep what the page is written from, without models and recordings.
+    """Copy what the page of results is written from, without models and recordings.
 
-    These are the settings, dev curves, scores and every translated sentence of what is finished.
+    These are the settings, dev curves, scores and all translated sentences of the finished trials.
 
     Args:
         folder: The folder of an experiment.
@@ -88,12 +88,12 @@ def archive(folder: Path, *, out: Path) -> None:
 
 
 def expect(folders: list[Path], *, out: Path, system: str | None = None) -> None:
-    """Write the range that the scores of several trainings span; the end of a run of that recipe refers to it.
+    """Write the range of the scores of several trainings, which a later run of the recipe prints beside its own.
 
     Args:
         folders: Folders or archives of one experiment.
         out: The JSON file, RECIPE.expected.json beside the recipe.
-        system: The system that stands for the scheduled one (default: the experiment's method).
+        system: The system to compare with the baseline (default: the experiment's method).
     """
     from unitweave.experiment.expected import write_expected
 

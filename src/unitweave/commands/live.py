@@ -31,15 +31,15 @@ def live(
 
     Args:
         model: A run folder, an exported model, or the name of one on the hub (OWNER/NAME).
-        audio: A recording in place of the microphone, read at the speed of speech.
+        audio: A recording to read in real time, in place of the microphone.
         fast: Read the recording as fast as the computer can.
-        out: Write the speech to OUT.wav and subtitles to OUT.srt and OUT.vtt; without it the loudspeaker plays.
+        out: Write the speech to OUT.wav and subtitles to OUT.srt and OUT.vtt, instead of playing it.
         json_lines: Print every event as a line of JSON.
         system: Which system of a run folder (default: scheduled, or the only one).
         language: Language of the speech; without it the model identifies it.
         target_language: Language to translate into; needed where the model has several.
         bf16: Run the language model in bfloat16: faster, and results differ slightly.
-        engine: int8 runs it with integer weights, for large models on a CPU.
+        engine: int8: run the language model with 8-bit integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
         threads: CPU threads.
         trust_functions: Run the Python functions that a run folder names (only for runs that you know).
@@ -97,12 +97,12 @@ def evaluate(
         run: A run folder.
         out: Folder for the results.
         policies: Policies to measure (default: all).
-        chunk_seconds: Their chunks in seconds (default: 0.3 0.5 1.0).
+        chunk_seconds: Chunk lengths to measure, in seconds (default: 0.3 0.5 1.0).
         utterances: Recordings of the test split.
-        join: Join so many recordings to one, with a second of silence in between.
+        join: Join this many recordings into one, with a second of silence between them.
         system: Which system of the run (default: scheduled, or the only one).
-        recognizer: Speech recognizer for ASR-BLEU, which has to know the target language.
-        recognizer_model: Folder or hub name of another checkpoint for it.
+        recognizer: Speech recognizer for ASR-BLEU; it must support the target language.
+        recognizer_model: Folder or hub name of another checkpoint for the recognizer.
         threads: CPU threads.
         trust_functions: Run the Python functions that a run folder names (only for runs that you know).
     """

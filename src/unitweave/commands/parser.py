@@ -11,11 +11,11 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
+from unitweave.commands.help import HelpFormatter, help_of_command, metavar
 from unitweave.config.recipe import one_line, section_types
 from unitweave.config.types import Settings
 from unitweave.core.errors import InputError
@@ -45,7 +45,9 @@ def arguments_of(
     """
     wants_help = bool({"-h", "--help"} & set(given))
     set_parsing_settings(docstring_parse_attribute_docstrings=wants_help)  # reading sources takes time
-    parser = ArgumentParser(exit_on_error=False, prog=prog, usage=f"{prog} {takes}", allow_abbrev=False)
+    parser = ArgumentParser(
+        exit_on_error=False, prog=prog, usage=f"{prog} {takes}", allow_abbrev=False, formatter_class=HelpFormatter
+    )
     parser.description, meanings = _described(function)
     hints = get_type_hints(function)
     kinds = {}
@@ -62,7 +64,7 @@ def arguments_of(
         if wants_help or any(argument.startswith(f"--{section}") for argument in spelled):  # each takes a while
             parser.add_class_arguments(types[section], section)
     if wants_help:
-        raise Help(_help(parser, [(section, types[section]) for section in sections]))
+        raise Help(help_of_command(parser, [(section, types[section]) for section in sections]))
     values = _parsed(parser, spelled)
     result = {}
     for name, kind in kinds.items():
@@ -93,7 +95,7 @@ def _add(parser: ArgumentParser, name: str, hint: Any, default: Any, meaning: st
         details["nargs"] = "+"
     if not positional:
         details |= {"required": True} if default is MISSING_DEFAULT else {"default": default}
-        details |= {"metavar": _metavar(hint)} if _metavar(hint) else {}
+        details["metavar"] = metavar(kind)
     if get_origin(hint) is list and default == []:
         details["default"] = None
     parser.add_argument(*names, **details)
@@ -135,16 +137,6 @@ def _meanings(kind: type) -> dict[str, str]:
     return found
 
 
-def _metavar(hint: Any) -> str | None:
-    """A short word for the values of a type; None where its choices are shown."""
-    names = {getattr(part, "__name__", "") for part in (hint, *get_args(hint)) if part is not NoneType}
-    if names & {"int", "PositiveInt", "NonNegativeInt", "Seed"}:
-        return "N"
-    if names & {"float", "PositiveNumber", "NonNegativeNumber", "ClosedUnitInterval", "RatioBelowOne"}:
-        return "X"
-    return "PATH" if "Path" in names else "TEXT" if "str" in names else None
-
-
 def _spelled(argument: str) -> str:
     """--some_name as --some-name, and the keys of a recipe as they are written there."""
 
@@ -180,26 +172,3 @@ def _command_line_error(parser: ArgumentParser, text: str) -> str:
 def _as_flag(text: str) -> str:
     """An error about a name as one about the flag."""
     return re.sub(r"^([a-z]\w+(\.\w+)*):", lambda m: "--" + (m[1] if m[2] else m[1].replace("_", "-")) + ":", text)
-
-
-def _help(parser: ArgumentParser, sections: Sequence[tuple[str, type]]) -> str:
-    """The help of a command; below it the settings that may be left out as a whole, group by group."""
-    shown = [_without_files(parser)]
-    for key, kind in sections:
-        for name, hint in get_type_hints(kind).items():
-            inner = [part for part in get_args(hint) if isinstance(part, type) and issubclass(part, Settings)]
-            if inner and NoneType in get_args(hint):
-                further = ArgumentParser(usage=SUPPRESS, add_help=False)
-                further.add_class_arguments(inner[0], f"{key}.{name}")
-                shown.append(_without_files(further))
-    return re.sub(r"<class\s+'(\w+)'>", r"\1", "\n".join(shown).rstrip().replace("ClosedUnitInterval", "Ratio"))
-
-
-def _without_files(parser: ArgumentParser) -> str:
-    """The help of a parser, less the flags that would read settings from a file, or show help of their own."""
-    for action in parser._actions:
-        if action.metavar == "CONFIG" or any(flag.endswith(".help") for flag in action.option_strings):
-            action.help = SUPPRESS
-        elif "." in action.dest and action.metavar is None and action.choices is None:
-            action.metavar = _metavar(getattr(action, "_typehint", None))
-    return parser.format_help()

@@ -12,11 +12,11 @@ def rehearse(
 ) -> None:
     """Try every stage of a recipe for two steps, at its real shapes, and compare memory and tokens with its plans.
 
-    The models have random weights in the shapes and with the vocabularies of those that the recipe starts from, the
-    corpus is a few synthesized sentences. Each training takes a step, writes a checkpoint, is killed, resumes, takes
-    another step and is evaluated; then units are extracted, utterances translated and scored, and the model exported.
-    On a GPU the batches are the recipe's, on a CPU one or two utterances. Called again it goes on where it stopped.
-    The exit code is 1 where a measurement differs by more than 15 % from its plan.
+    The models have random weights, in the shapes and with the vocabularies of the recipe's pretrained ones; the corpus
+    is a few synthesized sentences. Each training takes a step, writes a checkpoint, is killed, resumes, takes another
+    step and is evaluated. Then units are extracted, utterances translated and scored, and the model is exported. On a
+    GPU the batches are the recipe's, on a CPU one or two utterances. The same command resumes where it stopped. The
+    exit code is 1 if a measurement differs by more than 15 % from its plan.
 
     Args:
         recipe: A YAML file, or the name of a built-in recipe.

@@ -25,13 +25,13 @@ def score(
 
     Args:
         paths: A run folder; with --references one folder of audio files for each system.
-        references: Text file of references: lines of name<TAB>text, name<TAB>language<TAB>text, each with further
-            references after it, or one line for each audio file.
+        references: Text file of references: one line per audio file, or lines of name<TAB>text or
+            name<TAB>language<TAB>text; further references follow after tabs.
         reference_speech: Folder of recordings of the references, for the ceiling.
         source_speech: With --references: folder of the source recordings, for duration ratio and speaker similarity.
-        language: With --references: the language that is spoken; a run's corpus says it itself.
+        language: With --references: language of the speech.
         out: With --references: JSON file for the scores.
-        export: Write the run's translations into this new folder as well, as public evaluation suites read them.
+        export: Also write the run's translations into this new folder, in the layout of public evaluation suites.
     """
     from unitweave.score.table import print_table
 

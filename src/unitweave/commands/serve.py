@@ -36,13 +36,13 @@ def serve(
         system: Which system of a run folder (default: scheduled, or the only one).
         host: Address to listen on; 0.0.0.0 for all.
         port: Port to listen on.
-        allowed_host: Further names by which clients call this server.
-        token: Ask clients for this token (better: the environment variable UNITWEAVE_TOKEN).
+        allowed_host: Further host names under which clients reach this server.
+        token: Require this token from clients (better set in the environment variable UNITWEAVE_TOKEN).
         allow_anonymous: With --host: anyone on the network may use the server without a token.
-        no_page: Serve the HTTP API alone.
+        no_page: Serve only the HTTP API.
         examples: Folder of recordings to choose from on the page.
         bf16: Run the language model in bfloat16: faster.
-        engine: int8 runs it with integer weights, for large models on a CPU.
+        engine: int8: run the language model with 8-bit integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
         threads: CPU threads.
         trust_functions: Run the Python functions that a run folder names (only for runs that you know).

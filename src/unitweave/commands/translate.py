@@ -53,7 +53,7 @@ def translate(
         max_speech_seconds: Maximum seconds of such an utterance, at least 1 (default: as long as those that the model
             was trained on, and 20).
         bf16: Run the language model in bfloat16: faster, and results differ slightly.
-        engine: int8 runs it with integer weights, for large models on a CPU.
+        engine: int8: run the language model with 8-bit integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
         trust_functions: Run the Python functions that a run folder names (only for runs that you know).
     """

@@ -16,7 +16,7 @@ ImportFormat = Literal["fairseq", "s2ut", "json", "parquet"]
 
 
 def probe_layers(run: Path, *, layers: str = "", overrides: dict[str, Any]) -> None:
-    """Measure how good units of each layer of the encoder would be; the run is not changed.
+    """Measure the quality of units from each layer of the encoder, without changing the run.
 
     Args:
         run: A run folder with a corpus and an encoder.
@@ -40,12 +40,12 @@ def probe_layers(run: Path, *, layers: str = "", overrides: dict[str, Any]) -> N
 
 
 def alignment(run: Path, *, count: PositiveInt = 20, page: Path | None = None) -> None:
-    """List the worst-aligned recordings, whose texts may differ from what is said, before any LM is trained.
+    """List the worst-aligned recordings: their texts may differ from what is said.
 
     Args:
         run: A run folder with extracted units.
-        count: How many of them.
-        page: HTML file for their spectrograms with word boundaries, and their sound.
+        count: Number of recordings to list.
+        page: HTML file to write, with their spectrograms, word boundaries and sound.
     """
     from unitweave.score.alignment import as_table, worst_aligned, write_page
 
@@ -58,7 +58,7 @@ def alignment(run: Path, *, count: PositiveInt = 20, page: Path | None = None) -
 
 
 def error_rates(corpus: Path, encoders: list[Path], *, split: str = "test", fold_accents: bool = False) -> None:
-    """Compare encoders by the error rates of their CTC output on the same recordings, per language.
+    """Compare encoders by WER and CER of their CTC output on the same recordings, per language.
 
     Args:
         corpus: A corpus folder.
@@ -116,18 +116,18 @@ def import_units(
 ) -> None:
     """Take the units of a run from elsewhere.
 
-    What made them, where `units.tokenizer` names it, is tried on some recordings, and later makes the units of the
-    recordings that are to be translated.
+    Name the speech tokenizer that made them in `units.tokenizer`, if you have it: it is checked on some recordings, and
+    makes the units of the recordings that will be translated.
 
     Args:
         run: A run folder with a corpus.
         format: Layout of the files.
         from_: Folder with the files.
-        num_units: Size of the codebook that the units are from.
-        frame_rate: Units a second, repetitions counted.
+        num_units: Size of the codebook.
+        frame_rate: Units per second, repetitions included.
         deduplicated: The units have no repetitions.
         alignments: Folder with word times in src/ and tgt/: CTM, TextGrid or JSON.
-        align: Let the encoder of the run (unitweave units train-encoder) find the word times.
+        align: Find the word times with the run's encoder (unitweave units train-encoder).
     """
     for folder in (from_, alignments):
         if folder is not None and not folder.is_dir():

@@ -43,11 +43,11 @@ class SynthesisSettings(Settings):
     """Signal-to-noise ratio of the source recordings in dB, each within `noise_spread_db` of it; null for clean
     speech."""
     noise_spread_db: NonNegativeNumber = MIN_NOISE_DB
-    """How far the ratio of a recording is from `noise_db` at most, in dB."""
+    """Maximum distance of a recording's ratio from `noise_db`, in dB."""
     level_db: NonNegativeNumber = 0.0
-    """Each source recording is turned down by up to so many dB."""
+    """Each source recording is attenuated by a random amount of up to this many dB."""
     workers: NonNegativeInt = 0
-    """Processes that synthesize; 0: one per core. Their number changes no sample."""
+    """Processes that synthesize; 0: one per core. Their number does not change the speech."""
 
     key: ClassVar[str]
 
@@ -116,8 +116,8 @@ class SynthesizedCorpus(SynthesisSettings):
     text: str = ""
     """TSV or Parquet file of parallel text: the columns src_lang, tgt_lang, src_text, tgt_text."""
     recordings: str | None = None
-    """Folder of a corpus of people, in the same directions, that is added with its own splits; what it lacks of target
-    speech is spoken by the voice of the other translations."""
+    """Folder of a corpus of human recordings in the same directions, added with its own splits; missing target speech
+    is synthesized in the voice of the other translations."""
     key = "synthesized"
 
     def check(self) -> None:
@@ -145,17 +145,17 @@ class SpeakSettings(Settings):
     """How the missing speech of a corpus is made."""
 
     engine: Literal["pico", "espeak", "kokoro", "piper", "command", "function"] = "pico"
-    """pico and espeak are in the extra 'demo'; 'unitweave fetch kokoro' gets kokoro; piper, a shell command and a
-    Python function are yours."""
+    """pico and espeak come with the extra 'demo', kokoro with 'unitweave fetch kokoro'; install piper yourself; command
+    and function run a shell command or a Python function of yours."""
     side: Literal["target", "source"] = "target"
-    """Which side of the pairs is spoken where it has no recording."""
+    """Which side of the pairs is synthesized where it has no recording."""
     voice: str | None = None
-    """The engine's own name of a voice; null: its first one of the language."""
+    """Voice, by the engine's own name; null: the engine's first voice of the language."""
     model: str | None = None
-    """kokoro: its folder; piper: the voice's .onnx file; elsewhere whatever the command does with {model}."""
+    """kokoro: its folder; piper: the voice's .onnx file; command: the value of {model}."""
     command: str | None = None
-    """command: a shell command that writes the audio file {out}; the text comes on its standard input, and it may
-    name {text}, {language}, {voice} and {model}, which are quoted for the shell."""
+    """command: a shell command that writes the audio file {out}. It reads the text from standard input, and may name
+    {text}, {language}, {voice} and {model}, which are quoted for the shell."""
     function: str | None = None
     """function: MODULE:NAME of a Python function of (text, language) that returns samples at 16 kHz, or
     (samples, rate)."""
@@ -170,7 +170,7 @@ class CorpusSettings(Settings):
     manifest: str | None = None
     """Folder with a manifest that a 'unitweave corpus' command wrote."""
     speak: SpeakSettings | None = None
-    """How to make the speech that the manifest's pairs lack, as 'unitweave corpus speak' does; null: not at all."""
+    """How to synthesize speech that the manifest's pairs lack, as 'unitweave corpus speak' does; null: not at all."""
     embedded: EmbeddedCorpus | None = None
     """Sentences of the embedded phrasebook, synthesized on this machine; no download."""
     synthesized: SynthesizedCorpus | None = None
@@ -205,7 +205,7 @@ class CvssCorpus(Settings):
     common_voice: list[str] = field(default_factory=list)
     """Further Common Voice clips: archives (fr.tar.gz) or folders."""
     languages: list[str] = field(default_factory=list)
-    """Source languages, ISO 639-1 (default: all of the CVSS-C that is given)."""
+    """Source languages, ISO 639-1 (default: all that CVSS-C is given for)."""
     splits: list[Split] = field(default_factory=lambda: ["train", "dev", "test"])
     """Splits to take."""
     workers: NonNegativeInt = 0
@@ -223,7 +223,7 @@ class TableCorpus(Settings):
     out: str
     """The corpus folder."""
     audio_root: str | None = None
-    """Folder that relative paths start from (default: the table's own)."""
+    """Folder that relative paths start from (default: the table's folder)."""
     encoding: str = "utf-8"
     """Encoding of text tables without a byte order mark."""
     quoted: Literal["auto", "yes", "no"] = "auto"
@@ -247,7 +247,7 @@ class HubCorpus(Settings):
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     splits: list[str] = field(default_factory=list)
-    """Splits, each as NAME or NAME=train|dev|test (default: all with a well-known name)."""
+    """Splits, each as NAME or NAME=train|dev|test (default: those with a common name)."""
     workers: NonNegativeInt = 0
     """Threads that decode; 0: one per core."""
     allow_skipped: bool = False
@@ -279,15 +279,15 @@ class Columns(Settings):
     tgt_lang: str | None = None
     """Target language of all rows, ISO 639-1."""
     src_lang_column: str | None = None
-    """Column with the source language, instead."""
+    """Column with the source language of each row."""
     tgt_lang_column: str | None = None
-    """Column with the target language, instead."""
+    """Column with the target language of each row."""
     dev_ratio: RatioBelowOne = 0.05
     """Fraction of the rows for validation where no column gives the split."""
     test_ratio: RatioBelowOne = 0.05
     """Fraction of the rows for testing where no column gives the split."""
     split_by: Literal["text", "speaker", "id"] = "text"
-    """What must not be divided between splits."""
+    """What is kept in one split: rows of the same text, of the same speaker, or only of the same id."""
     seed: Seed = 0
     """Seed of the drawn splits."""
 

@@ -36,15 +36,15 @@ class InterleaveSettings(Settings):
     replace_with: Literal["text", "mask"] = "text"
     """text, or mask: a mask token for each text token."""
     boundaries: Literal["alignment", "uniform"] = "alignment"
-    """alignment, or uniform: words cut at equal distances, for which no alignment is needed."""
+    """alignment, or uniform: word boundaries at equal distances, which needs no alignment."""
     mean_span_length: PositiveNumber = 3.0
     """Mean of the Poisson-distributed span length, in words."""
     min_alignment_score: float = 0.3
     """Words whose alignment score (0 to 1) is lower always stay speech."""
     target_prefix_ratio: Ratio = 0.0
-    """Fraction of the examples whose translation is cut at a word, with exactly its units; for live translation."""
+    """Fraction of the examples whose translation ends after a random word, with its units; for live translation."""
     source_prefix_ratio: Ratio = 0.0
-    """Fraction of the examples cut at a word of the source, with its transcript and as much of the translation."""
+    """Fraction of the examples whose source ends after a random word, with as much of transcript and translation."""
 
     def check(self) -> None:
         """Raise InputError where there are more prefixes than examples."""
@@ -64,15 +64,15 @@ class ScheduleSettings(Settings):
     decrement: PositiveNumber = 0.1
     """staircase, adaptive: decrease of the ratio at each stair."""
     stair_steps: PositiveNumber = 300
-    """staircase: length of a stair, in the unit below; adaptive: distance between looks at the dev loss."""
+    """staircase: length of a stair, in the unit below; adaptive: interval between evaluations of the dev loss."""
     end: PositiveNumber = 2700
-    """linear, cosine: where the ratio reaches 0, in the unit below; adaptive: at the latest, along a line."""
+    """linear, cosine: where the ratio reaches 0, in the unit below; adaptive: where it does at the latest."""
     min_improvement: Ratio = 0.03
-    """adaptive: the ratio falls when the dev loss has fallen by less than this part since the look before."""
+    """adaptive: the ratio falls when an evaluation improves the dev loss by less than this fraction."""
     spread: Ratio = 0.0
-    """The ratio of each utterance is drawn evenly from at most this far around the schedule's; their mean stays."""
+    """Each utterance's ratio is drawn uniformly, at most this far from the schedule's; the mean stays the same."""
     points: list[tuple[NonNegativeNumber, Ratio]] = field(default_factory=list)
-    """points: pairs of a place, in the unit below, and a ratio; linear in between."""
+    """points: pairs of a position, in the unit below, and a ratio; linear in between."""
     function: str | Callable[[int, int], float] | None = None
     """function: `module:name` of a Python function of (step, total_steps) that returns the ratio, 0 to 1; in Python
     the function itself. Steps count from 0."""
@@ -84,7 +84,7 @@ class ScheduleSettings(Settings):
         if self.shape == "points":
             places = [place for place, _ in self.points]
             if not places or places != sorted(set(places)):
-                raise InputError("schedule.points: must be pairs (place, ratio) with rising places")
+                raise InputError("schedule.points: must be pairs (position, ratio) with rising positions")
         if (self.shape == "function") != (self.function is not None):
             raise InputError("schedule.function: goes with the shape 'function'; set both or neither")
         if isinstance(self.function, str) and not all(self.function.partition(":")):

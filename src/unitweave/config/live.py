@@ -20,7 +20,7 @@ class LiveSettings(Settings):
     agreement: PositiveInt = 2
     """Successive hypotheses that have to agree on a word (agreement), 2 or more."""
     wait_words: PositiveInt = 3
-    """Words of the source that the translation stays behind (wait-k)."""
+    """Words that the translation stays behind the source (wait-k)."""
     endpoint_seconds: PositiveNumber = 0.5
     """Seconds of silence that end an utterance."""
     vad_threshold: Ratio = 0.5
@@ -34,9 +34,9 @@ class LiveSettings(Settings):
     max_speed: PositiveNumber = 1.25
     """How much faster than normal the translation may be spoken to catch up, 1 or more."""
     max_lag_seconds: NonNegativeNumber = 1.0
-    """Seconds that new speech may have to wait for older speech before it is spoken faster."""
+    """Seconds that new speech may wait for older speech before speaking gets faster."""
     text_only: bool = False
-    """Texts alone; no speech."""
+    """Text only; no speech."""
 
     def check(self) -> None:
         """Raise InputError for values that no policy can work with."""

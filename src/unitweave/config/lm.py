@@ -51,7 +51,7 @@ class TextLmSettings(Settings):
     extra_sentences: NonNegativeInt = 20_000
     """Parallel sentences of text in addition to those of the corpus (embedded corpus only)."""
     copy_task_steps: NonNegativeInt = 0
-    """First optimizer steps, on random tokens given twice: they teach to copy from the context, as large LMs can."""
+    """First optimizer steps, on random tokens given twice: the model learns to copy from its context."""
     training: LmTraining = field(
         default_factory=lambda: LmTraining(steps=400, batch_size=128, learning_rate=2e-3, lr_scheduler_type="cosine")
     )
@@ -110,7 +110,7 @@ class LmSettings(Settings):
     """Training pairs of each source language, chosen by their ids: up to 1 a fraction, above 1 a number; null: all.
     Encoder, codebook, text LM and vocoder have all of them."""
     tasks: dict[Task, NonNegativeNumber] = field(default_factory=lambda: {"s2st": 1.0})
-    """Task -> weight in the mixture; tasks are s2st, s2tt, asr, mt, tts and direct."""
+    """Weight of each task in the mixture: s2st, s2tt, asr, mt, tts, direct."""
     texts: Texts = "normalized"
     """How transcript, translation and interleaved words are written: natural (as the corpus has them, cased and
     punctuated) or normalized (lower case, numbers in words, no punctuation)."""

@@ -95,7 +95,7 @@ class ScoreSettings(Settings):
     """Folder or hub name of a speaker-verification model of transformers (an x-vector class, such as
     microsoft/wavlm-base-plus-sv): how similar each voice is to the source's; empty: not measured."""
     speaker_function: str | None = None
-    """In its place MODULE:NAME of a Python function of (samples at 16 kHz) that returns the embedding of a voice."""
+    """Instead: MODULE:NAME of a Python function of samples at 16 kHz that returns a voice embedding."""
     comet: str = ""
     """COMET model for the ASR transcripts, such as Unbabel/wmt22-comet-da, or a checkpoint file; empty: no COMET."""
     comet_command: str = "comet-score"

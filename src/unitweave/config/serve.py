@@ -25,11 +25,11 @@ class ServerLimits(Settings):
     max_streams: PositiveInt = 8
     """Maximum number of answers streamed at the same time."""
     max_live_sessions: PositiveInt = 16
-    """Maximum number of live sessions at the same time; further ones are told that the server is busy."""
+    """Maximum number of live sessions at the same time; further ones are refused as busy."""
     max_live_seconds: PositiveNumber = 7200.0
     """Maximum length of a live session in seconds of input."""
     max_live_backlog_seconds: PositiveNumber = 10.0
-    """Seconds of a live session's input that may wait for the model; then it is told that the server is busy."""
+    """Seconds of a live session's input that may wait for the model; then the session ends as busy."""
     live_idle_seconds: PositiveNumber = 30.0
     """Seconds without input after which a live session ends."""
     max_storage_mb: PositiveNumber = 1000.0

@@ -57,15 +57,15 @@ class EncoderSettings(Settings):
     mask_feature_prob: Ratio = 0.0
     """Fraction of the hidden dimensions that SpecAugment masks, in spans of 10."""
     freeze_convolutions: bool = True
-    """Keep the convolutions that a pretrained encoder has over the waveform as they are; others have none."""
+    """Do not train a pretrained encoder's convolutions over the waveform (wav2vec 2.0 and its relatives have them)."""
     freeze_layers: NonNegativeInt = 0
-    """Layers of a pretrained encoder, counted from the input, that stay as they are with all that comes before them."""
+    """Number of layers, counted from the input, that are not trained; what comes before them is not trained either."""
     head_learning_rate: PositiveNumber | None = None
-    """Peak learning rate of the CTC output layer, which begins anew on a pretrained encoder; null: that of the rest."""
+    """Peak learning rate of the CTC output layer, which starts from random weights; null: that of the other layers."""
     eval_steps: NonNegativeInt = 0
     """Optimizer steps between evaluations (WER and CER on the dev split); 0: only at the end."""
     eval_recordings: PositiveInt = 500
-    """Dev recordings per language in such an evaluation."""
+    """Dev recordings per language in an evaluation during training."""
     early_stopping_patience: NonNegativeInt = 0
     """Stop after this many evaluations without a lower dev WER, and keep the best checkpoint; 0: never."""
     training: EncoderTraining = field(
