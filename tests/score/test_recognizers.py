@@ -151,13 +151,13 @@ def test_a_recognizer_judges_only_languages_that_it_knows(tmp_path):
     assert choose_recognizer("auto", "", ["en", "en-US"]) == ("moonshine", "")
     for name, model in (("moonshine", ""), ("fairseq", ""), ("whisper", ""), ("whisper", "openai/whisper-tiny.en")):
         assert choose_recognizer(name, model, ["en"]) == (name, model)
-        with pytest.raises(InputError, match=r"cannot judge speech in es; it knows only en.*multilingual Whisper"):
+        with pytest.raises(InputError, match=r"does not support es; it supports only en.*multilingual Whisper"):
             choose_recognizer(name, model, ["en", "es"])
     assert choose_recognizer("fairseq", "own/ctc", ["es"]) == ("fairseq", "own/ctc"), "its user knows"
     GenerationConfig(is_multilingual=True, lang_to_id={"<|en|>": 1, "<|es|>": 2}).save_pretrained(tmp_path)
     for name in ("whisper", "auto"):
         assert choose_recognizer(name, str(tmp_path), ["es", "en"]) == ("whisper", str(tmp_path))
-        with pytest.raises(InputError, match="cannot judge speech in sw; it knows only en, es"):
+        with pytest.raises(InputError, match="does not support sw; it supports only en, es"):
             choose_recognizer(name, str(tmp_path), ["sw"])
 
 

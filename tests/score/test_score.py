@@ -258,7 +258,7 @@ def test_folders_of_two_systems_are_compared_from_the_command_line(spoken_run, t
     error = capsys.readouterr().err
     assert "0.wav" in error and error.count("\n") == 1
     assert main(["score", folders[0], folders[0], "--references", str(references)]) == 2
-    assert "a second folder named" in capsys.readouterr().err
+    assert "another folder is also named" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -413,7 +413,7 @@ def test_a_run_is_exported_as_evaluation_suites_read_it(spoken_run, tmp_path):
     keyed = [line.split(None, 1) for line in (out / "text").read_text().splitlines()]
     assert [key for key, _ in keyed] == [key for key, _ in rows] and [text for _, text in keyed] == references
     assert (out / "sources.txt").exists() and (out / "reference.scp").read_text().count("\n") == len(references)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         export_run(spoken_run, out)
 
 

@@ -125,7 +125,7 @@ def test_an_export_into_the_working_folder_is_refused_in_one_line(
     for out in (".", "../deep", ".."):
         assert main(["export", str(run), "-o", out]) == 2
         error = capsys.readouterr().err
-        assert "you are in this folder" in error and error.count("\n") == 1
+        assert "is the current folder" in error and error.count("\n") == 1
     assert Path.cwd() == tmp_path / "deep"
 
 

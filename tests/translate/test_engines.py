@@ -134,7 +134,7 @@ def test_a_wrong_engine_is_refused(folder: Path) -> None:
         load_language_model(folder, engine="int3")
     with pytest.raises(InputError, match="runs on the CPU"):
         load_language_model(folder, device="cuda", engine="int8")
-    with pytest.raises(InputError, match="precision of its own"):
+    with pytest.raises(InputError, match="sets the precision itself"):
         load_language_model(folder, dtype=torch.bfloat16, engine="int8")
 
 

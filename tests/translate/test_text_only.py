@@ -69,7 +69,7 @@ def test_recordings_are_translated_exported_and_served_as_text(
         answer = client.post("/v1/translate", files={"audio": ("a.wav", wav(1.0))})
         assert answer.status_code == 200 and answer.json()["audio"] is None
         answer = client.post("/v1/stream", files={"audio": ("a.wav", wav(1.0))})
-        assert answer.status_code == 400 and "gives no speech" in answer.json()["error"]
+        assert answer.status_code == 400 and "returns no speech" in answer.json()["error"]
 
 
 def test_the_test_split_is_translated_and_scored_on_texts(
@@ -95,5 +95,5 @@ def test_a_model_that_takes_no_speech_is_refused_in_one_line(run: Path, tmp_path
     shutil.copytree(run, tmp_path / "run")
     model = tmp_path / "run/lm/scheduled/model"
     replace(Vocabulary.load(model), tasks=["mt"]).save(model)
-    with pytest.raises(InputError, match="trained on mt only, this model takes no speech"):
+    with pytest.raises(InputError, match="trained only on mt, this model takes no speech"):
         Translator.from_pretrained(tmp_path / "run")

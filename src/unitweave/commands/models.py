@@ -29,7 +29,7 @@ def fetch(
             print(f"{one.name:<14} {one.about} ({one.license})\n{'':<14} {one.install}")
         return
     if out is None:
-        raise InputError("unitweave fetch: missing: --out")
+        raise InputError("fetch: missing --out")
 
     from unitweave.pretrained.fetch import fetch, texts_in_use
 

@@ -46,7 +46,7 @@ def score(
     if len(paths) > 1 or reference_speech or source_speech or out:
         raise InputError("unitweave score: give one run folder, or --references for the audio files of any systems")
     if export and export.exists():
-        raise InputError(f"{export}: is there already; give a new folder")
+        raise InputError(f"{export}: already exists; choose another folder")
     open_run(paths[0], None, overrides).score()
 
     from unitweave.score.scores import read_scores

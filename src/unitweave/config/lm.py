@@ -152,12 +152,12 @@ class LmSettings(Settings):
             raise InputError("tasks: at least one task needs a weight above 0")
         weights = self.training.loss_weights
         if not any(getattr(weights, segment) > 0 for task in trained for segment in TASK_SEGMENTS[task]):
-            raise InputError("training.loss_weights: give weight to something that the tasks predict")
+            raise InputError("training.loss_weights: give weight to a segment that the tasks predict")
         sharded = self.training.fsdp or self.training.deepspeed
         if self.evaluation.early_stopping_patience and sharded:
-            raise InputError("evaluation.early_stopping_patience: dev is not decoded where weights are sharded")
+            raise InputError("evaluation.early_stopping_patience: cannot be used with fsdp or deepspeed")
         if self.schedule.shape == "adaptive" and (sharded or self.training.dataloader_num_workers):
-            raise InputError("schedule.shape: 'adaptive' needs whole weights and training.dataloader_num_workers 0")
+            raise InputError("schedule.shape: 'adaptive' cannot be used with fsdp, deepspeed or dataloader workers")
         if self.embedding_init == "aligned" and self.interleave.boundaries == "uniform":
             raise InputError("embedding_init: 'aligned' needs the alignment, but interleave.boundaries is 'uniform'")
         if self.max_tokens is not None and self.max_tokens < MIN_TOKENS:

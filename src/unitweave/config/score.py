@@ -58,7 +58,7 @@ class CascadeSettings(Settings):
                 raise InputError(f"{name}.{key}.{part.engine}: must be given with the engine {part.engine!r}")
         if self.translator.engine == "model" and not self.translator.model:
             raise InputError(
-                f"{name}.translator.model: name a translation model of transformers, or take the engine command or "
+                f"{name}.translator.model: name a translation model of transformers, or use the engine command or "
                 "function"
             )
         command = self.recognizer.command
@@ -106,7 +106,7 @@ class ScoreSettings(Settings):
     def check(self) -> None:
         """Raise InputError for two kinds of speaker embeddings, and for names that cannot be a folder's."""
         if self.speaker_model and self.speaker_function:
-            raise InputError("speaker_model: give this or speaker_function, not both")
+            raise InputError("set speaker_model or speaker_function, not both")
         for name, cascade in self.cascades.items():
             if not re.fullmatch(r"[\w-]+", name):
                 raise InputError(f"cascades.{name}: a cascade's name has letters, digits, - and _ only")

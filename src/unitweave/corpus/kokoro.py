@@ -62,7 +62,7 @@ class KokoroEngine:
 
     def _voice(self, language: str) -> str:
         if language not in _LANGUAGES:
-            raise InputError(f"kokoro does not speak {language}, but {', '.join(_LANGUAGES)}")
+            raise InputError(f"kokoro does not support {language}, only {', '.join(_LANGUAGES)}")
         voice = self.settings.voice or _LANGUAGES[language][1]
         if voice not in self._voices:
             raise InputError(f"--voice {voice}: must be one of {', '.join(sorted(self._voices))}")

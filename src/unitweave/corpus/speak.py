@@ -24,7 +24,7 @@ def speak_corpus(source: Path, out: Path, settings: SpeakSettings) -> StageResul
     What an interrupted call made is kept.
 
     Raises:
-        InputError: Nothing is missing, the engine is not there, or less than half of the texts could be spoken.
+        InputError: Nothing is missing, the engine is not there, or less than half of the texts could be synthesized.
     """
     pairs, metadata, engine = read_manifest(source), read_metadata(source), load_engine(settings)
     _check(source, pairs, settings, engine)
@@ -49,11 +49,11 @@ def import_and_speak(folder: Path, source: Path, settings: SpeakSettings) -> Sta
 def _check(source: Path, pairs: Sequence[Pair], settings: SpeakSettings, engine: SpeechEngine) -> None:
     missing = [pair for pair in pairs if not _audio(pair, settings.side)]
     if not missing:
-        raise InputError(f"{source}: every pair has its {settings.side} speech; there is nothing to speak")
+        raise InputError(f"{source}: every pair has its {settings.side} speech; there is nothing to synthesize")
     spoken = {_language(pair, settings.side) for pair in missing if _text(pair, settings.side)}
     if not spoken:
         text = "translation" if settings.side == "target" else "transcript"
-        raise InputError(f"{source}: no pair without {settings.side} speech has a {text} to speak")
+        raise InputError(f"{source}: no pair without {settings.side} speech has a {text} to synthesize")
     engine.check(spoken)
 
 
@@ -62,7 +62,7 @@ def _speak(
 ) -> StageResult:
     side, identity = settings.side, digest_of(engine.identity)
     wanted = {_path(pair, side): pair for pair in pairs if not _audio(pair, side)}
-    problems: dict[str, str] = {path: "no text to speak" for path, pair in wanted.items() if not _text(pair, side)}
+    problems: dict[str, str] = {path: "no text to synthesize" for path, pair in wanted.items() if not _text(pair, side)}
     made: dict[str, float] = {}
     with RecordingStore(folder, 1) as recordings:
         texts = [
@@ -100,7 +100,7 @@ def _speak(
     report_skipped(folder / SKIPPED, kept, skipped)
     if len(skipped) > len(wanted) / 2:
         raise InputError(
-            f"{folder}: only {len(made)} of {len(wanted)} texts could be spoken; {skipped[0].reason}; "
+            f"{folder}: only {len(made)} of {len(wanted)} texts could be synthesized; {skipped[0].reason}; "
             f"see {folder / SKIPPED}"
         )
     spoken = {"speech": json.dumps(engine.identity | {"side": side}, sort_keys=True)}

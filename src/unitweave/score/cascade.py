@@ -108,7 +108,7 @@ def translate_by_cascade(
                 write_audio(folder / "audio" / f"{speech.text.key}.wav", read_audio(speech.content, speech.text.key))
                 audio.add(speech.text.key)
             if spoken and not audio:
-                raise InputError(f"score.cascades.{folder.name}.speech: none of {len(spoken)} texts could be spoken")
+                raise InputError(f"score.cascades.{folder.name}.speech: none of {len(spoken)} texts was synthesized")
             return [_line(pair, transcripts[pair.id], translations.get(pair.id, ""), pair.id in audio) for pair in part]
 
         return write
@@ -174,7 +174,7 @@ def _output(command: str, text: str, **values: str) -> str:
         filled = command.format(**{name: shlex.quote(value) for name, value in values.items()})
     except (KeyError, IndexError, ValueError, AttributeError):
         names = ", ".join(f"{{{name}}}" for name in values)
-        raise InputError(f"command: {command!r} may name {names} only") from None
+        raise InputError(f"command: {command!r} may only contain {names}") from None
     try:
         done = subprocess.run(
             filled, shell=True, input=text.encode(), capture_output=True, timeout=_TIMEOUT, check=False

@@ -30,7 +30,7 @@ def check_comet(settings: ScoreSettings, sources: Sequence[str]) -> None:
     if not words or shutil.which(words[0]) is None:
         raise InputError(
             f"score.comet: the program {settings.comet_command!r} is not installed. It needs an environment of its "
-            f"own ({_HOW}), which score.comet_command names then (comet/bin/comet-score); or leave score.comet empty"
+            f"own ({_HOW}): set score.comet_command to its program (comet/bin/comet-score), or leave score.comet empty"
         )
     if not all(text.strip() for text in sources) or not sources:
         raise InputError("score.comet: COMET needs the source text of every utterance; leave score.comet empty")
@@ -81,7 +81,7 @@ def comet_scores(
         )  # fmt: skip
         if done.returncode or not out.is_file():
             said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            raise InputError(f"score.comet {model}: {command} failed ({said}); leave score.comet empty to go without")
+            raise InputError(f"score.comet {model}: {command} failed ({said}); leave score.comet empty to skip it")
         try:
             found = {
                 name: [float(row["COMET"]) for row in json.loads(out.read_text())[path]] for name, path in files.items()

@@ -44,7 +44,7 @@ def export_run(run: Path, out: Path) -> Path:
     """
     at, out = RunLayout(Path(run)), Path(out)
     if out.exists():
-        raise InputError(f"{out}: is there already; give a new folder")
+        raise InputError(f"{out}: already exists; choose another folder")
     scores, utterances = read_scores(at.score), read_utterances(at.score)
     pairs = {pair.id: pair for pair in read_manifest(at.corpus, "test")}
     chosen = [pairs[utterance.id] for utterance in utterances if utterance.id in pairs]

@@ -103,7 +103,7 @@ def _systems(folders: Sequence[Path], reference_speech: Path | None) -> dict[str
     for folder in folders:
         name = Path(folder).resolve().name
         if name in systems:
-            raise InputError(f"{folder}: a second folder named {name!r}; the systems are named after their folders")
+            raise InputError(f"{folder}: another folder is also named {name!r}; rename one, they name the systems")
         systems[name] = audio_files(folder)
     if reference_speech:
         if REFERENCE_SPEECH in systems:

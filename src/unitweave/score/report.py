@@ -70,7 +70,7 @@ def write_report(path: Path, runs: Sequence[Path]) -> Path:
     Raises InputError when a run has no scores or its folder is no run.
     """
     if not runs:
-        raise InputError("no run folder given to report on")
+        raise InputError("report: name one or more run folders")
     data = [_read_run(Path(run), len(runs) > 1) for run in runs]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -46,7 +46,7 @@ def scored_by(settings: ScoreSettings, languages: Iterable[str]) -> list[str]:
         languages: The target languages.
 
     Raises:
-        InputError: The recognizer cannot judge speech in one of these.
+        InputError: The recognizer does not support one of these.
     """
     from unitweave.score.mos import installed
 

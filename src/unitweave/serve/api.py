@@ -196,7 +196,7 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
     )
     async def stream(audio: Audio, language: Text = None, target_language: Target = None) -> StreamingResponse:
         if batcher.translator.vocoder is None:
-            raise InputError("this model was trained to text only and gives no speech; use /v1/translate")
+            raise InputError("this model was trained for text only and returns no speech; use /v1/translate")
         if app.state.streams >= limits.max_streams:
             raise Busy(batcher.retry_after())
         app.state.streams += 1  # counted on the event loop alone, which needs no lock

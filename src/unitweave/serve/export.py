@@ -51,7 +51,7 @@ def export_run(
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder")
     if out in (Path.cwd(), *Path.cwd().parents):
-        raise InputError(f"{out}: you are in this folder; name a new one")
+        raise InputError(f"{out}: is the current folder; choose another one")
     earlier = _files_of_earlier_export(out)
     parts = Parts.of_run(run, system)
     parts.check()
@@ -159,7 +159,7 @@ def _files_of_earlier_export(out: Path) -> list[str]:
     except (InputError, OSError):
         about = None
     if not isinstance(about, dict) or not {"format", "fingerprints"} <= about.keys():  # npm's has the same name
-        raise InputError(f"{out}: holds something else; name a new folder")
+        raise InputError(f"{out}: contains other files; choose another folder")
     return listed_files(out, about)
 
 
@@ -241,7 +241,7 @@ def push(folder: Path, name: str, private: bool = False) -> str:
             commit_message="Export from unitweave",
         )
     except LocalTokenNotFoundError:
-        raise InputError("the hub does not know you on this machine: run 'hf auth login' first") from None
+        raise InputError("not logged in to the hub; run 'hf auth login' first") from None
     except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name}: the hub refused the upload ({reason})") from None

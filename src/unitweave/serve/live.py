@@ -266,7 +266,7 @@ def read_settings(content: Mapping[str, Any], max_seconds: float) -> tuple[LiveS
     for name in given:
         if name not in known:
             raise InputError(
-                f"{str(name)[:40]}: no such setting; known: {', '.join(['sample_rate', *languages, *known])}"
+                f"{str(name)[:40]}: unknown setting; choose from: {', '.join(['sample_rate', *languages, *known])}"
             )
     limit = min(max_seconds, LiveSettings.max_utterance_seconds)
     settings = LiveSettings(**({"max_utterance_seconds": limit} | given))

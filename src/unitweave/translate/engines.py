@@ -21,9 +21,9 @@ def check_engine(engine: str | None, device: str | torch.device, dtype: torch.dt
     if engine not in ENGINES:
         raise InputError(f"engine must be one of {', '.join(ENGINES)} (got {engine!r})")
     if torch.device(device).type != "cpu":
-        raise InputError(f"engine {engine} runs on the CPU; leave the device {device} out, or the engine")
+        raise InputError(f"engine {engine} runs on the CPU; remove the device {device} or the engine")
     if dtype != torch.float32:
-        raise InputError(f"engine {engine} has a precision of its own; leave bfloat16 out, or the engine")
+        raise InputError(f"engine {engine} sets the precision itself; remove bfloat16 or the engine")
 
 
 def load_language_model(

@@ -45,8 +45,8 @@ class UnitLanguageModel:
         vocabulary = Vocabulary.load(Path(folder))
         if vocabulary.task is None:
             raise InputError(
-                f"{folder}: trained on {', '.join(vocabulary.tasks)} only, this model takes no speech; "
-                f"that needs one of the tasks {', '.join(FROM_SPEECH)}"
+                f"{folder}: trained only on {', '.join(vocabulary.tasks)}, this model takes no speech; "
+                f"train it on one of {', '.join(FROM_SPEECH)}"
             )
         loaded = cls(*load_language_model(Path(folder), device, dtype, engine), vocabulary)
         loaded._output_layer = layer = use_phase_output_layer(loaded.model, loaded.constraints.tokens()[UNITS])

@@ -54,7 +54,7 @@ class Parts:
         units = parse_settings(ExtractionSettings, recipe.get("units") or {}, "units")
         if units.tokenizer is None and at.units.is_dir() and not at.codebook.is_dir():
             raise InputError(
-                f"{run}: its units were imported, and nothing here makes units of recordings: name what made them, "
+                f"{run}: its units were imported, and no tokenizer is set; name the one that made them, "
                 f"units.tokenizer in {at.recipe.name}"
             )
         return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings, units)

@@ -346,7 +346,7 @@ class Translator:
     def speech_vocoder(self) -> Vocoder:
         """The vocoder. Raises InputError for a model that was trained to text only."""
         if self.vocoder is None:
-            raise InputError("this model was trained to text only and gives no speech")
+            raise InputError("this model was trained for text only and returns no speech")
         return self.vocoder
 
     def stream_speech(self, units: Iterator[int], chunk_seconds: float = 0.5) -> Iterator[np.ndarray]:

@@ -23,7 +23,7 @@ def _silero() -> Any:
 
         silero_vad.get_speech_timestamps_from_probs  # noqa: B018  # older versions lack it
     except (ImportError, AttributeError):
-        raise InputError("recordings need silero-vad 6.2.3 or newer: pip install -U silero-vad") from None
+        raise InputError("cutting recordings needs silero-vad 6.2.3 or newer: pip install -U silero-vad") from None
     finally:
         torch.set_num_threads(threads)
     return silero_vad

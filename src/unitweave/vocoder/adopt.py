@@ -53,7 +53,7 @@ def _pretrained(path: Path, codebook: str) -> Vocoder:
         raise InputError(f"vocoder.pretrained {path}: no such file or folder")
     record = read_json_object(path / CONFIG_FILE)
     if record.get("generator") == "function":
-        raise InputError(f"vocoder.pretrained {path}: runs code of its own; name its function as vocoder.function")
+        raise InputError(f"vocoder.pretrained {path}: contains Python code; name its function in vocoder.function")
     if "generator" in record:
         return Vocoder.from_pretrained(path, codebook)
     found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix not in (".json", ".txt", ".md"))

@@ -55,9 +55,7 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
         raise InputError(f"{corpus}: no training utterance has both audio and units on the side {settings.side!r}")
     metadata = read_units_metadata(units)
     if metadata.get("deduplicated"):
-        raise InputError(
-            f"{units}: no vocoder can be trained on units without repetitions; name one: vocoder.pretrained"
-        )
+        raise InputError(f"{units}: a vocoder cannot be trained on units without repetitions; set vocoder.pretrained")
     trainer = _Trainer(folder, settings, recordings, speakers, metadata)
     trainer.run()
     counts = {

@@ -115,4 +115,4 @@ def speakers(language: str, unseen: bool = False, many: bool = False) -> list[Vo
 
 def _check(language: str) -> None:
     if language not in _LANGUAGES:
-        raise InputError(f"no speakers for the language {language!r}; there are some for {', '.join(_LANGUAGES)}")
+        raise InputError(f"no speakers for the language {language!r}; choose from: {', '.join(_LANGUAGES)}")

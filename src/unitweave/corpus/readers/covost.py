@@ -127,7 +127,7 @@ def _read_table(member: Member, split: str | None, language: str, faults: list[S
     clips = {}
     for row in _rows(member, faults, language):
         if not row.keys() >= ({"path"} if split else {"path", "split"}):
-            raise InputError(f"{member.name}: no CoVoST 2 table; its header should name path, translation and split")
+            raise InputError(f"{member.name}: not a CoVoST 2 table; its header must name path, translation and split")
         name, theirs = clip_name(row["path"]), split or row["split"]
         if theirs in SPLIT_NAMES and row["path"]:
             clips[name] = Clip(SPLIT_NAMES[theirs], row.get("sentence"), row.get("client_id") or "")

@@ -252,7 +252,7 @@ def _is_json_array(path: Path) -> bool:
 def _json_array(path: Path) -> Iterator[Record]:
     """The objects of a file that is one JSON array."""
     if path.stat().st_size > _MAX_JSON_ARRAY:
-        raise InputError(f"{path}: one JSON array of more than a gigabyte; write an object a line (.jsonl)")
+        raise InputError(f"{path}: a JSON array of more than a gigabyte; write one object per line (.jsonl)")
     try:
         rows = json.loads(path.read_bytes())
     except RecursionError:

@@ -84,7 +84,7 @@ class Moonshine:
     def load(cls, model: str, device: str) -> "Moonshine":
         """The recognizer; it has no other model and runs on the CPU."""
         if model:
-            raise InputError("score.model must be empty for the moonshine recognizer, whose model is in its package")
+            raise InputError("score.recognizer_model: must be empty for moonshine, whose model is in its package")
         return cls()
 
     @staticmethod

@@ -116,13 +116,13 @@ def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[
             raise
         raise InputError(
             f"score.recognizer: speech in {', '.join(codes)} needs a multilingual Whisper, and {MULTILINGUAL} could "
-            "not be loaded; 'unitweave fetch whisper-base -o FOLDER' makes one, which score.recognizer_model then names"
+            "not be loaded; run 'unitweave fetch whisper-base -o FOLDER' and set score.recognizer_model: FOLDER"
         ) from error
     if known is not None and (foreign := [code for code in codes if code not in known]):
         heard = f"only {', '.join(sorted(known))}" if len(known) < 4 else f"{len(known)} languages, but not this one"
         raise InputError(
-            f"score.recognizer: {' '.join(filter(None, (name, model)))} cannot judge speech in {foreign[0]}; it knows "
-            f"{heard}. Take a multilingual Whisper: set score.recognizer to whisper and score.recognizer_model to a "
+            f"score.recognizer: {' '.join(filter(None, (name, model)))} does not support {foreign[0]}; it supports "
+            f"{heard}. Use a multilingual Whisper: set score.recognizer to whisper and score.recognizer_model to a "
             f"folder ('unitweave fetch whisper-base' makes one) or a name on the hub such as {MULTILINGUAL}"
         )
     return name, model

@@ -151,9 +151,9 @@ def check_live(translator: Translator, settings: LiveSettings, known: ForcedPref
     vocabulary = translator.decoder.vocabulary
     translator.check_prefix(known)
     if vocabulary.task == "asr":
-        raise InputError("live: this model was trained to transcribe alone; it does not translate")
+        raise InputError("live: this model was trained only to transcribe, not to translate")
     if settings.policy != "utterance" and not vocabulary.has_texts:
         raise InputError(
-            f"policy: {settings.policy} needs a model with texts; this one was trained without: take utterance"
+            f"policy: {settings.policy} needs a model with texts, and this one was trained without; use utterance"
         )
     return settings if vocabulary.has_speech else replace(settings, text_only=True)
