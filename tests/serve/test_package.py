@@ -47,7 +47,7 @@ def test_an_export_has_safetensors_and_no_pickles_and_is_written_whole(run: Path
     assert suffixes <= {".safetensors", ".json", ".md"}
     (package.parent / "other").mkdir()
     (package.parent / "other" / "thesis.txt").write_text("precious")
-    with pytest.raises(InputError, match="something else"):
+    with pytest.raises(InputError, match="contains other files"):
         export_run(run, None, package.parent / "other")
     export_run(run, None, package.parent / "again")
     export_run(run, None, package.parent / "again")  # over an earlier export is fine
@@ -58,7 +58,7 @@ def test_an_export_keeps_what_no_export_wrote(run: Path, tmp_path: Path) -> None
     web.mkdir()
     (web / "package.json").write_text(json.dumps({"name": "web-shop", "version": "1.0.0"}))
     (web / "index.js").write_text("precious")
-    with pytest.raises(InputError, match="something else"):
+    with pytest.raises(InputError, match="contains other files"):
         export_run(run, None, web)
     assert (web / "index.js").read_text() == "precious"
     first = export_run(run, None, model, engine="vllm")
