@@ -30,7 +30,7 @@ from unitweave.units.extractor import UnitExtractor
 from unitweave.units.front_end import FrontEnd
 from unitweave.units.inference import single_threads
 from unitweave.units.reading import map_ordered, read_features
-from unitweave.units.sampling import Recording, batches_by_length, recordings_of
+from unitweave.units.sampling import Recording, batches_by_length, list_recordings
 from unitweave.units.shards import unit_rows
 
 
@@ -125,7 +125,7 @@ def main() -> None:
         else:
             model, vocabulary, _ = load_encoder(options.run / "encoder/model")
             book = Codebook.load(options.run / "codebook")
-            items = recordings_of(read_manifest(options.run / "corpus"))
+            items = list_recordings(read_manifest(options.run / "corpus"))
             items = items[:: max(1, len(items) // options.recordings)][: options.recordings]
         model.to(device)
         extractors = {

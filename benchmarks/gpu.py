@@ -40,7 +40,7 @@ from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
 from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, flash_works
 from unitweave.lm.train.logs import matrix_peak, training_flops
 from unitweave.lm.train.packed import PackedTraining
-from unitweave.training.devices import device_of, use_bf16
+from unitweave.training.devices import resolve_device, use_bf16
 from unitweave.training.optimizers import make_optimizer
 from unitweave.translate.cache import growing_cache
 from unitweave.translate.constraints import Translation
@@ -51,7 +51,7 @@ from unitweave.units.front_end import FrontEnd
 from unitweave.units.inference import EncoderInference
 
 UNITS, ROWS = 2048, 130_368
-DEVICE = device_of("auto")
+DEVICE = resolve_device("auto")
 CUDA = DEVICE.type == "cuda"
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
          "intermediate_size": 128, "head_dim": 16, "vocab_size": 512}  # fmt: skip

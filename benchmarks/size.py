@@ -167,10 +167,10 @@ def recordings(folder: Path) -> None:
     """What the encoder is trained on, and the sample for the codebook."""
     from unitweave.core.manifest import read_manifest
     from unitweave.units.error_rates import transcribed_recordings
-    from unitweave.units.sampling import recordings_of, sample_recordings
+    from unitweave.units.sampling import list_recordings, sample_recordings
 
     kept = transcribed_recordings(read_manifest(folder / "corpus", "train"), 30.0)
-    sample_recordings(recordings_of(read_manifest(folder / "corpus", "train")), 500_000, 0, 50.0)
+    sample_recordings(list_recordings(read_manifest(folder / "corpus", "train")), 500_000, 0, 50.0)
     assert len(kept)
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 import yaml
 
-from unitweave.core.files import digest_of_file, write_json
+from unitweave.core.files import file_digest, write_json
 from unitweave.core.signals import signals_handled
 from unitweave.pipeline import open_run
 
@@ -165,7 +165,7 @@ def content(run: Path) -> dict[str, str]:
             lines = path.read_text().split("\n") if path.suffix == ".jsonl" else [path.read_text()]
             found[name] = json.dumps([_timeless(json.loads(line)) for line in lines if line], sort_keys=True)
         else:
-            found[name] = digest_of_file(path)
+            found[name] = file_digest(path)
     return found
 
 

@@ -25,7 +25,7 @@ from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.text import normalize
 from unitweave.metrics.bleu import bleu
-from unitweave.units.dataset import UnitRow, frame_rate_of, read_units, read_units_metadata
+from unitweave.units.dataset import UnitRow, read_units, read_units_metadata, units_per_second
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
         ]
         options.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     units = read_units(at.units, [pair.id for pair in pairs], ("src",))
-    rate = frame_rate_of(read_units_metadata(at.units))
+    rate = units_per_second(read_units_metadata(at.units))
     print(
         "\n| recordings | words in both | share of all | edge | median difference, ms | mean | within 50 ms | 100 ms |"
     )

@@ -162,14 +162,14 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _call(command: Command, arguments: list[str]) -> None:
     """Call a command's function with what the command line says, or print its help."""
-    from unitweave.commands.parser import Help, arguments_of
+    from unitweave.commands.parser import Help, parse_command
 
     module, name = command.function.split(":")
     function = getattr(import_module(f"unitweave.commands.{module}"), name)
     keys = f" [--{command.sections[0]}.KEY VALUE ...]" if command.sections else ""
     takes = f"{command.takes} [OPTION ...]{keys}".strip()
     try:
-        found = arguments_of(function, f"unitweave {command.words}", takes, command.sections, arguments)
+        found = parse_command(function, f"unitweave {command.words}", takes, command.sections, arguments)
     except Help as help:
         print(help)
         return

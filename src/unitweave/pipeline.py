@@ -14,22 +14,22 @@ from unitweave.config.corpus import MIN_NOISE_DB, EmbeddedCorpus, SynthesisSetti
 from unitweave.config.interleave import FROM_SPEECH, Texts
 from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, digest_of_file
+from unitweave.core.files import file_digest, json_digest
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
-from unitweave.core.stage import STAGE_FILE, StageResult, fingerprint_of, read_stage, run_stage
+from unitweave.core.stage import STAGE_FILE, StageResult, read_stage, run_stage, stage_fingerprint
 from unitweave.core.text import NORMALIZER
 from unitweave.corpus.assemble import import_manifest
 from unitweave.corpus.embedded.corpus import build_embedded, embedded_text, plan_digest
 from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
 from unitweave.corpus.speak import import_and_speak
-from unitweave.corpus.speech_engines import identity_of
+from unitweave.corpus.speech_engines import speech_identity
 from unitweave.corpus.tasks import check_tasks, describe_tasks
 from unitweave.interleaving.schedule import ratios_of_function
 from unitweave.lm.data.dataset import running_text
-from unitweave.lm.data.text import ParallelText
+from unitweave.lm.data.text import MultilingualSentence
 from unitweave.lm.train.finetune import check_directions, train_lm
 from unitweave.lm.train.text_lm import train_text_lm
 from unitweave.score.cascade import check_cascade, translate_by_cascade
@@ -64,11 +64,11 @@ class Run:
         source = Path(str(choice.manifest))
         if not (source / MANIFEST).exists():
             raise InputError(f"corpus.manifest {source}: no manifest there; make one with 'unitweave corpus'")
-        manifest = {"manifest": digest_of_file(source / MANIFEST)}
+        manifest = {"manifest": file_digest(source / MANIFEST)}
         if (speak := choice.speak) is not None:
             counted = replace(choice, speak=replace(speak, workers=0))
             work = partial(import_and_speak, source=source, settings=speak)
-            return self._stage(self.at.corpus, counted, (), work, [NORMALIZER, identity_of(speak)], manifest)
+            return self._stage(self.at.corpus, counted, (), work, [NORMALIZER, speech_identity(speak)], manifest)
         plain = {key: value for key, value in vars(choice).items() if key != "speak"}  # as before there was such a key
         return self._stage(self.at.corpus, plain, (), lambda f: import_manifest(f, source), NORMALIZER, manifest)
 
@@ -142,7 +142,7 @@ class Run:
         if not (self.at.units / STAGE_FILE).exists():
             return False
         stage = read_stage(self.folder, self.at.name(self.at.units))
-        same = stage["inputs"].get("corpus") == fingerprint_of(self.folder, self.at.name(self.at.corpus))
+        same = stage["inputs"].get("corpus") == stage_fingerprint(self.folder, self.at.name(self.at.corpus))
         return bool("import" in stage["settings"] and stage["status"] == "done" and same)
 
     def text_lm(self) -> str | None:
@@ -299,7 +299,7 @@ class Run:
         every_process: bool = False,
     ) -> str:
         """Do the stage of `folder`, which reads the folders of other stages and depends on `extra` and `files` too."""
-        inputs = {self.at.name(read): fingerprint_of(self.folder, self.at.name(read)) for read in reads}
+        inputs = {self.at.name(read): stage_fingerprint(self.folder, self.at.name(read)) for read in reads}
         inputs |= files or {}
         return run_stage(self.folder, self.at.name(folder), settings, inputs, work, extra, every_process)
 
@@ -308,11 +308,11 @@ class Run:
         """What the systems that start from the run's own text LM write: its texts have to be like that."""
         return sorted({system.texts for system in self.recipe.systems.values() if not system.pretrained})
 
-    def _sentences(self, number: int) -> list[ParallelText]:
+    def _sentences(self, number: int) -> list[MultilingualSentence]:
         """Text for the small text LM: the training pairs' own, and further sentences of the phrasebook."""
         pairs = [p for p in read_manifest(self.at.corpus, "train") if p.src_text and p.tgt_text]
         own = [
-            ParallelText(
+            MultilingualSentence(
                 {p.src_lang: running_text(str(p.src_text), p.src_text_raw, texts)},
                 {p.tgt_lang: running_text(str(p.tgt_text), p.tgt_text_raw, texts)},
             )
@@ -327,7 +327,7 @@ class Run:
             sources.setdefault(target, []).append(source)
         targets = list(sources)  # the sentences take turns in going into each of them
         return own + [
-            ParallelText({code: text[code] for code in sources[target]}, {target: text[target]})
+            MultilingualSentence({code: text[code] for code in sources[target]}, {target: text[target]})
             for texts in self._texts
             for i, text in enumerate(embedded_text(embedded, number, natural=texts == "natural"))
             for target in [targets[i % len(targets)]]
@@ -379,7 +379,7 @@ def contents(*paths: str | None) -> dict[str, str] | None:
     found = {}
     for path in paths:
         if path is not None and Path(path).is_file():
-            found[path] = digest_of_file(Path(path))
+            found[path] = file_digest(Path(path))
         elif path is not None and (digest := weights_digest(path)):
             found[path] = digest
     return found or None
@@ -391,4 +391,4 @@ def weights_digest(pretrained: str) -> str:
     folder = Path(pretrained)
     kinds = ("*.safetensors", "pytorch_model*.bin", "tokenizer.json", "tokenizer.model", "config.json")
     files = sorted(path for kind in kinds for path in folder.glob(kind))
-    return digest_of([digest_of_file(path) for path in files]) if folder.is_dir() else ""
+    return json_digest([file_digest(path) for path in files]) if folder.is_dir() else ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.serving import speech
 from unitweave.core.audio import AudioError, header_seconds, read_audio, stream_audio
-from unitweave.core.joined import parts_of
+from unitweave.core.joined import locate_recordings
 
 
 def encoded(path: Path, seconds: float, rate: int = 16_000, **options: str) -> bytes:
@@ -35,7 +35,7 @@ def test_files_put_one_after_the_other_give_all_their_sound(suffix: str, tmp_pat
         assert header_seconds(path) is None, "no header knows it"
         with pytest.raises(AudioError, match="too long"):
             read_audio(path, max_seconds=2)
-    assert len(parts_of(memoryview(first))) == 1
+    assert len(locate_recordings(memoryview(first))) == 1
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
@@ -43,7 +43,7 @@ def test_an_mp3_without_a_number_of_frames_or_with_a_wrong_one_is_read_to_its_en
     whole = encoded(tmp_path / "a.mp3", 3.0, bitrate_mode=mode)
     at = whole.index(b"Xing" if b"Xing" in whole[:100] else b"Info")
     wrong = whole[: at + 8] + (5).to_bytes(4) + whole[at + 12 :]
-    unmarked = whole[parts_of(memoryview(wrong))[0].start :]
+    unmarked = whole[locate_recordings(memoryview(wrong))[0].start :]
     for content in (wrong, unmarked, unmarked + unmarked, whole + unmarked):
         times = 2 if len(content) > 1.5 * len(whole) else 1
         assert len(read_audio(content)) / 16_000 == pytest.approx(3.0 * times, abs=0.25)
@@ -109,7 +109,7 @@ _PIECES = st.lists(
 @given(_BEGINNINGS, _PIECES)
 def test_damaged_beginnings_are_cut_into_parts_of_themselves(head: bytes, rest: list[bytes]) -> None:
     data = memoryview(head + b"".join(rest))
-    parts = parts_of(data)
+    parts = locate_recordings(data)
     assert parts[-1].end == len(data) and all(0 <= part.start <= part.end for part in parts)
     assert all(a.end == b.start or b.head for a, b in pairwise(parts))
 

@@ -15,9 +15,9 @@ from unitweave.config import recipe as recipe_module
 from unitweave.config.recipe import keep_recipe
 from unitweave.core import files, stage
 from unitweave.core.errors import InputError
-from unitweave.core.lock import STALE_AFTER, holder_of, in_use, lock_path, locked
+from unitweave.core.lock import STALE_AFTER, in_use, lock_holder, lock_path, locked
 from unitweave.core.signals import Stopped, stop_after_training
-from unitweave.core.stage import StageResult, fingerprint_of, run_stage
+from unitweave.core.stage import StageResult, run_stage, stage_fingerprint
 
 HOLD = """
 import sys, time
@@ -61,14 +61,14 @@ def test_a_lock_of_another_machine_holds_while_it_is_touched(tmp_path: Path) -> 
         locked(path.parent / "units"),
     ):
         pass
-    assert holder_of(tmp_path / "units")
+    assert lock_holder(tmp_path / "units")
     long_ago = time.time() - STALE_AFTER - 60
     os.utime(path, (long_ago, long_ago))
     with locked(tmp_path / "units"):
         assert json.loads(path.read_text())["pid"] == os.getpid()
         with pytest.raises(InputError, match="in use by this process"), locked(tmp_path / "units"):
             pass
-    assert not path.exists() and holder_of(tmp_path / "units") is None
+    assert not path.exists() and lock_holder(tmp_path / "units") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"host": 3}', b"\xff"])
@@ -91,7 +91,7 @@ def test_what_a_finished_stage_went_on_from_is_removed_even_after_a_kill(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(stage, "_clean", killed)
         run_stage(tmp_path, "lm", {}, {}, work)
-    assert (tmp_path / "lm/checkpoints").exists() and fingerprint_of(tmp_path, "lm")
+    assert (tmp_path / "lm/checkpoints").exists() and stage_fingerprint(tmp_path, "lm")
     run_stage(tmp_path, "lm", {}, {}, work)
     assert [path.name for path in (tmp_path / "lm").iterdir()] == ["stage.json"]
     assert "obsolete" not in json.loads((tmp_path / "lm/stage.json").read_text())
@@ -146,7 +146,7 @@ def test_a_signal_after_the_last_step_of_a_training_ends_the_command_after_its_s
 
     with pytest.raises(Stopped):
         run_stage(tmp_path, "lm", {}, {}, work)
-    assert fingerprint_of(tmp_path, "lm")
+    assert stage_fingerprint(tmp_path, "lm")
     run_stage(tmp_path, "vocoder", {}, {}, nothing)
 
 

@@ -21,7 +21,7 @@ from unitweave.core.stage import StageResult, read_stage
 from unitweave.core.text import NORMALIZER, language_code, normalize, rules
 from unitweave.corpus import assemble, recording_store
 from unitweave.corpus.recording_store import RecordingTask
-from unitweave.corpus.stats import parts_of
+from unitweave.corpus.stats import language_splits
 from unitweave.pipeline import Run
 
 
@@ -162,7 +162,7 @@ def test_stats_count_pairs_speakers_hours_and_shared_recordings_once(
     ]
     pairs.append(pair(folder, "fr", src_lang="fr", split="test", speaker="", tgt_audio=None, tgt_text=None))
     write_manifest(folder, pairs)
-    spanish, french = parts_of(read_manifest(folder))
+    spanish, french = language_splits(read_manifest(folder))
     assert (spanish.languages, spanish.split, spanish.pairs, spanish.speakers) == ("es > en", "train", 4, 2)
     assert spanish.src_seconds.sum() == 10 and spanish.tgt_seconds.sum() == 0.5
     assert (french.split, french.speakers, len(french.tgt_seconds), french.tgt_words) == ("test", 0, 0, 0)

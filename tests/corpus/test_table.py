@@ -23,7 +23,7 @@ from unitweave.core.manifest import Pair, is_file_name, read_manifest
 from unitweave.core.text import normalize
 from unitweave.corpus.checks import encoding_problem
 from unitweave.corpus.readers.paths import find_recording
-from unitweave.corpus.readers.records import columns_of, read_records
+from unitweave.corpus.readers.records import read_records, table_columns
 from unitweave.corpus.readers.table import drawn_split, file_name
 
 LANGUAGES = ["--src-lang", "fr", "--tgt-lang", "en"]
@@ -295,11 +295,11 @@ def test_empty_rows_cost_nothing_and_column_names_may_be_composed_otherwise(
 
 def test_columns_of_one_name_are_told_apart_and_a_header_in_another_encoding_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file;text;text;;\na.wav;hola;hello;;\n")
-    assert columns_of(tmp_path / "t.csv") == ["file", "text (1)", "text (2)", ""]
+    assert table_columns(tmp_path / "t.csv") == ["file", "text (1)", "text (2)", ""]
     (tmp_path / "t.csv").write_bytes("archivo;español\na.wav;hola\n".encode("cp1252"))
     with pytest.raises(InputError, match=r"column names are not in utf-8; .* --encoding cp1252 where 'español'"):
-        columns_of(tmp_path / "t.csv")
-    assert columns_of(tmp_path / "t.csv", "cp1252") == ["archivo", "español"]
+        table_columns(tmp_path / "t.csv")
+    assert table_columns(tmp_path / "t.csv", "cp1252") == ["archivo", "español"]
 
 
 def test_nemo_manifests_and_json_arrays_are_read_and_a_spreadsheet_is_named(
@@ -371,10 +371,10 @@ def test_rows_that_are_there_but_cannot_be_read_are_counted(
 ) -> None:
     (tmp_path / name).write_text(content)
     if words is None:
-        assert columns_of(tmp_path / name) == ["src_audio", "src_text"], "the second row is whole"
+        assert table_columns(tmp_path / name) == ["src_audio", "src_text"], "the second row is whole"
         return
     with pytest.raises(InputError, match=words) as caught:
-        columns_of(tmp_path / name)
+        table_columns(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
@@ -391,7 +391,7 @@ def test_a_cut_off_parquet_table_is_named(tmp_path: Path, fraction: float) -> No
     pq.write_table(pa.table({"a": [str(i) for i in range(1000)]}), path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
     with pytest.raises(InputError, match=r"t\.parquet: (not readable as Parquet|damaged)"):
-        columns_of(path)
+        table_columns(path)
 
 
 def test_tables_of_the_same_name_give_ids_of_their_own(clips: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from unitweave.cli import main
 from unitweave.config.recipe import builtin_recipes, load_recipe
 from unitweave.core.errors import InputError
 from unitweave.core.records import to_json
-from unitweave.experiment.expected import Expected, expected_for, expected_of, in_words
+from unitweave.experiment.expected import Expected, expected_for, in_words, score_range
 from unitweave.experiment.page import write_page
 from unitweave.metrics.intervals import Interval
 from unitweave.metrics.significance import range_of_a_further_one
@@ -33,13 +33,13 @@ def test_the_published_page_is_what_its_archive_gives(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demos_range_is_what_its_archive_gives(tmp_path: Path) -> None:
     kept = DEMO.with_name("demo.expected.json")
-    found = expected_of([ARCHIVE], "stairs-45pct")
+    found = score_range([ARCHIVE], "stairs-45pct")
     assert to_json(found) == json.loads(kept.read_text())
     out = tmp_path / "x.json"
     assert main(["experiment", "expect", str(ARCHIVE), "--system", "stairs-45pct", "--out", str(out)]) == 0
     assert out.read_bytes() == kept.read_bytes()
     with pytest.raises(InputError, match="at least three trainings"):
-        expected_of([ARCHIVE], "baseline-fast")
+        score_range([ARCHIVE], "baseline-fast")
 
 
 def test_the_docs_give_the_range_of_the_file() -> None:

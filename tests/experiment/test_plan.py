@@ -18,7 +18,7 @@ from unitweave.core.manifest import Pair
 from unitweave.core.stage import FORMAT
 from unitweave.experiment.driver import chosen, torch_threads
 from unitweave.experiment.hours import estimate
-from unitweave.experiment.plan import Plan, builtin_experiments, load_experiment, parse_experiment
+from unitweave.experiment.plan import ExperimentPlan, builtin_experiments, load_experiment, parse_experiment
 from unitweave.experiment.state import is_needed
 from unitweave.experiment.subsets import count_training
 from unitweave.lm.data.subset import choose_subset
@@ -40,7 +40,7 @@ CONTENT: dict[str, Any] = {
 }
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> ExperimentPlan:
     return parse_experiment(json.loads(json.dumps(CONTENT | changes)))
 
 
@@ -127,7 +127,7 @@ def test_built_in_experiments_can_be_read() -> None:
     assert {trial.system for trial in found["reduced"].trials} == set(found["reduced"].experiment.systems)
 
 
-def but_for_the_seed(found: Plan, name: str) -> LmSettings:
+def but_for_the_seed(found: ExperimentPlan, name: str) -> LmSettings:
     settings = found.recipe.systems[name]
     return replace(settings, training=replace(settings.training, seed=0))
 

@@ -18,7 +18,7 @@ from sacrebleu.metrics import BLEU
 from helpers.scoring import SIGNATURE, system_scores
 from unitweave.cli import main
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of_file, read_json, write_json
+from unitweave.core.files import file_digest, read_json, write_json
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.records import to_json
 from unitweave.core.stage import FORMAT
@@ -29,7 +29,7 @@ from unitweave.experiment.page import write_page
 from unitweave.experiment.plan import parse_experiment
 from unitweave.experiment.provenance import kinds_of_machine, machine
 from unitweave.experiment.results import read_grid
-from unitweave.experiment.state import state_of
+from unitweave.experiment.state import trial_state
 from unitweave.metrics.bleu import bleu_of_counts, sentence_counts
 from unitweave.metrics.intervals import Interval
 from unitweave.metrics.significance import Difference, difference
@@ -422,7 +422,7 @@ def test_a_cell_made_otherwise_is_out_of_date(
         path = run / name / trial.name / "stage.json"
         record = json.loads(path.read_text()) if path.exists() else {"format": FORMAT, "status": "done"}
         write_json(path, record | {"settings": asdict(settings) | (changes if name == part else {})})
-    assert state_of(run, plan, trial) == state
+    assert trial_state(run, plan, trial) == state
 
 
 def test_pretrained_weights_count_and_not_their_folder(folder: Path, tmp_path: Path) -> None:
@@ -439,9 +439,9 @@ def test_pretrained_weights_count_and_not_their_folder(folder: Path, tmp_path: P
     states = {}
     for name in ("these", "others", "nowhere"):
         models = {"scratch": {"pretrained": str(tmp_path / name)}}
-        states[name] = state_of(run, parse_experiment(CONTENT | {"models": models}), trial)
+        states[name] = trial_state(run, parse_experiment(CONTENT | {"models": models}), trial)
     assert states == {"these": "done", "others": "out of date", "nowhere": "done"}, "elsewhere they cannot be compared"
-    assert state_of(run, parse_experiment(CONTENT), trial) == "out of date"
+    assert trial_state(run, parse_experiment(CONTENT), trial) == "out of date"
 
 
 @pytest.mark.slow
@@ -518,7 +518,7 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     (run / "experiment.yaml").write_text(yaml.safe_dump(content))
     write_archive(kept, run)
     assert "somewhere" not in (kept / "experiment.yaml").read_text(), "of nobody's business"
-    before = {path: digest_of_file(path) for path in kept.rglob("*") if path.is_file()}
+    before = {path: file_digest(path) for path in kept.rglob("*") if path.is_file()}
     write_archive(kept, run)  # again, with the same trials
     shutil.rmtree(run / "scores/scratch_some_mask_10_s1")
     with pytest.raises(InputError, match="scratch_some_mask_10_s1"):
@@ -536,7 +536,7 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
         shutil.rmtree(tmp_path / "damaged")
     assert main(["experiment", "reduced", "--out", str(kept)]) == 2
     assert "an archive without models" in capsys.readouterr().err
-    assert {path: digest_of_file(path) for path in kept.rglob("*") if path.is_file()} == before
+    assert {path: file_digest(path) for path in kept.rglob("*") if path.is_file()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"grid", "kept"}
 
 

@@ -18,13 +18,13 @@ from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair
 from unitweave.interleaving.sequence import Example, prepare_speech
-from unitweave.lm.data.text import ParallelText, TextDataset
+from unitweave.lm.data.text import MultilingualSentence, TextDataset
 from unitweave.lm.model.lora import add_lora
 from unitweave.lm.model.start import cooccurring_tokens, extend_for, load_causal_lm, start_vocabulary
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.finetune import train_lm
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
-from unitweave.translate.dev_evaluation import choose, dev_evaluator, scores_of
+from unitweave.translate.dev_evaluation import choose, dev_evaluator, dev_scores
 
 pytestmark = pytest.mark.slow
 
@@ -65,9 +65,9 @@ def test_the_dev_subset_has_every_language_and_scores_are_those_of_sacrebleu_and
     from unitweave.translate.decode import Translation
 
     said = [Translation(transcript="a b", translation=str(p.tgt_text)) for p in chosen]
-    assert scores_of(chosen, said)["wer"] == 0 and scores_of(chosen, said)["bleu"] == pytest.approx(100)
+    assert dev_scores(chosen, said)["wer"] == 0 and dev_scores(chosen, said)["bleu"] == pytest.approx(100)
     said[0].transcript = "a x"
-    assert scores_of(chosen, said)["wer"] == pytest.approx(10) and scores_of(chosen, said)["wer_es-en"] == 0
+    assert dev_scores(chosen, said)["wer"] == pytest.approx(10) and dev_scores(chosen, said)["wer_es-en"] == 0
 
 
 def test_lora_trains_the_new_rows_and_the_merged_model_is_an_ordinary_one(
@@ -189,7 +189,7 @@ def test_the_text_model_learns_any_direction_and_the_target_comes_last(
     text_lm_folder: Path, sentence: tuple[dict[str, str], dict[str, str]]
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(text_lm_folder)
-    dataset = TextDataset([ParallelText(*sentence)], tokenizer, 40, seed=1)
+    dataset = TextDataset([MultilingualSentence(*sentence)], tokenizer, 40, seed=1)
     said = {tokenizer.decode(one.ids, skip_special_tokens=True) for one in dataset.sequences(0)}
     (source,) = sentence[0].values()
     both = {tuple(line.strip() for line in text.splitlines()) for text in said if text.count(chr(10)) == 1}

@@ -24,7 +24,7 @@ from unitweave.score.asr.transcripts import AsrTranscript
 from unitweave.score.rows import References, SystemTexts, score_system
 from unitweave.translate.constraints import Translation
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
-from unitweave.translate.dev_evaluation import dev_evaluator, scores_of
+from unitweave.translate.dev_evaluation import dev_evaluator, dev_scores
 from unitweave.units.dataset import UnitRow, write_shard
 
 SPANISH, ENGLISH = "¡Hola, Eva! Hoy es 21 de mayo.", "Hello, Eva. Today's the 21st of May – finally!"
@@ -115,9 +115,9 @@ def test_a_model_of_natural_texts_is_trained_evaluated_and_given_texts_as_they_a
 def test_scores_of_natural_texts_are_on_both_forms() -> None:
     pairs = [pair(f"p{i}") for i in range(3)]
     said = [Translation(transcript=SPANISH, translation=ENGLISH.lower()) for _ in pairs]
-    scores = scores_of(pairs, said, natural=True)
+    scores = dev_scores(pairs, said, natural=True)
     assert scores["bleu"] == pytest.approx(100) and scores["wer"] == 0 and 0 < scores["natural_bleu"] < 90
-    assert "natural_bleu" not in scores_of(pairs, said)
+    assert "natural_bleu" not in dev_scores(pairs, said)
     references = References(
         [p.id for p in pairs], [ENGLISH] * 3, [str(p.tgt_text) for p in pairs], [str(p.src_text) for p in pairs],
         language=["es"] * 3, natural=True,

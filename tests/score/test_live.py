@@ -19,7 +19,7 @@ from unitweave.score.live import (
     draw,
     evaluate_live,
     evaluate_offline,
-    latency_of,
+    measure_latency,
     read_sources,
     table,
 )
@@ -31,17 +31,17 @@ def test_latency_of_an_utterance_by_hand() -> None:
     # 4 s of source; a second of speech after 1 s, another one after 3 s; computing takes half a second each time.
     chunks = [Chunk(1.0, 1.0, 1.5), Chunk(3.0, 1.0, 3.5)]
     words = [("a", 0.2, 0.6), ("b", 0.6, 1.0), ("lost", 0.0, 0.0), ("c", 1.0, 1.6), ("d", 1.6, 2.0)]
-    found = latency_of(chunks, words, 4.0)
+    found = measure_latency(chunks, words, 4.0)
     assert (found.start_offset, found.end_offset) == (1.0, 0.0)
     # Words begin at 1.2, 1.6, 3.0 and 3.6; the ideal ones at 0, 1, 2 and 3.
     assert found.laal == pytest.approx((1.2 + 0.6 + 1.0 + 0.6) / 4)
     assert found.atd == average_token_delay(chunks)
-    assert found.first_speech == 1.0 and latency_of(chunks, words, 4.0, first_word=0.4).first_speech == 0.6
-    aware = latency_of(chunks, words, 4.0, computation_aware=True)
+    assert found.first_speech == 1.0 and measure_latency(chunks, words, 4.0, first_word=0.4).first_speech == 0.6
+    aware = measure_latency(chunks, words, 4.0, computation_aware=True)
     assert (aware.start_offset, aware.end_offset) == (1.5, 0.5)
     assert aware.laal == pytest.approx((1.7 + 1.1 + 1.5 + 4.1 - 3) / 4)
     # The second chunk waits for the first one, which is longer than what was heard meanwhile.
-    late = latency_of([Chunk(1.0, 3.0, 1.0), Chunk(2.0, 1.0, 2.0)], [("a", 0.0, 3.0), ("b", 3.0, 4.0)], 4.0)
+    late = measure_latency([Chunk(1.0, 3.0, 1.0), Chunk(2.0, 1.0, 2.0)], [("a", 0.0, 3.0), ("b", 3.0, 4.0)], 4.0)
     assert late.end_offset == 1.0 and late.laal == pytest.approx((1.0 + 2.0) / 2)
 
 

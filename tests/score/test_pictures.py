@@ -7,7 +7,7 @@ import pytest
 
 from unitweave.config.interleave import InterleaveSettings
 from unitweave.interleaving.sequence import interleave_speech, prepare_speech
-from unitweave.score.pictures import interleaved_pieces, width_of, word_boxes
+from unitweave.score.pictures import interleaved_pieces, picture_width, word_boxes
 from unitweave.units.dataset import UnitRow
 
 
@@ -45,7 +45,7 @@ def test_no_label_is_clipped_and_none_covers_another(words: list[str]) -> None:
     cuts = np.linspace(0, frames, len(words) + 1).astype(int)
     row = UnitRow("u", "src", np.zeros(frames, np.uint16), words, cuts[:-1], cuts[1:], np.ones(len(words), np.float32))
     boxes = word_boxes(row, 0.0, InterleaveSettings(), False)
-    for width in (width_of(1.5, boxes), 600):  # the least that the page gives it, and a wide window
+    for width in (picture_width(1.5, boxes), 600):  # the least that the page gives it, and a wide window
         placed = [(min(box.left * width / 100, width - box.label), box.label, box.row) for box in boxes]
         assert all(left >= 0 and left + label <= width for left, label, _ in placed)
         for i, (left, label, row_) in enumerate(placed):

@@ -13,7 +13,7 @@ import pytest
 from helpers.serving import make_run, speech, until
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
-from unitweave.serve.batching import Batcher, Busy, Job, Stopped, Stream
+from unitweave.serve.batching import Batcher, Busy, Job, ShuttingDown, Stream
 from unitweave.serve.timeline import CSS, timeline
 from unitweave.translate.decode import ForcedPrefix, Streamer, Translation
 from unitweave.translate.translator import Translator
@@ -117,7 +117,7 @@ def test_what_nobody_waits_for_any_more_ends_at_its_next_unit(
     until(lambda: len(units) > 3)
     job.give_up()
     until(lambda: batcher.done == 1)
-    assert isinstance(job.result.exception(1), Stopped)
+    assert isinstance(job.result.exception(1), ShuttingDown)
     monkeypatch.undo()
     assert batcher.submit(Job(speech(0.3))).result(60).language
 
@@ -138,7 +138,7 @@ def test_closing_answers_everybody(translator: Translator, monkeypatch: pytest.M
     second = batcher.submit(Job(speech(0.3)))
     free.set()
     batcher.close()
-    assert isinstance(first.exception(1), Stopped | None), "done, or abandoned at its next step"
+    assert isinstance(first.exception(1), ShuttingDown | None), "done, or abandoned at its next step"
     with pytest.raises(CancelledError):
         second.result(1)
     with pytest.raises(Busy):

@@ -98,9 +98,9 @@ def test_a_link_in_the_upload_folder_leads_nowhere(server: SimpleNamespace) -> N
     outside = ("link", "missing", "", "../elsewhere0/secret.txt", str(server.elsewhere / "secret.txt"), "\0")
     for name in outside:
         with pytest.raises(InputError, match="not uploaded"):
-            storage.path_of(f"files/{name}")
+            storage.upload_path(f"files/{name}")
         with pytest.raises(InputError, match="not uploaded"):
-            storage.path_of(str(server.uploads / name))
+            storage.upload_path(str(server.uploads / name))
     assert ask(server, "/gradio_api/file=files/link")[0] == 403
     assert ask(server, f"/gradio_api/file={server.uploads / 'link'}")[0] == 403
 

@@ -18,7 +18,7 @@ from unitweave.cli import main
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
 from unitweave.serve.app import build_app
-from unitweave.serve.batching import Batcher, Job, Stopped
+from unitweave.serve.batching import Batcher, Job, ShuttingDown
 from unitweave.serve.security import Access
 from unitweave.serve.server import bind
 from unitweave.serve.wav import wav_bytes
@@ -164,7 +164,7 @@ def test_a_batcher_that_is_closed_abandons_what_is_being_decoded(run: Path, monk
     running_job, waiting_job = batcher.submit(Job(speech(0.3))), batcher.submit(Job(speech(0.3)))
     until(lambda: batcher.waiting == 1)
     batcher.close(0.1)
-    assert waiting_job.cancelled() and isinstance(running_job.exception(1), Stopped)
+    assert waiting_job.cancelled() and isinstance(running_job.exception(1), ShuttingDown)
     free.set()
     until(lambda: not batcher.alive)
 

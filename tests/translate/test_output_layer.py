@@ -12,7 +12,7 @@ from unitweave.config.translate import DecodingSettings
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import UNITS
 from unitweave.translate.decode import PhaseDecoder
-from unitweave.translate.engines import load_language_model, precision_of
+from unitweave.translate.engines import load_language_model, model_precision
 from unitweave.translate.output_layer import PhaseOutputLayer
 
 SHORT = DecodingSettings(max_text_tokens_per_second=2.0, max_units_per_frame=0.5)
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> Pa
 def test_narrow_rows_get_the_logits_of_the_units_and_the_others_all_of_them(folder: Path, engine: str | None) -> None:
     decoder = PhaseDecoder.load(folder, engine=engine)
     layer = decoder.model.get_output_embeddings()
-    assert isinstance(layer, PhaseOutputLayer) and precision_of(decoder.model) == (engine or "torch.float32")
+    assert isinstance(layer, PhaseOutputLayer) and model_precision(decoder.model) == (engine or "torch.float32")
     hidden = torch.randn(3, 1, layer.full.in_features)
     units = torch.tensor(decoder.constraints.tokens()[UNITS])
     with torch.inference_mode():

@@ -19,7 +19,7 @@ from unitweave.cli import main
 from unitweave.config.translate import SegmentationSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, digest_of_file
+from unitweave.core.files import atomic_path, file_digest
 from unitweave.translate import files as jobs
 from unitweave.translate import long
 from unitweave.translate.decode import ForcedPrefix
@@ -309,9 +309,9 @@ def test_one_recording_that_cannot_be_opened_does_not_end_the_batch(
     def digest(path: Path) -> str:  # the tests may run as root, who may read everything
         if path.name == "locked.wav":
             raise PermissionError(13, "Permission denied", str(path))
-        return digest_of_file(path)
+        return file_digest(path)
 
-    monkeypatch.setattr(jobs, "digest_of_file", digest)
+    monkeypatch.setattr(jobs, "file_digest", digest)
     names = [str(tmp_path / name) for name in ("locked.wav", "notes.txt/x.wav", "good.wav")]
     settings = replace(SETTINGS, text_only=True)
     done = list(translate_files(translator, find_tasks(names, tmp_path / "out"), settings))

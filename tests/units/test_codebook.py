@@ -16,7 +16,7 @@ from unitweave.units.encoder import CharacterVocabulary
 from unitweave.units.kmeans import kmeans
 from unitweave.units.probe import as_table, probe_layers
 from unitweave.units.quality import NO_CHARACTER, Agreement, frame_characters
-from unitweave.units.sampling import recordings_of, sample_recordings
+from unitweave.units.sampling import list_recordings, sample_recordings
 from unitweave.units.train_codebook import train_codebook
 
 
@@ -85,7 +85,7 @@ def test_the_sample_is_even_over_languages_and_speakers(tmp_path: Path) -> None:
         for i in range(number)
     ]
     write_manifest(tmp_path, pairs)
-    items = recordings_of(read_manifest(tmp_path))
+    items = list_recordings(read_manifest(tmp_path))
     chosen = list(sample_recordings(items, max_frames=100 * 210, seed=1, frame_rate=50))  # 210 recordings of 100 frames
     count = {language: sum(i.language == language for i in chosen) for language in ("es", "fr", "pt")}
     assert count == {"es": 100, "fr": 100, "pt": 10}, "the small language gives what it has, the others share the rest"

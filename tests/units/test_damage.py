@@ -10,7 +10,7 @@ import pytest
 from helpers.units_corpus import write_corpus, write_encoder
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of_file
+from unitweave.core.files import file_digest
 from unitweave.units.codebook import Codebook
 from unitweave.units.dataset import read_units, read_units_metadata
 from unitweave.units.encoder import encoder_fingerprint, load_encoder
@@ -57,7 +57,7 @@ def test_damaged_centroids_are_named_whether_or_not_their_digest_agrees(copy: Pa
     cut(path, 0.5)
     with pytest.raises(InputError, match=r"codebook\.safetensors: damaged"):
         Codebook.load(copy / "codebook")
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"fingerprint": digest_of_file(path)}))
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"fingerprint": file_digest(path)}))
     with pytest.raises(InputError, match=r"codebook\.safetensors: damaged or cut off"):
         Codebook.load(copy / "codebook")
 

@@ -27,7 +27,7 @@ from unitweave.units.encoder import CharacterVocabulary, load_encoder
 from unitweave.units.error_rates import Transcript, error_rates_by_language, subsample
 from unitweave.units.estimate import estimate
 from unitweave.units.initial_encoder import initial_encoder
-from unitweave.units.sampling import recordings_of
+from unitweave.units.sampling import list_recordings
 from unitweave.units.train_encoder import LengthBatches, train_encoder
 
 pytestmark = pytest.mark.slow
@@ -258,7 +258,7 @@ def test_error_rates_are_per_language_and_a_few_are_spread(tmp_path: Path) -> No
     write_manifest(
         tmp_path, [Pair(str(i), "dev", code, "en", "x.wav", *[None] * 3) for i, code in enumerate(languages)]
     )
-    items = recordings_of(read_manifest(tmp_path))
+    items = list_recordings(read_manifest(tmp_path))
     chosen = subsample(items, 5)
     assert [item.id for item in chosen if item.language == "en"] == ["0", "6", "12", "18", "24"]
     assert len(subsample(items, 100)) == 30

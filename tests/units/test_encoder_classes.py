@@ -25,7 +25,7 @@ from unitweave.units.front_end import MODEL_TYPES
 from unitweave.units.inference import EncoderInference
 from unitweave.units.initial_encoder import initial_encoder
 from unitweave.units.probe import probe_layers
-from unitweave.units.sampling import recordings_of
+from unitweave.units.sampling import list_recordings
 from unitweave.units.train_codebook import train_codebook
 from unitweave.units.train_encoder import train_encoder
 
@@ -206,7 +206,7 @@ def test_recordings_that_whisper_cannot_take_at_once_are_not_trained_on(tmp_path
     seconds = {"a": 30.0, "b": 30.1, "c": 0.03}
     pairs = [Pair(id, "train", "es", "en", "a.wav", None, "casa", "house", src_seconds=n) for id, n in seconds.items()]
     write_manifest(tmp_path, pairs)
-    items = recordings_of(read_manifest(tmp_path))
+    items = list_recordings(read_manifest(tmp_path))
     for kind, names in (("whisper", ["a"]), ("hubert", ["a", "b"])):
         usable, too_short = module._long_enough(items, encoder_of(tmp_path, kind).front_end)
         assert [item.id for item in usable] == names and [item.id for item in too_short] == ["c"]

@@ -25,7 +25,7 @@ from unitweave.units.features import extract_features
 from unitweave.units.forward import CpuForward
 from unitweave.units.front_end import FrontEnd
 from unitweave.units.inference import EncoderInference, padded_length
-from unitweave.units.sampling import batches_by_length, recordings_of
+from unitweave.units.sampling import batches_by_length, list_recordings
 from unitweave.units.train_encoder import SpeechDataset
 from unitweave.vocoder.crops import find_recordings, load_crop
 
@@ -139,7 +139,7 @@ def test_shards_have_every_recording_once_and_in_order(
     for name, content in shards.items():
         (tmp_path / name).write_bytes(content)
     rows = read_units(tmp_path)
-    items = recordings_of(read_manifest(corpus))
+    items = list_recordings(read_manifest(corpus))
     assert list(rows) == [(item.id, item.side) for item in items]
     extractor = UnitExtractor.load(*models)
     from unitweave.core.audio import read_audio
@@ -222,7 +222,7 @@ def test_a_recording_cut_after_the_corpus_was_built_is_named_wherever_it_is_read
     extract_units(tmp_path / "units", SETTINGS, corpus, *models)
     path = corpus / "audio/002_tgt.wav"
     write_audio(path, read_audio(path)[: len(read_audio(path)) // 2])
-    recordings = recordings_of(read_manifest(corpus))
+    recordings = list_recordings(read_manifest(corpus))
     encoder = load_encoder(models[0])
     for read in (
         lambda: extract_units(tmp_path / "again", SETTINGS, corpus, *models),
@@ -235,7 +235,7 @@ def test_a_recording_cut_after_the_corpus_was_built_is_named_wherever_it_is_read
 
 
 def test_batches_hold_every_recording_once_within_the_bound(corpus: Path) -> None:
-    items = recordings_of(read_manifest(corpus))
+    items = list_recordings(read_manifest(corpus))
     batches = batches_by_length(items.seconds, 4.0)
     assert sorted(i for batch in batches for i in batch) == list(range(len(items)))
     assert all(len(batch) * max(items[i].seconds for i in batch) <= 4.0 for batch in batches if len(batch) > 1)

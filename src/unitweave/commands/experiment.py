@@ -7,7 +7,7 @@ from unitweave.config.types import PositiveInt, PositiveNumber
 from unitweave.core.errors import InputError
 
 if TYPE_CHECKING:
-    from unitweave.experiment.plan import Plan, Trial
+    from unitweave.experiment.plan import ExperimentPlan, Trial
 
 
 def experiment(
@@ -108,7 +108,7 @@ def _named(text: str) -> tuple[str, str]:
     return name, folder
 
 
-def _show_plan(folder: Path, plan: "Plan", trials: "list[Trial]") -> None:
+def _show_plan(folder: Path, plan: "ExperimentPlan", trials: "list[Trial]") -> None:
     """The grid as a table: each trial, its state and the time that it still needs."""
     from unitweave.experiment.hours import plan_rows, shared_to_do
 

@@ -44,7 +44,7 @@ def plan(
     from unitweave.lm.plan import format_plan, make_plan, measure
     from unitweave.training.hardware import GPUS
     from unitweave.translate.estimate import as_lines, translation_hours
-    from unitweave.units.dataset import FRAME_RATE, frame_rate_of, read_units_metadata
+    from unitweave.units.dataset import FRAME_RATE, read_units_metadata, units_per_second
 
     at = RunLayout(units) if units else None
     corpus = at.corpus if at else _manifest(read.corpus.manifest)
@@ -59,7 +59,7 @@ def plan(
         lengths = measure(settings, corpus, at.units if at else None, tokenizer)
         plans.append(make_plan(name, settings, read.codebook.num_units, read.text_lm.shape, lengths, gpu, gpus))
     utterances, seconds = _test_set(corpus)
-    rate = frame_rate_of(read_units_metadata(at.units)) if at and at.units.exists() else FRAME_RATE
+    rate = units_per_second(read_units_metadata(at.units)) if at and at.units.exists() else FRAME_RATE
     hours = {
         one.system: translation_hours(
             model_config(read.systems[one.system].pretrained, read.text_lm.shape), one.facts["parameters"], GPUS[gpu],

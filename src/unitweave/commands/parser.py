@@ -27,7 +27,7 @@ class Help(Exception):
     """The text of a command's help."""
 
 
-def arguments_of(
+def parse_command(
     function: Callable[..., None], prog: str, takes: str, sections: Sequence[str], given: Sequence[str]
 ) -> dict[str, Any]:
     """What to call the function of a command with.

@@ -31,11 +31,11 @@ def probe_layers(run: Path, *, layers: str = "", overrides: dict[str, Any]) -> N
         raise InputError(f"--layers {layers}: must be numbers separated by commas, as in 1,2,3") from None
     recipe, _ = load_with(at.recipe, overrides)
 
-    from unitweave.core.stage import fingerprint_of
+    from unitweave.core.stage import stage_fingerprint
     from unitweave.units.probe import as_table, probe_layers
 
     for stage in ("corpus", "encoder"):
-        fingerprint_of(run, stage)
+        stage_fingerprint(run, stage)
     print(as_table(probe_layers(at.corpus, at.encoder_model, recipe.codebook, numbers)))
 
 
@@ -93,11 +93,11 @@ def export_units(run: Path, *, format: UnitFormat, out: Path, reduce: bool = Fal
         out: Folder to write to.
         reduce: Merge repeated units.
     """
-    from unitweave.core.stage import fingerprint_of
+    from unitweave.core.stage import stage_fingerprint
     from unitweave.units.fairseq import export_units
 
     for stage in ("corpus", "units"):
-        fingerprint_of(run, stage)
+        stage_fingerprint(run, stage)
     for path in export_units(out, format, RunLayout(run).corpus, RunLayout(run).units, reduce):
         print(path)
 
@@ -137,16 +137,18 @@ def import_units(
     at = RunLayout(run)
     settings = open_run(run, None, overrides).recipe.units if at.recipe.exists() or overrides else ExtractionSettings()
 
-    from unitweave.core.files import digest_of_file
-    from unitweave.core.stage import fingerprint_of, run_stage
+    from unitweave.core.files import file_digest
+    from unitweave.core.stage import run_stage, stage_fingerprint
     from unitweave.units.importing import UnitSource, import_units
     from unitweave.units.tokenizer import configured_tokenizer
 
-    inputs = {"corpus": fingerprint_of(run, "corpus")} | ({"encoder": fingerprint_of(run, "encoder")} if align else {})
+    inputs = {"corpus": stage_fingerprint(run, "corpus")} | (
+        {"encoder": stage_fingerprint(run, "encoder")} if align else {}
+    )
     for folder in filter(None, (from_, alignments)):
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         below = "" if folder == from_ else "alignments/"
-        inputs |= {below + str(path.relative_to(folder)): digest_of_file(path) for path in files}
+        inputs |= {below + str(path.relative_to(folder)): file_digest(path) for path in files}
     tokenizer = configured_tokenizer(settings)
     about = UnitSource(num_units, frame_rate, deduplicated, "" if tokenizer is None else tokenizer.fingerprint)
     encoder = at.encoder_model if align else None

@@ -102,14 +102,16 @@ def keep_recipe(folder: Path, recipe: Recipe | Path | str | None, overrides: Map
             change while another process is doing a stage of it.
     """
     check_run_folder(folder)
-    overrides = json.loads(json.dumps(overrides, default=_name_of))  # plain numbers: flags give restricted types
+    overrides = json.loads(json.dumps(overrides, default=_function_name))  # plain numbers: flags give restricted types
     kept = RunLayout(folder).recipe
     if recipe is None and not kept.exists():
         raise InputError(
             f"{folder}: not a run folder (no {kept.name}); begin one with 'unitweave run RECIPE --out {folder}'"
         )
     if isinstance(recipe, Recipe):
-        content = merged(json.loads(json.dumps(asdict(recipe), default=_name_of)), overrides)  # tuples become lists
+        content = merged(
+            json.loads(json.dumps(asdict(recipe), default=_function_name)), overrides
+        )  # tuples become lists
         checked = parse_recipe(content) if overrides else recipe
     else:
         checked, content = load_with(kept if recipe is None else find_recipe(recipe), overrides)
@@ -130,7 +132,7 @@ def keep_recipe(folder: Path, recipe: Recipe | Path | str | None, overrides: Map
     return checked
 
 
-def _name_of(value: Any) -> str:
+def _function_name(value: Any) -> str:
     """A function, such as a schedule's, as a recipe file names it."""
     return f"{value.__module__}:{value.__qualname__}" if callable(value) else str(value)
 

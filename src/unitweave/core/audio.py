@@ -25,7 +25,7 @@ import soxr
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
-from unitweave.core.joined import Part, parts_of
+from unitweave.core.joined import JoinedRecording, locate_recordings
 
 SAMPLE_RATE = 16_000
 SILENCE = 1e-3  # a recording whose largest excursion from its mean stays below this (-60 dB) is silent
@@ -92,7 +92,7 @@ def read_audio(
         AudioError: The recording is missing, unreadable, empty, too long, not as long as expected, or has an impossible
             sampling rate or values that are not numbers.
     """
-    name = _name_of(source, name)
+    name = _source_name(source, name)
     with _decoded(source, name, max_seconds, whole=True) as (rate, blocks):
         mono = np.concatenate([np.zeros(0, np.float32), *blocks])
     # Resampled in one piece: in blocks, as `stream_audio` does it, the last digits differ.
@@ -123,7 +123,7 @@ def stream_audio(
     Raises:
         AudioError: As `read_audio`.
     """
-    name = _name_of(source, name)
+    name = _source_name(source, name)
     empty = True
     with _decoded(source, name, max_seconds) as (rate, blocks):
         for block in blocks if rate == SAMPLE_RATE else _resampled(blocks, rate):
@@ -178,7 +178,7 @@ def write_audio(path: Path, waveform: np.ndarray, sample_rate: int = SAMPLE_RATE
         temporary.write_bytes(encoded.getvalue())
 
 
-def _name_of(source: Path | str | bytes, name: str | None) -> str:
+def _source_name(source: Path | str | bytes, name: str | None) -> str:
     return name or ("audio" if isinstance(source, bytes) else str(source))
 
 
@@ -228,19 +228,19 @@ def _is_gsm(content: BinaryIO) -> bool:
     return size > 0 and size % _GSM_FRAME == 0 and all(byte >> 4 == 0b1101 for byte in head[::_GSM_FRAME])
 
 
-def _parts(content: BinaryIO) -> list[Part] | None:
+def _parts(content: BinaryIO) -> list[JoinedRecording] | None:
     """The recordings in a file of several; None for one that a decoder reads whole."""
     if isinstance(content, io.BytesIO):
-        parts = parts_of(content.getbuffer())
+        parts = locate_recordings(content.getbuffer())
     elif os.fstat(content.fileno()).st_size == 0:
         return None
     else:
         with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-            parts = parts_of(view)
+            parts = locate_recordings(view)
     return parts if len(parts) > 1 or parts[0].head else None
 
 
-def _joined(content: BinaryIO, parts: Sequence[Part], name: str) -> Iterator[np.ndarray]:
+def _joined(content: BinaryIO, parts: Sequence[JoinedRecording], name: str) -> Iterator[np.ndarray]:
     """Mono blocks at 16 kHz of all parts, one after the other."""
     for part in parts:
         with tempfile.TemporaryFile() as copy:

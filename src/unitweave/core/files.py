@@ -207,14 +207,14 @@ def _reading(path: Path, format_name: str) -> Iterator[None]:
         raise InputError(f"{path}: not readable as {format_name} ({' '.join(str(error).split())})") from None
 
 
-def digest_of(value: Any) -> str:
+def json_digest(value: Any) -> str:
     """16 hexadecimal digits that name a JSON-like value; equal values, equal digest."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def digest_of_items(items: Iterable[Any]) -> str:
-    """What `digest_of` gives for the list of them, of which never more than one is in memory."""
+    """What `json_digest` gives for the list of them, of which never more than one is in memory."""
     found = hashlib.sha256(b"[")
     for number, item in enumerate(items):
         canonical = json.dumps(item, sort_keys=True, ensure_ascii=False, default=str)
@@ -223,7 +223,7 @@ def digest_of_items(items: Iterable[Any]) -> str:
     return found.hexdigest()[:16]
 
 
-def digest_of_file(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """16 hexadecimal digits of a file's content."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

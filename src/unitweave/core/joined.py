@@ -25,7 +25,7 @@ _TAG_KBITS_INDEX = 9  # bit rate of a frame that is large enough for a tag
 
 
 @dataclass(frozen=True)
-class Part:
+class JoinedRecording:
     """One of the recordings: bytes [start, end), to be read behind the bytes of `head`."""
 
     start: int
@@ -33,7 +33,7 @@ class Part:
     head: bytes = b""
 
 
-def parts_of(data: memoryview) -> list[Part]:
+def locate_recordings(data: memoryview) -> list[JoinedRecording]:
     """The recordings in a file's content; a single one unless it is MP3, Ogg, FLAC or WAV of several."""
     head = bytes(data[:4])
     if head == b"OggS":
@@ -46,7 +46,7 @@ def parts_of(data: memoryview) -> list[Part]:
         return _mpeg_parts(data)
     else:
         starts = [0]
-    return [Part(start, end) for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
+    return [JoinedRecording(start, end) for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]
 
 
 def _riff_starts(data: memoryview) -> Iterator[int]:
@@ -98,7 +98,7 @@ class _Frames:
     sizes: tuple[int, int] = (1 << 30, 0)  # smallest and largest
 
 
-def _mpeg_parts(data: memoryview) -> list[Part]:
+def _mpeg_parts(data: memoryview) -> list[JoinedRecording]:
     """Cut where a frame has a tag of its own or another kind of frames begins; check the tags' numbers of frames."""
     found: list[_Frames] = []
     at, kind = 0, None
@@ -126,18 +126,18 @@ def _mpeg_parts(data: memoryview) -> list[Part]:
             part.sizes = min(part.sizes[0], frame[0]), max(part.sizes[1], frame[0])
         at += frame[0]
     if not found:  # tags alone
-        return [Part(0, len(data))]
+        return [JoinedRecording(0, len(data))]
     ends = [part.start for part in found[1:]] + [len(data)]
     return [_repaired(part, end) for part, end in zip(found, ends, strict=True)]
 
 
-def _repaired(part: _Frames, end: int) -> Part:
+def _repaired(part: _Frames, end: int) -> JoinedRecording:
     """The part as it is, or behind a tag with the right number of frames where its own is too small or missing."""
     varies = part.sizes[1] > part.sizes[0] + 1 and part.header[1] >> 1 & 3 == 1  # layer III
     if part.counted is None and not varies:
-        return Part(part.start, end)
+        return JoinedRecording(part.start, end)
     if part.counted is not None and part.counted + _SLACK_FRAMES >= part.frames:
-        return Part(part.start, end)
+        return JoinedRecording(part.start, end)
     # The last byte's upper bits say how many channels there are, and the side information depends on them.
     header = bytes((0xFF, part.header[1] | 1, _TAG_KBITS_INDEX << 4 | part.header[2] & 0x0C, part.header[3]))
     frame = _frame(memoryview(header), 0)
@@ -145,7 +145,7 @@ def _repaired(part: _Frames, end: int) -> Part:
     version1, mono = header[1] >> 3 & 3 == 3, header[3] >> 6 == 3
     side = (17 if mono else 32) if version1 else (9 if mono else 17)
     tag = header + bytes(side) + b"Xing" + (1).to_bytes(4) + part.frames.to_bytes(4)
-    return Part(part.first, end, tag.ljust(frame[0], b"\0"))
+    return JoinedRecording(part.first, end, tag.ljust(frame[0], b"\0"))
 
 
 def _next_sync(data: memoryview, at: int) -> int:

@@ -55,7 +55,7 @@ def lock_path(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def holder_of(folder: Path) -> str | None:
+def lock_holder(folder: Path) -> str | None:
     """Which other process holds the lock of `folder`, in words; None where none does."""
     path = lock_path(folder.absolute())
     if path in _held:
@@ -74,7 +74,7 @@ def in_use(run: Path) -> str | None:
     """A stage of a run that another process is doing, and who does it; None where there is none."""
     for path in sorted([*run.glob(".*.lock"), *run.glob("*/.*.lock")]):
         folder = path.with_name(path.name[1:].removesuffix(".lock"))
-        if holder := holder_of(folder):
+        if holder := lock_holder(folder):
             return f"{folder} is in use by {holder}"
     return None
 

@@ -20,8 +20,8 @@ from typing import Any
 from unitweave import __version__
 from unitweave.core.distributed import on_main, process_index
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, digest_of, discard, flush, read_json, remove_leftovers, write_json
-from unitweave.core.lock import holder_of, locked
+from unitweave.core.files import TEMPORARY_PREFIX, discard, flush, json_digest, read_json, remove_leftovers, write_json
+from unitweave.core.lock import lock_holder, locked
 from unitweave.core.machine import provenance
 from unitweave.core.progress import say
 from unitweave.core.signals import stop_after_stage
@@ -73,7 +73,7 @@ def run_stage(
     """
     folder = Path(run) / name
     plain = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
-    fingerprint = digest_of({"name": name, "settings": plain, "inputs": dict(inputs), "extra": extra})
+    fingerprint = json_digest({"name": name, "settings": plain, "inputs": dict(inputs), "extra": extra})
     stage = {
         "format": FORMAT,
         "name": name,
@@ -107,10 +107,10 @@ def run_stage(
 
 def _up_to_date(folder: Path, stage: dict[str, Any]) -> bool:
     """Whether a stage is done; what a kill left there to be removed is removed, unless the place is read-only."""
-    if not (folder / STAGE_FILE).exists() or not _is_of(folder, stage["fingerprint"]):
+    if not (folder / STAGE_FILE).exists() or not _is_finished_as(folder, stage["fingerprint"]):
         return False
     obsolete = [folder / Path(name).name for name in read_stage(folder.parent, folder.name)["obsolete"]]
-    if holder_of(folder) is None and (obsolete or _backup(folder).exists()):
+    if lock_holder(folder) is None and (obsolete or _backup(folder).exists()):
         with contextlib.suppress(OSError):
             _clean(folder, obsolete)
     say(f"{stage['name']}: up to date")
@@ -125,7 +125,7 @@ def _backup(folder: Path) -> Path:
 def _begin(folder: Path, stage: dict[str, Any]) -> float | None:
     """Make the folder ready for the work; returns the seconds already spent on it, None where the stage is done."""
     name, fingerprint, backup = stage["name"], stage["fingerprint"], _backup(folder)
-    if (backup / STAGE_FILE).exists() and _is_of(backup, fingerprint):
+    if (backup / STAGE_FILE).exists() and _is_finished_as(backup, fingerprint):
         discard(folder)  # begun with other settings, which were taken back before it was done
         backup.rename(folder)
     record = read_stage(folder.parent, folder.name) if (folder / STAGE_FILE).exists() else None
@@ -228,7 +228,7 @@ def read_stage(run: Path, name: str) -> dict[str, Any]:
     return record
 
 
-def fingerprint_of(run: Path, name: str) -> str:
+def stage_fingerprint(run: Path, name: str) -> str:
     """Fingerprint of a finished stage. Raises InputError when it has not been finished."""
     record = read_stage(run, name)
     if record["status"] != "done":
@@ -255,7 +255,7 @@ def check_count(folder: Path, name: str, found: int, remedy: str) -> None:
         raise InputError(f"{folder}: {found} {name} found, but {STAGE_FILE} counts {expected}; {remedy}")
 
 
-def _is_of(folder: Path, fingerprint: str) -> bool:
+def _is_finished_as(folder: Path, fingerprint: str) -> bool:
     """Whether a folder holds the finished result of this fingerprint."""
     record = read_stage(folder.parent, folder.name)
     return bool(record["fingerprint"] == fingerprint and record["status"] == "done")
@@ -276,7 +276,7 @@ def _difference(record: Mapping[str, Any], settings: Any, inputs: Mapping[str, s
     old = record.get("settings")
     if isinstance(old, dict) and isinstance(settings, dict):
         # Tuples became lists in the JSON file; compare what JSON would hold.
-        changed = [key for key in settings if digest_of(settings[key]) != digest_of(old.get(key))]
+        changed = [key for key in settings if json_digest(settings[key]) != json_digest(old.get(key))]
         if changed:
             return f"the setting {changed[0]} changed from {old.get(changed[0])!r} to {settings[changed[0]]!r}"
     changed = [key for key, value in inputs.items() if record.get("inputs", {}).get(key) != value]

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from unitweave.config.corpus import RowLimits
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, digest_of, read_json_object, remove, remove_leftovers, write_json
+from unitweave.core.files import atomic_path, json_digest, read_json_object, remove, remove_leftovers, write_json
 from unitweave.core.manifest import FILE_NAME, SPLITS, Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.progress import console, say
 from unitweave.core.stage import StageResult, reasons_line, versions
@@ -109,7 +109,7 @@ def close_corpus(
     _check_enough(folder, kept, left_out, allow_skipped)
     languages = sorted({code for p in kept for code in (p.src_lang, p.tgt_lang)})
     # Later stages look at the manifest alone: it has to change with the recordings, even where these last as long.
-    metadata = {"corpus": kind, "recordings": digest_of(sorted(set(sources)))}
+    metadata = {"corpus": kind, "recordings": json_digest(sorted(set(sources)))}
     write_manifest(folder, kept, metadata | normalization_metadata(languages))
     counts = count(kept) | {"skipped": len(left_out)}
     reasons = dict(Counter(s.reason for s in left_out).most_common())

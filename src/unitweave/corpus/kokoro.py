@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from unitweave.config.corpus import SpeakSettings
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of_file, read_json_object
-from unitweave.corpus.speech_engines import Speech, Text
+from unitweave.core.files import file_digest, read_json_object
+from unitweave.corpus.speech_engines import SynthesisResult, Text
 
 # Language: eSpeak's name for the phonemes, and a voice.
 _LANGUAGES = {
@@ -57,7 +57,7 @@ class KokoroEngine:
         options.intra_op_num_threads = settings.workers
         self._model = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
         self._phonemes = cache(lambda language: espeak.EspeakG2P(language=_LANGUAGES[language][0]))
-        digest = digest_of_file(folder / "model.onnx")
+        digest = file_digest(folder / "model.onnx")
         self.identity: dict[str, Any] = {"engine": "kokoro", "voice": settings.voice, "model": digest}
 
     def _voice(self, language: str) -> str:
@@ -73,18 +73,18 @@ class KokoroEngine:
         for language in languages:
             self._voice(language)
 
-    def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
+    def speak(self, texts: Sequence[Text]) -> Iterator[SynthesisResult]:
         """One after the other: the model itself uses all cores."""
         names = [one.name for one in self._model.get_inputs()]  # tokens, style, speed
         for text in texts:
             phonemes, _ = self._phonemes(text.language)(text.text)
             ids = [self._vocabulary[sign] for sign in phonemes if sign in self._vocabulary]
             if not 0 < len(ids) <= _MAX_PHONEMES:
-                yield Speech(text, b"", f"it has {len(ids)} phonemes, at most {_MAX_PHONEMES} can be spoken")
+                yield SynthesisResult(text, b"", f"it has {len(ids)} phonemes, at most {_MAX_PHONEMES} can be spoken")
                 continue
             style = self._voices[self._voice(text.language)][len(ids)].reshape(1, -1).astype(np.float32)
             inputs = (np.array([[0, *ids, 0]], np.int64), style, np.ones(1, np.float32))
             samples = self._model.run(None, dict(zip(names, inputs, strict=True)))[0]
             file = io.BytesIO()
             soundfile.write(file, np.asarray(samples, np.float32).squeeze(), self._rate, format="WAV", subtype="FLOAT")
-            yield Speech(text, file.getvalue())
+            yield SynthesisResult(text, file.getvalue())

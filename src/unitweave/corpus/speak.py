@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unitweave.config.corpus import RowLimits, SpeakSettings
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, write_json
+from unitweave.core.files import json_digest, write_json
 from unitweave.core.manifest import FILE_NAME, Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.progress import meter, say
 from unitweave.core.stage import StageResult, versions
@@ -60,7 +60,7 @@ def _check(source: Path, pairs: Sequence[Pair], settings: SpeakSettings, engine:
 def _speak(
     folder: Path, pairs: Sequence[Pair], metadata: dict[str, str], settings: SpeakSettings, engine: SpeechEngine
 ) -> StageResult:
-    side, identity = settings.side, digest_of(engine.identity)
+    side, identity = settings.side, json_digest(engine.identity)
     wanted = {_path(pair, side): pair for pair in pairs if not _audio(pair, side)}
     problems: dict[str, str] = {path: "no text to synthesize" for path, pair in wanted.items() if not _text(pair, side)}
     made: dict[str, float] = {}
@@ -68,7 +68,7 @@ def _speak(
         texts = [
             Text(path, str(_text(pair, side)), _language(pair, side))
             for path, pair in wanted.items()
-            if path not in problems and not recordings.has(path, digest_of([identity, _text(pair, side)]))
+            if path not in problems and not recordings.has(path, json_digest([identity, _text(pair, side)]))
         ]
         say(f"corpus: {len(texts)} texts to be spoken by {settings.engine}")
 
@@ -79,7 +79,7 @@ def _speak(
                     if speech.problem:
                         problems[speech.text.key] = f"could not be spoken: {speech.problem}"
                         continue
-                    yield RecordingTask(speech.text.key, digest_of([identity, speech.text.text]), speech.content)
+                    yield RecordingTask(speech.text.key, json_digest([identity, speech.text.text]), speech.content)
 
         recordings.make(tasks())
         for path, pair in wanted.items():
@@ -104,7 +104,7 @@ def _speak(
             f"see {folder / SKIPPED}"
         )
     spoken = {"speech": json.dumps(engine.identity | {"side": side}, sort_keys=True)}
-    spoken["recordings"] = digest_of([metadata.get("recordings", ""), identity, sorted(made)])
+    spoken["recordings"] = json_digest([metadata.get("recordings", ""), identity, sorted(made)])
     write_manifest(folder, kept, metadata | spoken)
     say(f"corpus: {len(kept)} pairs in {folder / FILE_NAME}, {len(made)} of them spoken")
     say(f"corpus: {describe_tasks(kept)}")

@@ -18,7 +18,7 @@ import soundfile
 from unitweave.config.corpus import SpeakSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, digest_of_file
+from unitweave.core.files import file_digest, json_digest
 from unitweave.core.functions import imported
 from unitweave.core.machine import usable_cores
 from unitweave.corpus.embedded.engines import Utterance, Voice, check_engines, synthesize_all
@@ -38,7 +38,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Speech:
+class SynthesisResult:
     """What an engine made of a text: the bytes of an audio file, or what went wrong."""
 
     text: Text
@@ -58,7 +58,7 @@ class SpeechEngine(Protocol):
     def check(self, languages: Iterable[str]) -> None:
         """Raise InputError where the engine is missing or does not support one of the languages."""
 
-    def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
+    def speak(self, texts: Sequence[Text]) -> Iterator[SynthesisResult]:
         """The speech of each text, in any order."""
 
 
@@ -93,14 +93,14 @@ class EmbeddedEngine:
         """Raise InputError where the package is missing or Pico has no voice for a language."""
         check_engines({self._voice(language) for language in languages})
 
-    def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
+    def speak(self, texts: Sequence[Text]) -> Iterator[SynthesisResult]:
         """In processes, one per core."""
         with tempfile.TemporaryDirectory() as folder:
             of = {Path(folder) / f"{i}.wav": text for i, text in enumerate(texts)}
             utterances = [Utterance(path, text.text, self._voice(text.language)) for path, text in of.items()]
             with contextlib.closing(synthesize_all(utterances, self.settings.workers)) as spoken:
                 for utterance, problem in spoken:
-                    yield Speech(of[utterance.path], b"" if problem else utterance.path.read_bytes(), problem)
+                    yield SynthesisResult(of[utterance.path], b"" if problem else utterance.path.read_bytes(), problem)
                     utterance.path.unlink(missing_ok=True)
 
 
@@ -116,7 +116,7 @@ class CommandEngine:
         self.template = str(settings.command) if settings.engine == "command" else _PIPER
         if "{out}" not in self.template:
             raise InputError(f"--command: must name the file to write as {{out}} (got {self.template!r})")
-        model = digest_of_file(Path(settings.model)) if settings.model and Path(settings.model).is_file() else None
+        model = file_digest(Path(settings.model)) if settings.model and Path(settings.model).is_file() else None
         self.identity: dict[str, Any] = {"engine": settings.engine, "command": self.template, "voice": settings.voice}
         self.identity |= {"model": Path(settings.model).name, "digest": model} if settings.model else {}
 
@@ -138,12 +138,12 @@ class CommandEngine:
         if self.settings.engine == "piper" and not Path(str(self.settings.model)).is_file():
             raise InputError(f"--model {self.settings.model}: no such file")
 
-    def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
+    def speak(self, texts: Sequence[Text]) -> Iterator[SynthesisResult]:
         """In threads, each of which waits for a command."""
         with ThreadPoolExecutor(self.settings.workers or usable_cores()) as pool:
             yield from pool.map(self._speak, texts)
 
-    def _speak(self, text: Text) -> Speech:
+    def _speak(self, text: Text) -> SynthesisResult:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "speech.wav"
             try:
@@ -152,12 +152,12 @@ class CommandEngine:
                     timeout=_TIMEOUT, check=False,
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
-                return Speech(text, b"", f"the command took longer than {_TIMEOUT} s")
+                return SynthesisResult(text, b"", f"the command took longer than {_TIMEOUT} s")
             if done.returncode or not out.is_file():
                 said = done.stderr.decode("utf-8", "replace").strip().splitlines()
                 problem = f"exit code {done.returncode}" if done.returncode else "it wrote no file"
-                return Speech(text, b"", ": ".join([problem, *said[-1:]]))
-            return Speech(text, out.read_bytes())
+                return SynthesisResult(text, b"", ": ".join([problem, *said[-1:]]))
+            return SynthesisResult(text, out.read_bytes())
 
 
 class FunctionEngine:
@@ -172,20 +172,20 @@ class FunctionEngine:
     def check(self, languages: Iterable[str]) -> None:
         """Nothing is known of it beforehand."""
 
-    def speak(self, texts: Sequence[Text]) -> Iterator[Speech]:
+    def speak(self, texts: Sequence[Text]) -> Iterator[SynthesisResult]:
         """One after the other, in this process."""
         for text in texts:
             try:
                 result = self._function(text.text, text.language)
             except InputError as error:
-                yield Speech(text, b"", str(error))
+                yield SynthesisResult(text, b"", str(error))
                 continue
             samples, rate = result if isinstance(result, tuple) else (result, SAMPLE_RATE)
             file = io.BytesIO()
             soundfile.write(file, np.asarray(samples, np.float32).squeeze(), int(rate), format="WAV", subtype="FLOAT")
-            yield Speech(text, file.getvalue())
+            yield SynthesisResult(text, file.getvalue())
 
 
-def identity_of(settings: SpeakSettings) -> str:
+def speech_identity(settings: SpeakSettings) -> str:
     """16 hexadecimal digits that name the speech: equal digits and texts, equal speech."""
-    return digest_of([load_engine(settings).identity, asdict(settings) | {"workers": 0}])
+    return json_digest([load_engine(settings).identity, asdict(settings) | {"workers": 0}])

@@ -19,7 +19,7 @@ PICTURE = "stats.png"
 
 
 @dataclass(frozen=True)
-class Part:
+class LanguageSplit:
     """One language pair in one split. Seconds are float [recordings], those of distinct files."""
 
     languages: str
@@ -32,7 +32,7 @@ class Part:
     tgt_words: float
 
 
-def parts_of(pairs: Sequence[Pair]) -> list[Part]:
+def language_splits(pairs: Sequence[Pair]) -> list[LanguageSplit]:
     """The corpus by language pair and split; a recording that several pairs share counts once."""
     groups: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
@@ -48,7 +48,7 @@ def show_stats(folder: Path, picture: Path | None = None) -> None:
     pairs = read_manifest(folder)
     if not pairs:
         raise InputError(f"{folder}: the manifest has no pairs")
-    parts = parts_of(pairs)
+    parts = language_splits(pairs)
     console = Console()
     if not console.is_terminal:
         console.width = 100
@@ -58,7 +58,7 @@ def show_stats(folder: Path, picture: Path | None = None) -> None:
     console.print(f"picture: {path}", soft_wrap=True)
 
 
-def draw(parts: Sequence[Part], path: Path) -> None:
+def draw(parts: Sequence[LanguageSplit], path: Path) -> None:
     """Histograms of recordings' lengths, a row per language pair, source beside target, splits in colors."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ def _histogram(axis: Any, splits: Sequence[tuple[str, np.ndarray]], bins: np.nda
         axis.legend(fontsize=7)
 
 
-def _part(languages: str, split: str, pairs: Sequence[Pair]) -> Part:
+def _part(languages: str, split: str, pairs: Sequence[Pair]) -> LanguageSplit:
     def seconds(side: str) -> np.ndarray:
         found = {getattr(p, f"{side}_audio"): getattr(p, f"{side}_seconds") for p in pairs}
         return np.array([value for path, value in found.items() if path])
@@ -103,10 +103,12 @@ def _part(languages: str, split: str, pairs: Sequence[Pair]) -> Part:
         return sum(counts) / len(counts) if counts else 0.0
 
     speakers = len({p.speaker for p in pairs} - {""})
-    return Part(languages, split, len(pairs), speakers, seconds("src"), seconds("tgt"), words("src"), words("tgt"))
+    return LanguageSplit(
+        languages, split, len(pairs), speakers, seconds("src"), seconds("tgt"), words("src"), words("tgt")
+    )
 
 
-def _table(parts: Sequence[Part]) -> Table:
+def _table(parts: Sequence[LanguageSplit]) -> Table:
     table = Table(title="lengths in seconds; words: mean of a text", title_justify="left")
     for name in ("languages", "split", "pairs", "speakers", "side", "hours", *_LENGTHS, "words"):
         table.add_column(name, justify="left" if name in ("languages", "split", "side") else "right")

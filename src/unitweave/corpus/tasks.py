@@ -15,7 +15,7 @@ _LACKS: dict[Segment, str] = {
 }
 
 
-def segments_of(pair: Pair) -> set[Segment]:
+def available_segments(pair: Pair) -> set[Segment]:
     """What a pair has of a training sequence."""
     has: dict[Segment, str | None] = {
         "source": pair.src_audio,
@@ -28,7 +28,9 @@ def segments_of(pair: Pair) -> set[Segment]:
 
 def pairs_by_task(pairs: Sequence[Pair]) -> dict[Task, int]:
     """How many pairs of the train split can serve each task; of all splits where there is no train split."""
-    held = [segments_of(pair) for pair in pairs if pair.split == "train"] or [segments_of(pair) for pair in pairs]
+    held = [available_segments(pair) for pair in pairs if pair.split == "train"] or [
+        available_segments(pair) for pair in pairs
+    ]
     return {task: sum(has.issuperset(TASK_SEGMENTS[task]) for has in held) for task in get_args(Task)}
 
 
@@ -55,7 +57,7 @@ def check_tasks(pairs: Sequence[Pair], tasks: Mapping[Task, float], where: str, 
 
 def _lacking(pairs: Sequence[Pair], task: Task) -> str:
     needed = TASK_SEGMENTS[task]
-    held = [segments_of(pair) for pair in pairs]
+    held = [available_segments(pair) for pair in pairs]
     never = [segment for segment in needed if not any(segment in has for has in held)]
     if not never:
         return f"no pair has all of {', '.join(_LACKS[segment] for segment in needed)}"

@@ -8,13 +8,13 @@ from typing import Any
 import yaml
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, digest_of, digest_of_file, read_json, write_json, write_text
+from unitweave.core.files import atomic_path, file_digest, json_digest, read_json, write_json, write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest, write_manifest
 from unitweave.core.stage import STAGE_FILE, versions
 from unitweave.experiment.plan import Trial, parse_experiment
 from unitweave.experiment.provenance import FILE_NAME as SESSIONS
-from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder, state_of
+from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder, trial_state
 from unitweave.translate.dev_evaluation import DEV_FILE
 
 FILE_NAME = "archive.json"
@@ -41,7 +41,7 @@ def write_archive(archive: Path, run: Path) -> list[Trial]:
     archive, run = Path(archive), Path(run)
     content = read_experiment_folder(run)
     plan = parse_experiment(content)
-    trials = [trial for trial in plan.trials if state_of(run, plan, trial) == "done"]
+    trials = [trial for trial in plan.trials if trial_state(run, plan, trial) == "done"]
     if not trials:
         raise InputError(f"{run}: no trial is done yet, so there is nothing to archive")
     _check_target(archive, {trial.name for trial in trials})
@@ -61,7 +61,7 @@ def write_archive(archive: Path, run: Path) -> list[Trial]:
             if (run / file).exists():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run / file, folder / file)
-        record = {"format": FORMAT, "build": build_of(run), "trials": [trial.name for trial in trials]}
+        record = {"format": FORMAT, "build": build_digest(run), "trials": [trial.name for trial in trials]}
         write_json(folder / FILE_NAME, record | {"versions": versions()})
     return trials
 
@@ -92,7 +92,7 @@ def _record(archive: Path) -> dict[str, Any]:
     return record
 
 
-def build_of(folder: Path) -> str:
+def build_digest(folder: Path) -> str:
     """What distinguishes one build of the shared stages from another: a digest of the units and of the vocoder.
 
     The same settings give other numbers on other machines, and trainings of different builds have no units in common.
@@ -102,4 +102,4 @@ def build_of(folder: Path) -> str:
     if is_archive(folder):
         return str(_record(folder)["build"])
     files = sorted(path for kind in ("units/*.parquet", "vocoder/*.safetensors") for path in folder.glob(kind))
-    return digest_of([[path.relative_to(folder).as_posix(), digest_of_file(path)] for path in files])
+    return json_digest([[path.relative_to(folder).as_posix(), file_digest(path)] for path in files])

@@ -21,7 +21,7 @@ from unitweave.core.stage import STAGE_FILE, StageResult
 from unitweave.experiment import provenance
 from unitweave.experiment.archive import is_archive
 from unitweave.experiment.hours import estimate
-from unitweave.experiment.plan import Plan, Trial
+from unitweave.experiment.plan import ExperimentPlan, Trial
 from unitweave.experiment.state import EXPERIMENT_FILE, is_done, is_needed
 from unitweave.experiment.subsets import write_subset
 from unitweave.lm.model.start import check_loadable
@@ -38,7 +38,7 @@ class TimeUp(BaseException):
 class Grid(Run):
     """The run folder of an experiment; a trial is a system of it, trained on its own part of the data."""
 
-    def __init__(self, folder: Path, plan: Plan, command: str = "") -> None:
+    def __init__(self, folder: Path, plan: ExperimentPlan, command: str = "") -> None:
         super().__init__(folder, plan.recipe)
         self.plan, self.command = plan, command
         self.trials = {trial.name: trial for trial in plan.trials}
@@ -135,7 +135,7 @@ def chosen(trials: Sequence[Trial], only: Sequence[str]) -> list[Trial]:
     return [c for c in trials if not only or any(fnmatch.fnmatchcase(c.name, pattern) for pattern in only)]
 
 
-def prepare(folder: Path, plan: Plan, content: dict[str, Any]) -> None:
+def prepare(folder: Path, plan: ExperimentPlan, content: dict[str, Any]) -> None:
     """The stages that all trials share, and a copy of the experiment; one process runs them, the others wait.
 
     Raises InputError when the folder is an archive, from which nothing can continue.
@@ -149,7 +149,7 @@ def prepare(folder: Path, plan: Plan, content: dict[str, Any]) -> None:
         Grid(folder, plan).shared()
 
 
-def check_pretrained(plan: Plan, trials: Sequence[Trial]) -> None:
+def check_pretrained(plan: ExperimentPlan, trials: Sequence[Trial]) -> None:
     """Raise InputError for weights that are missing, before anything that was trained from them is touched."""
     names = dict.fromkeys(plan.recipe.systems[trial.name].pretrained for trial in trials)
     for name in names:
@@ -159,7 +159,7 @@ def check_pretrained(plan: Plan, trials: Sequence[Trial]) -> None:
 
 def run_session(
     folder: Path,
-    plan: Plan,
+    plan: ExperimentPlan,
     content: dict[str, Any],
     command: str,
     only: Sequence[str] = (),

@@ -43,7 +43,7 @@ class Expected:
     further: tuple[float, float]
 
 
-def expected_of(folders: Sequence[Path], system: str | None = None) -> Expected:
+def score_range(folders: Sequence[Path], system: str | None = None) -> Expected:
     """Read it from folders or archives of one experiment: of its comparison with most trainings.
 
     Args:
@@ -79,8 +79,8 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def write_expected(path: Path, folders: Sequence[Path], system: str | None = None) -> Expected:
-    """Write what `expected_of` finds."""
-    found = expected_of(folders, system)
+    """Write what `score_range` finds."""
+    found = score_range(folders, system)
     write_json(path, to_json(found))
     return found
 

@@ -10,8 +10,8 @@ from typing import Any
 from unitweave.core.files import TEMPORARY_PREFIX, read_json_object, write_json
 from unitweave.core.layout import RunLayout
 from unitweave.core.stage import read_stage
-from unitweave.experiment.plan import Plan, Trial
-from unitweave.experiment.state import is_needed, state_of, status
+from unitweave.experiment.plan import ExperimentPlan, Trial
+from unitweave.experiment.state import is_needed, status, trial_state
 from unitweave.lm.train.finetune import train_lm
 from unitweave.training.checkpoints import newest_step
 
@@ -19,7 +19,7 @@ MEASURED_FILE = "measured.json"  # model -> seconds of an training step
 _WARM_UP = 2  # steps that are not counted
 
 
-def seconds_of(run: Path, stage: str) -> float | None:
+def stage_seconds(run: Path, stage: str) -> float | None:
     """Wall time of a finished stage in seconds; None for one that is missing or not finished."""
     if not (run / stage / "stage.json").exists():
         return None
@@ -27,39 +27,39 @@ def seconds_of(run: Path, stage: str) -> float | None:
     return float(record["seconds"]) if record["status"] == "done" else None
 
 
-def estimate(run: Path, plan: Plan, trial: Trial) -> float | None:
+def estimate(run: Path, plan: ExperimentPlan, trial: Trial) -> float | None:
     """Seconds that the missing part of a trial will take; None where nothing is known about its model yet.
 
     The estimate of the training comes from finished trainings of the same model and system, else of the same
     model, else from `measure`; translation and scoring from any finished trials.
     """
     total = 0.0
-    anew = state_of(run, plan, trial) == "out of date"
-    if anew or seconds_of(run, f"lm/{trial.name}") is None:
+    anew = trial_state(run, plan, trial) == "out of date"
+    if anew or stage_seconds(run, f"lm/{trial.name}") is None:
         per_step = step_seconds(run, plan, trial)
         if per_step is None:
             return None
         done = 0 if anew else newest_step(run / f"lm/{trial.name}/checkpoints")
         total += per_step * (trial.steps - done)
     for stage in ("translate", "scores"):
-        if anew or seconds_of(run, f"{stage}/{trial.name}") is None:
-            known = [s for c in plan.trials if (s := seconds_of(run, f"{stage}/{c.name}")) is not None]
+        if anew or stage_seconds(run, f"{stage}/{trial.name}") is None:
+            known = [s for c in plan.trials if (s := stage_seconds(run, f"{stage}/{c.name}")) is not None]
             total += sum(known) / len(known) if known else 0.0
     return total
 
 
-def step_seconds(run: Path, plan: Plan, trial: Trial) -> float | None:
+def step_seconds(run: Path, plan: ExperimentPlan, trial: Trial) -> float | None:
     """Seconds per optimizer step of a trial, including evaluations on dev where finished trials have them."""
     same_model = [c for c in plan.trials if c.model == trial.model]
     for alike in ([c for c in same_model if c.system == trial.system], same_model):
-        known = [(s, c.steps) for c in alike if (s := seconds_of(run, f"lm/{c.name}")) is not None]
+        known = [(s, c.steps) for c in alike if (s := stage_seconds(run, f"lm/{c.name}")) is not None]
         if known:
             return sum(seconds for seconds, _ in known) / sum(steps for _, steps in known)
     path = run / MEASURED_FILE
     return read_json_object(path).get(trial.model) if path.exists() else None
 
 
-def measure(run: Path, plan: Plan, trials: Sequence[Trial], steps: int) -> None:
+def measure(run: Path, plan: ExperimentPlan, trials: Sequence[Trial], steps: int) -> None:
     """Train the first trial of each model for a few steps, discard the result, and keep the time per step.
 
     The shared stages must be done. Loading and the first steps are not counted.
@@ -72,7 +72,7 @@ def measure(run: Path, plan: Plan, trials: Sequence[Trial], steps: int) -> None:
     write_json(run / MEASURED_FILE, measured)
 
 
-def _train(run: Path, plan: Plan, trial: Trial, steps: int) -> float:
+def _train(run: Path, plan: ExperimentPlan, trial: Trial, steps: int) -> float:
     settings = plan.recipe.systems[trial.name]
     training = replace(settings.training, steps=steps, save_steps=steps + 1, report_to=[])
     settings = replace(settings, training=training, evaluation=replace(settings.evaluation, eval_steps=0))
@@ -84,7 +84,7 @@ def _train(run: Path, plan: Plan, trial: Trial, steps: int) -> float:
         return time.monotonic() - start
 
 
-def shared_to_do(run: Path, plan: Plan) -> list[str]:
+def shared_to_do(run: Path, plan: ExperimentPlan) -> list[str]:
     """The stages that all trials share and that are not done."""
     stages = ["corpus"]
     if status(run, "units") != "done":  # imported units have no encoder and no codebook
@@ -94,11 +94,11 @@ def shared_to_do(run: Path, plan: Plan) -> list[str]:
     return [stage for stage in [*stages, "vocoder"] if status(run, stage) != "done"]
 
 
-def plan_rows(run: Path, plan: Plan, trials: Sequence[Trial]) -> list[tuple[Trial, str, float | None]]:
+def plan_rows(run: Path, plan: ExperimentPlan, trials: Sequence[Trial]) -> list[tuple[Trial, str, float | None]]:
     """(trial, state, seconds that are left to do) of every trial."""
     rows: list[tuple[Trial, str, float | None]] = []
     for trial in trials:
-        needed, state = is_needed([run], plan, trial), state_of(run, plan, trial)
+        needed, state = is_needed([run], plan, trial), trial_state(run, plan, trial)
         if state == "done":
             rows.append((trial, state, 0.0))
         elif needed is False:

@@ -90,7 +90,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """An experiment with its recipe, whose systems are the trials, and the trials in the order in which they run."""
 
     experiment: Experiment
@@ -98,7 +98,7 @@ class Plan:
     trials: list[Trial]
 
 
-def load_experiment(path: Path, pretrained: Mapping[str, str] | None = None) -> tuple[Plan, dict[str, Any]]:
+def load_experiment(path: Path, pretrained: Mapping[str, str] | None = None) -> tuple[ExperimentPlan, dict[str, Any]]:
     """Read and check an experiment; also returns its plain content, with the base recipe written out.
 
     Args:
@@ -179,7 +179,7 @@ def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     return content | {"base": None, "recipe": merged(base, content.get("recipe") or {})}
 
 
-def parse_experiment(content: Mapping[str, Any]) -> Plan:
+def parse_experiment(content: Mapping[str, Any]) -> ExperimentPlan:
     """A plan from plain values, without a base. Raises InputError that names the key."""
     known = [f.name for f in fields(Experiment)]
     for key in content:
@@ -200,7 +200,7 @@ def parse_experiment(content: Mapping[str, Any]) -> Plan:
             raise InputError(
                 f"evaluations: {steps} steps are not divisible by {experiment.evaluations} evaluations on the dev split"
             )
-    plan = Plan(experiment, _recipe(experiment, trials), trials)
+    plan = ExperimentPlan(experiment, _recipe(experiment, trials), trials)
     for trial in trials:
         if plan.recipe.systems[trial.name].evaluation.early_stopping_patience:
             raise InputError("evaluation.early_stopping_patience: an experiment's trainings have the steps of its grid")

@@ -12,17 +12,17 @@ from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest
 from unitweave.core.stage import read_stage
-from unitweave.experiment.archive import build_of
-from unitweave.experiment.hours import seconds_of
-from unitweave.experiment.plan import Plan, Trial, joined, parse_experiment
+from unitweave.experiment.archive import build_digest
+from unitweave.experiment.hours import stage_seconds
+from unitweave.experiment.plan import ExperimentPlan, Trial, joined, parse_experiment
 from unitweave.experiment.provenance import kinds_of_machine, read_sessions
 from unitweave.experiment.state import (
     dev_curve,
     is_done,
     is_needed,
     read_experiment_folder,
-    state_of,
     status,
+    trial_state,
 )
 from unitweave.metrics.bleu import sentence_counts
 from unitweave.score.scores import SystemScores, read_scores, read_utterances
@@ -36,7 +36,7 @@ class Training:
         seed: The seed of the order of the data, new weights and dropout.
         threads: Threads of torch on the CPU; 0: not recorded.
         machine: Its kind.
-        build: Digest of the units and the vocoder, see `build_of`.
+        build: Digest of the units and the vocoder, see `build_digest`.
     """
 
     seed: int
@@ -60,7 +60,7 @@ class Result:
         languages: Source language of each utterance.
         hours: Language -> hours of source speech that it was trained on.
         curve: (step, scores) of each evaluation on the dev split.
-        build: Digest of the units and the vocoder, see `build_of`.
+        build: Digest of the units and the vocoder, see `build_digest`.
     """
 
     trial: Trial
@@ -119,7 +119,7 @@ class GridResults:
         amounts: Name of the amount -> language -> {"pairs", "hours"}.
     """
 
-    plan: Plan
+    plan: ExperimentPlan
     results: list[Result]
     missing: list[tuple[Trial, str]]
     skipped: list[Trial]
@@ -197,7 +197,7 @@ def read_grid(*folders: Path) -> GridResults:
         for at in (run for run in runs if is_done(run, plan, trial)):
             if at not in texts:
                 texts[at] = {pair.id: pair.tgt_text or "" for pair in read_manifest(RunLayout(at).corpus, "test")}
-                builds[at] = build_of(at)
+                builds[at] = build_digest(at)
             one = read_result(at, trial, texts[at], amounts, builds[at])
             trainings.setdefault(one.training, one)
         results += trainings.values()
@@ -206,12 +206,12 @@ def read_grid(*folders: Path) -> GridResults:
         if is_needed(runs, plan, trial) is False:
             skipped.append(trial)
         else:
-            states = [state_of(run, plan, trial) for run in runs]
+            states = [trial_state(run, plan, trial) for run in runs]
             missing.append((trial, next((state for state in states if state != "not begun"), "not begun")))
     return GridResults(plan, results, missing, skipped, amounts)
 
 
-def _check_shared(runs: Sequence[Path], plan: Plan) -> None:
+def _check_shared(runs: Sequence[Path], plan: ExperimentPlan) -> None:
     """Raise InputError where folders of one experiment have a shared stage of different settings or data."""
     subsets = dict.fromkeys(f"subsets/{trial.data}" for trial in plan.trials)
     for stage in ("corpus", "units", "text_lm", "vocoder", *subsets):
@@ -250,7 +250,7 @@ def read_result(
         languages=[line.language or "" for line in lines],
         hours={language: counted["hours"] for language, counted in amounts[trial.data].items()},
         curve=dev_curve(RunLayout(folder).lm(trial.name)),
-        seconds=seconds_of(folder, f"lm/{trial.name}") or 0.0,
+        seconds=stage_seconds(folder, f"lm/{trial.name}") or 0.0,
         sessions=read_sessions(RunLayout(folder).lm(trial.name)),
         ceilings=scores.ceilings,
         build=build,

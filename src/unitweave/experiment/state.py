@@ -11,7 +11,7 @@ from unitweave.core.files import read_yaml
 from unitweave.core.layout import RunLayout
 from unitweave.core.records import read_json_lines
 from unitweave.core.stage import read_stage
-from unitweave.experiment.plan import Plan, Trial
+from unitweave.experiment.plan import ExperimentPlan, Trial
 from unitweave.pipeline import weights_digest
 from unitweave.translate.dev_evaluation import DEV_FILE
 
@@ -32,7 +32,7 @@ def dev_score(run: Path, trial: Trial) -> float | None:
     return curve[trial.steps]["bleu"] if trial.steps in curve else None
 
 
-def is_needed(runs: Sequence[Path], plan: Plan, trial: Trial) -> bool | None:
+def is_needed(runs: Sequence[Path], plan: ExperimentPlan, trial: Trial) -> bool | None:
     """Whether a trial has to run; None where a shorter one has to be done first to decide.
 
     Args:
@@ -58,17 +58,17 @@ def is_needed(runs: Sequence[Path], plan: Plan, trial: Trial) -> bool | None:
     return longer > shorter
 
 
-def where_done(runs: Sequence[Path], plan: Plan, trial: Trial) -> Path | None:
+def where_done(runs: Sequence[Path], plan: ExperimentPlan, trial: Trial) -> Path | None:
     """The first of the folders in which a trial is done."""
     return next((run for run in runs if is_done(run, plan, trial)), None)
 
 
-def is_done(run: Path, plan: Plan, trial: Trial) -> bool:
+def is_done(run: Path, plan: ExperimentPlan, trial: Trial) -> bool:
     """Whether a trial has scores, and they belong to the plan as it is now."""
-    return state_of(run, plan, trial) == "done"
+    return trial_state(run, plan, trial) == "done"
 
 
-def state_of(run: Path, plan: Plan, trial: Trial) -> str:
+def trial_state(run: Path, plan: ExperimentPlan, trial: Trial) -> str:
     """ "done", "begun", "not begun", or "out of date": done with other settings, or from inputs that changed since."""
     if status(run, f"scores/{trial.name}") != "done":
         return "not begun" if status(run, f"lm/{trial.name}") == "missing" else "begun"

@@ -1,4 +1,4 @@
-"""Plan a training before an hour is spent on it: sizes, lengths, text ratios, memory, hours, warnings."""
+"""TrainingPlan a training before an hour is spent on it: sizes, lengths, text ratios, memory, hours, warnings."""
 
 import itertools
 from dataclasses import dataclass, field, replace
@@ -23,14 +23,14 @@ from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
 from unitweave.lm.train.finetune import token_limit
 from unitweave.training.hardware import GPUS
-from unitweave.units.dataset import FRAME_RATE, SIDES, frame_rate_of, read_units_metadata
+from unitweave.units.dataset import FRAME_RATE, SIDES, read_units_metadata, units_per_second
 
 _TOKENS_PER_WORD = 1.5  # where the tokenizer is not on this machine
 _MARKERS = 6
 
 
 @dataclass
-class Plan:
+class TrainingPlan:
     """The plan of one system; lengths are of sequences with all speech as units."""
 
     system: str
@@ -81,7 +81,7 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
             return Lengths(lengths[lengths >= 0], languages, "the units", coverage)
     if corpus is not None:
         pairs = train_subset(read_manifest(corpus, "train"), settings.train_pairs)
-        rate = FRAME_RATE if units is None else frame_rate_of(read_units_metadata(units))
+        rate = FRAME_RATE if units is None else units_per_second(read_units_metadata(units))
         return Lengths(_estimated(pairs, rate), all_languages(pairs), "the manifest's durations", coverage)
     return None
 
@@ -115,8 +115,8 @@ def make_plan(
     lengths: Lengths | None,
     gpu: str = "h100",
     gpus: int = 1,
-) -> Plan:
-    """Plan the training of one system.
+) -> TrainingPlan:
+    """TrainingPlan the training of one system.
 
     Args:
         name: The system.
@@ -136,7 +136,7 @@ def make_plan(
     if gpus < 1:
         raise InputError(f"--gpus must be above 0 (got {gpus})")
     training = settings.training
-    plan = Plan(name, stages=ratio_stages(settings))
+    plan = TrainingPlan(name, stages=ratio_stages(settings))
     config = model_config(settings.pretrained, small)
     text = config.get_text_config()
     tags = len(lengths.languages) if lengths else 2
@@ -171,7 +171,9 @@ def make_plan(
     return plan
 
 
-def _cost_into(plan: Plan, settings: LmSettings, weights: Weights, tokens: np.ndarray, gpu: str, gpus: int) -> None:
+def _cost_into(
+    plan: TrainingPlan, settings: LmSettings, weights: Weights, tokens: np.ndarray, gpu: str, gpus: int
+) -> None:
     """Memory and hours of a training on sequences of these lengths, int64 [pairs]."""
     training = settings.training
     per_step = training.batch_size * float(tokens.mean())
@@ -198,7 +200,7 @@ def _cost_into(plan: Plan, settings: LmSettings, weights: Weights, tokens: np.nd
         )
 
 
-def _lengths_into(plan: Plan, settings: LmSettings, lengths: Lengths, limit: int) -> None:
+def _lengths_into(plan: TrainingPlan, settings: LmSettings, lengths: Lengths, limit: int) -> None:
     tokens = lengths.tokens
     too_long = int((tokens > limit).sum())
     what = "cut at the end" if settings.overlong == "truncate" else "dropped"
@@ -251,7 +253,7 @@ def schedule_warnings(settings: LmSettings) -> list[str]:
     return found
 
 
-def format_plan(plan: Plan, gpu: str, gpus: int) -> list[str]:
+def format_plan(plan: TrainingPlan, gpu: str, gpus: int) -> list[str]:
     """Format a plan for the terminal."""
     lines = [f"system {plan.system}"]
     for name, value in plan.facts.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from unitweave.config.lm import LmSettings
 from unitweave.config.recipe import Recipe, merged
-from unitweave.core.files import digest_of
+from unitweave.core.files import json_digest
 
 STEPS = 2
 LORA = {"rank": 64}
@@ -108,4 +108,4 @@ def _lm_training(training: Mapping[str, Any], whole_batches: bool) -> dict[str, 
 
 def model_name(pretrained: str) -> str:
     """The folder of the stand-in of a pretrained LM."""
-    return f"{Path(pretrained).name}-{digest_of(pretrained)[:8]}"
+    return f"{Path(pretrained).name}-{json_digest(pretrained)[:8]}"

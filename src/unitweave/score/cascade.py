@@ -19,10 +19,10 @@ from unitweave.core.functions import imported
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import say
 from unitweave.core.stage import StageResult
-from unitweave.corpus.speech_engines import Text, identity_of, load_engine
+from unitweave.corpus.speech_engines import Text, load_engine, speech_identity
 from unitweave.score.asr import checkpoints
 from unitweave.score.asr.recognizers import choose_recognizer, identity, load_recognizer
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 from unitweave.translate.stage import SHARDS, WriteBatch, write_in_shards
 
 _TIMEOUT = 600  # seconds for one call of a command
@@ -48,7 +48,7 @@ def check_cascade(name: str, settings: CascadeSettings, directions: Iterable[tup
     """
     directions = list(directions)
     try:
-        parts = [identity_of(settings.speech)]
+        parts = [speech_identity(settings.speech)]
         load_engine(settings.speech).check({target for _, target in directions})
         recognizer, translator = settings.recognizer, settings.translator
         if recognizer.engine not in ("command", "function"):
@@ -193,7 +193,7 @@ class TranslationModel:
     def __init__(self, model: str) -> None:
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-        self.name, self._device = model, device_of("auto")
+        self.name, self._device = model, resolve_device("auto")
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
             network = AutoModelForSeq2SeqLM.from_pretrained(model, trust_remote_code=False)

@@ -15,7 +15,7 @@ import numpy as np
 from unitweave.config.live import LiveSettings
 from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, read_json_object, write_json, write_text
+from unitweave.core.files import json_digest, read_json_object, write_json, write_text
 from unitweave.core.manifest import Pair
 from unitweave.core.natural import natural_pieces
 from unitweave.core.progress import meter
@@ -128,7 +128,7 @@ def evaluate_live(
     Writes folder/instances.log and folder/wavs, as SimulEval does, and folder/score.json. A folder that an earlier call
     with the same model, settings and sources has finished is not evaluated again.
     """
-    job = digest_of(
+    job = json_digest(
         [translator.fingerprint(), asdict(settings), recognizer.signature, [(s.id, len(s.waveform)) for s in sources]]
     )
     done = folder / "score.json"
@@ -154,8 +154,8 @@ def evaluate_live(
                 words = translator.align(joined, texts[-1], source.language)
                 count = len(natural_pieces(source.reference, source.language))
                 first = first_word_end(translator, source)
-                seen.append(latency_of(chunks, words, seconds, count, first))
-                aware.append(latency_of(chunks, words, seconds, count, first, computation_aware=True))
+                seen.append(measure_latency(chunks, words, seconds, count, first))
+                aware.append(measure_latency(chunks, words, seconds, count, first, computation_aware=True))
             lines.append(_instance(index, source, chunks, [event.waveform for event in speech], folder))
             progress.advance()
     total = sum(len(source.waveform) for source in sources) / SAMPLE_RATE
@@ -165,7 +165,7 @@ def evaluate_live(
     return score
 
 
-def latency_of(
+def measure_latency(
     chunks: Sequence[Chunk],
     words: Words,
     source_seconds: float,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from unitweave.core.audio import SAMPLE_RATE
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 
 UTMOS_HUB = "tarepan/SpeechMOS:v1.2.0"
 
@@ -33,7 +33,7 @@ def load_predictors(names: Sequence[str], device: str = "auto") -> tuple[list[Pr
     notes = []
     for name in names:
         try:
-            found.append(Dnsmos() if name == "dnsmos" else Utmos(device_of(device)))
+            found.append(Dnsmos() if name == "dnsmos" else Utmos(resolve_device(device)))
         except _Missing as missing:
             notes.append(f"{name} skipped: {missing}")
     return found, notes

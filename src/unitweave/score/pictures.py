@@ -112,10 +112,10 @@ def word_boxes(
         )
         for i, word in enumerate(row.words)
     ]
-    return _in_rows(boxes, width_of(seconds or frames / 50, boxes))
+    return _in_rows(boxes, picture_width(seconds or frames / 50, boxes))
 
 
-def width_of(seconds: float, boxes: Sequence[WordBox]) -> int:
+def picture_width(seconds: float, boxes: Sequence[WordBox]) -> int:
     """Pixels that a picture needs at least: for its seconds, and for the longest label."""
     return max(round(seconds * PIXELS_PER_SECOND), *(_label_pixels(box) for box in boxes), 100)
 

@@ -342,7 +342,7 @@ def _example(run: RunData, id: str, interleaving: Interleaving) -> dict[str, Any
         if audio is not None and units is not None and len(units.words):
             one, settings = interleaving, interleaving.settings
             words = pictures.word_boxes(units, one.at(side), settings, one.deduplicate, player["seconds"])
-            width = pictures.width_of(player["seconds"], words)
+            width = pictures.picture_width(player["seconds"], words)
             player |= {"words": words, "rows": max(word.row for word in words) + 1, "width": width}
             player["interleaved"] = pictures.interleaved_pieces(words, settings)
         players.append(player)
@@ -367,4 +367,4 @@ def _player(name: str, audio: str | None, text: str) -> dict[str, Any]:
     waveform = read_audio(audio)
     seconds = len(waveform) / SAMPLE_RATE
     made = {"audio": pictures.audio_uri(waveform), "picture": pictures.spectrogram_uri(waveform), "seconds": seconds}
-    return player | made | {"width": pictures.width_of(seconds, [])}
+    return player | made | {"width": pictures.picture_width(seconds, [])}

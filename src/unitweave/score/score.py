@@ -16,7 +16,7 @@ from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of
+from unitweave.core.files import json_digest
 from unitweave.core.keyed import Keyed, Lazy
 from unitweave.core.manifest import Manifest, Pair, read_manifest
 from unitweave.core.progress import meter, say
@@ -34,7 +34,7 @@ from unitweave.score.outputs import SystemOutput, SystemOutputs, read_outputs
 from unitweave.score.rows import References, SystemTexts
 from unitweave.score.scores import REFERENCE_SPEECH, RESYNTHESIS, SCORES_FILE, UTTERANCES_FILE, write_scores
 from unitweave.score.speakers import SpeakerComparison, load_speaker_model
-from unitweave.training.devices import check_device, device_of
+from unitweave.training.devices import check_device, resolve_device
 from unitweave.units.dataset import UnitTable, read_units
 
 
@@ -130,7 +130,7 @@ def score_run(
     folder.mkdir(parents=True, exist_ok=True)
     # Transcripts and ratings of another recognizer or predictor, before an interruption, do not count.
     signatures = [recognizer.signature, *(predictor.signature for predictor in predictors)]
-    by = digest_of([*signatures, *([compared.signature] if compared else [])])[:8]
+    by = json_digest([*signatures, *([compared.signature] if compared else [])])[:8]
     transcripts: dict[str, list[AsrTranscript]] = {}
     rated = evenly_spaced(ids, settings.mos_utterances or len(ids), centered=True)
     with meter("score: transcribing", len(ids) * len(sources)) as progress:
@@ -141,7 +141,7 @@ def score_run(
             transcripts[name] = transcribe(source, recognizer, log, progress, predictors, rated, kept, compared)
 
     def write() -> StageResult:
-        source = _source_of(chosen)
+        source = _reference_columns(chosen)
         add_comet(transcripts, references, settings)
         scores = assemble(transcripts, written, references, recognizer, settings, source)
         scores.mos_predictors, scores.mos_utterances = [p.signature for p in predictors], len(rated)
@@ -194,7 +194,7 @@ def _references(pairs: Manifest, units: UnitTable) -> References:
     )
 
 
-def _source_of(pairs: Iterable[Pair]) -> str:
+def _reference_columns(pairs: Iterable[Pair]) -> str:
     kinds = Counter("tgt_text_raw" if pair.tgt_text_raw else "tgt_text" for pair in pairs)
     return "+".join(sorted(kinds))
 
@@ -239,7 +239,7 @@ def _ceilings(
     else:
         from unitweave.vocoder.base import Vocoder, at_16khz
 
-        voice = Vocoder.from_pretrained(vocoder, device=device_of(device), trust_functions=True)
+        voice = Vocoder.from_pretrained(vocoder, device=resolve_device(device), trust_functions=True)
         if deduplicated:
             notes.append(f"{RESYNTHESIS}: repetitions dropped and durations predicted, as in the systems' own speech")
 

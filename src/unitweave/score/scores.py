@@ -7,7 +7,7 @@ from typing import Any
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, read_json, write_json
+from unitweave.core.files import json_digest, read_json, write_json
 from unitweave.core.records import from_json, read_records, to_json
 from unitweave.core.stage import check_count
 from unitweave.metrics.intervals import Interval
@@ -48,7 +48,7 @@ class Signature:
 
 def digest_of_references(source: str, references: Sequence[str], further: Sequence[Sequence[str]] = ()) -> str:
     """`source` and eight digits that name the reference texts in their order."""
-    return f"{source}@{digest_of([*references, *further])[:8]}"
+    return f"{source}@{json_digest([*references, *further])[:8]}"
 
 
 @dataclass(frozen=True)

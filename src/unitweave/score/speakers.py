@@ -12,7 +12,7 @@ from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.functions import imported
 from unitweave.score.asr import checkpoints
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 
 _MIN_SECONDS = 1.0  # shorter speech is repeated: the convolutions over time of an x-vector head need some frames
 
@@ -30,7 +30,7 @@ def load_speaker_model(settings: ScoreSettings) -> SpeakerModel | None:
     """The model that the settings name, or None. Raises InputError where it could not be loaded."""
     if settings.speaker_function:
         return FunctionSpeakers(settings.speaker_function)
-    return XVectors(settings.speaker_model, device_of(settings.device)) if settings.speaker_model else None
+    return XVectors(settings.speaker_model, resolve_device(settings.device)) if settings.speaker_model else None
 
 
 class XVectors:

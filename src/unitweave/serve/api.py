@@ -24,7 +24,7 @@ from unitweave.config.serve import ServerLimits
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.languages import language_names
-from unitweave.serve.batching import Batcher, Busy, Job, Stopped, Stream
+from unitweave.serve.batching import Batcher, Busy, Job, ShuttingDown, Stream
 from unitweave.serve.live import add_live
 from unitweave.serve.reference import reference_page
 from unitweave.serve.uploads import Storage, keep_tidy
@@ -142,8 +142,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     def busy(_: Request, error: Busy) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": str(error.retry_after)})
 
-    @app.exception_handler(Stopped)
-    def stopped(_: Request, error: Stopped) -> JSONResponse:
+    @app.exception_handler(ShuttingDown)
+    def stopped(_: Request, error: ShuttingDown) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 503)
 
     @app.exception_handler(TimeoutError)
@@ -208,7 +208,7 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
             waveform = await receive(audio, batcher)
             progress = Stream(limits.request_timeout_seconds)
             job = Job(waveform, forced_prefix(None, None, language, target_language), stream=progress)
-            texts = await texts_of(batcher, job, progress)
+            texts = await decode_texts(batcher, job, progress)
 
             def leave() -> None:
                 job.give_up()
@@ -321,13 +321,13 @@ async def wait_for(batcher: Batcher, job: Job) -> SpeechTranslation:
         return await asyncio.wait_for(asyncio.wrap_future(future), batcher.limits.request_timeout_seconds)
     except asyncio.CancelledError:
         if future.cancelled() and batcher.is_closed():
-            raise Stopped from None
+            raise ShuttingDown from None
         raise
     finally:
         job.give_up()
 
 
-async def texts_of(batcher: Batcher, job: Job, stream: Stream) -> Translation:
+async def decode_texts(batcher: Batcher, job: Job, stream: Stream) -> Translation:
     """The texts of a job; its units follow in the stream. Raises as `wait_for` does."""
     batcher.submit(job)
     try:

@@ -30,7 +30,7 @@ class Busy(Exception):
         self.retry_after = retry_after
 
 
-class Stopped(Exception):
+class ShuttingDown(Exception):
     """The server is shutting down; the request is not going to be answered."""
 
     def __init__(self) -> None:
@@ -172,20 +172,20 @@ class Batcher:
         """Cancel what waits and end the thread; what is being decoded is abandoned at its next step.
 
         Args:
-            timeout: Seconds to wait for the thread. If it is still busy then, its jobs fail with `Stopped`.
+            timeout: Seconds to wait for the thread. If it is still busy then, its jobs fail with `ShuttingDown`.
         """
         with self._changed:
             self._closed = True
             for job in self._waiting:
                 job.result.cancel()
                 if isinstance(job, Job) and job.stream:
-                    job.stream.put(Stopped())
+                    job.stream.put(ShuttingDown())
             self._waiting.clear()
             self._changed.notify()
         self._thread.join(timeout)
         if self.alive:
             for job in list(self._running):
-                _settle(job, Stopped())
+                _settle(job, ShuttingDown())
 
     def _work(self) -> None:
         while jobs := self._gather():
@@ -327,7 +327,7 @@ class _Progress:
 
     def _put(self, index: int, item: Translation | int) -> None:
         if self._is_closed() or all(job.given_up for job in self._jobs):
-            raise Stopped
+            raise ShuttingDown
         stream = self._jobs[index].stream
         if stream:
             stream.put(item)

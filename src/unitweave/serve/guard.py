@@ -82,7 +82,7 @@ class PageGuard:
             await send_error(send, 405, "method not allowed", {"Allow": "GET, HEAD"})
             return
         try:
-            path = self.storage.path_of(name)
+            path = self.storage.upload_path(name)
         except InputError as error:
             await send_error(send, 403, str(error))
             return
@@ -183,7 +183,7 @@ class PageGuard:
         return [self._with_paths(inner) for inner in value] if isinstance(value, list) else value
 
     def _path(self, name: Any) -> str | None:
-        return None if name is None else str(self.storage.path_of(name))
+        return None if name is None else str(self.storage.upload_path(name))
 
 
 class _Rewriter:

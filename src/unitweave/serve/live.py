@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from unitweave.config.live import LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.serve.batching import Batcher, Busy, LiveJob, Stopped
+from unitweave.serve.batching import Batcher, Busy, LiveJob, ShuttingDown
 from unitweave.serve.live_page import WORKLET
 from unitweave.serve.wav import to_pcm
 from unitweave.translate.constraints import ForcedPrefix
@@ -119,7 +119,7 @@ class _Connection:
             await _close(self.socket, str(problem), INVALID)
         except Busy as problem:
             await _close(self.socket, str(problem), TRY_LATER)
-        except Stopped as problem:
+        except ShuttingDown as problem:
             await _close(self.socket, str(problem), RESTART)
         except TimeoutError:
             await _close(self.socket, "busy: a translation took too long", TRY_LATER)

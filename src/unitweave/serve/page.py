@@ -17,7 +17,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.languages import language_name, language_names
 from unitweave.serve import live_page
 from unitweave.serve.api import forced_prefix, load_recording
-from unitweave.serve.batching import Batcher, Busy, Job, Stopped
+from unitweave.serve.batching import Batcher, Busy, Job, ShuttingDown
 from unitweave.serve.guard import PageGuard
 from unitweave.serve.timeline import CSS, timeline
 from unitweave.serve.uploads import Storage
@@ -122,7 +122,7 @@ class PageTranslator:
         except FutureTimeoutError:
             job.give_up()
             return _failure("This took too long and was canceled. Try a shorter recording.")
-        except (CancelledError, Stopped):
+        except (CancelledError, ShuttingDown):
             return _failure("The server is shutting down.")
         except Exception:
             logging.getLogger(__name__).exception("a translation failed")

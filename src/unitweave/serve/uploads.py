@@ -141,7 +141,7 @@ class Storage:
                     file.write(block)
         return f"{self.ALIAS}/{folder.name}/{clean}"
 
-    def path_of(self, alias: object) -> Path:
+    def upload_path(self, alias: object) -> Path:
         """The file that a client names `files/...`.
 
         Links are followed before the check, so that none leads out of the folder. Nothing is opened.

@@ -7,7 +7,7 @@ from unitweave.core.distributed import num_processes
 from unitweave.core.errors import InputError
 
 
-def device_of(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device that a name means; "auto" is the GPU where there is one."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
@@ -15,14 +15,14 @@ def device_of(name: str) -> torch.device:
 def own_devices() -> list[torch.device]:
     """What this process may compute on: all GPUs of the machine, or its own one where a launcher started several."""
     if not torch.cuda.is_available() or num_processes() > 1:
-        return [device_of("auto")]
+        return [resolve_device("auto")]
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def check_device(name: str, setting: str) -> None:
     """Raise InputError unless torch can compute on the device; `setting` says whose name it is."""
     try:
-        torch.empty(0, device=device_of(name))
+        torch.empty(0, device=resolve_device(name))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{setting} {name!r}: torch cannot use it here ({reason})") from None

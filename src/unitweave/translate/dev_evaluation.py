@@ -94,7 +94,7 @@ class DevSet:
         translations = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings, prefixes)
         found = {pair.id: one for pair, one in gather_object(list(zip(mine, translations, strict=True)))}
         natural = self.vocabulary.texts == "natural"
-        scores = scores_of(self.pairs, [found[pair.id] for pair in self.pairs], natural)
+        scores = dev_scores(self.pairs, [found[pair.id] for pair in self.pairs], natural)
         if self.vocabulary.task == "asr":
             scores = {name: score for name, score in scores.items() if name.startswith("wer")}
         if state.is_main_process:
@@ -120,7 +120,7 @@ class DevSet:
             file.write(json.dumps({"step": step} | scores | {"examples": shown}, ensure_ascii=False) + "\n")
 
 
-def scores_of(pairs: Sequence[Pair], translations: Sequence[Translation], natural: bool = False) -> dict[str, float]:
+def dev_scores(pairs: Sequence[Pair], translations: Sequence[Translation], natural: bool = False) -> dict[str, float]:
     """bleu (text, sacrebleu 13a) and wer (transcript, percent), and both for each language pair where several.
 
     Both are of normalized text; a model of natural text has its cased and punctuated bleu as natural_bleu besides.

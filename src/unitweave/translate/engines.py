@@ -53,7 +53,7 @@ def load_language_model(
     return model, tokenizer
 
 
-def precision_of(model: PreTrainedModel) -> str:
+def model_precision(model: PreTrainedModel) -> str:
     """What a loaded model computes in: "int8", or torch's name of its type."""
     output = model.get_output_embeddings()
     output = output.full if isinstance(output, PhaseOutputLayer) else output

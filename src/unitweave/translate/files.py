@@ -8,7 +8,7 @@ from typing import Any
 from unitweave.config.translate import DecodingSettings, SegmentationSettings
 from unitweave.core.audio import lasts_longer, read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, digest_of_file, read_json, write_json
+from unitweave.core.files import file_digest, json_digest, read_json, write_json
 from unitweave.core.progress import meter
 from unitweave.translate.decode import ForcedPrefix
 from unitweave.translate.long import translate_long
@@ -67,14 +67,14 @@ def translate_files(
     translator.check_prefix(prefix, settings)
     segmentation = segmentation or segmentation_for(translator)
     cut_above = utterance_limit(translator) if cut_above is None else cut_above
-    model = digest_of(
+    model = json_digest(
         [translator.fingerprint(), asdict(settings), asdict(segmentation), prefix and vars(prefix), cut_above]
     )
     short: list[tuple[FileTask, str]] = []
     with meter("translating", len(tasks)) as progress:
         for number, task in enumerate(tasks):
             try:
-                job = digest_of([model, _digest(task.source)])
+                job = json_digest([model, _digest(task.source)])
                 about = _earlier(task, job)
                 if about is not None:
                     progress.advance()
@@ -102,7 +102,7 @@ def translate_files(
 def _digest(source: Path) -> str:
     """Of the file's content. Raises InputError when it cannot be read."""
     try:
-        return digest_of_file(source)
+        return file_digest(source)
     except FileNotFoundError:
         raise InputError(f"{source}: no such audio file") from None
     except OSError as error:

@@ -14,7 +14,7 @@ from unitweave.config.recipe import parse_settings
 from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of_file, read_json, read_json_object, read_yaml
+from unitweave.core.files import file_digest, read_json, read_json_object, read_yaml
 from unitweave.core.functions import untrusted
 from unitweave.core.layout import RunLayout
 
@@ -119,12 +119,12 @@ class Parts:
         if not weights:
             raise InputError(f"{self.language_model}: no safetensors weights in this folder")
         found = {
-            "language_model": {path.name: digest_of_file(path) for path in weights},
-            "encoder": digest_of_file(self.encoder / "model.safetensors"),
-            "codebook": digest_of_file(self.codebook / "codebook.safetensors"),
+            "language_model": {path.name: file_digest(path) for path in weights},
+            "encoder": file_digest(self.encoder / "model.safetensors"),
+            "codebook": file_digest(self.codebook / "codebook.safetensors"),
         }
         if Vocabulary.load(self.language_model).has_speech:
-            found["vocoder"] = digest_of_file(self.vocoder / "model.safetensors")
+            found["vocoder"] = file_digest(self.vocoder / "model.safetensors")
         return found
 
 

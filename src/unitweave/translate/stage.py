@@ -22,7 +22,7 @@ from unitweave.core.progress import meter
 from unitweave.core.records import json_lines, read_json_lines
 from unitweave.core.stage import StageResult
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 from unitweave.translate.constraints import Translation
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
 from unitweave.units.dataset import read_units
@@ -78,7 +78,7 @@ def translate_split(
         raise InputError(f"{corpus}: the {split} split has nothing to translate")
 
     def begin() -> WriteBatch:
-        vocabulary, device = Vocabulary.load(model), device_of("auto")
+        vocabulary, device = Vocabulary.load(model), resolve_device("auto")
         voice = (
             Vocoder.from_pretrained(vocoder, vocabulary.codebook, device, trust_functions=True)
             if vocabulary.has_speech
@@ -129,7 +129,7 @@ def _decoder(model: Path, settings: TranslateSettings) -> Decode:
 
         engine = EngineDecoder(model, start_vllm(model), settings)
         return lambda pairs, units: engine.translate(units, [pair.tgt_lang for pair in pairs])
-    decoder = PhaseDecoder.load(model, device_of("auto"))
+    decoder = PhaseDecoder.load(model, resolve_device("auto"))
 
     def decode(pairs: Sequence[Pair], units: Sequence[np.ndarray]) -> list[Translation]:
         return decoder.translate(units, settings, [ForcedPrefix(target_language=pair.tgt_lang) for pair in pairs])

@@ -13,12 +13,12 @@ import torch
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, digest_of_file
+from unitweave.core.files import file_digest, json_digest
 from unitweave.core.natural import natural_pieces
 from unitweave.core.text import normalize
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer, Translation
-from unitweave.translate.engines import precision_of
+from unitweave.translate.engines import model_precision
 from unitweave.translate.package import Parts, find_parts
 from unitweave.units.align import utterance_score
 from unitweave.units.extractor import UnitExtractor
@@ -179,8 +179,8 @@ class Translator:
         files = sorted(self.parts.language_model.glob("*.safetensors"))
         if self.vocoder:
             files.append(next(self.parts.vocoder.glob("*.safetensors"), self.parts.vocoder / "config.json"))
-        weights = [digest_of_file(f) for f in files]
-        return digest_of([weights, self.tokenizer.fingerprint, precision_of(self.decoder.model)])
+        weights = [file_digest(f) for f in files]
+        return json_digest([weights, self.tokenizer.fingerprint, model_precision(self.decoder.model)])
 
     def translate(
         self,

@@ -29,11 +29,11 @@ def word_starts(tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[np.ndarr
     byte_level = any(piece.startswith("Ġ") for piece in pieces)
     begins = [not piece.isascii() or piece.startswith("<0x") for piece in pieces]
     for i in np.flatnonzero(begins):
-        begins[i] = not spaced[i] and _begins_cluster(_bytes_of(pieces[i], byte_level))
+        begins[i] = not spaced[i] and _begins_cluster(_piece_bytes(pieces[i], byte_level))
     return spaced, spaced | np.array(begins)
 
 
-def _bytes_of(piece: str, byte_level: bool) -> bytes:
+def _piece_bytes(piece: str, byte_level: bool) -> bytes:
     single = re.fullmatch("<0x([0-9A-F]{2})>", piece)
     if single:
         return bytes.fromhex(single[1])

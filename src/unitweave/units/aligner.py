@@ -9,7 +9,7 @@ import torch
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import meter
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 from unitweave.units.dataset import UnitRow
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.word_times import TimedWord, timed_row
@@ -26,7 +26,7 @@ class Aligner:
     @classmethod
     def load(cls, encoder: Path, device: str | torch.device | None = None) -> "Aligner":
         """From the folder of an encoder. Raises InputError where there is none."""
-        return cls(UnitExtractor.without_codebook(encoder, device or device_of("auto")))
+        return cls(UnitExtractor.without_codebook(encoder, device or resolve_device("auto")))
 
     def align_pairs(self, recordings: Iterable[tuple[Pair, str]], number: int) -> Iterator[UnitRow]:
         """Align the recordings of pairs on a side ("src" or "tgt") with their texts.

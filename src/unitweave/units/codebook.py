@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, digest_of_file, read_json, write_json
+from unitweave.core.files import atomic_path, file_digest, read_json, write_json
 from unitweave.core.records import from_json
 from unitweave.training.model_files import safetensors_errors
 
@@ -54,7 +54,7 @@ class Codebook:
         """Write codebook.safetensors and codebook.json."""
         with atomic_path(Path(folder) / "codebook.safetensors") as temporary:
             save_file({"centroids": self.centroids.contiguous()}, temporary)
-        self.fingerprint = digest_of_file(Path(folder) / "codebook.safetensors")
+        self.fingerprint = file_digest(Path(folder) / "codebook.safetensors")
         about = _Description(self.layer, self.encoder, self.num_units, self.fingerprint)
         write_json(Path(folder) / "codebook.json", asdict(about))
 
@@ -70,7 +70,7 @@ class Codebook:
             raise InputError(f"{path}: no codebook; make one with 'unitweave units codebook'")
         description = Path(folder) / "codebook.json"
         about = from_json(_Description, read_json(description), description)
-        if digest_of_file(path) != about.fingerprint:
+        if file_digest(path) != about.fingerprint:
             raise InputError(
                 f"{path}: damaged, or not the centroids that codebook.json describes; make the codebook again"
             )

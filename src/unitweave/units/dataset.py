@@ -256,7 +256,7 @@ def read_shard_metadata(path: Path) -> dict[str, str]:
         return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
-def frame_rate_of(metadata: Mapping[str, str]) -> float:
+def units_per_second(metadata: Mapping[str, str]) -> float:
     """Units a second, from the metadata of a units dataset. Raises InputError when it holds no such number."""
     try:
         rate = float(metadata["frame_rate"])

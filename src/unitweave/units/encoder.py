@@ -21,7 +21,7 @@ from transformers import (
 
 from unitweave.config.units import SmallEncoder
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, digest_of_file, read_json_object
+from unitweave.core.files import atomic_path, file_digest, read_json_object
 from unitweave.core.sequences import collapse_ctc
 from unitweave.training.model_files import SAFE_LOADING, WEIGHTS_FILE, check_model_folder, loading_errors
 from unitweave.units.front_end import FrontEnd, check_model_type, load_feature_extractor
@@ -172,7 +172,7 @@ def encoder_fingerprint(folder: Path) -> str:
     path = Path(folder) / WEIGHTS_FILE
     if not path.is_file():
         raise InputError(f"{path}: no such file; the encoder folder is incomplete")
-    return digest_of_file(path)
+    return file_digest(path)
 
 
 @torch.inference_mode()

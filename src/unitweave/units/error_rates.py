@@ -13,11 +13,11 @@ from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Manifest, read_manifest
 from unitweave.core.sequences import evenly_spaced
 from unitweave.metrics.error_rates import character_error_rate, word_error_rate
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 from unitweave.units.encoder import SpeechEncoder, load_encoder
 from unitweave.units.inference import EncoderInference, single_threads
 from unitweave.units.reading import map_ordered, read_features
-from unitweave.units.sampling import Recording, Recordings, groups_of, recordings_of
+from unitweave.units.sampling import Recording, Recordings, group_rows, list_recordings
 
 _BATCH = 32  # recordings
 
@@ -32,14 +32,14 @@ class Transcript(NamedTuple):
 
 def transcribed_recordings(pairs: Manifest, max_seconds: float) -> Recordings:
     """Every transcribed recording of the pairs, both sides, of at most `max_seconds`."""
-    found = recordings_of(pairs)
+    found = list_recordings(pairs)
     with_text = pc.not_equal(pc.fill_null(found.column("text"), ""), "").to_numpy(zero_copy_only=False)
     return found.take(with_text & (found.seconds <= max_seconds))
 
 
 def subsample(items: Recordings, per_language: int) -> Recordings:
     """At most `per_language` recordings of each language, spread over their order."""
-    groups = sorted(groups_of(items.column("language")), key=lambda group: group[0])
+    groups = sorted(group_rows(items.column("language")), key=lambda group: group[0])
     chosen = [np.array(evenly_spaced(group.tolist(), per_language), np.int64) for _, group in groups]
     return items.take(np.concatenate([np.empty(0, np.int64), *chosen]))
 
@@ -81,7 +81,7 @@ def error_rates_by_language(transcripts: Sequence[Transcript]) -> dict[str, floa
 
 def error_rates(model_folder: Path, items: Recordings) -> dict[str, float]:
     """WER and CER per language of a saved encoder, in percent."""
-    return error_rates_by_language(transcribe(load_encoder(model_folder, device_of("auto")), items))
+    return error_rates_by_language(transcribe(load_encoder(model_folder, resolve_device("auto")), items))
 
 
 def compare(
@@ -102,7 +102,7 @@ def compare(
     items = transcribed_recordings(read_manifest(corpus, split), max_seconds)
     if not len(items):
         raise InputError(f"{corpus}: no recording with a transcript in the {split} split")
-    groups = dict(sorted(groups_of(items.column("language"))))
+    groups = dict(sorted(group_rows(items.column("language"))))
     languages, numbers = list(groups), ", ".join(f"{language} {len(own)}" for language, own in groups.items())
     names = [f"{rate}_{language}" for language in languages for rate in ("cer", "wer")]
     lines = [
@@ -113,7 +113,7 @@ def compare(
     ]
     for folder in encoders:
         model = folder if (folder / "config.json").exists() else RunLayout(folder).encoder_model
-        found = transcribe(load_encoder(model, device_of("auto")), items)
+        found = transcribe(load_encoder(model, resolve_device("auto")), items)
         if fold_accents:
             found = [Transcript(one.language, _folded(one.reference), _folded(one.hypothesis)) for one in found]
         rates = error_rates_by_language(found)

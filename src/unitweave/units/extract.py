@@ -30,7 +30,7 @@ from unitweave.units.dataset import (
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.inference import single_threads
 from unitweave.units.reading import map_ordered, read_features
-from unitweave.units.sampling import Recording, recordings_of
+from unitweave.units.sampling import Recording, list_recordings
 from unitweave.units.shards import Shard, ShardCollector, shard_batches, unit_rows
 
 
@@ -73,7 +73,7 @@ def extract_units(
 
     numbers, ray = on_main(unfinished), settings.backend == "ray"
     own = own_share(numbers) if not ray else numbers if process_index() == 0 else []
-    todo: list[Shard] = [(number, recordings_of(shards[number])) for number in own]
+    todo: list[Shard] = [(number, list_recordings(shards[number])) for number in own]
     sizes = {number: len(items) for number, items in todo}
     with meter("units: extracting", sum(sizes.values())) as progress:
         if ray:

@@ -122,7 +122,7 @@ class FrontEnd:
             num_samples = max(0, (num_samples - kernel) // stride + 1)
         return num_samples
 
-    def frames_of(self, length: int) -> int:
+    def encoder_frames(self, length: int) -> int:
         """CTC frames of features of this length."""
         return {"fbank": length, "mel": -(-length // 2)}.get(self.kind, self.ctc_frames(length))
 
@@ -163,7 +163,7 @@ class FrontEnd:
             mask: Whether to give an attention mask.
         """
         longest = max(map(len, features))
-        length = length or max(self.padded(-(-self.frames_of(longest) // 16) * 16), longest)
+        length = length or max(self.padded(-(-self.encoder_frames(longest) // 16) * 16), longest)
         values = torch.zeros(rows or len(features), length, self.width)
         attention = torch.zeros(len(values), length, dtype=torch.long)
         attention[len(features) :, : self.padded(1)] = 1  # an empty row still needs something to attend to
@@ -177,11 +177,11 @@ class FrontEnd:
     def windows(self, length: int) -> list[Window]:
         """How a recording's features are cut where the encoder takes no more at once; its frames follow each other."""
         if not self.max_length or length <= self.max_length:
-            return [Window(0, length, 0, self.frames_of(length))]
+            return [Window(0, length, 0, self.encoder_frames(length))]
         found = []
         for start in range(0, length - 2 * _CONTEXT, self.max_length - 2 * _CONTEXT):
             stop = min(start + self.max_length, length)
-            last = self.frames_of(stop - start) - (_CONTEXT // 2 if stop < length else 0)
+            last = self.encoder_frames(stop - start) - (_CONTEXT // 2 if stop < length else 0)
             found.append(Window(start, stop, _CONTEXT // 2 if start else 0, last))
         return found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from unitweave.config.units import CodebookSettings
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 from unitweave.units.codebook import nearest
 from unitweave.units.encoder import load_encoder
 from unitweave.units.inference import EncoderInference
@@ -37,7 +37,7 @@ def probe_layers(
     k-means sees `settings.max_frames` frames of the train split; all but inertia and dead clusters are
     measured on as many of the dev split. Raises InputError when a layer does not exist.
     """
-    model, vocabulary, front_end = load_encoder(encoder, device_of("auto"))
+    model, vocabulary, front_end = load_encoder(encoder, resolve_device("auto"))
     inference = EncoderInference(model, front_end)
     wanted = sorted(set(layers)) or list(range(1, model.config.num_hidden_layers + 1))
     at_once = max(1, _SAMPLE_BYTES // (2 * 4 * settings.max_frames * model.config.hidden_size))

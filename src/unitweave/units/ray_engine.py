@@ -16,7 +16,7 @@ import torch
 
 from unitweave.config.training import Precision
 from unitweave.core.errors import InputError
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 from unitweave.units.dataset import SCHEMA, UnitRow, rows_from_table
 from unitweave.units.encoder import load_front_end
 from unitweave.units.extractor import UnitExtractor
@@ -99,7 +99,7 @@ class _Encoder:
 
     def __init__(self, encoder: str, codebook: str, precision: Precision) -> None:
         torch.set_num_threads(1)
-        self.extractor = UnitExtractor.load(Path(encoder), Path(codebook), precision, device_of("auto"))
+        self.extractor = UnitExtractor.load(Path(encoder), Path(codebook), precision, resolve_device("auto"))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         if part["error"]:

@@ -99,7 +99,7 @@ def _recording(pair: Pair, side: int) -> Recording:
     return Recording(pair.id, "src", pair.src_lang, pair.src_audio or "", pair.src_text, pair.src_seconds, pair.speaker)
 
 
-def recordings_of(pairs: Manifest) -> Recordings:
+def list_recordings(pairs: Manifest) -> Recordings:
     """The recordings of pairs, sides in the order src, tgt."""
     there = [pc.invert(pc.equal(pc.fill_null(pairs.column(f"{s}_audio"), ""), "")).to_numpy() for s in ("src", "tgt")]
     return Recordings(pairs, np.flatnonzero(np.stack(there, axis=1)))
@@ -126,7 +126,7 @@ def batches_by_length(seconds: np.ndarray, batch_seconds: float) -> list[list[in
     return batches
 
 
-def groups_of(values: pa.Array) -> list[tuple[str, np.ndarray]]:
+def group_rows(values: pa.Array) -> list[tuple[str, np.ndarray]]:
     """Where each value stands: int64 indices, ascending; values in the order in which they come first."""
     if not len(values):
         return []
@@ -148,7 +148,7 @@ def sample_recordings(items: Recordings, max_frames: int, seed: int, frame_rate:
     left = float(max_frames)
     speakers = items.column("speaker")
     # Smallest language first: what it cannot use goes to the others.
-    groups = [group for _, group in groups_of(items.column("language"))]
+    groups = [group for _, group in group_rows(items.column("language"))]
     ordered = sorted(groups, key=lambda group: sum(items.seconds[group].tolist()))
     for number, group in enumerate(ordered):
         quota, used = left / (len(ordered) - number), 0.0
@@ -165,7 +165,7 @@ def _round_robin(speakers: pa.Array, rng: random.Random) -> np.ndarray:
     """An order of recordings in which each round has one recording of each speaker: int64 [recordings]."""
     order, numbers, draws = (np.empty(len(speakers), kind) for kind in (np.int64, np.int64, np.float64))
     at = 0
-    for _, group in groups_of(speakers):
+    for _, group in group_rows(speakers):
         own = group.tolist()
         rng.shuffle(own)
         here = slice(at, at + len(own))

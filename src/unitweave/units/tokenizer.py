@@ -10,7 +10,7 @@ import numpy as np
 from unitweave.config.units import MAX_UNITS, ExtractionSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of
+from unitweave.core.files import json_digest
 from unitweave.core.functions import imported
 from unitweave.core.sequences import deduplicate
 from unitweave.units.dataset import length_mismatch
@@ -81,7 +81,7 @@ class ExternalTokenizer:
             raise InputError(f"{self.name}: its frame_rate must be the units a second (got {rate!r})")
         self.num_units, self.frame_rate = num_units, float(rate)
         given = getattr(self._made, "fingerprint", None)
-        self.fingerprint = str(given or f"tokenizer-{digest_of([function, options, num_units, self.frame_rate])}")
+        self.fingerprint = str(given or f"tokenizer-{json_digest([function, options, num_units, self.frame_rate])}")
 
     def tokenize(self, waveforms: Sequence[np.ndarray]) -> list[SpeechTokens]:
         """As `SpeechTokenizer.tokenize`.

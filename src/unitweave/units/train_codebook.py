@@ -13,14 +13,14 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 from unitweave.units.codebook import Codebook, nearest
 from unitweave.units.encoder import CharacterVocabulary, encoder_fingerprint, load_encoder
 from unitweave.units.inference import EncoderInference, single_threads
 from unitweave.units.kmeans import kmeans
 from unitweave.units.quality import Agreement, frame_characters
 from unitweave.units.reading import map_ordered, read_features
-from unitweave.units.sampling import Recording, Recordings, batches_by_length, recordings_of, sample_recordings
+from unitweave.units.sampling import Recording, Recordings, batches_by_length, list_recordings, sample_recordings
 
 _QUALITY_FRAMES = 50_000  # frames of the sample that character purity is measured on
 
@@ -31,7 +31,7 @@ def train_codebook(folder: Path, settings: CodebookSettings, corpus: Path, encod
     The counts of the outcome report inertia, dead clusters, the perplexity of the units in use, the purity
     of their characters (see quality.py), and the memory that the sample takes.
     """
-    model, vocabulary, front_end = load_encoder(encoder, device_of("auto"))
+    model, vocabulary, front_end = load_encoder(encoder, resolve_device("auto"))
     states = hidden_sample(EncoderInference(model, front_end), vocabulary, corpus, [settings.layer], settings)
     result = kmeans(states.hidden[0], settings.num_units, settings.seed, settings.max_iterations)
     Codebook(result.centroids, settings.layer, encoder_fingerprint(encoder)).save(folder)
@@ -67,7 +67,7 @@ def hidden_sample(
     split: str = "train",
 ) -> HiddenSample:
     """Hidden states of at most `settings.max_frames` frames of a split, at each of the `layers` (ascending)."""
-    items = recordings_of(read_manifest(corpus, split))
+    items = list_recordings(read_manifest(corpus, split))
     chosen = sample_recordings(items, settings.max_frames, settings.seed, inference.front_end.frame_rate)
     if not len(chosen):
         raise InputError(f"{corpus}: no recordings in the {split} split")

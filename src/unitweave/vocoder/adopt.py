@@ -8,7 +8,7 @@ from unitweave.config.vocoder import VocoderSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object
 from unitweave.core.stage import StageResult
-from unitweave.units.dataset import frame_rate_of, read_units_metadata
+from unitweave.units.dataset import read_units_metadata, units_per_second
 from unitweave.vocoder.base import CONFIG_FILE, Vocoder
 from unitweave.vocoder.fairseq import FairseqVocoder
 from unitweave.vocoder.function import FunctionVocoder
@@ -26,7 +26,7 @@ def adopt_vocoder(folder: Path, settings: VocoderSettings, units: Path) -> Stage
         InputError: It is no vocoder, or one of other units, another number of units or another frame rate.
     """
     metadata = read_units_metadata(units)
-    codebook, num_units, frame_rate = metadata["codebook"], int(metadata["num_units"]), frame_rate_of(metadata)
+    codebook, num_units, frame_rate = metadata["codebook"], int(metadata["num_units"]), units_per_second(metadata)
     if settings.function is not None:
         name = f"vocoder.function {settings.function}"
         vocoder: Vocoder = FunctionVocoder(

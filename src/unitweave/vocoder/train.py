@@ -22,7 +22,7 @@ from unitweave.training.checkpoints import last_checkpoint, whole_checkpoint
 from unitweave.training.devices import use_bf16
 from unitweave.training.module_checkpoints import load_modules, save_modules
 from unitweave.training.optimizers import make_optimizer
-from unitweave.units.dataset import frame_rate_of, read_units_metadata
+from unitweave.units.dataset import read_units_metadata, units_per_second
 from unitweave.vocoder.config import UnitVocoderConfig, timing
 from unitweave.vocoder.crops import Batch, RecordingTable, Timing, UnitRecording, batches, find_recordings, load_crop
 from unitweave.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
@@ -60,7 +60,7 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     trainer.run()
     counts = {
         "utterances": len(recordings),
-        "hours": round(int(recordings.frames.sum()) / frame_rate_of(metadata) / 3600, 3),
+        "hours": round(int(recordings.frames.sum()) / units_per_second(metadata) / 3600, 3),
         "steps": settings.training.steps,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
     }
@@ -93,7 +93,7 @@ def _model_config(
     settings: VocoderSettings, recordings: RecordingTable, speakers: list[str], metadata: dict[str, str]
 ) -> UnitVocoderConfig:
     """The shape of the model: what settings and model have in common, and what the data say."""
-    rates = timing(frame_rate_of(metadata), settings.sample_rate)
+    rates = timing(units_per_second(metadata), settings.sample_rate)
     common = {field.name for field in fields(UnitVocoderConfig)} & {field.name for field in fields(VocoderSettings)}
     others = {
         "hidden": settings.intermediate_dim,

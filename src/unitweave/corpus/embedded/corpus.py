@@ -20,7 +20,7 @@ import soundfile
 from unitweave.config.corpus import EmbeddedCorpus, SynthesisSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, read_json_object, remove_leftovers, write_json
+from unitweave.core.files import json_digest, read_json_object, remove_leftovers, write_json
 from unitweave.core.manifest import SPLITS, Pair, write_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
@@ -223,7 +223,7 @@ def digest_of_plan(folder: Path, plan: Sequence[PlannedPair]) -> str:
     engines = {package: importlib.metadata.version(package) for package in ("ttspico", "espeakng-loader")}
     # Version 2 of the normalizer leaves texts of Latin letters as version 1 had them.
     latin = all(ord(c) < 0x250 for one in utterances for c in one.text)
-    return digest_of(json.loads(json.dumps([spoken, engines, "unitweave-1" if latin else NORMALIZER])))
+    return json_digest(json.loads(json.dumps([spoken, engines, "unitweave-1" if latin else NORMALIZER])))
 
 
 def _seconds(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""Speech from text, offline: SVOX Pico (`ttspico`) and eSpeak NG (`espeakng-loader`).
+"""SynthesisResult from text, offline: SVOX Pico (`ttspico`) and eSpeak NG (`espeakng-loader`).
 
 The same text in the same voice always gives the same samples. That is not free: Pico's engine and
 eSpeak both carry state from one sentence to the next (phases, noise, a seed taken from the clock).

@@ -191,7 +191,7 @@ def topics() -> list[str]:
     return list(dict.fromkeys(frame.topic for frame in frames()))
 
 
-def _frames_of(chosen: Sequence[str] | None) -> list[Frame]:
+def _frames_on(chosen: Sequence[str] | None) -> list[Frame]:
     """The frames of some topics, or of all. Raises InputError for a topic that there is not."""
     for topic in chosen or []:
         if topic not in topics():
@@ -201,7 +201,7 @@ def _frames_of(chosen: Sequence[str] | None) -> list[Frame]:
 
 def count(topics: Sequence[str] | None = None) -> int:
     """The exact number of different sentences, in all topics or in some."""
-    return sum(map(_size, _frames_of(topics)))
+    return sum(map(_size, _frames_on(topics)))
 
 
 def _every(frame: Frame) -> Iterator[tuple[str, ...]]:
@@ -250,7 +250,7 @@ def draw(number: int, languages: Sequence[str], seed: int, topics: Sequence[str]
     codes = dict.fromkeys([PIVOT, *languages])
     wordings = [wording(code) for code in codes]
     rng = random.Random(seed)
-    possible = _frames_of(topics)
+    possible = _frames_on(topics)
     order = rng.sample(possible, len(possible))  # which frames get the odd ones out is drawn too
     quotas = _quotas(number, [_size(frame) for frame in order])
     chosen = [(frame, f) for frame, quota in zip(order, quotas, strict=True) for f in _fill(frame, quota, rng)]

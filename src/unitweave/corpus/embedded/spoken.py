@@ -14,7 +14,7 @@ from pathlib import Path
 
 from unitweave.config.corpus import SynthesizedCorpus
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of_file
+from unitweave.core.files import file_digest
 from unitweave.core.languages import language_name
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import SPLITS, read_manifest
@@ -55,8 +55,8 @@ def spoken_settings(settings: SynthesizedCorpus) -> SynthesizedCorpus:
                 f"corpus.synthesized.recordings {settings.recordings!r}: no manifest there; make one with 'unitweave "
                 "corpus'"
             )
-        recordings = digest_of_file(Path(settings.recordings) / MANIFEST)
-    return replace(settings, workers=0, text=digest_of_file(Path(settings.text)), recordings=recordings)
+        recordings = file_digest(Path(settings.recordings) / MANIFEST)
+    return replace(settings, workers=0, text=file_digest(Path(settings.text)), recordings=recordings)
 
 
 def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[PlannedPair]:

@@ -20,7 +20,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.progress import say
 from unitweave.corpus.assemble import Skipped
 from unitweave.corpus.readers.archives import Member, containers, is_archive, members, stamp
-from unitweave.corpus.readers.records import encoding_of
+from unitweave.corpus.readers.records import detect_encoding
 from unitweave.corpus.readers.table import SPLIT_NAMES
 from unitweave.corpus.recording_store import RecordingTask
 
@@ -143,7 +143,7 @@ def _rows(table: Member, faults: list[Skipped], language: str) -> Iterator[dict[
     known by its number of fields.
     """
     content = table.read()
-    text = content.decode(encoding_of(content[:64], "utf-8-sig"), errors="surrogateescape").removeprefix("\ufeff")
+    text = content.decode(detect_encoding(content[:64], "utf-8-sig"), errors="surrogateescape").removeprefix("\ufeff")
     # A line ends in \n alone. U+2028 within it belongs to the text; so does a stray \r, which csv would refuse.
     lines = [line.removesuffix("\r").replace("\r", " ") for line in text.split("\n")]
     header = _fields(lines[0])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unitweave.config.corpus import CvssCorpus, RowLimits
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, read_json_object, write_json
+from unitweave.core.files import json_digest, read_json_object, write_json
 from unitweave.core.progress import say
 from unitweave.core.stage import StageResult
 from unitweave.core.text import language_code
@@ -37,7 +37,7 @@ _READ = "read"  # folder with what was learnt from archives that were read to th
 
 
 @dataclass(frozen=True)
-class Translation:
+class CvssRow:
     """A clip's English side in CVSS-C."""
 
     split: str
@@ -56,7 +56,7 @@ def build_cvss(settings: CvssCorpus, limits: RowLimits) -> StageResult:
     open_corpus(folder, "cvss", settings)
     say(f"corpus: {len(clips)} clips of {', '.join(languages)} in CoVoST 2")
     with RecordingStore(folder, settings.workers) as recordings:
-        translations: dict[str, Translation] = {}
+        translations: dict[str, CvssRow] = {}
         for source in sources:
             translations |= _read_cvss(folder, source, clips, recordings)
         translations = {n: t for n, t in translations.items() if t.split in splits and _language(n) in languages}
@@ -90,14 +90,12 @@ def _languages(settings: CvssCorpus, sources: Sequence[Path]) -> list[str]:
     return sorted(found)
 
 
-def _read_cvss(
-    folder: Path, source: Path, clips: Mapping[str, Clip], recordings: RecordingStore
-) -> dict[str, Translation]:
+def _read_cvss(folder: Path, source: Path, clips: Mapping[str, Clip], recordings: RecordingStore) -> dict[str, CvssRow]:
     """Make the English recordings of `clips` that are in one archive or folder; returns its texts."""
     read = _Read(folder, source, clips, recordings)
     if read.before is not None:
-        return {name: Translation(*entry) for name, entry in read.before.items()}
-    texts: dict[str, Translation] = {}
+        return {name: CvssRow(*entry) for name, entry in read.before.items()}
+    texts: dict[str, CvssRow] = {}
 
     def tasks() -> Iterator[RecordingTask]:
         for member in members(source):
@@ -138,7 +136,7 @@ class _Read:
         self.before: dict[str, list] | None = None
         self._file: Path | None = None
         if is_archive(source):
-            self._file = folder / _READ / f"{digest_of([stamp(source), sorted(wanted)])}.json"
+            self._file = folder / _READ / f"{json_digest([stamp(source), sorted(wanted)])}.json"
             with contextlib.suppress(InputError, KeyError, TypeError):  # there is none, or it is damaged
                 known = read_json_object(self._file)
                 if all(recordings.get(path) for path in known["paths"]):
@@ -156,17 +154,17 @@ class _Read:
             write_json(self._file, {"paths": self.paths, "texts": dict(texts)})
 
 
-def _texts(content: bytes, split: str, name: str) -> dict[str, Translation]:
+def _texts(content: bytes, split: str, name: str) -> dict[str, CvssRow]:
     """Clip -> translation, of a headerless table: file name, tab, text. Quotes mean nothing."""
     found = {}
     for line in content.decode("utf-8-sig", errors="surrogateescape").split("\n"):
         file_name, tab, text = line.removesuffix("\r").partition("\t")
         if tab and re.fullmatch(CLIP, clip_name(file_name)):
-            found[clip_name(file_name)] = Translation(split, text)
+            found[clip_name(file_name)] = CvssRow(split, text)
     return found
 
 
-def _join(clips: Mapping[str, Clip], translations: Mapping[str, Translation]) -> tuple[list[Row], list[Skipped]]:
+def _join(clips: Mapping[str, Clip], translations: Mapping[str, CvssRow]) -> tuple[list[Row], list[Skipped]]:
     rows, skipped = [], []
     for name in sorted(clips.keys() | translations.keys()):
         clip, translation = clips.get(name), translations.get(name)

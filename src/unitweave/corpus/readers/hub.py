@@ -29,7 +29,9 @@ def build_hub(settings: HubCorpus, columns: Columns, limits: RowLimits) -> Stage
         for name, split in splits.items():
             records = _records(streams[name], split if plans[name].split is None else None, settings.dataset)
             plan = plans[name] if plans[name].split else Columns(**vars(plans[name]) | {"split": _SPLIT})
-            collector.add(plan, records, f"{Path(settings.dataset).name}-{name}", _rows_of(streams[name], name), root)
+            collector.add(
+                plan, records, f"{Path(settings.dataset).name}-{name}", _split_size(streams[name], name), root
+            )
         return close_corpus(
             folder, "hub", settings, collector.rows, collector.skipped, recordings, limits, settings.allow_skipped
         )
@@ -80,7 +82,7 @@ def _names(stream: Any) -> list[str]:
     return list(stream.column_names or next(iter(stream), {}))
 
 
-def _rows_of(stream: Any, split: str) -> int:
+def _split_size(stream: Any, split: str) -> int:
     """Number of rows, 0 where the hub does not say."""
     about = (stream.info.splits or {}).get(split)
     return int(about.num_examples or 0) if about else 0

@@ -70,7 +70,7 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
     return _separated(path, encoding, _SEPARATED[suffix], suffix == ".csv" if quoted is None else quoted)
 
 
-def columns_of(path: Path, encoding: str = "utf-8", quoted: bool | None = None) -> list[str]:
+def table_columns(path: Path, encoding: str = "utf-8", quoted: bool | None = None) -> list[str]:
     """Names of a table's columns: those of its header, its schema, or its first JSON objects.
 
     Raises:
@@ -105,7 +105,7 @@ def count_rows(path: Path) -> int:
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:
     with path.open("rb") as file:
-        encoding = encoding_of(file.read(64), encoding)
+        encoding = detect_encoding(file.read(64), encoding)
     try:
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as lines:
             while line := lines.readline(_MAX_LINE):
@@ -121,7 +121,7 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         raise InputError(f"{path}: not readable as {encoding} ({error})") from None
 
 
-def encoding_of(start: bytes, otherwise: str) -> str:
+def detect_encoding(start: bytes, otherwise: str) -> str:
     """The encoding that the first bytes of a text show by a byte order mark, or as UTF-16 without one."""
     for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if start.startswith(mark):

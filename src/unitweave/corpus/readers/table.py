@@ -19,7 +19,7 @@ from unitweave.core.text import language_code, normalize
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
 from unitweave.corpus.readers.archives import signature, stamp
 from unitweave.corpus.readers.paths import find_recording
-from unitweave.corpus.readers.records import Record, columns_of, count_rows, read_records
+from unitweave.corpus.readers.records import Record, count_rows, read_records, table_columns
 from unitweave.corpus.recording_store import RecordingStore, RecordingTask
 
 SPLIT_NAMES = {
@@ -37,7 +37,7 @@ def build_table(settings: TableCorpus, columns: Columns, limits: RowLimits) -> S
     """Make a corpus folder from tables; what an interrupted call wrote is kept. Raises InputError."""
     quoted = {"yes": True, "no": False, "auto": None}[settings.quoted]
     tables = [Path(table) for table in settings.table]
-    plans = [(table, resolve(columns, columns_of(table, settings.encoding, quoted), str(table))) for table in tables]
+    plans = [(table, resolve(columns, table_columns(table, settings.encoding, quoted), str(table))) for table in tables]
     folder = Path(settings.out)
     open_corpus(folder, "table", settings)
     with RecordingStore(folder, settings.workers) as recordings:
@@ -140,12 +140,12 @@ class RowCollector:
         self._taken.add(row.id)
         self.rows.append(row)
         for side, column in ((row.src, columns.src_audio), (row.tgt, columns.tgt_audio)):
-            found = audio_of(record.values.get(column), root) if column else None
+            found = audio_cell(record.values.get(column), root) if column else None
             if side.audio and found and not self.recordings.has(side.audio, found[0]):
                 yield RecordingTask(side.audio, *found)
 
 
-def audio_of(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:
+def audio_cell(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:
     """Signature and recording of a cell: a path, bytes, or a hub dataset's mapping of both. None where it is empty."""
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")

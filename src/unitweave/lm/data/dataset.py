@@ -60,13 +60,13 @@ def make_example(
 
     def speech(side: str) -> Speech | None:
         row = rows.get((pair.id, side))
-        return None if row is None else speech_of(pair, row, vocabulary, tokens, settings, deduplicate)
+        return None if row is None else pair_speech(pair, row, vocabulary, tokens, settings, deduplicate)
 
-    texts = [text_of(pair, side, vocabulary, tokens) for side in SIDES]
+    texts = [pair_text(pair, side, vocabulary, tokens) for side in SIDES]
     return Example(speech("src"), speech("tgt"), *texts)
 
 
-def speech_of(
+def pair_speech(
     pair: Pair,
     row: UnitRow,
     vocabulary: Vocabulary,
@@ -83,7 +83,7 @@ def speech_of(
     return prepare_speech(units, *words, groups, settings, deduplicate)
 
 
-def text_of(pair: Pair, side: str, vocabulary: Vocabulary, tokens: WordTokens) -> np.ndarray | None:
+def pair_text(pair: Pair, side: str, vocabulary: Vocabulary, tokens: WordTokens) -> np.ndarray | None:
     """Language tag and tokens, int32, of a pair's text on one side; None where there is none."""
     running = _running(pair, side, vocabulary.texts)
     if not running:

@@ -21,7 +21,7 @@ from unitweave.core.manifest import Manifest
 from unitweave.core.scripts import join_words
 from unitweave.core.sequences import run_starts
 from unitweave.interleaving.sequence import TASKS, Example, Markers, Speech
-from unitweave.lm.data.dataset import TEXTS_AT_ONCE, prepare_texts, speech_of, text_of
+from unitweave.lm.data.dataset import TEXTS_AT_ONCE, pair_speech, pair_text, prepare_texts
 from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.units.dataset import SIDES, list_column, rows_from_table, unit_batches
@@ -186,7 +186,7 @@ def prepare_examples(
     # Which recordings belong to the pairs is looked up once: each look-up hashes all ids.
     keys = pa.Table.from_batches(unit_batches(units, ["id", "side"]))
     wanted = pc.is_in(keys["id"], ids).combine_chunks()
-    recordings = _recordings_of(ids, keys.filter(wanted))
+    recordings = _speech_rows(ids, keys.filter(wanted))
     counts: list[np.ndarray] = [np.zeros((3, 0), np.int32)]
 
     def speech() -> Iterator[_Columns]:
@@ -229,7 +229,7 @@ def prepare_examples(
     return Sizes(table, of_speech[1] - 1, of_speech[2])
 
 
-def _recordings_of(ids: pa.Array, keys: pa.Table) -> np.ndarray:
+def _speech_rows(ids: pa.Array, keys: pa.Table) -> np.ndarray:
     """The row of each pair's source and target speech among `keys` (id, side): int32 [2, pairs], -1 for none."""
     rows = []
     for side in SIDES:
@@ -326,7 +326,7 @@ def _speech_by_speech(
         some = list(pairs[first : first + TEXTS_AT_ONCE])
         prepare_texts(some, vocabulary, tokens)
         for pair, row in zip(some, rows, strict=False):
-            one = speech_of(pair, row, vocabulary, tokens, settings, deduplicate)
+            one = pair_speech(pair, row, vocabulary, tokens, settings, deduplicate)
             units = (one.units - vocabulary.unit_offset).astype(np.uint16)
             made.append([units, one.cuts, one.text, one.text_cuts, one.eligible[one.eligible < 1 << 16]])
     kinds = {"units": np.uint16, "cuts": np.int32, "text": np.int32, "text_cuts": np.int32, "eligible": np.uint16}
@@ -340,7 +340,7 @@ def _text_by_text(pairs: Manifest, tokens: WordTokens, vocabulary: Vocabulary) -
         some = list(pairs[first : first + TEXTS_AT_ONCE])
         prepare_texts(some, vocabulary, tokens)
         for side in SIDES:
-            found = [text_of(pair, side, vocabulary, tokens) for pair in some]
+            found = [pair_text(pair, side, vocabulary, tokens) for pair in some]
             made[side] += [np.empty(0, np.int32) if text is None else text for text in found]
     return {side: _column(made[side], np.int32) for side in SIDES}
 

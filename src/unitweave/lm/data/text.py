@@ -16,7 +16,7 @@ _ALONE_RATIO = 0.1  # fraction of the sentences that come without their translat
 
 
 @dataclass(frozen=True)
-class ParallelText:
+class MultilingualSentence:
     """A sentence in the languages that it is translated from, and in those that it is translated into."""
 
     sources: Mapping[str, str]
@@ -33,7 +33,7 @@ class TextDataset:
 
     def __init__(
         self,
-        sentences: Sequence[ParallelText],
+        sentences: Sequence[MultilingualSentence],
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
         seed: int,

@@ -40,7 +40,7 @@ from unitweave.lm.train.fit import DevEvaluation, EvaluatorFactory, fit, save_mo
 from unitweave.training.devices import use_bf16
 from unitweave.training.trainer import quiet_transformers
 from unitweave.units.align import utterance_score
-from unitweave.units.dataset import frame_rate_of, read_units, read_units_metadata
+from unitweave.units.dataset import read_units, read_units_metadata, units_per_second
 
 _SCORED = 10_000  # recordings that the fit of the transcripts is measured on, at most
 
@@ -101,7 +101,7 @@ def train_lm(
         directions=directions,
         tasks=tasks,
         texts=settings.texts,
-        frame_rate=frame_rate_of(metadata),
+        frame_rate=units_per_second(metadata),
         target_prefixes=settings.interleave.target_prefix_ratio > 0,
     )
     tokens = WordTokens(tokenizer)

@@ -202,7 +202,7 @@ class AdaptiveCallback(TrainerCallback):
         """Look at the dev loss, as long as there is text."""
         step, due = state.global_step, control.should_log
         if step % self.ratio.every == 0 and self.ratio(step) > 0:
-            loss = self.trainer.loss_of(self.passes)
+            loss = self.trainer.evaluation_loss(self.passes)
             self.ratio.observe(step, loss)
             self.trainer.log({_UNIT_LOSS: loss})
             control.should_log = due  # which Trainer.log cleared

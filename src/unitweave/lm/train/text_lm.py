@@ -11,13 +11,13 @@ from transformers import set_seed
 from unitweave.config.lm import TextLmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.stage import StageResult
-from unitweave.lm.data.text import ParallelText, TextDataset
+from unitweave.lm.data.text import MultilingualSentence, TextDataset
 from unitweave.lm.model.small import new_llama, train_tokenizer
 from unitweave.lm.train.fit import fit, save_model
 from unitweave.training.trainer import quiet_transformers
 
 
-def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[ParallelText]) -> StageResult:
+def train_text_lm(folder: Path, settings: TextLmSettings, sentences: Sequence[MultilingualSentence]) -> StageResult:
     """Train tokenizer and model, going on from the last checkpoint after an interruption; writes folder/model.
 
     Args:

@@ -106,7 +106,7 @@ class LmTrainer(CheckpointedTrainer):
         return loss, losses
 
     @torch.no_grad()
-    def loss_of(self, passes: Sequence[dict[str, Any]]) -> float:
+    def evaluation_loss(self, passes: Sequence[dict[str, Any]]) -> float:
         """Loss of a micro-batch that is not trained on; the same in all processes."""
         self.model.eval()
         total = 0.0

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import digest_of, digest_of_file
+from unitweave.core.files import file_digest, json_digest
 
 
 def load(kind: Any, model: str) -> Any:
@@ -43,4 +43,4 @@ def identity(model: str) -> str:
 def digest(folder: Path) -> str:
     """Eight digits that name the weights and settings in a folder."""
     files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json", ".txt"))
-    return digest_of([[path.name, digest_of_file(path)] for path in files])[:8]
+    return json_digest([[path.name, file_digest(path)] for path in files])[:8]

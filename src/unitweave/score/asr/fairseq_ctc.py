@@ -7,7 +7,7 @@ import torch
 
 from unitweave.core.sequences import collapse_ctc
 from unitweave.score.asr import checkpoints
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 
 DEFAULT_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 
@@ -36,7 +36,7 @@ class FairseqCtc:
     @classmethod
     def load(cls, model: str, device: str) -> "FairseqCtc":
         """The protocol's own checkpoint, or `model`: a folder, a hub name, or a hub name@revision."""
-        return cls(model or DEFAULT_MODEL, device_of(device))
+        return cls(model or DEFAULT_MODEL, resolve_device(device))
 
     @staticmethod
     def identity(model: str) -> str:

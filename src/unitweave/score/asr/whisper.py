@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.text import NORMALIZER, language_code, normalize
 from unitweave.score.asr import checkpoints
-from unitweave.training.devices import device_of
+from unitweave.training.devices import resolve_device
 
 DEFAULT_MODEL = "openai/whisper-medium.en"
 
@@ -42,7 +42,7 @@ class Whisper:
     @classmethod
     def load(cls, model: str, device: str) -> "Whisper":
         """The protocol's own checkpoint, or `model`: a folder, a hub name, or a hub name@revision."""
-        return cls(model or DEFAULT_MODEL, device_of(device))
+        return cls(model or DEFAULT_MODEL, resolve_device(device))
 
     @staticmethod
     def identity(model: str) -> str:

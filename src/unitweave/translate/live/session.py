@@ -16,7 +16,7 @@ from unitweave.translate.constraints import ForcedPrefix
 from unitweave.translate.live.endpoints import Endpointer, windows
 from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
 from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
-from unitweave.translate.live.policies import policy_of
+from unitweave.translate.live.policies import create_policy
 from unitweave.translate.prefix_cache import PrefixCache
 from unitweave.translate.vad import WINDOW
 from unitweave.vocoder.base import PhraseStream
@@ -69,7 +69,7 @@ class LiveSession:
         self.request: Request | None = None
         self._probability, self._known = probability, known or ForcedPrefix()
         self._has_texts, self._early_speech = has_texts, early_speech
-        self._policy, self._endpointer = policy_of(settings), Endpointer(settings)
+        self._policy, self._endpointer = create_policy(settings), Endpointer(settings)
         self._inbox: list[np.ndarray] = []  # samples that no window has been made of
         self._kept: list[
             np.ndarray
@@ -171,16 +171,16 @@ class LiveSession:
         hypothesis = replace(hypothesis, cache=None)  # the older ones need theirs no more
         utterance.hypotheses = [*utterance.hypotheses, hypothesis][-self._policy.history :]
         if self._has_texts:
-            text = text_of(hypothesis.translation)
+            text = words_as_text(hypothesis.translation)
             events.append(PartialTranscript(*stamp, hypothesis.transcript, text))
         # What a limit cut off is a loop more often than a text, and so it is not trusted before there is no other.
         trusted = hypothesis.complete or hypothesis.final
         count = self._policy.committed(utterance.hypotheses) if trusted else 0
         new = hypothesis.translation[len(utterance.committed) : count]
-        before = len(text_of(utterance.committed))
+        before = len(words_as_text(utterance.committed))
         utterance.committed += new
         if new:
-            events.append(CommittedText(*stamp, text_of(utterance.committed)[before:]))
+            events.append(CommittedText(*stamp, words_as_text(utterance.committed)[before:]))
         if hypothesis.final:
             utterance.complete &= hypothesis.complete
         unspoken = bool(new) if self._early_speech else bool(utterance.committed)
@@ -235,7 +235,7 @@ class LiveSession:
                 end=utterance.end / SAMPLE_RATE,
                 language=last.language,
                 transcript=last.transcript,
-                translation=text_of(utterance.committed),
+                translation=words_as_text(utterance.committed),
                 complete=utterance.complete,
             )
         )
@@ -244,6 +244,6 @@ class LiveSession:
         self._forget(utterance.end if self._endpointer.start is not None else self._seen - self._pad - WINDOW)
 
 
-def text_of(words: Sequence[Word]) -> str:
+def words_as_text(words: Sequence[Word]) -> str:
     """Words as a text, which has no spaces in scripts without them."""
     return "".join(f" {word.text}" if word.spaced else word.text for word in words).lstrip()

@@ -23,7 +23,7 @@ class CommitPolicy:
     history: int = 1
 
 
-def policy_of(settings: LiveSettings) -> CommitPolicy:
+def create_policy(settings: LiveSettings) -> CommitPolicy:
     """The policy of the settings."""
     if settings.policy == "agreement":
         return CommitPolicy(lambda found: agreed_words(found, settings.agreement), True, settings.agreement)
