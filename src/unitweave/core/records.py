@@ -87,11 +87,11 @@ def _without_defaults(record: Any) -> Any:
     if not is_dataclass(record) or isinstance(record, type):
         return record
     kept = {}
-    for one in fields(record):
-        value = getattr(record, one.name)
-        optional = one.default is not MISSING or one.default_factory is not MISSING
+    for entry in fields(record):
+        value = getattr(record, entry.name)
+        optional = entry.default is not MISSING or entry.default_factory is not MISSING
         if not optional or not (value is None or (isinstance(value, dict | list | tuple) and not value)):
-            kept[one.name] = _without_defaults(value)
+            kept[entry.name] = _without_defaults(value)
     return kept
 
 
@@ -107,14 +107,14 @@ def _read(kind: Any, value: Any, at: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in inner:
             return None
-        (kind,) = (one for one in inner if one is not type(None))
+        (kind,) = (part for part in inner if part is not type(None))
         return _read(kind, value, at)
     if is_dataclass(kind):
         return _read_dataclass(kind, value, at)
     if origin is dict and isinstance(value, dict):
-        return {key: _read(inner[1], one, f"{at}.{key}".lstrip(".")) for key, one in value.items()}
+        return {key: _read(inner[1], item, f"{at}.{key}".lstrip(".")) for key, item in value.items()}
     if origin is list and isinstance(value, list):
-        return [_read(inner[0], one, f"{at}[{i}]") for i, one in enumerate(value)]
+        return [_read(inner[0], item, f"{at}[{i}]") for i, item in enumerate(value)]
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if origin is None and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
@@ -127,10 +127,10 @@ def _read_dataclass(kind: Any, value: Any, at: str) -> Any:
     if not isinstance(value, dict):
         raise _Mismatch(f"{at or 'the whole'}: expected an object, got {type(value).__name__}")
     given = {}
-    for one in fields(kind):
-        key = f"{at}.{one.name}".lstrip(".")
-        if one.name in value:
-            given[one.name] = _read(_types(kind)[one.name], value[one.name], key)
-        elif one.default is MISSING and one.default_factory is MISSING:
+    for entry in fields(kind):
+        key = f"{at}.{entry.name}".lstrip(".")
+        if entry.name in value:
+            given[entry.name] = _read(_types(kind)[entry.name], value[entry.name], key)
+        elif entry.default is MISSING and entry.default_factory is MISSING:
             raise _Mismatch(f"{key} is missing")
     return kind(**given)

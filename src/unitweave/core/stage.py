@@ -180,7 +180,7 @@ def _finish(folder: Path, stage: dict[str, Any], outcome: StageResult, seconds: 
     shown = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if not isinstance(value, dict | list))
     say(f"{stage['name']}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
     if outcome.skipped:
-        reasons = Counter(re.sub(r"\d+", "N", one["reason"]) for one in outcome.skipped)
+        reasons = Counter(re.sub(r"\d+", "N", item["reason"]) for item in outcome.skipped)
         say(f"{stage['name']}: {len(outcome.skipped)} skipped: {reasons_line(reasons)}")
 
 

@@ -75,7 +75,7 @@ class KokoroEngine:
 
     def speak(self, texts: Sequence[Text]) -> Iterator[SynthesisResult]:
         """One after the other: the model itself uses all cores."""
-        names = [one.name for one in self._model.get_inputs()]  # tokens, style, speed
+        names = [entry.name for entry in self._model.get_inputs()]  # tokens, style, speed
         for text in texts:
             phonemes, _ = self._phonemes(text.language)(text.text)
             ids = [self._vocabulary[sign] for sign in phonemes if sign in self._vocabulary]

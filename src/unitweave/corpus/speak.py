@@ -30,9 +30,9 @@ def speak_corpus(source: Path, out: Path, settings: SpeakSettings) -> StageResul
     _check(source, pairs, settings, engine)
     open_corpus(out, "speak", settings)
     result = _speak(out, pairs, metadata, settings, engine)
-    reasons = {one["reason"]: 0 for one in result.skipped}
-    for one in result.skipped:
-        reasons[one["reason"]] += 1
+    reasons = {item["reason"]: 0 for item in result.skipped}
+    for item in result.skipped:
+        reasons[item["reason"]] += 1
     about = {"settings": asdict(settings), "counts": result.counts, "skipped": reasons, "versions": versions()}
     write_json(out / ABOUT, {"corpus": "speak", "status": "done", "source": str(source)} | about)
     return result

@@ -186,7 +186,7 @@ def _cost_into(
         weights, in_pass, gpus, training.fsdp or bool(training.deepspeed), training.gradient_checkpointing,
         settings.lora is not None, training.precision == "bf16",
     )  # fmt: skip
-    plan.hours = {kind: one.hours(flops, MFU, gpus) for kind, one in GPUS.items()}
+    plan.hours = {kind: card.hours(flops, MFU, gpus) for kind, card in GPUS.items()}
     plan.facts |= {"tokens per step, at most": round(per_step), "tokens in a forward pass": round(in_pass)}
     plan.facts |= {
         "floating-point operations": f"{flops:.2e}",

@@ -169,8 +169,8 @@ def installed_files(model: PackagedModel, files: Sequence[tuple[str, str]]) -> l
     for module, file in files:
         spec = importlib.util.find_spec(module)
         places = [Path(place) / file for place in (spec.submodule_search_locations or [])] if spec else []
-        there = next((place for place in places if place.is_file()), None)
-        if there is None:
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
             raise InputError(f"{model.name} comes with a package that is not installed: {model.install}")
-        found.append(there)
+        found.append(path)
     return found

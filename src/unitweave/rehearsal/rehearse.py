@@ -134,7 +134,7 @@ class Rehearsal:
             if (earlier.stage, earlier.did) == (step.stage, step.did) and earlier.status == "done":
                 self.steps.append(self.steps.pop(index))
                 return
-        self.steps = [one for one in self.steps if (one.stage, one.did) != (step.stage, step.did)]
+        self.steps = [earlier for earlier in self.steps if (earlier.stage, earlier.did) != (step.stage, step.did)]
         code, message = self._child(stage, system, kill)
         record = self.folder / "step.json"
         if record.exists():
@@ -251,11 +251,11 @@ def as_table(steps: Sequence[Step], tokens: Sequence[dict[str, Any]]) -> str:
         off = "" if step.off is None else f"{100 * step.off:+.0f} %" + ("" if step.good else " !")
         did = step.did if step.status == "done" else f"{step.status}: {step.note}"
         lines.append(f"| {step.stage} | {did} | {step.seconds:.0f} | {step.gib:.2f} | {planned} | {off} |")
-    for one in tokens:
-        exact, estimated = one["mean tokens from units"], one["mean tokens from durations"]
+    for count in tokens:
+        exact, estimated = count["mean tokens from units"], count["mean tokens from durations"]
         lines.append(
-            f"\n{one['system']}: {estimated:g} tokens a sequence planned from durations, {exact:g} from units "
-            f"({100 * (exact / estimated - 1):+.0f} %); the last step had {one['tokens of the last step']} tokens in "
-            f"{one['pairs of a step']} pairs"
+            f"\n{count['system']}: {estimated:g} tokens a sequence planned from durations, {exact:g} from units "
+            f"({100 * (exact / estimated - 1):+.0f} %); the last step had {count['tokens of the last step']} tokens in "
+            f"{count['pairs of a step']} pairs"
         )
     return "\n".join(lines)

@@ -93,9 +93,12 @@ def _recordings(chosen: pa.Table, at: RunLayout, pairs: Manifest) -> list[Aligne
 def as_table(recordings: Sequence[AlignedRecording]) -> str:
     """Recordings as a markdown table: score, name, split, and the words with those that are unsure in brackets."""
     lines = ["| score | recording | split | words; [unsure ones] |", "| ---: | --- | --- | --- |"]
-    for one in recordings:
-        words = [word if s >= _UNSURE else f"[{word}]" for word, s in zip(one.row.words, one.row.scores, strict=True)]
-        lines.append(f"| {one.score:.2f} | {one.name} | {one.pair.split} | {' '.join(words)} |")
+    for recording in recordings:
+        words = [
+            word if s >= _UNSURE else f"[{word}]"
+            for word, s in zip(recording.row.words, recording.row.scores, strict=True)
+        ]
+        lines.append(f"| {recording.score:.2f} | {recording.name} | {recording.pair.split} | {' '.join(words)} |")
     return "\n".join(lines)
 
 
@@ -107,17 +110,20 @@ def write_page(path: Path, worst: Sequence[AlignedRecording], spread: Sequence[A
     write_text(path, "\n".join(parts))
 
 
-def _figure(one: AlignedRecording) -> str:
+def _figure(recording: AlignedRecording) -> str:
     from unitweave.score.pictures import audio_uri, spectrogram_uri
 
-    waveform, frames = read_audio(one.audio), max(1, len(one.row.units))
+    waveform, frames = read_audio(recording.audio), max(1, len(recording.row.units))
     words = "".join(
         f'<span{" class=u" if score < _UNSURE else ""} style="left:{100 * start / frames:.2f}%;'
         f'width:{100 * (end - start) / frames:.2f}%" title="{escape(word)}: {score:.2f}">{escape(word)}</span>'
-        for word, start, end, score in zip(one.row.words, one.row.starts, one.row.ends, one.row.scores, strict=True)
+        for word, start, end, score in zip(
+            recording.row.words, recording.row.starts, recording.row.ends, recording.row.scores, strict=True
+        )
     )
     return (
-        f"<figure><figcaption>{escape(one.name)}, {one.score:.2f}: {escape(' '.join(one.row.words))}</figcaption>"
+        f"<figure><figcaption>{escape(recording.name)}, {recording.score:.2f}: "
+        f"{escape(' '.join(recording.row.words))}</figcaption>"
         f'<div class=p><img alt="spectrogram" src="{spectrogram_uri(waveform)}">{words}</div>'
         f'<audio controls preload=none src="{audio_uri(waveform)}"></audio></figure>'
     )

@@ -92,11 +92,11 @@ def translate_by_cascade(
             transcripts: dict[str, str] = {}
             translations: dict[str, str] = {}
             for source, target in sorted({(pair.src_lang, pair.tgt_lang) for pair in part}):
-                some = [pair for pair in part if (pair.src_lang, pair.tgt_lang) == (source, target)]
-                waveforms = [read_audio(str(p.src_audio), expected_seconds=p.src_seconds) for p in some]
+                batch = [pair for pair in part if (pair.src_lang, pair.tgt_lang) == (source, target)]
+                waveforms = [read_audio(str(p.src_audio), expected_seconds=p.src_seconds) for p in batch]
                 texts = [text.strip() for text in transcribe(waveforms, source)]
-                transcripts |= zip((pair.id for pair in some), texts, strict=True)
-                known = [pair.id for pair in some if transcripts[pair.id]]
+                transcripts |= zip((pair.id for pair in batch), texts, strict=True)
+                known = [pair.id for pair in batch if transcripts[pair.id]]
                 found = translate([transcripts[id] for id in known], source, target) if known else []
                 translations |= zip(known, (text.strip() for text in found), strict=True)
             spoken = [Text(p.id, text, p.tgt_lang) for p in part if (text := translations.get(p.id))]

@@ -247,7 +247,7 @@ def _name(settings: LiveSettings) -> str:
 def _mean(found: Sequence[Latency]) -> Latency | None:
     if not found:
         return None
-    values = np.mean([list(asdict(one).values()) for one in found], axis=0)
+    values = np.mean([list(asdict(item).values()) for item in found], axis=0)
     return Latency(*(round(float(value), 4) for value in values))
 
 

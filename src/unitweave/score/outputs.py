@@ -54,8 +54,8 @@ class SystemOutputs(Keyed[SystemOutput]):
 
     def __init__(self, outputs: Iterator[SystemOutput]) -> None:
         parts = []
-        while some := list(islice(outputs, 1024)):
-            parts.append(pa.RecordBatch.from_pylist([vars(one) for one in some], schema=_SCHEMA))
+        while batch := list(islice(outputs, 1024)):
+            parts.append(pa.RecordBatch.from_pylist([vars(output) for output in batch], schema=_SCHEMA))
         self._table = pa.Table.from_batches(parts, _SCHEMA).combine_chunks()
         self._units = list_column(self.column("units"))
         super().__init__(self._table["id"], self._output)

@@ -174,7 +174,7 @@ def _provenance(run: RunData) -> list[tuple[str, str]]:
     versions = {stage.get("versions", {}).get("unitweave") for stage in run.stages.values()} - {None}
     facts = []
     for title, key in (("Commit", "commit"), ("Machine", "machine"), ("Command", "command"), ("Done", "finished")):
-        values = list(dict.fromkeys(str(one[key]) for one in known if key in one))
+        values = list(dict.fromkeys(str(record[key]) for record in known if key in record))
         if key == "finished" and len(values) > 1:
             values = [f"{min(values)} to {max(values)}"]
         if values:
@@ -326,7 +326,7 @@ def _worst(run: RunData) -> list[dict[str, Any]]:
                 (utterance.source or "") if row.asr_bleu is None and output.translation is None else utterance.reference
             )
             rated.append((round(metric.sentence_score(text, [reference]).score, 1), utterance.id, utterance, output))
-        rated.sort(key=lambda one: one[:2])
+        rated.sort(key=lambda entry: entry[:2])
         found.append({"system": system, "rows": [(score, u, output) for score, _, u, output in rated[:WORST]]})
     return found
 

@@ -174,12 +174,12 @@ def _common_ids(outputs: Mapping[str, Mapping[str, SystemOutput]], pairs: Mappin
 def _references(pairs: Manifest, units: UnitTable) -> References:
     names = ("id", "tgt_text_raw", "tgt_text", "src_text_raw", "src_text", "src_lang", "tgt_lang")
     ids, raw, translation, source_raw, transcript, *codes = (pairs.column(name).to_pylist() for name in names)
-    texts = [one or other or "" for one, other in zip(raw, translation, strict=True)]
+    texts = [written or other or "" for written, other in zip(raw, translation, strict=True)]
     for id, text in zip(ids, texts, strict=True):
         if not text.strip():
             raise InputError(f"utterance {id}: no reference translation in the manifest")
     sources, targets = (list(map(intern, some)) for some in codes)
-    directions = [intern(f"{one}-{other}") for one, other in zip(sources, targets, strict=True)]
+    directions = [intern(f"{source}-{other}") for source, other in zip(sources, targets, strict=True)]
     return References(
         ids=ids,
         texts=texts,
@@ -190,7 +190,7 @@ def _references(pairs: Manifest, units: UnitTable) -> References:
         target_language=targets,
         natural=all(raw),
         source_seconds=pairs.column("src_seconds").to_pylist(),
-        source_texts=[one or other or "" for one, other in zip(source_raw, transcript, strict=True)],
+        source_texts=[raw or other or "" for raw, other in zip(source_raw, transcript, strict=True)],
     )
 
 
@@ -209,8 +209,8 @@ def _source_audio(pairs: Mapping[str, Pair], ids: Sequence[str]) -> list[np.ndar
 
 
 def _system_audio(folder: Path, outputs: Mapping[str, SystemOutput], ids: Sequence[str]) -> AudioSource:
-    def load(some: Sequence[str]) -> list[np.ndarray | None]:
-        files = [outputs[id].audio for id in some]
+    def load(ids: Sequence[str]) -> list[np.ndarray | None]:
+        files = [outputs[id].audio for id in ids]
         return [read_audio(folder / file) if file else None for file in files]
 
     return AudioSource(ids, load)
@@ -230,7 +230,7 @@ def _ceilings(
     if all(pairs[id].tgt_audio for id in ids):
         sources[REFERENCE_SPEECH] = AudioSource(
             ids,
-            lambda some: [read_audio(pairs[id].tgt_audio or "", expected_seconds=pairs[id].tgt_seconds) for id in some],
+            lambda ids: [read_audio(pairs[id].tgt_audio or "", expected_seconds=pairs[id].tgt_seconds) for id in ids],
         )
     else:
         notes.append("no ceiling on reference speech: the corpus lacks it for some of the utterances")
@@ -243,11 +243,13 @@ def _ceilings(
         if deduplicated:
             notes.append(f"{RESYNTHESIS}: repetitions dropped and durations predicted, as in the systems' own speech")
 
-        def resynthesize(some: Sequence[str]) -> list[np.ndarray | None]:
-            own = [units[id, "tgt"].units for id in some]
+        def resynthesize(ids: Sequence[str]) -> list[np.ndarray | None]:
+            own = [units[id, "tgt"].units for id in ids]
             if deduplicated:
-                own = [deduplicate(one)[0] for one in own]
-            return [at_16khz(one, voice.sample_rate) for one in voice.synthesize(own, deduplicated=deduplicated)]
+                own = [deduplicate(row)[0] for row in own]
+            return [
+                at_16khz(waveform, voice.sample_rate) for waveform in voice.synthesize(own, deduplicated=deduplicated)
+            ]
 
         sources[RESYNTHESIS] = AudioSource(ids, resynthesize)
     return sources

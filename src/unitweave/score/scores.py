@@ -97,7 +97,7 @@ class SystemScores:
     @property
     def main_score(self) -> float | None:
         """ASR-BLEU; of a system that gives text only its text BLEU, or the word error rate of its transcripts."""
-        return next((one.score for one in (self.asr_bleu, self.text_bleu, self.transcript_wer) if one), None)
+        return next((score.score for score in (self.asr_bleu, self.text_bleu, self.transcript_wer) if score), None)
 
     def score(self, metric: str) -> float | None:
         """One number by the name of its field."""

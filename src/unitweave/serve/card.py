@@ -141,9 +141,9 @@ def _data(pairs: Sequence[Pair], recipe: Mapping[str, Any]) -> str:
     kind = "made by speech engines from unitweave's phrasebook" if corpus.get("embedded") else "the user's own corpus"
     lines = ["| direction | pairs (train) | source hours | target hours |", "| --- | ---: | ---: | ---: |"]
     for source, target in _directions(pairs):
-        some = [p for p in pairs if (p.src_lang, p.tgt_lang, p.split) == (source, target, "train")]
-        hours = sum(p.src_seconds for p in some) / 3600, sum(p.tgt_seconds for p in some) / 3600
-        lines.append(f"| {source} to {target} | {len(some)} | {hours[0]:.2f} | {hours[1]:.2f} |")
+        training = [p for p in pairs if (p.src_lang, p.tgt_lang, p.split) == (source, target, "train")]
+        hours = sum(p.src_seconds for p in training) / 3600, sum(p.tgt_seconds for p in training) / 3600
+        lines.append(f"| {source} to {target} | {len(training)} | {hours[0]:.2f} | {hours[1]:.2f} |")
     return f"Speech: {kind}.\n\n" + "\n".join(lines)
 
 

@@ -22,9 +22,9 @@ def save_modules(
     for name, module in modules.items():
         tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
     for name, optimizer in optimizers.items():
-        for part, one in enumerate(_parts(optimizer)):
-            prefix = f"optimizer/{name}/{part}"
-            for index, entries in one.state_dict()["state"].items():
+        for number, part in enumerate(_parts(optimizer)):
+            prefix = f"optimizer/{name}/{number}"
+            for index, entries in part.state_dict()["state"].items():
                 tensors |= {f"{prefix}/{index}/{key}": torch.as_tensor(value) for key, value in entries.items()}
     save_file({key: value.contiguous().clone() for key, value in tensors.items()}, checkpoint / _FILE)
 
@@ -58,17 +58,17 @@ def _restore(
         )
     for name, optimizer in optimizers.items():
         states = []
-        for part, one in enumerate(_parts(optimizer)):
+        for number, part in enumerate(_parts(optimizer)):
             state: dict[int, dict[str, Tensor]] = {}
-            prefix = f"optimizer/{name}/{part}/"
+            prefix = f"optimizer/{name}/{number}/"
             for key, value in tensors.items():
                 if key.startswith(prefix):
                     index, entry = key.removeprefix(prefix).split("/")
                     state.setdefault(int(index), {})[entry] = value
-            states.append({"state": state, "param_groups": one.state_dict()["param_groups"]})
+            states.append({"state": state, "param_groups": part.state_dict()["param_groups"]})
         optimizer.load_state_dict({"parts": states} if isinstance(optimizer, ChainedOptimizer) else states[0])
-        for one in _parts(optimizer):
-            _lay_out(one)
+        for part in _parts(optimizer):
+            _lay_out(part)
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:

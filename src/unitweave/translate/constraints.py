@@ -200,7 +200,7 @@ class Constraints:
                 raise InputError(f"{name}: must be one of {', '.join(known or sorted(v.languages))} (got {code!r})")
         if target is not None or v.task == "asr":
             return target
-        ambiguous = [one for one in ([source] if source else v.sources) if len(v.targets_from(one)) > 1]
+        ambiguous = [language for language in ([source] if source else v.sources) if len(v.targets_from(language)) > 1]
         if ambiguous:
             choices = ", ".join(v.targets_from(ambiguous[0]))
             raise InputError(f"target_language: from {ambiguous[0]} this model translates into {choices}; choose one")
@@ -262,13 +262,13 @@ class DecoderState:
         self.score = torch.zeros(rows, DONE + 1, device=device)
         self.count = torch.zeros(rows, DONE + 1, dtype=torch.long, device=device)
         # One position more than the longest text, always -1: what comes after it is free.
-        longest = max((len(tokens) for one in forced for tokens in one.values()), default=0)
+        longest = max((len(tokens) for prefix in forced for tokens in prefix.values()), default=0)
         self.forced = torch.full((rows, DONE + 1, longest + 1), -1, device=device)
-        for row, one in enumerate(forced):
-            for phase, tokens in one.items():
+        for row, prefix in enumerate(forced):
+            for phase, tokens in prefix.items():
                 self.forced[row, phase, : len(tokens)] = torch.tensor(tokens, device=device)
         closing = int(constraints.closing[TRANSLATION])
-        given = [one.get(TRANSLATION, []) for one in forced]
+        given = [prefix.get(TRANSLATION, []) for prefix in forced]
         seam = [len(tokens) if tokens and tokens[-1] != closing else -1 for tokens in given]
         self.seam = torch.tensor(seam, dtype=torch.long, device=device)
         self.min_units = torch.zeros(rows, dtype=torch.long, device=device)
@@ -277,10 +277,12 @@ class DecoderState:
         """Put each row into the phase of the units, after those that are decoded; token ids."""
         device = self.phase.device
         self.phase[:] = UNITS
-        self.position = torch.tensor([len(one) for one in units], dtype=torch.long, device=device)
+        self.position = torch.tensor([len(row_units) for row_units in units], dtype=torch.long, device=device)
         self.remaining = self.unit_limit - self.position
-        self.last = torch.tensor([one[-1] if one else 0 for one in units], dtype=torch.long, device=device)
-        self.repeats = torch.tensor([_repeats(one) for one in units], dtype=torch.long, device=device)
+        self.last = torch.tensor(
+            [row_units[-1] if row_units else 0 for row_units in units], dtype=torch.long, device=device
+        )
+        self.repeats = torch.tensor([_repeats(row_units) for row_units in units], dtype=torch.long, device=device)
         self.min_units = torch.tensor(min_units, dtype=torch.long, device=device)
 
     def select(self, rows: torch.Tensor) -> None:

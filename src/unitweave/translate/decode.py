@@ -77,7 +77,7 @@ class PhaseDecoder(UnitLanguageModel):
             raise InputError("decoding: text_only needs a model with texts; this one was trained without")
         given = prefixes or [None] * len(sources)
         default = settings.target_language
-        forced = [one if isinstance(one, dict) else self.constraints.forced(one, default) for one in given]
+        forced = [prefix if isinstance(prefix, dict) else self.constraints.forced(prefix, default) for prefix in given]
 
         def run(part: list[int]) -> list[Translation]:
             batch = _Batch(self, part, [sources[i] for i in part], [forced[i] for i in part], settings, streamer)

@@ -92,7 +92,9 @@ class DevSet:
         settings = DecodingSettings(batch_size=self.settings.batch_size, text_only=True)
         prefixes = [ForcedPrefix(target_language=pair.tgt_lang) for pair in mine]
         translations = decoder.translate([self.rows[pair.id, "src"].units for pair in mine], settings, prefixes)
-        found = {pair.id: one for pair, one in gather_object(list(zip(mine, translations, strict=True)))}
+        found = {
+            pair.id: translation for pair, translation in gather_object(list(zip(mine, translations, strict=True)))
+        }
         natural = self.vocabulary.texts == "natural"
         scores = dev_scores(self.pairs, [found[pair.id] for pair in self.pairs], natural)
         if self.vocabulary.task == "asr":

@@ -137,7 +137,7 @@ class StepGraphs:
         State spaces and attention of other kinds do not: they decode step by step, as on a CPU.
         """
         kinds = (DynamicLayer, DynamicSlidingWindowLayer)
-        if model.device.type != "cuda" or any(type(one) not in kinds for one in _layers(model)):
+        if model.device.type != "cuda" or any(type(layer) not in kinds for layer in _layers(model)):
             return None
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(STEP)  # keys and values are read where they are, not first repeated for GQA
@@ -151,7 +151,7 @@ class StepGraphs:
     def cache(self, rows: int, tokens: int) -> FixedCache | None:
         """An empty cache for a batch of prompts; None while another batch has the buffers, or where memory is short."""
         with self._lock:
-            if any(one.owner is not None and one.owner() is not None for one in self._buffers):
+            if any(buffers.owner is not None and buffers.owner() is not None for buffers in self._buffers):
                 return None
             if not self._has_room(rows, tokens + 1):
                 return None
@@ -160,7 +160,7 @@ class StepGraphs:
     def _has_room(self, rows: int, tokens: int) -> bool:
         """Whether the keys and values, and once more as many for longer ones, fit into the GPU's free memory."""
         device = self.model.device
-        if device.type != "cuda" or any(one.suits(rows, tokens) for one in self._buffers):
+        if device.type != "cuda" or any(buffers.suits(rows, tokens) for buffers in self._buffers):
             return True
         free = torch.cuda.mem_get_info(device)[0]
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -178,11 +178,11 @@ class StepGraphs:
         """Buffers for at least so many rows and tokens."""
         capacity = _capacity(tokens)
         with self._lock:
-            for one in self._buffers:
-                if one.suits(rows, tokens):
-                    return one
+            for buffers in self._buffers:
+                if buffers.suits(rows, tokens):
+                    return buffers
             # Graphs hold the addresses of their buffers: what is replaced by larger ones goes with its graphs.
-            self._buffers = [one for one in self._buffers if one.capacity != capacity]
+            self._buffers = [buffers for buffers in self._buffers if buffers.capacity != capacity]
             self._graphs = {key: graph for key, graph in self._graphs.items() if key[1] != capacity}
             self._pool = self._pool if self._graphs else None  # memory that no graph uses any more is gone
             self._buffers.append(_Buffers(_filled_up(rows), capacity, self.model.device))

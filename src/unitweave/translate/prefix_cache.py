@@ -87,8 +87,8 @@ def reuse(
         The cache, each row padded on the left, and how many tokens of each prompt it holds.
     """
     cache = growing_cache(config)
-    counts = [one.shared(prompt) if one else 0 for one, prompt in zip(kept, prompts, strict=True)]
-    example = next((one for one, count in zip(kept, counts, strict=True) if one and count), None)
+    counts = [entry.shared(prompt) if entry else 0 for entry, prompt in zip(kept, prompts, strict=True)]
+    example = next((entry for entry, count in zip(kept, counts, strict=True) if entry and count), None)
     if example is None or not _can_be_cut(cache):
         return cache, [0] * len(prompts)
     width = max(counts)
@@ -97,9 +97,9 @@ def reuse(
         for part in (0, 1):
             like = example.layers[number][part]
             joined = like.new_zeros(len(prompts), like.shape[0], width, like.shape[2])
-            for row, (one, count) in enumerate(zip(kept, counts, strict=True)):
-                if one and count:
-                    joined[row, :, width - count :] = one.layers[number][part][:, :count]
+            for row, (entry, count) in enumerate(zip(kept, counts, strict=True)):
+                if entry and count:
+                    joined[row, :, width - count :] = entry.layers[number][part][:, :count]
             both.append(joined)
         layer.update(*both)
     return cache, counts

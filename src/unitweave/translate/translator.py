@@ -329,8 +329,8 @@ class Translator:
             batch.append(i)
             following = len(waveforms[order[place + 1]]) if place + 1 < len(order) else 0
             if not following or following * (len(batch) + 1) > _BATCH_SECONDS * SAMPLE_RATE:
-                for j, one in zip(batch, self._encoded([waveforms[j] for j in batch]), strict=True):
-                    found[j] = one
+                for j, encoded in zip(batch, self._encoded([waveforms[j] for j in batch]), strict=True):
+                    found[j] = encoded
                 batch = []
         return found
 
@@ -340,7 +340,7 @@ class Translator:
         nothing = [np.empty((0, 0), np.float32)] * len(waveforms)
         log_probs = [probs for _, probs in self.extractor.encode(waveforms)] if self.extractor else nothing
         tokens = self.tokenizer.tokenize(waveforms)
-        return [(one.units, probs) for one, probs in zip(tokens, log_probs, strict=True)]
+        return [(encoded.units, probs) for encoded, probs in zip(tokens, log_probs, strict=True)]
 
     @property
     def speech_vocoder(self) -> Vocoder:

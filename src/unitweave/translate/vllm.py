@@ -161,8 +161,12 @@ class EngineDecoder:
             InputError: The model does not translate into one of these, or has to be told one.
         """
         known = self.vocabulary.targets
-        targets = [one or self.settings.target_language for one in target_languages or [None] * len(sources)]
-        if unknown := [one for one in targets if one is not None and one not in (known or self.vocabulary.languages)]:
+        targets = [language or self.settings.target_language for language in target_languages or [None] * len(sources)]
+        if unknown := [
+            language
+            for language in targets
+            if language is not None and language not in (known or self.vocabulary.languages)
+        ]:
             raise InputError(f"target_language: must be one of {', '.join(known)} (got {unknown[0]!r})")
         prompts = [self._prompt(units) for units in sources]
         seeds = [zlib.crc32(f"{self.settings.seed} {units.tolist()}".encode()) & 0x7FFFFFFF for units in sources]

@@ -53,7 +53,7 @@ def transcribe(encoder: SpeechEncoder, items: Recordings) -> list[Transcript]:
 
     def run(batch: list[Recording]) -> list[Transcript]:
         features = read_features(front_end, batch)
-        usable = [i for i, one in enumerate(features) if len(one)]
+        usable = [i for i, feature in enumerate(features) if len(feature)]
         texts = [""] * len(batch)
         for i, (_, log_probs) in zip(usable, inference([features[i] for i in usable], []), strict=True):
             texts[i] = vocabulary.decode(log_probs.argmax(-1).tolist())
@@ -63,7 +63,7 @@ def transcribe(encoder: SpeechEncoder, items: Recordings) -> list[Transcript]:
     model.eval()
     try:
         with single_threads(1 if inference.batched else 0) as pool:
-            return [one for _, part in map_ordered(pool, run, batches) for one in part]
+            return [text for _, part in map_ordered(pool, run, batches) for text in part]
     finally:
         model.train(was_training)
 
@@ -71,9 +71,12 @@ def transcribe(encoder: SpeechEncoder, items: Recordings) -> list[Transcript]:
 def error_rates_by_language(transcripts: Sequence[Transcript]) -> dict[str, float]:
     """wer_LANGUAGE and cer_LANGUAGE in percent."""
     rates = {}
-    for language in sorted({one.language for one in transcripts}):
-        own = [one for one in transcripts if one.language == language]
-        references, hypotheses = [one.reference for one in own], [one.hypothesis for one in own]
+    for language in sorted({transcript.language for transcript in transcripts}):
+        own = [transcript for transcript in transcripts if transcript.language == language]
+        references, hypotheses = (
+            [transcript.reference for transcript in own],
+            [transcript.hypothesis for transcript in own],
+        )
         rates[f"wer_{language}"] = round(word_error_rate(hypotheses, references, samples=0).score, 2)
         rates[f"cer_{language}"] = round(character_error_rate(hypotheses, references, samples=0).score, 2)
     return rates
@@ -115,7 +118,10 @@ def compare(
         model = folder if (folder / "config.json").exists() else RunLayout(folder).encoder_model
         found = transcribe(load_encoder(model, resolve_device("auto")), items)
         if fold_accents:
-            found = [Transcript(one.language, _folded(one.reference), _folded(one.hypothesis)) for one in found]
+            found = [
+                Transcript(transcript.language, _folded(transcript.reference), _folded(transcript.hypothesis))
+                for transcript in found
+            ]
         rates = error_rates_by_language(found)
         lines.append(f"| {folder} | {' | '.join(f'{rates[name]:.1f}' for name in names)} |")
     return "\n".join(lines)

@@ -76,9 +76,9 @@ class UnitExtractor:
         texts, extract = texts or [None] * len(waveforms), self.front_end.extract
         with single_threads(min(len(waveforms), torch.get_num_threads()) or 1) as pool:
             if self.inference.batched:
-                features = list(pool.map(lambda one: extract([one])[0], waveforms))
+                features = list(pool.map(lambda waveform: extract([waveform])[0], waveforms))
                 return self.from_features(features, texts)
-            parts = pool.map(lambda one, text: self.from_features(extract([one]), [text]), waveforms, texts)
+            parts = pool.map(lambda waveform, text: self.from_features(extract([waveform]), [text]), waveforms, texts)
             return [part[0] for part in parts]
 
     def from_features(self, features: Sequence[torch.Tensor], texts: Sequence[str | None]) -> list[UnitsAndWords]:
@@ -94,13 +94,13 @@ class UnitExtractor:
         extract = self.front_end.extract
         with single_threads(min(len(waveforms), torch.get_num_threads()) or 1) as pool:
             if self.inference.batched:
-                features = list(pool.map(lambda one: extract([one])[0], waveforms))
+                features = list(pool.map(lambda waveform: extract([waveform])[0], waveforms))
                 return list(zip(*self._encode(features), strict=True))
-            parts = pool.map(lambda one: self._encode(extract([one])), waveforms)
+            parts = pool.map(lambda waveform: self._encode(extract([waveform])), waveforms)
             return [(units[0], log_probs[0]) for units, log_probs in parts]
 
     def _encode(self, features: Sequence[torch.Tensor]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        spoken = [i for i, one in enumerate(features) if len(one)]
+        spoken = [i for i, feature in enumerate(features) if len(feature)]
         encoded = self.inference([features[i] for i in spoken], [self.codebook.layer])
         units = [np.empty(0, np.uint16)] * len(features)
         log_probs = [np.empty((0, len(self.vocabulary.tokens)), np.float32)] * len(features)

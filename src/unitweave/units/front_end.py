@@ -139,7 +139,7 @@ class FrontEnd:
         """Features float32 [length, width] of each waveform (float32 [samples], 16 kHz); [0, width] if too short."""
         if self.kind == "fbank":
             return fbank.extract_features(waveforms)
-        return [self._extract(np.ascontiguousarray(one, dtype=np.float32)) for one in waveforms]
+        return [self._extract(np.ascontiguousarray(waveform, dtype=np.float32)) for waveform in waveforms]
 
     def _extract(self, waveform: np.ndarray) -> torch.Tensor:
         if self.num_frames(len(waveform)) == 0:
@@ -167,9 +167,9 @@ class FrontEnd:
         values = torch.zeros(rows or len(features), length, self.width)
         attention = torch.zeros(len(values), length, dtype=torch.long)
         attention[len(features) :, : self.padded(1)] = 1  # an empty row still needs something to attend to
-        for i, one in enumerate(features):
-            values[i, : len(one)] = one
-            attention[i, : len(one)] = 1
+        for i, feature in enumerate(features):
+            values[i, : len(feature)] = feature
+            attention[i, : len(feature)] = 1
         name = "input_values" if self.kind == "waveform" else "input_features"
         values = {"waveform": values[..., 0], "mel": values.transpose(1, 2)}.get(self.kind, values)
         return {name: values, **({"attention_mask": attention} if mask else {})}

@@ -70,8 +70,8 @@ class EncoderInference:
                 raise InputError(f"the encoder has layers 1 to {blocks} (got {layer})")
         layers = sorted(set(layers))
         if self._alone is not None:
-            return [self._alone(one, layers) for one in features]
-        windows = [(i, window) for i, one in enumerate(features) for window in self.front_end.windows(len(one))]
+            return [self._alone(feature, layers) for feature in features]
+        windows = [(i, window) for i, feature in enumerate(features) for window in self.front_end.windows(len(feature))]
         parts = self._encode([features[i][w.start : w.stop] for i, w in windows], layers)
         joined: list[list[Encoded]] = [[] for _ in features]
         for (i, w), (hidden, log_probs) in zip(windows, parts, strict=True):
@@ -85,7 +85,7 @@ class EncoderInference:
 
     def _encode(self, features: Sequence[torch.Tensor], layers: Sequence[int]) -> list[Encoded]:
         results: list[Encoded | None] = [None] * len(features)
-        for group, size, rows in self._groups([self.front_end.encoder_frames(len(one)) for one in features]):
+        for group, size, rows in self._groups([self.front_end.encoder_frames(len(feature)) for feature in features]):
             for i, result in zip(group, self._batch([features[i] for i in group], size, rows, layers), strict=True):
                 results[i] = result
         return [result for result in results if result is not None]
@@ -114,7 +114,7 @@ class EncoderInference:
         }
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             hidden, log_probs = encode(self.model, inputs, layers)
-        frames = [front_end.encoder_frames(len(one)) for one in features]
+        frames = [front_end.encoder_frames(len(feature)) for feature in features]
         return [([h[i, : n // front_end.squeeze] for h in hidden], log_probs[i, :n]) for i, n in enumerate(frames)]
 
 

@@ -90,8 +90,12 @@ def _read(part: dict[str, Any], front_end: FrontEnd) -> dict[str, Any]:
         features = read_features(front_end, [Recording(**item) for item in json.loads(part["items"])])
     except InputError as error:
         return part | {"features": b"", "frames": "[]", "error": str(error)}
-    flat = np.concatenate([one.numpy().reshape(-1) for one in features] or [np.empty(0, np.float32)])
-    return part | {"features": flat.tobytes(), "frames": json.dumps([len(one) for one in features]), "error": ""}
+    flat = np.concatenate([feature.numpy().reshape(-1) for feature in features] or [np.empty(0, np.float32)])
+    return part | {
+        "features": flat.tobytes(),
+        "frames": json.dumps([len(feature) for feature in features]),
+        "error": "",
+    }
 
 
 class _Encoder:
@@ -108,7 +112,7 @@ class _Encoder:
         flat = torch.frombuffer(bytearray(part["features"]) or bytearray(4), dtype=torch.float32)
         width = self.extractor.front_end.width
         lengths = [width * frames for frames in json.loads(part["frames"])]
-        features = [one.view(-1, width) for one in flat[: sum(lengths)].split(lengths)] if lengths else []
+        features = [part.view(-1, width) for part in flat[: sum(lengths)].split(lengths)] if lengths else []
         return {"shard": part["shard"], "rows": _pack(unit_rows(self.extractor, items, features)), "error": ""}
 
 

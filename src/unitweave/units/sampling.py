@@ -168,8 +168,8 @@ def _round_robin(speakers: pa.Array, rng: random.Random) -> np.ndarray:
     for _, group in group_rows(speakers):
         own = group.tolist()
         rng.shuffle(own)
-        here = slice(at, at + len(own))
-        order[here], numbers[here] = own, np.arange(len(own))
-        draws[here] = [rng.random() for _ in own]
+        block = slice(at, at + len(own))
+        order[block], numbers[block] = own, np.arange(len(own))
+        draws[block] = [rng.random() for _ in own]
         at += len(own)
     return order[np.lexsort((draws, numbers))]

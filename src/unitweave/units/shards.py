@@ -50,5 +50,5 @@ class ShardCollector:
         self._rows[number] += rows
         self._missing[number] -= 1
         if self._missing[number] == 0:
-            order = {(one.id, one.side): i for i, one in enumerate(recordings)}
+            order = {(recording.id, recording.side): i for i, recording in enumerate(recordings)}
             yield number, sorted(self._rows.pop(number), key=lambda row: order[row.id, row.side])

@@ -92,7 +92,7 @@ class ExternalTokenizer:
         found = list(self._made.tokenize(list(waveforms)))
         if len(found) != len(waveforms):
             raise InputError(f"{self.name}: gave {len(found)} results for {len(waveforms)} recordings")
-        return [self._checked(one, len(waveform) / 16_000) for one, waveform in zip(found, waveforms, strict=True)]
+        return [self._checked(units, len(waveform) / 16_000) for units, waveform in zip(found, waveforms, strict=True)]
 
     def _checked(self, found: Any, seconds: float) -> SpeechTokens:
         units = np.asarray(getattr(found, "units", found))

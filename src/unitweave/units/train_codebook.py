@@ -94,7 +94,7 @@ def _encoded(
     read = partial(read_features, front_end)
 
     def run(batch: list[Recording], features: list[torch.Tensor]) -> tuple[int, list[torch.Tensor], np.ndarray]:
-        usable = [i for i, one in enumerate(features) if len(one)]
+        usable = [i for i, feature in enumerate(features) if len(feature)]
         if not usable:  # all of them shorter than a frame
             return len(batch), [torch.empty(0, inference.model.config.hidden_size)] * len(layers), np.empty(0, np.int64)
         encoded = inference([features[i] for i in usable], layers)

@@ -44,9 +44,9 @@ class WhisperForCTC(WhisperPreTrainedModel):
             attention_mask = input_features.new_ones(input_features.shape[0], input_features.shape[2]).long()
         if self.training:
             input_features = WhisperModel._mask_input_features(self, input_features.clone(), attention_mask)
-        here = attention_mask[:, None].to(input_features.dtype)
+        mask = attention_mask[:, None].to(input_features.dtype)
         lengths = self._get_feat_extract_output_lengths(attention_mask.sum(-1))
-        x = F.gelu(self.encoder.conv1(input_features * here)) * here
+        x = F.gelu(self.encoder.conv1(input_features * mask)) * mask
         x = F.gelu(self.encoder.conv2(x)).transpose(1, 2)  # [batch, frames, hidden]
         x = x + self.encoder.embed_positions.weight[: x.shape[1]]
         x = F.dropout(x, self.encoder.dropout, self.training)

@@ -118,16 +118,16 @@ def match_words(
     """
     seconds = seconds or frames / frame_rate
     entries: list[tuple[str, float, float, float]] = []
-    for one in timed:
-        if not 0 <= one.start <= one.end or one.end > seconds * 1.01 + _SLACK_SECONDS:
+    for word in timed:
+        if not 0 <= word.start <= word.end or word.end > seconds * 1.01 + _SLACK_SECONDS:
             raise InputError(
-                f"{name}: the word {one.word!r} at {one.start:g} to {one.end:g} s lies outside of the recording of "
+                f"{name}: the word {word.word!r} at {word.start:g} to {word.end:g} s lies outside of the recording of "
                 f"{seconds:.2f} s; is the alignment that of another recording, or not in seconds?"
             )
-        parts = normalize(one.word, language).split()
-        letters, at, share = sum(map(len, parts)), one.start, one.end - one.start
+        parts = normalize(word.word, language).split()
+        letters, at, share = sum(map(len, parts)), word.start, word.end - word.start
         for part in parts:
-            entries.append((part, at, at + share * len(part) / letters, one.score))
+            entries.append((part, at, at + share * len(part) / letters, word.score))
             at += share * len(part) / letters
     starts, ends = np.zeros(len(words), np.int32), np.zeros(len(words), np.int32)
     scores = np.zeros(len(words), np.float32)

@@ -216,13 +216,13 @@ def _claim(folder: Path, plan: Sequence[PlannedPair], kind: str) -> None:
 def digest_of_plan(folder: Path, plan: Sequence[PlannedPair]) -> str:
     """16 hexadecimal digits that name the texts, voices and engines of a plan whose paths are below `folder`."""
     utterances = [utterance for recording in plan for utterance in recording.utterances]
-    spoken = [asdict(one) | {"path": str(one.path.relative_to(folder))} for one in utterances]
-    for one in spoken:
-        if not one["level_db"]:  # as before there was such a key
-            del one["level_db"]
+    spoken = [asdict(utterance) | {"path": str(utterance.path.relative_to(folder))} for utterance in utterances]
+    for entry in spoken:
+        if not entry["level_db"]:  # as before there was such a key
+            del entry["level_db"]
     engines = {package: importlib.metadata.version(package) for package in ("ttspico", "espeakng-loader")}
     # Version 2 of the normalizer leaves texts of Latin letters as version 1 had them.
-    latin = all(ord(c) < 0x250 for one in utterances for c in one.text)
+    latin = all(ord(c) < 0x250 for utterance in utterances for c in utterance.text)
     return json_digest(json.loads(json.dumps([spoken, engines, "unitweave-1" if latin else NORMALIZER])))
 
 
@@ -241,8 +241,14 @@ def _write(
     outcome = StageResult()
     for recording in plan:
         made = {"src": recording.source, "tgt": recording.target}
-        lasting: dict[str, Any] = {f"{side}_seconds": seconds[one.path] for side, one in made.items() if one}
-        reasons = [f"{one.path.name}: {problems[one.path]}" for one in recording.utterances if one.path in problems]
+        lasting: dict[str, Any] = {
+            f"{side}_seconds": seconds[utterance.path] for side, utterance in made.items() if utterance
+        }
+        reasons = [
+            f"{utterance.path.name}: {problems[utterance.path]}"
+            for utterance in recording.utterances
+            if utterance.path in problems
+        ]
         if reasons:
             outcome.skipped.append({"id": recording.pair.id, "reason": "; ".join(reasons)})
         else:

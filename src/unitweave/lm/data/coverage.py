@@ -60,7 +60,9 @@ def interleaved_coverage(pairs: Sequence[Pair], sizes: Sizes, settings: LmSettin
                 counts = (sizes.words[side, own].astype(np.int64), sizes.replaceable[side, own].astype(np.int64))
                 found.setdefault(languages[side], []).append(counts)
     return {
-        name: Coverage(np.concatenate([words for words, _ in parts]), np.concatenate([some for _, some in parts]))
+        name: Coverage(
+            np.concatenate([words for words, _ in parts]), np.concatenate([replaceable for _, replaceable in parts])
+        )
         for name, parts in sorted(found.items())
     }
 
@@ -82,22 +84,22 @@ def check_coverage(coverage: dict[str, Coverage], settings: LmSettings) -> list[
     highest = max(ratio(step) for step in range(settings.training.steps))
     if not coverage or highest == 0:
         return []
-    if not any(one.fraction for one in coverage.values()):
-        words, least = sum(int(one.words.sum()) for one in coverage.values()), settings.interleave.min_alignment_score
+    if not any(part.fraction for part in coverage.values()):
+        words, least = sum(int(part.words.sum()) for part in coverage.values()), settings.interleave.min_alignment_score
         raise InputError(
             f"schedule: asks for text ratio {highest:.2f}, but none of the speech's {words} words can be replaced: "
             f"none is aligned with a score of {least:g} or more; align the units, lower "
             "interleave.min_alignment_score, or train with schedule.shape none"
         )
     return [
-        f"{language}: text ratio {highest:.2f} becomes {one.realized(highest):.2f}, since only "
-        f"{100 * one.fraction:.0f} % of its words are surely aligned (interleave.min_alignment_score "
+        f"{language}: text ratio {highest:.2f} becomes {part.realized(highest):.2f}, since only "
+        f"{100 * part.fraction:.0f} % of its words are surely aligned (interleave.min_alignment_score "
         f"{settings.interleave.min_alignment_score:g})"
-        for language, one in coverage.items()
-        if one.realized(highest) < _FAR * highest
+        for language, part in coverage.items()
+        if part.realized(highest) < _FAR * highest
     ]
 
 
 def coverage_line(coverage: dict[str, Coverage]) -> str:
     """Format the share of words that can be replaced in each language."""
-    return ", ".join(f"{name} {100 * one.fraction:.1f} % of {one.words.sum():,}" for name, one in coverage.items())
+    return ", ".join(f"{name} {100 * part.fraction:.1f} % of {part.words.sum():,}" for name, part in coverage.items())

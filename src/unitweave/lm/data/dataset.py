@@ -33,9 +33,9 @@ def make_examples(
     """The examples of several pairs; see `make_example`."""
     examples = []
     for first in range(0, len(pairs), TEXTS_AT_ONCE):
-        some = pairs[first : first + TEXTS_AT_ONCE]
-        prepare_texts(some, vocabulary, tokens)
-        examples += [make_example(pair, rows, vocabulary, tokens, settings, deduplicate) for pair in some]
+        batch = pairs[first : first + TEXTS_AT_ONCE]
+        prepare_texts(batch, vocabulary, tokens)
+        examples += [make_example(pair, rows, vocabulary, tokens, settings, deduplicate) for pair in batch]
     return examples
 
 

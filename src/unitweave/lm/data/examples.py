@@ -264,7 +264,7 @@ def _mapped(path: Path) -> tuple[list[int], _Mapped]:
     batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
     firsts = np.cumsum([0, *map(len, batches)]).tolist()
     columns = [[list_column(column) for column in batch.columns] for batch in batches]
-    return firsts[:-1] or [0], [[(values, offsets.data) for values, offsets in one] for one in columns]
+    return firsts[:-1] or [0], [[(values, offsets.data) for values, offsets in column] for column in columns]
 
 
 def _speech_columns(
@@ -323,24 +323,24 @@ def _speech_by_speech(
     made: list[list[np.ndarray]] = []
     rows = rows_from_table(pa.Table.from_batches([batch]))
     for first in range(0, len(pairs), TEXTS_AT_ONCE):
-        some = list(pairs[first : first + TEXTS_AT_ONCE])
-        prepare_texts(some, vocabulary, tokens)
-        for pair, row in zip(some, rows, strict=False):
-            one = pair_speech(pair, row, vocabulary, tokens, settings, deduplicate)
-            units = (one.units - vocabulary.unit_offset).astype(np.uint16)
-            made.append([units, one.cuts, one.text, one.text_cuts, one.eligible[one.eligible < 1 << 16]])
+        batch = list(pairs[first : first + TEXTS_AT_ONCE])
+        prepare_texts(batch, vocabulary, tokens)
+        for pair, row in zip(batch, rows, strict=False):
+            speech = pair_speech(pair, row, vocabulary, tokens, settings, deduplicate)
+            units = (speech.units - vocabulary.unit_offset).astype(np.uint16)
+            made.append([units, speech.cuts, speech.text, speech.text_cuts, speech.eligible[speech.eligible < 1 << 16]])
     kinds = {"units": np.uint16, "cuts": np.int32, "text": np.int32, "text_cuts": np.int32, "eligible": np.uint16}
-    return {name: _column([one[n] for one in made], kind) for n, (name, kind) in enumerate(kinds.items())}
+    return {name: _column([row[n] for row in made], kind) for n, (name, kind) in enumerate(kinds.items())}
 
 
 def _text_by_text(pairs: Manifest, tokens: WordTokens, vocabulary: Vocabulary) -> _Columns:
     """As `_text_column` for both sides, one by one."""
     made: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
     for first in range(0, len(pairs), TEXTS_AT_ONCE):
-        some = list(pairs[first : first + TEXTS_AT_ONCE])
-        prepare_texts(some, vocabulary, tokens)
+        batch = list(pairs[first : first + TEXTS_AT_ONCE])
+        prepare_texts(batch, vocabulary, tokens)
         for side in SIDES:
-            found = [pair_text(pair, side, vocabulary, tokens) for pair in some]
+            found = [pair_text(pair, side, vocabulary, tokens) for pair in batch]
             made[side] += [np.empty(0, np.int32) if text is None else text for text in found]
     return {side: _column(made[side], np.int32) for side in SIDES}
 

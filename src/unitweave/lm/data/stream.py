@@ -65,10 +65,12 @@ class InterleavedDataset:
             example, task = self._draw(position, rng)
             example = draw_prefix(example, self.interleave, rng)
             own = utterance_ratio(ratio, self.spread, rng)
-            one = interleave(example, task, own, self.interleave, self.markers, rng)
-            if self.max_tokens is not None and len(one.ids) > self.max_tokens:
-                one = replace(one, ids=one.ids[: self.max_tokens], segments=one.segments[: self.max_tokens])
-            interleaved.append(one)
+            sequence = interleave(example, task, own, self.interleave, self.markers, rng)
+            if self.max_tokens is not None and len(sequence.ids) > self.max_tokens:
+                sequence = replace(
+                    sequence, ids=sequence.ids[: self.max_tokens], segments=sequence.segments[: self.max_tokens]
+                )
+            interleaved.append(sequence)
         return interleaved
 
     def _draw(self, position: int, rng: Random) -> tuple[Example, str]:

@@ -100,7 +100,7 @@ class WordTokens:
         texts = [self.prefix + word for word in words.to_pylist()]
         if self.tokenizer.is_fast:  # transformers would make five more lists of each encoding
             encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            return [one.ids for one in encoded]
+            return [encoding.ids for encoding in encoded]
         return [ids for ids, _ in self._encode(texts)]
 
     def prepare(self, texts: Iterable[str]) -> None:

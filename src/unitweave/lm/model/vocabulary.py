@@ -95,7 +95,7 @@ class Vocabulary:
 
     def targets_from(self, source: str | None) -> list[str]:
         """The languages that the model translates into from `source` (None: from any), sorted."""
-        return sorted({target for one, target in self.directions if source in (None, one)})
+        return sorted({target for language, target in self.directions if source in (None, language)})
 
     @property
     def has_speech(self) -> bool:

@@ -164,7 +164,7 @@ def train_lm(
     save_model(folder / "model", model, tokenizer, state, vocabulary)
     counts = {"pairs": len(kept), "parameters": sum(p.numel() for p in model.parameters())}
     counts |= (
-        {"replaceable words": {name: round(one.fraction, 4) for name, one in coverage.items()}} if coverage else {}
+        {"replaceable words": {name: round(part.fraction, 4) for name, part in coverage.items()}} if coverage else {}
     )
     counts |= {"extra text": len(extra)} if extra else {}
     counts |= {"truncated": truncated} if truncated else {}
@@ -193,7 +193,7 @@ def _units_only(examples: Sequence[Example], dataset: InterleavedDataset, limit:
         for task, weight in dataset.tasks.items()
         if weight > 0 and has_segments(example, task)
     ]
-    if not (found := [one for one in found if len(one.ids) <= limit]):
+    if not (found := [example for example in found if len(example.ids) <= limit]):
         raise InputError("schedule.shape: 'adaptive' needs a dev split with what the tasks need, and there is none")
     return found
 
@@ -256,7 +256,7 @@ def check_directions(directions: Iterable[tuple[str, str]], tasks: Mapping[Task,
     """Raise InputError where nothing in a sequence would tell the model which language to speak."""
     directions = sorted(directions)
     for source, target in directions:
-        others = [one for code, one in directions if code == source and one != target]
+        others = [language for code, language in directions if code == source and language != target]
         if others and tasks.get("direct", 0) > 0:
             raise InputError(
                 f"tasks.direct: its sequences name no language, but from {source} this corpus goes into "

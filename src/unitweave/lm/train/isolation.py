@@ -33,7 +33,7 @@ def check_isolation(model: PreTrainedModel) -> None:
     sequences = ids.split(_LENGTHS)
     model.eval()
     try:
-        alone = torch.cat([_losses_alone(model, one) for one in sequences])
+        alone = torch.cat([_losses_alone(model, sequence) for sequence in sequences])
         model.set_attn_implementation(PACKED)
         packed = _losses_packed(model, sequences)
     except (TypeError, ValueError) as error:

@@ -115,8 +115,8 @@ def _transcribe_batch(
     audible = [(id, waveform) for id, waveform in zip(ids, waveforms, strict=True) if waveform is not None]
     texts: dict[str, str] = {}
     for language in sorted({source.languages.get(id, "en") for id, _ in audible}):
-        some = [(id, w) for id, w in audible if source.languages.get(id, "en") == language]
-        texts |= zip((id for id, _ in some), recognizer.transcribe([w for _, w in some], language), strict=True)
+        batch = [(id, w) for id, w in audible if source.languages.get(id, "en") == language]
+        texts |= zip((id for id, _ in batch), recognizer.transcribe([w for _, w in batch], language), strict=True)
     records = []
     for id, waveform in zip(ids, waveforms, strict=True):
         if waveform is None:

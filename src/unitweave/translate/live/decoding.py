@@ -111,7 +111,7 @@ class LiveDecoder:
         sources = [request.hypothesis.units for request in requests]
         kept = [request.cache for request in requests]
         found = self.translator.decoder.continue_units(sources, continuations, self.translator.settings, kept)
-        return [self._spoken(request, one) for request, one in zip(requests, found, strict=True)]
+        return [self._spoken(request, hypothesis) for request, hypothesis in zip(requests, found, strict=True)]
 
     def _all_texts(self, request: SpeechRequest) -> tuple[int, ...]:
         if not self.has_texts:

@@ -15,7 +15,7 @@ def agreed_words(hypotheses: Sequence[Hypothesis], agreement: int) -> int:
         return len(latest.translation)
     if len(hypotheses) < agreement:
         return 0
-    others = [[word.text for word in one.translation] for one in hypotheses[-agreement:]]
+    others = [[word.text for word in hypothesis.translation] for hypothesis in hypotheses[-agreement:]]
     count = 0
     for words in zip(*others, strict=False):
         if len(set(words)) > 1:
