@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = f" at {error.filename}" if error.filename else ""
             problem = f"no space left{where}; make room, and run the same command to resume"
         elif isinstance(error.filename, str) and (isinstance(error, _REFUSED) or error.errno in _NO_PLACE):
-            problem = f"{_meant(Path(error.filename))}: {error.strerror}"
+            problem = f"{_final_name(Path(error.filename))}: {error.strerror}"
         else:
             raise
         print(f"unitweave: {problem}", file=sys.stderr)
@@ -123,17 +123,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _out_of_memory(torch: Any) -> str:
     """What a GPU's memory holds, and what takes less of it."""
     free, total = torch.cuda.mem_get_info()
-    own = torch.cuda.memory_reserved()
+    reserved = torch.cuda.memory_reserved()
     gib = 2**30
     return (
-        f"out of memory on {torch.cuda.get_device_name()}: of {total / gib:.1f} GiB this command has {own / gib:.1f}, "
-        f"other programs {max(0, total - free - own) / gib:.1f}. Smaller passes take less (max_tokens_per_forward or "
-        "batch_size of the training, batch_size of translate); 'unitweave lm plan' estimates what a training needs. "
+        f"out of memory on {torch.cuda.get_device_name()}: of {total / gib:.1f} GiB this command has "
+        f"{reserved / gib:.1f}, other programs {max(0, total - free - reserved) / gib:.1f}. Smaller passes take less "
+        "(max_tokens_per_forward or batch_size of the training, batch_size of translate); 'unitweave lm plan' "
+        "estimates what a training needs. "
         "Run the same command to resume"
     )
 
 
-def _meant(path: Path) -> Path:
+def _final_name(path: Path) -> Path:
     """The file that a temporary one would have become."""
     if not path.name.startswith(TEMPORARY_PREFIX):
         return path

@@ -50,7 +50,7 @@ class Run:
     """A run folder and the recipe that fills it. The method of a stage does it and returns its fingerprint."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self.folder, self.recipe, self.at = Path(folder), recipe, RunLayout(Path(folder))
+        self.folder, self.recipe, self.layout = Path(folder), recipe, RunLayout(Path(folder))
 
     def corpus(self) -> str:
         """The utterance pairs."""
@@ -68,57 +68,61 @@ class Run:
         if (speak := choice.speak) is not None:
             counted = replace(choice, speak=replace(speak, workers=0))
             work = partial(import_and_speak, source=source, settings=speak)
-            return self._stage(self.at.corpus, counted, (), work, [NORMALIZER, speech_identity(speak)], manifest)
+            return self._stage(self.layout.corpus, counted, (), work, [NORMALIZER, speech_identity(speak)], manifest)
         plain = {key: value for key, value in vars(choice).items() if key != "speak"}  # as before there was such a key
-        return self._stage(self.at.corpus, plain, (), lambda f: import_manifest(f, source), NORMALIZER, manifest)
+        return self._stage(self.layout.corpus, plain, (), lambda f: import_manifest(f, source), NORMALIZER, manifest)
 
     def _embedded(self, settings: EmbeddedCorpus) -> str:
         # Only what changes the audio counts: the number of workers does not.
         counted = _without_defaults(replace(settings, workers=0))
-        return self._stage(self.at.corpus, counted, (), lambda f: build_embedded(f, settings), plan_digest(settings))
+        return self._stage(
+            self.layout.corpus, counted, (), lambda f: build_embedded(f, settings), plan_digest(settings)
+        )
 
     def _spoken(self, settings: SynthesizedCorpus) -> str:
         counted = _without_defaults(spoken_settings(settings))
-        return self._stage(self.at.corpus, counted, (), lambda f: build_spoken(f, settings), spoken_digest(settings))
+        return self._stage(
+            self.layout.corpus, counted, (), lambda f: build_spoken(f, settings), spoken_digest(settings)
+        )
 
     def encoder(self) -> str:
         """Train the speech encoder, or fine-tune a pretrained one."""
-        settings, at = self.recipe.encoder, self.at
+        settings, layout = self.recipe.encoder, self.layout
         return self._stage(
-            at.encoder,
+            layout.encoder,
             settings,
-            (at.corpus,),
-            lambda f: train_encoder(f, settings, at.corpus),
+            (layout.corpus,),
+            lambda f: train_encoder(f, settings, layout.corpus),
             contents(settings.pretrained),
             every_process=True,
         )
 
     def codebook(self) -> str:
         """Cluster the encoder's hidden states: the k-means codebook."""
-        settings, at = self.recipe.codebook, self.at
+        settings, layout = self.recipe.codebook, self.layout
         return self._stage(
-            at.codebook,
+            layout.codebook,
             settings,
-            (at.corpus, at.encoder),
-            lambda f: train_codebook(f, settings, at.corpus, at.encoder_model),
+            (layout.corpus, layout.encoder),
+            lambda f: train_codebook(f, settings, layout.corpus, layout.encoder_model),
         )
 
     def units(self) -> str:
         """Extract units and word frames of every recording."""
-        settings, at = self.recipe.units, self.at
+        settings, layout = self.recipe.units, self.layout
         if settings.tokenizer is not None:
-            encoder = None if settings.alignments is not None else at.encoder_model
+            encoder = None if settings.alignments is not None else layout.encoder_model
             return self._stage(
-                at.units,
+                layout.units,
                 settings_in_fingerprint(settings),
-                (at.corpus,) if encoder is None else (at.corpus, at.encoder),
-                lambda f: tokenize_corpus(f, settings, at.corpus, encoder),
+                (layout.corpus,) if encoder is None else (layout.corpus, layout.encoder),
+                lambda f: tokenize_corpus(f, settings, layout.corpus, encoder),
             )
         return self._stage(
-            at.units,
+            layout.units,
             settings_in_fingerprint(settings),
-            (at.corpus, at.encoder, at.codebook),
-            lambda f: extract_units(f, settings, at.corpus, at.encoder_model, at.codebook),
+            (layout.corpus, layout.encoder, layout.codebook),
+            lambda f: extract_units(f, settings, layout.corpus, layout.encoder_model, layout.codebook),
             every_process=True,
         )
 
@@ -139,21 +143,21 @@ class Run:
 
     def has_imported_units(self) -> bool:
         """Whether the units came from 'unitweave units import', for the corpus as it is."""
-        if not (self.at.units / STAGE_FILE).exists():
+        if not (self.layout.units / STAGE_FILE).exists():
             return False
-        stage = read_stage(self.folder, self.at.name(self.at.units))
-        same = stage["inputs"].get("corpus") == stage_fingerprint(self.folder, self.at.name(self.at.corpus))
+        stage = read_stage(self.folder, self.layout.name(self.layout.units))
+        same = stage["inputs"].get("corpus") == stage_fingerprint(self.folder, self.layout.name(self.layout.corpus))
         return bool("import" in stage["settings"] and stage["status"] == "done" and same)
 
     def text_lm(self) -> str | None:
         """Train the small text language model; None where every system names a pretrained one."""
         if all(system.pretrained for system in self.recipe.systems.values()):
             return None
-        settings, at = self.recipe.text_lm, self.at
+        settings, layout = self.recipe.text_lm, self.layout
         return self._stage(
-            at.text_lm,
+            layout.text_lm,
             settings,
-            (at.corpus,),
+            (layout.corpus,),
             lambda f: train_text_lm(f, settings, self._sentences(settings.extra_sentences)),
             None if self._texts == ["normalized"] else self._texts,
             every_process=True,
@@ -161,17 +165,17 @@ class Run:
 
     def lm(self, name: str) -> str:
         """Fine-tune one system's language model on interleaved speech and text."""
-        settings, at = self.recipe.systems[name], self.at
-        text_lm = at.text_lm_model if settings.pretrained is None else None
+        settings, layout = self.recipe.systems[name], self.layout
+        text_lm = layout.text_lm_model if settings.pretrained is None else None
         schedule = settings.schedule
         named = replace(settings, schedule=replace(schedule, function=schedule.function_name))
         ratios = ratios_of_function(schedule, settings.training.steps) if schedule.function is not None else None
         return self._stage(
-            at.lm(name),
+            layout.lm(name),
             named,
-            (at.corpus, at.units, *([at.text_lm] if text_lm else [])),
+            (layout.corpus, layout.units, *([layout.text_lm] if text_lm else [])),
             lambda f: train_lm(
-                f, settings, at.corpus, at.units, text_lm, dev_evaluator(at.corpus, settings.evaluation)
+                f, settings, layout.corpus, layout.units, text_lm, dev_evaluator(layout.corpus, settings.evaluation)
             ),
             [contents(settings.pretrained, settings.extra_text), ratios],
             every_process=True,
@@ -179,61 +183,65 @@ class Run:
 
     def vocoder(self) -> str:
         """Train the vocoder, which turns units into a waveform, or take the one that the recipe names."""
-        settings, at = self.recipe.vocoder, self.at
+        settings, layout = self.recipe.vocoder, self.layout
         if settings.pretrained is not None or settings.function is not None:
             given = contents(settings.pretrained)
-            return self._stage(at.vocoder, settings, (at.units,), lambda f: adopt_vocoder(f, settings, at.units), given)
+            return self._stage(
+                layout.vocoder, settings, (layout.units,), lambda f: adopt_vocoder(f, settings, layout.units), given
+            )
         return self._stage(
-            at.vocoder,
+            layout.vocoder,
             settings,
-            (at.corpus, at.units),
-            lambda f: train_vocoder(f, settings, at.corpus, at.units),
+            (layout.corpus, layout.units),
+            lambda f: train_vocoder(f, settings, layout.corpus, layout.units),
             every_process=True,
         )
 
     def translate(self, name: str) -> str:
         """Translate the test split with one system."""
-        settings, at = self.recipe.translate, self.at
-        spoken = (at.vocoder,) if name in self.speaking else ()
+        settings, layout = self.recipe.translate, self.layout
+        spoken = (layout.vocoder,) if name in self.speaking else ()
         return self._stage(
-            at.translate(name),
+            layout.translate(name),
             translation.settings_in_fingerprint(settings),
-            (at.corpus, at.units, at.lm(name), *spoken),
-            lambda f: translation.translate_split(f, settings, at.corpus, at.units, at.lm_model(name), at.vocoder),
+            (layout.corpus, layout.units, layout.lm(name), *spoken),
+            lambda f: translation.translate_split(
+                f, settings, layout.corpus, layout.units, layout.lm_model(name), layout.vocoder
+            ),
             every_process=True,
         )
 
     def score(self) -> str:
         """Score the translations, or the transcripts, of all systems that take speech."""
-        settings, at, systems = self.recipe.score, self.at, self.from_speech
+        settings, layout, systems = self.recipe.score, self.layout, self.from_speech
         if not systems:
             raise InputError(f"score: no system takes speech; that needs one of the tasks {', '.join(FROM_SPEECH)}")
-        outputs = {name: at.translate(name) for name in [*systems, *settings.cascades]}
+        outputs = {name: layout.translate(name) for name in [*systems, *settings.cascades]}
         for name in settings.cascades:
             self.cascade(name)
-        spoken = (at.vocoder,) if self.speaking else ()
+        spoken = (layout.vocoder,) if self.speaking else ()
         return self._stage(
-            at.score,
+            layout.score,
             settings_counted(settings),
-            (at.corpus, at.units, *spoken, *outputs.values()),
-            lambda f: score_run(f, settings, at.corpus, at.units, at.vocoder, outputs),
+            (layout.corpus, layout.units, *spoken, *outputs.values()),
+            lambda f: score_run(f, settings, layout.corpus, layout.units, layout.vocoder, outputs),
             scored_by(settings, self.targets) if self.speaking else "texts",
             every_process=True,
         )
 
     def cascade(self, name: str) -> str:
         """Translate the test split with one cascade: what the systems have translated."""
-        settings, at = self.recipe.score.cascades[name], self.at
+        settings, layout = self.recipe.score.cascades[name], self.layout
         systems = self.from_speech
-        reads = (at.corpus, *[at.translate(system) for system in systems[:1]])
+        reads = (layout.corpus, *[layout.translate(system) for system in systems[:1]])
 
         def work(folder: Path) -> StageResult:
-            pairs = {pair.id: pair for pair in read_manifest(at.corpus, "test")}
-            ids = read_outputs(at.translate(systems[0]), pairs)
+            pairs = {pair.id: pair for pair in read_manifest(layout.corpus, "test")}
+            ids = read_outputs(layout.translate(systems[0]), pairs)
             return translate_by_cascade(folder, settings, self.recipe.translate, [pairs[id] for id in ids])
 
         identity = check_cascade(name, settings, self._directions)
-        return self._stage(at.translate(name), settings, reads, work, identity, every_process=True)
+        return self._stage(layout.translate(name), settings, reads, work, identity, every_process=True)
 
     @property
     def speaking(self) -> list[str]:
@@ -247,7 +255,7 @@ class Run:
 
     def check_tasks(self) -> None:
         """Raise InputError where the corpus cannot serve a task that a system is to be trained on."""
-        pairs = read_manifest(self.at.corpus)
+        pairs = read_manifest(self.layout.corpus)
         say(f"corpus: {describe_tasks(pairs)}")
         for name, system in self.recipe.systems.items():
             check_tasks(pairs, system.tasks, f"systems.{name}", extra_text=system.extra_text is not None)
@@ -270,12 +278,12 @@ class Run:
     @property
     def targets(self) -> set[str]:
         """The target languages of the corpus."""
-        return {pair.tgt_lang for pair in read_manifest(self.at.corpus)}
+        return {pair.tgt_lang for pair in read_manifest(self.layout.corpus)}
 
     @property
     def _directions(self) -> set[tuple[str, str]]:
         """Source and target languages of the corpus."""
-        return {(pair.src_lang, pair.tgt_lang) for pair in read_manifest(self.at.corpus)}
+        return {(pair.src_lang, pair.tgt_lang) for pair in read_manifest(self.layout.corpus)}
 
     def _check_languages(self) -> None:
         """Raise InputError for directions that the end of the run could not serve, before anything is trained."""
@@ -299,9 +307,9 @@ class Run:
         every_process: bool = False,
     ) -> str:
         """Do the stage of `folder`, which reads the folders of other stages and depends on `extra` and `files` too."""
-        inputs = {self.at.name(read): stage_fingerprint(self.folder, self.at.name(read)) for read in reads}
+        inputs = {self.layout.name(read): stage_fingerprint(self.folder, self.layout.name(read)) for read in reads}
         inputs |= files or {}
-        return run_stage(self.folder, self.at.name(folder), settings, inputs, work, extra, every_process)
+        return run_stage(self.folder, self.layout.name(folder), settings, inputs, work, extra, every_process)
 
     @property
     def _texts(self) -> list[Texts]:
@@ -310,7 +318,7 @@ class Run:
 
     def _sentences(self, number: int) -> list[MultilingualSentence]:
         """Text for the small text LM: the training pairs' own, and further sentences of the phrasebook."""
-        pairs = [p for p in read_manifest(self.at.corpus, "train") if p.src_text and p.tgt_text]
+        pairs = [p for p in read_manifest(self.layout.corpus, "train") if p.src_text and p.tgt_text]
         own = [
             MultilingualSentence(
                 {p.src_lang: running_text(str(p.src_text), p.src_text_raw, texts)},
@@ -342,7 +350,7 @@ def run(recipe: Recipe | Path | str, out: Path | str) -> Run:
         out: The run folder. What an earlier call left there is kept as far as the recipe still asks for it.
 
     Returns:
-        The run; `read_scores(run.at.score)` reads its scores.
+        The run; `read_scores(run.layout.score)` reads its scores.
 
     Raises:
         InputError: The recipe has invalid values, or `out` is not a run folder.

@@ -135,7 +135,7 @@ def test_scores_of_natural_texts_are_on_both_forms() -> None:
 def test_the_text_model_reads_what_its_systems_write(corpus: Path, tmp_path: Path) -> None:
     def sentences(**systems: dict[str, str]) -> list[str]:
         run = Run(tmp_path / "run", parse_recipe({"corpus": {"manifest": "x"}, "systems": systems}))
-        run.at = replace(run.at, folder=corpus)
+        run.layout = replace(run.layout, folder=corpus)
         return [text for one in run._sentences(0) for text in one.texts]
 
     natural, normalized = [SPANISH, ENGLISH], [normalize(SPANISH, "es"), normalize(ENGLISH, "en")]

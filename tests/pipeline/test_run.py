@@ -63,7 +63,7 @@ def test_run_takes_a_recipe_its_file_or_the_name_of_a_built_in_one(
     recipe = load_recipe(demo)
     given = run({"name": "demo", "path": path, "recipe": recipe}[kind], tmp_path / "run")
     assert done == [given] and given.recipe == recipe
-    assert load_recipe(given.at.recipe) == recipe, "the folder keeps what it was made with"
+    assert load_recipe(given.layout.recipe) == recipe, "the folder keeps what it was made with"
     with pytest.raises(InputError, match="no such recipe"):
         run("no-such-recipe", tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -27,14 +27,14 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         raise Killed
 
     def do(self: Rehearsal, stage: str, system: str, kill: bool) -> tuple[int, str]:
-        self.at.folder.mkdir(parents=True, exist_ok=True)
-        self.at.recipe.write_bytes(self.recipe_file.read_bytes())
+        self.layout.folder.mkdir(parents=True, exist_ok=True)
+        self.layout.recipe.write_bytes(self.recipe_file.read_bytes())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "kill", killed)
             patch.setattr(CheckpointedTrainer, "_save_checkpoint", CheckpointedTrainer._save_checkpoint)
             patch.setattr(train._Trainer, "_save_checkpoint", train._Trainer._save_checkpoint)
             try:
-                code = child.do(self.at.folder, self.folder / "step.json", kill, stage, [system] if system else [])
+                code = child.do(self.layout.folder, self.folder / "step.json", kill, stage, [system] if system else [])
             except Killed:
                 code = -9
         done.append((stage, code))

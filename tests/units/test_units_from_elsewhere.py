@@ -355,17 +355,17 @@ def test_a_tokenizer_in_the_recipe_takes_the_place_of_encoder_and_codebook(
     Path("my.yaml").write_text(yaml.safe_dump(recipe(text_lm_folder, alignments=str(times), shard_size=3)))
     run = open_run(tmp_path / "run", Path("my.yaml"))
     run.corpus_and_units()
-    assert not run.at.encoder.exists() and not run.at.codebook.exists()
-    rows = read_units(run.at.units)
+    assert not run.layout.encoder.exists() and not run.layout.codebook.exists()
+    rows = read_units(run.layout.units)
     assert all(np.array_equal(rows[pair.id, side].units, units) for pair, side, units in sides(corpus))
     assert all((row.scores == 1).all() for row in rows.values())
-    files = {path: path.read_bytes() for path in run.at.units.glob("*.parquet")}
+    files = {path: path.read_bytes() for path in run.layout.units.glob("*.parquet")}
     assert len(files) == 3
-    stage = run.at.units / "stage.json"
+    stage = run.layout.units / "stage.json"
     stage.write_text(json.dumps(read_json(stage) | {"status": "running"}))
     next(iter(files)).unlink()
     run.corpus_and_units()
-    assert {path: path.read_bytes() for path in run.at.units.glob("*.parquet")} == files
+    assert {path: path.read_bytes() for path in run.layout.units.glob("*.parquet")} == files
 
 
 def test_a_tokenizer_that_recordings_do_not_fit_ends_before_anything_is_written(corpus: Path, tmp_path: Path) -> None:

@@ -46,9 +46,9 @@ def plan(
     from unitweave.translate.estimate import as_lines, translation_hours
     from unitweave.units.dataset import FRAME_RATE, read_units_metadata, units_per_second
 
-    at = RunLayout(units) if units else None
-    corpus = at.corpus if at else _manifest(read.corpus.manifest)
-    own = at.text_lm_model if at else None
+    layout = RunLayout(units) if units else None
+    corpus = layout.corpus if layout else _manifest(read.corpus.manifest)
+    own = layout.text_lm_model if layout else None
     plans = []
     pairs = read_manifest(corpus) if corpus is not None else None
     for name in [system] if system else list(read.systems):
@@ -56,10 +56,10 @@ def plan(
         if pairs is not None:
             check_tasks(pairs, settings.tasks, f"systems.{name}", extra_text=settings.extra_text is not None)
         tokenizer = settings.pretrained or (str(own) if own is not None and own.exists() else None)
-        lengths = measure(settings, corpus, at.units if at else None, tokenizer)
+        lengths = measure(settings, corpus, layout.units if layout else None, tokenizer)
         plans.append(make_plan(name, settings, read.codebook.num_units, read.text_lm.shape, lengths, gpu, gpus))
     utterances, seconds = _test_set(corpus)
-    rate = units_per_second(read_units_metadata(at.units)) if at and at.units.exists() else FRAME_RATE
+    rate = units_per_second(read_units_metadata(layout.units)) if layout and layout.units.exists() else FRAME_RATE
     hours = {
         plan.system: translation_hours(
             model_config(read.systems[plan.system].pretrained, read.text_lm.shape), plan.facts["parameters"], GPUS[gpu],

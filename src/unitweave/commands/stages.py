@@ -36,16 +36,16 @@ def _show(folder: Path, systems: Sequence[str]) -> None:
     from unitweave.score.scores import read_scores
     from unitweave.score.table import print_table
 
-    at = RunLayout(folder)
-    print_table(read_scores(at.score))
+    layout = RunLayout(folder)
+    print_table(read_scores(layout.score))
     try:
-        print(f"\nreport: {write_report(at.report, [folder])}")
+        print(f"\nreport: {write_report(layout.report, [folder])}")
     except OSError as error:
         if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
             raise
         say(f"{folder} is read-only, so its report stays as it is")
     for system in sorted(systems):
-        for wav in sorted((at.translate(system) / "audio").glob("*.wav"))[:3]:
+        for wav in sorted((layout.translate(system) / "audio").glob("*.wav"))[:3]:
             print(f"listen: {wav}")
 
 
@@ -55,7 +55,7 @@ def _compare_with_before(opened: "Run") -> None:
     from unitweave.score.scores import read_scores
 
     if (expected := expected_for(opened.recipe)) is not None:
-        print(f"\n{in_words(expected, read_scores(opened.at.score))}")
+        print(f"\n{in_words(expected, read_scores(opened.layout.score))}")
 
 
 def _stage(method: str, description: str) -> Callable[..., None]:

@@ -22,21 +22,21 @@ def probe_layers(run: Path, *, layers: str = "", overrides: dict[str, Any]) -> N
         run: A run folder with a corpus and an encoder.
         layers: Layers, separated by commas, as in 1,2,3 (default: all).
     """
-    at = RunLayout(run)
-    if not at.recipe.exists():
+    layout = RunLayout(run)
+    if not layout.recipe.exists():
         raise InputError(f"{run}: not a run folder (no recipe.yaml)")
     try:
         numbers = [int(layer) for layer in layers.split(",") if layer]
     except ValueError:
         raise InputError(f"--layers {layers}: must be numbers separated by commas, as in 1,2,3") from None
-    recipe, _ = load_with(at.recipe, overrides)
+    recipe, _ = load_with(layout.recipe, overrides)
 
     from unitweave.core.stage import stage_fingerprint
     from unitweave.units.probe import as_table, probe_layers
 
     for stage in ("corpus", "encoder"):
         stage_fingerprint(run, stage)
-    print(as_table(probe_layers(at.corpus, at.encoder_model, recipe.codebook, numbers)))
+    print(as_table(probe_layers(layout.corpus, layout.encoder_model, recipe.codebook, numbers)))
 
 
 def alignment(run: Path, *, count: PositiveInt = 20, page: Path | None = None) -> None:
@@ -134,8 +134,10 @@ def import_units(
             raise InputError(f"{folder}: no such folder")
     if align and alignments is not None:
         raise InputError("--align and --alignments: give one of them")
-    at = RunLayout(run)
-    settings = open_run(run, None, overrides).recipe.units if at.recipe.exists() or overrides else ExtractionSettings()
+    layout = RunLayout(run)
+    settings = (
+        open_run(run, None, overrides).recipe.units if layout.recipe.exists() or overrides else ExtractionSettings()
+    )
 
     from unitweave.core.files import file_digest
     from unitweave.core.stage import run_stage, stage_fingerprint
@@ -151,11 +153,11 @@ def import_units(
         inputs |= {below + str(path.relative_to(folder)): file_digest(path) for path in files}
     tokenizer = configured_tokenizer(settings)
     about = UnitSource(num_units, frame_rate, deduplicated, "" if tokenizer is None else tokenizer.fingerprint)
-    encoder = at.encoder_model if align else None
+    encoder = layout.encoder_model if align else None
     run_stage(
         run,
         "units",
         {"import": format} | asdict(about),
         inputs,
-        lambda f: import_units(f, format, from_, at.corpus, about, alignments, encoder, tokenizer),
+        lambda f: import_units(f, format, from_, layout.corpus, about, alignments, encoder, tokenizer),
     )

@@ -113,8 +113,8 @@ def close_corpus(
     write_manifest(folder, kept, metadata | normalization_metadata(languages))
     counts = count(kept) | {"skipped": len(left_out)}
     reasons = dict(Counter(s.reason for s in left_out).most_common())
-    about = {"counts": counts, "skipped": reasons, "versions": versions()}
-    write_json(folder / ABOUT, {"corpus": kind, "status": "done", "settings": _plain(settings)} | about)
+    record = {"counts": counts, "skipped": reasons, "versions": versions()}
+    write_json(folder / ABOUT, {"corpus": kind, "status": "done", "settings": _plain(settings)} | record)
     say(f"corpus: {len(kept)} pairs in {folder / FILE_NAME}")
     say(f"corpus: {describe_tasks(kept)}")
     if left_out:
@@ -144,8 +144,8 @@ def import_manifest(folder: Path, source: Path) -> StageResult:
         pairs = [_renormalized(pair) for pair in pairs]
         metadata |= normalization_metadata({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
     write_manifest(folder, pairs, metadata)
-    about = read_json_object(source / ABOUT) if (source / ABOUT).exists() else {}
-    left_out = about.get("skipped", {})
+    record = read_json_object(source / ABOUT) if (source / ABOUT).exists() else {}
+    left_out = record.get("skipped", {})
     if not isinstance(left_out, dict) or not all(isinstance(number, int) for number in left_out.values()):
         raise InputError(f"{source / ABOUT}: damaged ('skipped' must have a number for each reason)")
     say(f"corpus: {len(pairs)} pairs of {source}")

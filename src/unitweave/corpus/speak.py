@@ -33,8 +33,8 @@ def speak_corpus(source: Path, out: Path, settings: SpeakSettings) -> StageResul
     reasons = {item["reason"]: 0 for item in result.skipped}
     for item in result.skipped:
         reasons[item["reason"]] += 1
-    about = {"settings": asdict(settings), "counts": result.counts, "skipped": reasons, "versions": versions()}
-    write_json(out / ABOUT, {"corpus": "speak", "status": "done", "source": str(source)} | about)
+    record = {"settings": asdict(settings), "counts": result.counts, "skipped": reasons, "versions": versions()}
+    write_json(out / ABOUT, {"corpus": "speak", "status": "done", "source": str(source)} | record)
     return result
 
 

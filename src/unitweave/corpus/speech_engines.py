@@ -154,9 +154,9 @@ class CommandEngine:
             except subprocess.TimeoutExpired:
                 return SynthesisResult(text, b"", f"the command took longer than {_TIMEOUT} s")
             if done.returncode or not out.is_file():
-                said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+                stderr = done.stderr.decode("utf-8", "replace").strip().splitlines()
                 problem = f"exit code {done.returncode}" if done.returncode else "it wrote no file"
-                return SynthesisResult(text, b"", ": ".join([problem, *said[-1:]]))
+                return SynthesisResult(text, b"", ": ".join([problem, *stderr[-1:]]))
             return SynthesisResult(text, out.read_bytes())
 
 

@@ -54,23 +54,23 @@ class Grid(Run):
     def subset(self, name: str) -> str:
         """The manifest of one amount of training speech."""
         amount = self.plan.experiment.data[name]
-        at = self.at
+        layout = self.layout
         return self._stage(
-            at.subset(name), {"amount": amount}, (at.corpus,), lambda f: write_subset(f, at.corpus, amount)
+            layout.subset(name), {"amount": amount}, (layout.corpus,), lambda f: write_subset(f, layout.corpus, amount)
         )
 
     def lm(self, name: str) -> str:
         """The training of one trial. Like any system's, but on its part of the data."""
         settings = self.recipe.systems[name]
-        at, subset = self.at, self.at.subset(self.trials[name].data)
-        text_lm = at.text_lm_model if settings.pretrained is None else None
+        layout, subset = self.layout, self.layout.subset(self.trials[name].data)
+        text_lm = layout.text_lm_model if settings.pretrained is None else None
 
         def work(folder: Path) -> StageResult:
             provenance.note(folder, self.command)
             remove_unfinished_evaluations(folder)
             try:
                 evaluator = dev_evaluator(subset, settings.evaluation)
-                return train_lm(folder, settings, subset, at.units, text_lm, evaluator)
+                return train_lm(folder, settings, subset, layout.units, text_lm, evaluator)
             except InputError:
                 if {path.name for path in folder.iterdir()} == {STAGE_FILE, provenance.FILE_NAME}:
                     remove(folder / provenance.FILE_NAME)  # refused before it began: the earlier result is restored
@@ -79,19 +79,25 @@ class Grid(Run):
         # A pretrained model is identified by its weights, not by their folder.
         weights = None if settings.pretrained is None else weights_digest(settings.pretrained) or settings.pretrained
         counted = settings if weights is None else replace(settings, pretrained=weights)
-        reads = (subset, at.units, *([at.text_lm] if text_lm else []))
-        return self._stage(at.lm(name), counted, reads, work, contents(settings.extra_text))
+        reads = (subset, layout.units, *([layout.text_lm] if text_lm else []))
+        return self._stage(layout.lm(name), counted, reads, work, contents(settings.extra_text))
 
     def score_trial(self, trial: Trial) -> str:
         """The scores of one trial on the test split. The ceilings, which all trials share, come with the first one."""
         settings = replace(self.recipe.score, ceilings=trial == self.plan.trials[0] and self.recipe.score.ceilings)
-        at, output = self.at, self.at.translate(trial.name)
+        layout, output = self.layout, self.layout.translate(trial.name)
         return self._stage(
-            at.scores(trial.name),
+            layout.scores(trial.name),
             settings_in_fingerprint(settings),
-            (at.corpus, at.units, at.vocoder, output),
+            (layout.corpus, layout.units, layout.vocoder, output),
             lambda f: score_run(
-                f, settings, at.corpus, at.units, at.vocoder, {trial.name: output}, at.subset(trial.data)
+                f,
+                settings,
+                layout.corpus,
+                layout.units,
+                layout.vocoder,
+                {trial.name: output},
+                layout.subset(trial.data),
             ),
             scored_by(settings, self.targets),
             every_process=True,

@@ -76,11 +76,11 @@ def _train(run: Path, plan: ExperimentPlan, trial: Trial, steps: int) -> float:
     settings = plan.recipe.systems[trial.name]
     training = replace(settings.training, steps=steps, save_steps=steps + 1, report_to=[])
     settings = replace(settings, training=training, evaluation=replace(settings.evaluation, eval_steps=0))
-    at = RunLayout(run)
-    text_lm = at.text_lm_model if settings.pretrained is None else None
+    layout = RunLayout(run)
+    text_lm = layout.text_lm_model if settings.pretrained is None else None
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=run) as folder:
         start = time.monotonic()
-        train_lm(Path(folder) / "lm", settings, at.subset(trial.data), at.units, text_lm)
+        train_lm(Path(folder) / "lm", settings, layout.subset(trial.data), layout.units, text_lm)
         return time.monotonic() - start
 
 

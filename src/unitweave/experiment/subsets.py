@@ -20,7 +20,7 @@ def count_training(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for pair in pairs:
         if pair.split == "train":
-            own = found.setdefault(pair.src_lang, {"pairs": 0, "hours": 0.0})
-            own["pairs"] += 1
-            own["hours"] += pair.src_seconds / 3600
+            counts = found.setdefault(pair.src_lang, {"pairs": 0, "hours": 0.0})
+            counts["pairs"] += 1
+            counts["hours"] += pair.src_seconds / 3600
     return {language: {"pairs": v["pairs"], "hours": round(v["hours"], 4)} for language, v in sorted(found.items())}

@@ -135,7 +135,7 @@ def save(
         trim_model(weights, kept)
         words = tokenizer
     origin = {"hub": hub} if hub else {"install": model.install, "sha256": model.sha256}
-    about = {
+    record = {
         "model": model.name,
         **origin,
         "license": model.license,
@@ -151,8 +151,8 @@ def save(
         tokenizer.save_pretrained(temporary)
         for file in [] if hub else installed_files(model, model.terms_files):
             shutil.copyfile(file, temporary / file.name)
-        write_json(temporary / ABOUT, about)
-    return about
+        write_json(temporary / ABOUT, record)
+    return record
 
 
 def texts_in_use(corpus: Path) -> list[str]:

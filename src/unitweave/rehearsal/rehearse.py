@@ -72,7 +72,7 @@ class Rehearsal:
     def __init__(self, folder: Path, recipe: Path, size: str, lora: bool) -> None:
         self.folder, self.small, self.lora = folder.absolute(), size == "small", lora
         self.given, content = load_with(recipe, {})
-        self.models, self.at = self.folder / "models", RunLayout(self.folder / "run")
+        self.models, self.layout = self.folder / "models", RunLayout(self.folder / "run")
         self.gpu = torch.cuda.is_available()
         made = rehearsal_recipe(content, self.given, self.models, self.gpu, lora, self.small)
         self.recipe_file = self.folder / "recipe.yaml"
@@ -151,9 +151,9 @@ class Rehearsal:
 
     def _child(self, stage: str, system: str, kill: bool) -> tuple[int, str]:
         """Do a stage in a process of its own; returns its exit code, and the last line that it wrote."""
-        arguments = [str(self.at.folder), str(self.folder / "step.json"), "kill" if kill else "full", stage]
-        self.at.folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.recipe_file, self.at.recipe)
+        arguments = [str(self.layout.folder), str(self.folder / "step.json"), "kill" if kill else "full", stage]
+        self.layout.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.recipe_file, self.layout.recipe)
         path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-m", "unitweave.rehearsal.child", *arguments, *([system] if system else [])]
         with (self.folder / "log.txt").open("ab") as log:
@@ -168,7 +168,7 @@ class Rehearsal:
         settings = replace(
             settings, training=replace(settings.training, precision=_precision(settings.training.precision))
         )
-        seconds = [s for p in read_manifest(self.at.corpus, "train") for s in (p.src_seconds, p.tgt_seconds)]
+        seconds = [s for p in read_manifest(self.layout.corpus, "train") for s in (p.src_seconds, p.tgt_seconds)]
         filled = replace(settings, batch_seconds=min(settings.batch_seconds, sum(seconds)))
         found = estimate.estimate(filled, max(seconds))
         return found.states + found.activations
@@ -185,8 +185,8 @@ class Rehearsal:
     def lengths(self, recipe: Recipe, name: str, from_units: bool = True) -> Lengths | None:
         """The lengths of the training sequences, as `lm plan` has them with and without the units."""
         system = recipe.systems[name]
-        tokenizer = system.pretrained or str(self.at.text_lm_model)
-        return measure(system, self.at.corpus, self.at.units if from_units else None, tokenizer)
+        tokenizer = system.pretrained or str(self.layout.text_lm_model)
+        return measure(system, self.layout.corpus, self.layout.units if from_units else None, tokenizer)
 
     def _check_room(self, stage: str, planned: float | None) -> None:
         free = torch.cuda.mem_get_info()[0] / GIB if self.gpu else _available()
@@ -199,7 +199,7 @@ class Rehearsal:
         recipe, _ = load_with(self.recipe_file, {})
         found = []
         for name in recipe.systems:
-            log = self.at.lm(name) / "log.jsonl"
+            log = self.layout.lm(name) / "log.jsonl"
             units, durations = (self.lengths(recipe, name, exact) for exact in (True, False))
             if log.exists() and units is not None and durations is not None:
                 found.append(
@@ -219,8 +219,8 @@ class Rehearsal:
 
     def finish(self) -> None:
         """Add what the trained models were, and the tokens."""
-        trained = [name for name in (self.at.folder / "lm").glob("*") if (name / "stage.json").exists()]
-        counts = {path.name: read_stage(self.at.folder, f"lm/{path.name}").get("counts", {}) for path in trained}
+        trained = [name for name in (self.layout.folder / "lm").glob("*") if (name / "stage.json").exists()]
+        counts = {path.name: read_stage(self.layout.folder, f"lm/{path.name}").get("counts", {}) for path in trained}
         self.head |= {"tokens": self.tokens(), "parameters": {name: c.get("parameters") for name, c in counts.items()}}
         self.write()
 

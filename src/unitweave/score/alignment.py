@@ -55,17 +55,19 @@ def worst_aligned(run: Path, count: int) -> tuple[np.ndarray, list[AlignedRecord
     Raises:
         InputError: The run has no units, or no recording has words.
     """
-    at = RunLayout(run)
-    pairs = read_manifest(at.corpus)
-    parts = [_scored(batch) for batch in unit_batches(at.units, ["id", "side", "words", "scores"])]
+    layout = RunLayout(run)
+    pairs = read_manifest(layout.corpus)
+    parts = [_scored(batch) for batch in unit_batches(layout.units, ["id", "side", "words", "scores"])]
     table = pa.concat_tables(parts)
     table = table.filter(pc.is_in(table["id"], pairs.column("id").combine_chunks()))
     if not len(table):
-        raise InputError(f"{at.units}: no recording has aligned words; imported units may have none")
+        raise InputError(f"{layout.units}: no recording has aligned words; imported units may have none")
     table = table.append_column("name", pc.binary_join_element_wise(table["id"], table["side"], "/"))
     table = table.sort_by([("score", "ascending"), ("name", "ascending")])
     places = np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int)
-    worst, spread = (_recordings(table.take(pa.array(some)), at, pairs) for some in (np.arange(len(places)), places))
+    worst, spread = (
+        _recordings(table.take(pa.array(some)), layout, pairs) for some in (np.arange(len(places)), places)
+    )
     return table["score"].to_numpy(), worst, spread
 
 
@@ -80,9 +82,9 @@ def _scored(batch: pa.RecordBatch) -> pa.Table:
     return table.filter(pc.greater(pc.list_value_length(batch.column("words")), 0))
 
 
-def _recordings(chosen: pa.Table, at: RunLayout, pairs: Manifest) -> list[AlignedRecording]:
+def _recordings(chosen: pa.Table, layout: RunLayout, pairs: Manifest) -> list[AlignedRecording]:
     """Some recordings as objects, in their order."""
-    rows = read_units(at.units, chosen["id"])
+    rows = read_units(layout.units, chosen["id"])
     places = pc.index_in(chosen["id"], pairs.column("id").combine_chunks()).to_pylist()
     return [
         AlignedRecording(pairs[place], rows[key["id"], key["side"]], key["score"])

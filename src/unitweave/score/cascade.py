@@ -182,8 +182,8 @@ def _output(command: str, text: str, **values: str) -> str:
     except subprocess.TimeoutExpired:
         raise InputError(f"command {command!r}: took longer than {_TIMEOUT} s") from None
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise InputError(f"command {command!r}: " + ": ".join([f"exit code {done.returncode}", *said[-1:]]))
+        stderr = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise InputError(f"command {command!r}: " + ": ".join([f"exit code {done.returncode}", *stderr[-1:]]))
     return done.stdout.decode("utf-8", "replace")
 
 
@@ -216,8 +216,8 @@ class TranslationModel:
     def _code(self, language: str) -> str:
         """The tokenizer's own code of a language: es, spa_Latn or es_XX."""
         known = set(self._tokenizer.get_vocab()) | set(getattr(self._tokenizer, "lang_code_to_token", {}))
-        own = [code for code in known if code.startswith(f"{language}_") and len(code) == len(language) + 3]
-        for code in (_FLORES.get(language, ""), *own, language):
+        variants = [code for code in known if code.startswith(f"{language}_") and len(code) == len(language) + 3]
+        for code in (_FLORES.get(language, ""), *variants, language):
             if code in known or f"__{code}__" in known:
                 return code
         raise InputError(f"translator.model {self.name}: does not know the language {language!r}")

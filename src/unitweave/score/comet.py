@@ -80,8 +80,8 @@ def comet_scores(
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode or not out.is_file():
-            said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            raise InputError(f"score.comet {model}: {command} failed ({said}); leave score.comet empty to skip it")
+            message = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+            raise InputError(f"score.comet {model}: {command} failed ({message}); leave score.comet empty to skip it")
         try:
             found = {
                 name: [float(row["COMET"]) for row in json.loads(out.read_text())[path]] for name, path in files.items()

@@ -42,21 +42,21 @@ def export_run(run: Path, out: Path) -> Path:
     Raises:
         InputError: The run is not scored, or `out` is there already.
     """
-    at, out = RunLayout(Path(run)), Path(out)
+    layout, out = RunLayout(Path(run)), Path(out)
     if out.exists():
         raise InputError(f"{out}: already exists; choose another folder")
-    scores, utterances = read_scores(at.score), read_utterances(at.score)
-    pairs = {pair.id: pair for pair in read_manifest(at.corpus, "test")}
+    scores, utterances = read_scores(layout.score), read_utterances(layout.score)
+    pairs = {pair.id: pair for pair in read_manifest(layout.corpus, "test")}
     chosen = [pairs[utterance.id] for utterance in utterances if utterance.id in pairs]
     if len(chosen) < len(utterances):
-        raise InputError(f"{at.corpus}: lacks utterances that were scored; score the run again")
+        raise InputError(f"{layout.corpus}: lacks utterances that were scored; score the run again")
     # Names end up in files that their tools split at blanks and tabs.
     ids = {pair.id: "_".join(pair.id.split()) for pair in chosen}
     with atomic_path(out) as temporary:
         temporary.mkdir()
         _write_references(temporary, chosen, ids)
         for system in scores.systems:
-            files = _copy_speech(temporary / system, at.translate(system), system, pairs, chosen)
+            files = _copy_speech(temporary / system, layout.translate(system), system, pairs, chosen)
             places = [out.resolve() / system / file for file in files]
             _write_lines(
                 temporary / system / "wav.scp", [f"{ids[p.id]} {w}" for p, w in zip(chosen, places, strict=True)]

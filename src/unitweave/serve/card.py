@@ -32,8 +32,8 @@ def write_card(
     title: str,
 ) -> None:
     """Write the card: data, scores with their signature, licenses, limits, intended use."""
-    at = RunLayout(run)
-    scores = read_scores(at.score) if (at.score / SCORES_FILE).exists() else None
+    layout = RunLayout(run)
+    scores = read_scores(layout.score) if (layout.score / SCORES_FILE).exists() else None
     pairs = _pairs(run)
     languages = sorted({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
     from unitweave.lm.model.vocabulary import Vocabulary  # torch: not for an export that is refused

@@ -43,8 +43,8 @@ class Parts:
     @classmethod
     def of_run(cls, run: Path, system: str | None = None) -> "Parts":
         """The parts of one system of a run folder. Raises InputError when there is no such system."""
-        at = RunLayout(run)
-        known = at.trained
+        layout = RunLayout(run)
+        known = layout.trained
         if system is None:
             system = known[0] if len(known) == 1 else "scheduled"
         if system not in known:
@@ -52,12 +52,12 @@ class Parts:
         recipe = read_recipe(run)
         settings = parse_settings(TranslateSettings, recipe.get("translate") or {}, "translate").decoding
         units = parse_settings(ExtractionSettings, recipe.get("units") or {}, "units")
-        if units.tokenizer is None and at.units.is_dir() and not at.codebook.is_dir():
+        if units.tokenizer is None and layout.units.is_dir() and not layout.codebook.is_dir():
             raise InputError(
                 f"{run}: its units were imported, and no tokenizer is set; name the one that made them, "
-                f"units.tokenizer in {at.recipe.name}"
+                f"units.tokenizer in {layout.recipe.name}"
             )
-        return cls(at.lm_model(system), at.encoder_model, at.codebook, at.vocoder, settings, units)
+        return cls(layout.lm_model(system), layout.encoder_model, layout.codebook, layout.vocoder, settings, units)
 
     @classmethod
     def of_package(cls, folder: Path) -> "Parts":

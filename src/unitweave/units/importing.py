@@ -77,7 +77,7 @@ def import_units(
     kind: str,
     source: Path,
     corpus: Path,
-    about: UnitSource,
+    declared: UnitSource,
     alignments: Path | None = None,
     encoder: Path | None = None,
     tokenizer: SpeechTokenizer | None = None,
@@ -89,7 +89,7 @@ def import_units(
         kind: One of FORMATS.
         source: Folder with the units.
         corpus: Folder of the manifest.
-        about: What the units are.
+        declared: What the units are.
         alignments: Folder with src/ and tgt/ of word times (word_times.py).
         encoder: Folder of a CTC encoder that aligns the words instead. Words without times get score 0 and stay units.
         tokenizer: What made the units; it is tried on a few recordings.
@@ -104,8 +104,8 @@ def import_units(
     """
     if kind not in FORMATS:
         raise InputError(f"--format must be one of {', '.join(FORMATS)} (got {kind!r})")
-    if about.num_units > MAX_UNITS:
-        raise InputError(f"--num-units: units are stored in 16 bits, at most {MAX_UNITS} (got {about.num_units})")
+    if declared.num_units > MAX_UNITS:
+        raise InputError(f"--num-units: units are stored in 16 bits, at most {MAX_UNITS} (got {declared.num_units})")
     pairs = read_manifest(corpus)
     found, own_times = _read(kind, source, pairs)
     if twice := found.duplicate():
@@ -116,22 +116,22 @@ def import_units(
     lengths = np.where(audio, np.stack([found.num_frames(ids, side) for side in SIDES], axis=1), -1)
     if not (lengths >= 0).any():
         raise InputError(f"{source}: no id matches an utterance of {corpus}")
-    _check_units(found, pairs, about, source)
-    _check_rate(source, pairs, lengths, about)
+    _check_units(found, pairs, declared, source)
+    _check_rate(source, pairs, lengths, declared)
     if tokenizer is not None:
-        _check_tokenizer(tokenizer, pairs, lengths, found, about)
+        _check_tokenizer(tokenizer, pairs, lengths, found, declared)
     by_encoder = encoder and times_by_encoder(encoder, pairs, lengths)
     times = by_encoder or times_of_corpus(alignments, pairs, own_times)
     skipped = [
         {"id": f"{ids[pair]}/{SIDES[side]}", "reason": f"no units in {source}"}
         for pair, side in np.argwhere(audio & (lengths < 0)).tolist()
     ]
-    rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, found, times, about, skipped)), SCHEMA)
-    codebook = about.codebook
+    rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, found, times, declared, skipped)), SCHEMA)
+    codebook = declared.codebook
     if not codebook:
         identity = ([row.id, row.side, row.units.tolist()] for part in rows.to_batches() for row in _of(part))
         codebook = f"imported-{digest_of_items(identity)}"
-    write_shard(folder, 0, rows, about.metadata(codebook))
+    write_shard(folder, 0, rows, declared.metadata(codebook))
     scores = pc.list_flatten(rows["scores"])
     counts = {
         "recordings": len(rows),
@@ -146,7 +146,7 @@ def _rows(
     lengths: np.ndarray,
     found: UnitTable,
     times: Times,
-    about: UnitSource,
+    declared: UnitSource,
     skipped: list[dict[str, str]],
 ) -> Iterator[UnitRow]:
     """The rows of the dataset; recordings whose units cannot be theirs are put among `skipped` instead."""
@@ -155,13 +155,15 @@ def _rows(
             if number < 0:
                 continue
             seconds = getattr(pair, f"{side}_seconds")
-            reason = "" if about.deduplicated or not seconds else length_mismatch(number, seconds * about.frame_rate)
+            reason = (
+                "" if declared.deduplicated or not seconds else length_mismatch(number, seconds * declared.frame_rate)
+            )
             if reason:
                 skipped.append({"id": f"{pair.id}/{side}", "reason": reason})
                 continue
             row = found[pair.id, side]
             given = row.words, WordFrames(row.starts, row.ends, row.scores)
-            yield _row(pair, side, row.units, times(pair, side), given, about)
+            yield _row(pair, side, row.units, times(pair, side), given, declared)
 
 
 def _of(batch: pa.RecordBatch) -> Iterator[UnitRow]:
@@ -182,8 +184,8 @@ def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, en
     """
     tokenizer = configured_tokenizer(settings)
     assert tokenizer is not None
-    about = UnitSource(tokenizer.num_units, tokenizer.frame_rate, codebook=tokenizer.fingerprint)
-    metadata, pairs = about.metadata(about.codebook), read_manifest(corpus)
+    declared = UnitSource(tokenizer.num_units, tokenizer.frame_rate, codebook=tokenizer.fingerprint)
+    metadata, pairs = declared.metadata(declared.codebook), read_manifest(corpus)
     times = times_of_corpus(Path(settings.alignments) if settings.alignments is not None else None, pairs)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
@@ -200,7 +202,7 @@ def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, en
                     waveform = read_audio(getattr(pair, f"{side}_audio"), expected_seconds=seconds)
                     units = tokenizer.tokenize([waveform])[0].units
                     if len(units):
-                        rows.append(_row(pair, side, units, own(pair, side), None, about))
+                        rows.append(_row(pair, side, units, own(pair, side), None, declared))
                 write_shard(folder, number, rows, metadata)
             progress.advance(len(shard))
     return summary(folder, pairs)
@@ -212,14 +214,14 @@ def _row(
     units: np.ndarray,
     times: Sequence[TimedWord] | None,
     given: tuple[list[str], WordFrames] | None,
-    about: UnitSource,
+    declared: UnitSource,
 ) -> UnitRow:
     words, language = (getattr(pair, f"{side}_text") or "").split(), getattr(pair, f"{side[:3]}_lang")
     seconds, name = getattr(pair, f"{side}_seconds"), f"{pair.id}/{side}"
     nowhere = np.zeros(len(words), np.int32)
     frames = WordFrames(nowhere, nowhere, np.zeros(len(words), np.float32))
     if times is not None and words and len(units):
-        rate = len(units) / seconds if about.deduplicated and seconds else about.frame_rate
+        rate = len(units) / seconds if declared.deduplicated and seconds else declared.frame_rate
         frames = match_words(words, language, times, seconds, len(units), rate, name)
     elif given is not None and given[0] == words:
         frames = given[1]
@@ -228,25 +230,25 @@ def _row(
     return UnitRow(pair.id, side, units.astype(np.uint16), words, frames.starts, frames.ends, frames.scores)
 
 
-def _check_units(found: UnitTable, pairs: Manifest, about: UnitSource, source: Path) -> None:
+def _check_units(found: UnitTable, pairs: Manifest, declared: UnitSource, source: Path) -> None:
     ids = pairs.column("id").combine_chunks()
     for batch in found.batches:
         units, offsets = list_column(batch.column("units"))
-        repeats = ~run_starts(units) if about.deduplicated else np.zeros(len(units), bool)
+        repeats = ~run_starts(units) if declared.deduplicated else np.zeros(len(units), bool)
         repeats[offsets[:-1][np.diff(offsets) > 0]] = False
-        if not repeats.any() and (not len(units) or int(units.max()) < about.num_units):
+        if not repeats.any() and (not len(units) or int(units.max()) < declared.num_units):
             continue
         for row in _of(batch.filter(pc.is_in(batch.column("id"), ids))):
             name = f"{source}: {row.id}/{row.side}"
-            if len(row.units) and int(row.units.max()) >= about.num_units:
-                raise InputError(f"{name} has unit {row.units.max()}, but --num-units is {about.num_units}")
-            if about.deduplicated and not run_starts(row.units).all():
+            if len(row.units) and int(row.units.max()) >= declared.num_units:
+                raise InputError(f"{name} has unit {row.units.max()}, but --num-units is {declared.num_units}")
+            if declared.deduplicated and not run_starts(row.units).all():
                 raise InputError(
                     f"{name} repeats a unit, so these units are not deduplicated; leave out --deduplicated"
                 )
 
 
-def _check_rate(source: Path, pairs: Manifest, lengths: np.ndarray, about: UnitSource) -> None:
+def _check_rate(source: Path, pairs: Manifest, lengths: np.ndarray, declared: UnitSource) -> None:
     """Raise InputError where the number of units a second is clearly another one than the given rate."""
     lasting = np.stack([pc.fill_null(pairs.column(f"{side}_seconds"), 0).to_numpy() for side in SIDES], axis=1)
     known = (lengths >= 0) & (lasting > 0)
@@ -254,29 +256,29 @@ def _check_rate(source: Path, pairs: Manifest, lengths: np.ndarray, about: UnitS
     if not len(units):
         return
     measured = median((units + 0.5) / seconds)
-    frames = seconds * about.frame_rate
+    frames = seconds * declared.frame_rate
     misfits = np.flatnonzero([bool(length_mismatch(*one)) for one in zip(units, frames, strict=True)])
-    if about.deduplicated:
-        if measured > (1 + _FAR) * about.frame_rate:
+    if declared.deduplicated:
+        if measured > (1 + _FAR) * declared.frame_rate:
             raise InputError(
-                f"{source}: --frame-rate {about.frame_rate:g} fits no recording: even without repetitions there are "
+                f"{source}: --frame-rate {declared.frame_rate:g} fits no recording: even without repetitions there are "
                 f"about {measured:.1f} units a second"
             )
-    elif 2 * len(misfits) > len(units) or abs(measured / about.frame_rate - 1) > 2 * _FAR:
+    elif 2 * len(misfits) > len(units) or abs(measured / declared.frame_rate - 1) > 2 * _FAR:
         first = int(misfits[0]) if len(misfits) else 0
         reason = length_mismatch(units[first], frames[first]) or f"{units[first]} units for {seconds[first]:.2f} s"
         raise InputError(
-            f"{source}: --frame-rate {about.frame_rate:g} does not fit: {reason}, and "
-            f"{max(0, len(misfits) - 1)} more like it; there are about {measured:.1f} units a second: give "
+            f"{source}: --frame-rate {declared.frame_rate:g} does not fit: {reason}, and "
+            f"{max(0, len(misfits) - 1)} more like it; there are declared {measured:.1f} units a second: give "
             "that rate, or --deduplicated where repetitions were dropped"
         )
 
 
 def _check_tokenizer(
-    tokenizer: SpeechTokenizer, pairs: Manifest, lengths: np.ndarray, found: UnitTable, about: UnitSource
+    tokenizer: SpeechTokenizer, pairs: Manifest, lengths: np.ndarray, found: UnitTable, declared: UnitSource
 ) -> None:
     for name in ("num_units", "frame_rate"):
-        own, given = getattr(tokenizer, name), getattr(about, name)
+        own, given = getattr(tokenizer, name), getattr(declared, name)
         if own != given:
             raise InputError(f"--{name.replace('_', '-')}: is {given:g}, but units.tokenizer has {own:g}")
     present = np.argwhere(lengths >= 0)
@@ -285,7 +287,7 @@ def _check_tokenizer(
         pair, side = pairs[place], SIDES[number]
         units = found[pair.id, side].units
         audio = Path(getattr(pair, f"{side}_audio"))
-        check_agreement(tokenizer, audio, units, about.deduplicated, f"{pair.id}/{side}")
+        check_agreement(tokenizer, audio, units, declared.deduplicated, f"{pair.id}/{side}")
 
 
 def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTable]:

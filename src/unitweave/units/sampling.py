@@ -47,14 +47,14 @@ class Recordings(Sequence[Recording]):
         seconds: float64 [recordings].
     """
 
-    def __init__(self, pairs: Manifest, places: np.ndarray) -> None:
+    def __init__(self, pairs: Manifest, positions: np.ndarray) -> None:
         """See the class.
 
         Args:
             pairs: Utterance pairs.
-            places: int64 [recordings]: twice the pair's place, and 1 more for the target side.
+            positions: int64 [recordings]: twice the pair's place, and 1 more for the target side.
         """
-        self._pairs, self._places = pairs, places
+        self._pairs, self._places = pairs, positions
         self.seconds = pc.fill_null(self.column("seconds"), 0).to_numpy(zero_copy_only=False).astype(np.float64)
 
     def __len__(self) -> int:

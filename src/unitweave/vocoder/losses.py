@@ -34,17 +34,17 @@ class SpectralLoss(nn.Module):
         """[batch, samples] -> natural logarithm of the mel spectrum [batch, 80, frames]."""
         return (self.mel @ self.magnitude(waveform, 1024)).clamp(min=_FLOOR).log()
 
-    def forward(self, made: Tensor, real: Tensor) -> Tensor:
+    def forward(self, generated: Tensor, real: Tensor) -> Tensor:
         """Distance of two batches of waveforms [batch, samples]; a scalar."""
-        total = made.new_zeros(())
+        total = generated.new_zeros(())
         for size in self.sizes:
-            a, b = self.magnitude(made, size), self.magnitude(real, size)
+            a, b = self.magnitude(generated, size), self.magnitude(real, size)
             total = total + (a - b).norm() / b.norm().clamp(min=_FLOOR) + F.l1_loss((a + 1e-3).log(), (b + 1e-3).log())
-        return total / len(self.sizes) + self.mel_distance(made, real)
+        return total / len(self.sizes) + self.mel_distance(generated, real)
 
-    def mel_distance(self, made: Tensor, real: Tensor) -> Tensor:
+    def mel_distance(self, generated: Tensor, real: Tensor) -> Tensor:
         """Mean absolute difference of the log mel spectra (nepers); a scalar."""
-        return F.l1_loss(self.log_mel(made), self.log_mel(real))
+        return F.l1_loss(self.log_mel(generated), self.log_mel(real))
 
 
 def mel_filters(n_fft: int, mels: int, rate: int) -> Tensor:

@@ -67,9 +67,9 @@ class TrainedVocoder(Vocoder):
                 padded[i, : len(units[row])] = torch.from_numpy(units[row])
             lengths = torch.tensor([len(units[row]) for row in rows], device=self.device)
             speakers = None if index is None else index.expand(len(rows))
-            made = self.model(padded.to(self.device), speakers, lengths).cpu().numpy()
+            generated = self.model(padded.to(self.device), speakers, lengths).cpu().numpy()
             for i, row in enumerate(rows):
-                waveforms[row] = made[i, : len(units[row]) * self.model.config.hop].copy()
+                waveforms[row] = generated[i, : len(units[row]) * self.model.config.hop].copy()
         return waveforms
 
     def stream(
@@ -199,7 +199,7 @@ class SpeechStream(PhraseStream):
         model, first, start = self._vocoder.model, self._first, self._spoken
         position = Position(frame=first, anchor=start - first, cycles=self._cycles)
         units = torch.tensor([self._held], device=self._vocoder.device)
-        made, f0 = model.generate(units, self._speaker, position=position)
+        generated, f0 = model.generate(units, self._speaker, position=position)
         hop = model.config.hop
         if f0 is not None:
             passed = frame_cycles(f0, hop, model.config.sample_rate)[:, start - first : stop - first].sum(dim=1)
@@ -207,7 +207,7 @@ class SpeechStream(PhraseStream):
         self._spoken = stop
         drop = max(0, stop - self._context - first)
         self._held, self._first = self._held[drop:], first + drop
-        waveform = made[0, (start - first) * hop : (stop - first) * hop].cpu().numpy()
+        waveform = generated[0, (start - first) * hop : (stop - first) * hop].cpu().numpy()
         if self._fade_in:
             waveform = waveform.copy()
             fade = min(self._fade_samples, len(waveform))

@@ -213,10 +213,10 @@ class _Trainer:
             f0 = torch.where(f0 > 0, f0, self.model.config.f0_mean)
         speaker = batch.speaker if settings.multi_speaker else None
         with self._autocast():
-            made, pitch = self.generate(batch.units, speaker, batch.lengths, f0)
+            generated, pitch = self.generate(batch.units, speaker, batch.lengths, f0)
         loss_mask = batch.loss_mask.repeat_interleave(self.model.config.hop, dim=1)
-        made = torch.lerp(batch.waveform, made, loss_mask)  # outside of the mask it counts as right
-        loss = settings.spectral_weight * self.spectral(made, batch.waveform)
+        generated = torch.lerp(batch.waveform, generated, loss_mask)  # outside of the mask it counts as right
+        loss = settings.spectral_weight * self.spectral(generated, batch.waveform)
         shown = {"spectral": loss.item()}
         if pitch is not None and f0 is not None and voiced is not None:
             counted = voiced * batch.loss_mask
@@ -227,11 +227,13 @@ class _Trainer:
         if settings.duration_predictor:
             loss = loss + self._duration_loss(batch)
         if settings.adversarial_start_step is not None and self.step >= settings.adversarial_start_step:
-            shown["discriminators"] = self._train_discriminators(batch.waveform, made.detach())
+            shown["discriminators"] = self._train_discriminators(batch.waveform, generated.detach())
             # The generator's loss leaves the discriminators alone: no gradients for them, and none to exchange.
             self.discriminators.requires_grad_(False)
             with self._autocast():
-                adversarial, matching = generator_losses(self.discriminators(batch.waveform), self.discriminators(made))
+                adversarial, matching = generator_losses(
+                    self.discriminators(batch.waveform), self.discriminators(generated)
+                )
             loss = loss + settings.feature_matching_weight * matching + ADVERSARIAL_WEIGHT * adversarial
             shown["adversarial"] = adversarial.item()
         self._update(self.optimizer, self.model, loss)
@@ -239,9 +241,9 @@ class _Trainer:
             self.discriminators.requires_grad_(True)
         return shown
 
-    def _train_discriminators(self, real: Tensor, made: Tensor) -> float:
+    def _train_discriminators(self, real: Tensor, generated: Tensor) -> float:
         with self._autocast():
-            loss = discriminator_loss(self.discriminate(real), self.discriminate(made))
+            loss = discriminator_loss(self.discriminate(real), self.discriminate(generated))
         self._update(self.optimizers["discriminators"], self.discriminators, loss)
         return loss.item()
 
@@ -292,8 +294,8 @@ def mel_distance(model: UnitVocoder, recordings: Sequence[UnitRecording]) -> flo
     for recording in recordings:
         units, waveform = load_crop(recording, 0, len(recording.units), timing)
         speaker = torch.tensor([recording.speaker], device=device) if model.speaker is not None else None
-        made = model(torch.from_numpy(units.astype("int64"))[None].to(device), speaker)
-        total += spectral.mel_distance(made, torch.from_numpy(waveform)[None].to(device)).item()
+        generated = model(torch.from_numpy(units.astype("int64"))[None].to(device), speaker)
+        total += spectral.mel_distance(generated, torch.from_numpy(waveform)[None].to(device)).item()
     return total / len(recordings)
 
 

@@ -113,14 +113,13 @@ def _read(settings: SynthesizedCorpus) -> list[Sentence]:
     others = {code for pair in settings.pairs for code in pair if code != pivot}
     texts: dict[str, dict[str, str]] = {}
     for row in read_parallel_text(Path(settings.text)):
-        said = {row.src_lang: row.src_text, row.tgt_lang: row.tgt_text}
-        (other,) = set(said) - {pivot} if len(said) == 2 and pivot in said else {""}
+        by_language = {row.src_lang: row.src_text, row.tgt_lang: row.tgt_text}
+        (other,) = set(by_language) - {pivot} if len(by_language) == 2 and pivot in by_language else {""}
         if other not in others:
             continue
-        key = normalize(said[pivot], pivot)
-        if key and normalize(said[other], other):
-            known = texts.setdefault(key, {pivot: said[pivot]})
-            known.setdefault(other, said[other])
+        key = normalize(by_language[pivot], pivot)
+        if key and normalize(by_language[other], other):
+            texts.setdefault(key, {pivot: by_language[pivot]}).setdefault(other, by_language[other])
     for name, direction in zip(settings.names, settings.pairs, strict=True):
         if not any(set(direction) <= text.keys() for text in texts.values()):
             raise InputError(f"{settings.text}: has no pairs from {direction[0]} to {direction[1]} ({name})")
