@@ -69,6 +69,37 @@ def written_out(chunks: list[Chunk]) -> float:
     return total / len(y_ends)
 
 
+# Source and reference words; delays, durations and elapsed times of the chunks in ms; and what SimulEval 1.1.4 says of
+# them (its ATDScorer and LAALScorer, without and with computing time).
+SIMULEVAL = [
+    (2992, 3, [2992, 2992, 2992, 2992, 2992, 2992], [300, 300, 66, 600, 300, 300], [3382, 3418, 3489, 3805, 4121, 4348],
+     2958.5714285714284, 3733.4285714285706, 2992.0, 3382.0),
+    (1000, 4, [300, 300, 900, 2183], [300, 600, 300, 1144], [620, 724, 1417, 3053],
+     972.0, 1252.9375, 545.75, 670.3333333333334),
+    (4039, 6, [1899, 4033, 4039], [300, 600, 1275], [1900, 4339, 4692],
+     3525.875, 3903.937499999999, 2650.5, 2782.9166666666665),
+    (1440, 1, [1440, 1440, 1440], [1007, 300, 300], [1823, 2006, 2212],
+     1477.8333333333333, 1928.1666666666665, 1440.0, 1823.0),
+    (5397, 6, [1682, 3909, 4939, 5397], [300, 600, 600, 600], [2079, 4542, 5627, 6386],
+     3613.1428571428573, 3812.4285714285716, 2632.5, 3183.1666666666665),
+    (3323, 6, [1973], [600], [2235], 1973.0, 2169.5, 1973.0, 2235.0),
+    (2114, 1, [764, 827, 2114], [200, 344, 600], [1011, 1156, 2811],
+     1009.2, 1292.4, 530.3333333333334, 954.6666666666666),
+    (1563, 6, [265, 1563, 1563, 1563, 1563], [300, 300, 600, 300, 300], [587, 2096, 2150, 2236, 2458],
+     1165.3333333333333, 1505.4999999999998, 783.75, 1211.25),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", SIMULEVAL)
+def test_latencies_are_those_of_simuleval(row: tuple) -> None:
+    source, words, *lists, atd, atd_ca, laal, laal_ca = row
+    delays, durations, elapsed = (np.array(values) / 1000 for values in lists)
+    made = [Chunk(*map(float, one)) for one in zip(delays, durations, elapsed, strict=True)]
+    found = [average_token_delay(made), average_token_delay(made, computation_aware=True)]
+    found += [length_adaptive_average_lagging(times.tolist(), source / 1000, words) for times in (delays, elapsed)]
+    assert 1000 * np.array(found) == pytest.approx([atd, atd_ca, laal, laal_ca], abs=1e-6)
+
+
 chunks = st.lists(st.tuples(st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=8)
 
 
