@@ -173,10 +173,13 @@ def test_documented_command_lines_run(
 
 
 @pytest.mark.slow
-def test_the_readmes_python_runs(tmp_path: Path, text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/live.md"])
+def test_the_python_of_the_pages_runs(
+    page: str, tmp_path: Path, text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "RUN").mkdir()
     make_run(tmp_path / "RUN", text_lm_folder)
     soundfile.write("recording.wav", voice(1.0), 16_000)
-    (code,) = fenced(ROOT / "README.md", ("python",))
-    exec(compile(code, "README.md", "exec"), {})
+    (code,) = fenced(ROOT / page, ("python",))
+    exec(compile(code, page, "exec"), {})

@@ -125,7 +125,9 @@ def test_files_are_on_the_disk_before_they_get_their_names(tmp_path: Path, monke
     assert [name.endswith("-model") or name for name in synced] == ["weights", True, tmp_path.name]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_a_command_with_its_code(
     number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

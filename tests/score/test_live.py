@@ -19,10 +19,12 @@ from unitweave.score.live import (
     draw,
     evaluate_live,
     evaluate_offline,
+    join_sources,
     measure_latency,
     read_sources,
     table,
 )
+from unitweave.translate.live.decoding import LiveDecoder
 from unitweave.translate.translator import Translator
 from unitweave.translate.vad import SpeechDetector
 
@@ -101,28 +103,37 @@ def test_the_log_has_what_evaluators_read(
     monkeypatch.setattr("unitweave.score.live._session", fail)
     assert evaluate_live(translator, settings, sources, Spelled(), tmp_path / "agreement") == score
     monkeypatch.undo()
+    monkeypatch.setattr(SpeechDetector, "probability", lambda self, window: float(np.abs(window).max() > 0.1))
+    # On a machine that takes seconds for each answer the same is said, after as much of the source; only later.
+    answer = LiveDecoder.answer
+    monkeypatch.setattr(LiveDecoder, "answer", lambda self, request: (answer(self, request)[0], 9.0))
+    slow = evaluate_live(translator, settings, sources, Spelled(), tmp_path / "slow")
+    assert (slow.asr_bleu, slow.text_bleu, slow.delays) == (score.asr_bleu, score.text_bleu, score.delays)
+    assert slow.elapsed is not None and slow.elapsed.start_offset >= 9 and slow.computing > 9
+    monkeypatch.undo()
     offline = evaluate_offline(translator, sources[:1], Spelled())
     assert offline.delays is None and offline.computing > 0
     rows = table([offline, score]).splitlines()
     assert len(rows) == 4 and rows[3].startswith("| agreement n=2, 0.5 s |")
-    draw(
-        [
-            offline,
-            score,
-            LiveScore(**(asdict(score) | {"name": "utterance", "delays": score.delays, "elapsed": score.elapsed})),
-        ],
-        tmp_path / "p.png",
-    )
+    other = LiveScore(**(asdict(score) | {"name": "utterance", "delays": score.delays, "elapsed": score.elapsed}))
+    draw([("one", [offline, score, other]), ("two", [offline, other])], tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 5000
 
 
 def test_recordings_are_joined_with_pauses(tmp_path: Path) -> None:
-    for name, seconds in (("a", 1.0), ("b", 0.5), ("c", 0.25)):
-        soundfile.write(tmp_path / f"{name}.wav", speech(seconds), 16_000)
-    pairs = [Pair(n, "test", "es", "en", str(tmp_path / f"{n}.wav"), None, "x", f"text {n}") for n in "abc"]
-    joined = read_sources(pairs, 40, join=2)
-    assert [len(one.waveform) / 16_000 for one in joined] == [2.5, 0.25]
-    assert [one.reference for one in joined] == ["text a text b", "text c"]
-    assert len(read_sources(pairs, 2)) == 2
+    for name in "abcdefg":
+        soundfile.write(tmp_path / f"{name}.wav", speech(0.5), 16_000)
+    pairs = [Pair(n, "test", "es", "en", str(tmp_path / f"{n}.wav"), None, f"dice {n}", f"text {n}") for n in "abcdefg"]
+    sources = read_sources(pairs, 40)
+    assert len(sources) == 7 and len(read_sources(pairs, 2)) == 2
+    joined = join_sources(sources, 10)
+    assert " ".join(one.reference for one in joined).startswith("text a text b") and len(joined) < 4
+    for one in joined:
+        count = len(one.reference.split()) // 2
+        assert one.transcript == one.reference.replace("text", "dice") and 2 <= count <= 4
+        pauses = len(one.waveform) / 16_000 - 0.5 * count
+        assert 0.2 * (count - 1) <= pauses <= 0.8 * (count - 1)
+    assert [len(one.waveform) for one in join_sources(sources, 10)] == [len(one.waveform) for one in joined]
+    assert len(join_sources(sources, 1)) == 1 and join_sources(sources[:1], 5) == []
     with pytest.raises(InputError, match="no recordings"):
         read_sources([], 40)

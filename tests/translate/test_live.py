@@ -1,6 +1,6 @@
 """Live translation: the state machine replayed in chunks of any size, policies, endpoints, files."""
 
-import contextlib
+import errno
 import itertools
 import wave
 from collections.abc import Iterator
@@ -187,10 +187,44 @@ def test_memory_stays_flat_over_hours() -> None:
     assert max(kept) < 2 * RATE
 
 
-@pytest.mark.parametrize("samples", [np.zeros((10, 1), np.float32), np.zeros(10, np.int16)])
-def test_samples_of_another_kind_are_refused(samples: np.ndarray) -> None:
-    with pytest.raises(InputError, match="one-dimensional array of floating-point"):
-        LiveSession(LiveSettings(), loud).feed(samples)
+@pytest.mark.parametrize(
+    ("samples", "problem"),
+    [
+        (np.zeros((10, 1), np.float32), "one-dimensional array of floating-point"),
+        (np.zeros(10, np.int16), "one-dimensional array of floating-point"),
+        (np.array([0, np.nan, 0], np.float32), "finite numbers"),
+        (np.array([0, 1e300]), "finite numbers"),  # which float32 does not hold
+        (np.array([0.1, -12_345.0]), r"between -1 and 1 \(got 12345\); 16-bit samples are divided"),
+    ],
+)
+def test_samples_of_another_kind_are_refused_and_the_session_goes_on(samples: np.ndarray, problem: str) -> None:
+    def events(bad: bool) -> list[dict]:
+        session, model, found = LiveSession(LiveSettings(), loud), Script(), []
+        for at in range(0, len(TALK), 16_000):
+            if bad:
+                with pytest.raises(InputError, match=problem):
+                    session.feed(samples)
+            found += session.feed(TALK[at : at + 16_000])
+            while session.request is not None:
+                found += session.answer(*model.answer(session.request))
+        return plain(found)
+
+    assert events(True) == events(False) != []
+
+
+def test_a_session_that_is_over_takes_no_more() -> None:
+    session = LiveSession(LiveSettings(), loud)
+    session.finish()
+    with pytest.raises(InputError, match="over; begin another"):
+        session.feed(np.zeros(10, np.float32))
+
+
+def test_the_shortest_utterance_is_long_enough_for_the_encoder(translator: Translator) -> None:
+    settings = {"min_speech_seconds": 0.0, "speech_pad_seconds": 0.0, "endpoint_seconds": 1e-9}
+    samples = np.zeros(4096, np.float32)
+    samples[1024] = 0.5
+    events = list(live(translator, **settings).translate([samples]))
+    assert [round(event.end - event.start, 3) for event in events if isinstance(event, UtteranceEnd)] == [0.032]
 
 
 def words(*texts: str) -> tuple[Word, ...]:
@@ -231,6 +265,8 @@ def test_endpoints_come_after_the_pause_and_short_sounds_are_dropped() -> None:
     # Between the two thresholds it goes on, and silence does not begin anew.
     assert spans([0.9] * 20 + [0.4] * 60 + [0.1] * pause) == [(0, 80)]
     assert spans([0.9] * 20 + [0.1] + [0.4] * 60) == [(0, 20)]
+    # A low threshold is still one under which speech can end.
+    assert spans([0.0] * 5 + [0.9] * 20 + [0.005] * pause, vad_threshold=0.1) == [(5, 25)]
 
 
 def test_an_endless_utterance_is_cut_at_its_least_probable_speech() -> None:
@@ -248,6 +284,7 @@ def test_an_endless_utterance_is_cut_at_its_least_probable_speech() -> None:
     [
         ({"policy": "agreement", "agreement": 1}, "agreement: must be 2 or more"),
         ({"max_speed": 0.5}, "max_speed: must be 1 or more"),
+        ({"speech_pad_seconds": 1e9}, "speech_pad_seconds: must be at most 5"),
         ({"max_utterance_seconds": 90}, "max_utterance_seconds: must be from 1 to 60"),
         ({"max_utterance_seconds": 1, "endpoint_seconds": 3}, "endpoint_seconds: must be below"),
         ({"policy": "clairvoyance"}, "policy: must be one of"),
@@ -370,7 +407,7 @@ def test_a_model_without_speech_translates_to_text_and_one_that_transcribes_is_r
     for policy in ("utterance", "agreement"):
         events = list(live(trained_on("s2tt"), policy=policy).translate([heard()]))
         assert events[-1].kind == "end" and "speech" not in {event.kind for event in events}
-    with pytest.raises(InputError, match="does not translate"):
+    with pytest.raises(InputError, match="not to translate"):
         LiveTranslator(trained_on("asr"))
 
 
@@ -385,9 +422,8 @@ def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
 
     shown: list[LiveEvent] = []
     stem = tmp_path / "out" / "talk"
-    with contextlib.suppress(Stopped):  # which ends the command
-        written = run_live(live(translator, policy="agreement"), source(), stem, None, shown.append)
-        assert written is not None and "talk.wav" in written
+    written, ended = run_live(live(translator, policy="agreement"), source(), stem, None, shown.append)
+    assert written is not None and "talk.wav" in written and ended == (15 if isinstance(end, Stopped) else 0)
     with wave.open(str(tmp_path / "out/talk.wav")) as track:
         seconds = track.getnframes() / track.getframerate()
     last = [event for event in shown if isinstance(event, SpeechChunk)][-1]
@@ -401,6 +437,26 @@ def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
     assert words == " ".join(committed.values()).split() and words
     assert max(map(len, lines)) <= 42  # the usual rules of subtitles
     assert (tmp_path / "out/talk.vtt").read_text().startswith("WEBVTT")
+
+
+def test_a_full_disk_leaves_what_was_written_before_it(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = wave.Wave_write.writeframes
+
+    def full(self: wave.Wave_write, data: bytes) -> None:
+        if any(data) and any(written):  # the second piece of speech
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(len(data) if any(data) else 0)
+        write(self, data)
+
+    monkeypatch.setattr(wave.Wave_write, "writeframes", full)
+    with pytest.raises(InputError, match=r"talk: cannot be written \(No space left on device\); what was"):
+        run_live(live(translator), [heard()], tmp_path / "talk", None, lambda _: None)
+    with wave.open(str(tmp_path / "talk.wav")) as track:
+        assert 2 * track.getnframes() > sum(written) > 0
+    assert "-->" in (tmp_path / "talk.srt").read_text()
 
 
 def test_texts_alone_make_no_wav(translator: Translator, tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def test_live_texts_in_a_script_without_spaces_have_none(tmp_path) -> None:
     model = SpacelessModel()
     with LiveRecording(tmp_path / "talk", speech=False) as files:
         events = replay(signal(0.3, 4.0, 1.0), 1000, model, LiveSettings(policy="agreement", text_only=True))
-        files.write(events)
+        for event in events:
+            files.write(event)
     pieces = [event.text for event in events if isinstance(event, CommittedText)]
     end = next(event for event in events if isinstance(event, UtteranceEnd))
     assert len(pieces) > 3 and "".join(pieces) == end.translation == model.text[: len(end.translation)]

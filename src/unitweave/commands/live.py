@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from unitweave.config.live import LiveSettings, Policy
-from unitweave.config.types import PositiveInt
+from unitweave.config.types import NonNegativeInt, PositiveInt
 from unitweave.core.errors import InputError
 
 
@@ -70,9 +70,11 @@ def live(
     text_only = session.session.settings.text_only
     if settings.policy != "utterance" and not text_only and not translator.decoder.vocabulary.target_prefixes:
         say("words come early, their speech at the end of each utterance: for early speech, train with prefixes")
-    stem = run_live(session, source, out, loudspeaker, _printer(json_lines), text_only)
-    if stem is not None:
-        say(stem)
+    written, ended = run_live(session, source, out, loudspeaker, _printer(json_lines), text_only)
+    if written is not None:
+        say(written)
+    if ended:
+        sys.exit(128 + ended)
 
 
 def evaluate(
@@ -82,24 +84,27 @@ def evaluate(
     policies: list[Policy] = [],  # noqa: B006
     chunk_seconds: list[float] = [],  # noqa: B006
     utterances: PositiveInt = 40,
-    join: PositiveInt = 1,
+    joined: NonNegativeInt = 0,
+    split: Literal["dev", "test"] = "test",
     system: str | None = None,
     recognizer: Literal["auto", "moonshine", "fairseq", "whisper"] = "auto",
     recognizer_model: str = "",
     threads: PositiveInt | None = None,
     trust_functions: bool = False,
 ) -> None:
-    """Measure the quality and the delay of live translation on a run's test split.
+    """Measure the quality and the delay of live translation on recordings of a run.
 
-    Prints a table, and writes it with a figure, the speech and SimulEval's instances.log of each policy.
+    Prints a table, and writes it with a figure, the speech and SimulEval's instances.log of each policy. Called again,
+    it goes on where it was interrupted.
 
     Args:
         run: A run folder.
         out: Folder for the results.
         policies: Policies to measure (default: all).
         chunk_seconds: Chunk lengths to measure, in seconds (default: 0.3 0.5 1.0).
-        utterances: Recordings of the test split.
-        join: Join this many recordings into one, with a second of silence between them.
+        utterances: Recordings of the split.
+        joined: Longer recordings to measure as well, each of two to four with pauses of 0.2 to 0.8 s.
+        split: Split that the recordings are taken from.
         system: Which system of the run (default: scheduled, or the only one).
         recognizer: Speech recognizer for ASR-BLEU; it must support the target language.
         recognizer_model: Folder or hub name of another checkpoint for the recognizer.
@@ -112,24 +117,30 @@ def evaluate(
     from unitweave.core.layout import RunLayout
     from unitweave.core.manifest import read_manifest
     from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
-    from unitweave.score.live import draw, evaluate_live, evaluate_offline, read_sources, table
+    from unitweave.score.live import caption, draw, evaluate_live, evaluate_offline, join_sources, read_sources, table
     from unitweave.translate.translator import Translator
 
     if threads:
         torch.set_num_threads(threads)
-    sources = read_sources(read_manifest(RunLayout(run).corpus, "test"), utterances, join)
-    chosen = choose_recognizer(recognizer, recognizer_model, {source.language for source in sources})
+    single = read_sources(read_manifest(RunLayout(run).corpus, split), utterances)
+    chosen = choose_recognizer(recognizer, recognizer_model, {source.language for source in single})
     translator = Translator.from_pretrained(run, system, trust_functions=trust_functions)
     judge = load_recognizer(*chosen)
-    scores = [evaluate_offline(translator, sources, judge)]
-    for policy in policies or get_args(Policy):
-        for seconds in (chunk_seconds or [0.3, 0.5, 1.0]) if policy != "utterance" else [0.5]:
-            folder = out / (policy if policy == "utterance" else f"{policy}-{seconds:g}")
-            settings = LiveSettings(policy=policy, chunk_seconds=seconds)
-            scores.append(evaluate_live(translator, settings, sources, judge, folder))
-    print(table(scores))
-    write_text(out / "table.md", table(scores) + "\n")
-    draw(scores, out / "latency.png")
+    parts = []
+    for name, sources in (("", single), ("joined-", join_sources(single, joined))):
+        if not sources:
+            continue
+        scores = [evaluate_offline(translator, sources, judge)]
+        for policy in policies or get_args(Policy):
+            for seconds in (chunk_seconds or [0.3, 0.5, 1.0]) if policy != "utterance" else [0.5]:
+                folder = out / (name + (policy if policy == "utterance" else f"{policy}-{seconds:g}"))
+                settings = LiveSettings(policy=policy, chunk_seconds=seconds)
+                scores.append(evaluate_live(translator, settings, sources, judge, folder))
+        parts.append((caption(sources, bool(name)), scores))
+    text = "\n\n".join(f"{title}:\n\n{table(scores)}" for title, scores in parts)
+    print(text)
+    write_text(out / "table.md", text + "\n")
+    draw(parts, out / "latency.png")
 
 
 def _printer(json_lines: bool):  # type: ignore[no-untyped-def]

@@ -7,6 +7,7 @@ from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumbe
 from unitweave.core.errors import InputError
 
 Policy = Literal["utterance", "agreement", "wait-k"]
+MAX_PAD_SECONDS = 5.0
 
 
 @dataclass
@@ -42,6 +43,10 @@ class LiveSettings(Settings):
         """Raise InputError for values that no policy can work with."""
         if self.policy == "agreement" and self.agreement < 2:
             raise InputError(f"agreement: must be 2 or more (got {self.agreement})")
+        if self.speech_pad_seconds > MAX_PAD_SECONDS:  # it is kept all the time, and belongs to every utterance
+            raise InputError(
+                f"speech_pad_seconds: must be at most {MAX_PAD_SECONDS:g} (got {self.speech_pad_seconds:g})"
+            )
         if self.max_speed < 1:
             raise InputError(f"max_speed: must be 1 or more (got {self.max_speed:g})")
         if self.max_utterance_seconds < 1 or self.max_utterance_seconds > 60:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM (preemption) and SIGUSR1 (Slurm's warning): the command ends, and what it did is kept.
+"""Ctrl-C, SIGTERM (preemption), SIGHUP (a closed terminal), SIGUSR1 (Slurm's warning): what a command did is kept.
 
 Outside of a training they end the command at once: what a stage finished is on the disk already. A training notes the
 signal, finishes its step, writes a checkpoint and ends then. The exit code is 128 and the signal's number.
@@ -37,7 +37,9 @@ def signals_handled() -> Iterator[None]:
         yield
         return
     _State.process = os.getpid()
-    before = {number: signal.signal(number, _arrived) for number in HANDLED}
+    # A closed terminal ends a command like SIGTERM, but not under nohup.
+    hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else []
+    before = {number: signal.signal(number, _arrived) for number in (*HANDLED, *hangup)}
     try:
         yield
     finally:
@@ -75,7 +77,7 @@ def stop_after_stage() -> None:
 
 def ignore_signals(_: int = 0) -> None:
     """For processes that read ahead for a training: they go on until it ends them."""
-    for number in HANDLED:
+    for number in (*HANDLED, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

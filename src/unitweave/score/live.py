@@ -6,8 +6,9 @@ delays are seconds of source that were heard, elapsed times count computing on t
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,13 @@ from unitweave.metrics.latency import (
 )
 from unitweave.score.asr.recognizers import Recognizer
 from unitweave.translate.live.events import CommittedText, LiveEvent, SpeechChunk
+from unitweave.translate.live.hypotheses import Answer, Request
 from unitweave.translate.live.translator import LiveTranslator
 from unitweave.translate.translator import Translator, Words
+from unitweave.translate.utterances import cut, join
 
-_PAUSE_SECONDS = 1.0  # between recordings that are joined
+_JOINED, _PAUSES = (2, 4), (0.2, 0.8)  # recordings in a joined one, and seconds between them
+_VERSION = 2  # of what is measured
 BLOCK = 1600  # samples fed at a time; results do not depend on it
 
 
@@ -89,8 +93,8 @@ class LiveScore:
     computing: float
 
 
-def read_sources(pairs: Sequence[Pair], limit: int, join: int = 1) -> list[Source]:
-    """The first recordings of a split, `join` of them at a time with a second of silence in between.
+def read_sources(pairs: Sequence[Pair], limit: int) -> list[Source]:
+    """The first recordings of a split.
 
     Raises:
         InputError: There is no recording with a translation.
@@ -98,21 +102,50 @@ def read_sources(pairs: Sequence[Pair], limit: int, join: int = 1) -> list[Sourc
     found = [pair for pair in pairs if pair.src_audio and pair.tgt_text][:limit]
     if not found:
         raise InputError("no recordings with translations to evaluate")
-    pause = np.zeros(round(_PAUSE_SECONDS * SAMPLE_RATE), np.float32)
-    sources = []
-    for first in range(0, len(found), join):
-        group = found[first : first + join]
-        parts = [part for pair in group for part in (read_audio(Path(pair.src_audio or "")), pause)][:-1]
-        reference = join_words(" ".join(pair.tgt_text_raw or pair.tgt_text or "" for pair in group))
-        said = join_words(" ".join(pair.src_text_raw or pair.src_text or "" for pair in group))
-        languages = group[0].tgt_lang, said, group[0].src_lang
-        sources.append(Source(group[0].id, np.concatenate(parts), reference, *languages))
-    return sources
+    return [
+        Source(
+            pair.id,
+            read_audio(Path(pair.src_audio or "")),
+            pair.tgt_text_raw or pair.tgt_text or "",
+            pair.tgt_lang,
+            pair.src_text_raw or pair.src_text or "",
+            pair.src_lang,
+        )
+        for pair in found
+    ]
+
+
+def join_sources(sources: Sequence[Source], limit: int) -> list[Source]:
+    """Two to four recordings at a time, one behind the other with pauses of 0.2 to 0.8 s, until none are left."""
+    rng, first = Random(0), 0
+    joined: list[Source] = []
+    while len(joined) < limit and first + _JOINED[0] <= len(sources):
+        group = sources[first : first + rng.randint(*_JOINED)]
+        first += len(group)
+        parts: list[np.ndarray] = []
+        for source in group:
+            parts += [source.waveform, np.zeros(round(rng.uniform(*_PAUSES) * SAMPLE_RATE), np.float32)]
+        texts = (join_words(" ".join(getattr(one, name) for one in group)) for name in ("reference", "transcript"))
+        reference, transcript = texts
+        joined.append(
+            replace(
+                group[0],
+                id=f"{group[0].id}+{len(group) - 1}",
+                waveform=np.concatenate(parts[:-1]),
+                reference=reference,
+                transcript=transcript,
+            )
+        )
+    return joined
 
 
 def evaluate_offline(translator: Translator, sources: Sequence[Source], recognizer: Recognizer) -> LiveScore:
-    """The same recordings translated as a whole: what live translation is compared with."""
-    results = [translator.translate(source.waveform) for source in sources]
+    """The same recordings translated as a whole, longer ones cut in their pauses: what live translation is up to."""
+    results = []
+    for source in sources:
+        spans = cut(translator, source.waveform)
+        parts = translator.translate_all([source.waveform[start:end] for start, end in spans])
+        results.append(join(parts, spans, len(source.waveform)))
     seconds = sum(len(source.waveform) for source in sources) / SAMPLE_RATE
     computing = sum(sum(result.seconds.values()) for result in results) / seconds
     texts = [result.translation for result in results]
@@ -128,9 +161,8 @@ def evaluate_live(
     Writes folder/instances.log and folder/wavs, as SimulEval does, and folder/score.json. A folder that an earlier call
     with the same model, settings and sources has finished is not evaluated again.
     """
-    job = json_digest(
-        [translator.fingerprint(), asdict(settings), recognizer.signature, [(s.id, len(s.waveform)) for s in sources]]
-    )
+    identity = [(s.id, len(s.waveform)) for s in sources]
+    job = json_digest([_VERSION, translator.fingerprint(), asdict(settings), recognizer.signature, identity])
     done = folder / "score.json"
     if done.exists() and (kept := read_json_object(done)).pop("job", None) == job:
         views = {key: Latency(**kept[key]) for key in ("delays", "elapsed")}
@@ -142,13 +174,13 @@ def evaluate_live(
     name = _name(settings)
     with meter(f"live: {name}", len(sources)) as progress:
         for index, source in enumerate(sources):
-            events, spent = _session(translator, settings, source.waveform)
+            timed, spent = _session(translator, settings, source.waveform)
             computing += spent
-            texts.append(_text(events))
+            texts.append(_text([event for event, _ in timed]))
             seconds = len(source.waveform) / SAMPLE_RATE
-            speech = [event for event in events if isinstance(event, SpeechChunk)]
-            chunks = [Chunk(min(e.heard, seconds), len(e.waveform) / SAMPLE_RATE, e.time) for e in speech]
-            joined = np.concatenate([np.zeros(0, np.float32), *(event.waveform for event in speech)])
+            speech = [(event, elapsed) for event, elapsed in timed if isinstance(event, SpeechChunk)]
+            chunks = [Chunk(min(e.heard, seconds), len(e.waveform) / SAMPLE_RATE, elapsed) for e, elapsed in speech]
+            joined = np.concatenate([np.zeros(0, np.float32), *(event.waveform for event, _ in speech)])
             waveforms.append(joined)
             if chunks:
                 words = translator.align(joined, texts[-1], source.language)
@@ -156,7 +188,7 @@ def evaluate_live(
                 first = first_word_end(translator, source)
                 seen.append(measure_latency(chunks, words, seconds, count, first))
                 aware.append(measure_latency(chunks, words, seconds, count, first, computation_aware=True))
-            lines.append(_instance(index, source, chunks, [event.waveform for event in speech], folder))
+            lines.append(_instance(index, source, chunks, [event.waveform for event, _ in speech], folder))
             progress.advance()
     total = sum(len(source.waveform) for source in sources) / SAMPLE_RATE
     score = _score(name, sources, waveforms, texts, recognizer, _mean(seen), _mean(aware), computing / total)
@@ -218,23 +250,33 @@ def first_word_end(translator: Translator, source: Source) -> float:
     return next((end for _, start, end in words if end > start), 0.0)
 
 
-def _session(translator: Translator, settings: LiveSettings, waveform: np.ndarray) -> tuple[list[LiveEvent], float]:
-    """All events of one recording, and the seconds of computing."""
+def _session(
+    translator: Translator, settings: LiveSettings, waveform: np.ndarray
+) -> tuple[list[tuple[LiveEvent, float]], float]:
+    """All events of one recording, each with the time at which it is computed, and the seconds of computing.
+
+    The session itself is told that computing takes no time, so that what it commits does not depend on the machine:
+    a computer that cannot keep up falls behind here, where a session would decode less often.
+    """
     live = LiveTranslator(translator, settings)
-    spent: list[float] = []
-    answer = live.decoder.answer
+    answer, spent, busy = live.decoder.answer, 0.0, 0.0
+    timed: list[tuple[LiveEvent, float]] = []
 
-    class Counted:
-        """Counts what is computed."""
+    class Timed:
+        """Answers, and keeps the time."""
 
-        def answer(self, request):  # type: ignore[no-untyped-def]
+        def answer(self, request: Request) -> tuple[Answer, float]:
+            nonlocal spent, busy
             result, seconds = answer(request)
-            spent.append(seconds)
-            return result, seconds
+            spent += seconds
+            busy = max(busy, live.session.seconds) + seconds
+            return result, 0.0
 
-    live.decoder = Counted()
-    events = [event for at in range(0, len(waveform), BLOCK) for event in live.feed(waveform[at : at + BLOCK])]
-    return events + live.finish(), sum(spent)
+    live.decoder = Timed()
+    blocks = (waveform[at : at + BLOCK] for at in range(0, len(waveform), BLOCK))
+    for event in live.translate(blocks):
+        timed.append((event, max(busy, event.time)))
+    return timed, spent
 
 
 def _name(settings: LiveSettings) -> str:
@@ -319,12 +361,26 @@ def table(scores: Sequence[LiveScore]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
-def draw(scores: Sequence[LiveScore], path: Path) -> None:
-    """Quality against delay: ASR-BLEU over ATD, hollow with computing time; offline as a line."""
+def caption(sources: Sequence[Source], joined: bool) -> str:
+    """What was measured, as a title."""
+    seconds = sum(len(source.waveform) for source in sources) / SAMPLE_RATE / len(sources)
+    what = "joined recordings" if joined else "recordings"
+    return f"{len(sources)} {what} of {seconds:.1f} s on average"
+
+
+def draw(parts: Sequence[tuple[str, Sequence[LiveScore]]], path: Path) -> None:
+    """Quality against delay, side by side for each title: ASR-BLEU over ATD, hollow with computing time."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6.4 if len(parts) == 1 else 10.0, 4.0), layout="constrained")
+    for axes, (title, scores) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+        _draw_curves(axes, scores)
+        axes.set_title(title, fontsize="medium")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_curves(axes: Any, scores: Sequence[LiveScore]) -> None:
     groups: dict[str, list[LiveScore]] = {}
     for score in scores:
         if score.delays is None:
@@ -343,5 +399,3 @@ def draw(scores: Sequence[LiveScore], path: Path) -> None:
     axes.set_ylim(0, 1.1 * max(score.asr_bleu for score in scores) + 1)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)

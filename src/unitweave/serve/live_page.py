@@ -37,6 +37,9 @@ SCRIPT = """
         text.className = "uw-" + name;
         return text;
       }));
+      found.lastChild.append(document.createElement("span"), document.createElement("span"));
+      found.lastChild.lastChild.className = "uw-guess";
+      found.lastChild.lastChild.ariaHidden = "true";
       part("lines").append(found);
       while (part("lines").children.length > 200) part("lines").firstChild.remove();
     }
@@ -46,9 +49,14 @@ SCRIPT = """
     if (event.event === "error") { tell(event.error, true); return; }
     if (event.event === "speech") return;
     const [heard, english] = line(live.first + event.utterance).children;
+    const [said, guess] = english.children;
     if (event.transcript !== undefined) heard.textContent = event.transcript;
-    if (event.event === "translation") english.textContent += event.text;
-    if (event.event === "end" && event.translation) english.textContent = event.translation;
+    if (event.event === "translation") said.textContent += event.text;
+    if (event.event === "end") said.textContent = event.translation || said.textContent;
+    // What may follow is shown, but not as if it were sure: the next hypothesis replaces it.
+    if (event.event === "transcript") live.hypothesis = event.translation;
+    const sure = said.textContent, follows = event.event !== "end" && live.hypothesis.startsWith(sure);
+    guess.textContent = follows ? live.hypothesis.slice(sure.length) : "";
     part("lines").scrollTop = part("lines").scrollHeight;
   };
   const play = (data) => {
@@ -75,7 +83,7 @@ SCRIPT = """
     tell("Stopped.");
   };
   const start = async () => {
-    const session = live = {next: 0, first: lines, stopped: false};
+    const session = live = {next: 0, first: lines, stopped: false, hypothesis: ""};
     part("button").textContent = "Stop";
     tell("Waiting for the microphone.");
     try {
@@ -142,6 +150,7 @@ CSS = """
 #uw-live-lines li { margin: 0 0 .8rem; padding-left: .8rem; border-left: 3px solid #0f766e44; }
 #uw-live-lines p { display: block; margin: 0; overflow-wrap: anywhere; }
 #uw-live-lines .uw-heard { opacity: .75; font-size: .9em; }
+#uw-live-lines .uw-guess { opacity: .45; }
 #uw-live-lines .uw-english { font-size: 1.15em; min-height: 1.5em; }
 """
 

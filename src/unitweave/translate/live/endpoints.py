@@ -6,7 +6,7 @@ from unitweave.config.live import LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.translate.vad import WINDOW
 
-_HYSTERESIS = 0.15  # speech ends so far below the probability at which it begins, as in Silero's own rules
+_HYSTERESIS, _LOWEST = 0.15, 0.01  # speech ends so far below the probability at which it begins: Silero's own rules
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Endpointer:
             return None
         if probability >= s.vad_threshold:
             self.silence = None
-        elif probability < s.vad_threshold - _HYSTERESIS and self.silence is None:
+        elif probability < max(s.vad_threshold - _HYSTERESIS, _LOWEST) and self.silence is None:
             self.silence = at
         length = at + 1 - self.start
         if self.silence is not None and at + 1 - self.silence >= windows(s.endpoint_seconds):

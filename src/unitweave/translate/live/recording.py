@@ -3,8 +3,9 @@
 Both are valid whenever writing stops, so that an interrupted session keeps what was said so far.
 """
 
+import contextlib
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.translate.live.events import CommittedText, LiveEvent, SpeechChunk, UtteranceEnd
 from unitweave.translate.subtitles import Cue, readable, srt, vtt
@@ -26,6 +28,7 @@ class LiveRecording:
     """
 
     def __init__(self, stem: Path, speech: bool = True) -> None:
+        self._stem = stem
         self.audio = stem.with_name(stem.name + ".wav") if speech else None
         self._subtitles = [
             (stem.with_name(stem.name + suffix), make) for suffix, make in ((".srt", srt), (".vtt", vtt))
@@ -36,30 +39,35 @@ class LiveRecording:
         self._open: list[CommittedText] = []  # words of the utterance that is not over
 
     def __enter__(self) -> Self:
-        self._subtitles[0][0].parent.mkdir(parents=True, exist_ok=True)
-        if self.audio is not None:
-            # Not under a temporary name: whoever listens to a long session can open it while it grows.
-            self._track = wave.open(str(self.audio), "wb")
-            self._track.setnchannels(1)
-            self._track.setsampwidth(2)
-            self._track.setframerate(SAMPLE_RATE)
+        with self._errors():
+            self._stem.parent.mkdir(parents=True, exist_ok=True)
+            if self.audio is not None:
+                # Not under a temporary name: whoever listens to a long session can open it while it grows.
+                self._track = wave.open(str(self.audio), "wb")
+                self._track.setnchannels(1)
+                self._track.setsampwidth(2)
+                self._track.setframerate(SAMPLE_RATE)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._track is not None:
-            self._track.close()
-        self._write_subtitles()
+        with self._errors():
+            try:
+                if self._track is not None:
+                    self._track.close()
+            finally:
+                self._write_subtitles()
 
     @property
-    def seconds(self) -> float:
-        """How long the wav file is."""
-        return self._at / SAMPLE_RATE
+    def written(self) -> str:
+        """What there is, in a line."""
+        texts = " and ".join(str(path) for path, _ in self._subtitles)
+        return texts if self.audio is None else f"{self._at / SAMPLE_RATE:.1f} s of speech in {self.audio}; {texts}"
 
-    def write(self, events: Sequence[LiveEvent]) -> None:
-        """Take in what happened."""
-        for event in events:
+    def write(self, event: LiveEvent) -> None:
+        """Take in what happened. Raises InputError where the files cannot be written."""
+        with self._errors():
             if isinstance(event, SpeechChunk):
                 self._write_speech(event)
             elif isinstance(event, CommittedText):
@@ -68,6 +76,15 @@ class LiveRecording:
                 self._cues.append(Cue(event.start, event.end, event.translation))
                 self._open = []
                 self._write_subtitles()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"-o {self._stem}: cannot be written ({error.strerror}); what was written before is kept"
+            ) from None
 
     def _write_subtitles(self) -> None:
         for path, make in self._subtitles:

@@ -21,6 +21,9 @@ from unitweave.translate.prefix_cache import PrefixCache
 from unitweave.translate.vad import WINDOW
 from unitweave.vocoder.base import PhraseStream
 
+_MIN_SAMPLES = 1600  # of what is translated: encoders have frames of up to 50 ms
+_LOUDEST = 16.0  # of a sample; resampling and gain may go beyond 1
+
 
 @dataclass
 class _Utterance:
@@ -70,10 +73,9 @@ class LiveSession:
         self._probability, self._known = probability, known or ForcedPrefix()
         self._has_texts, self._early_speech = has_texts, early_speech
         self._policy, self._endpointer = create_policy(settings), Endpointer(settings)
-        self._inbox: list[np.ndarray] = []  # samples that no window has been made of
-        self._kept: list[
-            np.ndarray
-        ] = []  # windows from sample `_kept_from` on: the utterance, or the padding before it
+        self._inbox: list[np.ndarray] = []  # samples that no window has been made of, `_waiting` of them
+        self._waiting = 0
+        self._kept: list[np.ndarray] = []  # windows from sample `_kept_from` on: the utterance, or the padding before
         self._kept_from = self._seen = 0  # samples; `_seen` is the end of the last window
         self._busy_until = self._spoken_until = 0.0
         self._count = 0
@@ -82,16 +84,25 @@ class LiveSession:
         self._pad = round(settings.speech_pad_seconds * SAMPLE_RATE)
 
     @property
+    def seconds(self) -> float:
+        """Seconds of input that it has taken note of."""
+        return self._seen / SAMPLE_RATE
+
+    @property
     def backlog_seconds(self) -> float:
         """Seconds of input that wait for the model."""
-        return sum(map(len, self._inbox)) / SAMPLE_RATE
+        return self._waiting / SAMPLE_RATE
 
     def feed(self, samples: np.ndarray) -> list[LiveEvent]:
-        """Take in samples, float32 at 16 kHz, any number of them. Raises InputError for arrays of another kind."""
-        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-            raise InputError("live: samples must be a one-dimensional array of floating-point numbers at 16 kHz")
-        if len(samples):
-            self._inbox.append(samples.astype(np.float32))
+        """Take in samples at 16 kHz in [-1, 1], any number of them.
+
+        Raises:
+            InputError: They are of another kind, or the session is over; nothing has changed, and it can go on.
+        """
+        if self._finished:
+            raise InputError("live: this session is over; begin another one")
+        self._inbox += [check_samples(samples)] if len(samples) else []
+        self._waiting += len(samples)
         return self._advance([])
 
     def finish(self) -> list[LiveEvent]:
@@ -122,11 +133,12 @@ class LiveSession:
         return events
 
     def _next_window(self) -> np.ndarray | None:
-        have = sum(map(len, self._inbox))
+        have = self._waiting
         if have < WINDOW and not (self._finished and have):
             return None
         joined = np.concatenate(self._inbox) if len(self._inbox) > 1 else self._inbox[0]
         self._inbox = [joined[WINDOW:]] if have > WINDOW else []
+        self._waiting = max(0, have - WINDOW)
         return np.pad(joined[:WINDOW], (0, max(0, WINDOW - have)))
 
     def _react(self, span: tuple[int, int] | None) -> None:
@@ -162,6 +174,7 @@ class LiveSession:
 
     def _request_texts(self, utterance: _Utterance, end: int) -> None:
         samples = np.concatenate(self._kept)[utterance.first - self._kept_from : end - self._kept_from]
+        samples = np.pad(samples, (0, max(0, _MIN_SAMPLES - len(samples))))
         heard, final = (end - utterance.first) / SAMPLE_RATE, utterance.end is not None
         self.request = TextRequest(samples, utterance.committed, heard, final, self._known, utterance.text_cache)
 
@@ -242,6 +255,23 @@ class LiveSession:
         self._count += 1
         self._utterance = None
         self._forget(utterance.end if self._endpointer.start is not None else self._seen - self._pad - WINDOW)
+
+
+def check_samples(samples: np.ndarray) -> np.ndarray:
+    """A copy of samples as float32. Raises InputError where they are not numbers from -1 to 1, or nearly so."""
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise InputError("live: samples must be a one-dimensional array of floating-point numbers at 16 kHz")
+    with np.errstate(over="ignore"):
+        samples = samples.astype(np.float32)
+    loudest = np.abs(samples).max(initial=0.0)
+    if not loudest <= _LOUDEST:  # nor NaN, with which the detector would never find speech again
+        raise InputError(
+            f"live: samples must lie between -1 and 1 (got {loudest:g}); 16-bit samples are divided by 32768"
+            if np.isfinite(loudest)
+            else "live: samples must be finite numbers (got NaN or infinity)"
+        )
+    return samples
 
 
 def words_as_text(words: Sequence[Word]) -> str:

@@ -116,9 +116,10 @@ class Loudspeaker:
         with self._lock:
             self._waiting = np.concatenate([self._waiting, waveform])
 
-    def close(self) -> None:
-        """Play what waits, and end."""
-        time.sleep(len(self._waiting) / SAMPLE_RATE)
+    def close(self, play: bool = True) -> None:
+        """Play what waits, unless it has to be quick, and end."""
+        if play:
+            time.sleep(len(self._waiting) / SAMPLE_RATE)
         self._stream.stop()
         self._stream.close()
 
