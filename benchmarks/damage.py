@@ -1,13 +1,17 @@
 """Every file of a run is damaged in every way, and the command that reads it is run: one clear line, no traceback.
 
     python benchmarks/damage.py [--folder FOLDER] [--processes 2] [--only TEXT] [--seed 0] [--ways WAY ...]
+        [--seconds 250]
 
 A run of tiny settings is made first (that of soak.py), and copies of it that were killed amid a training, with their
 checkpoints. Each case is a copy with one damaged file. A command may end with exit code 2 and one line, or with 0 where
-the damage cannot be seen or a checkpoint is set aside; anything else is listed, and the exit code is 1.
+the damage cannot be seen or a checkpoint is set aside; anything else is listed, and the exit code is 1. A training that
+takes a step has read its files, and counts as done. `--seconds` ends the session; with `--folder` the next one goes on
+with the cases that are left, and with those that were not as they should be.
 """
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -25,6 +29,9 @@ import torch
 
 from soak import kill_at, prepare, start
 from unitweave.cli import main as unitweave
+from unitweave.core.files import write_json
+from unitweave.training import checkpoints
+from unitweave.vocoder import train
 
 # What reads a stage's files: the folders that are removed first, and the command.
 READERS = {
@@ -68,7 +75,16 @@ READERS = {
     "paused/lm": [((), "lm train {run} --system scheduled")],
     "paused/vocoder": [((), "vocoder train {run}")],
 }
+# What commands import on use: once here, not in the fork of each case.
+IMPORTED = (
+    *("attr", "docstring_parser", "matplotlib.pyplot", "rich._emoji_codes", "torch.profiler"),
+    *(f"unitweave.{name}" for name in ("commands.parser", "corpus.stats", "lm.plan", "score.report", "serve.export")),
+)
 WAYS = ("empty", "half", "most", "garbled", "nothing", "list", "kinds", "without")
+
+
+class Began(BaseException):
+    """A training has taken its first step."""
 
 
 class Case(NamedTuple):
@@ -79,6 +95,11 @@ class Case(NamedTuple):
     way: str
     removed: tuple[str, ...]
     command: str
+
+    @property
+    def name(self) -> str:
+        """What is damaged, how, and what is done then."""
+        return f"{self.base.name}/{self.file}, {self.way}: {self.command}"
 
 
 def damaged(content: bytes, way: str, rng: random.Random) -> bytes | None:
@@ -142,6 +163,8 @@ def run_case(case: Case, place: Path, recipe: Path, seed: int) -> int | None:
         os.dup2(descriptor, 2)
         signal.alarm(120)
         code = unitweave(case.command.format(run=place / "run", recipe=recipe).split())
+    except Began:
+        code = 0
     except BaseException:
         import traceback
 
@@ -150,6 +173,16 @@ def run_case(case: Case, place: Path, recipe: Path, seed: int) -> int | None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def stop_trainings_at_their_first_step() -> None:
+    """From then on, in this process and its forks."""
+
+    def began(*_: object) -> None:
+        raise Began
+
+    checkpoints._StopCallback.on_step_end = began  # type: ignore[method-assign]
+    train._Trainer._train_step = began  # type: ignore[method-assign]
 
 
 def verdict(status: int, log: str) -> str:
@@ -201,12 +234,16 @@ def main() -> None:
     bases = {"whole": whole}
     for stage in ("encoder", "text_lm", "lm/scheduled", "vocoder"):
         bases[stage.split("/")[0]] = paused(whole, recipe, folder / "paused", stage, folder / "log")
-    todo = [one for one in cases(bases, options.ways) if options.only in f"{one.file} {one.command}"]
+    record = folder / f"done-{options.seed}.json"
+    ended: dict[str, tuple[int, str]] = json.loads(record.read_text()) if record.exists() else {}
+    chosen = [one for one in cases(bases, options.ways) if options.only in f"{one.file} {one.command}"]
+    todo = [one for one in chosen if ended.get(one.name, (0, "not tried"))[1]]
     random.Random(options.seed).shuffle(todo)
+    for name in IMPORTED:
+        importlib.import_module(name)
+    stop_trainings_at_their_first_step()
     running: dict[int, tuple[Case, Path]] = {}
     free = [folder / f"case-{number}" for number in range(options.processes)]
-    codes: Counter[str] = Counter()
-    bad = done = 0
     while todo or running:
         if todo and free and time.monotonic() - begin < options.seconds:
             case, place = todo.pop(), free.pop()
@@ -221,15 +258,16 @@ def main() -> None:
         pid, status = os.wait()
         case, place = running.pop(pid)
         free.append(place)
-        log = (place / "log").read_text(errors="replace")
-        problem = verdict(status, log)
-        done += 1
-        codes[f"exit code {os.waitstatus_to_exitcode(status)}"] += 1
+        problem = verdict(status, (place / "log").read_text(errors="replace"))
+        ended[case.name] = os.waitstatus_to_exitcode(status), problem
+        write_json(record, ended)
         if problem:
-            bad += 1
-            print(f"{case.base.name}/{case.file}, {case.way}: {case.command}: {problem}", flush=True)
+            print(f"{case.name}: {problem}", flush=True)
+    found = [ended[one.name] for one in chosen if one.name in ended]
+    codes = Counter(f"exit code {code}" for code, _ in found)
+    bad = sum(bool(problem) for _, problem in found)
     ends = ", ".join(f"{name} {number}" for name, number in sorted(codes.items()))
-    print(f"{done} cases, {bad} of them not as they should be ({ends}); {len(todo)} not tried")
+    print(f"{len(found)} cases, {bad} of them not as they should be ({ends}); {len(todo)} not tried")
     sys.exit(1 if bad else 0)
 
 

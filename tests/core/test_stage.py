@@ -15,7 +15,7 @@ from unitweave.config import recipe as recipe_module
 from unitweave.config.recipe import keep_recipe
 from unitweave.core import files, stage
 from unitweave.core.errors import InputError
-from unitweave.core.lock import STALE_AFTER, in_use, lock_holder, lock_path, locked
+from unitweave.core.lock import STALE_AFTER, in_use, lock_holder, lock_path, locked, work_folder
 from unitweave.core.signals import Stopped, stop_after_training
 from unitweave.core.stage import StageResult, run_stage, stage_fingerprint
 
@@ -69,6 +69,29 @@ def test_a_lock_of_another_machine_holds_while_it_is_touched(tmp_path: Path) -> 
         with pytest.raises(InputError, match="in use by this process"), locked(tmp_path / "units"):
             pass
     assert not path.exists() and lock_holder(tmp_path / "units") is None
+
+
+def test_a_folder_has_one_lock_by_whatever_name_it_is_reached(tmp_path: Path) -> None:
+    (tmp_path / "disk/units").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/units").symlink_to(tmp_path / "disk/units")
+    (tmp_path / "again").symlink_to(tmp_path / "run")
+    other = locked(tmp_path / "again/units")
+    with locked(tmp_path / "disk/units"), pytest.raises(InputError, match="in use by this process"), other:
+        pass
+    lock_path(tmp_path / "run/units").write_text(json.dumps({"host": "node17", "pid": 4, "since": "today"}))
+    assert "process 4 on node17 since today (if that one is gone: delete" in str(in_use(tmp_path / "run"))
+
+
+def test_a_work_folder_is_of_one_process_and_takes_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    for name in (".tmp-abcd1234-model", ".tmp-abcd1234-my-model"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+    with work_folder(tmp_path / "model") as folder:
+        assert folder.parent == tmp_path and not list(folder.iterdir())
+        assert sorted(tmp_path.glob(".tmp-*")) == sorted([folder, tmp_path / ".tmp-abcd1234-my-model"])
+        with pytest.raises(InputError, match="in use"), work_folder(tmp_path / "model"):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == [".tmp-abcd1234-my-model"], "the other's work is untouched"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"host": 3}', b"\xff"])

@@ -73,6 +73,20 @@ def test_an_id_that_cannot_name_a_file_is_refused_on_writing_and_on_reading(id: 
         read_manifest(tmp_path)
 
 
+def test_a_manifest_that_lost_rows_after_its_stage_is_refused_by_every_reader(tmp_path: Path) -> None:
+    pairs = [pair(tmp_path / "c"), pair(tmp_path / "c", "b"), pair(tmp_path / "c", "d", split="dev")]
+    write_manifest(tmp_path / "c", pairs, {"normalizer": NORMALIZER})
+    assert len(adopted(tmp_path / "c", tmp_path / "run")) == 3
+    write_manifest(tmp_path / "run/corpus", pairs[1:], {"normalizer": NORMALIZER})
+    for split, words in (
+        (None, "2 pairs found, but stage.json counts 3"),
+        ("train", "1 pairs of the train split found.* counts 2"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_manifest(tmp_path / "run/corpus", split)
+    assert len(read_manifest(tmp_path / "run/corpus", "dev")) == 1
+
+
 def test_a_recipe_adopts_a_manifest_and_its_counts(tmp_path: Path) -> None:
     write_manifest(tmp_path / "c", [pair(tmp_path / "c")], {"normalizer": NORMALIZER})
     (tmp_path / "c/corpus.json").write_text(json.dumps({"skipped": {"source: too loud": 3}}))

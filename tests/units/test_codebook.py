@@ -77,6 +77,30 @@ def test_kmeans_is_deterministic_and_survives_copies() -> None:
         kmeans(rows[:3], 4, seed=0)
 
 
+def test_kmeans_takes_rows_of_one_dimension_half_precision_and_few_distinct_ones() -> None:
+    flat = torch.tensor([0.0, 1.0, 5.0, 5.5, 100.0, 101.0])[:, None].repeat(400, 1)
+    for offset in (0.0, 1e4):
+        found = kmeans(flat + offset, 6, seed=0)
+        assert torch.equal(found.centroids.sort(0).values, flat[:6] + offset) and found.inertia == 0
+    few = kmeans(flat, 10, seed=0)
+    assert few.dead == 4 and few.inertia == 0, "six distinct rows take six of ten clusters"
+    rows = (blobs(12, 50) / 10 + 30).half()  # their squared norms are beyond float16
+    half, exact = kmeans(rows, 12, seed=1), kmeans(rows.float(), 12, seed=1)
+    assert half.centroids.dtype == torch.float32 and torch.equal(half.centroids, exact.centroids)
+    assert torch.equal(nearest(rows, half.centroids)[0], nearest(rows.float(), half.centroids)[0])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_hidden_states_that_are_not_finite_make_neither_a_codebook_nor_units(value: float) -> None:
+    rows = blobs(5, 40)
+    codebook = Codebook(kmeans(rows, 5, seed=0).centroids, 1, "")
+    rows[77, 3] = value
+    with pytest.raises(InputError, match=r"k-means: .* diverged"):
+        kmeans(rows, 5, seed=0)
+    with pytest.raises(InputError, match=r"units: .* diverged"):
+        codebook.assign(rows)
+
+
 def test_the_sample_is_even_over_languages_and_speakers(tmp_path: Path) -> None:
     pairs = [
         Pair(f"{language}{speaker}{i}", "train", language, "en", "x.wav", None, None, None, None, None, speaker, 2.0)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from unitweave.config.live import LiveSettings, Policy
 from unitweave.config.types import NonNegativeInt, PositiveInt
 from unitweave.core.errors import InputError
+from unitweave.core.lock import locked
 
 
 def live(
@@ -126,21 +127,22 @@ def evaluate(
     chosen = choose_recognizer(recognizer, recognizer_model, {source.language for source in single})
     translator = Translator.from_pretrained(run, system, trust_functions=trust_functions)
     judge = load_recognizer(*chosen)
-    parts = []
-    for name, sources in (("", single), ("joined-", join_sources(single, joined))):
-        if not sources:
-            continue
-        scores = [evaluate_offline(translator, sources, judge)]
-        for policy in policies or get_args(Policy):
-            for seconds in (chunk_seconds or [0.3, 0.5, 1.0]) if policy != "utterance" else [0.5]:
-                folder = out / (name + (policy if policy == "utterance" else f"{policy}-{seconds:g}"))
-                settings = LiveSettings(policy=policy, chunk_seconds=seconds)
-                scores.append(evaluate_live(translator, settings, sources, judge, folder))
-        parts.append((caption(sources, bool(name)), scores))
-    text = "\n\n".join(f"{title}:\n\n{table(scores)}" for title, scores in parts)
-    print(text)
-    write_text(out / "table.md", text + "\n")
-    draw(parts, out / "latency.png")
+    with locked(out):
+        parts = []
+        for name, sources in (("", single), ("joined-", join_sources(single, joined))):
+            if not sources:
+                continue
+            scores = [evaluate_offline(translator, sources, judge)]
+            for policy in policies or get_args(Policy):
+                for seconds in (chunk_seconds or [0.3, 0.5, 1.0]) if policy != "utterance" else [0.5]:
+                    folder = out / (name + (policy if policy == "utterance" else f"{policy}-{seconds:g}"))
+                    settings = LiveSettings(policy=policy, chunk_seconds=seconds)
+                    scores.append(evaluate_live(translator, settings, sources, judge, folder))
+            parts.append((caption(sources, bool(name)), scores))
+        text = "\n\n".join(f"{title}:\n\n{table(scores)}" for title, scores in parts)
+        print(text)
+        write_text(out / "table.md", text + "\n")
+        draw(parts, out / "latency.png")
 
 
 def _printer(json_lines: bool):  # type: ignore[no-untyped-def]

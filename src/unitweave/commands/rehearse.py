@@ -5,6 +5,7 @@ from typing import Literal
 
 from unitweave.config.recipe import find_recipe, load_with
 from unitweave.core.errors import InputError
+from unitweave.core.lock import locked
 
 
 def rehearse(
@@ -32,9 +33,10 @@ def rehearse(
 
     from unitweave.rehearsal.rehearse import REPORT_FILE, Rehearsal, as_table
 
-    rehearsal = Rehearsal(out, found, size, lora)
-    rehearsal.all()
-    rehearsal.finish()
+    with locked(out):
+        rehearsal = Rehearsal(out, found, size, lora)
+        rehearsal.all()
+        rehearsal.finish()
     if json:
         print((out / REPORT_FILE).read_text(encoding="utf-8"), end="")
     else:

@@ -10,6 +10,7 @@ from unitweave.config.types import PositiveInt, PositiveNumber
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
+from unitweave.core.lock import locked
 
 UnitFormat = Literal["fairseq", "s2ut"]
 ImportFormat = Literal["fairseq", "s2ut", "json", "parquet"]
@@ -98,8 +99,9 @@ def export_units(run: Path, *, format: UnitFormat, out: Path, reduce: bool = Fal
 
     for stage in ("corpus", "units"):
         stage_fingerprint(run, stage)
-    for path in export_units(out, format, RunLayout(run).corpus, RunLayout(run).units, reduce):
-        print(path)
+    with locked(out):
+        for path in export_units(out, format, RunLayout(run).corpus, RunLayout(run).units, reduce):
+            print(path)
 
 
 def import_units(

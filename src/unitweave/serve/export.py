@@ -4,7 +4,6 @@ import glob
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, read_json, read_json_object, write_json
+from unitweave.core.files import flush, read_json, read_json_object, write_json
+from unitweave.core.lock import work_folder
 from unitweave.core.stage import versions
 from unitweave.serve.card import write_card
 from unitweave.training.model_files import INDEX_FILE, weight_files
@@ -42,8 +42,8 @@ def export_run(
         The contents of package.json.
 
     Raises:
-        InputError: A part is missing, is a link or does not fit the others; `out` is the working folder, or holds
-            files that an export would overwrite.
+        InputError: A part is missing, is a link or does not fit the others; `out` is the working folder, holds
+            files that an export would overwrite, or another process exports into it.
     """
     run, out = Path(run), Path(out).resolve()
     if engine is not None and engine not in ENGINES:
@@ -57,8 +57,7 @@ def export_run(
     parts.check()
     recipe = read_recipe(run)
     name = parts.language_model.parent.name
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=_existing(out.parent)) as temporary:
-        folder = Path(temporary)
+    with work_folder(out) as folder:
         _copy_parts(parts, run, folder)
         if engine == "int8":
             _replace_weights(folder)
@@ -79,6 +78,7 @@ def export_run(
         write_card(folder / "README.md", run, name, recipe, about, license, out.name)
         (folder / PACKAGE_FILE).unlink()
         about["files"] = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        flush(folder)
         _install(folder, out, about, earlier)
     return about
 
@@ -139,11 +139,6 @@ def _is_wanted(path: Path) -> bool:
     """Whether a file of a model folder belongs to the hub's kind of layout: weights without pickles, JSON, text."""
     named = any(path.match(pattern) for pattern in PATTERNS)
     return path.is_file() and named and path.name not in (*_LEFT_OUT, "README.md")
-
-
-def _existing(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _files_of_earlier_export(out: Path) -> list[str]:

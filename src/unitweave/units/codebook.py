@@ -12,6 +12,7 @@ from unitweave.core.records import from_json
 from unitweave.training.model_files import safetensors_errors
 
 _ROWS_AT_ONCE = 4_096  # bounds the [rows, clusters] distance matrix
+NOT_FINITE = "the encoder's hidden states are not finite numbers; its training has diverged, or its weights are damaged"
 _FAR = 10.0  # deviations of a mean from 0 from which on it is subtracted
 
 
@@ -47,8 +48,11 @@ class Codebook:
         return len(self.centroids)
 
     def assign(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Nearest centroid of each row of [rows, hidden]: int64 [rows]."""
-        return nearest(hidden, self.centroids)[0]
+        """Nearest centroid of each row of [rows, hidden]: int64 [rows]. Raises InputError for rows that have none."""
+        index, distance = nearest(hidden, self.centroids)
+        if not bool(torch.isfinite(distance).all()):
+            raise InputError(f"units: {NOT_FINITE}")
+        return index
 
     def save(self, folder: Path) -> None:
         """Write codebook.safetensors and codebook.json."""
@@ -115,7 +119,7 @@ def common_offset(rows: torch.Tensor) -> torch.Tensor:
     last digits do not depend on it.
 
     Args:
-        rows: float32 [rows, hidden].
+        rows: float32 or float16 [rows, hidden].
 
     Returns:
         float32 [hidden]: the mean of the rows where it lies more than 10 deviations from 0, else zeros.
@@ -124,8 +128,8 @@ def common_offset(rows: torch.Tensor) -> torch.Tensor:
     squares = 0.0
     for chunk in rows.split(_ROWS_AT_ONCE):
         total += chunk.sum(0, dtype=torch.float64)
-        squares += float(chunk.square().sum(dtype=torch.float64))
+        squares += float(chunk.float().square().sum(dtype=torch.float64))
     mean = total / max(len(rows), 1)
     size = float(mean.square().sum())
     far = size > _FAR**2 * (squares / max(len(rows), 1) - size)
-    return mean.to(rows.dtype) * far
+    return mean.float() * far

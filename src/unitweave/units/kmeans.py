@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from unitweave.core.errors import InputError
-from unitweave.units.codebook import common_offset, nearest
+from unitweave.units.codebook import NOT_FINITE, common_offset, nearest
 
 _START_WORK = 1 << 38  # products and sums that the start may take, beyond those on 10 rows per cluster
 _CHOSEN_AT_ONCE = 8  # starting centers between two draws of candidates, at most
@@ -32,25 +32,28 @@ def kmeans(rows: torch.Tensor, clusters: int, seed: int, iterations: int = 25, t
     and Fleuret's nested mini-batches, 2016): most of the way is made on few rows. Deterministic by seed on one device.
 
     Args:
-        rows: float32 [rows, hidden]; with 64 bytes for each row and about 100 MB they are all that is in memory.
+        rows: float32 or float16 [rows, hidden]; with 64 bytes for each row and about 100 MB they are all that is in
+            memory.
         clusters: How many centroids.
         seed: Of the random order and the start.
         iterations: Maximum passes over parts of the rows; the last is always over all of them.
         tolerance: A part is done when a pass lowers the inertia by less than this fraction.
 
     Raises:
-        InputError: There are fewer rows than clusters.
+        InputError: There are fewer rows than clusters, or values that are not finite.
     """
     if len(rows) < clusters:
         raise InputError(
             f"k-means needs at least as many frames as clusters (got {len(rows)} frames, {clusters} clusters)"
         )
+    if not all(bool(torch.isfinite(chunk).all()) for chunk in rows.split(_ROWS_AT_ONCE)):
+        raise InputError(f"k-means: {NOT_FINITE}")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator)
     shift = common_offset(rows)
     affordable = _START_WORK // (2 * rows.shape[1] * clusters * _candidates(clusters))
     start = max(10 * clusters, 4096, min(affordable, len(rows) // 4))
-    centroids = _starting_centers(rows[order[:start]].sub_(shift), clusters, generator) + shift
+    centroids = _starting_centers(rows[order[:start]].float().sub_(shift), clusters, generator) + shift
     parts = _part_sizes(len(rows), clusters)
     done = 0
     for number, size in enumerate(parts):
@@ -101,7 +104,7 @@ def _lloyd(
         centroids = sums / sizes.clamp_min(1)[:, None] + shift
         empty = (sizes == 0).nonzero().flatten()
         if len(empty):
-            centroids[empty] = rows[distance.topk(len(empty)).indices]
+            centroids[empty] = rows[distance.topk(len(empty)).indices].float()
         inertia = float(distance.double().mean())
         if len(empty) == 0 and previous - inertia <= tolerance * inertia:
             return centroids, done
