@@ -31,7 +31,7 @@ class SamplesCounted:
         return "counter"
 
     @staticmethod
-    def judges(model: str) -> frozenset[str] | None:
+    def supported_languages(model: str) -> frozenset[str] | None:
         return None
 
     def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unitweave.config.corpus import SpeakSettings
-from unitweave.config.types import NonNegativeInt, Settings
+from unitweave.config.types import NonNegativeInt, Settings, must_be_one_of
 from unitweave.core.errors import InputError
 
 
@@ -72,9 +72,10 @@ class CascadeSettings(Settings):
 class ScoreSettings(Settings):
     """How the translated speech is scored."""
 
-    recognizer: Literal["auto", "moonshine", "fairseq", "whisper"] = "auto"
-    """Speech recognizer with its text normalization: moonshine (offline, English), fairseq (wav2vec 2.0, English) or
-    whisper; auto: moonshine for English, a multilingual Whisper for other target languages."""
+    recognizer: Literal["auto", "moonshine", "fairseq", "whisper"] | str = "auto"
+    """Speech recognizer with its text normalization: moonshine (offline, English), fairseq (wav2vec 2.0, English),
+    whisper, or MODULE:CLASS of your own (docs/scoring.md); auto: moonshine for English, a multilingual Whisper for
+    other target languages."""
     recognizer_model: str = ""
     """Folder or hub name of another checkpoint for the recognizer; empty: its own."""
     device: str = "auto"
@@ -104,7 +105,10 @@ class ScoreSettings(Settings):
     """Cascades that are scored beside the systems, by name."""
 
     def check(self) -> None:
-        """Raise InputError for two kinds of speaker embeddings, and for names that cannot be a folder's."""
+        """Raise InputError for no recognizer's name, two speaker embeddings, or a name that cannot be a folder's."""
+        names = ("auto", "moonshine", "fairseq", "whisper")
+        if self.recognizer not in names and not all(self.recognizer.partition(":")):
+            raise InputError(f"recognizer: {must_be_one_of([*names, 'module:class'], self.recognizer)}")
         if self.speaker_model and self.speaker_function:
             raise InputError("set speaker_model or speaker_function, not both")
         for name, cascade in self.cascades.items():

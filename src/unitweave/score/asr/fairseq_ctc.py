@@ -44,7 +44,7 @@ class FairseqCtc:
         return f"fairseq {checkpoints.identity(model or DEFAULT_MODEL)}"
 
     @staticmethod
-    def judges(model: str) -> frozenset[str] | None:
+    def supported_languages(model: str) -> frozenset[str] | None:
         """English; of another checkpoint only its user knows."""
         return None if model else frozenset({"en"})
 

@@ -96,7 +96,7 @@ class Moonshine:
             return "moonshine"
 
     @staticmethod
-    def judges(model: str) -> frozenset[str]:
+    def supported_languages(model: str) -> frozenset[str]:
         """English; installed or not is found out here, before anything is trained that it shall judge."""
         _package()
         return frozenset({"en"})

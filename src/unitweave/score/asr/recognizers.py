@@ -1,17 +1,18 @@
 """Speech recognizers for ASR-BLEU, each with the text normalization that its protocol prescribes.
 
 A recognizer cannot stand in for another: the same speech gets a different score from each. So each one
-carries a signature that names it down to its revision and goes with every number. A new one is a module
-with a class like `Recognizer`, and a line in `RECOGNIZERS`. Each knows which languages it judges: an English one
-would write down Spanish as English words and give it a score near 0.
+carries a signature that names it down to its revision and goes with every number. A new one is a class like
+`Recognizer`: the recipe may name it as module:class, a built-in one has a line in `RECOGNIZERS`. Each knows which
+languages it supports: an English one would write down Spanish as English words and give it a score near 0.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from unitweave.core.errors import InputError
+from unitweave.core.functions import imported
 from unitweave.core.text import language_code
 from unitweave.score.asr.fairseq_ctc import FairseqCtc
 from unitweave.score.asr.moonshine import Moonshine
@@ -20,6 +21,8 @@ from unitweave.score.asr.whisper import Whisper
 
 class Recognizer(Protocol):
     """Speech to text, with the normalization of both sides before they are compared.
+
+    A class of your own may derive from this one, and then needs only a signature and `transcribe`.
 
     Attributes:
         signature: Names the recognizer, its revision and how it is run.
@@ -30,63 +33,42 @@ class Recognizer(Protocol):
     @classmethod
     def load(cls, model: str, device: str) -> "Recognizer":
         """Load it. `model` replaces the protocol's own checkpoint (empty: none), `device` may be "auto"."""
+        return cls()
 
-    @staticmethod
-    def identity(model: str) -> str:
+    @classmethod
+    def identity(cls, model: str) -> str:
         """Which recognizer `load` would give, without loading it."""
+        return f"{cls.__module__}:{cls.__qualname__} {model}".strip()
 
-    @staticmethod
-    def judges(model: str) -> frozenset[str] | None:
+    @classmethod
+    def supported_languages(cls, model: str) -> frozenset[str] | None:
         """Codes of the languages that `load` would give a recognizer of, without loading it; None if unknown."""
+        return None
 
     def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
         """Raw transcripts of float32 waveforms [samples] at 16 kHz in this language, in their order."""
 
     def normalization(self, language: str) -> str:
         """Names what `clean_hypothesis` and `clean_reference` do."""
+        return "none"
 
     def clean_hypothesis(self, text: str, language: str = "en") -> str:
         """The transcript as it goes into the score."""
+        return text
 
     def clean_reference(self, text: str, language: str = "en") -> str:
         """The reference text as it goes into the score."""
+        return text
 
 
-class NoRecognizer:
+class NoRecognizer(Recognizer):
     """For systems that give text only: there is no speech to transcribe, and texts stay as they are."""
 
     signature = "none (no speech)"
 
-    @classmethod
-    def load(cls, model: str, device: str) -> "NoRecognizer":
-        """There is nothing to load."""
-        return cls()
-
-    @staticmethod
-    def identity(model: str) -> str:
-        """Always the same."""
-        return "none"
-
-    @staticmethod
-    def judges(model: str) -> None:
-        """No language in particular."""
-        return
-
     def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
         """Nothing of each."""
         return [""] * len(waveforms)
-
-    def normalization(self, language: str) -> str:
-        """None."""
-        return "none"
-
-    def clean_hypothesis(self, text: str, language: str = "en") -> str:
-        """The text itself."""
-        return text
-
-    def clean_reference(self, text: str, language: str = "en") -> str:
-        """The text itself."""
-        return text
 
 
 RECOGNIZERS: dict[str, type[Recognizer]] = {"moonshine": Moonshine, "fairseq": FairseqCtc, "whisper": Whisper}
@@ -99,18 +81,18 @@ def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[
     """The recognizer for speech in these languages, and its model.
 
     Args:
-        name: One of `RECOGNIZERS`, or "auto": moonshine for English, a multilingual Whisper for all else.
+        name: One of `RECOGNIZERS`, module:class, or "auto": moonshine for English, else a multilingual Whisper.
         model: Folder or hub name of another checkpoint; empty for the recognizer's own.
-        languages: Codes of the languages that it has to judge.
+        languages: Codes of the languages that it has to support.
 
     Raises:
-        InputError: It judges other languages, or its files cannot be found.
+        InputError: It does not support one of them, or its files cannot be found.
     """
     codes = sorted({language_code(language) for language in languages})
     try:
         if name == "auto":
             name, model = ("whisper", model or MULTILINGUAL) if model or codes != ["en"] else ("moonshine", "")
-        known = _registered(name).judges(model)
+        known = _recognizer_class(name).supported_languages(model)
     except InputError as error:
         if model != MULTILINGUAL:
             raise
@@ -132,22 +114,20 @@ def load_recognizer(name: str, model: str = "", device: str = "auto") -> Recogni
     """Load a recognizer.
 
     Args:
-        name: One of `RECOGNIZERS`.
+        name: One of `RECOGNIZERS`, or module:class.
         model: Local folder or hub name that replaces the protocol's own checkpoint; the signature names it.
         device: "auto" (CUDA where there is one), "cpu", "cuda", ...; moonshine always runs on the CPU.
 
     Raises:
         InputError: There is no such recognizer, or it could not be loaded.
     """
-    return _registered(name).load(model, device)
+    return _recognizer_class(name).load(model, device)
 
 
 def identity(name: str, model: str = "") -> str:
     """Which recognizer `load_recognizer` would load, without loading it; a hub model by its name."""
-    return _registered(name).identity(model)
+    return _recognizer_class(name).identity(model)
 
 
-def _registered(name: str) -> type[Recognizer]:
-    if name not in RECOGNIZERS:
-        raise InputError(f"score.recognizer must be one of {', '.join(RECOGNIZERS)} (got {name!r})")
-    return RECOGNIZERS[name]
+def _recognizer_class(name: str) -> type[Recognizer]:
+    return RECOGNIZERS[name] if name in RECOGNIZERS else cast(type[Recognizer], imported(name, "score.recognizer"))

@@ -50,7 +50,7 @@ class Whisper:
         return f"whisper {checkpoints.identity(model or DEFAULT_MODEL)}"
 
     @staticmethod
-    def judges(model: str) -> frozenset[str]:
+    def supported_languages(model: str) -> frozenset[str]:
         """English, or the languages in the generation config of a multilingual checkpoint."""
         name = model or DEFAULT_MODEL
         if not Path(name).is_dir() and name.partition("@")[0].endswith(".en"):

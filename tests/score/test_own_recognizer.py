@@ -1,0 +1,37 @@
+"""A recognizer of the user's own: a Python class that the recipe names."""
+
+import numpy as np
+import pytest
+
+from unitweave.config.score import ScoreSettings
+from unitweave.core.errors import InputError
+from unitweave.score.asr.recognizers import choose_recognizer, identity, load_recognizer
+
+SOURCE = """
+from unitweave.score.asr.recognizers import Recognizer
+
+class Counter(Recognizer):
+    signature = "counter-1"
+
+    def transcribe(self, waveforms, language="en"):
+        return [f"{len(w)} {language}" for w in waveforms]
+"""
+
+
+def test_a_class_with_a_signature_and_transcribe_is_a_recognizer(tmp_path, monkeypatch) -> None:
+    (tmp_path / "my_asr.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    name = ScoreSettings(recognizer="my_asr:Counter").recognizer
+    chosen = choose_recognizer(name, "", ["sw", "en"])
+    recognizer = load_recognizer(*chosen)
+    assert recognizer.transcribe([np.zeros(3, np.float32)], "sw") == ["3 sw"]
+    assert recognizer.signature == "counter-1" and identity(*chosen) == "my_asr:Counter"
+    assert recognizer.clean_hypothesis("As it is") == recognizer.clean_reference("As it is") == "As it is"
+
+
+def test_an_unknown_recognizer_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="recognizer: must be one of auto, moonshine, fairseq, whisper, module:class"):
+        ScoreSettings(recognizer="wisper")
+    with pytest.raises(InputError, match=r"score\.recognizer no_such_module:Asr: could not be imported"):
+        choose_recognizer("no_such_module:Asr", "", ["en"])
