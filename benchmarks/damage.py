@@ -3,11 +3,11 @@
     python benchmarks/damage.py [--folder FOLDER] [--processes 2] [--only TEXT] [--seed 0] [--ways WAY ...]
         [--seconds 250]
 
-A run of tiny settings is made first (that of soak.py), and copies of it that were killed amid a training, with their
-checkpoints. Each case is a copy with one damaged file. A command may end with exit code 2 and one line, or with 0 where
-the damage cannot be seen or a checkpoint is set aside; anything else is listed, and the exit code is 1. A training that
-takes a step has read its files, and counts as done. `--seconds` ends the session; with `--folder` the next one goes on
-with the cases that are left, and with those that were not as they should be.
+A run of tiny settings is made first (that of soak.py), a model exported from it, and copies that were killed amid a
+training, with their checkpoints. Each case is a copy with one damaged file. A command may end with exit code 2 and
+one line, or with 0 where the damage cannot be seen or a checkpoint is set aside; anything else is listed, and the
+exit code is 1. A training that takes a step has read its files, and counts as done. `--seconds` ends the session;
+with `--folder` the next one goes on with the cases that are left, and with those that were not as they should be.
 """
 
 import argparse
@@ -30,6 +30,7 @@ import torch
 from soak import kill_at, prepare, start
 from unitweave.cli import main as unitweave
 from unitweave.core.files import write_json
+from unitweave.serve.export import export_run
 from unitweave.training import checkpoints
 from unitweave.vocoder import train
 
@@ -70,6 +71,7 @@ READERS = {
     ],
     "translate": [(("score",), "score {run}"), ((), "report {run}")],
     "score": [((), "report {run}"), ((), "export {run} --system scheduled --out {run}/exported")],
+    "exported": [((), "translate {run} {recording} --out {run}/translated")],
     "paused/encoder": [((), "units train-encoder {run}")],
     "paused/text_lm": [((), "lm text {run}")],
     "paused/lm": [((), "lm train {run} --system scheduled")],
@@ -78,9 +80,10 @@ READERS = {
 # What commands import on use: once here, not in the fork of each case.
 IMPORTED = (
     *("attr", "docstring_parser", "matplotlib.pyplot", "rich._emoji_codes", "torch.profiler"),
-    *(f"unitweave.{name}" for name in ("commands.parser", "corpus.stats", "lm.plan", "score.report", "serve.export")),
+    *("unitweave.commands.parser", "unitweave.corpus.stats", "unitweave.lm.plan", "unitweave.score.report"),
+    "unitweave.translate.files",
 )
-WAYS = ("empty", "half", "most", "garbled", "nothing", "list", "kinds", "without")
+WAYS = ("missing", "empty", "half", "most", "garbled", "nothing", "list", "kinds", "without")
 
 
 class Began(BaseException):
@@ -129,8 +132,8 @@ def cases(bases: dict[str, Path], ways: list[str]) -> Iterator[Case]:
         seen = set()
         for path in sorted(path for path in base.rglob("*") if path.is_file()):
             file = path.relative_to(base).as_posix()
-            stage = file.split("/")[0]
-            if name != "whole":
+            stage = name if name == "exported" else file.split("/")[0]
+            if name not in ("whole", "exported"):
                 if f"paused/{stage}" != f"paused/{name}" or "checkpoints" not in file:
                     continue
                 stage = f"paused/{stage}"
@@ -145,12 +148,14 @@ def cases(bases: dict[str, Path], ways: list[str]) -> Iterator[Case]:
 def run_case(case: Case, place: Path, recipe: Path, seed: int) -> int | None:
     """Start a case in a fork; returns its process, None where it does not apply."""
     rng = random.Random(f"{seed} {case.file} {case.way}")
-    content = damaged((case.base / case.file).read_bytes(), case.way, rng)
-    if content is None:
+    content = None if case.way == "missing" else damaged((case.base / case.file).read_bytes(), case.way, rng)
+    if content is None and case.way != "missing":
         return None
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(case.base, place / "run")
-    (place / "run" / case.file).write_bytes(content)
+    (place / "run" / case.file).unlink()
+    if content is not None:
+        (place / "run" / case.file).write_bytes(content)
     for name in case.removed:
         shutil.rmtree(place / "run" / name)
     pid = os.fork()
@@ -162,7 +167,8 @@ def run_case(case: Case, place: Path, recipe: Path, seed: int) -> int | None:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         signal.alarm(120)
-        code = unitweave(case.command.format(run=place / "run", recipe=recipe).split())
+        recording = next((recipe.parent / "whole-1/corpus/audio").rglob("*.wav"))
+        code = unitweave(case.command.format(run=place / "run", recipe=recipe, recording=recording).split())
     except Began:
         code = 0
     except BaseException:
@@ -231,7 +237,9 @@ def main() -> None:
     if not (whole / "score/scores.json").exists():
         shutil.rmtree(whole, ignore_errors=True)
         kill_at(start(whole, recipe, 1, folder / "log"), float("inf"))
-    bases = {"whole": whole}
+    if not (folder / "exported").exists():
+        export_run(whole, "scheduled", folder / "exported")
+    bases = {"whole": whole, "exported": folder / "exported"}
     for stage in ("encoder", "text_lm", "lm/scheduled", "vocoder"):
         bases[stage.split("/")[0]] = paused(whole, recipe, folder / "paused", stage, folder / "log")
     record = folder / f"done-{options.seed}.json"

@@ -1,12 +1,13 @@
 """A run that is killed again and again ends in the bytes of one that was left alone.
 
-    python benchmarks/soak.py [--kills 100] [--seconds 600] [--folder FOLDER]
+    python benchmarks/soak.py [--kills 100] [--seconds 600] [--folder FOLDER] [--signals KILL | TERM INT USR1 ...]
 
-All stages at tiny settings, in turn with one process and with two. Each attempt is killed (SIGKILL, all its processes)
-at a random moment, until a run is done; then its files are compared with those of a run that nobody disturbed, but for
-times, speeds and what is made from them. `--seconds` ends the sitting; with `--folder` the next one adds its kills to
-those before. Attempts are forks of one process that has loaded everything: no kill is wasted on imports. The recognizer
-is a Whisper of random weights.
+All stages at tiny settings, in turn with one process and with two. Each attempt is killed (SIGKILL, all its
+processes) at a random moment, until a run is done; then its files are compared with those of a run that nobody
+disturbed, but for times, speeds and what is made from them. Another signal goes to all processes at once, as a
+launcher or a terminal sends it, and each of them has to end with its code, the main one with a line and no traceback.
+`--seconds` ends the sitting; with `--folder` the next one adds its kills to those before. Attempts are forks of one
+process that has loaded everything: no kill is wasted on imports. The recognizer is a Whisper of random weights.
 """
 
 import argparse
@@ -27,9 +28,9 @@ from typing import Any
 import torch
 import yaml
 
+import unitweave.pipeline  # noqa: F401  # before the forks
+from unitweave.cli import main as unitweave_main
 from unitweave.core.files import file_digest, write_json
-from unitweave.core.signals import signals_handled
-from unitweave.pipeline import open_run
 
 _TRAINING = {"steps": 6, "save_steps": 2, "learning_rate": 1e-3}
 _LM = _TRAINING | {"batch_size": 4, "logging_steps": 1, "report_to": []}
@@ -114,8 +115,7 @@ def start(run: Path, recipe: Path, processes: int, log: Path) -> list[int]:
         code = 1
         try:
             os.setpgid(0, 0)
-            attempt(run, recipe)
-            code = 0
+            code = unitweave_main(["run", str(recipe), "--out", str(run)])
         except BaseException:
             traceback.print_exc()
         finally:
@@ -124,16 +124,8 @@ def start(run: Path, recipe: Path, processes: int, log: Path) -> list[int]:
     return children
 
 
-def attempt(run: Path, recipe: Path) -> None:
-    """Do all stages that are not yet done."""
-    from unitweave.core.distributed import process_group
-
-    with signals_handled(), process_group():
-        open_run(run, recipe).all()
-
-
-def kill_at(children: list[int], moment: float) -> bool:
-    """Kill the processes after so many seconds; returns whether they had ended, all with code 0, before."""
+def kill_at(children: list[int], moment: float, number: int = signal.SIGKILL) -> bool:
+    """Send the processes a signal after so many seconds; returns whether they had ended, all with code 0, before."""
     end = time.monotonic() + moment
     codes: dict[int, int] = {}
     while len(codes) < len(children):
@@ -143,13 +135,18 @@ def kill_at(children: list[int], moment: float) -> bool:
                 codes |= {pid: status} if done else {}
         failed = any(codes.values())
         if time.monotonic() > end or failed:
-            for pid in children:
-                if pid not in codes:
-                    os.killpg(pid, signal.SIGKILL) if os.getpgid(pid) == pid else os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
+            left = [pid for pid in children if pid not in codes]
+            sent = signal.SIGKILL if failed else number
+            for pid in left:
+                os.killpg(pid, sent) if os.getpgid(pid) == pid else os.kill(pid, sent)
+            ended = {pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in left}
             if failed:
                 sys.exit(f"an attempt ended with {codes}; see the log")
-            return False
+            # Done when the signal came, or ended by it; one that waited for another process at once.
+            fine = {0, -sent, 128 + sent} if len(children) > 1 else {0, 128 + sent}
+            if sent != signal.SIGKILL and not set(ended.values()) <= fine:
+                sys.exit(f"after {signal.Signals(sent).name} the processes ended with {ended}; see the log")
+            return not any(ended.values())
         time.sleep(0.005)
     return True
 
@@ -189,6 +186,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signals", nargs="+", choices=("KILL", "TERM", "INT", "USR1"), default=["KILL"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     begin = time.monotonic()
@@ -208,7 +206,11 @@ def main() -> None:
         usual = float((folder / f"whole-{processes}.seconds").read_text())
         # Early moments are as likely as late ones, so that a run sees some twenty kills before it is done.
         moment = rng.uniform(0, usual / 8) if rng.random() < 0.97 else float("inf")
-        done = kill_at(start(killed, recipe, processes, folder / "log"), moment)
+        number = signal.Signals[f"SIG{rng.choice(options.signals)}"]
+        before = (folder / "log").stat().st_size
+        done = kill_at(start(killed, recipe, processes, folder / "log"), moment, number)
+        if b"Traceback" in (folder / "log").read_bytes()[before:]:
+            sys.exit(f"{killed}: a traceback, see {folder / 'log'}")
         if not done:
             state["kills"] += 1
             state["in"] = dict(Counter(state["in"]) + Counter([stage_of(killed)]))
