@@ -76,6 +76,29 @@ def test_the_chunked_loss_of_lora_is_the_plain_one_without_a_copy_of_the_weight(
         torch.testing.assert_close(chunked, plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_lora_decodes_amid_training_without_copies_of_its_tables(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = pytest.importorskip("peft.tuners.trainable_tokens.layer")
+    from unitweave.lm.model.lora import add_lora
+
+    shape = SmallLm(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    model = new_llama(shape, 210)
+    model.config.tie_word_embeddings = tied
+    model.tie_weights() if tied else setattr(model.lm_head, "weight", torch.nn.Parameter(torch.randn(210, 32)))
+    wrapped = add_lora(model, SimpleNamespace(text_size=180), LoraSettings(rank=2), bf16=False)
+    for name, parameter in wrapped.named_parameters():
+        if "trainable_tokens_delta" in name:
+            parameter.data += 0.1
+    kept = {name: value.clone() for name, value in wrapped.state_dict().items()}
+    ids = torch.arange(175, 200)[None]
+    before = model.eval()(ids).logits
+    with PackedTraining(model, "chunked") as packed, packed.suspended(), monkeypatch.context() as patch:
+        patch.setattr(layers.TrainableTokensLayer, "get_merged_weights", lambda *_: pytest.fail("a copy"))
+        assert torch.equal(model.eval()(ids).logits, before)
+    assert torch.equal(model.eval()(ids).logits, before)
+    assert all(torch.equal(value, kept[name]) for name, value in wrapped.state_dict().items())
+
+
 @pytest.mark.parametrize("cross_entropy", ["chunked", "plain"])
 def test_a_model_in_training_returns_its_loss_and_is_itself_again_afterwards(cross_entropy: str) -> None:
     model = new_llama(SmallLm(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64), 210)

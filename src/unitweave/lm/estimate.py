@@ -126,8 +126,8 @@ def memory_per_gpu(
         "optimizer": 8 * weights.trained / shards,
         "bf16 copies": (2.0 * (weights.trained if lora else weights.total) / shards) if bf16 else 0.0,
         "activations": activations,
-        # peft puts the trained rows into a copy of the whole table, for each chunk of the loss; seen in a rehearsal.
-        "copy of the embeddings": float(width * weights.table) if lora else 0.0,
+        # peft puts the trained rows into a copy of a table, before there are activations and after they are gone.
+        "copy of the embeddings": max(0.0, width * weights.table - activations) if lora else 0.0,
         "logits": 0.75 * GIB,
         "cuda": 1.25 * GIB,
     }

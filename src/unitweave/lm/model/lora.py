@@ -1,6 +1,8 @@
 """LoRA through peft: low-rank updates of the linear layers, and the rows of the new tokens in full."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -74,6 +76,32 @@ def trained_rows(head: nn.Module) -> tuple[torch.Tensor, ...]:
     if rows != list(range(rows[0], len(base.weight))):
         return ()
     return base.weight[: rows[0]], layer.trainable_tokens_delta[active[0]]
+
+
+@contextlib.contextmanager
+def rows_in_tables(model: nn.Module) -> Iterator[None]:
+    """While the block runs, trained rows stand in the frozen tables; afterwards these are as they were.
+
+    Otherwise peft copies a whole table for each forward pass, which in decoding is for each token: a gigabyte of a 1B
+    model in float32. Tables that are spread over processes (FSDP) are left alone.
+    """
+    merged = []
+    if "peft" in sys.modules:
+        from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+
+        for layer in [module for module in model.modules() if isinstance(module, TrainableTokensLayer)]:
+            table, active = layer.base_layer.weight.data, layer.active_adapters
+            whole = getattr(layer.base_layer, "num_embeddings", None) or getattr(layer.base_layer, "out_features", None)
+            if len(active) == 1 and not layer.merged and len(table) == whole:
+                rows = torch.tensor(layer.token_indices[active[0]], device=table.device)
+                table.index_copy_(0, rows, layer.trainable_tokens_delta[active[0]].data.to(table))
+                layer.merged_adapters.append(active[0])
+                merged.append(layer)
+    try:
+        yield
+    finally:
+        for layer in merged:
+            layer.unmerge()
 
 
 def merge_lora(wrapped: Any) -> PreTrainedModel:

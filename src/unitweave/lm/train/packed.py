@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from unitweave.core.errors import InputError
+from unitweave.lm.model.lora import rows_in_tables
 from unitweave.lm.train.attention import PACKED
 from unitweave.lm.train.isolation import check_isolation
 from unitweave.lm.train.loss import chunked_loss, plain_loss
@@ -61,7 +62,8 @@ class PackedTraining:
         training = self.model.training
         self._remove()
         try:
-            yield
+            with rows_in_tables(self.model):
+                yield
         finally:
             self._install()
             self.model.train(training)
