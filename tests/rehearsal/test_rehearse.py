@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ def test_a_rehearsal_does_every_stage_once_and_goes_on_where_it_stopped(
     in_this_process.clear()
     assert main(["rehearse", str(recipe), "--out", str(out), "--size", "small", "--json"]) == 0
     assert [stage for stage, _ in in_this_process] in ([], ["score"]), "a skipped scoring is tried again"
+    in_this_process.clear()
+    shutil.rmtree(out / "run/codebook")
+    assert main(["rehearse", str(recipe), "--out", str(out), "--size", "small", "--again", "vocoder"]) == 0
+    again = [(stage, code) for stage, code in in_this_process if stage != "score"]
+    assert again == [("codebook", 0), ("vocoder", -9), ("vocoder", 0)], "what is gone, and what is asked for"
 
 
 def test_a_measurement_that_is_not_as_planned_is_marked() -> None:

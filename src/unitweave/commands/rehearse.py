@@ -7,9 +7,17 @@ from unitweave.config.recipe import find_recipe, load_with
 from unitweave.core.errors import InputError
 from unitweave.core.lock import locked
 
+Part = Literal["corpus", "encoder", "codebook", "units", "text_lm", "lm", "vocoder", "translate", "export", "score"]
+
 
 def rehearse(
-    recipe: str, *, out: Path, size: Literal["full", "small"] = "full", lora: bool = False, json: bool = False
+    recipe: str,
+    *,
+    out: Path,
+    size: Literal["full", "small"] = "full",
+    lora: bool = False,
+    again: list[Part] = [],  # noqa: B006
+    json: bool = False,
 ) -> None:
     """Try every stage of a recipe for two steps, at its real shapes, and compare memory and tokens with its plans.
 
@@ -24,6 +32,7 @@ def rehearse(
         out: Folder of the rehearsal.
         size: full, or small for two narrow layers in each model: a trial of minutes on a laptop.
         lora: Train low-rank updates where the recipe trains all weights, for a machine with too little memory.
+        again: Stages to do again, as after an update; those that read from them are kept.
         json: Print the report as JSON.
     """
     if out.exists() and not out.is_dir():
@@ -34,7 +43,7 @@ def rehearse(
     from unitweave.rehearsal.rehearse import REPORT_FILE, Rehearsal, as_table
 
     with locked(out):
-        rehearsal = Rehearsal(out, found, size, lora)
+        rehearsal = Rehearsal(out, found, size, lora, again)
         rehearsal.all()
         rehearsal.finish()
     if json:

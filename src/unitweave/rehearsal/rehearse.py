@@ -15,12 +15,12 @@ import yaml
 from unitweave.config.recipe import Recipe, load_with
 from unitweave.config.training import Precision
 from unitweave.core.errors import InputError
-from unitweave.core.files import read_json, write_json, write_text
+from unitweave.core.files import discard, read_json, write_json, write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import say
 from unitweave.core.records import read_json_lines
-from unitweave.core.stage import read_stage
+from unitweave.core.stage import STAGE_FILE, read_stage
 from unitweave.lm.plan import Lengths, make_plan, measure
 from unitweave.rehearsal.models import write_encoder, write_language_model
 from unitweave.rehearsal.recipe import chosen_systems, model_name, rehearsal_recipe
@@ -69,7 +69,8 @@ class Step:
 class Rehearsal:
     """A rehearsal in a folder: its models, its run, and the report that grows with each step."""
 
-    def __init__(self, folder: Path, recipe: Path, size: str, lora: bool) -> None:
+    def __init__(self, folder: Path, recipe: Path, size: str, lora: bool, again: Sequence[str] = ()) -> None:
+        """Args: `again` has the stages that are done again; for the others see `commands.rehearse`."""
         self.folder, self.small, self.lora = folder.absolute(), size == "small", lora
         self.given, content = load_with(recipe, {})
         self.models, self.layout = self.folder / "models", RunLayout(self.folder / "run")
@@ -80,7 +81,10 @@ class Rehearsal:
         write_text(self.recipe_file, yaml.safe_dump(made, sort_keys=False, allow_unicode=True))
         kept = read_json(self.folder / REPORT_FILE) if (self.folder / REPORT_FILE).exists() else {}
         same = kept.get("recipe") == made
-        self.steps = [Step(**step) for step in kept.get("steps", [])] if same else []
+        for stage in again:
+            discard(self.layout.folder / stage)
+        steps = [Step(**step) for step in kept.get("steps", [])] if same else []
+        self.steps = [step for step in steps if step.stage.split("/")[0] not in again and self._is_there(step)]
         self.head: dict[str, Any] = {"recipe": made, "size": size, "lora": lora, "machine": self._machine()}
 
     def all(self) -> None:
@@ -102,6 +106,10 @@ class Rehearsal:
                 self._do("translate", "two utterances", name)
                 self._do("export", "exported", name)
         self._do("score", "scored", optional=True)
+
+    def _is_there(self, step: Step) -> bool:
+        """Whether what a step did is still in the run."""
+        return step.stage.startswith("export") or (self.layout.folder / step.stage / STAGE_FILE).exists()
 
     def _write_models(self) -> None:
         if self.given.encoder.pretrained and not (self.models / "encoder").exists():
