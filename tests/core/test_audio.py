@@ -1,5 +1,6 @@
 """Recordings as users have them: formats, rates, channels, damage; none of it a traceback, all within memory."""
 
+import os
 import shutil
 import struct
 import subprocess
@@ -142,6 +143,29 @@ def test_fuzzed_headers_never_end_in_a_traceback(start: int, junk: bytes, kind: 
         monkey.undo()
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "it is empty"),
+        (b"hello, no sound\n" * 50, "it is text"),
+        ("señal, ningún sonido".encode(), "it is text"),
+        (b"<!DOCTYPE html>\n<HTML><body>404</body></HTML>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "it is a pointer of Git LFS"),
+    ],
+)
+def test_a_file_that_is_no_recording_is_called_what_it_is(content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(AudioError, match=rf"not readable as audio \({told}"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    assert header_seconds(tmp_path / "a.wav") is None
+    with pytest.raises(AudioError, match="not a file"):
+        read_audio(tmp_path / "a.wav")
+
+
 def test_an_hour_of_silence_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "hour.flac"
     with soundfile.SoundFile(path, "w", 8_000, 1, format="FLAC") as file:
@@ -194,7 +218,7 @@ def test_a_stream_without_a_length_is_bounded_as_it_is_read(tmp_path: Path, monk
 
 
 def test_an_ffmpeg_that_hangs_or_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.m4a").write_bytes(b"not for soundfile")
+    (tmp_path / "a.m4a").write_bytes(b"\0not for soundfile")
     program = tmp_path / "ffmpeg"
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(audio, "_FFMPEG_PATIENCE", 0.2)

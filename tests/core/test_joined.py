@@ -19,7 +19,7 @@ def encoded(path: Path, seconds: float, rate: int = 16_000, **options: str) -> b
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("suffix", ["mp3", "ogg", "opus", "flac", "wav"])
+@pytest.mark.parametrize("suffix", ["mp3", "ogg", "opus", "flac", "wav", "au"])
 def test_files_put_one_after_the_other_give_all_their_sound(suffix: str, tmp_path: Path) -> None:
     options = {"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}
     first = encoded(tmp_path / f"a.{suffix}", 1.5, **options)
@@ -36,6 +36,30 @@ def test_files_put_one_after_the_other_give_all_their_sound(suffix: str, tmp_pat
         with pytest.raises(AudioError, match="too long"):
             read_audio(path, max_seconds=2)
     assert len(locate_recordings(memoryview(first))) == 1
+
+
+@pytest.mark.parametrize("claimed", [0, 2, 8_000])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "ULAW"])
+def test_a_wav_whose_recorder_never_wrote_its_length_is_read_to_its_end(
+    subtype: str, claimed: int, tmp_path: Path
+) -> None:
+    whole = encoded(tmp_path / "a.wav", 2.0, subtype=subtype)
+    at = whole.index(b"data")
+    cut = whole[:4] + (at + claimed).to_bytes(4, "little") + whole[8 : at + 4] + claimed.to_bytes(4, "little")
+    unfinished = cut + whole[at + 8 :]
+    (tmp_path / "b.wav").write_bytes(unfinished)
+    for source in (unfinished, tmp_path / "b.wav"):
+        found, expected = read_audio(source), read_audio(whole)
+        np.testing.assert_array_equal(found[: len(expected)], expected)  # chunks behind the sound may follow
+        assert len(found) < len(expected) + 100
+
+
+def test_chunks_tags_and_stray_bytes_behind_a_wav_are_no_sound(tmp_path: Path) -> None:
+    whole = encoded(tmp_path / "a.wav", 1.0)
+    chunk = b"LIST" + (3000).to_bytes(4, "little") + b"INFO" + bytes(2996)
+    for rest in (chunk, b"ID3\x03" + bytes(5000), b"TAG" + bytes(125), bytes(700)):
+        np.testing.assert_array_equal(read_audio(whole + rest), read_audio(whole))
+    assert len(locate_recordings(memoryview(whole[: whole.index(b"data")] + b"LIST"))) == 1
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])

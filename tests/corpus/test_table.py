@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 
 from helpers.cvss_miniature import encoded, tone
 from unitweave.cli import main
+from unitweave.config.corpus import Columns
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, is_file_name, read_manifest
 from unitweave.core.text import normalize
 from unitweave.corpus.checks import encoding_problem
 from unitweave.corpus.readers.paths import find_recording
-from unitweave.corpus.readers.records import read_records, table_columns
-from unitweave.corpus.readers.table import drawn_split, file_name
+from unitweave.corpus.readers.records import count_rows, read_records, table_columns
+from unitweave.corpus.readers.table import drawn_split, file_name, resolve
 
 LANGUAGES = ["--src-lang", "fr", "--tgt-lang", "en"]
 FRENCH = ['Il dit : "oui" ; c\'est l’été', "Où est-il, 1 234 fois ?", "Ça va bien", "C:\\temp, voilà"]
@@ -319,6 +320,81 @@ def test_nemo_manifests_and_json_arrays_are_read_and_a_spreadsheet_is_named(
             main(["corpus", "table", "--table", str(tmp_path / table), "--out", str(tmp_path / "o"), *LANGUAGES]) == 2
         )
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("zip.csv", b"PK\x03\x04 sheet.xml", "a spreadsheet or another ZIP archive"),
+        ("old.tsv", b"\xd0\xcf\x11\xe0" + bytes(600), "another Office document"),
+        ("login.csv", b"\xef\xbb\xbf\n<!DOCTYPE html><body>", "a web page"),
+        ("lfs.jsonl", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (
+            "pretty.json",
+            b'{\n "data": [\n  {\n   "a": 1\n  }\n ]\n}',
+            "an object a line, or one array of objects",
+        ),
+        ("title.csv", b"My recordings\nfile,es,en\na.wav,b,c\n", "a table has column names first"),
+    ],
+)
+def test_a_file_that_is_no_table_is_called_what_it_is(name: str, content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=told) as caught:
+        table_columns(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\r\n \r\nfile,es,en\r\na.wav,hola,hello\r\n",
+        b"\nsep=;\nfile;es;en\na.wav;hola;hello\n   \n",
+        "file,es,en\na.wav,hola,hello\n".encode("utf-32"),
+        b"file,es,en\ra.wav,hola,hello\r",
+    ],
+)
+def test_empty_lines_above_a_header_and_any_ends_of_lines_are_read(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    records = list(read_records(tmp_path / "t.csv"))
+    assert [record.values for record in records] == [{"file": "a.wav", "es": "hola", "en": "hello"}]
+    assert count_rows(tmp_path / "t.csv") in range(1, 6), "about as many as there are lines"
+
+
+def test_columns_are_found_in_any_case_where_only_one_can_be_meant() -> None:
+    found = resolve(Columns(src_audio="file", src_lang="es", tgt_lang="en"), ["File", "Split"], "t.csv")
+    assert found.src_audio == "File"
+    with pytest.raises(InputError, match="no column 'file'"):
+        resolve(Columns(src_audio="file", src_lang="es", tgt_lang="en"), ["File", "FILE"], "t.csv")
+
+
+def test_cells_that_are_no_text_are_not_trained_on(clips: Path, tmp_path: Path) -> None:
+    texts = ["bonjour", ["a", "b"], {"fr": "x"}, True, float("nan"), "#N/A", "NULL", "l&eacute;gume", "<b>gras</b>", 7]
+    texts += ["AT&T; moins < plus >", "Null"]  # German for zero
+    rows = [{"audio": f"src{i % 8}.wav", "fr": text, "en": f"hello {i}"} for i, text in enumerate(texts)]
+    (clips / "odd.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = ["--src-audio", "audio", "--src-text", "fr", "--tgt-text", "en", *LANGUAGES, "--allow-skipped"]
+    assert main(["corpus", "table", "--table", str(clips / "odd.jsonl"), "--out", str(tmp_path / "c"), *columns]) == 0
+    kept = {pair.src_text_raw for pair in read_manifest(tmp_path / "c")}
+    assert kept == {"bonjour", "7", "AT&T; moins < plus >", "Null"}
+    reasons = Counter(skipped(tmp_path / "c").values())
+    assert reasons == {
+        "the column fr is no text": 3,
+        "source: no words in the text": 3,
+        "source: markup in the text": 2,
+    }
+
+
+def test_a_missing_recording_is_named_by_the_path_that_was_tried(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "t.csv").write_text("audio,en\nnowhere/a.wav,hello\nhttps://example.org/b.wav,bye\n")
+    columns = ["--src-audio", "audio", "--tgt-text", "en", *LANGUAGES]
+    assert main(["corpus", "table", "--table", str(tmp_path / "t.csv"), "--out", str(tmp_path / "c"), *columns]) == 2
+    assert str(tmp_path / "nowhere/a.wav") in " ".join(capsys.readouterr().err.split())
+    assert "download the recordings first" in (tmp_path / "c/skipped.tsv").read_text()
+
+
+def test_bytes_that_are_not_utf8_are_shown_as_they_may_be_meant() -> None:
+    read = "mañana".encode("cp1252").decode("utf-8", "surrogateescape")
+    assert encoding_problem(read) == "bytes that are not UTF-8; with --encoding cp1252 it is 'mañana'"
 
 
 def test_an_unclosed_quote_costs_one_row_and_not_the_rest(clips: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ were put one after the other are read to their end, and floats at the scale of i
 
 import contextlib
 import io
+import itertools
 import mmap
 import os
 import resource
@@ -24,6 +25,7 @@ import soundfile
 import soxr
 
 from unitweave.core.errors import InputError
+from unitweave.core.file_kinds import is_text, kind_of
 from unitweave.core.files import atomic_path
 from unitweave.core.joined import JoinedRecording, locate_recordings
 
@@ -123,8 +125,7 @@ def stream_audio(
     Raises:
         AudioError: As `read_audio`.
     """
-    name = _source_name(source, name)
-    empty = True
+    name, empty = _source_name(source, name), True
     with _decoded(source, name, max_seconds) as (rate, blocks):
         for block in blocks if rate == SAMPLE_RATE else _resampled(blocks, rate):
             if len(block):
@@ -137,13 +138,13 @@ def stream_audio(
 def header_seconds(path: Path) -> float | None:
     """How long a recording lasts by its header, in seconds; None where only decoding it would tell."""
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path, str(path)) as file:
             if _parts(file) is not None:
                 return None
             with _sound_file(file) as sound:
                 known = _RATES[0] <= sound.samplerate <= _RATES[1] and sound.frames != _UNKNOWN
                 return float(sound.frames / sound.samplerate) if known else None
-    except (soundfile.SoundFileError, OSError, TypeError):
+    except (soundfile.SoundFileError, AudioError, OSError, TypeError):
         return None
 
 
@@ -152,12 +153,7 @@ def lasts_longer(path: Path, seconds: float) -> bool:
     known = header_seconds(path)
     if known is not None:
         return known > seconds
-    seen = 0
-    for block in stream_audio(path):
-        seen += len(block)
-        if seen > seconds * SAMPLE_RATE:
-            return True
-    return False
+    return any(seen > seconds * SAMPLE_RATE for seen in itertools.accumulate(map(len, stream_audio(path))))
 
 
 def is_silent(waveform: np.ndarray) -> bool:
@@ -195,6 +191,10 @@ def _decoded(
         try:
             file = _sound_file(content)
         except (soundfile.SoundFileError, OSError, TypeError) as error:
+            content.seek(0)
+            start = content.read(512)
+            if kind := kind_of(start) or is_text(start) * "text" or (not start) * "empty":
+                raise AudioError(name, UNREADABLE, f"it is {kind}") from None
             blocks = _ffmpeg(content, name, _reason(error), max_seconds)
             yield SAMPLE_RATE, _checked(blocks, SAMPLE_RATE, name, max_seconds)
             return

@@ -1,7 +1,8 @@
 """Several recordings in one file, put one after the other as `cat a.mp3 b.mp3` does, and where each of them is.
 
 Decoders read the first and leave the rest out without a word: its header says how long the whole is. Where an MP3 has
-no such header and its frames differ in size, they estimate its length, and the end is lost, too.
+no such header and its frames differ in size, they estimate its length, and the end is lost, too. So is the sound of a
+WAV whose recorder never wrote how long it became.
 """
 
 import re
@@ -20,6 +21,7 @@ _MPEG_KBITS[False, 3] = _MPEG_KBITS[False, 2]
 _TAG = re.compile(b"Xing|Info")  # of a frame without sound that says how many frames follow
 _SYNC = re.compile(b"\xff[\xe0-\xff]|ID3")
 _FLAC = re.compile(b"fLaC[\x00\x80]\x00\x00\x22")
+_STRAY_BYTES = 1024  # behind a WAV, that are not taken for sound
 _SLACK_FRAMES = 2  # encoders do not agree on whether the frame with the tag counts
 _TAG_KBITS_INDEX = 9  # bit rate of a frame that is large enough for a tag
 
@@ -42,6 +44,10 @@ def locate_recordings(data: memoryview) -> list[JoinedRecording]:
         starts = [match.start() for match in _FLAC.finditer(data)] or [0]
     elif head == b"RIFF":
         starts = list(_riff_starts(data))
+        if len(starts) == 1 and (part := _unfinished_wav(data)):
+            return [part]
+    elif head == b".snd":
+        starts = list(_au_starts(data))
     elif head[:3] == b"ID3" or _frame(data, 0):
         return _mpeg_parts(data)
     else:
@@ -55,6 +61,34 @@ def _riff_starts(data: memoryview) -> Iterator[int]:
         yield at
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         at += 8 + size + size % 2
+
+
+def _unfinished_wav(data: memoryview) -> JoinedRecording | None:
+    """A WAV whose data chunk claims less than what is there, behind a header without a length; None for any other."""
+    at = 12
+    while data[at : at + 4] != b"data":
+        if at + 8 > len(data):
+            return None
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+    size = int.from_bytes(data[at + 4 : at + 8], "little")
+    end = at + 8 + size + size % 2
+    rest = len(data) - end
+    # Behind the sound there may be other chunks, tags, or a few stray bytes.
+    chunk = bytes(data[end : end + 4]).isalnum() or bytes(data[end : end + 3]) in (b"ID3", b"TAG")
+    if rest < max(_STRAY_BYTES, size // 100) or (chunk and size):
+        return None
+    unknown = b"\xff" * 4
+    return JoinedRecording(at + 8, len(data), b"".join((b"RIFF", unknown, data[8 : at + 4], unknown)))
+
+
+def _au_starts(data: memoryview) -> Iterator[int]:
+    at = 0
+    while data[at : at + 4] == b".snd" and at + 24 <= len(data):
+        yield at
+        at += int.from_bytes(data[at + 4 : at + 8]) + int.from_bytes(data[at + 8 : at + 12])
+    if at == 0:
+        yield 0
 
 
 def _ogg_starts(data: memoryview) -> Iterator[int]:

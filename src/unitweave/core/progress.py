@@ -50,12 +50,12 @@ class _LineMeter(Meter):
 
     def _show(self) -> None:
         now = time.monotonic()
-        if now - self._last < self.seconds_between and self.done < self.total:
+        if now - self._last < self.seconds_between and self.done != self.total:
             return
         self._last = now
         elapsed = now - self._start
         made = self.done - self.before  # of what this call does, not of what an earlier one had done
-        left = elapsed / made * (self.total - self.done) if made else 0.0
+        left = elapsed / made * max(self.total - self.done, 0) if made else 0.0
         console.print(
             f"{self.label}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left {self.note}".rstrip()
         )

@@ -235,9 +235,10 @@ def _check_enough(folder: Path, kept: Sequence[Pair], skipped: Sequence[Skipped]
         if have and allow_skipped:
             continue
         reason, times = Counter(s.reason for s in skipped if s.language == language).most_common(1)[0]
+        example = next((s.detail for s in skipped if (s.language, s.reason) == (language, reason)), "")
         raise InputError(
             f"{folder}: only {have[language]} of {total} pairs of {language or 'the corpus'} are usable; main reason "
-            f"({times} times): {reason}; see {folder / SKIPPED}"
+            f"({times} times): {reason}{f' ({example})' if example else ''}; see {folder / SKIPPED}"
             + ("" if not have[language] else "; use --allow-skipped to continue with the rest")
         )
     if not kept:

@@ -10,6 +10,7 @@ from unitweave.core.audio import TOO_LONG
 NO_WORDS = "no words in the text"
 _SEQUENCE = re.compile(rb"[\xc2-\xf4][\x80-\xbf]{1,3}")  # a character of more than one byte in UTF-8
 _CLOSING = "»›”’…–—·®™°ºª²³¹\xa0"  # what may follow a letter in any text
+_MARKUP = re.compile(r"&(?:#\d+|#[xX][\da-fA-F]+|[A-Za-z]{2,8}\d?);|</?[A-Za-z][^<>]{0,200}>")  # of HTML, XML, SSML
 _WORD = re.compile(r"[^\W\d_]+")
 _DISTINCT = 4  # different letters of a word that show that it is one
 
@@ -29,6 +30,8 @@ def text_problem(raw: str, normalized: str) -> tuple[str, str] | None:
         return "the text has the wrong encoding", damaged
     if any(unicodedata.category(c) == "Cc" and c not in "\t\r\n" for c in raw):
         return "control characters in the text", repr(raw)[:80]
+    if found := _MARKUP.search(raw):
+        return "markup in the text", found[0][:80]
     if not normalized:
         return NO_WORDS, repr(raw)[:80]
     return None
@@ -52,6 +55,9 @@ def pace_problem(normalized: str, seconds: float, limits: RowLimits) -> tuple[st
 
 def encoding_problem(text: str) -> str:
     """What shows that a text was read in another encoding than it was written in; "" where nothing does."""
+    if re.search(r"[\udc80-\udcff]", text):  # bytes that did not fit, as they were read
+        repaired = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        return f"bytes that are not UTF-8; with --encoding cp1252 it is {repaired[:40]!r}"
     if "\ufffd" in text or re.search(r"[\ud800-\udfff]", text):
         return "bytes that are not UTF-8"
     if text.isascii():

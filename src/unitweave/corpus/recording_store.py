@@ -145,7 +145,10 @@ def _make(folder: Path, task: RecordingTask) -> ConvertedRecording:
         waveform = read_audio(task.audio, task.path, _MAX_SECONDS)
     except AudioError as error:
         remove(path)
-        return ConvertedRecording(task.path, task.source, problem=error.problem, detail=error.detail)
+        detail = error.detail or (str(task.audio) if isinstance(task.audio, Path) else "")
+        if ":/" in detail:
+            detail += "; web addresses are not read, so download the recordings first"
+        return ConvertedRecording(task.path, task.source, problem=error.problem, detail=detail)
     seconds = round(len(waveform) / SAMPLE_RATE, 4)
     if is_silent(waveform):
         remove(path)

@@ -12,8 +12,9 @@ from unitweave.core.audio import SUFFIXES
 def find_recording(root: Path, cell: str) -> Path:
     """The recording that a cell of a table means.
 
-    A name that is no file as it stands may have backslashes for slashes, be a file: address, differ in case or in how
-    its accents are composed (as between macOS and elsewhere), or lack its suffix, where only one file can be meant.
+    A name that is no file as it stands may begin with ~, have backslashes for slashes, be a file: address, differ in
+    case or in how its accents are composed (as between macOS and elsewhere), or lack its suffix, where only one file
+    can be meant.
 
     Args:
         root: The folder that relative names start from.
@@ -31,7 +32,7 @@ def find_recording(root: Path, cell: str) -> Path:
     name = cell.strip().strip("\"'").strip()
     if address := re.match(r"file:(//(localhost)?(?=/))?", name):
         name = unquote(name[address.end() :])
-    path = root / name.replace("\\", "/")
+    path = root / re.sub(r"^~(?=/)", str(Path.home()), name.replace("\\", "/"))
     if not path.name:
         return plain
     names, stems = _listing(path.parent)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unitweave.core.errors import InputError
+from unitweave.core.file_kinds import kind_of
 
 csv.field_size_limit(1 << 24)
 _SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
@@ -24,6 +25,7 @@ _DELIMITERS = ",;\t|"
 _JSON_ROWS = 100  # objects of a JSON file whose keys are its columns: a key may be missing where there is no value
 _MAX_JSON_ARRAY = 1 << 30  # bytes of a file that is one JSON array, and is read whole
 _BATCH_ROWS = 64  # rows of a Parquet file held in memory, with their audio
+_BLANK_LINES = 100  # above a header
 _MAX_LINE = 1 << 24  # characters; a longer line is skipped without reading it into memory
 _TOO_LONG = f"longer than {_MAX_LINE >> 20} million characters"
 
@@ -65,6 +67,9 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
         raise InputError(f"{path}: no such table")
     if suffix == ".parquet":
         return _parquet(path)
+    with path.open("rb") as file:
+        if kind := kind_of(file.read(64)):
+            raise InputError(f"{path}: not a table of text, but {kind}")
     if suffix in _JSON:
         return _json_lines(path, encoding) if not _is_json_array(path) else _json_array(path)
     return _separated(path, encoding, _SEPARATED[suffix], suffix == ".csv" if quoted is None else quoted)
@@ -90,7 +95,8 @@ def table_columns(path: Path, encoding: str = "utf-8", quoted: bool | None = Non
     if names:
         return list(names)
     if unreadable:
-        raise InputError(f"{path}: none of its {unreadable} rows can be read; {first}")
+        form = "an object a line, or one array of objects" if path.suffix.lower() in _JSON else "column names first"
+        raise InputError(f"{path}: none of its {unreadable} rows can be read; {first}; a table has {form}")
     raise InputError(f"{path}: the table has no rows")
 
 
@@ -99,7 +105,9 @@ def count_rows(path: Path) -> int:
     if path.suffix.lower() == ".parquet":
         return int(pq.read_metadata(path).num_rows)
     with path.open("rb") as file:
-        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        first = file.read(1 << 20)
+        end = b"\n" if b"\n" in first else b"\r"  # as old spreadsheets end lines
+        lines = first.count(end) + sum(block.count(end) for block in iter(lambda: file.read(1 << 20), b""))
     return max(lines - (path.suffix.lower() in _SEPARATED), 1)
 
 
@@ -123,7 +131,8 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
 
 def detect_encoding(start: bytes, otherwise: str) -> str:
     """The encoding that the first bytes of a text show by a byte order mark, or as UTF-16 without one."""
-    for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}
+    for mark, name in (marks | {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}).items():
         if start.startswith(mark):
             return name
     if len(start) >= 4 and start[1:4:2] == b"\0\0" and start[0]:
@@ -168,9 +177,12 @@ class _ReadAgain:
 def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Iterator[Record]:
     content = _lines(path, encoding)
     lines = _ReadAgain(content)
-    first = next(content, "")
+    first, blank = "", -1
+    while not first.strip() and blank < _BLANK_LINES:  # a table may have empty lines above its header
+        first, blank = next(content, ""), blank + 1
+    lines.first += blank
     if sign := re.fullmatch(r'"?sep=(.)"?\s*', first):  # a spreadsheet's own line
-        delimiter, lines.first = sign[1], 2
+        delimiter, lines.first = sign[1], lines.first + 1
     else:
         delimiter = _delimiter(first, delimiter)
         lines.put_back(first)
@@ -183,7 +195,7 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
     try:
         header = next(reader, None)
     except csv.Error as error:
-        raise InputError(f"{path}, line 1: the column names cannot be read ({error})") from None
+        raise InputError(f"{path}, line {lines.first}: the column names cannot be read ({error})") from None
     if not header:
         raise InputError(f"{path}: the table is empty; its first line names the columns")
     header = _column_names(header, path, encoding)
@@ -201,7 +213,7 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
             problem = str(error)
         if len(cells) > len(header) and not any(cells[len(header) :]):
             cells = cells[: len(header)]  # spreadsheets fill rows up
-        if cells and len(cells) != len(header):
+        if any(cell.strip() for cell in cells) and len(cells) != len(header):
             problem = f"{len(cells)} fields, the header has {len(header)}"
         if problem:
             if lines.last > lines.first:

@@ -29,6 +29,8 @@ SPLIT_NAMES = {
 }
 _MANIFEST_COLUMNS = ("id", "src_audio", "tgt_audio", "src_text", "tgt_text", "split", "speaker")
 _ID_BYTES = 150  # of the readable part of a rewritten id: file systems count bytes, and 80 CJK characters are 240
+# What programs write into an empty cell, or a spreadsheet where a formula fails.
+_NO_VALUE = ("NULL", "NaN", "<NA>", "\\N", "#N/A", "#N/D", "#NV", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!")
 _LACKS = {"": (), "none": (), "source": ("src",), "src": ("src",), "target": ("tgt",), "tgt": ("tgt",)}
 _LACKS_TEXT: dict[str, tuple[str, ...]] = {**_LACKS, "both": ("src", "tgt")}
 
@@ -78,16 +80,18 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
     for field in ("src_lang", "tgt_lang"):
         if given[field] is None and given[f"{field}_column"] is None and field in names:
             given[f"{field}_column"] = field
+    shown = ", ".join(filter(str.strip, names))
     for field in (*_MANIFEST_COLUMNS, "lacks_text", "src_lang_column", "tgt_lang_column"):
         if given[field] is not None and given[field] not in names:
-            flag = field.replace("_", "-")
-            raise InputError(f"{where}: has no column {given[field]!r} (--{flag}); it has {', '.join(names)}")
+            alike = [name for name in names if name.casefold() == given[field].casefold()]
+            if len(alike) != 1:
+                flag = field.replace("_", "-")
+                raise InputError(f"{where}: has no column {given[field]!r} (--{flag}); it has {shown}")
+            given[field] = alike[0]
     if given["src_audio"] is None and given["tgt_audio"] is None:
         likely = next((name for name in names if re.search("audio|wav|clip|path|file|sound", name.lower())), None)
         hint = f", for instance --src-audio {likely}" if likely else ""
-        raise InputError(
-            f"{where}: name a column with recordings, --src-audio or --tgt-audio{hint}; it has {', '.join(names)}"
-        )
+        raise InputError(f"{where}: name a column with recordings, --src-audio or --tgt-audio{hint}; it has {shown}")
     for field in ("src_lang", "tgt_lang"):
         if given[field] is None and given[f"{field}_column"] is None:
             flag = field.replace("_", "-")
@@ -157,13 +161,16 @@ def audio_cell(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:
     try:
         return stamp(path), path
     except (OSError, ValueError):
-        return "missing", path
+        return "missing", path  # what is wrong with it is found where it is read
 
 
 def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Skipped:
     def cell(column: str | None) -> str:
         value = values.get(column) if column else None
-        return "" if value is None else str(value)
+        return "" if value is None or value != value else str(value)  # NaN is no value, either
+
+    def text(column: str) -> str:
+        return "" if cell(column).strip() in _NO_VALUE else cell(column)
 
     id = file_name(cell(columns.id).strip() or fallback)
     source, target = (
@@ -179,9 +186,12 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
     lacking = _LACKS_TEXT.get(cell(columns.lacks_text).strip().lower())
     if lacking is None:
         return Skipped(id, source, f"the column {columns.lacks_text} must be source, target, both or empty")
+    for column in filter(None, (columns.src_text, columns.tgt_text)):
+        if isinstance(values.get(column), list | dict | bool | bytes):
+            return Skipped(id, source, f"the column {column} is no text", type(values[column]).__name__)
     texts = {
-        "src": None if columns.src_text is None or "src" in lacking else cell(columns.src_text),
-        "tgt": None if columns.tgt_text is None or "tgt" in lacking else cell(columns.tgt_text),
+        "src": None if columns.src_text is None or "src" in lacking else text(columns.src_text),
+        "tgt": None if columns.tgt_text is None or "tgt" in lacking else text(columns.tgt_text),
     }
     speaker = cell(columns.speaker)
     split = SPLIT_NAMES.get(cell(columns.split).strip().lower()) if columns.split else ""
