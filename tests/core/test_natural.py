@@ -56,6 +56,7 @@ BITS = [
     "́",
     "…",
     "3D",
+    *("½", "3½", "m²", "&", "+", "007", "n.º 5", "R$ 5,00", "l'80%", "5€", "−5 °C", "①", "US$1.5 million", 'צה"ל'),
     "1st-class",
     "A/B",
 ]
@@ -100,6 +101,8 @@ def test_normalized_words_come_back_from_running_text(text: str, language: str) 
         ("ja", "カーに42個。", "カ|ー|に|42|個。"),
         ("th", "สวัสดี ครับ", "ส|วั|ส|ดี| ค|รั|บ"),
         ("en", "...", "..."),
+        ("en", "AT&T pays $5 & 50 %.", "AT&T| pays| $5| &| 50| %."),
+        ("fr", "l’80 % de 3 ½ m²", "l’80| %| de| 3 ½| m²"),
     ],
 )
 def test_examples(language: str, text: str, pieces: str) -> None:

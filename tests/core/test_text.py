@@ -26,6 +26,14 @@ texts = st.one_of(
                 "1,5",
                 "1 234",
                 "3rd",
+                *"%½²①$€°C&-−º№",
+                "007",
+                " $",
+                "n.º",
+                "²",
+                "US$",
+                "million",
+                "Mio.",
                 "2ª",
                 "٤٢",
                 "İI",
@@ -63,7 +71,7 @@ texts = st.one_of(
             "el tercero y la segunda mil doscientos treinta y cuatro coma cinco años",
         ),
         ("fr", "L’été, le 1er, 1 234 jours", "l'été le premier mille deux cent trente quatre jours"),
-        ("de", "Die 3,5 Straßen & 1.000.000", "die drei komma fünf straßen eine million"),
+        ("de", "Die 3,5 Straßen & 1.000.000", "die drei komma fünf straßen und eine million"),
         ("it", "12,05 po' d'acqua", "dodici virgola zero cinque po d'acqua"),
         ("tr", "İstanbul IĞDIR 42", "istanbul ığdır kırkiki"),
         ("sv-SE", "42", "förtiotvå"),
@@ -76,7 +84,7 @@ texts = st.one_of(
         ("en", "I ❤️ you", "i you"),
         ("en", "1️⃣ ﬁnd the ﬂag, ＡＢＣ １．５", "one find the flag abc one point five"),
         ("en", "a\u200bb \u200eabc\u200f \u2067x\u2069 \ufeffy 👩\u200d👩\u200d👧", "ab abc x y"),
-        ("en", "1½ m² ´ ¨ ™ ℃", "one m"),
+        ("en", "1½ m² ´ ¨ ™", "one and a half m squared"),
         ("en", "\u0301a ❤\u0308 b", "a b"),
         ("fr", "le 1ᵉʳ œuf ﬃ", "le premier œuf ffi"),
         ("ar", "مـــرحبا ﷲ ﺍﻟﺴﻼﻡ", "مرحبا الله السلام"),
@@ -94,6 +102,52 @@ texts = st.one_of(
 )
 def test_examples_of_each_rule(language, text, expected):
     assert normalize(text, language) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("en", "5% off, 3.5 %", "five percent off three point five percent"),
+        ("en", "$1.5 million, $5 milk", "one point five million dollars five dollars milk"),
+        ("en", "£3.50, US$1", "three pounds fifty one dollar"),
+        ("en", "AT&T, C++ & 2+2=4", "at and t c plus plus and two plus two equals four"),
+        ("en", "½ cup, 3¼, ⅛, H₂O, ②, x³, 5 ㎏", "half cup three and a quarter one eight h two o two x cubed five kg"),
+        ("en", "−5 °C, -5°, 5-6", "minus five degrees celsius minus five degrees five six"),
+        ("en", "007 at 10:05, 1 000", "zero zero seven at ten five one zero zero zero"),
+        ("es", "el 1.º, la 2.ª, el 3er, n.º 5", "el primero la segunda el tercero número cinco"),
+        ("es", "100 m², 3,5 %, 1 €", "cien m cuadrado tres coma cinco por ciento uno euro"),
+        ("es", "20 °C", "veinte grados celsius"),
+        ("fr", "12,50 €, la 1re, n° 3, 2½", "douze euros cinquante la première numéro trois deux et demi"),
+        ("de", "2,5 Mio. €, 50 %, 3½", "zwei komma fünf mio euro fünfzig prozent drei einhalb"),
+        ("it", "l'80% dell’1,5 %", "l'ottanta per cento dell'uno virgola cinque per cento"),
+        ("pt", "R$ 5,00", "cinco reais"),
+        ("ca", "el 2n i el 3r", "el segon i el tercer"),
+        ("ru", "1 %, 2 %, 5 %", "один процент два процента пять процентов"),
+        ("ru", "11 %, 21 $, 5,5 %", "одиннадцать процентов двадцать один доллар пять запятая пять процента"),
+        ("ru", "1-й № 3", "первый номер три"),
+        ("tr", "%50, 50%, 3'üncü", "yüzde elli yüzde elli üçüncü"),
+        ("zh", "50%", "百 分 之 50"),
+        ("ar", "٥٠٪", "خمسون بالمئة"),
+        ("sv", "den 1:a maj, 5 %", "den första maj fem procent"),
+        ("sr", "5 кућа", "пет кућа"),
+        ("sr", "5 kuća", "pet kuća"),
+        ("kk", "5", "бес"),
+        ("nb", "5 %", "fem prosent"),
+        ("he", 'צה"ל צ׳ק', "צהל צ'ק"),
+        ("hy", "Ինչո՞ւ", "ինչու"),
+        ("hi", "5%", "5"),
+    ],
+)  # fmt: skip
+def test_signs_that_are_read_aloud_are_words(language: str, text: str, expected: str) -> None:
+    assert normalize(text, language) == expected
+
+
+@pytest.mark.parametrize("language", sorted(code for code in CVSS if code not in ("cy", "mn", "ta")))
+def test_no_language_loses_a_percent_sign_or_a_currency(language: str) -> None:
+    words = normalize("5 %", language).split()
+    assert len(words) > len(normalize("5", language).split())
+    assert words == normalize("5%", language).split()
+    assert normalize("$5", language) == normalize("5 $", language) != normalize("5", language)
 
 
 def test_long_digit_strings_are_read_digit_by_digit():

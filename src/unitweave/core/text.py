@@ -4,18 +4,21 @@ What `normalize` does, in this order
     1. NFC; compatibility characters in their ordinary form (ligatures, full- and half-width, presentation forms);
        characters that nobody sees deleted (soft hyphen, zero-width characters, marks of direction, variation
        selectors), and the Arabic tatweel
-    2. numbers written out in the language (num2words): integers, ordinals where the language marks
-       them with letters, decimals with each digit behind the point by itself; thousands may be
-       grouped; more than 15 digits are read one by one. Estonian, Mongolian, Tamil and Chinese keep
-       their digits: num2words lacks them.
-    3. lower case (Turkish I and İ as Turkish has them)
-    4. typographic apostrophes become '; one between two letters stays, every other goes
-    5. hyphens, all other punctuation and symbols become spaces; letters, accents and vowel signs stay,
+    2. signs that are read aloud written out where the language has words for them here (`spoken_signs`): percent,
+       currencies behind their number, degrees, fractions, squares, &, +, =, @, №
+    3. numbers written out in the language (num2words): integers, ordinals where the language marks
+       them with letters, decimals with each digit behind the point by itself; thousands may be grouped; more than
+       15 digits, and three or more that begin with 0, are read one by one. Estonian, Mongolian, Tamil and Chinese
+       keep their digits: num2words lacks them.
+    4. lower case (Turkish I and İ as Turkish has them)
+    5. typographic apostrophes become '; one between two letters stays, every other goes; marks that Armenian and
+       Hebrew write within a word (of stress, of an abbreviation) do not divide it
+    6. hyphens, all other punctuation and symbols become spaces; letters, accents and vowel signs stay,
        and so does the dot of the Catalan l·l; a mark that belongs to no letter goes
-    6. scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese, ...): every ideograph, kana or cluster of a
+    7. scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese, ...): every ideograph, kana or cluster of a
        consonant with its vowels and marks is a word of its own, so that word error rate is about character error rate
        there and spans have something to count; Latin words and digits stay whole
-    7. white space becomes single spaces, none at the ends
+    8. white space becomes single spaces, none at the ends
 
 Applying it twice changes nothing. A change to any rule is a new name in NORMALIZER.
 """
@@ -28,14 +31,25 @@ from num2words import num2words
 
 from unitweave.core.languages import TWO_LETTER_CODES
 from unitweave.core.scripts import plain_forms, split_clusters, without_invisible
+from unitweave.core.spoken_signs import written_out
 
-NORMALIZER = "unitweave-2"
+NORMALIZER = "unitweave-3"
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʹ′´`＇", "'"))
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʻʹ′´`＇׳", "'") | dict.fromkeys("՛՜՞", None))
+_GERSHAYIM = re.compile('(?<=[א-ת])[״"](?=[א-ת])')
+# num2words' own names of languages
+_NUM2WORDS = {"kk": "kz", "nb": "no", "nn": "no"}
+_CYRILLIC = {
+    **dict(zip("abvgdđežzijklmnoprstćufhcčš", "абвгдђежзијклмнопрстћуфхцчш", strict=True)),
+    **{"lj": "љ", "nj": "њ", "dž": "џ"},
+}
 _POINT_LANGUAGES = ("en", "cy", "zh", "ja", "ta", "mn")  # 1,234.5; the others write 1.234,5
 _SPACE_LANGUAGES = ("fr", "ru", "sv", "lv")  # a plain space groups thousands: 1 234,5
+_MAX_LEADING_ZERO = 2  # digits; longer numbers that begin with 0 are no quantities
 _MAX_DIGITS = 15  # longer ones are telephone or serial numbers
 # num2words' own decimals are wrong in several languages: 12.05 is "twelve and a half" in Persian.
+_FEMININE = {"fr": "ères?|res?", **dict.fromkeys(("es", "it", "pt", "ca"), r"\.?ª|.a")}
+_CYRILLIC_LETTER = re.compile("[\u0400-\u04ff]")
 _POINTS = {
     "ar": "فاصلة", "ca": "coma", "cy": "pwynt", "de": "komma", "en": "point", "es": "coma", "fa": "ممیز",
     "fr": "virgule", "id": "koma", "it": "virgola", "ja": "点", "lv": "komats", "nl": "komma", "pt": "vírgula",
@@ -43,9 +57,14 @@ _POINTS = {
 }  # fmt: skip
 _ORDINALS = {
     "en": "st|nd|rd|th",
-    "fr": "ers?|ères?|res?|es?|èmes?",
+    "fr": "ers?|ères?|res?|es?|èmes?|nde?s?",
     "nl": "e|ste|de",
-    **dict.fromkeys(("es", "it", "pt", "ca"), "[ºª]"),
+    "sv": ":?[ae]",
+    "ru": "-?(?:ый|ой|ий|й)",
+    "tr": "['’]?[ıiuü]nc[ıiuü]",
+    "es": r"\.?[ºª]|er|r[oa]|d[oa]|t[oa]|v[oa]|n[oa]|m[oa]",
+    "ca": r"\.?[ºª]|r|n|t|è",
+    **dict.fromkeys(("it", "pt"), r"\.?[ºª]"),
 }
 
 
@@ -58,6 +77,8 @@ def normalize(text: str, language: str) -> str:
     """
     language = language_code(language)
     text = unicodedata.normalize("NFC", plain_forms(without_invisible(text)).replace("\u0640", ""))
+    text = _GERSHAYIM.sub("", text)
+    text = written_out(text, _NUM2WORDS.get(language, language))
     text = _number_pattern(language).sub(lambda found: _spoken(found, language), text)
     if language == "tr":
         text = text.replace("İ", "i").replace("I", "ı")
@@ -85,6 +106,7 @@ def rules(language: str) -> dict[str, str]:
     return {
         "unicode": "NFC, compatibility forms made ordinary, invisible characters deleted",
         "numbers": f"written out; point {point!r}, groups {group!r}" if _has_numbers(language) else "kept as digits",
+        "signs": "read aloud where the language has words for them",
         "case": "lower" + (", dotted and dotless i kept apart" if language == "tr" else ""),
         "apostrophes": "kept between letters",
         "punctuation": "spaces" + (", l·l kept" if language == "ca" else ""),
@@ -114,9 +136,7 @@ def _number_signs(language: str) -> tuple[str, str]:
 def _number_pattern(language: str) -> re.Pattern[str]:
     point, group = _number_signs(language)
     groups = rf"\d{{1,3}}(?:[{group}\u00a0\u202f\u2009٬]\d{{3}})+(?!\d)"
-    ordinal = rf"(?P<ordinal>{_ORDINALS[language]})\b" if language in _ORDINALS else r"(?P<ordinal>(?!))"
-    if "º" in ordinal:
-        ordinal = ordinal.removesuffix(r"\b")
+    ordinal = rf"(?P<ordinal>{_ORDINALS[language]})(?![^\W\d_])" if language in _ORDINALS else r"(?P<ordinal>(?!))"
     return re.compile(rf"(?P<whole>{groups}|\d+)(?:(?:[{point}٫](?P<part>\d+))|{ordinal})?", re.IGNORECASE)
 
 
@@ -127,15 +147,19 @@ def _spoken(found: re.Match[str], language: str) -> str:
     ordinal = found["ordinal"] or ""
     if not _has_numbers(language):
         return " ".join(filter(None, (whole, part, ordinal)))
-    if len(whole) > _MAX_DIGITS:
+    if len(whole) > _MAX_DIGITS or (whole.startswith("0") and len(whole) > _MAX_LEADING_ZERO):
         words = _digit_by_digit(whole, language)
     else:
         words = _in_words(whole, "ordinal" if ordinal else "cardinal", language)
     if part:
         words += f" {_POINTS.get(language, '')} {_digit_by_digit(part, language)}"
-    if ordinal.lower() == "ª":
-        words = re.sub(r"o\b", "a", words)
-    return f" {words} "
+    if ordinal and language in _FEMININE and re.fullmatch(_FEMININE[language], ordinal, re.IGNORECASE):
+        words = "première" if language == "fr" and whole == "1" else re.sub(r"o\b", "a", words)
+    if language == "sr" and _CYRILLIC_LETTER.search(found.string):
+        words = re.sub("lj|nj|dž|.", lambda letters: _CYRILLIC.get(letters[0], letters[0]), words)
+    # l'80% is one word with its article, as l'ottanta is.
+    elided = re.search("[^\\W\\d_]['’]$", found.string[max(found.start() - 2, 0) : found.start()])
+    return f"{'' if elided else ' '}{words} "
 
 
 def _digit_by_digit(digits: str, language: str) -> str:
@@ -145,7 +169,7 @@ def _digit_by_digit(digits: str, language: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def _in_words(number: str, kind: str, language: str) -> str:
     try:
-        words = str(num2words(int(number), lang=language, to=kind))
+        words = str(num2words(int(number), lang=_NUM2WORDS.get(language, language), to=kind))
     except (NotImplementedError, ArithmeticError, LookupError, TypeError, ValueError):
         # What num2words raises for numbers that a language's tables do not reach.
         words = ""
@@ -157,7 +181,7 @@ def _in_words(number: str, kind: str, language: str) -> str:
 @functools.cache
 def _has_numbers(language: str) -> bool:
     try:
-        num2words(1, lang=language)
+        num2words(1, lang=_NUM2WORDS.get(language, language))
     except NotImplementedError:
         return False
     return True

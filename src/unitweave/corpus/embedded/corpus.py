@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import json
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -204,6 +205,9 @@ def plan_pair(
     return PlannedPair(pair, source, target)
 
 
+_VERSION_3 = re.compile(r"[%&+=@$£¥€₽₴−°º№²³½¼¾\u2070-\u209f\u2150-\u218b٪ʻ՛՜՞׳״]|\d['’.:-]?[^\W\d]|\b0\d\d|['’]\d")
+
+
 def _claim(folder: Path, plan: Sequence[PlannedPair], kind: str) -> None:
     """Note in `folder` which corpus its audio belongs to; refuse a folder with the audio of another."""
     path, digest = folder / PLAN_FILE, digest_of_plan(folder, plan)
@@ -221,9 +225,11 @@ def digest_of_plan(folder: Path, plan: Sequence[PlannedPair]) -> str:
         if not entry["level_db"]:  # as before there was such a key
             del entry["level_db"]
     engines = {package: importlib.metadata.version(package) for package in ("ttspico", "espeakng-loader")}
-    # Version 2 of the normalizer leaves texts of Latin letters as version 1 had them.
+    # Version 2 of the normalizer leaves texts of Latin letters as version 1 had them, version 3 those without signs.
     latin = all(ord(c) < 0x250 for utterance in utterances for c in utterance.text)
-    return json_digest(json.loads(json.dumps([spoken, engines, "unitweave-1" if latin else NORMALIZER])))
+    newer = any(_VERSION_3.search(utterance.text) for utterance in utterances)
+    normalizer = NORMALIZER if newer else "unitweave-1" if latin else "unitweave-2"
+    return json_digest(json.loads(json.dumps([spoken, engines, normalizer])))
 
 
 def _seconds(path: Path) -> float:
