@@ -5,12 +5,12 @@ its work the settings and the folders that it needs. `run` is the whole of it in
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from unitweave.config.corpus import MIN_NOISE_DB, EmbeddedCorpus, SynthesisSettings, SynthesizedCorpus
+from unitweave.config.corpus import EmbeddedCorpus, SynthesizedCorpus
 from unitweave.config.interleave import FROM_SPEECH, Texts
 from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.errors import InputError
@@ -22,7 +22,7 @@ from unitweave.core.progress import say
 from unitweave.core.stage import STAGE_FILE, StageResult, read_stage, run_stage, stage_fingerprint
 from unitweave.core.text import NORMALIZER
 from unitweave.corpus.assemble import import_manifest
-from unitweave.corpus.embedded.corpus import build_embedded, embedded_text, plan_digest
+from unitweave.corpus.embedded.corpus import build_embedded, embedded_settings, embedded_text, plan_digest
 from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
 from unitweave.corpus.speak import import_and_speak
 from unitweave.corpus.speech_engines import speech_identity
@@ -42,7 +42,7 @@ from unitweave.units.extract import extract_units, settings_in_fingerprint
 from unitweave.units.importing import tokenize_corpus
 from unitweave.units.train_codebook import train_codebook
 from unitweave.units.train_encoder import train_encoder
-from unitweave.vocoder.adopt import adopt_vocoder
+from unitweave.vocoder.adopt import adopt_vocoder, check_vocoder_exists, check_vocoder_rates
 from unitweave.vocoder.train import train_vocoder
 
 
@@ -73,14 +73,12 @@ class Run:
         return self._stage(self.layout.corpus, plain, (), lambda f: import_manifest(f, source), NORMALIZER, manifest)
 
     def _embedded(self, settings: EmbeddedCorpus) -> str:
-        # Only what changes the audio counts: the number of workers does not.
-        counted = _without_defaults(replace(settings, workers=0))
-        return self._stage(
-            self.layout.corpus, counted, (), lambda f: build_embedded(f, settings), plan_digest(settings)
-        )
+        counted = embedded_settings(settings).counted()  # only what changes the audio counts
+        digest = plan_digest(settings)
+        return self._stage(self.layout.corpus, counted, (), lambda f: build_embedded(f, settings), digest)
 
     def _spoken(self, settings: SynthesizedCorpus) -> str:
-        counted = _without_defaults(spoken_settings(settings))
+        counted = spoken_settings(settings).counted()
         return self._stage(
             self.layout.corpus, counted, (), lambda f: build_spoken(f, settings), spoken_digest(settings)
         )
@@ -184,7 +182,7 @@ class Run:
     def vocoder(self) -> str:
         """Train the vocoder, which turns units into a waveform, or take the one that the recipe names."""
         settings, layout = self.recipe.vocoder, self.layout
-        if settings.pretrained is not None or settings.function is not None:
+        if settings.from_elsewhere:
             given = contents(settings.pretrained)
             return self._stage(
                 layout.vocoder, settings, (layout.units,), lambda f: adopt_vocoder(f, settings, layout.units), given
@@ -263,6 +261,10 @@ class Run:
     def all(self) -> None:
         """Every stage, in order; a system that takes no speech is trained and no more."""
         self.corpus_and_units()
+        if self.speaking:
+            check_vocoder_rates(self.recipe.vocoder, self.layout.units)
+        if self.speaking and self.recipe.vocoder.from_elsewhere:
+            self.vocoder()  # a trial of it takes seconds, what it is to speak hours
         self.text_lm()
         for name in self.recipe.systems:
             self.lm(name)
@@ -291,6 +293,7 @@ class Run:
             check_directions(self._directions, system.tasks)
         if self.speaking:
             scored_by(self.recipe.score, self.targets)
+            check_vocoder_exists(self.recipe.vocoder)
         for name, cascade in self.recipe.score.cascades.items():
             if name in self.recipe.systems:
                 raise InputError(f"score.cascades.{name}: is also the name of a system; choose another name")
@@ -374,12 +377,6 @@ def open_run(
         InputError: There is no such recipe, it has invalid values, or `folder` cannot be a run folder.
     """
     return Run(folder, keep_recipe(folder, recipe, overrides or {}))
-
-
-def _without_defaults(settings: SynthesisSettings) -> dict[str, Any]:
-    """The settings as they count, without keys that a later version added where they change nothing."""
-    later = {"directions": [], "speakers": "few", "noise_spread_db": MIN_NOISE_DB, "level_db": 0.0, "recordings": None}
-    return {key: value for key, value in asdict(settings).items() if key not in later or value != later[key]}
 
 
 def contents(*paths: str | None) -> dict[str, str] | None:

@@ -86,7 +86,7 @@ def test_half_of_the_test_speakers_are_unseen_and_none_of_them_trains(corpus):
     pairs = read_manifest(corpus[0])
     training = {p.speaker for p in pairs if p.split == "train"}
     for code in LANGUAGES:
-        unseen = {voice.name for voice in voices.speakers(code, unseen=True)}
+        unseen = {voice.name for voice in voices.speakers(code, SMALL, unseen=True)}
         assert not training & unseen
         test = [p.speaker in unseen for p in pairs if p.split == "test" and p.src_lang == code]
         assert sum(test) == len(test) // 2
@@ -222,7 +222,7 @@ def test_directions_from_english_and_between_other_languages(tmp_path):
     paths = {}
     for recording in plan:
         assert recording.pair.speaker.startswith(recording.pair.src_lang)
-        assert recording.target.voice == voices.target_voice(recording.pair.tgt_lang)
+        assert recording.target.voice == voices.target_voice(recording.pair.tgt_lang, settings)
         for utterance in (recording.source, recording.target):
             assert paths.setdefault(utterance.path, utterance) == utterance, "one file, one recording"
     into = [r for r in plan if r.pair.src_lang == one and r.pair.tgt_lang == "en"]

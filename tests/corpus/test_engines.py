@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("ttspico")
 pytest.importorskip("espeakng_loader")
 
+from unitweave.config.corpus import SynthesisSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
 from unitweave.corpus.embedded import engines as speech
@@ -81,7 +82,7 @@ def test_pitch_speed_and_vocal_tract_change_what_their_names_say():
 def test_every_voice_of_the_table_speaks_and_no_two_sound_the_same(tmp_path):
     plan = []
     for language in voices.languages():
-        seen, unseen = voices.speakers(language), voices.speakers(language, unseen=True)
+        seen, unseen = (voices.speakers(language, SynthesisSettings(), unseen) for unseen in (False, True))
         assert len(seen) >= 12 and len(unseen) >= 3
         plan += [Utterance(tmp_path / f"{voice.name}.wav", "ma na", voice) for voice in (*seen, *unseen)]
     assert len({utterance.path for utterance in plan}) == len(plan)
@@ -108,7 +109,7 @@ def test_markup_is_read_as_text():
 @pytest.mark.parametrize(
     ("voice", "message"),
     [
-        (Voice("x", "festival", "es"), "engine must be one of pico, espeak"),
+        (Voice("x", "festival", "es"), "engine must be one of pico, espeak, kokoro"),
         (Voice("x", "pico", "es-ES", pitch=20), "pitch must be 50 to 190"),
     ],
 )
@@ -123,7 +124,7 @@ def test_an_unknown_pico_language_is_bad_input():
 
 
 def test_a_missing_engine_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(speech.ENGINES, "pico", "no_such_engine")
+    monkeypatch.setitem(speech.ENGINES, "pico", ("no-such-engine",))
     with pytest.raises(InputError, match=r"pip install 'unitweave\[demo\]'"):
         synthesize("hola", PICO)
 

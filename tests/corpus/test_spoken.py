@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unitweave.config.corpus import SynthesizedCorpus
+from unitweave.config.corpus import SynthesisSettings, SynthesizedCorpus
 from unitweave.config.recipe import parse_recipe
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.errors import InputError
@@ -53,7 +53,9 @@ def test_no_test_sentence_is_trained_on_in_any_language(table: Path, tmp_path: P
         assert not english["train"] & english["held out"]
         assert not source["train"] & source["held out"]  # "Quiero uno." has two translations
         assert all(sum(r.pair.split == "test" and r.pair.src_lang == x for r in plan) == 4 for x in ("es", "fr"))
-        apart = {voice.name for language in ("es", "fr") for voice in speakers(language, unseen=True)}
+        apart = {
+            voice.name for language in ("es", "fr") for voice in speakers(language, SynthesisSettings(), unseen=True)
+        }
         assert not apart & heard["train"]
         assert sum(r.pair.split == "test" and r.pair.speaker in apart for r in plan) == 4
 
@@ -197,10 +199,11 @@ def test_recordings_that_do_not_fit_are_named(table: Path, people: Path, tmp_pat
 
 
 def test_many_speakers_levels_and_noises(table: Path, tmp_path: Path) -> None:
-    few, many = speakers("es"), speakers("es", many=True)
+    small, large = SynthesisSettings(), SynthesisSettings(speakers="many")
+    few, many, apart = speakers("es", small), speakers("es", large), speakers("es", small, unseen=True)
     assert many[: len(few)] == few and len(many) > 3 * len(few) and len({v.name for v in many}) == len(many)
-    assert speakers("es", unseen=True, many=True) == speakers("es", unseen=True)
-    assert not {v.voice for v in many} & {v.voice for v in speakers("es", unseen=True) if v.engine == "espeak"}
+    assert speakers("es", large, unseen=True) == apart
+    assert not {v.voice for v in many} & {v.voice for v in apart if v.engine == "espeak"}
     varied = settings(table, languages=["es"], speakers="many", noise_db=20, noise_spread_db=15, level_db=12)
     sources = [recording.source for recording in plan_spoken(tmp_path, varied)]
     levels, noises = ({getattr(s, name) for s in sources if s} for name in ("level_db", "noise_db"))
@@ -215,5 +218,8 @@ def test_many_speakers_levels_and_noises(table: Path, tmp_path: Path) -> None:
 
 def test_every_one_of_many_speakers_speaks(tmp_path: Path) -> None:
     for language in ("es", "en"):
-        said = [Utterance(tmp_path / f"{v.name}.wav", "Hola, no.", v) for v in speakers(language, many=True)]
+        said = [
+            Utterance(tmp_path / f"{v.name}.wav", "Hola, no.", v)
+            for v in speakers(language, SynthesisSettings(speakers="many"))
+        ]
         assert [(u.voice.name, problem) for u, problem in synthesize_all(said) if problem] == []

@@ -222,6 +222,11 @@ def test_characters_that_the_pretrained_encoder_knew_keep_their_output_rows(corp
         assert torch.equal(second.lm_head.weight[others.ids[token]], first.lm_head.weight[row])
         assert torch.equal(second.lm_head.bias[others.ids[token]], first.lm_head.bias[row])
     assert second.lm_head.weight[others.ids["ç"]].any()
+    # An alphabet in capitals, as wav2vec 2.0's; entries that are no rows play no part.
+    vocabulary = {token.upper(): row for token, row in characters.ids.items() if len(token) == 1}
+    (tmp_path / "first/model/vocab.json").write_text(json.dumps(vocabulary | {"ç": True, "x": -1, "y": "z"}))
+    third = initial_encoder(settings_of(pretrained=str(tmp_path / "first/model")), others)[0].model
+    assert torch.equal(third.lm_head.weight[others.ids["a"]], first.lm_head.weight[characters.ids["a"]])
 
 
 def test_batches_are_of_similar_lengths_within_the_bound() -> None:

@@ -202,6 +202,44 @@ def test_what_is_no_encoder_with_frames_is_refused_in_one_line(corpus: Path, tmp
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (
+            "wav2vec2",
+            {"conv_stride": [50, 80, 80], "conv_kernel": [50, 80, 80]},
+            "has 0.05 frames a second .* need 4 to",
+        ),
+        (
+            "wav2vec2-bert",
+            {"feature_projection_input_dim": 80},
+            "takes features of 80 values .* but w2v-BERT's have 160",
+        ),
+    ],
+)
+def test_an_encoder_without_usable_frames_is_refused_when_it_is_loaded(
+    kind: str, changes: dict, message: str, tmp_path: Path
+) -> None:
+    random_checkpoint(tmp_path / "hub", kind)
+    config = json.loads((tmp_path / "hub/config.json").read_text())
+    (tmp_path / "hub/config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(InputError, match=message):
+        initial_encoder(settings_of(tmp_path / "hub"), CharacterVocabulary.from_texts(WORDS))
+
+
+def test_an_adapter_of_w2v_bert_and_what_goes_with_it_are_left_out(tmp_path: Path) -> None:
+    random_checkpoint(tmp_path / "hub", "wav2vec2-bert")
+    config = json.loads((tmp_path / "hub/config.json").read_text())
+    changes = {"add_adapter": True, "use_intermediate_ffn_before_adapter": True}
+    (tmp_path / "hub/config.json").write_text(json.dumps(config | changes))
+    encoder, _ = initial_encoder(settings_of(tmp_path / "hub"), CharacterVocabulary.from_texts(WORDS))
+    encoder.model.save_pretrained(tmp_path / "saved")
+    ((_, log_probs),) = EncoderInference(encoder.model.eval(), encoder.front_end)(
+        encoder.front_end.extract([waveform(1, 16_000)]), [1]
+    )
+    assert len(log_probs) == encoder.front_end.num_frames(16_000)
+
+
 def test_recordings_that_whisper_cannot_take_at_once_are_not_trained_on(tmp_path: Path) -> None:
     seconds = {"a": 30.0, "b": 30.1, "c": 0.03}
     pairs = [Pair(id, "train", "es", "en", "a.wav", None, "casa", "house", src_seconds=n) for id, n in seconds.items()]

@@ -16,6 +16,7 @@ import yaml
 
 from helpers.units_corpus import waveform, write_corpus, write_encoder
 from unitweave.cli import main
+from unitweave.config.recipe import parse_recipe
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
@@ -23,6 +24,7 @@ from unitweave.core.files import read_json
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.sequences import deduplicate
 from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.pipeline import Run
 from unitweave.serve.export import export_run
 from unitweave.translate.translator import Translator
 from unitweave.units.dataset import (
@@ -220,6 +222,8 @@ def test_what_cannot_be_these_recordings_units_is_refused(
         ("000_src.TextGrid", text_grid([TimedWord("una", 0, 0.2)], 0.3)[:300], "damaged alignment"),
         ("u000.json", "{", "damaged alignment"),
         ("u000.json", "[1]", "damaged alignment"),
+        ("u000.ctm", "u000 1 0.0 0.1 zzz", "none of the corpus's .* words has a time there"),
+        ("u000.json", '[{"word": "una", "start": 0, "end": 0.1, "score": -3.2}]', "score of 'una' must be 0 to 1"),
         ("other.ctm", "unknown 1 0.0 0.5 una", "no alignment of an utterance of the corpus"),
         ("readme.txt", "", "no alignments; expected .ctm"),
     ],
@@ -334,6 +338,25 @@ def test_my_units_my_text_grids_and_my_vocoder_up_to_a_translated_recording(
     assert "its units were imported" in capsys.readouterr().err and not Path("other").exists()
 
 
+@pytest.mark.parametrize(
+    ("vocoder", "message", "units"),
+    [
+        ({"sample_rate": 16_010}, "vocoder.sample_rate: must be a multiple of the units' 25 a second", True),
+        ({"function": "own_tokenizer:load_vocoder", "sample_rate": 8_000}, "makes 6.00 s of 2.00 s", True),
+        ({"function": "own_tokenizer:nothing"}, "could not be imported", False),
+        ({"pretrained": "nowhere"}, "vocoder.pretrained nowhere: no such file or folder", False),
+    ],
+)
+def test_a_vocoder_that_does_not_fit_is_refused_before_anything_is_trained(
+    vocoder: dict, message: str, units: bool, corpus: Path, tmp_path: Path
+) -> None:
+    write_times(tmp_path / "times", corpus, "ctm")
+    run = Run(tmp_path / "run", parse_recipe(recipe(tmp_path / "lm", alignments="times") | {"vocoder": vocoder}))
+    with pytest.raises(InputError, match=message):
+        run.all()
+    assert run.layout.units.exists() == units and not (tmp_path / "run/lm").exists()
+
+
 def test_units_that_the_named_tokenizer_does_not_make_are_refused(corpus: Path, tmp_path: Path) -> None:
     source = write_units(tmp_path / "units", corpus)
     text = (source / "units.jsonl").read_text().splitlines()
@@ -376,6 +399,14 @@ def test_a_tokenizer_that_recordings_do_not_fit_ends_before_anything_is_written(
     settings = ExtractionSettings(tokenizer="own_tokenizer:load_tokenizer")
     with pytest.raises(InputError, match="changed after the corpus was built"):
         tokenize_corpus(tmp_path / "out", settings, corpus, None)
+    (tmp_path / "their_tokenizers.py").write_text(TOKENIZERS)
+    write_manifest(corpus, [replace(pair, src_seconds=0.0) for pair in pairs])
+    settings = ExtractionSettings(tokenizer="their_tokenizers:Fast")
+    with pytest.raises(
+        InputError, match=r"u000/src: units.tokenizer their_tokenizers:Fast: .* at its frame_rate of 25"
+    ):
+        tokenize_corpus(tmp_path / "out", settings, corpus, None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_shard_has_the_bytes_of_all_rows_at_once_and_a_row_that_stands_twice_is_found(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ def test_a_function_of_the_users_is_a_vocoder_with_its_own_rate_and_voices(
 
 
 @pytest.mark.parametrize("generator", ["vocos", "hifigan"])
-@pytest.mark.parametrize(("frame_rate", "sample_rate"), [(25, 16_000), (12.5, 24_000), (50, 24_000), (50, 22_050)])
+@pytest.mark.parametrize(("frame_rate", "sample_rate"), [(25, 16_000), (12.5, 24_000), (75, 24_000), (50, 22_050)])
 def test_our_vocoders_follow_the_rates_whole_and_streamed(
     generator: str, frame_rate: float, sample_rate: int, tmp_path: Path
 ) -> None:
@@ -284,5 +284,7 @@ def test_our_vocoders_follow_the_rates_whole_and_streamed(
 
 
 def test_a_sampling_rate_that_the_units_do_not_divide_is_refused() -> None:
-    with pytest.raises(InputError, match="multiple of the units' 75 a second"):
+    with pytest.raises(InputError, match=r"multiple of the units' 75 a second \(got 16000\); 24000, 48000 are"):
         timing(75, 16_000)
+    assert timing(86.13, 22_050)["hop"] == 256, "a rate that was rounded when it was typed"
+    assert [timing(rate, 16_000)["hop"] for rate in (12.5, 40, 50)] == [1280, 400, 320]

@@ -1,7 +1,7 @@
 """Settings of the corpus: where it comes from, and how speech is synthesized."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
 from unitweave.config.types import (
     NonNegativeInt,
@@ -16,7 +16,16 @@ from unitweave.config.types import (
 from unitweave.core.errors import InputError
 
 Split = Literal["train", "dev", "test"]
+SpeechEngineName = Literal["pico", "espeak", "kokoro"]
 MIN_NOISE_DB = 5.0
+_LATER = (
+    "directions", "speakers", "noise_spread_db", "level_db", "recordings",
+    "engines", "target_engine", "target_voice", "kokoro", "kokoro_voices",
+)  # fmt: skip
+
+
+def _default_of(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 @dataclass
@@ -24,7 +33,7 @@ class SynthesisSettings(Settings):
     """What both synthesized corpora have in common."""
 
     languages: list[str] = field(default_factory=lambda: ["es"])
-    """Source languages, ISO 639-1, of es, fr, de and it; the target is English."""
+    """Source languages, ISO 639-1, of es, fr, de and it; the target is English. Kokoro speaks pt, too."""
     directions: list[str] = field(default_factory=list)
     """Directions such as en-es or es-fr, in place of these languages into English; of en, es, fr, de and it."""
     train: PositiveInt | dict[str, PositiveInt] | None = None
@@ -39,6 +48,18 @@ class SynthesisSettings(Settings):
     """Fraction of the dev and test recordings whose speaker never occurs in training."""
     speakers: Literal["few", "many"] = "few"
     """few: 15 training speakers of the two engines that are easily understood; many: 60, with eSpeak's other voices."""
+    engines: list[SpeechEngineName] = field(default_factory=lambda: ["pico", "espeak"])
+    """Whose voices speak the sources: pico, espeak, kokoro. Kokoro sounds like people; on one core it takes about as
+    long as its speech lasts."""
+    target_engine: Literal["pico", "kokoro"] = "pico"
+    """Whose voice speaks the translations."""
+    target_voice: str | None = None
+    """The engine's own name of that voice; null: its first one of the language."""
+    kokoro: str | None = None
+    """Folder that 'unitweave fetch kokoro' wrote."""
+    kokoro_voices: list[str] = field(default_factory=list)
+    """Which of Kokoro's voices speak the sources, such as ef_dora; empty: all of their language. Every fourth one, at
+    least one of two, is kept for dev and test."""
     noise_db: float | None = 40.0
     """Signal-to-noise ratio of the source recordings in dB, each within `noise_spread_db` of it; null for clean
     speech."""
@@ -71,6 +92,14 @@ class SynthesisSettings(Settings):
         """Maximum training pairs of one of `names`; None for all."""
         return self.train.get(name) if isinstance(self.train, dict) else self.train
 
+    def counted(self) -> dict[str, Any]:
+        """The settings as they count for the result, less those that came later and have their defaults."""
+        return {
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != _default_of(field) or field.name not in _LATER
+        }
+
     def check(self) -> None:
         """Raise InputError for languages or noise that cannot be used."""
         if not self.languages or len(set(self.languages)) < len(self.languages):
@@ -83,6 +112,10 @@ class SynthesisSettings(Settings):
             )
         if isinstance(self.train, dict) and (unknown := sorted(set(self.train) - set(self.names))):
             raise InputError(f"{self.key}.train: {unknown[0]!r} is not one of {', '.join(self.names)}")
+        if not self.engines or len(set(self.engines)) < len(self.engines):
+            raise InputError(f"{self.key}.engines: must be one or more different engines (got {self.engines})")
+        if "kokoro" in (*self.engines, self.target_engine) and not self.kokoro:
+            raise InputError(f"{self.key}.kokoro: name the folder that 'unitweave fetch kokoro' wrote")
         least = max(MIN_NOISE_DB, self.noise_spread_db)
         if self.noise_db is not None and not least <= self.noise_db < float("inf"):
             raise InputError(f"{self.key}.noise_db: must be at least {least:g} dB, or null (got {self.noise_db})")

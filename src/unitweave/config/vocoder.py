@@ -71,6 +71,11 @@ class VocoderSettings(Settings):
         )
     )
 
+    @property
+    def from_elsewhere(self) -> bool:
+        """Whether the vocoder is one that is there already."""
+        return self.pretrained is not None or self.function is not None
+
     def check(self) -> None:
         """Raise InputError where two vocoders are named."""
         if self.pretrained is not None and self.function is not None:

@@ -1,4 +1,4 @@
-"""Engines that read texts aloud: Pico and eSpeak, Piper, any shell command, any Python function."""
+"""Engines that read texts aloud: Pico, eSpeak and Kokoro, Piper, any shell command, any Python function."""
 
 import contextlib
 import io
@@ -21,6 +21,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import file_digest, json_digest
 from unitweave.core.functions import imported
 from unitweave.core.machine import usable_cores
+from unitweave.corpus import kokoro
 from unitweave.corpus.embedded.engines import Utterance, Voice, check_engines, synthesize_all
 
 _PICO_VOICES = {"en": "en-US", "es": "es-ES", "fr": "fr-FR", "de": "de-DE", "it": "it-IT"}
@@ -64,33 +65,39 @@ class SpeechEngine(Protocol):
 
 def load_engine(settings: SpeakSettings) -> SpeechEngine:
     """The engine that the settings name. Raises InputError where something that it needs is not given or missing."""
-    if settings.engine in ("pico", "espeak"):
+    if settings.engine in ("pico", "espeak", "kokoro"):
         return EmbeddedEngine(settings)
-    if settings.engine == "kokoro":
-        from unitweave.corpus.kokoro import KokoroEngine
-
-        return KokoroEngine(settings)
     if settings.engine == "function":
         return FunctionEngine(settings)
     return CommandEngine(settings)
 
 
 class EmbeddedEngine:
-    """Pico or eSpeak NG of the extra `demo`."""
+    """Pico or eSpeak NG of the extra `demo`, or Kokoro."""
 
     def __init__(self, settings: SpeakSettings) -> None:
         self.settings = settings
         self.identity: dict[str, Any] = {"engine": settings.engine, "voice": settings.voice}
+        if settings.engine == "kokoro":
+            if not settings.model:
+                raise InputError("--engine kokoro: name the folder of 'unitweave fetch kokoro' with --model")
+            kokoro.voices(settings.model)
+            self.identity["model"] = kokoro.model_digest(settings.model)
 
     def _voice(self, language: str) -> Voice:
-        name = self.settings.voice or (_PICO_VOICES.get(language) if self.settings.engine == "pico" else language)
+        engine, model = self.settings.engine, ""
+        if engine == "kokoro":
+            model = str(self.settings.model)
+            name: str | None = kokoro.engine_name(model, language, self.settings.voice)
+        else:
+            name = self.settings.voice or (_PICO_VOICES.get(language) if engine == "pico" else language)
         if name is None:
             known = ", ".join(_PICO_VOICES)
             raise InputError(f"pico does not support {language}, only {known}; --engine espeak supports a hundred")
-        return Voice(f"{language}_{self.settings.engine}", self.settings.engine, name)
+        return Voice(f"{language}_{engine}", engine, name, model=model)
 
     def check(self, languages: Iterable[str]) -> None:
-        """Raise InputError where the package is missing or Pico has no voice for a language."""
+        """Raise InputError where a package is missing or the engine has no voice for a language."""
         check_engines({self._voice(language) for language in languages})
 
     def speak(self, texts: Sequence[Text]) -> Iterator[SynthesisResult]:

@@ -19,9 +19,10 @@ from unitweave.units.dataset import UnitRow, list_column, read_units, unit_batch
 
 _STYLE = (
     "body{font:15px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}figure{margin:0 0 2em}"
-    ".p{position:relative;overflow-x:auto}.p img{width:100%;height:7em;display:block}"
-    ".p span{position:absolute;top:0;height:7em;border-left:1px solid #07c;font-size:.75em;overflow:hidden;"
-    "background:#07c1}.p .u{border-color:#c30;background:#c302}"
+    ".p{position:relative}.p img{width:100%;height:7em;display:block}"
+    ".p span{position:absolute;top:0;height:100%;box-sizing:border-box;border-left:1px solid #07c;font-size:.75em;"
+    "white-space:nowrap;background:#07c1}.p span:nth-of-type(even){padding-top:1.1em}"  # labels in two rows
+    ".p .u{border-color:#c30;background:#c302}"
 )
 _UNSURE = 0.5  # the score below which a word counts as unsure, as in units/stage.json
 

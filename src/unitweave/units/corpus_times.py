@@ -27,7 +27,11 @@ def times_of_corpus(alignments: Path | None, pairs: Manifest, own: UnitTable | N
     tables = UnitTable([])
     if alignments is not None:
         sides = [side for side in SIDES if (alignments / side).is_dir()]
-        rows = (timed_row(name, side, words) for side in sides for name, words in read_word_times(alignments / side))
+        rows = (
+            timed_row(name, side, words, str(alignments / side))
+            for side in sides
+            for name, words in read_word_times(alignments / side)
+        )
         tables = UnitTable(row_batches(rows, TIMES))
 
     def times(pair: Pair, side: str) -> list[TimedWord] | None:

@@ -24,6 +24,7 @@ FRAME_RATE = 50  # frames, and so units, a second
 SIDES = ("src", "tgt")
 _LISTS = ("units", "starts", "ends", "scores")
 _ROWS_AT_ONCE = 50_000  # some 60 MB
+RATE_TOLERANCE = 1e-4  # relative
 _SLACK_FRAMES = 3  # encoders yield up to 2 frames fewer than samples / 320; more means a mix-up
 
 SCHEMA = pa.schema(
@@ -265,6 +266,11 @@ def units_per_second(metadata: Mapping[str, str]) -> float:
     if not 0 < rate < float("inf"):
         raise InputError(f"units: no valid frame_rate in their metadata (got {metadata.get('frame_rate')!r})")
     return rate
+
+
+def same_rate(one: float, other: float) -> bool:
+    """Whether two frame rates are the same but for rounding: 86.13 stands for 22050 / 256."""
+    return abs(one - other) <= RATE_TOLERANCE * other
 
 
 def length_mismatch(units: int, frames: float) -> str:

@@ -110,7 +110,7 @@ def ctc_config(vocabulary: CharacterVocabulary) -> dict[str, object]:
         "ctc_loss_reduction": "mean",
         "layerdrop": 0.0,
         "apply_spec_augment": False,
-        "add_adapter": False,
+        "add_adapter": False,  # it would come after the hidden states, at a lower frame rate
     }
 
 

@@ -36,6 +36,7 @@ MODEL_TYPES = (
 # Classes of which a masked frame never reaches the others, as long as no norm is taken over time. Data2Vec's stacked
 # positional convolutions, Conformer's convolutions and SEW's pooling let padding through.
 _MASKED_TYPES = ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
+_FRAME_RATES = (4, 1000)  # a second
 _MEL_HOP = 160  # samples at 16 kHz
 _MIN_MEL_SAMPLES = 400  # samples of Whisper's window
 _CONTEXT = 200  # log-mel frames at each side of a window of a long recording that only serve as context
@@ -75,18 +76,34 @@ class FrontEnd:
 
     @classmethod
     def of(cls, config: PretrainedConfig, normalize: bool = False) -> "FrontEnd":
-        """The front end of an encoder's configuration; `normalize` is its feature extractor's do_normalize."""
+        """The front end of an encoder's configuration; `normalize` is its feature extractor's do_normalize.
+
+        Raises:
+            InputError: It wants other features than there are, or its frames are too far apart or too close for words.
+        """
         if config.model_type == "wav2vec2-bert":
+            if config.feature_projection_input_dim != fbank.FEATURE_SIZE:
+                raise InputError(
+                    f"encoder: takes features of {config.feature_projection_input_dim} values "
+                    f"(feature_projection_input_dim), but w2v-BERT's have {fbank.FEATURE_SIZE}"
+                )
             return cls("fbank", fbank.FEATURE_SIZE)
         if config.model_type == "whisper":
             return cls("mel", config.num_mel_bins, max_length=2 * config.max_source_positions)
-        return cls(
+        found = cls(
             "waveform",
             normalize=normalize,
             convolutions=tuple(zip(config.conv_kernel, config.conv_stride, strict=True)),
             squeeze=getattr(config, "squeeze_factor", 1),
             masked=config.model_type in _MASKED_TYPES and config.feat_extract_norm == "layer",
         )
+        slowest, fastest = _FRAME_RATES
+        if not slowest <= found.frame_rate <= fastest:
+            raise InputError(
+                f"encoder: has {found.frame_rate:g} frames a second (conv_stride {list(config.conv_stride)}); "
+                f"words and units need {slowest} to {fastest}"
+            )
+        return found
 
     @property
     def samples_per_frame(self) -> int:

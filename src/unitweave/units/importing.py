@@ -23,7 +23,7 @@ from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import digest_of_items, remove_leftovers
 from unitweave.core.manifest import Manifest, Pair, read_manifest
-from unitweave.core.progress import meter
+from unitweave.core.progress import meter, say
 from unitweave.core.sequences import evenly_spaced, run_starts
 from unitweave.core.stage import StageResult
 from unitweave.units.align import WordFrames
@@ -37,13 +37,14 @@ from unitweave.units.dataset import (
     list_column,
     row_batches,
     rows_from_table,
+    same_rate,
     write_shard,
 )
 from unitweave.units.extract import is_finished, summary
 from unitweave.units.fairseq import FORMATS as FAIRSEQ_FORMATS
 from unitweave.units.fairseq import read_fairseq
 from unitweave.units.tokenizer import SpeechTokenizer, check_agreement, configured_tokenizer
-from unitweave.units.word_times import TIMES, TimedWord, match_words, timed_row
+from unitweave.units.word_times import TIMES, TimedWord, json_words, match_words, timed_row
 
 FORMATS = (*FAIRSEQ_FORMATS, "json", "parquet")
 _TRIED = 3  # recordings on which a tokenizer is compared with the files
@@ -127,17 +128,13 @@ def import_units(
         for pair, side in np.argwhere(audio & (lengths < 0)).tolist()
     ]
     rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, found, times, declared, skipped)), SCHEMA)
+    aligned = _aligned_words(rows["scores"], source if alignments is None else alignments, alignments or len(own_times))
     codebook = declared.codebook
     if not codebook:
         identity = ([row.id, row.side, row.units.tolist()] for part in rows.to_batches() for row in _of(part))
         codebook = f"imported-{digest_of_items(identity)}"
     write_shard(folder, 0, rows, declared.metadata(codebook))
-    scores = pc.list_flatten(rows["scores"])
-    counts = {
-        "recordings": len(rows),
-        "words": len(scores),
-        "aligned_words": pc.sum(pc.greater(scores, 0)).as_py() or 0,
-    }
+    counts = {"recordings": len(rows), "words": len(pc.list_flatten(rows["scores"])), "aligned_words": aligned}
     return StageResult(counts=counts | {"unknown_ids": len(found) - int((lengths >= 0).sum())}, skipped=skipped)
 
 
@@ -166,6 +163,17 @@ def _rows(
             yield _row(pair, side, row.units, times(pair, side), given, declared)
 
 
+def _aligned_words(scores: pa.ChunkedArray, source: Path, timed: object) -> int:
+    """How many words have times; InputError where word times were given (`timed`) and are those of no word."""
+    flat = pc.list_flatten(scores)
+    aligned = int(pc.sum(pc.greater(flat, 0)).as_py() or 0)
+    if timed and len(flat) and not aligned:
+        raise InputError(f"{source}: none of the corpus's {len(flat)} words has a time there; are these their texts?")
+    if timed and aligned < len(flat) / 2:
+        say(f"units: only {aligned} of {len(flat)} words have times in {source}; the others stay speech in training")
+    return aligned
+
+
 def _of(batch: pa.RecordBatch) -> Iterator[UnitRow]:
     return rows_from_table(pa.Table.from_batches([batch]))
 
@@ -187,6 +195,10 @@ def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, en
     declared = UnitSource(tokenizer.num_units, tokenizer.frame_rate, codebook=tokenizer.fingerprint)
     metadata, pairs = declared.metadata(declared.codebook), read_manifest(corpus)
     times = times_of_corpus(Path(settings.alignments) if settings.alignments is not None else None, pairs)
+    for pair in evenly_spaced(pairs, _TRIED):  # of all parts of the corpus, before hours are spent
+        for side in SIDES:
+            if getattr(pair, f"{side}_audio"):
+                _tokenized(tokenizer, pair, side)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     with meter("units: tokenizing", len(pairs)) as progress:
@@ -198,14 +210,25 @@ def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, en
                 own = times if encoder is None else times_by_encoder(encoder, shard, there - 1)
                 rows = []
                 for pair, side in present:
-                    seconds = getattr(pair, f"{side}_seconds")
-                    waveform = read_audio(getattr(pair, f"{side}_audio"), expected_seconds=seconds)
-                    units = tokenizer.tokenize([waveform])[0].units
+                    units = _tokenized(tokenizer, pair, side)
                     if len(units):
                         rows.append(_row(pair, side, units, own(pair, side), None, declared))
-                write_shard(folder, number, rows, metadata)
+                shard_rows = pa.Table.from_batches(row_batches(rows), SCHEMA)
+                if settings.alignments is not None and number == 0:
+                    _aligned_words(shard_rows["scores"], Path(settings.alignments), True)
+                write_shard(folder, number, shard_rows, metadata)
             progress.advance(len(shard))
     return summary(folder, pairs)
+
+
+def _tokenized(tokenizer: SpeechTokenizer, pair: Pair, side: str) -> np.ndarray:
+    """The units of a recording. Raises InputError, with its name, where the tokenizer gives what it may not."""
+    seconds = getattr(pair, f"{side}_seconds")
+    waveform = read_audio(getattr(pair, f"{side}_audio"), expected_seconds=seconds)
+    try:
+        return tokenizer.tokenize([waveform])[0].units
+    except InputError as error:
+        raise InputError(f"{pair.id}/{side}: {error}") from None
 
 
 def _row(
@@ -269,7 +292,7 @@ def _check_rate(source: Path, pairs: Manifest, lengths: np.ndarray, declared: Un
         reason = length_mismatch(units[first], frames[first]) or f"{units[first]} units for {seconds[first]:.2f} s"
         raise InputError(
             f"{source}: --frame-rate {declared.frame_rate:g} does not fit: {reason}, and "
-            f"{max(0, len(misfits) - 1)} more like it; there are declared {measured:.1f} units a second: give "
+            f"{max(0, len(misfits) - 1)} more like it; there are about {measured:.1f} units a second: give "
             "that rate, or --deduplicated where repetitions were dropped"
         )
 
@@ -279,7 +302,7 @@ def _check_tokenizer(
 ) -> None:
     for name in ("num_units", "frame_rate"):
         own, given = getattr(tokenizer, name), getattr(declared, name)
-        if own != given:
+        if not (same_rate(own, given) if name == "frame_rate" else own == given):
             raise InputError(f"--{name.replace('_', '-')}: is {given:g}, but units.tokenizer has {own:g}")
     present = np.argwhere(lengths >= 0)
     for at in evenly_spaced(range(len(present)), _TRIED):
@@ -348,11 +371,7 @@ def _read_json(path: Path, times: list[UnitRow]) -> Iterator[UnitRow]:
         id_, side = str(record["id"]), str(record["side"])
         _check_side(path, side)
         if "words" in record:
-            words = [
-                TimedWord(str(w["word"]), float(w["start"]), float(w["end"]), float(w.get("score", 1.0)))
-                for w in record["words"]
-            ]
-            times.append(timed_row(id_, side, words))
+            times.append(timed_row(id_, side, json_words(record), f"{path}, record {number}"))
         yield _unit_row(id_, side, units)
 
 

@@ -43,6 +43,8 @@ def initial_encoder(
     # Set one by one: Whisper's configuration has no CTC settings, and would pass them on to the class.
     for key, value in (ctc_config(vocabulary) | _regularization(settings)).items():
         setattr(config, "encoder_layerdrop" if (key, front_end.kind) == ("layerdrop", "mel") else key, value)
+    if config.model_type == "wav2vec2-bert":
+        config.use_intermediate_ffn_before_adapter = False  # it goes with the adapter
     with loading_errors(where, "speech encoder"):
         model, loading = ctc_class(config).from_pretrained(
             name,
@@ -80,7 +82,10 @@ def _keep_known_characters(model: PreTrainedModel, vocabulary: CharacterVocabula
     weights = folder / "model.safetensors"
     if not (weights.exists() and (folder / "vocab.json").exists()):
         return  # without CTC output, as facebook/w2v-bert-2.0, or from the hub: the output layer begins anew
-    known = {token: row for token, row in read_json_object(folder / "vocab.json").items() if isinstance(row, int)}
+    rows = {
+        token: row for token, row in read_json_object(folder / "vocab.json").items() if type(row) is int and row >= 0
+    }
+    known = {token.lower(): row for token, row in rows.items()} | rows  # some alphabets are in capitals
     with safetensors_errors(weights), safe_open(weights, "pt") as tensors:
         if "lm_head.weight" not in tensors.keys():  # noqa: SIM118 - it is no dictionary
             return

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,14 +73,14 @@ class ExternalTokenizer:
         self._made = imported(function, "units.tokenizer")(**options)
         num_units, rate = getattr(self._made, "num_units", None), getattr(self._made, "frame_rate", None)
         if (
-            not isinstance(num_units, int)
-            or not 0 < num_units <= MAX_UNITS
+            not isinstance(num_units, Integral)
+            or not 0 < int(num_units) <= MAX_UNITS
             or not callable(getattr(self._made, "tokenize", None))
         ):
             raise InputError(f"{self.name}: must return an object with num_units, frame_rate and tokenize(waveforms)")
-        if not isinstance(rate, int | float) or not 0 < rate <= 1000:
+        if not isinstance(rate, Real) or not 0 < float(rate) <= 1000:
             raise InputError(f"{self.name}: its frame_rate must be the units a second (got {rate!r})")
-        self.num_units, self.frame_rate = num_units, float(rate)
+        self.num_units, self.frame_rate = int(num_units), float(rate)
         given = getattr(self._made, "fingerprint", None)
         self.fingerprint = str(given or f"tokenizer-{json_digest([function, options, num_units, self.frame_rate])}")
 

@@ -4,15 +4,17 @@ CTM       SIDE/*.ctm          `utterance channel start duration word [confidence
 TextGrid  SIDE/NAME.TextGrid  long or short; the interval tier "words", as the Montreal Forced Aligner has it, or the
                               only one
 JSON      SIDE/*.json(l)      {"id": ..., "words": [{"word": ..., "start": ..., "end": ..., "score": ...}]} in each
-                              line or in a list, or a file NAME.json with `words`, or `segments` that have them
+                              line or in a list, or a file NAME.json as WhisperX, Whisper, transformers' pipeline,
+                              Gentle, Vosk or the Montreal Forced Aligner write it
 
 SIDE is src or tgt. An utterance is found by its id or by the name of its recording.
 """
 
 import difflib
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,10 @@ from unitweave.units.align import WordFrames
 from unitweave.units.dataset import SCHEMA, UnitRow
 
 _TOKEN = re.compile(r'"(?:[^"]|"")*"|\[[^\]\n]*\]|(?<![\w.])-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?')  # of a TextGrid
-_SILENCES = {"", "sil", "sp", "spn", "<eps>", "<sil>", "<p:>", "[sil]", "silence", "_"}
+_NO_WORD = re.compile(r"[\s_-]*|<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}")  # such as <eps>, [noise], {SL}
+_SILENCES = {"sil", "sp", "spn", "nsn", "silence", "pause"}  # unless they are words of the transcript
+_WORD_TIER = re.compile(r"\b(words?|ort-mau)$", re.IGNORECASE)
+_MAX_WORDS_PER_ENTRY = 2  # in the mean of a recording; more are whole sentences, and nobody aligned their words
 _SLACK_SECONDS = 0.1  # by which a last word may outlast its recording, next to a hundredth of its length
 
 
@@ -49,10 +54,19 @@ TIMES = pa.schema(
 )
 
 
-def timed_row(id: str, side: str, words: Sequence[TimedWord]) -> UnitRow:
-    """The words of a recording as a row of a table of word times."""
-    numbers = [np.array([getattr(word, name) for word in words], np.float64) for name in ("start", "end", "score")]
-    return UnitRow(id, side, np.empty(0, np.uint16), [word.word for word in words], *numbers)
+def timed_row(id: str, side: str, words: Sequence[TimedWord], where: str = "") -> UnitRow:
+    """The words of a recording as a row of a table of word times.
+
+    Raises:
+        InputError: A score is no probability, in the file `where`.
+    """
+    if wrong := [word for word in words if not -0.01 <= word.score <= 1.01 and not math.isnan(word.score)]:
+        raise InputError(
+            f"{where or side}: {id}: the score of {wrong[0].word!r} must be 0 to 1 (got {wrong[0].score:g})"
+        )
+    scores = np.clip(np.nan_to_num(np.array([word.score for word in words], np.float64)), 0, 1)
+    starts, ends = (np.array([getattr(word, edge) for word in words], np.float64) for edge in ("start", "end"))
+    return UnitRow(id, side, np.empty(0, np.uint16), [word.word for word in words], starts, ends, scores)
 
 
 def timed_words(row: UnitRow | None) -> list[TimedWord] | None:
@@ -85,7 +99,12 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
             if name in known:
                 raise InputError(f"{path}: duplicate alignment of {name!r}")
             known.add(name)
-            yield name, [word for word in words if word.word.strip().lower() not in _SILENCES]
+            words = [word for word in words if not _NO_WORD.fullmatch(word.word.strip())]
+            if sum(len(word.word.split()) for word in words) > _MAX_WORDS_PER_ENTRY * len(words):
+                raise InputError(
+                    f"{path}: {name}: has times of phrases such as {words[0].word!r:.60}, not of single words"
+                )
+            yield name, words
     if not known:
         raise InputError(f"{folder}: no alignments; expected .ctm, .TextGrid, .json or .jsonl files")
 
@@ -119,13 +138,16 @@ def match_words(
     seconds = seconds or frames / frame_rate
     entries: list[tuple[str, float, float, float]] = []
     for word in timed:
-        if not 0 <= word.start <= word.end or word.end > seconds * 1.01 + _SLACK_SECONDS:
+        if word.word.strip().lower() in _SILENCES - set(words):
+            continue
+        if not -_SLACK_SECONDS <= word.start <= word.end or word.end > seconds * 1.01 + _SLACK_SECONDS:
             raise InputError(
                 f"{name}: the word {word.word!r} at {word.start:g} to {word.end:g} s lies outside of the recording of "
                 f"{seconds:.2f} s; is the alignment that of another recording, or not in seconds?"
             )
         parts = normalize(word.word, language).split()
-        letters, at, share = sum(map(len, parts)), word.start, word.end - word.start
+        letters, at = sum(map(len, parts)), max(0.0, word.start)
+        share = max(0.0, word.end) - at
         for part in parts:
             entries.append((part, at, at + share * len(part) / letters, word.score))
             at += share * len(part) / letters
@@ -190,23 +212,57 @@ def _text_grid(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
             own = [tokens[at + 3 * i : at + 3 * i + 3] for i in range(size)]
             tiers[name] = [TimedWord(word.replace('""', '"'), float(a), float(b)) for a, b, word in own]
         at += size * (3 if kind == "IntervalTier" else 2)
-    wanted = [name for name in tiers if re.search(r"\bwords?$", name.strip(), re.IGNORECASE)] or list(tiers)
+    yield path.stem, _of_words(tiers)
+
+
+def _of_words(tiers: Mapping[str, list[TimedWord]]) -> list[TimedWord]:
+    """The tier of words; ValueError where it is not clear which one that is."""
+    wanted = [name for name in tiers if _WORD_TIER.search(name.strip())] or list(tiers)
     if len(wanted) != 1:
         raise ValueError(f"no single interval tier 'words'; it has {', '.join(tiers) or 'none'}")
-    yield path.stem, tiers[wanted[0]]
+    return tiers[wanted[0]]
 
 
 def _json(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
-    records = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
-    content: Any = records if records is not None else json.loads(text)
-    for record in content if isinstance(content, list) else [content]:
-        words = record["words"] if "words" in record else [w for s in record["segments"] for w in s["words"]]
-        yield str(record.get("id", path.stem)), [_json_word(word) for word in words if "start" in word]
+    lines = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
+    content: Any = lines if lines is not None else json.loads(text)
+    records = content if isinstance(content, list) else [content]
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "word" in content[0]:
+        records = [{"words": content}]
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict) or (len(records) > 1 and "id" not in record):
+            raise ValueError(f"record {number} is no object with an id")
+        yield str(record.get("id", path.stem)), json_words(record)
 
 
-def _json_word(word: dict[str, Any]) -> TimedWord:
-    score = next((word[key] for key in ("score", "confidence", "probability") if key in word), 1.0)
-    return TimedWord(str(word.get("word", word.get("text"))), float(word["start"]), float(word["end"]), float(score))
+def json_words(record: Mapping[str, Any]) -> list[TimedWord]:
+    """The words of a recording with times, in whichever of the known layouts; ValueError for another one."""
+    if "tiers" in record:  # the Montreal Forced Aligner: (start, end, text) of each interval
+        tiers = {
+            name: [TimedWord(str(text), float(start), float(end)) for start, end, text in tier["entries"]]
+            for name, tier in record["tiers"].items()
+        }
+        return _of_words(tiers)
+    name = next((name for name in ("words", "segments", "chunks", "result") if name in record), None)
+    if name is None:
+        raise ValueError(f"expected 'words', 'segments' or 'chunks'; it has {', '.join(record) or 'nothing'}")
+    entries = record[name]
+    if name == "segments" and entries:
+        entries = [word for segment in entries for word in segment.get("words") or ()]
+        if not entries:
+            raise ValueError("its segments have no words with times")
+    return [word for word in map(_json_word, entries) if word is not None]
+
+
+def _json_word(entry: Mapping[str, Any]) -> TimedWord | None:
+    """A word; None for one that the aligner did not find."""
+    text = entry["word"] if "word" in entry else entry["text"]
+    start, end = entry["timestamp"] if "timestamp" in entry else (entry.get("start"), entry.get("end"))
+    if start is None or end is None:
+        return None
+    keys = ("score", "confidence", "probability", "conf")
+    score = next((entry[key] for key in keys if entry.get(key) is not None), 1.0)
+    return TimedWord(str(text), float(start), float(end), float(score))
 
 
 def _decoded(path: Path) -> str:

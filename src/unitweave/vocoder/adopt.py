@@ -7,9 +7,11 @@ import numpy as np
 from unitweave.config.vocoder import VocoderSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object
+from unitweave.core.functions import imported
 from unitweave.core.stage import StageResult
-from unitweave.units.dataset import read_units_metadata, units_per_second
+from unitweave.units.dataset import read_units_metadata, same_rate, units_per_second
 from unitweave.vocoder.base import CONFIG_FILE, Vocoder
+from unitweave.vocoder.config import timing
 from unitweave.vocoder.fairseq import FairseqVocoder
 from unitweave.vocoder.function import FunctionVocoder
 
@@ -39,11 +41,25 @@ def adopt_vocoder(folder: Path, settings: VocoderSettings, units: Path) -> Stage
         vocoder = _pretrained(Path(str(settings.pretrained)), codebook)
     if vocoder.num_units != num_units:
         raise InputError(f"{name}: takes {vocoder.num_units} units, but the codebook has {num_units}")
-    if abs(vocoder.frame_rate - frame_rate) > 1e-6 * frame_rate:
+    if not same_rate(vocoder.frame_rate, frame_rate):
         raise InputError(f"{name}: takes {vocoder.frame_rate:g} units a second, but the units have {frame_rate:g}")
     _try(vocoder, name)
     vocoder.save_pretrained(folder)
     return StageResult(counts={"sample_rate": vocoder.sample_rate, "speakers": max(1, len(vocoder.speakers))})
+
+
+def check_vocoder_exists(settings: VocoderSettings) -> None:
+    """Raise InputError where the settings name a vocoder from elsewhere that is not there."""
+    if settings.pretrained is not None and not Path(settings.pretrained).exists():
+        raise InputError(f"vocoder.pretrained {settings.pretrained}: no such file or folder")
+    if settings.function is not None:
+        imported(settings.function, "vocoder.function")
+
+
+def check_vocoder_rates(settings: VocoderSettings, units: Path) -> None:
+    """Raise InputError where a vocoder that is to be trained could not have its sampling rate with a run's units."""
+    if not settings.from_elsewhere:
+        timing(units_per_second(read_units_metadata(units)), settings.sample_rate)
 
 
 def _pretrained(path: Path, codebook: str) -> Vocoder:

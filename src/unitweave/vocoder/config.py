@@ -5,10 +5,12 @@ from typing import Any
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
+from unitweave.units.dataset import same_rate
 
 GENERATORS = ("vocos", "hifigan")
 EXCITATIONS = ("harmonic", "none")
 FORMAT = 1
+_SAMPLE_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)  # that are in use
 
 
 @dataclass
@@ -103,9 +105,11 @@ def timing(frame_rate: float, sample_rate: int) -> dict[str, Any]:
         InputError: A unit does not last a whole number of samples.
     """
     hop = round(sample_rate / frame_rate)
-    if not hop or abs(hop * frame_rate - sample_rate) > 1e-6 * sample_rate:
+    if not hop or not same_rate(sample_rate / hop, frame_rate):
+        fitting = [rate for rate in _SAMPLE_RATES if same_rate(rate / round(rate / frame_rate), frame_rate)]
         raise InputError(
             f"vocoder.sample_rate: must be a multiple of the units' {frame_rate:g} a second (got {sample_rate})"
+            + (f"; {', '.join(map(str, fitting))} are" if fitting else "")
         )
     wanted = 100 / frame_rate
     upsample = min((u for u in range(1, hop + 1) if hop % u == 0), key=lambda u: (abs(u - wanted), -u))

@@ -1,6 +1,6 @@
 """The embedded corpus: parallel speech made on the spot from the phrasebook, with no download and no account.
 
-Many speakers (two engines, a table of voices, seeded variety in pitch, speed and background noise) speak the
+Many speakers (two engines or three, a table of voices, seeded variety in pitch, speed and background noise) speak the
 source sentences; one voice of the target language speaks the translations, as in CVSS-C. All directions share one
 split of the phrasebook, so no sentence that one of them trains on is tested in another, and a translation that several
 share is synthesized once.
@@ -27,9 +27,10 @@ from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
 from unitweave.core.text import NORMALIZER, normalize
 from unitweave.corpus.embedded import phrasebook
-from unitweave.corpus.embedded.engines import Utterance, check_engines, synthesize_all
+from unitweave.corpus.embedded.engines import ENGINES, Utterance, check_engines, synthesize_all
 from unitweave.corpus.embedded.phrasebook import Sentence
-from unitweave.corpus.embedded.voices import speakers, target_voice
+from unitweave.corpus.embedded.voices import check_speakers, speakers, target_voice
+from unitweave.corpus.kokoro import model_digest
 
 PLAN_FILE = "speech.json"
 
@@ -117,6 +118,11 @@ def embedded_text(settings: EmbeddedCorpus, number: int, natural: bool = False) 
         drawn *= 2
 
 
+def embedded_settings(settings: EmbeddedCorpus) -> EmbeddedCorpus:
+    """The settings as they count for the result: Kokoro's content, not its place, and no number of workers."""
+    return replace(settings, workers=0, kokoro=settings.kokoro and model_digest(settings.kokoro))
+
+
 def plan_digest(settings: EmbeddedCorpus) -> str:
     """16 hexadecimal digits that name all that the corpus will hold: sentences, voices, engines' versions."""
     return digest_of_plan(Path(), _plan(Path(), settings))
@@ -139,8 +145,8 @@ def _plan(folder: Path, settings: EmbeddedCorpus) -> list[PlannedPair]:
 def _check_languages(settings: EmbeddedCorpus) -> None:
     """Raise InputError for a language that lacks speakers or a phrasebook."""
     known = [phrasebook.PIVOT, *phrasebook.languages()]
+    check_speakers(settings)
     for language in dict.fromkeys(code for pair in settings.pairs for code in pair):
-        speakers(language)
         if language not in known:
             raise InputError(f"the phrasebook has no language {language!r}; it has {', '.join(known)}")
 
@@ -170,7 +176,7 @@ def plan_pair(
     rng = random.Random(f"{settings.seed} {name} {sentence.key}")
     share = 0.0 if split == "train" else settings.unseen_speaker_ratio
     unseen = int((index + 1) * share) > int(index * share)  # spread evenly, exactly that share
-    speaker = rng.choice(speakers(language, unseen, settings.speakers == "many"))
+    speaker = rng.choice(speakers(language, settings, unseen))
     voice = replace(
         speaker,
         pitch=round(speaker.pitch * rng.uniform(1 - _PITCH_JITTER, 1 + _PITCH_JITTER)),
@@ -188,7 +194,7 @@ def plan_pair(
     spoken = folder / "audio" / tgt_lang / f"{tgt_lang}_{split}_{index:06d}.wav"
     if tgt_lang != "en" and (tgt_lang, "en") in settings.pairs:  # named as that language's own recordings are
         spoken = spoken.parent.with_name(f"to-{tgt_lang}") / spoken.name
-    target = Utterance(spoken, sentence.text[tgt_lang], target_voice(tgt_lang))
+    target = Utterance(spoken, sentence.text[tgt_lang], target_voice(tgt_lang, settings))
     pair = Pair(
         id=f"{name}_{split}_{index:06d}",
         split=split,
@@ -220,16 +226,29 @@ def _claim(folder: Path, plan: Sequence[PlannedPair], kind: str) -> None:
 def digest_of_plan(folder: Path, plan: Sequence[PlannedPair]) -> str:
     """16 hexadecimal digits that name the texts, voices and engines of a plan whose paths are below `folder`."""
     utterances = [utterance for recording in plan for utterance in recording.utterances]
-    spoken = [asdict(utterance) | {"path": str(utterance.path.relative_to(folder))} for utterance in utterances]
-    for entry in spoken:
-        if not entry["level_db"]:  # as before there was such a key
-            del entry["level_db"]
-    engines = {package: importlib.metadata.version(package) for package in ("ttspico", "espeakng-loader")}
+    spoken = [
+        asdict(one) | {"path": str(one.path.relative_to(folder)), "voice": one.voice.described()} for one in utterances
+    ]
+    for one in spoken:
+        if not one["level_db"]:  # as before there was such a key
+            del one["level_db"]
+    used = {one.voice.engine for one in utterances}
+    used = used if "kokoro" in used else {"pico", "espeak"}
+    packages = dict.fromkeys(package for engine in ENGINES if engine in used for package in ENGINES[engine])
+    engines = {package: _version(package) for package in packages}
     # Version 2 of the normalizer leaves texts of Latin letters as version 1 had them, version 3 those without signs.
     latin = all(ord(c) < 0x250 for utterance in utterances for c in utterance.text)
     newer = any(_VERSION_3.search(utterance.text) for utterance in utterances)
     normalizer = NORMALIZER if newer else "unitweave-1" if latin else "unitweave-2"
     return json_digest(json.loads(json.dumps([spoken, engines, normalizer])))
+
+
+def _version(package: str) -> str:
+    """Version of an installed package; "" where another one brings its modules, as onnxruntime-gpu does."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _seconds(path: Path) -> float:

@@ -1,7 +1,7 @@
-"""SynthesisResult from text, offline: SVOX Pico (`ttspico`) and eSpeak NG (`espeakng-loader`).
+"""Speech from text, offline: SVOX Pico (`ttspico`), eSpeak NG (`espeakng-loader`) and Kokoro 82M.
 
-The same text in the same voice always gives the same samples. That is not free: Pico's engine and
-eSpeak both carry state from one sentence to the next (phases, noise, a seed taken from the clock).
+The same text in the same voice always gives the same samples. That is not free: all three carry state
+from one sentence to the next (phases, noise, a seed taken from the clock).
 So every utterance is synthesized by a child process, forked from a worker that has loaded the engine but
 never used it; the fork costs about a millisecond. The workers are small processes of their own
 (`python -m unitweave.corpus.embedded.engines`), which keeps torch and its threads out of every fork.
@@ -32,11 +32,17 @@ import soxr
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.machine import usable_cores
+from unitweave.corpus import kokoro
 
-ENGINES = {"pico": "ttspico", "espeak": "espeakng_loader"}  # engine -> the module that it needs
+ENGINES = {  # engine -> the packages that it needs
+    "pico": ("ttspico",),
+    "espeak": ("espeakng-loader",),
+    "kokoro": ("onnxruntime", "misaki", "phonemizer-fork", "espeakng-loader"),
+}
 EDGE_SECONDS = 0.1  # silence kept before and after the speech
 PEAK = 0.6  # every utterance is scaled to this highest absolute sample
 CPU_SECONDS = 60  # an engine that computes longer than this on one utterance is stuck
+KOKORO_SECONDS = 600
 
 _SILENCE = 0.005  # part of the peak below which a sample counts as silence at the edges
 _ESPEAK_WORDS_PER_MINUTE = 175  # eSpeak's default rate
@@ -47,11 +53,18 @@ class Voice:
     """One speaker. The same voice and text always give the same samples."""
 
     name: str  # the speaker's name in manifests
-    engine: str  # "pico" or "espeak"
-    voice: str  # the engine's own name: "es-ES" for Pico, language+variant such as "es+f3" for eSpeak
-    pitch: int = 100  # percent of the engine's default fundamental frequency, 50 to 190
+    engine: str  # "pico", "espeak" or "kokoro"
+    voice: str  # "es-ES" for Pico, language+variant such as "es+f3" for eSpeak, "es+ef_dora" for Kokoro
+    pitch: int = 100  # percent of the engine's default fundamental frequency, 50 to 190; Kokoro keeps its own
     rate: int = 100  # percent of the engine's default speed, 50 to 200
     tract: int = 100  # length of the vocal tract in percent of the engine's: below 100 a smaller speaker, 80 to 125
+    model: str = ""  # Kokoro's folder
+
+    def described(self) -> dict[str, Any]:
+        """What the samples depend on: the fields, and the content of the model, wherever it is."""
+        fields = asdict(self)
+        del fields["model"]
+        return fields | ({"model": kokoro.model_digest(self.model)} if self.model else {})
 
 
 @dataclass(frozen=True)
@@ -70,9 +83,10 @@ def check_engines(voices: Iterable[Voice]) -> None:
     for voice in voices:
         if voice.engine not in ENGINES:
             raise InputError(f"voice {voice.name!r}: engine must be one of {', '.join(ENGINES)} (got {voice.engine!r})")
-        if importlib.util.find_spec(ENGINES[voice.engine]) is None:
-            package = ENGINES[voice.engine].replace("_", "-")
-            raise InputError(f"speech synthesis needs the package {package}: pip install 'unitweave[demo]'")
+        for package in ENGINES[voice.engine]:
+            if importlib.util.find_spec(package.removesuffix("-fork").replace("-", "_")) is None:
+                extra = "kokoro" if voice.engine == "kokoro" else "demo"
+                raise InputError(f"speech synthesis needs the package {package}: pip install 'unitweave[{extra}]'")
         for field, low, high in (("pitch", 50, 190), ("rate", 50, 200), ("tract", 80, 125)):
             if not low <= getattr(voice, field) <= high:
                 raise InputError(f"voice {voice.name!r}: {field} must be {low} to {high} (got {getattr(voice, field)})")
@@ -133,13 +147,15 @@ class _Worker:
     """The near end of one worker process: one utterance asked for, one line of JSON back."""
 
     def __enter__(self) -> "_Worker":
+        # Phonemizers copy eSpeak's library to a temporary folder, which a worker that is ended cannot remove.
+        self._temporary = tempfile.TemporaryDirectory(prefix="unitweave-speech-")
         # Its own process group: Ctrl-C reaches us alone, and we end the worker with its child.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "unitweave.corpus.embedded.engines"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TMPDIR": self._temporary.name},
         )
         assert self._process.stdin and self._process.stdout
         self._input, self.output = self._process.stdin, self._process.stdout
@@ -152,6 +168,7 @@ class _Worker:
         self.output.close()
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
+        self._temporary.cleanup()
 
     def ask(self, utterance: Utterance) -> None:
         self._input.write(json.dumps(asdict(utterance) | {"path": str(utterance.path)}).encode() + b"\n")
@@ -208,6 +225,10 @@ def _run_engine(utterance: Utterance) -> np.ndarray:
         if voice.engine == "pico":
             engine, sampling_rate = _pico(voice.voice), SAMPLE_RATE
             pcm = _in_child(lambda: _pico_pcm(engine, text, pitch, rate))
+        elif voice.engine == "kokoro":
+            model = _kokoro(voice.model)
+            sampling_rate, ids = model.sample_rate, model.tokens(text, voice.voice)
+            pcm = _in_child(lambda: model.pcm(ids, voice.voice, rate / 100), KOKORO_SECONDS)
         else:
             library, data_path, sampling_rate = _espeak()
             pcm = _in_child(lambda: _espeak_pcm(library, data_path, text, voice.voice, pitch, rate))
@@ -221,7 +242,7 @@ def _run_engine(utterance: Utterance) -> np.ndarray:
     return waveform
 
 
-def _in_child(work: Callable[[], bytes]) -> bytes:
+def _in_child(work: Callable[[], bytes], seconds: int = CPU_SECONDS) -> bytes:
     """What `work` returns in a forked child; RuntimeError for its error, its crash or its endless loop.
 
     The child does as little as it can: every page that it touches is copied.
@@ -230,7 +251,7 @@ def _in_child(work: Callable[[], bytes]) -> bytes:
     child = os.fork()
     if child == 0:
         os.close(reading)
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         try:
             answer, code = work(), 0
         except Exception as error:
@@ -257,7 +278,7 @@ def _finish(waveform: np.ndarray, utterance: Utterance) -> np.ndarray:
     waveform = padded[loud[0] : loud[-1] + 1 + 2 * edge]
     waveform = waveform * (PEAK / np.abs(waveform).max())
     if utterance.noise_db is not None:
-        key = json.dumps([utterance.text, asdict(utterance.voice), utterance.noise_db])
+        key = json.dumps([utterance.text, utterance.voice.described(), utterance.noise_db])
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
         waveform = waveform + _noise(rng, waveform, utterance.noise_db)
     if utterance.level_db:
@@ -274,6 +295,9 @@ def _noise(rng: np.random.Generator, waveform: np.ndarray, ratio_db: float) -> n
     colored = np.fft.irfft(spectrum * (1 + (hertz / 300) ** 2) ** (-slope / 2), number)[: len(waveform)]
     level = np.sqrt(np.mean(waveform**2)) * 10 ** (-ratio_db / 20)
     return colored * (level / np.sqrt(np.mean(colored**2)))
+
+
+_kokoro = functools.cache(kokoro.Kokoro)
 
 
 @functools.cache

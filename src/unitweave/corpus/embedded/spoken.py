@@ -23,7 +23,8 @@ from unitweave.core.text import normalize
 from unitweave.corpus.embedded.corpus import PlannedPair, digest_of_plan, plan_pair, synthesize_plan
 from unitweave.corpus.embedded.engines import Utterance, check_engines
 from unitweave.corpus.embedded.phrasebook import Sentence
-from unitweave.corpus.embedded.voices import speakers, target_voice
+from unitweave.corpus.embedded.voices import check_speakers, target_voice
+from unitweave.corpus.kokoro import model_digest
 from unitweave.corpus.readers.text_table import read_parallel_text
 
 
@@ -56,13 +57,18 @@ def spoken_settings(settings: SynthesizedCorpus) -> SynthesizedCorpus:
                 "corpus'"
             )
         recordings = file_digest(Path(settings.recordings) / MANIFEST)
-    return replace(settings, workers=0, text=file_digest(Path(settings.text)), recordings=recordings)
+    return replace(
+        settings,
+        workers=0,
+        kokoro=settings.kokoro and model_digest(settings.kokoro),
+        text=file_digest(Path(settings.text)),
+        recordings=recordings,
+    )
 
 
 def plan_spoken(folder: Path, settings: SynthesizedCorpus) -> list[PlannedPair]:
     """Every recording that the corpus will have, in the manifest's order."""
-    for language in dict.fromkeys(code for pair in settings.pairs for code in pair):
-        speakers(language)
+    check_speakers(settings)
     sentences = _read(settings)
     parts = _split(settings, sentences)
     plan = []
@@ -99,7 +105,7 @@ def _recorded(folder: Path, settings: SynthesizedCorpus, source: Path, taken: Co
         text = pair.tgt_text_raw or pair.tgt_text
         if not pair.tgt_audio and text:
             path = folder / "audio" / "recordings" / f"{pair.id}.wav"
-            target = Utterance(path, text, target_voice(pair.tgt_lang))
+            target = Utterance(path, text, target_voice(pair.tgt_lang, settings))
             pair = replace(pair, tgt_audio=str(path))
         yield PlannedPair(pair, None, target)
 

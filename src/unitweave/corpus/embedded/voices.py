@@ -5,9 +5,12 @@ Names say what to expect: es_pico_03 is Pico in Spanish, es_espeak_john is eSpea
 speakers of it. Of eSpeak's hundred variants these are among those that an English recognizer
 (moonshine tiny) understands best when they speak English: 20 to 30 % of words wrong where Pico has
 11 to 19, and up to 60 % when eSpeak is hurried, so it speaks at about its own speed and Pico faster.
+Kokoro sounds like people and takes about as long as its speech lasts; it speaks where a recipe says so.
 """
 
+from unitweave.config.corpus import SynthesisSettings
 from unitweave.core.errors import InputError
+from unitweave.corpus import kokoro
 from unitweave.corpus.embedded.engines import Voice
 
 # The one voice of a language that every translation is spoken in is a little faster than its own pace, for shorter
@@ -71,48 +74,107 @@ _MORE_ESPEAK = (
 _MORE_ACCENTS = {"es": "es"}  # eSpeak's other voice of a language, for every second of these speakers
 
 
+_KOKORO_TRACTS: tuple[int, ...] = (100, 94, 107)  # each of its voices is three speakers
+_KOKORO_UNSEEN_TRACTS: tuple[int, ...] = (90, 112)  # where a language has a single voice
+
+
 def languages() -> list[str]:
-    """Languages that have speakers."""
+    """Languages that have speakers of Pico and eSpeak."""
     return list(_LANGUAGES)
 
 
-def target_voice(language: str) -> Voice:
+def check_speakers(settings: SynthesisSettings) -> None:
+    """Raise InputError where nobody speaks a source language, or translations into a target language."""
+    for source, target in settings.pairs:
+        speakers(source, settings)
+        target_voice(target, settings)
+
+
+def target_voice(language: str, settings: SynthesisSettings) -> Voice:
     """The voice that every translation into a language is spoken in. Raises InputError when it has none."""
-    _check(language)
-    return Voice(f"{language}_pico", "pico", _LANGUAGES[language][0], rate=_TARGET_RATE)
+    if settings.target_engine == "kokoro":
+        folder = str(settings.kokoro)
+        return Voice(
+            f"{language}_kokoro", "kokoro", kokoro.engine_name(folder, language, settings.target_voice), model=folder
+        )
+    if language not in _LANGUAGES:
+        raise InputError(
+            f"no voice for translations into {language!r}; Pico supports {', '.join(_LANGUAGES)}, and "
+            f"{settings.key}.target_engine kokoro {', '.join(kokoro.LANGUAGES)}"
+        )
+    return Voice(f"{language}_pico", "pico", settings.target_voice or _LANGUAGES[language][0], rate=_TARGET_RATE)
 
 
-def speakers(language: str, unseen: bool = False, many: bool = False) -> list[Voice]:
+def speakers(language: str, settings: SynthesisSettings, unseen: bool = False) -> list[Voice]:
     """The training speakers of a source language, or those that only dev and test have.
 
     Args:
         language: ISO 639-1 code.
-        unseen: Those of dev and test, which are the same few for all corpora.
-        many: With the speakers that are less easily understood.
+        settings: Which engines speak, and how many of their speakers.
+        unseen: Those of dev and test, which are the same few for few speakers and many.
 
     Raises:
-        InputError: The language has none.
+        InputError: The language has none, or Kokoro has no voice of a name.
     """
-    _check(language)
-    pico, espeak = _LANGUAGES[language]
-    made = [
-        Voice(f"{language}_pico_{number}", "pico", pico, *settings)
-        for number, settings in (_PICO_UNSEEN if unseen else _PICO).items()
-    ]
-    made += [
-        Voice(f"{language}_espeak_{variant}", "espeak", f"{espeak}+{variant}", *settings)
-        for variant, settings in (_ESPEAK_UNSEEN if unseen else _ESPEAK).items()
-    ]
-    if many and not unseen:
-        made += [Voice(f"{language}_pico_{n}", "pico", pico, *settings) for n, settings in _MORE_PICO.items()]
-        accents = (espeak, _MORE_ACCENTS.get(language, espeak))
-        made += [
-            Voice(f"{language}_espeak_{variant}", "espeak", f"{accents[i % 2]}+{variant}")
-            for i, variant in enumerate(_MORE_ESPEAK)
-        ]
+    tables = {"pico": _pico, "espeak": _espeak, "kokoro": _kokoro}
+    groups = [tables[engine](language, settings, unseen) for engine in settings.engines]
+    made = [voice for few, _ in groups for voice in few]
+    if settings.speakers == "many":
+        made += [voice for _, more in groups for voice in more]
+    if not made:
+        engines, known = ", ".join(settings.engines), list(_LANGUAGES)
+        if "kokoro" in settings.engines:
+            known = list(kokoro.LANGUAGES) if settings.engines == ["kokoro"] else sorted({*known, *kokoro.LANGUAGES})
+        raise InputError(f"{engines}: no speakers for the language {language!r}; there are some for {', '.join(known)}")
     return made
 
 
-def _check(language: str) -> None:
+_Speakers = tuple[list[Voice], list[Voice]]  # those that are easily understood, and more
+
+
+def _pico(language: str, settings: SynthesisSettings, unseen: bool) -> _Speakers:
     if language not in _LANGUAGES:
-        raise InputError(f"no speakers for the language {language!r}; choose from: {', '.join(_LANGUAGES)}")
+        return [], []
+    few, more = (
+        [Voice(f"{language}_pico_{n}", "pico", _LANGUAGES[language][0], *how) for n, how in table.items()]
+        for table in ((_PICO_UNSEEN, {}) if unseen else (_PICO, _MORE_PICO))
+    )
+    return few, more
+
+
+def _espeak(language: str, settings: SynthesisSettings, unseen: bool) -> _Speakers:
+    if language not in _LANGUAGES:
+        return [], []
+    name = _LANGUAGES[language][1]
+    few = [
+        Voice(f"{language}_espeak_{variant}", "espeak", f"{name}+{variant}", *how)
+        for variant, how in (_ESPEAK_UNSEEN if unseen else _ESPEAK).items()
+    ]
+    accents = (name, _MORE_ACCENTS.get(language, name))
+    more = [
+        Voice(f"{language}_espeak_{variant}", "espeak", f"{accents[i % 2]}+{variant}")
+        for i, variant in enumerate(() if unseen else _MORE_ESPEAK)
+    ]
+    return few, more
+
+
+def _kokoro(language: str, settings: SynthesisSettings, unseen: bool) -> _Speakers:
+    """Every fourth voice of a language, at least one of two, is kept for dev and test."""
+    folder = str(settings.kokoro)
+    names = kokoro.voices_of(folder, language)
+    if unknown := [name for name in settings.kokoro_voices if name not in kokoro.voices(folder)]:
+        raise InputError(f"{settings.key}.kokoro_voices: {folder} has no voice {unknown[0]!r}")
+    names = [name for name in names if name in settings.kokoro_voices or not settings.kokoro_voices]
+    kept = (names[3::4] or names[-1:]) if len(names) > 1 else []
+    if not unseen:
+        chosen, tracts = [name for name in names if name not in kept], _KOKORO_TRACTS
+    else:
+        chosen, tracts = (kept, _KOKORO_TRACTS[:1]) if kept else (names, _KOKORO_UNSEEN_TRACTS)
+    few = [
+        Voice(
+            f"{language}_kokoro_{name}" + (f"_{tract}" if tract != 100 else ""), "kokoro",
+            kokoro.engine_name(folder, language, name), tract=tract, model=folder,
+        )
+        for tract in tracts for name in chosen
+    ]  # fmt: skip
+    return few, []
