@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -27,11 +28,13 @@ import soundfile
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+import attack_clients
 from bad_uploads import RATE, bad_uploads, encode, multipart
 
 SECRET = "a private line that no client may read"
 STORAGE_MB = 120
-LIMITS = ["--max-upload-mb", "8", "--max-storage-mb", str(STORAGE_MB), "--request-timeout-seconds", "20"]
+LIMITS = ["--max-upload-mb", "8", "--max-storage-mb", str(STORAGE_MB), "--request-timeout-seconds", "20",
+          "--live-idle-seconds", "10"]  # fmt: skip
 ROUTES = ("queue/join", "run/translate", "api/translate", "call/translate", "call/v2/translate", "component_server",
           "upload", "cancel", "reset", "stream/x")  # fmt: skip
 
@@ -109,6 +112,11 @@ class Target:
         """Temporary files with the secret in them."""
         files = [path for path in self.temporary.rglob("*") if path.is_file()]
         return sum(SECRET.encode() in path.read_bytes() for path in files)
+
+    def health(self) -> dict[str, Any]:
+        """What the server says of itself."""
+        found: dict[str, Any] = json.loads(self.ask("GET", "/v1/health", timeout=60)[2])
+        return found
 
     def is_well(self) -> bool:
         """Whether it says that it is well, if need be after a moment, and still translates."""
@@ -242,8 +250,11 @@ def bad_recordings(target: Target, options: argparse.Namespace) -> Result:
 
 
 def mixed_load(target: Target, options: argparse.Namespace) -> Result:
-    kinds: list[dict[str, str]] = [{}, {"text_only": "true"}, {"transcript": "one two"}, {"translation": "good day",
-             "text_only": "true"}]  # fmt: skip
+    """All kinds at once: texts only, given texts, languages, streams, live sessions, what is no recording."""
+    said = json.loads(target.post("/v1/translate", target.good(), text_only="true")[2])
+    kinds: list[dict[str, str]] = [{}, {"text_only": "true"}, {"transcript": "one two"},
+             {"language": said["language"]}, {"translation": "good day", "text_only": "true"},
+             {"target_language": said["target_language"]}]  # fmt: skip
     answers, memory = [], []
 
     def one(i: int) -> int:
@@ -251,6 +262,8 @@ def mixed_load(target: Target, options: argparse.Namespace) -> Result:
             return target.post("/v1/translate", np.random.default_rng(i).bytes(4000))[0]
         if i % 7 == 6:
             return target.post("/v1/stream", target.good(i))[0]
+        if i % 11 == 5:
+            return attack_clients.live_session(target, 0.5 + i % 2)
         return target.post("/v1/translate", target.good(i), **kinds[i % len(kinds)])[0]
 
     for _round in range(options.rounds):
@@ -265,20 +278,11 @@ def mixed_load(target: Target, options: argparse.Namespace) -> Result:
 
 
 def hang_ups(target: Target, _: argparse.Namespace) -> Result:
-    body = multipart(target.good())
-    kind = "Content-Type: multipart/form-data; boundary=b"
-    head = f"POST {{}} HTTP/1.1\r\nHost: localhost\r\n{kind}\r\nContent-Length: {{}}\r\n\r\n"
-    translate, stream = (head.format(path, len(body)).encode() for path in ("/v1/translate", "/v1/stream"))
-    page = head.format("/gradio_api/upload", len(body)).encode()
-    ways = (b"", translate[:20], translate, translate + body[:-300], translate + body, stream + body, page + body[:500],
-            b"GET /gradio_api/heartbeat/x HTTP/1.1\r\nHost: localhost\r\n\r\n")  # fmt: skip
-    for way in ways:
-        for i in range(50):
-            with socket.create_connection(("127.0.0.1", target.port)) as connection:
-                connection.sendall(way)
-                if i % 2:  # half of them reset the connection
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    return 50 * len(ways), "afterwards: translates", target.is_well()
+    return attack_clients.hang_ups(target)
+
+
+def frames(target: Target, _: argparse.Namespace) -> Result:
+    return attack_clients.frames(target)
 
 
 def live_sessions(target: Target, options: argparse.Namespace) -> Result:
@@ -288,13 +292,6 @@ def live_sessions(target: Target, options: argparse.Namespace) -> Result:
     texts = ["{", "[]", '{"sample_rate": 1}', '{"policy": ["agreement"]}', '{"agreement": 1e999}',
              '{"language": "\\ud800"}', '{"event": "finish"}', '{"policy": "agreement", "chunk_seconds": 0.2}',
              "\0" * 5000]  # fmt: skip
-    # Frames that are none: unmasked, of an unknown kind, longer than allowed, a control frame that is too long.
-    broken = [
-        b"\x82\x05hello",
-        b"\x8f\x80\0\0\0\0",
-        b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" + bytes(4),
-        b"\x89\xfe\1\0" + bytes(260),
-    ]
 
     def one(number: int) -> str:
         own = np.random.default_rng([options.seed, number])
@@ -304,10 +301,8 @@ def live_sessions(target: Target, options: argparse.Namespace) -> Result:
                     kind = own.random()
                     if kind < 0.6:
                         session.send(noise[own.integers(8)] if kind < 0.4 else bytes(int(own.integers(0, 40_001))))
-                    elif kind < 0.9:
-                        session.send(texts[own.integers(len(texts))])
                     else:
-                        session.socket.sendall(broken[own.integers(len(broken))])
+                        session.send(texts[own.integers(len(texts))])
                 if number % 2:
                     session.socket.close()
                     return "left"
@@ -402,6 +397,7 @@ ATTACKS: dict[str, Callable[[Target, argparse.Namespace], Result]] = {
     "malformed-page": malformed_page,
     "bad-uploads": bad_recordings,
     "hang-ups": hang_ups,
+    "frames": frames,
     "live": live_sessions,
     "slow-clients": slow_clients,
     "connections": many_connections,

@@ -190,6 +190,15 @@ def raw_request(port: int, request: bytes, timeout: float = 20.0) -> bytes:
         return answer
 
 
+def raw_live(port: int) -> socket.socket:
+    """A live session whose frames are yours to make."""
+    raw = socket.create_connection(("127.0.0.1", port), timeout=30)
+    raw.sendall(b"GET /v1/live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")  # fmt: skip
+    assert b" 101 " in raw.recv(1000)
+    return raw
+
+
 def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait until something is true."""
     end = time.monotonic() + seconds

@@ -1,5 +1,6 @@
 """The HTTP API and the page, over a real socket: uploads good and bad, limits, streams, OpenAPI."""
 
+import asyncio
 import base64
 import http.client
 import io
@@ -264,12 +265,12 @@ def test_the_page_answers_in_words(server: SimpleNamespace, monkeypatch: pytest.
     inside = tmp_path / "inside"
     inside.mkdir()
     translate = PageTranslator(batcher, Storage(inside, 1e6))
-    assert "uw-error" in translate(None, None)[0]
+    assert "uw-error" in asyncio.run(translate(None, None))[0]
     soundfile.write(tmp_path / "outside.wav", voice(0.5), 16_000)
-    assert "not uploaded" in translate(str(tmp_path / "outside.wav"), None)[0]
+    assert "not uploaded" in asyncio.run(translate(str(tmp_path / "outside.wav"), None))[0]
     soundfile.write(inside / "good.wav", voice(0.5), 16_000)
     (inside / "bad.wav").write_bytes(b"<b>no audio")
-    assert "not readable" in translate(str(inside / "bad.wav"), None)[0]
+    assert "not readable" in asyncio.run(translate(str(inside / "bad.wav"), None))[0]
     align, threads = batcher.translator.align, []
 
     def watched(*arguments: object) -> list:
@@ -277,9 +278,11 @@ def test_the_page_answers_in_words(server: SimpleNamespace, monkeypatch: pytest.
         return align(*arguments)
 
     monkeypatch.setattr(batcher.translator, "align", watched)
-    message, transcript, translation, spoken, words = translate(str(inside / "good.wav"), "es")
+    message, transcript, translation, spoken, words = asyncio.run(translate(str(inside / "good.wav"), "es"))
     assert "uw-error" not in message and isinstance(transcript, str) and isinstance(translation, str)
     assert spoken[0] == 16_000 and spoken[1].dtype == np.int16 and words.count("<svg") == 2
     assert threads == ["translating"] * 2, "elsewhere the encoder's threads would get in the way of the next batch"
     monkeypatch.setattr(batcher, "submit", lambda job: 1 / 0)
-    assert "went wrong" in translate(str(inside / "good.wav"), None)[0], "and no traceback reaches the client"
+    assert "went wrong" in asyncio.run(translate(str(inside / "good.wav"), None))[0], (
+        "and no traceback reaches the client"
+    )

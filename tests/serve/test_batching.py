@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -93,8 +93,10 @@ def test_a_job_given_up_while_waiting_is_not_translated(batcher: Batcher, monkey
     first = batcher.submit(Job(speech(0.3)))
     while batcher.waiting:
         time.sleep(0.01)
-    second = batcher.submit(Job(speech(0.3)))
-    assert second.cancel()
+    second = Job(speech(0.3))
+    batcher.submit(second)
+    batcher.give_up(second)
+    assert batcher.waiting == 0, "its place is free for others"
     free.set()
     assert first.result(60).language
     assert batcher.submit(Job(speech(0.3))).result(60).language and batcher.done == 2
@@ -105,8 +107,8 @@ def test_what_nobody_waits_for_any_more_ends_at_its_next_unit(
 ) -> None:
     units: list[int] = []
 
-    def endless(waveforms: list, settings: object, given: object, streamer: Streamer) -> None:
-        while True:
+    def endless(waveforms: list, settings: object, given: object, streamer: Streamer, wanted: Callable) -> None:
+        while wanted(0):
             units.append(1)
             streamer.unit(0, 1)
             time.sleep(0.001)
@@ -115,7 +117,7 @@ def test_what_nobody_waits_for_any_more_ends_at_its_next_unit(
     job = Job(speech(0.3))
     batcher.submit(job)
     until(lambda: len(units) > 3)
-    job.give_up()
+    batcher.give_up(job)
     until(lambda: batcher.done == 1)
     assert isinstance(job.result.exception(1), ShuttingDown)
     monkeypatch.undo()
@@ -165,10 +167,10 @@ def test_a_stream_that_was_heard_ends_with_the_error_and_is_not_told_again(
 ) -> None:
     translate_all, sizes = batcher.translator.translate_all, []
 
-    def out_of_memory(waveforms: list, settings: object, given: object, streamer: Streamer) -> object:
+    def out_of_memory(waveforms: list, settings: object, given: object, streamer: Streamer, wanted: Callable) -> object:
         sizes.append(len(waveforms))
         if len(waveforms) == 1:
-            return translate_all(waveforms, settings, given, streamer)  # type: ignore[arg-type]
+            return translate_all(waveforms, settings, given, streamer, wanted)  # type: ignore[arg-type]
         streamer.texts(0, Translation(translation="hello"))
         streamer.unit(0, 3)
         raise MemoryError("out of memory")

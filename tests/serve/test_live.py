@@ -1,6 +1,7 @@
 """/v1/live over real sockets: what a session gives, what it withstands, whom it refuses, and when it says busy."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ pytest.importorskip("websockets", reason="needs unitweave[serve]")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from helpers.serving import make_run, running, speech, until
+from helpers.serving import make_run, raw_live, running, speech, until
 from unitweave.config.live import LiveSettings
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
@@ -152,6 +153,8 @@ def test_odd_chunks_and_other_rates_give_the_same_words(server: Server) -> None:
         ([json.dumps({"policy": "\u00e9" * 300}, ensure_ascii=False)], 1007, "policy: must be one of"),
         (['{"policy": "\\ud800"}'], 1007, "policy: must be one of"),
         (['{"agreement": 1e999}'], 1007, "agreement: must be a whole number"),
+        (['{"chunk_seconds": NaN}'], 1007, "chunk_seconds: must be a finite number"),
+        (['{"speech_pad_seconds": 1e308}'], 1007, "speech_pad_seconds: must be at most 60"),
         ([json.dumps({"language": "xx"})], 1007, "language: must be one of"),
         ([json.dumps({"__class__": 1})], 1007, "no such setting"),
         ([b"\0\0", json.dumps({"policy": "utterance"})], 1007, "the only text message"),
@@ -182,17 +185,38 @@ def test_noise_silence_bursts_and_clients_that_leave_do_not_take_the_server_down
     assert server.batcher.alive and session(server, pcm(talk()), FINISH)[2] == 1000
 
 
-@pytest.mark.parametrize("frame", [b"\x82\x05hello", b"\x8f\x80" + bytes(4), b"\x89\xfe\1\0" + bytes(260)])
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x82\x05hello", 1002),
+        (b"\x8f\x80" + bytes(4), 1002),
+        (b"\x89\xfe\1\0" + bytes(260), 1002),
+        (b"\xc2\x80" + bytes(4), 1002),  # compressed
+        (b"\x81\x82" + bytes(4) + b"\xc3\x28", 1007),
+        (b"\x01\x81" + bytes(4) + b"\xc3" + b"\x80\x81" + bytes(4) + b"\x28", 1007),  # in two fragments
+    ],
+)
 def test_broken_frames_end_the_session_and_nothing_is_logged(
-    server: Server, caplog: pytest.LogCaptureFixture, frame: bytes
+    server: Server, caplog: pytest.LogCaptureFixture, frame: bytes, code: int
 ) -> None:
     with server.connect() as socket:
         socket.socket.sendall(frame)
         socket.socket.sendall(frame)
-        assert everything(socket)[2] == 1002
+        assert everything(socket)[2] == code
     until(lambda: server.sessions == 0)
     assert refusal(server, Origin="http://evil.example") == 403
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_flood_of_pings_whose_answers_are_not_read_is_cut_off(server: Server) -> None:
+    pings = (b"\x89\xfd" + bytes(4 + 125)) * 4000
+    sent = 0
+    with raw_live(server.port) as raw, pytest.raises(ConnectionError):
+        while sent < 100:
+            raw.sendall(pings)
+            sent += 1
+    assert sent < 40, "20 MB: the buffers of both sides, and no more"
+    until(lambda: server.sessions == 0)
 
 
 def test_a_client_that_sends_faster_than_speech_waits_and_loses_nothing(
@@ -210,9 +234,9 @@ def test_a_server_that_cannot_keep_up_says_busy(serve: Callable[..., Server], mo
     gate = threading.Event()
     answer_all = server.batcher.live.answer_all
 
-    def slow(requests: list[Request]) -> list[Answer]:
+    def slow(requests: list[Request], wanted: object) -> list[Answer]:
         gate.wait(20)
-        return answer_all(requests)
+        return answer_all(requests, wanted)
 
     monkeypatch.setattr(server.batcher.live, "answer_all", slow)
     data = pcm(np.concatenate([talk(0.5)] * 3))
@@ -254,10 +278,10 @@ def test_sessions_share_batches(server: Server, monkeypatch: pytest.MonkeyPatch)
     sizes = []
     answer_all = server.batcher.live.answer_all
 
-    def counted(requests: list[Request]) -> list[Answer]:
+    def counted(requests: list[Request], wanted: object) -> list[Answer]:
         sizes.append(len(requests))
         time.sleep(0.1)
-        return answer_all(requests)
+        return answer_all(requests, wanted)
 
     monkeypatch.setattr(server.batcher.live, "answer_all", counted)
     found: list[tuple] = []
@@ -304,8 +328,6 @@ def test_strangers_are_refused_before_the_handshake(server: Server, serve: Calla
 
 
 def _to(server: Server) -> Any:
-    import socket
-
     return socket.create_connection(("127.0.0.1", server.port))
 
 

@@ -76,6 +76,10 @@ def test_the_servers_own_names_are_accepted(port: int) -> None:
         assert ask(port, host=host)[0] == 200
     assert Access("192.0.2.7").knows_host("192.0.2.7:80", None) and not Access("0.0.0.0").knows_host("0.0.0.0", None)
     assert Access("0.0.0.0").knows_host("192.0.2.7:80", "192.0.2.7"), "the address that the client connected to"
+    for odd in ("local\thost", "localhost\n", "user@localhost", "[::1", "localhost:99999", "local host", "localhost#a",
+                "[::ffff:127.0.0.1]", "[::1%25lo]", "0x7f.1", "2130706433", "localhost:80:80"):  # fmt: skip
+        assert not Access().knows_host(odd, "127.0.0.1"), odd
+    assert Access().knows_host("localhost.:80", None) and Access().knows_host("[::1]", "::1")
     assert host_name("a:b") is None and host_name("[::1]:80") == "::1" and host_name("") is None
 
 
@@ -227,9 +231,12 @@ def test_a_request_is_logged_in_one_line_without_its_query(
     with caplog.at_level(logging.INFO, access_log.name):
         ask(locked, f"/?token={TOKEN}")
         ask(locked, "/a%0aforged%1b[31m")
-    first, second = (record.getMessage() for record in caplog.records if record.name == access_log.name)
+        assert ask(locked, method="X" * 5000)[0] == 401
+        ask(locked, x_forwarded_for="1.2.3.4 GET /forged 200 \x1b[2J")
+    first, second, third, fourth = (record.getMessage() for record in caplog.records if record.name == access_log.name)
     assert first.startswith("127.0.0.1 GET / 303 ") and TOKEN not in caplog.text
     assert "GET /a%0Aforged%1B%5B31m 401" in second
+    assert len(third) < 80 and fourth.count(" ") == 5 and "\x1b" not in fourth
 
 
 def test_the_reference_needs_no_other_host(port: int) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Ratio, Settings
 from unitweave.core.errors import InputError
 
+_MOST = 60.0  # seconds
 Policy = Literal["utterance", "agreement", "wait-k"]
 MAX_PAD_SECONDS = 5.0
 
@@ -49,8 +50,11 @@ class LiveSettings(Settings):
             )
         if self.max_speed < 1:
             raise InputError(f"max_speed: must be 1 or more (got {self.max_speed:g})")
-        if self.max_utterance_seconds < 1 or self.max_utterance_seconds > 60:
-            raise InputError(f"max_utterance_seconds: must be from 1 to 60 (got {self.max_utterance_seconds:g})")
+        if self.max_utterance_seconds < 1 or self.max_utterance_seconds > _MOST:
+            raise InputError(f"max_utterance_seconds: must be from 1 to {_MOST:g} (got {self.max_utterance_seconds:g})")
+        for name in ("chunk_seconds", "min_speech_seconds", "speech_pad_seconds", "max_speed", "max_lag_seconds"):
+            if (value := getattr(self, name)) > _MOST:  # sound is kept for that long
+                raise InputError(f"{name}: must be at most {_MOST:g} (got {value:g})")
         if self.max_utterance_seconds <= self.endpoint_seconds:
             raise InputError(
                 f"endpoint_seconds: must be below max_utterance_seconds, {self.max_utterance_seconds:g} "

@@ -5,7 +5,7 @@ import base64
 import contextlib
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -25,12 +25,13 @@ from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.languages import language_names
 from unitweave.serve.batching import Batcher, Busy, Job, ShuttingDown, Stream
+from unitweave.serve.clients import HungUp, decode_texts, disconnected, wait_for, watched
 from unitweave.serve.live import add_live
 from unitweave.serve.reference import reference_page
 from unitweave.serve.uploads import Storage, keep_tidy
 from unitweave.serve.wav import to_pcm, wav_bytes, wav_header
 from unitweave.translate.decode import ForcedPrefix, Translation
-from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
+from unitweave.translate.translator import Translator, check_audible
 from unitweave.translate.vad import find_speech
 
 _BLOCK = 1 << 20
@@ -146,6 +147,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     def stopped(_: Request, error: ShuttingDown) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 503)
 
+    @app.exception_handler(HungUp)
+    def hung_up(_: Request, error: HungUp) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 499)  # for the access log alone: nobody reads it
+
     @app.exception_handler(TimeoutError)
     def too_long(_: Request, __: TimeoutError) -> JSONResponse:
         return JSONResponse({"error": "the translation took too long and was canceled"}, 504)
@@ -172,6 +177,7 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
 
     @app.post("/v1/translate", summary="Translate a recording")
     async def translate(
+        request: Request,
         audio: Audio,
         transcript: Text = None,
         translation: Text = None,
@@ -179,9 +185,9 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
         target_language: Target = None,
         text_only: Annotated[bool, Form(description="stop after the translation; no speech")] = False,
     ) -> TranslatedRecording:
-        waveform = await receive(audio, batcher)
         prefix = forced_prefix(transcript, translation, language, target_language)
-        result = await wait_for(batcher, Job(waveform, prefix, text_only))
+        async with watched(disconnected(request.receive)) as left:
+            result = await wait_for(batcher, Job(await receive(audio, batcher), prefix, text_only), left)
         silent = text_only or batcher.translator.vocoder is None
         speech = None if silent else base64.b64encode(wav_bytes(result.waveform, result.sampling_rate)).decode()
         return TranslatedRecording(**result.plain(), audio=speech)
@@ -194,29 +200,26 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
         response_class=StreamingResponse,
         responses={200: {"content": {"audio/wav": {}}}},
     )
-    async def stream(audio: Audio, language: Text = None, target_language: Target = None) -> StreamingResponse:
+    async def stream(
+        request: Request, audio: Audio, language: Text = None, target_language: Target = None
+    ) -> StreamingResponse:
         if batcher.translator.vocoder is None:
             raise InputError("this model was trained for text only and returns no speech; use /v1/translate")
         if app.state.streams >= limits.max_streams:
             raise Busy(batcher.retry_after())
-        app.state.streams += 1  # counted on the event loop alone, which needs no lock
-
-        def release() -> None:
-            app.state.streams -= 1
-
+        resources = contextlib.AsyncExitStack()  # until the response has ended
         try:
+            app.state.streams += 1  # counted on the event loop alone, which needs no lock
+            resources.callback(lambda: setattr(app.state, "streams", app.state.streams - 1))
+            left = await resources.enter_async_context(watched(disconnected(request.receive)))
             waveform = await receive(audio, batcher)
             progress = Stream(limits.request_timeout_seconds)
             job = Job(waveform, forced_prefix(None, None, language, target_language), stream=progress)
-            texts = await decode_texts(batcher, job, progress)
-
-            def leave() -> None:
-                job.give_up()
-                release()
-
-            return WavResponse(_wav_chunks(batcher.translator, progress), leave, _text_headers(texts))
+            texts = await decode_texts(batcher, job, progress, left)
+            resources.callback(batcher.give_up, job)
+            return WavResponse(_wav_chunks(batcher.translator, progress), resources, _text_headers(texts))
         except BaseException:
-            release()
+            await resources.aclose()
             raise
 
 
@@ -239,20 +242,18 @@ def _add_other_routes(app: FastAPI) -> None:
 
 
 class WavResponse(StreamingResponse):
-    """A wav file that is sent while it is made; calls `release` once when it has ended, for whatever reason.
+    """A wav file that is sent while it is made; gives `resources` back when it has ended, for whatever reason.
 
     The generator cannot do that itself: it never starts when the client has left before the first byte.
     """
 
-    def __init__(self, content: Iterator[bytes], release: Callable[[], None], headers: dict[str, str]) -> None:
+    def __init__(self, content: Iterator[bytes], resources: contextlib.AsyncExitStack, headers: dict[str, str]) -> None:
         super().__init__(content, media_type="audio/wav", headers=headers)
-        self._release = release
+        self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        async with self._resources:
             await super().__call__(scope, receive, send)
-        finally:
-            self._release()
 
 
 def _wav_chunks(translator: Translator, stream: Stream) -> Iterator[bytes]:
@@ -312,26 +313,3 @@ def load_recording(path: Path, limits: ServerLimits) -> np.ndarray:
     check_audible(waveform, "the recording")
     find_speech(waveform, "the recording")
     return waveform
-
-
-async def wait_for(batcher: Batcher, job: Job) -> SpeechTranslation:
-    """The result of a job, which is canceled after the request's time. Raises Busy, InputError, TimeoutError."""
-    future = batcher.submit(job)
-    try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), batcher.limits.request_timeout_seconds)
-    except asyncio.CancelledError:
-        if future.cancelled() and batcher.is_closed():
-            raise ShuttingDown from None
-        raise
-    finally:
-        job.give_up()
-
-
-async def decode_texts(batcher: Batcher, job: Job, stream: Stream) -> Translation:
-    """The texts of a job; its units follow in the stream. Raises as `wait_for` does."""
-    batcher.submit(job)
-    try:
-        return await run_in_threadpool(stream.text)
-    except BaseException:
-        job.give_up()
-        raise

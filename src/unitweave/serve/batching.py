@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -105,11 +105,6 @@ class Job:
     result: "Future[SpeechTranslation]" = field(default_factory=Future)
     given_up: bool = False
 
-    def give_up(self) -> None:
-        """Nobody waits for it any more: it is not begun, or ends at its next unit."""
-        self.given_up = True
-        self.result.cancel()
-
 
 @dataclass(eq=False)
 class LiveJob:
@@ -117,6 +112,7 @@ class LiveJob:
 
     request: Request
     result: "Future[Answer]" = field(default_factory=Future)
+    given_up: bool = False
 
 
 class Batcher:
@@ -167,6 +163,16 @@ class Batcher:
             self._waiting.append(job)
             self._changed.notify()
         return job.result
+
+    def give_up(self, job: Job | LiveJob) -> None:
+        """Nobody waits for a job any more: it leaves the queue, or ends at its next step."""
+        job.given_up = True
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+        job.result.cancel()
+        if isinstance(job, Job) and job.stream:
+            job.stream.put(None)  # for who reads it
 
     def close(self, timeout: float | None = None) -> None:
         """Cancel what waits and end the thread; what is being decoded is abandoned at its next step.
@@ -242,7 +248,8 @@ class Batcher:
             owners = [job for job, own in zip(jobs, spans, strict=True) for _ in own]
             waveforms = [job.waveform[i:j] for job, own in zip(jobs, spans, strict=True) for i, j in own]
             progress = _Progress(owners, self.is_closed)
-            parts = iter(self.translator.translate_all(waveforms, settings, [job.given for job in owners], progress))
+            given = [job.given for job in owners]
+            parts = iter(self.translator.translate_all(waveforms, settings, given, progress, progress.wanted))
             results = [
                 join(list(islice(parts, len(own))), own, len(job.waveform))
                 for job, own in zip(jobs, spans, strict=True)
@@ -259,6 +266,8 @@ class Batcher:
         # Alignment is another pass of the encoder: requests without it do not wait for it.
         for job, result in sorted(zip(jobs, results, strict=True), key=lambda pair: pair[0].align):
             try:
+                if job.given_up:
+                    raise ShuttingDown
                 if job.align:
                     job.words = self._words(job, result)
             except Exception as error:
@@ -269,10 +278,10 @@ class Batcher:
     def _answer(self, jobs: list[LiveJob]) -> None:
         """Answer live sessions together; where that fails, each alone."""
         try:
-            answers = self.live.answer_all([job.request for job in jobs])
+            answers = self.live.answer_all([job.request for job in jobs], _Progress(jobs, self.is_closed).wanted)
         except Exception as error:
             for job in jobs:
-                if len(jobs) == 1 or self._closed:
+                if len(jobs) == 1 or self._closed or job.given_up:
                     _settle(job, error)
                 else:
                     self._answer([job])
@@ -314,10 +323,17 @@ def _settle(job: Job | LiveJob, outcome: SpeechTranslation | Answer | Exception)
 
 
 class _Progress:
-    """Passes what is decoded on to each job's stream, and stops the decoding when nobody waits for it any more."""
+    """Passes what is decoded on to each job's stream, and stops the decoding of what nobody waits for any more."""
 
-    def __init__(self, jobs: list[Job], is_closed: Callable[[], bool]) -> None:
+    def __init__(self, jobs: Sequence[Job | LiveJob], is_closed: Callable[[], bool]) -> None:
         self._jobs, self._is_closed = jobs, is_closed
+
+    def wanted(self, index: int) -> bool:
+        """Whether anybody waits for a job, asked at each step. Raises ShuttingDown when nobody waits for any."""
+        if self._is_closed() or all(job.given_up for job in self._jobs):
+            raise ShuttingDown
+        job = self._jobs[index]
+        return isinstance(job, LiveJob) or not job.given_up  # those of live sessions are short
 
     def texts(self, index: int, hypothesis: Translation) -> None:
         self._put(index, hypothesis)
@@ -326,8 +342,6 @@ class _Progress:
         self._put(index, unit)
 
     def _put(self, index: int, item: Translation | int) -> None:
-        if self._is_closed() or all(job.given_up for job in self._jobs):
-            raise ShuttingDown
-        stream = self._jobs[index].stream
-        if stream:
-            stream.put(item)
+        job = self._jobs[index]
+        if isinstance(job, Job) and job.stream and not job.given_up:
+            job.stream.put(item)

@@ -8,8 +8,8 @@ version and every route of gradio, whose own check (`has_launched` in page.py) i
 import json
 import re
 import secrets
-from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,22 +17,24 @@ from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitweave.core.errors import InputError
+from unitweave.serve.clients import PageSessions
 from unitweave.serve.responses import send_error
 from unitweave.serve.uploads import Storage
 
 _API = "/v1/"  # our own routes take no paths
 _OWN = ("/docs", "/openapi.json")
 # What the page's own script asks for. gradio has many more routes: some fetch addresses, some show other sessions.
+_EVENTS = "/gradio_api/queue/data"
+_SESSION = re.compile(r"session_hash=([\w-]{1,64})", re.ASCII)
 _READ = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/pwa_icon", "/gradio_api/info",
          "/gradio_api/startup-events", "/gradio_api/app_id", "/gradio_api/upload_progress",
-         "/gradio_api/queue/data")  # fmt: skip
+         _EVENTS)  # fmt: skip
 _READ_FOLDERS = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/")
 _WRITE = ("/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset")
 _UPLOAD = "/gradio_api/upload"
 _FILE = "/gradio_api/file="
-_LASTING = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")  # as long as the page is open
+_LASTING = ("/gradio_api/heartbeat/", _EVENTS)  # as long as the page is open
 _BODY_BYTES = 1 << 20  # largest request of the page that is not an upload
-_SESSIONS = 4096
 _AUDIO = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg", ".oga": "audio/ogg",
           ".opus": "audio/ogg", ".m4a": "audio/mp4", ".mp4": "audio/mp4", ".webm": "audio/webm"}  # fmt: skip
 _REWRITTEN = ("text/html", "application/json", "text/event-stream")
@@ -49,18 +51,25 @@ class PageGuard:
     Args:
         app: The application with the page mounted at `/`.
         storage: The page's recordings.
+        sessions: The page's sessions.
         inputs: For each function of the page, by its index, how many inputs it takes.
         script: A script for the page.
         max_lasting: Requests of open pages at the same time, which last until the page is closed.
     """
 
     def __init__(
-        self, app: ASGIApp, storage: Storage, inputs: Mapping[int, int], script: str, max_lasting: int
+        self,
+        app: ASGIApp,
+        storage: Storage,
+        sessions: PageSessions,
+        inputs: Mapping[int, int],
+        script: str,
+        max_lasting: int,
     ) -> None:
-        self.app, self.storage, self.inputs, self.max_lasting = app, storage, inputs, max_lasting
+        self.app, self.storage, self.sessions, self.inputs = app, storage, sessions, inputs
+        self.max_lasting = max_lasting
         self.script = f"<script>{script}</script></head>".encode()
         self._lasting = 0
-        self._sessions: OrderedDict[str, None] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope.get("path", "")
@@ -97,9 +106,13 @@ class PageGuard:
         if path.startswith("/assets/") or path.startswith("/static/"):
             await self.app(scope, receive, send)
             return
-        if path == "/gradio_api/queue/data" and not self._is_session(scope["query_string"].decode("latin-1")):
-            await send_error(send, 404, "no such session")
-            return
+        session = None
+        if path == _EVENTS:
+            found = _SESSION.fullmatch(scope["query_string"].decode("latin-1"))
+            if not found or found[1] not in self.sessions:
+                await send_error(send, 404, "no such session")
+                return
+            session = self.sessions.listening(found[1])
         lasting = path.startswith(_LASTING)
         if lasting and self._lasting >= self.max_lasting:
             await send_error(send, 503, "busy: too many open pages; try again in 30 s", {"Retry-After": "30"})
@@ -109,7 +122,8 @@ class PageGuard:
             # Compressed responses could not be rewritten.
             headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
             response = _Rewriter(send, self.storage, self.script, whole=not lasting)
-            await self.app({**scope, "headers": headers}, receive, response.send)
+            with session or nullcontext():
+                await self.app({**scope, "headers": headers}, receive, response.send)
         finally:
             self._lasting -= lasting
 
@@ -136,9 +150,7 @@ class PageGuard:
             await send_error(send, 422, problem)
             return
         if scope["path"] == "/gradio_api/queue/join":
-            self._sessions[content["session_hash"]] = None
-            while len(self._sessions) > _SESSIONS:
-                self._sessions.popitem(last=False)
+            self.sessions.join(content["session_hash"])
         headers = MutableHeaders(raw=[pair for pair in scope["headers"] if pair[0] != b"transfer-encoding"])
         headers["content-length"], headers["content-type"] = str(len(body)), "application/json"
         del headers["accept-encoding"]
@@ -166,13 +178,9 @@ class PageGuard:
             return "fn_index: no such function"
         if not isinstance(data, list) or len(data) != self.inputs[function]:
             return f"data: must be a list of {self.inputs[function]} values"
-        if not re.fullmatch(r"[\w-]{1,64}", content.get("session_hash", "")):
+        if not re.fullmatch(r"[\w-]{1,64}", content.get("session_hash", ""), re.ASCII):
             return "session_hash: must be 1 to 64 letters and digits"
         return None
-
-    def _is_session(self, query: str) -> bool:
-        found = re.fullmatch(r"session_hash=([\w-]{1,64})", query)
-        return found is not None and found[1] in self._sessions
 
     def _with_paths(self, value: Any) -> Any:
         """A JSON value with the paths of files in place of their names, at any depth. Raises InputError."""

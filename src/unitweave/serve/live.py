@@ -25,7 +25,9 @@ from unitweave.config.live import LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.serve.batching import Batcher, Busy, LiveJob, ShuttingDown
+from unitweave.serve.clients import wait_for
 from unitweave.serve.live_page import WORKLET
+from unitweave.serve.protocol import GONE
 from unitweave.serve.wav import to_pcm
 from unitweave.translate.constraints import ForcedPrefix
 from unitweave.translate.live.decoding import check_live
@@ -108,8 +110,11 @@ class _Connection:
         """Serve the session until its client ends it or a limit does."""
         reader = asyncio.create_task(self._read())
         turns = asyncio.create_task(self._turns())
+        # A client that is made to wait is not read from, and may hang up all the same.
+        gone = self.socket.scope["extensions"].get(GONE, asyncio.Event())
+        left = asyncio.create_task(gone.wait())
         try:
-            done, _ = await asyncio.wait([reader, turns], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([reader, turns, left], return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=lambda task: task is turns):
                 task.result()
             await _close(self.socket, "", NORMAL)
@@ -129,9 +134,9 @@ class _Connection:
             logging.getLogger(__name__).exception("a live session failed")
             await _close(self.socket, "something went wrong on the server; its log has the details", FAILED)
         finally:
-            for task in (reader, turns):
+            for task in (reader, turns, left):
                 task.cancel()
-            await asyncio.gather(reader, turns, return_exceptions=True)
+            await asyncio.gather(reader, turns, left, return_exceptions=True)
 
     async def _read(self) -> None:
         """Keep what arrives, no more than the limits allow."""
@@ -220,10 +225,7 @@ class _Connection:
             await self._send(events)
             while session.request is not None:
                 start = time.monotonic()
-                job = LiveJob(session.request)
-                answer = await asyncio.wait_for(
-                    asyncio.wrap_future(self.batcher.submit(job)), self.limits.request_timeout_seconds
-                )
+                answer = await wait_for(self.batcher, LiveJob(session.request))
                 await self._send(await run_in_threadpool(session.answer, answer, time.monotonic() - start))
                 self._room.set()
             self._room.set()

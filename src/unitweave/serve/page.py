@@ -1,16 +1,17 @@
 """The page: record or drop a file, read transcript and translation, play and download its speech."""
 
+import asyncio
 import html
 import logging
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from fastapi import FastAPI, File, UploadFile
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 
 from unitweave.core.errors import InputError
@@ -18,11 +19,12 @@ from unitweave.core.languages import language_name, language_names
 from unitweave.serve import live_page
 from unitweave.serve.api import forced_prefix, load_recording
 from unitweave.serve.batching import Batcher, Busy, Job, ShuttingDown
+from unitweave.serve.clients import HungUp, PageSessions, wait_for, watched
 from unitweave.serve.guard import PageGuard
 from unitweave.serve.timeline import CSS, timeline
 from unitweave.serve.uploads import Storage
 from unitweave.serve.wav import to_pcm
-from unitweave.translate.translator import UNSURE, SpeechTranslation
+from unitweave.translate.translator import UNSURE, SpeechTranslation, Words
 
 _DETECT = "detect"
 _DETECTED = ("detect", _DETECT)  # what a menu shows, and its value
@@ -58,10 +60,10 @@ def mount_page(app: FastAPI, title: str, folder: Path, examples: Sequence[Path] 
     # gradio checks its clients' paths only on a page that was launched, which mounting does not do.
     page.has_launched = True
     storage = app.state.storage = Storage(folder, limits.max_storage_mb * 1e6 / 2)
-    translate.storage = storage
+    translate.storage, sessions = storage, translate.sessions
     _add_uploads(app, storage)
     inputs = {index: len(function.inputs) for index, function in page.fns.items()}
-    app.add_middleware(PageGuard, storage=storage, inputs=inputs, script=_SCRIPT + live_page.SCRIPT,
+    app.add_middleware(PageGuard, storage=storage, sessions=sessions, inputs=inputs, script=_SCRIPT + live_page.SCRIPT,
                        max_lasting=limits.max_connections // 2)  # fmt: skip
     return gr.mount_gradio_app(
         app,
@@ -100,34 +102,46 @@ class PageTranslator:
     """What the page's button does. The page's recordings are only read from `storage`."""
 
     def __init__(self, batcher: Batcher, storage: Storage | None = None) -> None:
-        self.batcher, self.storage = batcher, storage
+        self.batcher, self.storage, self.sessions = batcher, storage, PageSessions()
 
-    def __call__(self, path: str | None, language: str | None, target: str | None = None) -> tuple[Any, ...]:
-        """What the page shows for a recording: message, transcript, translation, speech, timelines."""
+    async def __call__(
+        self, path: str | None, language: str | None, target: str | None = None, request: gr.Request | None = None
+    ) -> tuple[Any, ...]:
+        """What the page shows for a recording: message, transcript, translation, speech, timelines.
+
+        gradio adds the request, which tells whose page it is: a closed one does not wait any more.
+        """
         if not path or self.storage is None:
             return _failure("Record something, drop a file, or choose an example first.")
-        limits = self.batcher.limits
+        name = str(request.session_hash) if request else ""
         try:
-            self.storage.make_room()
-            waveform = load_recording(self.storage.inside(path), limits)
-            # Words are aligned by the batcher: the encoder is for one thread at a time.
-            chosen = [None if choice == _DETECT else choice for choice in (language, target)]
-            job = Job(waveform, forced_prefix(language=chosen[0], target_language=chosen[1]), align=True)
-            future = self.batcher.submit(job)
-            result = future.result(timeout=limits.request_timeout_seconds)
+            async with watched(self.sessions.left(name) if request else asyncio.Event().wait()) as left:
+                waveform = await run_in_threadpool(self._load, self.storage, path)
+                # Words are aligned by the batcher: the encoder is for one thread at a time.
+                chosen = [None if choice == _DETECT else choice for choice in (language, target)]
+                job = Job(waveform, forced_prefix(language=chosen[0], target_language=chosen[1]), align=True)
+                result = await wait_for(self.batcher, job, left)
         except InputError as error:
             return _failure(str(error)[:1].upper() + str(error)[1:] + ".")
         except Busy as error:
             return _failure(f"Many people are translating right now. Try again in {error.retry_after} seconds.")
-        except FutureTimeoutError:
-            job.give_up()
+        except TimeoutError:
             return _failure("This took too long and was canceled. Try a shorter recording.")
-        except (CancelledError, ShuttingDown):
+        except ShuttingDown:
             return _failure("The server is shutting down.")
+        except HungUp as error:
+            return _failure(str(error))
         except Exception:
             logging.getLogger(__name__).exception("a translation failed")
             return _failure("Something went wrong on the server; its log has the details.")
-        source_words, words = job.words
+        return await run_in_threadpool(self._shown, waveform, job.words, result)
+
+    def _load(self, storage: Storage, path: str) -> np.ndarray:
+        storage.make_room()
+        return load_recording(storage.inside(path), self.batcher.limits)
+
+    def _shown(self, waveform: np.ndarray, found: tuple[Words, Words], result: SpeechTranslation) -> tuple[Any, ...]:
+        source_words, words = found
         lines = timeline(waveform, source_words, f"Recording ({language_name(result.language)})")
         if not len(result.waveform):
             return _message(_summary(result)), result.transcript, result.translation, None, lines

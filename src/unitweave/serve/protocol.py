@@ -1,11 +1,13 @@
 """Connections that end: deadlines for request heads and for readers, and a bounded number of connections.
 
 uvicorn bounds the time between two requests only. A connection without a byte, half a head, a body that goes on after
-its answer, or a client that does not read would stay for good.
+its answer, or a client that does not read would stay for good. And a client that hangs up while nothing is read from it
+(it has sent more than is being worked on) would be waited for.
 """
 
 import asyncio
 import json
+import select
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +19,30 @@ HEAD_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 _SHUTDOWN_SECONDS = 1.0
 _LINGER_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
+_MAX_UNREAD = 1 << 20  # bytes: answers to pings, which nobody waits for
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)  # Linux: seen even where unread data comes before it
+GONE = "unitweave.gone"  # extension of a WebSocket's scope: an asyncio.Event, set when the connection has ended
+
+
+class _Watch:
+    """Aborts a connection whose client has hung up, also while nothing is read from it."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        if self._poll:
+            self._poll.register(transport.get_extra_info("socket").fileno(), _HUNG_UP)
+        self._timer = loop.call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self._poll and not self._transport.is_reading() and self._poll.poll(0):
+            self._transport.abort()
+        elif not self._transport.is_closing():
+            self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
 
 
 class _Transport:
@@ -65,8 +91,10 @@ class TimedProtocol(H11Protocol):
         super().__init__(*args, **options)
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._watch: _Watch | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._watch = _Watch(transport, self.loop)
         super().connection_made(_Transport(transport, self.loop, self.conn))  # type: ignore[arg-type]
         if len(self.connections) > self.max_connections:
             transport.write(_plain_response(503, "busy: too many connections", "Retry-After: 5\r\n"))
@@ -121,6 +149,8 @@ class TimedProtocol(H11Protocol):
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._write_timer = None
+        if self._watch is not None:
+            self._watch.stop()
 
 
 class TimedWebSocket(WebSocketsSansIOProtocol):
@@ -131,10 +161,33 @@ class TimedWebSocket(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._write_timer: asyncio.TimerHandle | None = None
+        self._watch: _Watch | None = None
+        self._gone = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._watch = _Watch(transport, self.loop)
+        super().connection_made(transport)
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):  # its task begins after this
+            self.scope["extensions"][GONE] = self._gone  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         if not self.transport.is_closing():  # what follows a broken frame is not read
             super().data_received(data)
+        if self.transport.get_write_buffer_size() > _MAX_UNREAD:  # a flood of pings whose answers are not read
+            self.transport.abort()
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:  # uvicorn would write a traceback into the log
+                self.conn.fail(1007, "a text message must be UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     async def send(self, message: Any) -> None:
         await super().send(message)
@@ -143,6 +196,9 @@ class TimedWebSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
+        self._gone.set()
+        if self._watch is not None:
+            self._watch.stop()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

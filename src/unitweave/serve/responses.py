@@ -51,11 +51,11 @@ class Responses:
         try:
             await self.app(scope, receive, response.send)
         finally:
-            client = scope["client"][0] if scope.get("client") else "-"
-            # Percent-encoded, so that a path cannot forge another line.
+            # Percent-encoded and cut, so that nothing a client sends (a proxy's header names it) forges a line.
+            client = quote(scope["client"][0], safe=":.")[:50] if scope.get("client") else "-"
             path = quote(scope["path"], safe="/=:,@+~")[:300]
             milliseconds = 1000 * (time.monotonic() - start)
-            method = scope.get("method", "WEBSOCKET")
+            method = scope.get("method", "WEBSOCKET")[:20]
             access_log.info("%s %s %s %s %.0f ms", client, method, path, response.status or "-", milliseconds)
 
 

@@ -208,7 +208,15 @@ def host_name(header: str) -> str | None:
         _ = parts.port  # raises ValueError when it is no number
     except ValueError:
         return None
-    malformed = "@" in header or parts.path or parts.query or parts.fragment or not parts.hostname
+    malformed = (
+        "@" in header
+        or not header.isprintable()
+        or " " in header
+        or parts.path
+        or parts.query
+        or parts.fragment
+        or not parts.hostname
+    )
     return None if malformed else _bare(parts.hostname or "")
 
 

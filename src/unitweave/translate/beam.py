@@ -1,6 +1,6 @@
 """Beam search over the transcript and the translation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ def search_texts(
     sources: Sequence[np.ndarray],
     forced: Sequence[dict[int, list[int]]],
     settings: DecodingSettings,
+    wanted: Callable[[int], bool] = lambda source: True,
 ) -> list[tuple[dict[int, list[int]], bool]]:
     """Find the best transcript and translation of each source.
 
@@ -34,6 +35,7 @@ def search_texts(
         sources: Units [frames] of each source.
         forced: Tokens that each source's phases have to begin with.
         settings: How to decode.
+        wanted: Asked at each step; the search for a source that is no longer wanted ends there.
 
     Returns:
         For each source the tokens of each phase, and whether a limit cut them off.
@@ -62,6 +64,7 @@ def search_texts(
         mask = torch.cat([mask[rows], mask.new_ones(len(rows), 1)], dim=1)
         positions = positions[rows] + 1
         done = (state.phase == DONE).view(-1, beam).all(1)
+        done |= torch.tensor([not wanted(owner) for owner in owners], device=device)
         kept = rows
         if bool(done.any()):
             for group in done.nonzero().flatten().tolist():

@@ -46,6 +46,9 @@ class Streamer(Protocol):
         """The next unit of the spoken translation."""
 
 
+Wanted = Callable[[int], bool]  # whether anybody waits for the source at this place of the call
+
+
 class PhaseDecoder(UnitLanguageModel):
     """A trained language model that translates units, in batches."""
 
@@ -56,6 +59,7 @@ class PhaseDecoder(UnitLanguageModel):
         prefixes: Sequence[ForcedPrefix | dict[int, list[int]] | None] | None = None,
         streamer: Streamer | None = None,
         kept: Sequence[PrefixCache | None] | None = None,
+        wanted: Wanted | None = None,
     ) -> list[Translation]:
         """Translate the units of utterances.
 
@@ -66,6 +70,7 @@ class PhaseDecoder(UnitLanguageModel):
                 phases, as `Constraints.forced` gives them.
             streamer: Gets texts and units as soon as they are decoded.
             kept: What earlier calls have computed for each source, in `Translation.cache`; given, it is kept again.
+            wanted: Asked at each step; a source that is no longer wanted ends there, and gets an empty translation.
 
         Returns:
             A translation for each source, in their order.
@@ -81,7 +86,7 @@ class PhaseDecoder(UnitLanguageModel):
 
         def run(part: list[int]) -> list[Translation]:
             batch = _Batch(self, part, [sources[i] for i in part], [forced[i] for i in part], settings, streamer)
-            batch.kept = [kept[i] for i in part] if kept is not None else None
+            batch.kept, batch.wanted = [kept[i] for i in part] if kept is not None else None, wanted
             return batch.run()
 
         return _in_batches(sources, settings.batch_size, run)
@@ -92,6 +97,7 @@ class PhaseDecoder(UnitLanguageModel):
         continuations: Sequence[Continuation],
         settings: DecodingSettings,
         kept: Sequence[PrefixCache | None] | None = None,
+        wanted: Wanted | None = None,
     ) -> list[Translation]:
         """Decode the next units of utterances whose texts are known; what is decoded already costs one step.
 
@@ -100,6 +106,7 @@ class PhaseDecoder(UnitLanguageModel):
             continuations: Where each utterance stands.
             settings: How to decode.
             kept: As in `translate`.
+            wanted: As in `translate`.
 
         Returns:
             For each source its texts and all its units, also those that were known. Scores are of the new ones.
@@ -108,7 +115,7 @@ class PhaseDecoder(UnitLanguageModel):
         def run(part: list[int]) -> list[Translation]:
             state = [continuations[i] for i in part]
             batch = _Batch(self, part, [sources[i] for i in part], [{} for _ in part], settings, None, state)
-            batch.kept = [kept[i] for i in part] if kept is not None else None
+            batch.kept, batch.wanted = [kept[i] for i in part] if kept is not None else None, wanted
             return batch.run()
 
         return _in_batches(sources, settings.batch_size, run)
@@ -144,6 +151,7 @@ class _Batch:
         self.indices, self.streamer = indices, streamer
         self.continuations = continuations
         self.kept: list[PrefixCache | None] | None = None
+        self.wanted: Wanted | None = None
         known = continuations or [Continuation((), (), 0)] * len(sources)
         offset = decoder.vocabulary.unit_offset
         self.units: list[list[int]] = [list(one.units) for one in known]
@@ -192,6 +200,9 @@ class _Batch:
             self.seconds[rows, before] += (time.monotonic() - start) / len(rows)
             self._record(rows, token.tolist(), before, after, state)
             after = state.phase.tolist() if self.continuations else after
+            gone = [i for i, row in enumerate(rows) if not self._is_wanted(row)]
+            for i in gone:
+                after[i] = DONE
             ids, positions = token[:, None], positions[:, -1:] + 1
             if logits and DONE not in after and bool((guess[:, -len(logits)] == token).all()):
                 continue
@@ -202,7 +213,7 @@ class _Batch:
             if DONE in after:
                 # Finished rows leave the batch, so that no step is computed for them.
                 for i, phase in enumerate(after):
-                    if phase == DONE:
+                    if phase == DONE and i not in gone:
                         self._finish(rows[i], state, i)
                         self._keep(rows[i], cache, i, mask[i, :-1])
                 places = compact([phase != DONE for phase in after])
@@ -212,6 +223,9 @@ class _Batch:
                 state.select(kept)
                 cache.batch_select_indices(kept)
         return self.results
+
+    def _is_wanted(self, row: int) -> bool:
+        return self.wanted is None or self.wanted(self.indices[row])
 
     def _guess(self, rows: Sequence[int]) -> torch.Tensor:
         """Texts that may follow each row, int64 [rows, tokens], as many as there are for all of them."""
@@ -232,7 +246,7 @@ class _Batch:
     def _search_texts(self) -> list[bool]:
         """Force the texts that a beam search finds; returns whether a limit cut each off."""
         start = time.monotonic()
-        found = search_texts(self.decoder, self.sources, self.forced, self.settings)
+        found = search_texts(self.decoder, self.sources, self.forced, self.settings, self._is_wanted)
         self.forced = [tokens for tokens, _ in found]
         self.seconds[:, TRANSLATION] += (time.monotonic() - start) / len(self.sources)
         return [was_cut for _, was_cut in found]

@@ -17,7 +17,7 @@ from unitweave.core.files import file_digest, json_digest
 from unitweave.core.natural import natural_pieces
 from unitweave.core.text import normalize
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION
-from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer, Translation
+from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer, Translation, Wanted
 from unitweave.translate.engines import model_precision
 from unitweave.translate.package import Parts, find_parts
 from unitweave.units.align import utterance_score
@@ -210,6 +210,7 @@ class Translator:
         settings: DecodingSettings | None = None,
         prefixes: Sequence[ForcedPrefix | None] | None = None,
         streamer: Streamer | None = None,
+        wanted: Wanted | None = None,
     ) -> list[SpeechTranslation]:
         """Translate several recordings together.
 
@@ -218,6 +219,7 @@ class Translator:
             settings: How to decode (default: as the model's maker does).
             prefixes: What is known about each recording.
             streamer: Gets texts and units as they are decoded (`stream_speech` turns units into sound).
+            wanted: Asked at each step of the decoding; a recording that is no longer wanted ends there.
 
         Raises:
             InputError: A recording cannot be read or is too short, or a language is unknown.
@@ -232,7 +234,7 @@ class Translator:
         encoded = self.encode(waveforms)
         sources = [units for units, _ in encoded]
         clock.append(time.monotonic())
-        hypotheses = self.decoder.translate(sources, settings, prefixes, streamer)
+        hypotheses = self.decoder.translate(sources, settings, prefixes, streamer, wanted=wanted)
         clock.append(time.monotonic())
         synthesized = [np.zeros(0, np.float32)] * len(hypotheses)
         if self.vocoder:

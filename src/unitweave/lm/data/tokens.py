@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class WordTokens:
@@ -22,7 +23,8 @@ class WordTokens:
         self.tokenizer, self.prefix = tokenizer, space_before(tokenizer)
         self._known: dict[str, Any] = {}
         # The words that were encoded alone: tokens one after the other, and where each word's end.
-        self._words, self._ids, self._ends = pa.array([], pa.string()), np.empty(0, np.int32), np.zeros(1, np.int64)
+        self._words: pa.StringArray | None = None
+        self._ids, self._ends = np.empty(0, np.int32), np.zeros(1, np.int64)
 
     def __call__(self, words: Sequence[str]) -> list[np.ndarray]:
         """Token ids, int32, of each of the words of a text, which are given without spaces.
@@ -75,7 +77,7 @@ class WordTokens:
             token for word in ("ab", "cd", "éf") for token in self._encode([word])[0][0]
         ]
 
-    def alone(self, words: pa.StringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def alone(self, words: "pa.StringArray") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Token ids of words, each with the space before it; the empty word has none. Each word is encoded once.
 
         Args:
@@ -85,6 +87,11 @@ class WordTokens:
             Token ids, int32, of these and other words; where each of these begins in them, and where it ends: int64
             [words].
         """
+        import pyarrow as pa  # and with it pandas: half a second that translation does not need
+        import pyarrow.compute as pc
+
+        if self._words is None:
+            self._words = pa.array([], pa.string())
         new = words.filter(pc.invert(pc.is_in(words, self._words)))
         if len(new):
             found = [ids if word else [] for word, ids in zip(new.to_pylist(), self._ids_alone(new), strict=True)]
@@ -96,7 +103,7 @@ class WordTokens:
         at = pc.index_in(words, self._words).to_numpy(zero_copy_only=False)
         return self._ids, self._ends[at], self._ends[at + 1]
 
-    def _ids_alone(self, words: pa.StringArray) -> list[list[int]]:
+    def _ids_alone(self, words: "pa.StringArray") -> list[list[int]]:
         texts = [self.prefix + word for word in words.to_pylist()]
         if self.tokenizer.is_fast:  # transformers would make five more lists of each encoding
             encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)

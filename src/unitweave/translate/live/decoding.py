@@ -9,6 +9,7 @@ import numpy as np
 from unitweave.config.live import LiveSettings
 from unitweave.core.errors import InputError
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, Continuation, ForcedPrefix, Translation
+from unitweave.translate.decode import Wanted
 from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
 from unitweave.translate.translator import Translator
 from unitweave.vocoder.base import at_16khz
@@ -42,14 +43,17 @@ class LiveDecoder:
         answer = self.answer_all([request])[0]
         return answer, time.perf_counter() - start
 
-    def answer_all(self, requests: Sequence[Request]) -> list[Answer]:
-        """The answers to requests of several sessions, which do not depend on each other."""
+    def answer_all(self, requests: Sequence[Request], wanted: Wanted | None = None) -> list[Answer]:
+        """The answers to requests of several sessions, which do not depend on each other.
+
+        `wanted` is called at each step, and may raise what is to end all of them.
+        """
         texts = [request for request in requests if isinstance(request, TextRequest)]
         speech = [request for request in requests if isinstance(request, SpeechRequest)]
-        hypotheses, spoken = iter(self._texts(texts)), iter(self._speech(speech))
+        hypotheses, spoken = iter(self._texts(texts, wanted)), iter(self._speech(speech, wanted))
         return [next(hypotheses if isinstance(request, TextRequest) else spoken) for request in requests]
 
-    def _texts(self, requests: Sequence[TextRequest]) -> list[Answer]:
+    def _texts(self, requests: Sequence[TextRequest], wanted: Wanted | None) -> list[Answer]:
         if not requests:
             return []
         decoder = self.translator.decoder
@@ -63,7 +67,8 @@ class LiveDecoder:
             given = decoder.constraints.forced(request.known, settings.target_language)
             given[TRANSLATION] = [token for word in request.committed for token in word.tokens]
             forced.append({phase: tokens for phase, tokens in given.items() if tokens})
-        found = decoder.translate(sources, settings, forced, kept=[request.cache for request in requests])
+        kept = [request.cache for request in requests]
+        found = decoder.translate(sources, settings, forced, kept=kept, wanted=wanted)
         scores = self.translator.transcript_scores([log_probs for _, log_probs in encoded], found)
         return [self._hypothesis(*each) for each in zip(requests, sources, found, scores, strict=True)]
 
@@ -100,7 +105,7 @@ class LiveDecoder:
         decode = self.translator.decoder.tokenizer.decode
         return tuple(Word(decode(group).strip(), tuple(group), bool(spaced[group[0]])) for group in groups)
 
-    def _speech(self, requests: Sequence[SpeechRequest]) -> list[Answer]:
+    def _speech(self, requests: Sequence[SpeechRequest], wanted: Wanted | None) -> list[Answer]:
         if not requests:
             return []
         # A word is not spoken in less; without a limit, a model whose speech has ended once likes to leave it at that.
@@ -110,7 +115,8 @@ class LiveDecoder:
         ]
         sources = [request.hypothesis.units for request in requests]
         kept = [request.cache for request in requests]
-        found = self.translator.decoder.continue_units(sources, continuations, self.translator.settings, kept)
+        decoder, settings = self.translator.decoder, self.translator.settings
+        found = decoder.continue_units(sources, continuations, settings, kept, wanted)
         return [self._spoken(request, hypothesis) for request, hypothesis in zip(requests, found, strict=True)]
 
     def _all_texts(self, request: SpeechRequest) -> tuple[int, ...]:
