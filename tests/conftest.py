@@ -11,11 +11,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 from pathlib import Path
 
 import pytest
-import torch
 
-from unitweave.config.lm import SmallLm
-from unitweave.lm.model.small import new_llama, train_tokenizer
-from unitweave.lm.train import logs
+# Torch is imported in the fixtures: the process that only hands out the tests to others would wait for it.
 
 TEXTS = ["the small dog sleeps", "a red house by the sea", "where is the station", "el perro duerme en la casa"]
 
@@ -38,12 +35,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_measurement_of_the_machine() -> Iterator[None]:
     """The peak that a training is compared with takes a second to measure, and half a minute in bf16 without AMX."""
+    from unitweave.lm.train import logs
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "matrix_peak", lambda device, dtype: 1e11)
         yield
@@ -52,6 +53,11 @@ def _no_measurement_of_the_machine() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def text_lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama with random weights and its tokenizer, in save_pretrained layout."""
+    import torch
+
+    from unitweave.config.lm import SmallLm
+    from unitweave.lm.model.small import new_llama, train_tokenizer
+
     folder = tmp_path_factory.mktemp("text_lm")
     tokenizer = train_tokenizer(TEXTS, 300)
     torch.manual_seed(0)
