@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import yaml
 
-from helpers.cvss_miniature import tone
+from helpers.cvss_miniature import encoded, tone
 from unitweave.cli import main
 from unitweave.config.recipe import parse_recipe
 from unitweave.core.audio import read_audio
@@ -142,6 +142,74 @@ def test_an_engine_that_is_not_there_is_one_line_and_code_2(
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (tmp_path / "o/manifest.parquet").exists()
+
+
+SOUND = tone(1.0, 8_000, 3)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ((SOUND, 8_000), ""),
+        ([SOUND, 8_000], ""),
+        ((np.stack([SOUND, SOUND]), 8_000), ""),
+        ((np.stack([SOUND, SOUND], axis=1), 8_000), ""),
+        (((SOUND * 32_000).astype(np.int16), 8_000), ""),
+        (encoded(SOUND, 8_000, "FLAC"), ""),
+        (None, "must return samples"),
+        ("/tmp/a.wav", "must return samples"),
+        ((8_000, SOUND), "must return samples"),
+        ((SOUND, 0), "must return samples"),
+        (b"RIFF", "not readable as audio"),
+        (SOUND[:0], "empty"),
+        (ValueError("no such phoneme"), "ValueError: no such phoneme"),
+    ],
+)
+def test_whatever_a_function_returns_is_sound_or_a_reason(
+    returned: object, told: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def engine(text: str, language: str) -> object:
+        if isinstance(returned, Exception) and "3" in text:
+            raise returned
+        return (SOUND, 8_000) if (isinstance(returned, Exception) or (told and "3" not in text)) else returned
+
+    monkeypatch.setattr(sys.modules[__name__], "speak", engine)
+    arguments = ["--out", str(tmp_path / "s"), "--engine", "function", "--function", f"{__name__}:speak"]
+    assert main(["corpus", "speak", str(corpus), *arguments]) == 0
+    assert len(read_manifest(tmp_path / "s")) == 6 - bool(told)
+    assert told in (tmp_path / "s/skipped.tsv").read_text()
+    spoken = read_manifest(tmp_path / "s")[0]
+    assert len(read_audio(str(spoken.tgt_audio))) == 16_000 and np.abs(read_audio(str(spoken.tgt_audio))).max() < 1
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("x=1 cat > {out}", "only 0 of 6"),
+        ("cp 'a {out}", "cannot be read by a shell"),
+        ("read x; cp $x {out}", "only 0 of 6"),
+        ("nothere {out}", "'nothere' is not installed"),
+    ],
+)
+def test_commands_of_the_shell_are_told_from_programs_that_are_missing(
+    command: str, told: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["--out", str(tmp_path / "s"), "--engine", "command", "--command", command]
+    assert main(["corpus", "speak", str(corpus), *arguments]) == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_engine_that_speaks_nothing_is_stopped_early(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(sys.modules[__name__], "speak", lambda text, language: calls.append(text))
+    monkeypatch.setattr("unitweave.corpus.speak._ALL_OF_THE_FIRST", 3)
+    arguments = ["--out", str(tmp_path / "s"), "--engine", "function", "--function", f"{__name__}:speak"]
+    assert main(["corpus", "speak", str(corpus), *arguments]) == 2
+    assert "none of the first 3 texts could be spoken; the function must return" in capsys.readouterr().err
+    assert len(calls) == 3
 
 
 @pytest.mark.processes

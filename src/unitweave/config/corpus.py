@@ -190,8 +190,8 @@ class SpeakSettings(Settings):
     """command: a shell command that writes the audio file {out}. It reads the text from standard input, and may name
     {text}, {language}, {voice} and {model}, which are quoted for the shell."""
     function: str | None = None
-    """function: MODULE:NAME of a Python function of (text, language) that returns samples at 16 kHz, or
-    (samples, rate)."""
+    """function: MODULE:NAME of a Python function of (text, language) that returns samples at 16 kHz,
+    (samples, rate), or the bytes of an audio file."""
     workers: NonNegativeInt = 0
     """Parallel processes or commands; 0: one per core."""
 

@@ -17,6 +17,8 @@ from unitweave.corpus.recording_store import RecordingStore, RecordingTask
 from unitweave.corpus.speech_engines import SpeechEngine, Text, load_engine
 from unitweave.corpus.tasks import describe_tasks
 
+_ALL_OF_THE_FIRST = 20  # texts that all fail: the engine, and not the text, is what is wrong
+
 
 def speak_corpus(source: Path, out: Path, settings: SpeakSettings) -> StageResult:
     """Make a corpus folder with the speech that `source` lacks; the recordings of `source` stay where they are.
@@ -64,18 +66,25 @@ def _speak(
     wanted = {_path(pair, side): pair for pair in pairs if not _audio(pair, side)}
     problems: dict[str, str] = {path: "no text to synthesize" for path, pair in wanted.items() if not _text(pair, side)}
     made: dict[str, float] = {}
+    unspoken = len(problems)
     with RecordingStore(folder, 1) as recordings:
         texts = [
             Text(path, str(_text(pair, side)), _language(pair, side))
             for path, pair in wanted.items()
             if path not in problems and not recordings.has(path, json_digest([identity, _text(pair, side)]))
         ]
+        nothing_yet = len(texts) == len(wanted) - unspoken
         say(f"corpus: {len(texts)} texts to be spoken by {settings.engine}")
 
         def tasks() -> Iterator[RecordingTask]:
             with meter("corpus: speaking", len(texts)) as progress:
                 for speech in engine.speak(texts):
                     progress.advance()
+                    failed = len(problems) - unspoken + 1
+                    if speech.problem and nothing_yet and progress.done == failed == _ALL_OF_THE_FIRST:
+                        raise InputError(
+                            f"{folder}: none of the first {_ALL_OF_THE_FIRST} texts could be spoken; {speech.problem}"
+                        )
                     if speech.problem:
                         problems[speech.text.key] = f"could not be spoken: {speech.problem}"
                         continue

@@ -2,8 +2,8 @@
 
 import contextlib
 import io
+import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -139,8 +139,13 @@ class CommandEngine:
 
     def check(self, languages: Iterable[str]) -> None:
         """Raise InputError where the program is not installed, or the model is no file."""
-        program = shlex.split(self._command(Text("", "", ""), "x.wav"))[0]
-        if shutil.which(program) is None:
+        try:
+            words = shlex.split(self._command(Text("", "", ""), "x.wav"))
+        except ValueError as error:
+            raise InputError(f"--command: {self.template!r} cannot be read by a shell ({error})") from None
+        program = next((word for word in words if not re.match(r"\w+=", word)), "")
+        # Asked of the shell, which knows words of its own, too.
+        if subprocess.run(["sh", "-c", 'command -v "$1"', "sh", program], capture_output=True, check=False).returncode:
             raise InputError(f"--engine {self.settings.engine}: the program {program!r} is not installed")
         if self.settings.engine == "piper" and not Path(str(self.settings.model)).is_file():
             raise InputError(f"--model {self.settings.model}: no such file")
@@ -183,14 +188,29 @@ class FunctionEngine:
         """One after the other, in this process."""
         for text in texts:
             try:
-                result = self._function(text.text, text.language)
-            except InputError as error:
-                yield SynthesisResult(text, b"", str(error))
-                continue
-            samples, rate = result if isinstance(result, tuple) else (result, SAMPLE_RATE)
-            file = io.BytesIO()
-            soundfile.write(file, np.asarray(samples, np.float32).squeeze(), int(rate), format="WAV", subtype="FLOAT")
-            yield SynthesisResult(text, file.getvalue())
+                yield SynthesisResult(text, _wav(self._function(text.text, text.language)))
+            except Exception as error:  # whatever the function raises costs this text alone
+                problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                yield SynthesisResult(text, b"", str(error) if isinstance(error, InputError) else problem)
+
+
+def _wav(result: Any) -> bytes:
+    """The audio file of what a function returned. Raises InputError for what is no sound."""
+    if isinstance(result, bytes):
+        return result
+    pair = isinstance(result, tuple | list) and len(result) == 2 and np.ndim(result[1]) == 0 and np.ndim(result[0]) > 0
+    samples, rate = result if pair else (result, SAMPLE_RATE)
+    try:
+        waveform, rate = np.asarray(samples, np.float32).squeeze(), int(rate)
+    except (TypeError, ValueError):
+        waveform = np.zeros(())
+    if waveform.ndim == 2 and waveform.shape[0] < waveform.shape[1]:
+        waveform = waveform.T  # the channels come first, as torch has them
+    if waveform.ndim not in (1, 2) or not 1_000 <= rate <= 768_000:
+        raise InputError("the function must return samples, (samples, rate in Hz), or the bytes of an audio file")
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format="WAV", subtype="FLOAT")
+    return file.getvalue()
 
 
 def speech_identity(settings: SpeakSettings) -> str:
