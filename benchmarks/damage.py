@@ -184,7 +184,7 @@ def run_case(case: Case, place: Path, recipe: Path, seed: int) -> int | None:
 def stop_trainings_at_their_first_step() -> None:
     """From then on, in this process and its forks."""
 
-    def began(*_: object) -> None:
+    def began(*_: object, **__: object) -> None:
         raise Began
 
     checkpoints._StopCallback.on_step_end = began  # type: ignore[method-assign]

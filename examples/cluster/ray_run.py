@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayError
 
 
-@ray.remote(max_retries=0)
+@ray.remote(max_restarts=0, max_task_retries=0)
 class Process:
     """One of the processes, with a GPU of its own where the cluster has any."""
 

@@ -2,7 +2,8 @@
 # From corpus to scores on Slurm: sbatch --nodes 2 examples/cluster/slurm.sh RECIPE RUN [--KEY VALUE ...]
 #
 # Five minutes before the time is over Slurm sends USR1: the training writes a checkpoint and ends, and the job is put
-# back into the queue. A preempted job gets TERM, does the same, and Slurm requeues it. Either way it goes on there.
+# back into the queue. A preempted job gets TERM and does the same: Slurm itself requeues one only if it has not ended
+# within the partition's GraceTime. Either way it goes on there. A job that was cancelled is not requeued.
 #SBATCH --job-name=unitweave
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -27,9 +28,12 @@ code=0
 while kill -0 "$step" 2>/dev/null; do # a signal ends `wait` before the step is over
   wait "$step" && code=0 || code=$?
 done
+if ((code != 0 && ! again)) && scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; then
+  again=1
+fi
 if ((again && code != 0)); then
-  echo "out of time; back into the queue"
-  scontrol requeue "$SLURM_JOB_ID"
+  echo "out of time or preempted; back into the queue"
+  scontrol requeue "$SLURM_JOB_ID" || true # refused where Slurm has done it already
   exit 0
 fi
 exit "$code"

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = {
     "srun": 'shift; trap \'kill -USR1 "$child"\' USR1; trap \'kill -TERM "$child"\' TERM\n"$@" & child=$!\n'
     'while kill -0 "$child" 2>/dev/null; do wait "$child" && code=0 || code=$?; done; exit "$code"\n',
-    "scontrol": 'if [ "$1" = show ]; then echo first; echo second; else echo "$@" >> "$LOG"; fi\n',
+    "scontrol": 'case "$1 $2" in "show job") echo "PreemptEligibleTime=2026 PreemptTime=$PREEMPTED" ;;\n'
+    'show*) echo first; echo second ;; *) echo "$@" >> "$LOG" ;; esac\n',
     "torchrun": 'echo "torchrun $*" >> "$LOG"; [ -z "$QUICK" ] || exit "$QUICK"\n'
     'exec python3 -c "\nimport signal, sys, time\n'
     "def stop(number, frame):\n    time.sleep(0.3); print('checkpoint', file=open(sys.argv[1], 'a')); sys.exit(1)\n"
@@ -29,8 +30,20 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     for name, text in PROGRAMS.items():
         (tmp_path / name).write_text("#!/bin/bash\n" + text)
         (tmp_path / name).chmod(0o755)
-    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(tmp_path / "log"), "QUICK": "", "PROCESSES": "8"}
-    job = {"SLURM_NNODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "x", "SLURM_JOB_ID": "17"}
+    own = {
+        "PREEMPTED": "None",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "LOG": str(tmp_path / "log"),
+        "QUICK": "",
+        "PROCESSES": "8",
+    }
+    job = {
+        "PREEMPTED": "None",
+        "SLURM_NNODES": "2",
+        "SLURM_NODEID": "1",
+        "SLURM_JOB_NODELIST": "x",
+        "SLURM_JOB_ID": "17",
+    }
     return os.environ | own | job | {"SLURM_SUBMIT_DIR": str(ROOT)}
 
 
@@ -40,11 +53,15 @@ def begin(environment: dict[str, str]) -> subprocess.Popen:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("number", "requeued"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
-def test_a_job_that_is_out_of_time_writes_a_checkpoint_and_is_requeued(
-    slurm: dict[str, str], number: int, requeued: bool
+@pytest.mark.parametrize(
+    ("number", "preempted", "requeued"),
+    [(signal.SIGUSR1, "None", True), (signal.SIGTERM, "2026-11-26T10:16:09", True), (signal.SIGTERM, "None", False)],
+    ids=["out of time", "preempted", "cancelled"],
+)
+def test_a_job_that_has_to_end_writes_a_checkpoint_and_is_requeued(
+    slurm: dict[str, str], number: int, preempted: str, requeued: bool
 ) -> None:
-    log, job = Path(slurm["LOG"]), begin(slurm)
+    log, job = Path(slurm["LOG"]), begin(slurm | {"PREEMPTED": preempted})
     for _ in range(200):
         if log.exists() and "training" in log.read_text():
             break
@@ -53,7 +70,7 @@ def test_a_job_that_is_out_of_time_writes_a_checkpoint_and_is_requeued(
     job.send_signal(number)
     assert job.wait(30) == (0 if requeued else 1)
     first, _, *rest = log.read_text().splitlines()
-    assert rest == ["checkpoint", *(["requeue 17"] if requeued else [])], "a preempted job is requeued by Slurm itself"
+    assert rest == ["checkpoint", *(["requeue 17"] if requeued else [])]
     assert "--nnodes 2 --node-rank 1 --master-addr first" in first and "--nproc-per-node 8" in first
     assert first.endswith("-m unitweave run paper --out /shared/run --score.mos []")
 

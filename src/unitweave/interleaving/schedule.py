@@ -80,7 +80,7 @@ def utterance_ratio(ratio: float, spread: float, rng: Random) -> float:
 
     So the mean over utterances is `ratio`, and 0 stays 0: the end of the training sees units only.
     """
-    width = min(spread, ratio, 1 - ratio)
+    width = min(spread, ratio, 1 - ratio) if spread > 0 else 0.0
     return ratio + rng.uniform(-width, width) if width > 0 else ratio
 
 

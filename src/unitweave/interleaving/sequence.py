@@ -11,7 +11,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from unitweave.interleaving.spans import draw_spans, spread_over, uniform_cuts, 
 
 # Segment codes: what a token's loss is counted under. A marker counts under the segment that it ends.
 NONE, SOURCE, TRANSCRIPT, TRANSLATION, TARGET = range(5)
-_CODES = [bytes([code]) for code in range(5)]
 SEGMENTS = get_args(Segment)
 
 TASKS = {task: tuple(SEGMENTS.index(segment) + 1 for segment in segments) for task, segments in TASK_SEGMENTS.items()}
@@ -166,6 +165,15 @@ def has_segments(example: Example, task: str) -> bool:
     return all(parts[segment - 1] is not None for segment in TASKS[task])
 
 
+class DrawnSequence(NamedTuple):
+    """A training sequence in pieces, each with the segment code of its tokens; otherwise as `TrainingSequence`."""
+
+    pieces: list[np.ndarray]
+    codes: list[int]
+    words: int
+    replaced: int
+
+
 def interleave(
     example: Example, task: str, ratio: float, settings: InterleaveSettings, markers: Markers, rng: Random
 ) -> TrainingSequence:
@@ -174,14 +182,17 @@ def interleave(
     The spans of the two sides are drawn independently. Equal arguments and an equally seeded `rng`
     give equal sequences. Raises InputError when the example lacks a segment of the task.
     """
-    pieces: list[np.ndarray] = []
+    return join_pieces([draw_sequence(example, task, ratio, settings, markers, rng)])[0]
+
+
+def draw_sequence(
+    example: Example, task: str, ratio: float, settings: InterleaveSettings, markers: Markers, rng: Random
+) -> DrawnSequence:
+    """As `interleave`, without joining the pieces: `join_pieces` does that for all sequences of a step at once."""
+    opening, frame = _frame(task, markers)
+    pieces, codes = [opening], [NONE]
     words = replaced = 0
-    order = TASKS[task]
-    first = markers.of(order[0])
-    opening = _tokens(first) if markers.begin is None else _tokens(markers.begin, first)
-    pieces.append(opening)
-    codes = bytearray(len(opening))  # all NONE; built as bytes, for which numpy would take longer than for the rest
-    for number, segment in enumerate(order):
+    for segment, closing in frame:
         if segment in (SOURCE, TARGET):
             speech = example.source if segment == SOURCE else example.target
             if speech is None:
@@ -189,20 +200,38 @@ def interleave(
             interleaved = settings.sides in ("both", SEGMENTS[segment - 1])
             parts, spans = interleave_speech(speech, ratio if interleaved else 0.0, settings, markers.mask, rng)
             words += (len(speech.cuts) - 1) * interleaved
-            replaced += sum(last - first for first, last in spans)
+            for first, last in spans:
+                replaced += last - first
+            pieces += parts
+            codes += [segment] * (len(parts) + 1)  # the closing marker included
         else:
             text = example.transcript if segment == TRANSCRIPT else example.translation
             if text is None:
                 raise InputError(f"the task {task!r} needs the {SEGMENTS[segment - 1]}, which a pair lacks")
-            parts = [text]
-        closing = markers.of(order[number + 1]) if number + 1 < len(order) else markers.end
-        pieces += parts
-        pieces.append(_tokens(closing))
-        codes += _CODES[segment] * (sum(map(len, parts)) + 1)  # the closing marker included
-    return TrainingSequence(np.concatenate(pieces), np.frombuffer(codes, np.uint8), words, replaced)
+            pieces.append(text)
+            codes += (segment, segment)
+        pieces.append(closing)
+    return DrawnSequence(pieces, codes, words, replaced)
+
+
+def join_pieces(drawn: Items[DrawnSequence]) -> list[TrainingSequence]:
+    """The sequences in one piece each: views of two arrays, since numpy takes longer for a call than for a sequence."""
+    pieces = [piece for one in drawn for piece in one.pieces]
+    lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+    ids = np.concatenate(pieces)
+    segments = np.repeat(np.array([code for one in drawn for code in one.codes], np.uint8), lengths)
+    at = np.append(0, np.cumsum(lengths))[np.cumsum([0, *(len(one.pieces) for one in drawn)])].tolist()
+    return [
+        TrainingSequence(ids[first:last], segments[first:last], one.words, one.replaced)
+        for one, first, last in zip(drawn, at, at[1:], strict=False)
+    ]
 
 
 @lru_cache(maxsize=64)
-def _tokens(*ids: int) -> np.ndarray:
-    """Token ids as an array, made once: five of them are in every sequence."""
-    return np.array(ids, dtype=np.int32)
+def _frame(task: str, markers: Markers) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """What opens a sequence of a task, and its segments, each with the marker that closes it; int32."""
+    order = TASKS[task]
+    begin = [] if markers.begin is None else [markers.begin]
+    closings = [*map(markers.of, order[1:]), markers.end]
+    frame = [(segment, np.array([marker], np.int32)) for segment, marker in zip(order, closings, strict=True)]
+    return np.array([*begin, markers.of(order[0])], np.int32), frame

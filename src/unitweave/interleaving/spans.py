@@ -37,23 +37,31 @@ def draw_spans(words: int, ratio: float, mean_length: float, rng: Random) -> lis
         left -= length
     # A circle of `words - count` words of speech and `len(lengths)` spans: which of its places are spans.
     slots = sorted(rng.sample(range(words - count + len(lengths)), len(lengths)))
-    turn = rng.randrange(words)
-    placed: list[tuple[int, int]] = []
-    drawn = 0
-    for i, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
-        # Before this span come `slot - i` words of speech and the spans so far; then the circle is turned.
-        first = (slot - i + drawn + turn) % words
-        drawn += length
-        placed.append((first, min(first + length, words)))
-        if first + length > words:
-            placed.append((0, first + length - words))
-    spans: list[tuple[int, int]] = []
-    for first, last in sorted(placed):
-        if spans and spans[-1][1] == first:
-            spans[-1] = (spans[-1][0], last)
+    before = rng.randrange(words)  # how far the circle is turned; then what comes before a span besides its slot
+    spans: list[tuple[int, int]] = []  # those up to the circle's seam
+    after: list[tuple[int, int]] = []  # those after it, which come first
+    for slot, length in zip(slots, lengths, strict=True):
+        first = slot + before
+        last = first + length
+        before += length - 1  # the span takes the room of its words, and not that of its slot
+        if first >= words:
+            _add_span(after, first - words, last - words)
+        elif last <= words:
+            _add_span(spans, first, last)
         else:
-            spans.append((first, last))
-    return spans
+            _add_span(spans, first, words)
+            _add_span(after, 0, last - words)
+    if after and spans and after[-1][1] == spans[0][0]:
+        spans[0] = (after.pop()[0], spans[0][1])
+    return after + spans
+
+
+def _add_span(spans: list[tuple[int, int]], first: int, last: int) -> None:
+    """Add a span behind the others; one that touches the last becomes part of it."""
+    if spans and spans[-1][1] == first:
+        spans[-1] = (spans[-1][0], last)
+    else:
+        spans.append((first, last))
 
 
 @lru_cache(maxsize=16)

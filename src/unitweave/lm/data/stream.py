@@ -13,7 +13,14 @@ from torch.utils.data import Dataset
 from unitweave.config.interleave import InterleaveSettings, Task
 from unitweave.interleaving.prefixes import draw_prefix
 from unitweave.interleaving.schedule import utterance_ratio
-from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave
+from unitweave.interleaving.sequence import (
+    Example,
+    Markers,
+    TrainingSequence,
+    draw_sequence,
+    has_segments,
+    join_pieces,
+)
 from unitweave.lm.data.packing import pack, split_to_budget, step_weight
 from unitweave.lm.data.sampler import UtteranceSampler
 
@@ -58,23 +65,25 @@ class InterleavedDataset:
     def sequences(self, step: int) -> list[TrainingSequence]:
         """The interleaved sequences of an optimizer step."""
         ratio = self.ratio(step)
-        interleaved = []
+        tasks = [name for name, weight in self.tasks.items() if weight > 0]
+        drawn = []
         for position in range(step * self.batch_size, (step + 1) * self.batch_size):
             # A generator for each position: what it draws depends on no other utterance, process or worker.
             rng = Random((self.seed << 64) + position)
-            example, task = self._draw(position, rng)
+            example, task = self._draw(position, tasks, rng)
             example = draw_prefix(example, self.interleave, rng)
             own = utterance_ratio(ratio, self.spread, rng)
-            sequence = interleave(example, task, own, self.interleave, self.markers, rng)
-            if self.max_tokens is not None and len(sequence.ids) > self.max_tokens:
-                sequence = replace(
-                    sequence, ids=sequence.ids[: self.max_tokens], segments=sequence.segments[: self.max_tokens]
-                )
-            interleaved.append(sequence)
-        return interleaved
+            drawn.append(draw_sequence(example, task, own, self.interleave, self.markers, rng))
+        limit = self.max_tokens
+        return [
+            sequence
+            if limit is None or len(sequence.ids) <= limit
+            else replace(sequence, ids=sequence.ids[:limit], segments=sequence.segments[:limit])
+            for sequence in join_pieces(drawn)
+        ]
 
-    def _draw(self, position: int, rng: Random) -> tuple[Example, str]:
-        """The example at a position of the endless stream, and what to train on it."""
+    def _draw(self, position: int, tasks: Sequence[Task], rng: Random) -> tuple[Example, str]:
+        """The example at a position of the endless stream, and which of the tasks to train on it."""
         if self.extra_sampler is not None:
             # Evenly mixed in: after n examples, n * extra_ratio of them (rounded down) were extra text.
             before = int(position * self.extra_ratio)
@@ -82,7 +91,7 @@ class InterleavedDataset:
                 return self.extra[self.extra_sampler[before]], "mt"
             position -= before
         example = self.examples[self.sampler[position]]
-        names = [name for name, weight in self.tasks.items() if weight > 0 and has_segments(example, name)]
+        names = [name for name in tasks if has_segments(example, name)] if len(tasks) > 1 else tasks
         if len(names) == 1:
             return example, names[0]
         return example, rng.choices(names, [self.tasks[name] for name in names])[0]
