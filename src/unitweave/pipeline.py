@@ -381,13 +381,13 @@ def open_run(
 
 def contents(*paths: str | None) -> dict[str, str] | None:
     """Digests of those of the paths that are here: settings name them, but what is in them counts."""
-    found = {}
+    digests = {}
     for path in paths:
         if path is not None and Path(path).is_file():
-            found[path] = file_digest(Path(path))
+            digests[path] = file_digest(Path(path))
         elif path is not None and (digest := weights_digest(path)):
-            found[path] = digest
-    return found or None
+            digests[path] = digest
+    return digests or None
 
 
 @cache

@@ -131,10 +131,10 @@ def _meanings(kind: type) -> dict[str, str]:
     """The strings under the fields of a class and its bases."""
     from docstring_parser import parse_from_object
 
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
-        found |= {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(base).params}
-    return found
+        meanings |= {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(base).params}
+    return meanings
 
 
 def _spelled(argument: str) -> str:

@@ -37,13 +37,13 @@ def rehearse(
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
-    found = find_recipe(recipe)
-    load_with(found, {})
+    path = find_recipe(recipe)
+    load_with(path, {})
 
     from unitweave.rehearsal.rehearse import REPORT_FILE, Rehearsal, as_table
 
     with locked(out):
-        rehearsal = Rehearsal(out, found, size, lora, again)
+        rehearsal = Rehearsal(out, path, size, lora, again)
         rehearsal.all()
         rehearsal.finish()
     if json:

@@ -248,30 +248,30 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     keys = re.findall(r'Parser key "([\w.]+)":', text)
     key = ".".join(keys)
-    if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
-        return f"{found[1]}.{found[2]}: no such setting; {_where_listed(found[1])}"
-    if found := re.search(r"Option '([\w.-]+)' is not accepted", text):
-        return f"{key}.{found[1]}: no such setting; {_where_listed(key)}"
+    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
+        return f"{match[1]}.{match[2]}: no such setting; {_where_listed(match[1])}"
+    if match := re.search(r"Option '([\w.-]+)' is not accepted", text):
+        return f"{key}.{match[1]}: no such setting; {_where_listed(key)}"
     given = re.search(
         r"(?:Given value: (.*?)(?: - | Given| Parser|$))", text
     )  # of the innermost type that allows several
-    if found := re.search(
+    if match := re.search(
         r"Not of type (\w+):(?: (?!does )(\S+) (?:does not conform|not an?)|.*?(?:base 10|to float): ('.*?'))?", text
     ):
-        got = next((one for one in (found[2], found[3], given and given[1]) if one), "?")
-        return f"{key}: must be {RANGES.get(found[1], found[1])} (got {got})"
-    if found := re.search(r"Expected a typing.Literal\[(.*?)\]", text):
+        got = next((one for one in (match[2], match[3], given and given[1]) if one), "?")
+        return f"{key}: must be {RANGES.get(match[1], match[1])} (got {got})"
+    if match := re.search(r"Expected a typing.Literal\[(.*?)\]", text):
         got = given or re.search(r"Got value: (.*)", text)
-        return f"{key}: must be one of {found[1].replace(chr(39), '')} (got {got[1] if got else '?'})"
-    if found := re.search(r"Expected a <class '(\w+)'>(?:. Got value: (.*))?", text):
+        return f"{key}: must be one of {match[1].replace(chr(39), '')} (got {got[1] if got else '?'})"
+    if match := re.search(r"Expected a <class '(\w+)'>(?:. Got value: (.*))?", text):
         wanted = {
             "str": "text",
             "dict": "a mapping",
             "list": "a list",
             "bool": "true or false",
             "NoneType": "a mapping",
-        }.get(found[1], found[1])
-        return f"{key}: must be {wanted} (got {given[1] if given else found[2]})"
+        }.get(match[1], match[1])
+        return f"{key}: must be {wanted} (got {given[1] if given else match[2]})"
     return text.removeprefix("Validation failed: ")
 
 

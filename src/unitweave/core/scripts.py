@@ -47,8 +47,8 @@ def cluster_starts(text: str) -> list[int]:
     """
     starts: list[int] = []
     if _spaceless().search(text) is not None:
-        for found in _cluster_pattern().finditer(text):
-            starts += [found.start(), found.end()]
+        for match in _cluster_pattern().finditer(text):
+            starts += [match.start(), match.end()]
     return sorted({start for start in starts if 0 < start < len(text)})
 
 
@@ -80,8 +80,8 @@ def follows_wide_punctuation(text: str, place: int) -> bool:
 def join_words(text: str) -> str:
     """Words with single spaces between them as running text, in which scripts without spaces have none."""
 
-    def closed(found: re.Match[str]) -> str:
-        before = found.start() - 1
+    def closed(match: re.Match[str]) -> str:
+        before = match.start() - 1
         while before > 0 and unicodedata.category(text[before]).startswith("M"):
             before -= 1
         return "" if _wide().fullmatch(text[before]) else " "

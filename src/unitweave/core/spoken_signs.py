@@ -89,12 +89,12 @@ def written_out(text: str, language: str) -> str:
     if words:
         minus = r"(?<![^\s(])(?:−\s?(?=\d)|-(?=[\d.,]+\s?°))"  # a hyphen may begin a line of a dialogue
         text = re.sub(minus, f" {_MINUS.get(language, ' ')} ", text)
-        text = _amounts(language).sub(lambda found: _amount(found, words, language), text)
+        text = _amounts(language).sub(lambda match: _amount(match, words, language), text)
         if language in _FRACTIONS:
-            text = re.sub(r"(\d ?)?([½¼¾])", lambda found: _fraction(found, language), text)
+            text = re.sub(r"(\d ?)?([½¼¾])", lambda match: _fraction(match, language), text)
         text = re.sub(r"\b[nN]\.?[º°]\s?(?=\d)", f"{words.get('№', 'n')} ", text)
-        text = re.sub(r"(?<=\w)[²³](?!\w)", lambda found: f" {words.get(found[0], _digits(found[0]))} ", text)
-        text = re.sub("[%&+=@№]", lambda found: f" {_form(words.get(found[0], ' '), '', language)} ", text)
+        text = re.sub(r"(?<=\w)[²³](?!\w)", lambda match: f" {words.get(match[0], _digits(match[0]))} ", text)
+        text = re.sub("[%&+=@№]", lambda match: f" {_form(words.get(match[0], ' '), '', language)} ", text)
     return "".join(_digits(c) if ord(c) > 0xA0 and _is_odd_number(c) else c for c in text)
 
 
@@ -116,14 +116,14 @@ def _amounts(language: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w.,]){before}|(?<![\d.,]){behind}", re.IGNORECASE)
 
 
-def _amount(found: re.Match[str], words: dict[str, str], language: str) -> str:
-    sign = found["before"] or found["behind"]
-    number, scale = (found["n1"], found["scale1"]) if found["before"] else (found["n2"], found["scale2"])
-    if found["before"] == "°" or (sign == "°" and language in ("es", "it", "pt", "ca") and not found["unit"]):
-        return found[0]  # an ordinal number, which one types so
+def _amount(match: re.Match[str], words: dict[str, str], language: str) -> str:
+    sign = match["before"] or match["behind"]
+    number, scale = (match["n1"], match["scale1"]) if match["before"] else (match["n2"], match["scale2"])
+    if match["before"] == "°" or (sign == "°" and language in ("es", "it", "pt", "ca") and not match["unit"]):
+        return match[0]  # an ordinal number, which one types so
     word = _form(words[sign], number if not scale else f"{number}000", language)
-    if sign == "°" and found["unit"]:
-        word += " fahrenheit" if found["unit"] in "fF" else f" {_CELSIUS.get(language, 'celsius')}"
+    if sign == "°" and match["unit"]:
+        word += " fahrenheit" if match["unit"] in "fF" else f" {_CELSIUS.get(language, 'celsius')}"
     if sign == "%" and language in _PERCENT_FIRST:
         return f" {word} {number}{scale} "
     cents = re.fullmatch(r"(.*\d)[.,](\d\d)", number)
@@ -149,9 +149,9 @@ def _form(forms: str, number: str, language: str) -> str:
     return singular if number == "1" else others[-1]
 
 
-def _fraction(found: re.Match[str], language: str) -> str:
-    alone, behind = _FRACTIONS[language].split("; ")["½¼¾".index(found[2])].split("|")
-    return f"{found[1]} {behind} " if found[1] else f" {alone} "
+def _fraction(match: re.Match[str], language: str) -> str:
+    alone, behind = _FRACTIONS[language].split("; ")["½¼¾".index(match[2])].split("|")
+    return f"{match[1]} {behind} " if match[1] else f" {alone} "
 
 
 def _is_odd_number(character: str) -> bool:

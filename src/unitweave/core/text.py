@@ -79,7 +79,7 @@ def normalize(text: str, language: str) -> str:
     text = unicodedata.normalize("NFC", plain_forms(without_invisible(text)).replace("\u0640", ""))
     text = _GERSHAYIM.sub("", text)
     text = written_out(text, _NUM2WORDS.get(language, language))
-    text = _number_pattern(language).sub(lambda found: _spoken(found, language), text)
+    text = _number_pattern(language).sub(lambda match: _spoken(match, language), text)
     if language == "tr":
         text = text.replace("İ", "i").replace("I", "ı")
     text = unicodedata.normalize("NFC", text.lower()).translate(_APOSTROPHES)
@@ -140,11 +140,11 @@ def _number_pattern(language: str) -> re.Pattern[str]:
     return re.compile(rf"(?P<whole>{groups}|\d+)(?:(?:[{point}٫](?P<part>\d+))|{ordinal})?", re.IGNORECASE)
 
 
-def _spoken(found: re.Match[str], language: str) -> str:
+def _spoken(match: re.Match[str], language: str) -> str:
     """The words of one number, or its bare digits where there are no words for it."""
-    whole = "".join(str(unicodedata.decimal(c)) for c in found["whole"] if c.isdecimal())
-    part = "".join(str(unicodedata.decimal(c)) for c in found["part"] or "")
-    ordinal = found["ordinal"] or ""
+    whole = "".join(str(unicodedata.decimal(c)) for c in match["whole"] if c.isdecimal())
+    part = "".join(str(unicodedata.decimal(c)) for c in match["part"] or "")
+    ordinal = match["ordinal"] or ""
     if not _has_numbers(language):
         return " ".join(filter(None, (whole, part, ordinal)))
     if len(whole) > _MAX_DIGITS or (whole.startswith("0") and len(whole) > _MAX_LEADING_ZERO):
@@ -155,10 +155,10 @@ def _spoken(found: re.Match[str], language: str) -> str:
         words += f" {_POINTS.get(language, '')} {_digit_by_digit(part, language)}"
     if ordinal and language in _FEMININE and re.fullmatch(_FEMININE[language], ordinal, re.IGNORECASE):
         words = "première" if language == "fr" and whole == "1" else re.sub(r"o\b", "a", words)
-    if language == "sr" and _CYRILLIC_LETTER.search(found.string):
+    if language == "sr" and _CYRILLIC_LETTER.search(match.string):
         words = re.sub("lj|nj|dž|.", lambda letters: _CYRILLIC.get(letters[0], letters[0]), words)
     # l'80% is one word with its article, as l'ottanta is.
-    elided = re.search("[^\\W\\d_]['’]$", found.string[max(found.start() - 2, 0) : found.start()])
+    elided = re.search("[^\\W\\d_]['’]$", match.string[max(match.start() - 2, 0) : match.start()])
     return f"{'' if elided else ' '}{words} "
 
 

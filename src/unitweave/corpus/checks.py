@@ -30,8 +30,8 @@ def text_problem(raw: str, normalized: str) -> tuple[str, str] | None:
         return "the text has the wrong encoding", damaged
     if any(unicodedata.category(c) == "Cc" and c not in "\t\r\n" for c in raw):
         return "control characters in the text", repr(raw)[:80]
-    if found := _MARKUP.search(raw):
-        return "markup in the text", found[0][:80]
+    if match := _MARKUP.search(raw):
+        return "markup in the text", match[0][:80]
     if not normalized:
         return NO_WORDS, repr(raw)[:80]
     return None
@@ -84,8 +84,8 @@ def _read_as(text: str, encoding: str) -> str:
         return ""
     sequences = _SEQUENCE.findall(raw)
     odd = 0
-    for found in _SEQUENCE.finditer(raw):
-        read, behind = found[0].decode(encoding), raw[found.end() : found.end() + 1].decode("latin-1")
+    for match in _SEQUENCE.finditer(raw):
+        read, behind = match[0].decode(encoding), raw[match.end() : match.end() + 1].decode("latin-1")
         closes = all(c in _CLOSING for c in read[1:]) and not behind.isalpha()
         odd += not (closes or (len(sequences) == 1 and read.isalpha()))
     return repaired if odd and not any(unicodedata.category(c) in ("Cc", "Cn", "Co") for c in repaired) else ""

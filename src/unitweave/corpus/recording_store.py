@@ -127,7 +127,7 @@ class RecordingStore:
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):  # killed while writing a line
             os.truncate(path, len(whole))
-        found: dict[str, ConvertedRecording] = {}
+        converted: dict[str, ConvertedRecording] = {}
         for number, line in enumerate(whole.decode(errors="replace").split("\n")[:-1], start=1):
             try:
                 made = ConvertedRecording(**json.loads(line))
@@ -135,8 +135,8 @@ class RecordingStore:
                 raise InputError(
                     f"{path}, line {number}: damaged journal; delete the folder and build the corpus again"
                 ) from None
-            found[made.path] = made
-        return {p: made for p, made in found.items() if made.problem or (self.folder / p).exists()}
+            converted[made.path] = made
+        return {p: made for p, made in converted.items() if made.problem or (self.folder / p).exists()}
 
 
 def _make(folder: Path, task: RecordingTask) -> ConvertedRecording:

@@ -55,9 +55,9 @@ def score_range(folders: Sequence[Path], system: str | None = None) -> Expected:
     """
     grid = read_grid(*folders)
     experiment = grid.plan.experiment
-    found = [compare(grid, group, system or experiment.method, experiment.baseline) for group in grid.groups()]
+    comparisons = [compare(grid, group, system or experiment.method, experiment.baseline) for group in grid.groups()]
     best: list[Comparison] = sorted(
-        surest([comparison for comparison in found if comparison]), key=lambda comparison: -len(comparison.ours)
+        surest([comparison for comparison in comparisons if comparison]), key=lambda comparison: -len(comparison.ours)
     )
     if not best or len(best[0].ours) < 3:
         raise InputError(f"{folders[0]}: a range needs at least three trainings of both systems")

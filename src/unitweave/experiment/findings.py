@@ -40,9 +40,9 @@ class Comparison:
         """Kinds of machine on which the trainings were done."""
         return len(kinds_of_machine(training.machine for training in self.ours))
 
-    def verdict(self, found: Difference) -> str:
+    def verdict(self, difference: Difference) -> str:
         """The finding of one of its differences; a headline needs several kinds of machine."""
-        return found.verdict(self.machines if self.headline else None)
+        return difference.verdict(self.machines if self.headline else None)
 
     @cached_property
     def languages(self) -> dict[str, Difference]:
@@ -104,15 +104,15 @@ def against_longer(results: GridResults) -> list[Comparison]:
         (experiment.method, experiment.baseline),
         *((pair.system, pair.against) for pair in experiment.comparisons),
     ]
-    found = []
+    comparisons = []
     for model, data in dict.fromkeys(group[:2] for group in results.groups()):
         own = [r.trial for r in results.results if r.trial.group[:2] == (model, data)]
         for system, against in pairs:
             min_steps = min((trial.steps for trial in own if trial.system == system), default=0)
             max_steps = max((trial.steps for trial in own if trial.system == against), default=0)
             if 0 < min_steps < max_steps:
-                found.append(compare(results, (model, data, min_steps), system, against, max_steps))
-    return [pair for pair in found if pair is not None]
+                comparisons.append(compare(results, (model, data, min_steps), system, against, max_steps))
+    return [pair for pair in comparisons if pair is not None]
 
 
 def further(results: GridResults) -> list[Comparison]:
@@ -155,13 +155,13 @@ def ablations(results: GridResults) -> list[tuple[Comparison, Comparison | None]
     """Every further system against the method, and against the baseline where that has the trainings too."""
     experiment = results.plan.experiment
     others = [s for s in experiment.systems if s not in (experiment.method, experiment.baseline)]
-    found = []
+    comparisons = []
     for group in results.groups():
         for system in others:
             against = compare(results, group, system, experiment.method)
             if against is not None:
-                found.append((against, compare(results, group, system, experiment.baseline)))
-    return found
+                comparisons.append((against, compare(results, group, system, experiment.baseline)))
+    return comparisons
 
 
 def best_on_dev(results: GridResults) -> list[dict[str, Result]]:
@@ -209,13 +209,13 @@ def _steps(comparison: Comparison) -> str:
     return f"{comparison.system} {own} steps, {comparison.against} {comparison.against_steps}"
 
 
-def _sentence(comparison: Comparison, found: Difference, metric: str) -> str:
-    way = "above" if found.mean > 0 else "below"
-    number, machines = len(found.by_training), comparison.machines
+def _sentence(comparison: Comparison, difference: Difference, metric: str) -> str:
+    way = "above" if difference.mean > 0 else "below"
+    number, machines = len(difference.by_training), comparison.machines
     trainings = (
         f"{number} training{'s' if number > 1 else ''} on {machines} kind{'s' if machines > 1 else ''} of machine"
     )
     return (
-        f"{comparison.system} is {abs(found.mean):.1f} {METRICS[metric]} {way} {comparison.against} "
-        f"[{found.low:+z.1f}, {found.high:+z.1f}], {trainings}"
+        f"{comparison.system} is {abs(difference.mean):.1f} {METRICS[metric]} {way} {comparison.against} "
+        f"[{difference.low:+z.1f}, {difference.high:+z.1f}], {trainings}"
     )

@@ -17,10 +17,10 @@ def write_subset(folder: Path, corpus: Path, amount: float | Mapping[str, float]
 
 def count_training(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
     """Training pairs and hours of source speech by language."""
-    found: dict[str, dict[str, float]] = {}
+    amounts: dict[str, dict[str, float]] = {}
     for pair in pairs:
         if pair.split == "train":
-            counts = found.setdefault(pair.src_lang, {"pairs": 0, "hours": 0.0})
+            counts = amounts.setdefault(pair.src_lang, {"pairs": 0, "hours": 0.0})
             counts["pairs"] += 1
             counts["hours"] += pair.src_seconds / 3600
-    return {language: {"pairs": v["pairs"], "hours": round(v["hours"], 4)} for language, v in sorted(found.items())}
+    return {language: {"pairs": v["pairs"], "hours": round(v["hours"], 4)} for language, v in sorted(amounts.items())}

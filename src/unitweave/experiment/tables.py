@@ -93,17 +93,17 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
     rows = []
     for c in comparisons:
         for metric, name in METRICS.items():
-            found = c.differences[metric]
+            difference = c.differences[metric]
             rows.append(
                 [
                     *_of_group(c),
                     name,
                     _spread(c.theirs, metric),
                     _spread(c.ours, metric),
-                    _signed(found),
-                    "" if found.scatter is None else f"{found.scatter:.1f}",
+                    _signed(difference),
+                    "" if difference.scatter is None else f"{difference.scatter:.1f}",
                     f"{len(c.ours)} on {c.machines}",
-                    c.verdict(found),
+                    c.verdict(difference),
                 ]
             )
     first = comparisons[0]
@@ -166,14 +166,14 @@ def _of_group(c: Comparison) -> list[str]:
     return [c.group[0], c.group[1], f"{c.hours:.2f}", str(c.group[2])]
 
 
-def _signed(found: Difference) -> str:
-    return f"{found.mean:+z.1f} [{found.low:+z.1f}, {found.high:+z.1f}]"
+def _signed(difference: Difference) -> str:
+    return f"{difference.mean:+z.1f} [{difference.low:+z.1f}, {difference.high:+z.1f}]"
 
 
-def best_on_dev_table(grid: GridResults, found: Sequence[dict[str, Result]]) -> str:
+def best_on_dev_table(grid: GridResults, results: Sequence[dict[str, Result]]) -> str:
     rows = [
         [*_axes(r), f"{r.dev_bleu:.1f}", _interval(r, "asr_bleu"), _interval(r, "text_bleu")]
-        for chosen in found
+        for chosen in results
         for r in chosen.values()
     ]
     unfinished = "" if not grid.partial else " Some trainings are missing, so this may still change."
@@ -184,10 +184,10 @@ def best_on_dev_table(grid: GridResults, found: Sequence[dict[str, Result]]) -> 
     )
 
 
-def ablations_table(grid: GridResults, found: Sequence[tuple[Comparison, Comparison | None]]) -> str:
+def ablations_table(grid: GridResults, ablations: Sequence[tuple[Comparison, Comparison | None]]) -> str:
     experiment = grid.plan.experiment
     rows = []
-    for against, base in found:
+    for against, base in ablations:
         d = against.differences["asr_bleu"]
         e = base.differences["asr_bleu"] if base else None
         rows.append(
@@ -247,8 +247,13 @@ def language_differences_table(grid: GridResults, comparisons: Sequence[Comparis
                 sum(figures.language_scores(r, "asr_bleu")[language] for r in side.values()) / len(side)
                 for side in (c.theirs, c.ours)
             ]
-            found = c.languages[language]
-            shown = [*(f"{mean:.1f}" for mean in means), _signed(found), str(len(found.by_training)), c.verdict(found)]
+            difference = c.languages[language]
+            shown = [
+                *(f"{mean:.1f}" for mean in means),
+                _signed(difference),
+                str(len(difference.by_training)),
+                c.verdict(difference),
+            ]
             rows.append([language, f"{hours[language]:.2f}", c.group[0], c.group[1], str(c.group[2]), *shown])
     first = comparisons[0]
     heads = ["language", "hours", "model", "data", "steps", f"{first.against}, ASR-BLEU", first.system]
@@ -267,11 +272,11 @@ def parts_table(grid: GridResults, comparisons: Sequence[Comparison]) -> str:
             continue
         row = [name, str(chosen.sum()), *map(str, c.group), str(len(c.ours))]
         for metric in METRICS:
-            found = c.on(chosen, metric)
+            difference = c.on(chosen, metric)
             for side in (c.theirs, c.ours):
                 scores = [bleu_of_counts(r.counts[metric][chosen].sum(0)) for r in side.values()]
                 row.append(f"{sum(scores) / len(scores):.1f}")
-            row += [_signed(found), c.verdict(found)]
+            row += [_signed(difference), c.verdict(difference)]
         rows.append(row)
     if not rows:
         return ""

@@ -235,22 +235,22 @@ def ratio_stages(settings: LmSettings) -> list[tuple[float, int, int]]:
 def schedule_warnings(settings: LmSettings) -> list[str]:
     """What is unusual about the schedule and the number of steps."""
     steps, shape = settings.training.steps, settings.schedule.shape
-    found = []
+    warnings = []
     ratio = text_ratio(settings.schedule, steps)
     last = last_change(settings.schedule, steps)
     if shape not in ("none", "constant") and last > steps:
-        found.append(f"the schedule takes {last:.0f} steps, the run only {steps}: it is cut short")
+        warnings.append(f"the schedule takes {last:.0f} steps, the run only {steps}: it is cut short")
     if ratio(steps - 1) > 0:
-        found.append(
+        warnings.append(
             f"the run ends at text ratio {ratio(steps - 1):.2f}: the model never sees the pure units it is used on"
         )
     elif shape != "none" and sum(ratio(step) == 0 for step in range(steps)) < 0.1 * steps:
-        found.append("less than a tenth of the run is on pure units, which is what the model is used on")
+        warnings.append("less than a tenth of the run is on pure units, which is what the model is used on")
     if settings.training.save_steps > steps:
-        found.append(
+        warnings.append(
             f"the run of {steps} steps ends before its first checkpoint (every {settings.training.save_steps})"
         )
-    return found
+    return warnings
 
 
 def format_plan(plan: TrainingPlan, gpu: str, gpus: int) -> list[str]:

@@ -165,12 +165,12 @@ def _check(model: PackagedModel, what: str, found: str, sha256: str) -> None:
 
 def installed_files(model: PackagedModel, files: Sequence[tuple[str, str]]) -> list[Path]:
     """Where files of installed modules are; the modules are not imported. Raises InputError for a missing one."""
-    found = []
+    paths = []
     for module, file in files:
         spec = importlib.util.find_spec(module)
         places = [Path(place) / file for place in (spec.submodule_search_locations or [])] if spec else []
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise InputError(f"{model.name} comes with a package that is not installed: {model.install}")
-        found.append(path)
-    return found
+        paths.append(path)
+    return paths

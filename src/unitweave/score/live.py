@@ -99,8 +99,8 @@ def read_sources(pairs: Sequence[Pair], limit: int) -> list[Source]:
     Raises:
         InputError: There is no recording with a translation.
     """
-    found = [pair for pair in pairs if pair.src_audio and pair.tgt_text][:limit]
-    if not found:
+    usable = [pair for pair in pairs if pair.src_audio and pair.tgt_text][:limit]
+    if not usable:
         raise InputError("no recordings with translations to evaluate")
     return [
         Source(
@@ -111,7 +111,7 @@ def read_sources(pairs: Sequence[Pair], limit: int) -> list[Source]:
             pair.src_text_raw or pair.src_text or "",
             pair.src_lang,
         )
-        for pair in found
+        for pair in usable
     ]
 
 
@@ -286,10 +286,10 @@ def _name(settings: LiveSettings) -> str:
     return f"{settings.policy} {detail}, {settings.chunk_seconds:g} s"
 
 
-def _mean(found: Sequence[Latency]) -> Latency | None:
-    if not found:
+def _mean(latencies: Sequence[Latency]) -> Latency | None:
+    if not latencies:
         return None
-    values = np.mean([list(asdict(item).values()) for item in found], axis=0)
+    values = np.mean([list(asdict(item).values()) for item in latencies], axis=0)
     return Latency(*(round(float(value), 4) for value in values))
 
 

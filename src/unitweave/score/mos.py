@@ -29,21 +29,21 @@ class Predictor(Protocol):
 
 def load_predictors(names: Sequence[str], device: str = "auto") -> tuple[list[Predictor], list[str]]:
     """The predictors of `names` that are available, and a note for each that is not."""
-    found: list[Predictor] = []
+    predictors: list[Predictor] = []
     notes = []
     for name in names:
         try:
-            found.append(Dnsmos() if name == "dnsmos" else Utmos(resolve_device(device)))
+            predictors.append(Dnsmos() if name == "dnsmos" else Utmos(resolve_device(device)))
         except _Missing as missing:
             notes.append(f"{name} skipped: {missing}")
-    return found, notes
+    return predictors, notes
 
 
 def installed(names: Sequence[str]) -> list[str]:
     """Those of `names` whose packages are installed, with versions; UTMOS, which comes from torch.hub, always."""
     packages = importlib.util.find_spec("speechmos") and importlib.util.find_spec("onnxruntime")
-    found = [f"dnsmos-{importlib.metadata.version('speechmos')}"] if "dnsmos" in names and packages else []
-    return [*found, *(name for name in names if name != "dnsmos")]
+    predictors = [f"dnsmos-{importlib.metadata.version('speechmos')}"] if "dnsmos" in names and packages else []
+    return [*predictors, *(name for name in names if name != "dnsmos")]
 
 
 class Dnsmos:

@@ -200,9 +200,9 @@ def read_scores(folder: Path) -> Scores:
 
 def read_utterances(folder: Path) -> list[ScoredUtterance]:
     """Read the utterances.jsonl of a score stage's folder; errors as for `read_scores`."""
-    found = read_records(ScoredUtterance, Path(folder) / UTTERANCES_FILE)
-    check_count(Path(folder), "utterances", len(found), "delete the folder to score again")
-    return found
+    utterances = read_records(ScoredUtterance, Path(folder) / UTTERANCES_FILE)
+    check_count(Path(folder), "utterances", len(utterances), "delete the folder to score again")
+    return utterances
 
 
 def _rest(scores: Scores) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def build_app(
 
 def find_examples(folder: Path) -> list[Path]:
     """The first recordings of a folder. Raises InputError if there are none."""
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
+    recordings = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
+    if not recordings:
         raise InputError(f"{folder}: no recordings in this folder")
-    return found[:_MAX_EXAMPLES]
+    return recordings[:_MAX_EXAMPLES]

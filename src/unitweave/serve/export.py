@@ -101,10 +101,10 @@ def _copy_parts(parts: Parts, run: Path, folder: Path) -> None:
                 break
             _refuse_link(place)
         copy.mkdir(exist_ok=True)
-        found = [p for p in sorted(source.iterdir()) if _is_wanted(p)]
-        if not any(p.suffix == ".safetensors" for p in found):
+        files = [p for p in sorted(source.iterdir()) if _is_wanted(p)]
+        if not any(p.suffix == ".safetensors" for p in files):
             raise InputError(f"{source}: no safetensors weights here; is this stage finished?")
-        for path in found:
+        for path in files:
             _refuse_link(path)
             shutil.copyfile(path, copy / path.name)
 

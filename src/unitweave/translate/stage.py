@@ -140,17 +140,17 @@ def _decoder(model: Path, settings: TranslateSettings) -> Decode:
 def _write(
     folder: Path,
     pairs: Sequence[Pair],
-    found: Sequence[Translation],
+    translations: Sequence[Translation],
     voice: Vocoder | None,
     settings: DecodingSettings,
     vocabulary: Vocabulary,
 ) -> list[str]:
     """Write the speech of a batch; returns a line for each utterance."""
-    speech = [np.zeros(0, np.float32)] * len(found)
+    speech = [np.zeros(0, np.float32)] * len(translations)
     if voice:
-        speech = voice.synthesize([t.units for t in found], settings.speaker, vocabulary.deduplicate)
+        speech = voice.synthesize([t.units for t in translations], settings.speaker, vocabulary.deduplicate)
     lines = []
-    for pair, t, waveform in zip(pairs, found, speech, strict=True):
+    for pair, t, waveform in zip(pairs, translations, speech, strict=True):
         audio = f"audio/{pair.id}.wav" if voice else None
         if voice and audio:  # an empty translation still gets a file, so that it is scored and not left out
             audible = waveform if len(waveform) else np.zeros(1600, np.float32)

@@ -108,11 +108,11 @@ def _cut(cue: Cue) -> list[Cue]:
 
 def _words(text: str) -> list[str]:
     """Words with the space behind them; in scripts without spaces, characters."""
-    found: list[str] = []
+    parts: list[str] = []
     for word in re.findall(r"\S+\s*", " ".join(text.split())):
         wide = width(word) > len(word) or width(word) > LINE
-        found += re.findall(r".[^\w\s]*\s*", word) if wide else [word]
-    return found
+        parts += re.findall(r".[^\w\s]*\s*", word) if wide else [word]
+    return parts
 
 
 def _merged(cues: Sequence[Cue]) -> list[Cue]:

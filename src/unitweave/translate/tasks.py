@@ -28,27 +28,27 @@ def find_tasks(names: Sequence[str], out: Path) -> list[FileTask]:
     Raises:
         InputError: A name matches nothing, or results would overwrite a source.
     """
-    found: dict[Path, Path] = {}  # recording -> its place below `out`
+    recordings: dict[Path, Path] = {}  # recording -> its place below `out`
     for name in names:
         path = Path(name)
         if _holds(path.is_dir, if_hidden=False):
             inside = _recordings_in(path, out)
             if not inside:
                 raise InputError(f"{path}: no recordings in this folder ({', '.join(SUFFIXES)})")
-            found |= {p: p.relative_to(path) for p in inside}
+            recordings |= {p: p.relative_to(path) for p in inside}
         elif glob.has_magic(name) and not _holds(path.exists, if_hidden=False):
             # The pattern may be absolute, which Path.glob does not take.
             fitting = [Path(p) for p in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
             matching = [p for p in fitting if _holds(p.is_file, if_hidden=True)]
             if not matching:
                 raise InputError(f"{name}: no file matches this pattern")
-            found |= {p: Path(p.name) for p in matching}
+            recordings |= {p: Path(p.name) for p in matching}
         else:
-            found[path] = Path(path.name)
-    stems = [place.with_suffix("") for place in found.values()]
+            recordings[path] = Path(path.name)
+    stems = [place.with_suffix("") for place in recordings.values()]
     tasks = [
         FileTask(source, out / (place if stems.count(place.with_suffix("")) > 1 else place.with_suffix("")))
-        for source, place in found.items()
+        for source, place in recordings.items()
     ]
     _check_targets(tasks)
     return tasks

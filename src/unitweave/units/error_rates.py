@@ -32,9 +32,9 @@ class Transcript(NamedTuple):
 
 def transcribed_recordings(pairs: Manifest, max_seconds: float) -> Recordings:
     """Every transcribed recording of the pairs, both sides, of at most `max_seconds`."""
-    found = list_recordings(pairs)
-    with_text = pc.not_equal(pc.fill_null(found.column("text"), ""), "").to_numpy(zero_copy_only=False)
-    return found.take(with_text & (found.seconds <= max_seconds))
+    recordings = list_recordings(pairs)
+    with_text = pc.not_equal(pc.fill_null(recordings.column("text"), ""), "").to_numpy(zero_copy_only=False)
+    return recordings.take(with_text & (recordings.seconds <= max_seconds))
 
 
 def subsample(items: Recordings, per_language: int) -> Recordings:
@@ -116,13 +116,13 @@ def compare(
     ]
     for folder in encoders:
         model = folder if (folder / "config.json").exists() else RunLayout(folder).encoder_model
-        found = transcribe(load_encoder(model, resolve_device("auto")), items)
+        transcripts = transcribe(load_encoder(model, resolve_device("auto")), items)
         if fold_accents:
-            found = [
+            transcripts = [
                 Transcript(transcript.language, _folded(transcript.reference), _folded(transcript.hypothesis))
-                for transcript in found
+                for transcript in transcripts
             ]
-        rates = error_rates_by_language(found)
+        rates = error_rates_by_language(transcripts)
         lines.append(f"| {folder} | {' | '.join(f'{rates[name]:.1f}' for name in names)} |")
     return "\n".join(lines)
 

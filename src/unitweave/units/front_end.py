@@ -195,12 +195,12 @@ class FrontEnd:
         """How a recording's features are cut where the encoder takes no more at once; its frames follow each other."""
         if not self.max_length or length <= self.max_length:
             return [Window(0, length, 0, self.encoder_frames(length))]
-        found = []
+        windows = []
         for start in range(0, length - 2 * _CONTEXT, self.max_length - 2 * _CONTEXT):
             stop = min(start + self.max_length, length)
             last = self.encoder_frames(stop - start) - (_CONTEXT // 2 if stop < length else 0)
-            found.append(Window(start, stop, _CONTEXT // 2 if start else 0, last))
-        return found
+            windows.append(Window(start, stop, _CONTEXT // 2 if start else 0, last))
+        return windows
 
 
 @lru_cache(maxsize=4)

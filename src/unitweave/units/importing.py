@@ -141,7 +141,7 @@ def import_units(
 def _rows(
     pairs: Manifest,
     lengths: np.ndarray,
-    found: UnitTable,
+    table: UnitTable,
     times: Times,
     declared: UnitSource,
     skipped: list[dict[str, str]],
@@ -158,7 +158,7 @@ def _rows(
             if reason:
                 skipped.append({"id": f"{pair.id}/{side}", "reason": reason})
                 continue
-            row = found[pair.id, side]
+            row = table[pair.id, side]
             given = row.words, WordFrames(row.starts, row.ends, row.scores)
             yield _row(pair, side, row.units, times(pair, side), given, declared)
 
@@ -253,9 +253,9 @@ def _row(
     return UnitRow(pair.id, side, units.astype(np.uint16), words, frames.starts, frames.ends, frames.scores)
 
 
-def _check_units(found: UnitTable, pairs: Manifest, declared: UnitSource, source: Path) -> None:
+def _check_units(table: UnitTable, pairs: Manifest, declared: UnitSource, source: Path) -> None:
     ids = pairs.column("id").combine_chunks()
-    for batch in found.batches:
+    for batch in table.batches:
         units, offsets = list_column(batch.column("units"))
         repeats = ~run_starts(units) if declared.deduplicated else np.zeros(len(units), bool)
         repeats[offsets[:-1][np.diff(offsets) > 0]] = False
@@ -298,7 +298,7 @@ def _check_rate(source: Path, pairs: Manifest, lengths: np.ndarray, declared: Un
 
 
 def _check_tokenizer(
-    tokenizer: SpeechTokenizer, pairs: Manifest, lengths: np.ndarray, found: UnitTable, declared: UnitSource
+    tokenizer: SpeechTokenizer, pairs: Manifest, lengths: np.ndarray, table: UnitTable, declared: UnitSource
 ) -> None:
     for name in ("num_units", "frame_rate"):
         own, given = getattr(tokenizer, name), getattr(declared, name)
@@ -308,7 +308,7 @@ def _check_tokenizer(
     for at in evenly_spaced(range(len(present)), _TRIED):
         place, number = present[at].tolist()
         pair, side = pairs[place], SIDES[number]
-        units = found[pair.id, side].units
+        units = table[pair.id, side].units
         audio = Path(getattr(pair, f"{side}_audio"))
         check_agreement(tokenizer, audio, units, declared.deduplicated, f"{pair.id}/{side}")
 

@@ -90,13 +90,13 @@ class ExternalTokenizer:
         Raises:
             InputError: A unit is outside the codebook, or there are too many or too few for the waveform.
         """
-        found = list(self._made.tokenize(list(waveforms)))
-        if len(found) != len(waveforms):
-            raise InputError(f"{self.name}: gave {len(found)} results for {len(waveforms)} recordings")
-        return [self._checked(units, len(waveform) / 16_000) for units, waveform in zip(found, waveforms, strict=True)]
+        tokens = list(self._made.tokenize(list(waveforms)))
+        if len(tokens) != len(waveforms):
+            raise InputError(f"{self.name}: gave {len(tokens)} results for {len(waveforms)} recordings")
+        return [self._checked(units, len(waveform) / 16_000) for units, waveform in zip(tokens, waveforms, strict=True)]
 
-    def _checked(self, found: Any, seconds: float) -> SpeechTokens:
-        units = np.asarray(getattr(found, "units", found))
+    def _checked(self, tokens: Any, seconds: float) -> SpeechTokens:
+        units = np.asarray(getattr(tokens, "units", tokens))
         if units.ndim != 1 or (len(units) and units.dtype.kind not in "iu"):
             raise InputError(f"{self.name}: units must be a one-dimensional array of integers")
         if len(units) and not 0 <= int(units.min()) <= int(units.max()) < self.num_units:
@@ -104,7 +104,7 @@ class ExternalTokenizer:
             raise InputError(f"{self.name}: gave unit {wrong}, but its num_units is {self.num_units}")
         if reason := length_mismatch(len(units), seconds * self.frame_rate):
             raise InputError(f"{self.name}: {reason} at its frame_rate of {self.frame_rate:g}")
-        return SpeechTokens(units.astype(np.uint16), getattr(found, "features", None))
+        return SpeechTokens(units.astype(np.uint16), getattr(tokens, "features", None))
 
 
 def configured_tokenizer(settings: ExtractionSettings) -> ExternalTokenizer | None:

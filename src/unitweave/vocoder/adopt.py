@@ -72,10 +72,14 @@ def _pretrained(path: Path, codebook: str) -> Vocoder:
         raise InputError(f"vocoder.pretrained {path}: contains Python code; name its function in vocoder.function")
     if "generator" in record:
         return Vocoder.from_pretrained(path, codebook)
-    found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix not in (".json", ".txt", ".md"))
-    if len(found) != 1:
-        raise InputError(f"vocoder.pretrained {path}: {len(found)} files that could be the checkpoint; name the file")
-    return FairseqVocoder.convert(found[0], codebook)
+    checkpoints = sorted(
+        file for file in path.iterdir() if file.is_file() and file.suffix not in (".json", ".txt", ".md")
+    )
+    if len(checkpoints) != 1:
+        raise InputError(
+            f"vocoder.pretrained {path}: {len(checkpoints)} files that could be the checkpoint; name the file"
+        )
+    return FairseqVocoder.convert(checkpoints[0], codebook)
 
 
 def _try(vocoder: Vocoder, name: str) -> None:

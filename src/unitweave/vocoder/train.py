@@ -72,8 +72,8 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
 
 def _speakers(corpus: Path) -> list[str]:
     """The speakers of the train split, sorted."""
-    found: list[str] = read_manifest(corpus, "train").column("speaker").unique().to_pylist()
-    return sorted(found)
+    speakers: list[str] = read_manifest(corpus, "train").column("speaker").unique().to_pylist()
+    return sorted(speakers)
 
 
 class _Generator(torch.nn.Module):
@@ -306,5 +306,5 @@ def _mean_pitch(recordings: RecordingTable, timing: Timing) -> float:
         _, waveform = load_crop(recording, 0, len(recording.units), timing)
         f0, voiced = track_pitch(torch.from_numpy(waveform)[None], timing.hop, timing.sample_rate)
         logs.append(f0[voiced].log())
-    found = torch.cat(logs)
-    return round(float(found.mean().exp()), 1) if len(found) else UnitVocoderConfig.f0_mean
+    log_f0 = torch.cat(logs)
+    return round(float(log_f0.mean().exp()), 1) if len(log_f0) else UnitVocoderConfig.f0_mean

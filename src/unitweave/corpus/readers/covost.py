@@ -66,20 +66,20 @@ def read_clips(places: Sequence[Path], languages: Collection[str]) -> tuple[dict
     clips: dict[str, Clip] = {}
     faults: list[Skipped] = []
     transcripts: list[Member] = []
-    found = 0
+    tables = 0
     for container in voice_containers(places):
         if is_archive(container) and not container.name.lower().startswith("covost"):
             continue
         for member in members(container):
             if (match := _TABLE.fullmatch(member.name)) and _code(match[1]) in languages:
-                found += 1
+                tables += 1
                 clips |= _read_table(member, match[2], _code(match[1]), faults)
             elif (match := _PARQUET.fullmatch(_rooted(container, member))) and _code(match[1]) in languages:
-                found += 1
+                tables += 1
                 clips |= _read_parquet_texts(container / member.name if container.is_dir() else container, match[2])
             elif _VALIDATED.fullmatch(member.name) and not is_archive(container):
                 transcripts.append(member)
-    if not found:
+    if not tables:
         raise InputError(
             f"{', '.join(map(str, places))}: no covost_v2.XX_en.tsv and no XX_en/*.parquet for {', '.join(languages)}"
         )
