@@ -196,6 +196,24 @@ def test_an_alignment_that_spells_otherwise_is_matched_word_by_word() -> None:
     assert matched("a b", TimedWord("x", 0.0, 1.0)) == [(0, 0, 0.0)] * 2
 
 
+@pytest.mark.parametrize("frame_rate", [6.25, 12.5, 40, 75, 86.1328125])
+@pytest.mark.parametrize("padding", [0, 2])
+def test_units_at_any_rate_come_in_with_their_word_frames(
+    frame_rate: float, padding: int, corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "u").mkdir()
+    with (tmp_path / "u/units.jsonl").open("w") as file:
+        for pair in read_manifest(corpus):
+            units = (np.arange(int(pair.src_seconds * frame_rate) + padding) % 41).tolist()
+            file.write(json.dumps({"id": pair.id, "side": "src", "units": units}) + "\n")
+    times = write_times(tmp_path / "times", corpus, "ctm")
+    about = UnitSource(41, round(frame_rate, 2))  # 86.13, as people write it
+    result = import_units(tmp_path / "out", "json", tmp_path / "u", corpus, about, times)
+    assert result.counts["recordings"] == 8 and result.counts["aligned_words"] > 0
+    for (id_, _), row in read_units(tmp_path / "out").items():
+        assert row.ends.max(initial=0) <= len(row.units), id_
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
