@@ -28,7 +28,9 @@ from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.languages import language_name
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.sequences import evenly_spaced
 from unitweave.core.text import normalize
+from unitweave.interleaving.spans import word_cuts
 from unitweave.metrics.bleu import bleu
 from unitweave.units.dataset import UnitRow, read_units, read_units_metadata, units_per_second
 
@@ -50,11 +52,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default="whisper.jsonl", help="what Whisper makes of each recording")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--limit", type=int, default=1_000_000, help="at most so many recordings, spread over all")
     parser.add_argument("--side", choices=("src", "tgt"), default="src", help="whose words are compared")
     parser.add_argument("--word-times-only", action="store_true", help="without the translation")
     options = parser.parse_args()
     at = RunLayout(options.run)
     pairs = [pair for pair in read_manifest(at.corpus, "test") if getattr(pair, f"{options.side}_audio")]
+    pairs = evenly_spaced(pairs, options.limit)
     recordings = [read_side(pair, options.side) for pair in pairs]
     known = transcribe(options, recordings)
     of_engine = [pair.id.startswith(f"{pair.src_lang}_test_") for pair in pairs]
@@ -112,8 +116,8 @@ def read_side(pair: Pair, side: str) -> Recording:
 
 
 def print_differences(name: str, times: np.ndarray, total: int) -> None:
-    """Two rows of the table; `times` in seconds [words, 2 (ours, theirs), 2 (start, end)]."""
-    for column, edge in enumerate(("start", "end")):
+    """Four rows of the table; `times` in seconds [words, 2 (ours, theirs), 4 edges] as `in_common` gives them."""
+    for column, edge in enumerate(("start", "end", "start of its units", "end of its units")):
         ms = 1000 * (times[:, 0, column] - times[:, 1, column])
         median, most = np.percentile(np.abs(ms), (50, 90))
         near = " | ".join(f"{100 * np.mean(np.abs(ms) <= limit + 1e-6):.0f} %" for limit in (50, 100))
@@ -158,16 +162,24 @@ def word_times(model: Any, processor: Any, batch: Sequence[Recording]) -> list[l
 
 def in_common(
     row: UnitRow, theirs: Sequence[tuple[str, float, float]], rate: float, least: float
-) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """(start, end) in seconds, ours and theirs, of the words in both; accents do not count.
+) -> list[tuple[list[float], list[float]]]:
+    """Edges in seconds, ours and theirs, of the words in both; accents do not count.
+
+    Ours are the word's frames and then the units that it owns in training, theirs its start and end twice.
 
     Args:
+        row: Our alignment.
+        theirs: Whisper's words.
+        rate: Frames a second.
         least: Lowest score of our alignment that counts.
     """
-    ours = [plain(word) for word in row.words]
-    matcher = difflib.SequenceMatcher(None, ours, [plain(word) for word, _, _ in theirs], autojunk=False)
+    cuts = word_cuts(row.starts, row.ends, len(row.units))
+    ours = np.stack([row.starts, row.ends, cuts[:-1], cuts[1:]], axis=1) / rate
+    matcher = difflib.SequenceMatcher(
+        None, [plain(word) for word in row.words], [plain(word) for word, _, _ in theirs], autojunk=False
+    )
     return [
-        ((row.starts[i + k] / rate, row.ends[i + k] / rate), theirs[j + k][1:])
+        (ours[i + k].tolist(), [*theirs[j + k][1:], *theirs[j + k][1:]])
         for i, j, size in matcher.get_matching_blocks()
         for k in range(size)
         if row.scores[i + k] >= least
