@@ -1,10 +1,13 @@
 """Chunked cross-entropy, forward passes of a token budget, and the numbers of the log."""
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from helpers.streams import WEIGHTS, interleaved, speech_source
@@ -74,6 +77,36 @@ def test_the_chunked_loss_of_lora_is_the_plain_one_without_a_copy_of_the_weight(
     assert len(trained) == 1 and trained[0].shape == (30, 32)
     for plain, chunked in zip(*results, strict=True):
         torch.testing.assert_close(chunked, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_checkpoint_of_lora_has_what_is_trained_and_no_tables(tied: bool, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    from unitweave.lm.model.lora import add_lora
+
+    def wrapped(shift: float) -> Any:
+        torch.manual_seed(0)
+        model = new_llama(
+            SmallLm(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64), 180
+        )
+        model.config.tie_word_embeddings = tied
+        model.tie_weights() if tied else setattr(model.lm_head, "weight", torch.nn.Parameter(torch.randn(180, 32)))
+        model.name_or_path = str(tmp_path / "base")  # of a smaller vocabulary, which peft looks at
+        model.save_pretrained(tmp_path / "base")
+        model.resize_token_embeddings(210, mean_resizing=False)
+        found = add_lora(model, SimpleNamespace(text_size=180), LoraSettings(rank=2), bf16=False)
+        for parameter in found.parameters():
+            if parameter.requires_grad:
+                parameter.data += shift
+        return found.eval()
+
+    first, second = wrapped(0.1), wrapped(0.0)
+    first.save_pretrained(tmp_path / "checkpoint")
+    shapes = [tuple(value.shape) for value in load_file(tmp_path / "checkpoint/adapter_model.safetensors").values()]
+    assert (30, 32) in shapes and (210, 32) not in shapes
+    second.load_adapter(tmp_path / "checkpoint", "default", is_trainable=True)
+    ids = torch.arange(170, 200)[None]
+    assert torch.equal(second(ids).logits, first(ids).logits)
 
 
 @pytest.mark.parametrize("tied", [False, True])

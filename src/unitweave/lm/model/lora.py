@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,6 +54,8 @@ def add_lora(model: PreTrainedModel, vocabulary: Vocabulary, settings: LoraSetti
     for parameter in wrapped.parameters():
         if parameter.requires_grad:  # small updates would vanish in bfloat16
             parameter.data = parameter.data.float()
+    # What is trained, and no more: since the tables have grown, peft would put all of them into every checkpoint.
+    wrapped.save_pretrained = partial(wrapped.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return wrapped
 
 
