@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitweave.translate.subtitles import GAP_SECONDS, LINE, MIN_SECONDS, PER_SECOND, Cue, readable, width
+from unitweave.translate.subtitles import GAP_SECONDS, LINE, MAX_SECONDS, MIN_SECONDS, PER_SECOND, Cue, readable, width
 
 WORDS = st.sampled_from(["a", "the", "house", "extraordinarily,", "yes.", "no", "Straße", "two", "words;", "good"])
 TEXTS = st.lists(WORDS, min_size=1, max_size=80).map(" ".join)
@@ -30,7 +30,7 @@ def test_no_word_is_lost_no_cue_is_too_large_and_none_overlap(cues: list[Cue]) -
     for cue in found:
         lines = cue.text.split("\n")
         assert len(lines) <= 2 and all(0 < width(line) <= LINE for line in lines)
-        assert cue.end > cue.start >= 0
+        assert cue.end > cue.start >= 0 and cue.end - cue.start <= MAX_SECONDS + 0.2
     for before, after in itertools.pairwise(found):
         assert after.start - before.end >= GAP_SECONDS - 1e-6
 
@@ -64,6 +64,25 @@ def test_scripts_without_spaces_are_wrapped_by_their_width() -> None:
     cues = readable([Cue(0.0, 6.0, text)])
     assert "".join(cue.text for cue in cues).replace("\n", "") == text
     assert all(width(line) <= LINE for cue in cues for line in cue.text.split("\n"))
+
+
+def test_no_line_ends_within_a_word_or_begins_with_a_closing_mark() -> None:
+    korean = "안녕하세요 여러분 오늘은 정말 날씨가 좋습니다 그래서 우리는 공원에 갔습니다 그리고 점심을 먹었습니다"
+    assert " ".join(" ".join(cue.text for cue in readable([Cue(0, 5, korean)])).split()) == korean
+    for length in range(12):
+        text = "好" * length + "我有一个iPhone手机「非常好」，你呢？（是的）我觉得这样安排非常不错。"
+        lines = [line for cue in readable([Cue(0, 5, text)]) for line in cue.text.split("\n")]
+        assert "".join(lines) == text and sum("iPhone" in line for line in lines) == 1
+        assert all(line[0] not in "」，？）。" and line[-1] not in "「（" for line in lines)
+    thai = "สวัสดีครับวันนี้อากาศดีมากเราไปเดินเล่นที่สวนสาธารณะกันเถอะแล้วค่อยไปกินข้าวเย็นด้วยกัน"
+    lines = [line for cue in readable([Cue(0, 5, thai)]) for line in cue.text.split("\n")]
+    assert "".join(lines) == thai and not any(line[-1] in "เแโใไ" for line in lines)
+
+
+def test_a_word_that_lasts_for_long_is_not_shown_for_long_and_cues_are_in_order() -> None:
+    (slow,) = readable([Cue(1, 21, "Hello")])
+    assert slow == Cue(1, 1 + MAX_SECONDS, "Hello")
+    assert [cue.text for cue in readable([Cue(15, 16, "then"), Cue(0, 1, "first")])] == ["first", "then"]
 
 
 def test_marks_over_and_under_letters_take_no_room() -> None:

@@ -4,6 +4,7 @@ The numbers are those of common style guides for adult viewers: 42 characters a 
 second and at most 7. Full-width characters count twice.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -11,12 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unitweave.core.files import write_text
+from unitweave.core.scripts import cluster_starts
 
 LINE = 42  # characters
 LINES = 2
 PER_SECOND = 17.0  # characters
 MIN_SECONDS, MAX_SECONDS = 5 / 6, 7.0
 GAP_SECONDS = 2 / 24  # between two cues, so that the eye sees the change
+_OPENING = re.compile(r"[(\[{“‘«「『（《〈【〔]")
+_BEFORE_OPENING = re.compile(rf"(?<=.)(?={_OPENING.pattern})")
 _MERGE_SECONDS = 1.0  # silence across which two short texts become one cue
 
 
@@ -36,7 +40,7 @@ def readable(cues: Sequence[Cue]) -> list[Cue]:
     one cue; a cue stays as long as it takes to read, as far as the next one lets it; lines are wrapped and balanced.
     No word is lost and no two cues overlap.
     """
-    pieces = [piece for cue in cues if cue.text.strip() for piece in _cut(cue)]
+    pieces = [piece for cue in sorted(cues, key=lambda cue: cue.start) if cue.text.strip() for piece in _cut(cue)]
     return [replace(cue, text=_wrapped(cue.text)) for cue in _timed(_merged(pieces))]
 
 
@@ -107,12 +111,20 @@ def _cut(cue: Cue) -> list[Cue]:
 
 
 def _words(text: str) -> list[str]:
-    """Words with the space behind them; in scripts without spaces, characters."""
-    parts: list[str] = []
+    """Words with the space behind them; in scripts without spaces, syllables, with their punctuation."""
+    found: list[str] = []
     for word in re.findall(r"\S+\s*", " ".join(text.split())):
-        wide = width(word) > len(word) or width(word) > LINE
-        parts += re.findall(r".[^\w\s]*\s*", word) if wide else [word]
-    return parts
+        parts: list[str] = []
+        for first, last in itertools.pairwise([0, *cluster_starts(word), len(word)]):
+            for part in _BEFORE_OPENING.split(word[first:last]):
+                # No line begins with a closing mark or ends with an opening one.
+                if parts and (_OPENING.fullmatch(parts[-1][-1]) or not (part[0].isalnum() or _OPENING.match(part))):
+                    parts[-1] += part
+                else:
+                    parts.append(part)
+        for part in parts:
+            found += re.findall(r".[^\w\s]*\s*", part) if width(part) > LINE else [part]
+    return found
 
 
 def _merged(cues: Sequence[Cue]) -> list[Cue]:
@@ -149,7 +161,7 @@ def _timed(cues: Sequence[Cue]) -> list[Cue]:
     for i, cue in enumerate(cues):
         free_until = cues[i + 1].start - GAP_SECONDS if i + 1 < len(cues) else float("inf")
         start = max(cue.start, found[-1].end + GAP_SECONDS) if found else cue.start
-        end = max(min(max(cue.end, start + _needs(cue)), free_until), start)
+        end = max(min(max(cue.end, start + _needs(cue)), free_until, start + MAX_SECONDS), start)
         if end - start < _needs(cue):
             before = found[-1].end + GAP_SECONDS if found else 0.0
             start = max(before, min(start, end - _needs(cue)))
