@@ -203,7 +203,7 @@ def _wav(result: Any) -> bytes:
     try:
         waveform, rate = np.asarray(samples, np.float32).squeeze(), int(rate)
     except (TypeError, ValueError):
-        waveform = np.zeros(())
+        waveform = np.zeros((), np.float32)
     if waveform.ndim == 2 and waveform.shape[0] < waveform.shape[1]:
         waveform = waveform.T  # the channels come first, as torch has them
     if waveform.ndim not in (1, 2) or not 1_000 <= rate <= 768_000:

@@ -198,8 +198,8 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
     if split is None:
         return Skipped(id, source, "the split must be train, dev or test", repr(cell(columns.split)))
     if not split:
-        text = normalize(texts["tgt"] or "", target) or normalize(texts["src"] or "", source)
-        key = {"text": text, "speaker": speaker, "id": id}[columns.split_by] or id
+        sentence = normalize(texts["tgt"] or "", target) or normalize(texts["src"] or "", source)
+        key = {"text": sentence, "speaker": speaker, "id": id}[columns.split_by] or id
         split = drawn_split(key, columns.dev_ratio, columns.test_ratio, columns.seed)
     return Row(
         id=id,

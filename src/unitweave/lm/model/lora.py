@@ -92,7 +92,8 @@ def rows_in_tables(model: nn.Module) -> Iterator[None]:
     if "peft" in sys.modules:
         from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
-        for layer in [module for module in model.modules() if isinstance(module, TrainableTokensLayer)]:
+        layers: list[Any] = [module for module in model.modules() if isinstance(module, TrainableTokensLayer)]
+        for layer in layers:
             table, active = layer.base_layer.weight.data, layer.active_adapters
             whole = getattr(layer.base_layer, "num_embeddings", None) or getattr(layer.base_layer, "out_features", None)
             if len(active) == 1 and not layer.merged and len(table) == whole:
