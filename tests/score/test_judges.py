@@ -62,6 +62,25 @@ def score(wavs: Path, lines: str, **settings: object) -> Scores:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.csv", 'file;reference;reference_2\na.wav;"hello\nthere";hi\nb;bye;\n'.encode("utf-16")),
+        ("r.jsonl", b'{"id": "b", "text": "bye"}\n{"id": "a", "text": "hello there", "reference": "hi"}\n'),
+        ("r.tsv", "a\thello there\thi\r\nb\tbye\r\n".encode("utf-16")),
+    ],
+)
+def test_references_may_be_any_table(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    table = read_references(tmp_path / name, {"a": Path("a.wav"), "b": Path("b.wav")})
+    assert table.texts == ["hello there", "bye"] and table.further == [["hi"], []]
+
+
+def test_a_line_separator_within_a_text_is_no_end_of_a_line(tmp_path: Path) -> None:
+    (tmp_path / "r.txt").write_text("one\u2028and more\ntwo\x0c\n")
+    assert read_references(tmp_path / "r.txt", {"a": Path("a"), "b": Path("b")}).texts == ["one\u2028and more", "two"]
+
+
 def test_several_references_on_a_line_count_as_sacrebleu_counts_them(wavs: Path) -> None:
     others = ["the soup is hot", "my sister has a little house", "where can i find the station please"]
     lines = f"a\t{others[0]}\t{TEXTS[0]}\nb\t{others[1]}\nc\t{others[2]}\twhere is the station\twhere is it please\n"

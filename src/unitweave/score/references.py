@@ -8,6 +8,7 @@ from pathlib import Path
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
 from unitweave.core.text import language_code
+from unitweave.corpus.readers.records import detect_encoding, read_records, table_columns
 
 _NAMES = ("name", "file", "id", "path", "audio")  # headings of the column that names the audio file
 _HEADINGS = {
@@ -15,6 +16,7 @@ _HEADINGS = {
     "tgt_lang": "target", "target_language": "target",
     "src_text": "source", "source": "source", "source_text": "source",
 }  # fmt: skip
+_TABLES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 _TEXT = re.compile(r"(reference|text|translation|tgt_text|target)s?[ _-]?\d*$")
 _CODE = re.compile(r"[a-z]{2,3}(-\w+)?$")
 
@@ -43,16 +45,19 @@ def read_references(path: Path, files: Mapping[str, Path]) -> ReferenceTable:
 
     Plain lines are one reference for each file. Lines with tabs are name, [language,] reference, further references;
     or what a heading in the first line says: name, language, target_language, source_text, reference, reference_2, ...
+    A .csv, .json, .jsonl or .parquet file has such headings, too.
 
     Raises:
         InputError: Files and references are not one to one, or a line has columns that nobody can know.
     """
-    lines = _read_lines(path)
-    if not any("\t" in line for line in lines):
-        if len(lines) != len(files):
-            raise InputError(f"{path}: {len(lines)} references for {len(files)} audio files; each file needs one")
-        return ReferenceTable([line.strip() for line in lines])
-    rows = [[cell.strip() for cell in line.split("\t")] for line in lines]
+    if path.suffix.lower() in _TABLES:
+        rows = _read_table(path)
+    else:
+        rows = [[cell.strip() for cell in line.split("\t")] for line in _read_lines(path)]
+    if all(len(row) == 1 for row in rows):
+        if len(rows) != len(files):
+            raise InputError(f"{path}: {len(rows)} references for {len(files)} audio files; each file needs one")
+        return ReferenceTable([row[0] for row in rows])
     roles = _heading(path, rows[0], files)
     first = 2 if roles else 1
     rows = rows[1:] if roles else rows
@@ -87,13 +92,27 @@ def read_references(path: Path, files: Mapping[str, Path]) -> ReferenceTable:
     return ReferenceTable(column("text"), further if any(further) else [], languages, targets, column("source"))
 
 
+def _read_table(path: Path) -> list[list[str]]:
+    """The headings and the rows of a table."""
+    names = table_columns(path)
+    rows = [names]
+    for record in read_records(path):
+        if record.problem:
+            raise InputError(f"{path}, {record.problem}")
+        cells = [record.values.get(name) for name in names]
+        rows.append(["" if cell is None else " ".join(str(cell).split()) for cell in cells])
+    return rows
+
+
 def _read_lines(path: Path) -> list[str]:
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        content = Path(path).read_bytes()
+        text = content.decode(detect_encoding(content[:64], "utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise InputError(f"{path}: not a text file in UTF-8") from None
+    lines = re.split("\r\n|\n|\r", text)  # and not at the other line separators of Unicode, which belong to a text
     while lines and not lines[-1].strip():
         lines.pop()
     for number, line in enumerate(lines, 1):
