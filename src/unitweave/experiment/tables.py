@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from unitweave.core.markdown import markdown_table
 from unitweave.experiment import figures
 from unitweave.experiment.findings import METRICS, Comparison
 from unitweave.experiment.plan import Trial
@@ -24,7 +25,7 @@ def amounts_table(grid: GridResults) -> str:
         for name, languages in grid.amounts.items()
         for language, counted in languages.items()
     ]
-    return _table(["data", "source language", "utterance pairs", "hours of source speech"], rows)
+    return markdown_table(["data", "source language", "utterance pairs", "hours of source speech"], rows)
 
 
 def systems_table(grid: GridResults) -> str:
@@ -64,7 +65,7 @@ def systems_table(grid: GridResults) -> str:
         if len(builds) > 1
         else ""
     )
-    table = _table(["system", "settings of its own", "text ratio at the first step", "units only from"], rows)
+    table = markdown_table(["system", "settings of its own", "text ratio at the first step", "units only from"], rows)
     return f"{table}\n\n{' '.join(filter(None, [*common, tested, scatter, made]))}"
 
 
@@ -107,7 +108,7 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
                 ]
             )
     first = comparisons[0]
-    table = _table(
+    table = markdown_table(
         [
             "model",
             "data",
@@ -134,14 +135,14 @@ def unequal_table(comparisons: Sequence[Comparison]) -> str:
     """Systems against others that have trained for more steps; the group's steps are the system's."""
     own = ["steps", "system", "against", "steps of that", "metric", "score of that", "score of the system"]
     rows = _rows(comparisons, lambda c: [c.system, c.against, str(c.against_steps)])
-    return _table(["model", "data", "hours", *own, "difference", "trainings", "finding"], rows)
+    return markdown_table(["model", "data", "hours", *own, "difference", "trainings", "finding"], rows)
 
 
 def further_table(comparisons: Sequence[Comparison]) -> str:
     """The requested comparisons, at equal steps."""
     own = ["steps", "system", "against", "metric", "score of that", "score of the system"]
     rows = _rows(comparisons, lambda c: [c.system, c.against])
-    return _table(["model", "data", "hours", *own, "difference", "trainings", "finding"], rows)
+    return markdown_table(["model", "data", "hours", *own, "difference", "trainings", "finding"], rows)
 
 
 def _rows(comparisons: Sequence[Comparison], named: Callable[[Comparison], list[str]]) -> list[list[str]]:
@@ -178,7 +179,7 @@ def best_on_dev_table(grid: GridResults, results: Sequence[dict[str, Result]]) -
     ]
     unfinished = "" if not grid.partial else " Some trainings are missing, so this may still change."
     return (
-        _table(["model", "data", "system", "steps", "seed", "dev text BLEU", "ASR-BLEU", "text BLEU"], rows)
+        markdown_table(["model", "data", "system", "steps", "seed", "dev text BLEU", "ASR-BLEU", "text BLEU"], rows)
         + "\n\nThe number of steps is the one with the highest dev score of those tried; each is a training of its "
         f"own, with its schedule and learning rate stretched over its steps.{unfinished}"
     )
@@ -203,7 +204,7 @@ def ablations_table(grid: GridResults, ablations: Sequence[tuple[Comparison, Com
             ]
         )
     heads = ["model", "data", "hours", "steps", "system", "ASR-BLEU", "text BLEU", "trainings"]
-    return _table(
+    return markdown_table(
         [
             *heads,
             f"ASR-BLEU against {experiment.method}",
@@ -234,7 +235,7 @@ def evaluations_table(grid: GridResults) -> str:
         ]
         for key, curves in curves_of.items()
     ]
-    return "Dev text BLEU during training, mean over the trainings:\n\n" + _table([*heads, *shares], rows)
+    return "Dev text BLEU during training, mean over the trainings:\n\n" + markdown_table([*heads, *shares], rows)
 
 
 def language_differences_table(grid: GridResults, comparisons: Sequence[Comparison]) -> str:
@@ -257,7 +258,7 @@ def language_differences_table(grid: GridResults, comparisons: Sequence[Comparis
             rows.append([language, f"{hours[language]:.2f}", c.group[0], c.group[1], str(c.group[2]), *shown])
     first = comparisons[0]
     heads = ["language", "hours", "model", "data", "steps", f"{first.against}, ASR-BLEU", first.system]
-    return _table([*heads, "difference", "trainings", "finding"], rows)
+    return markdown_table([*heads, "difference", "trainings", "finding"], rows)
 
 
 def parts_table(grid: GridResults, comparisons: Sequence[Comparison]) -> str:
@@ -284,7 +285,7 @@ def parts_table(grid: GridResults, comparisons: Sequence[Comparison]) -> str:
     heads = ["part", "utterances", "model", "data", "steps", "trainings"]
     for label in METRICS.values():
         heads += [f"{label}: {systems[0]}", systems[1], "difference", "finding"]
-    return _table(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def languages_table(grid: GridResults) -> str:
@@ -294,7 +295,7 @@ def languages_table(grid: GridResults) -> str:
         for language in sorted(scores["asr_bleu"], key=lambda code: -r.hours.get(code, 0.0)):
             shown = [f"{scores[metric][language]:.1f}" if language in scores[metric] else "" for metric in METRICS]
             rows.append([language, f"{r.hours.get(language, 0.0):.2f}", *_axes(r), *shown])
-    return _table(["language", "hours", "model", "data", "system", "steps", "seed", *METRICS.values()], rows)
+    return markdown_table(["language", "hours", "model", "data", "system", "steps", "seed", *METRICS.values()], rows)
 
 
 def ceilings_table(grid: GridResults) -> str:
@@ -306,7 +307,7 @@ def ceilings_table(grid: GridResults) -> str:
         for build in builds
         for name, row in of_build[build].items()
     ]
-    return _table([*_build_head(grid), "speech", "ASR-BLEU", "ASR WER"], rows)
+    return markdown_table([*_build_head(grid), "speech", "ASR-BLEU", "ASR WER"], rows)
 
 
 def _build_head(grid: GridResults) -> list[str]:
@@ -339,7 +340,7 @@ def trials_table(grid: GridResults) -> str:
             ]
         )
     heads = ["model", "data", "system", "steps", "seed", *_build_head(grid), "ASR-BLEU", "text BLEU", "transcript WER"]
-    table = _table([*heads, "training, minutes", "commit", "command", "threads", "machine"], rows)
+    table = markdown_table([*heads, "training, minutes", "commit", "command", "threads", "machine"], rows)
     skipped = "".join(f"\n- `{trial.name}` was skipped: the dev score no longer rose" for trial in grid.skipped)
     signature = "\n".join(f"    {line}" for line in signatures(grid.results))
     return (
@@ -367,8 +368,3 @@ def _interval(r: Result, metric: str) -> str:
 
 def _shown(value: Interval | None) -> str:
     return "" if value is None else shown(value, 1, interval=True)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(value.replace("|", "\\|") for value in line) + " |" for line in lines)

@@ -18,6 +18,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import discard, read_json, write_json, write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest
+from unitweave.core.markdown import markdown_table
 from unitweave.core.progress import say
 from unitweave.core.records import read_json_lines
 from unitweave.core.stage import STAGE_FILE, read_stage
@@ -250,15 +251,13 @@ def _available() -> float:
 
 def as_table(steps: Sequence[Step], tokens: Sequence[dict[str, Any]]) -> str:
     """The report as markdown."""
-    lines = [
-        "| stage | done | seconds | peak GiB | plan GiB | difference |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for step in steps:
         planned = "" if step.planned is None else f"{step.planned:.2f}"
         off = "" if step.off is None else f"{100 * step.off:+.0f} %" + ("" if step.good else " !")
         did = step.did if step.status == "done" else f"{step.status}: {step.note}"
-        lines.append(f"| {step.stage} | {did} | {step.seconds:.0f} | {step.gib:.2f} | {planned} | {off} |")
+        rows.append((step.stage, did, f"{step.seconds:.0f}", f"{step.gib:.2f}", planned, off))
+    lines = [markdown_table(["stage", "done", "seconds", "peak GiB", "plan GiB", "difference"], rows, "llr")]
     for count in tokens:
         exact, estimated = count["mean tokens from units"], count["mean tokens from durations"]
         lines.append(

@@ -14,6 +14,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Manifest, Pair, read_manifest
+from unitweave.core.markdown import markdown_table
 from unitweave.units.align import utterance_score
 from unitweave.units.dataset import UnitRow, list_column, read_units, unit_batches
 
@@ -95,14 +96,14 @@ def _recordings(chosen: pa.Table, layout: RunLayout, pairs: Manifest) -> list[Al
 
 def as_table(recordings: Sequence[AlignedRecording]) -> str:
     """Recordings as a markdown table: score, name, split, and the words with those that are unsure in brackets."""
-    lines = ["| score | recording | split | words; [unsure ones] |", "| ---: | --- | --- | --- |"]
+    rows = []
     for recording in recordings:
         words = [
             word if s >= _UNSURE else f"[{word}]"
             for word, s in zip(recording.row.words, recording.row.scores, strict=True)
         ]
-        lines.append(f"| {recording.score:.2f} | {recording.name} | {recording.pair.split} | {' '.join(words)} |")
-    return "\n".join(lines)
+        rows.append((f"{recording.score:.2f}", recording.name, recording.pair.split, " ".join(words)))
+    return markdown_table(["score", "recording", "split", "words; [unsure ones]"], rows, "rl")
 
 
 def write_page(path: Path, worst: Sequence[AlignedRecording], spread: Sequence[AlignedRecording]) -> None:

@@ -18,6 +18,7 @@ from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest, read_json_object, write_json, write_text
 from unitweave.core.manifest import Pair
+from unitweave.core.markdown import markdown_table
 from unitweave.core.natural import natural_pieces
 from unitweave.core.progress import meter
 from unitweave.core.scripts import join_words
@@ -347,9 +348,8 @@ def _instance(
 
 def table(scores: Sequence[LiveScore]) -> str:
     """The scores as a Markdown table; in brackets with computing time."""
-    head = ["", "ASR-BLEU", "text BLEU", "StartOffset", "first speech", "EndOffset", "ATD", "LAAL"]
-    head.append("computing per second")
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    heads = ["", "ASR-BLEU", "text BLEU", "StartOffset", "first speech", "EndOffset", "ATD", "LAAL"]
+    rows = []
     for score in scores:
         cells = [score.name, f"{score.asr_bleu:.1f}", f"{score.text_bleu:.1f}"]
         for key in ("start_offset", "first_speech", "end_offset", "atd", "laal"):
@@ -358,7 +358,7 @@ def table(scores: Sequence[LiveScore]) -> str:
             else:
                 cells.append(f"{getattr(score.delays, key):.2f} ({getattr(score.elapsed, key):.2f})")
         rows.append([*cells, f"{score.computing:.2f}"])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+    return markdown_table([*heads, "computing per second"], rows, "lr")
 
 
 def caption(sources: Sequence[Source], joined: bool) -> str:

@@ -12,6 +12,7 @@ from unitweave.core.files import write_text
 from unitweave.core.languages import language_names
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.markdown import markdown_table
 from unitweave.score.scores import SCORES_FILE, Scores, SystemScores, read_scores
 from unitweave.translate.package import INT8_WEIGHTS_FILE
 
@@ -139,22 +140,20 @@ def _data(pairs: Sequence[Pair], recipe: Mapping[str, Any]) -> str:
         return "The corpus of this run was no longer there when it was exported."
     corpus = recipe.get("corpus") or {}
     kind = "made by speech engines from unitweave's phrasebook" if corpus.get("embedded") else "the user's own corpus"
-    lines = ["| direction | pairs (train) | source hours | target hours |", "| --- | ---: | ---: | ---: |"]
+    rows = []
     for source, target in _directions(pairs):
         training = [p for p in pairs if (p.src_lang, p.tgt_lang, p.split) == (source, target, "train")]
         hours = sum(p.src_seconds for p in training) / 3600, sum(p.tgt_seconds for p in training) / 3600
-        lines.append(f"| {source} to {target} | {len(training)} | {hours[0]:.2f} | {hours[1]:.2f} |")
-    return f"Speech: {kind}.\n\n" + "\n".join(lines)
+        rows.append((f"{source} to {target}", len(training), *(f"{part:.2f}" for part in hours)))
+    table = markdown_table(["direction", "pairs (train)", "source hours", "target hours"], rows, "lr")
+    return f"Speech: {kind}.\n\n{table}"
 
 
 def _scores(row: SystemScores | None, scores: Scores | None) -> str:
     if row is None or scores is None:
         return "This system had not been scored when it was exported."
-    lines = [f"Test split, {row.utterances} utterances.", "", "| measure | score |", "| --- | ---: |"]
-    for key, name in _SHOWN:
-        value = row.score(key)
-        if value is not None:
-            lines.append(f"| {name} | {value:z.1f} |")
+    values = [(name, f"{value:z.1f}") for key, name in _SHOWN if (value := row.score(key)) is not None]
+    lines = [f"Test split, {row.utterances} utterances.", "", markdown_table(["measure", "score"], values, "lr")]
     lines += ["", f"Signature: `{scores.signature}`"]
     lines += [f"\n{note}" for note in scores.notes]
     return "\n".join(lines)

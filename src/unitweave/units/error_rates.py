@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Manifest, read_manifest
+from unitweave.core.markdown import markdown_table
 from unitweave.core.sequences import evenly_spaced
 from unitweave.metrics.error_rates import character_error_rate, word_error_rate
 from unitweave.training.devices import resolve_device
@@ -108,12 +109,7 @@ def compare(
     groups = dict(sorted(group_rows(items.column("language"))))
     languages, numbers = list(groups), ", ".join(f"{language} {len(own)}" for language, own in groups.items())
     names = [f"{rate}_{language}" for language in languages for rate in ("cer", "wer")]
-    lines = [
-        f"Recordings: {numbers}",
-        "",
-        f"| encoder | {' | '.join(name.upper().replace('_', ' ') for name in names)} |",
-        f"| --- |{' ---: |' * len(names)}",
-    ]
+    rows = []
     for folder in encoders:
         model = folder if (folder / "config.json").exists() else RunLayout(folder).encoder_model
         transcripts = transcribe(load_encoder(model, resolve_device("auto")), items)
@@ -123,8 +119,9 @@ def compare(
                 for transcript in transcripts
             ]
         rates = error_rates_by_language(transcripts)
-        lines.append(f"| {folder} | {' | '.join(f'{rates[name]:.1f}' for name in names)} |")
-    return "\n".join(lines)
+        rows.append([folder, *(f"{rates[name]:.1f}" for name in names)])
+    heads = ["encoder", *(name.upper().replace("_", " ") for name in names)]
+    return f"Recordings: {numbers}\n\n{markdown_table(heads, rows, 'lr')}"
 
 
 def _folded(text: str) -> str:

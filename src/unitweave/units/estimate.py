@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, PretrainedConfig, Wav2Vec2BertConfig
 
 from unitweave.config.units import EncoderSettings
+from unitweave.core.markdown import markdown_table
 from unitweave.training.hardware import GIB, GPUS, Gpu
 from unitweave.training.model_files import check_model_folder, loading_errors
 from unitweave.units.encoder import CharacterVocabulary, ctc_class, new_encoder
@@ -111,16 +112,16 @@ def plan(settings: EncoderSettings, gpus: Sequence[Gpu] = tuple(GPUS.values())) 
     """A markdown table: whether each GPU holds the training, and how long it takes."""
     found, training = estimate(settings), settings.training
     hours = training.steps * training.gradient_accumulation_steps * settings.batch_seconds / 3600
+    rows = [
+        (gpu.name, f"{gpu.memory:g}", "yes" if gpu.holds(found.memory) else "no", f"{found.hours(gpu):.1f}")
+        for gpu in gpus
+    ]
     lines = [
         f"{found.parameters / 1e6:.0f} M parameters; {training.steps} steps of "
         f"{training.gradient_accumulation_steps * settings.batch_seconds:g} s see {hours:.0f} hours of speech",
         f"states {found.states:.1f} GiB + activations {found.activations:.1f} GiB + runtime {_RUNTIME} GiB"
         f" = {found.memory:.1f} GiB; {found.flop:.2g} FLOP at {MFU:.0%} of the bf16 peak",
         "",
-        "| GPU | memory (GiB) | fits | hours |",
-        "| --- | ---: | --- | ---: |",
+        markdown_table(["GPU", "memory (GiB)", "fits", "hours"], rows, "lrlr"),
     ]
-    for gpu in gpus:
-        fits = "yes" if gpu.holds(found.memory) else "no"
-        lines.append(f"| {gpu.name} | {gpu.memory:g} | {fits} | {found.hours(gpu):.1f} |")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from unitweave.config.units import CodebookSettings
+from unitweave.core.markdown import markdown_table
 from unitweave.training.devices import resolve_device
 from unitweave.units.codebook import nearest
 from unitweave.units.encoder import load_encoder
@@ -65,13 +66,10 @@ def probe_layers(
 
 def as_table(rows: Sequence[LayerQuality]) -> str:
     """The rows as a markdown table."""
-    lines = [
-        "| layer | inertia | dead clusters | perplexity | character purity | normalized mutual information |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row.layer} | {row.inertia:.3f} | {row.dead} | {row.perplexity:.1f} "
-            f"| {row.agreement.purity:.3f} | {row.agreement.normalized_mutual_information:.3f} |"
-        )
-    return "\n".join(lines)
+    heads = ["layer", "inertia", "dead clusters", "perplexity", "character purity", "normalized mutual information"]
+    cells = (
+        (row.layer, f"{row.inertia:.3f}", row.dead, f"{row.perplexity:.1f}", f"{row.agreement.purity:.3f}",
+         f"{row.agreement.normalized_mutual_information:.3f}")
+        for row in rows
+    )  # fmt: skip
+    return markdown_table(heads, cells, "r")
