@@ -7,3 +7,14 @@ class InputError(Exception):
     The command line prints the message alone and exits with code 2. Any other exception that
     reaches the terminal is a bug in unitweave.
     """
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the error's name where it has none."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def in_one_line(error: Exception) -> str:
+    """An error's whole message, without line breaks, or the error's name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, in_one_line
 
 TEMPORARY_PREFIX = ".tmp-"
 _RANDOM = 8  # characters of a temporary name that tempfile chooses
@@ -192,7 +192,7 @@ def read_yaml(path: Path) -> Any:
         try:
             return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
-            raise ValueError(" ".join(str(error).split())) from None
+            raise ValueError(in_one_line(error)) from None
 
 
 @contextlib.contextmanager
@@ -208,7 +208,7 @@ def _reading(path: Path, format_name: str) -> Iterator[None]:
     except RecursionError:
         raise InputError(f"{path}: not readable as {format_name} (nested too deeply)") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as {format_name} ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not readable as {format_name} ({in_one_line(error)})") from None
 
 
 def json_digest(value: Any) -> str:

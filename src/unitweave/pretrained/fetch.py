@@ -13,7 +13,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from unitweave.config.interleave import Texts
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import atomic_path, write_json
 from unitweave.core.lock import work_folder
 from unitweave.core.manifest import FILE_NAME as MANIFEST
@@ -25,7 +25,6 @@ from unitweave.lm.model.trim import trim_model, trim_tokenizer
 from unitweave.pretrained import whisper
 from unitweave.pretrained.kokoro import write_kokoro
 from unitweave.pretrained.packages import PackagedModel, assemble, find_model, installed_files
-from unitweave.training.model_files import first_line
 from unitweave.training.trainer import quiet_transformers
 
 ABOUT = "fetched.json"
@@ -102,7 +101,7 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"{path}: not readable as GGUF ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not readable as GGUF ({first_line(error)})") from None
     config = loaded.config
     # A model that was loaded from GGUF refuses to be saved; its weights in a new model of its class do not.
     if hasattr(config, "quantization_config"):

@@ -14,7 +14,7 @@ import torch
 from unitweave.config.score import CascadeRecognizer, CascadeSettings, CascadeTranslator
 from unitweave.config.translate import TranslateSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.core.functions import imported
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import say
@@ -198,8 +198,7 @@ class TranslationModel:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
             network = AutoModelForSeq2SeqLM.from_pretrained(model, trust_remote_code=False)
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"translator.model {model}: could not be loaded ({reason})") from None
+            raise InputError(f"translator.model {model}: could not be loaded ({first_line(error)})") from None
         self._model: Any = network.to(self._device).eval()
 
     @torch.inference_mode()

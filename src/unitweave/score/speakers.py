@@ -9,7 +9,7 @@ import torch
 
 from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import SAMPLE_RATE
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.core.functions import imported
 from unitweave.score.asr import checkpoints
 from unitweave.training.devices import resolve_device
@@ -46,8 +46,7 @@ class XVectors:
             self._extractor = AutoFeatureExtractor.from_pretrained(name, **options)
             network, report = AutoModelForAudioXVector.from_pretrained(name, output_loading_info=True, **options)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"score.speaker_model {model}: could not be loaded ({reason})") from None
+            raise InputError(f"score.speaker_model {model}: could not be loaded ({first_line(error)})") from None
         # Weights that only training uses (the mask, the loss over its speakers) may be missing; the rest must be there.
         missing = [key for key in report["missing_keys"] if not key.startswith("objective") and "masked" not in key]
         if missing:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import flush, read_json, read_json_object, write_json
 from unitweave.core.lock import work_folder
 from unitweave.core.stage import versions
@@ -238,6 +238,5 @@ def push(folder: Path, name: str, private: bool = False) -> str:
     except LocalTokenNotFoundError:
         raise InputError("not logged in to the hub; run 'hf auth login' first") from None
     except (HfHubHTTPError, HTTPError, HFValidationError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{name}: the hub refused the upload ({reason})") from None
+        raise InputError(f"{name}: the hub refused the upload ({first_line(error)})") from None
     return str(address)

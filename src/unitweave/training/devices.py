@@ -4,7 +4,7 @@ import torch
 
 from unitweave.config.training import Precision
 from unitweave.core.distributed import num_processes
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 
 
 def resolve_device(name: str) -> torch.device:
@@ -24,8 +24,7 @@ def check_device(name: str, setting: str) -> None:
     try:
         torch.empty(0, device=resolve_device(name))
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{setting} {name!r}: torch cannot use it here ({reason})") from None
+        raise InputError(f"{setting} {name!r}: torch cannot use it here ({first_line(error)})") from None
 
 
 def has_native_bf16() -> bool:

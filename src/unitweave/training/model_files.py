@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import read_json_object
 
 # Pass these to every `from_pretrained`: a hub name is not checked by `check_model_folder`.
@@ -152,9 +152,3 @@ def loading_errors(where: Path | str, what: str = "model") -> Iterator[None]:
         if type(error) is not Exception and not isinstance(error, _LOADING_ERRORS):
             raise
         raise InputError(f"{where}: could not load the {what} ({first_line(error)})") from None
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or the error's name where it has none."""
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unitweave.core.errors import InputError
-from unitweave.training.model_files import first_line, safetensors_errors
+from unitweave.core.errors import InputError, first_line
+from unitweave.training.model_files import safetensors_errors
 from unitweave.training.optimizers import ChainedOptimizer
 
 _FILE = "state.safetensors"

@@ -13,7 +13,7 @@ from typing import Any
 from unitweave.config.recipe import parse_settings
 from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.config.units import ExtractionSettings
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import file_digest, read_json, read_json_object, read_yaml
 from unitweave.core.functions import untrusted
 from unitweave.core.layout import RunLayout
@@ -177,11 +177,9 @@ def download(name: str) -> Path:
     except HFValidationError:
         raise InputError(f"{name}: {_NOTHING}") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{name}: not a local folder, could not be loaded from the hub ({_brief(error)})") from None
+        raise InputError(
+            f"{name}: not a local folder, could not be loaded from the hub ({first_line(error)[:200]})"
+        ) from None
     if not (folder / PACKAGE_FILE).exists():
         raise InputError(f"{name}: a model on the hub, but not one that 'unitweave export' wrote")
     return folder
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

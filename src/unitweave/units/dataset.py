@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.files import atomic_path
 from unitweave.core.stage import check_count
 
@@ -228,7 +228,7 @@ def _damage_named(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(
-            f"{path}: damaged or cut off ({' '.join(str(error).split())}); delete it and extract the units again"
+            f"{path}: damaged or cut off ({in_one_line(error)}); delete it and extract the units again"
         ) from None
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from unitweave.config.units import MAX_UNITS, ExtractionSettings
 from unitweave.core.audio import read_audio
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.files import digest_of_items, remove_leftovers
 from unitweave.core.manifest import Manifest, Pair, read_manifest
 from unitweave.core.progress import meter, say
@@ -334,7 +334,7 @@ def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTabl
             try:
                 yield from _read_parquet(path) if kind == "parquet" else _read_json(path, times)
             except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{path}: not units in the format {kind} ({' '.join(str(error).split())})") from None
+                raise InputError(f"{path}: not units in the format {kind} ({in_one_line(error)})") from None
 
     found = []
     for batch in row_batches(rows()):

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import atomic_path, read_json_object, write_json
 from unitweave.core.sequences import deduplicate
-from unitweave.training.model_files import first_line, safetensors_errors
+from unitweave.training.model_files import safetensors_errors
 from unitweave.vocoder.base import CONFIG_FILE, Vocoder
 
 WEIGHTS_FILE = "model.safetensors"

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import atomic_path, read_json_object, write_json
-from unitweave.training.model_files import first_line, safetensors_errors
+from unitweave.training.model_files import safetensors_errors
 from unitweave.vocoder.config import FORMAT, UnitVocoderConfig
 from unitweave.vocoder.durations import DurationPredictor
 from unitweave.vocoder.excitation import Position

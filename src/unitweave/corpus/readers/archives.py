@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.progress import meter
 
 MAX_MEMBER_BYTES = 1 << 30  # the largest table of Common Voice has some 100 MB
@@ -146,10 +146,10 @@ def _damage_named(path: Path, further: tuple[type[Exception], ...] = ()) -> Iter
     except _UnsafeHeader as error:
         raise InputError(f"{path}: {error}, which no corpus needs; the archive is refused") from None
     except damage as error:
-        raise InputError(f"{path}: damaged or cut off ({_words(error)}); download it again") from None
+        raise InputError(f"{path}: damaged or cut off ({in_one_line(error)}); download it again") from None
     except OSError as error:
         if error.errno is None:  # bz2 reports damage so
-            raise InputError(f"{path}: damaged or cut off ({_words(error)}); download it again") from None
+            raise InputError(f"{path}: damaged or cut off ({in_one_line(error)}); download it again") from None
         raise InputError(f"{path}: could not be read ({error.strerror})") from None
 
 
@@ -193,7 +193,3 @@ def _read(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> bytes:
 
 def _ending(path: Path) -> str | None:
     return next((ending for ending in _OPENERS if path.name.lower().endswith(ending)), None)
-
-
-def _words(error: Exception) -> str:
-    return str(error).strip() or type(error).__name__

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.progress import say
 from unitweave.corpus.assemble import Skipped
 from unitweave.corpus.readers.archives import Member, containers, is_archive, members, stamp
@@ -255,7 +255,7 @@ def _download(name: str, languages: Collection[str], splits: Collection[str]) ->
         patterns = [f"{tag}_en/{split}{sign}*" for tag in tags for split in theirs for sign in "-/"]
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except (OSError, ValueError) as error:
-        words = " ".join(str(error).split())[:300]
+        words = in_one_line(error)[:300]
         raise InputError(
             f"{name}: no such file or folder, and it could not be downloaded from the hub ({words})"
         ) from None

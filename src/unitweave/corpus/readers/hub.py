@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.config.corpus import Columns, HubCorpus, RowLimits
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.stage import StageResult
 from unitweave.corpus.assemble import close_corpus, open_corpus
 from unitweave.corpus.readers.records import Record
@@ -105,5 +105,5 @@ class _Explained:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError | ValueError) and not isinstance(error, InputError):
-            words = " ".join(str(error).split()) or type(error).__name__
+            words = in_one_line(error)
             raise InputError(f"{self.dataset}: cannot be loaded from the hub ({words[:300]})") from None

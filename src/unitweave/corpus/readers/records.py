@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.file_kinds import kind_of
 
 csv.field_size_limit(1 << 24)
@@ -316,7 +316,7 @@ def _parquet(path: Path) -> Iterator[Record]:
             except StopIteration:
                 return
             except (pa.ArrowException, OSError) as error:
-                words = " ".join(str(error).split())
+                words = in_one_line(error)
                 raise InputError(f"{path}: damaged after row {number} ({words}); copy it again") from None
             for values in rows:
                 number += 1

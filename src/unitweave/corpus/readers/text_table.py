@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, in_one_line
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def read_parallel_text(path: Path) -> list[ParallelText]:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise InputError(f"{path}: not readable as a table of parallel text ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not readable as a table of parallel text ({in_one_line(error)})") from None
     if not rows:
         raise InputError(f"{path}: has no sentence pairs")
     columns = [field.name for field in fields(ParallelText)]

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from unitweave.config.lm import LoraSettings
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.lm.model.vocabulary import Vocabulary
 
 
@@ -50,7 +50,7 @@ def add_lora(model: PreTrainedModel, vocabulary: Vocabulary, settings: LoraSetti
     try:
         wrapped = get_peft_model(model, config)
     except ValueError as error:
-        raise InputError(f"lora.target_modules: {str(error).splitlines()[0]}") from None
+        raise InputError(f"lora.target_modules: {first_line(error)}") from None
     for parameter in wrapped.parameters():
         if parameter.requires_grad:  # small updates would vanish in bfloat16
             parameter.data = parameter.data.float()

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.interleaving.sequence import TrainingSequence
 from unitweave.lm.data.packing import pack
 from unitweave.lm.train.attention import BUCKET_INPUTS, PACKED
@@ -37,7 +37,7 @@ def check_isolation(model: PreTrainedModel) -> None:
         model.set_attn_implementation(PACKED)
         packed = _losses_packed(model, sequences)
     except (TypeError, ValueError) as error:
-        raise _refusal(model, str(error).splitlines()[0]) from None
+        raise _refusal(model, first_line(error)) from None
     finally:
         model.set_attn_implementation(attention)
         model.train(training)

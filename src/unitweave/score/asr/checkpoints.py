@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import file_digest, json_digest
 
 
@@ -19,8 +19,9 @@ def load(kind: Any, model: str) -> Any:
             return kind.from_pretrained(name, **options)
         network, report = kind.from_pretrained(name, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{model}: could not load it as {kind.__name__} ({reason}); give a local folder") from None
+        raise InputError(
+            f"{model}: could not load it as {kind.__name__} ({first_line(error)}); give a local folder"
+        ) from None
     # Other weights, such as the mask embedding, play no part here and are missing from well-known checkpoints.
     if any(key.startswith("lm_head") for key in report["missing_keys"]):
         raise InputError(f"{model}: has no output layer; give a checkpoint that was fine-tuned with CTC")
