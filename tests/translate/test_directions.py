@@ -54,6 +54,16 @@ def test_a_model_of_one_direction_always_speaks_its_target(base: PhaseDecoder, d
     assert [target for _, target in found] == [direction[3:]] * 3 and found[1][0] == direction[:2]
 
 
+@pytest.mark.parametrize("name", ["ES", "spa", "es-MX", "es_419", "Spanish", " es "])
+def test_a_language_may_be_called_as_people_call_it(base: PhaseDecoder, name: str) -> None:
+    decoder = trained_on(base, "es-en", "en-es", "es-fr")
+    found = targets(decoder, ForcedPrefix(language=name, target_language="fra"), ForcedPrefix(target_language=name))
+    assert found[0] == ("es", "fr") and found[1][1] == "es"
+    assert targets(decoder, ForcedPrefix(language="en"), target_language=name) == [("en", "es")]
+    with pytest.raises(InputError, match="must be one of en, es"):
+        targets(decoder, ForcedPrefix(language="Klingon"))
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_where_each_source_language_has_one_target_it_follows_from_it(base: PhaseDecoder, beams: int) -> None:
     decoder = trained_on(base, "es-en", "en-fr", "fr-es")

@@ -26,6 +26,7 @@ from unitweave.serve.uploads import Storage
 from unitweave.serve.wav import to_pcm
 from unitweave.translate.translator import UNSURE, SpeechTranslation, Words
 
+_DIRECTION = "\ntextarea { unicode-bidi: plaintext; text-align: start; }"  # Arabic and Hebrew run from the right
 _DETECT = "detect"
 _DETECTED = ("detect", _DETECT)  # what a menu shows, and its value
 # What gradio leaves without words: the name of the download link, and a list of MIME types for a wrong file.
@@ -73,7 +74,7 @@ def mount_page(app: FastAPI, title: str, folder: Path, examples: Sequence[Path] 
         ssr_mode=False,
         footer_links=[],
         theme=gr.themes.Default(primary_hue="teal", font=_FONTS, font_mono=["ui-monospace", "monospace"]),
-        css=CSS + live_page.CSS,
+        css=CSS + live_page.CSS + _DIRECTION,
     )
 
 
@@ -155,7 +156,7 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
     """The page's components, and what its button does."""
     limits = batcher.limits
     v = batcher.translator.decoder.vocabulary
-    own = batcher.translator.settings.target_language
+    own = v.language_code(batcher.translator.settings.target_language)
     languages = [(language_name(code), code) for code in v.sources]
     targets = [(language_name(code), code) for code in ([own] if own else []) + [t for t in v.targets if t != own]]
     if not own and all(len(v.targets_from(source)) == 1 for source in v.sources):

@@ -164,7 +164,8 @@ class Constraints:
             InputError: A language is unknown or missing, or the model has no texts and can be given none.
         """
         prefix = prefix or ForcedPrefix()
-        source, target = prefix.language or None, prefix.target_language or target_language or None
+        source = self.vocabulary.language_code(prefix.language)
+        target = self.vocabulary.language_code(prefix.target_language or target_language)
         target = self._checked_target(source, target)
         found: dict[int, list[int]] = {}
         if self.first == UNITS:

@@ -161,7 +161,10 @@ class EngineDecoder:
             InputError: The model does not translate into one of these, or has to be told one.
         """
         known = self.vocabulary.targets
-        targets = [language or self.settings.target_language for language in target_languages or [None] * len(sources)]
+        default = self.settings.target_language
+        targets = [
+            self.vocabulary.language_code(language or default) for language in target_languages or [None] * len(sources)
+        ]
         if unknown := [
             language
             for language in targets

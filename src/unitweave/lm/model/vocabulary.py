@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from unitweave.config.interleave import FROM_SPEECH, SPEECH_TO_SPEECH, Texts
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object, write_json
+from unitweave.core.text import language_code
 from unitweave.interleaving.sequence import Markers
 
 FILE_NAME = "unitweave.json"
@@ -92,6 +93,10 @@ class Vocabulary:
     def targets(self) -> list[str]:
         """The languages that the model translates into, sorted."""
         return self.targets_from(None)
+
+    def language_code(self, name: str | None) -> str | None:
+        """The model's code of a language that is called "ES", "spa", "es-MX" or "Spanish"; None for no name."""
+        return (name if name in self.languages else language_code(name)) if name else None
 
     def targets_from(self, source: str | None) -> list[str]:
         """The languages that the model translates into from `source` (None: from any), sorted."""
