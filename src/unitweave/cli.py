@@ -156,13 +156,27 @@ def _dispatch(arguments: list[str]) -> int:
     for command in sorted(COMMANDS, key=lambda c: -len(c.words.split())):
         words = command.words.split()
         if arguments[: len(words)] == words:
+            rest = arguments[len(words) : len(words) + 1]
+            if len(words) == 1 and rest and not Path(rest[0]).exists() and (meant := _alike([*words, *rest], (2,))):
+                raise InputError(f"no command '{' '.join([*words, *rest])}'{meant}; 'unitweave --help' lists them")
             _call(command, arguments[len(words) :])
             return 0
     group = [command for command in COMMANDS if command.words.startswith(f"{arguments[0]} ")]
     if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
         print(_usage(group))
         return 0 if len(arguments) > 1 else 2
-    raise InputError(f"no command '{' '.join(arguments[:2])}'; 'unitweave --help' lists them")
+    raise InputError(f"no command '{' '.join(arguments[:2])}'{_alike(arguments)}; 'unitweave --help' lists them")
+
+
+def _alike(arguments: Sequence[str], lengths: Sequence[int] = (2, 1)) -> str:
+    """Which command, of so many words, the arguments may be a slip of."""
+    import difflib
+
+    for count in lengths:
+        known = [command.words for command in COMMANDS if len(command.words.split()) == count]
+        if found := difflib.get_close_matches(" ".join(arguments[:count]), known, 1, 0.85 if count == 2 else 0.6):
+            return f" (did you mean '{found[0]}'?)"
+    return ""
 
 
 def _call(command: Command, arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ CASES = [
 ]
 SCRIPT = """
 import sys
+from pathlib import Path
 from unitweave.cli import main
 assert main(["--help"]) == 0 and not {{"torch", "transformers"}} & set(sys.modules)
 for arguments in {cases!r}:
@@ -55,3 +57,25 @@ def test_a_full_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert cli.main(["lm", "train", "run"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "of 80.0 GiB this command has 10.0, other programs 69.0" in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("corpus tabel --table a.csv", "corpus table"),
+        ("corpus stat data", "corpus stats"),
+        ("units codbook RUN", "units codebook"),
+        ("translat a.wav", "translate"),
+        ("rum demo", "run"),
+        ("foo bar", ""),
+        ("corpus data", ""),
+        ("corpus there", ""),
+    ],
+)
+def test_a_slip_of_a_command_is_told_what_was_meant(
+    typed: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    assert cli.main(typed.split()) == 2
+    assert (f"did you mean '{meant}'?" in capsys.readouterr().err) == bool(meant)

@@ -59,12 +59,12 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
         InputError: The file is missing, has another suffix, or is not a table at all.
     """
     suffix = path.suffix.lower()
+    if not path.is_file():
+        raise InputError(f"{path}: no such table")
     if suffix in _SPREADSHEETS:
         raise InputError(f"{path}: a spreadsheet; save it as CSV (UTF-8) and give that file")
     if suffix not in FORMATS:
         raise InputError(f"{path}: a table's name ends in one of {', '.join(FORMATS)}")
-    if not path.is_file():
-        raise InputError(f"{path}: no such table")
     if suffix == ".parquet":
         return _parquet(path)
     with path.open("rb") as file:
