@@ -24,7 +24,6 @@ from unitweave.score.live import (
     read_sources,
     table,
 )
-from unitweave.translate.live.decoding import LiveDecoder
 from unitweave.translate.translator import Translator
 from unitweave.translate.vad import SpeechDetector
 
@@ -100,14 +99,13 @@ def test_the_log_has_what_evaluators_read(
     def fail(*_: object) -> None:
         raise AssertionError("it was evaluated again")
 
-    monkeypatch.setattr("unitweave.score.live._session", fail)
+    monkeypatch.setattr("unitweave.score.live.replay", fail)
     assert evaluate_live(translator, settings, sources, Spelled(), tmp_path / "agreement") == score
     monkeypatch.undo()
     monkeypatch.setattr(SpeechDetector, "probability", lambda self, window: float(np.abs(window).max() > 0.1))
     # On a machine that takes seconds for each answer the same is said, after as much of the source; only later.
-    answer = LiveDecoder.answer
-    monkeypatch.setattr(LiveDecoder, "answer", lambda self, request: (answer(self, request)[0], 9.0))
-    slow = evaluate_live(translator, settings, sources, Spelled(), tmp_path / "slow")
+    monkeypatch.setattr("unitweave.score.live_replay.answer_timed", lambda one, asked: (one.answer_all(asked), 18.0))
+    slow = evaluate_live(translator, settings, sources, Spelled(), tmp_path / "slow", batch_size=2)
     assert (slow.asr_bleu, slow.text_bleu, slow.delays) == (score.asr_bleu, score.text_bleu, score.delays)
     assert slow.elapsed is not None and slow.elapsed.start_offset >= 9 and slow.computing > 9
     monkeypatch.undo()

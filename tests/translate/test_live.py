@@ -6,6 +6,7 @@ import wave
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from helpers.serving import make_run, speech
 from unitweave.config.live import LiveSettings
 from unitweave.core.errors import InputError
 from unitweave.core.signals import Stopped
+from unitweave.translate.constraints import Translation
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.live.decoding import LiveDecoder, _supported
 from unitweave.translate.live.endpoints import Endpointer, windows
@@ -375,6 +377,55 @@ def test_sessions_are_answered_together_as_each_alone(translator: Translator) ->
     speak: list[Request] = [SpeechRequest(h, h.translation, (), None, 1.0) for h in together]  # type: ignore[union-attr]
     (one, text) = decoder.answer_all([speak[0], requests[1]])
     assert isinstance(one, Spoken) and isinstance(text, Hypothesis)
+
+
+def spoken_whole(decoder: LiveDecoder, request: SpeechRequest) -> Spoken:
+    """The answers to a request until its words are spoken."""
+    while True:
+        (answer,) = decoder.answer_all([request])
+        assert isinstance(answer, Spoken)
+        if answer.ended:
+            return answer
+        assert answer.units == request.spoken or request.hypothesis.final
+        request = replace(request, spoken=answer.units, draft=answer.draft, stream=answer.stream, cache=answer.cache)
+
+
+def test_words_that_are_spoken_early_have_the_units_of_the_whole_text(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = LiveDecoder(translator)
+    (text,) = decoder.answer_all([TextRequest(heard()[4000:], (), 2.6, True)])
+    assert isinstance(text, Hypothesis) and len(text.translation) > 2
+    whole = spoken_whole(decoder, SpeechRequest(text, text.translation, (), None, 1.0)).units
+    count = len(text.translation)
+    deduplicated = translator.decoder.vocabulary.deduplicate
+    frames = np.cumsum(translator.speech_vocoder.frame_counts(np.array(whole), deduplicated))
+
+    def align(waveform: np.ndarray, *_: str) -> list[tuple[str, float, float]]:
+        """Words of equal length with pauses, the last of which is not found."""
+        each = len(waveform) / RATE / count
+        found = [(word.text, i * each, (i + 0.5) * each) for i, word in enumerate(text.translation)]
+        return [*found[:-1], (found[-1][0], 0.0, 0.0)]
+
+    def continue_units(*arguments: Any) -> list[Translation]:
+        """As if the end of the speech, which random weights do not find, were no limit's."""
+        return [replace(one, complete=True) for one in decode(*arguments)]
+
+    decode = translator.decoder.continue_units
+    monkeypatch.setattr(translator.decoder, "continue_units", continue_units)
+    monkeypatch.setattr(translator, "align", align)
+    spoken: tuple[int, ...] = ()
+    stream = None
+    for known in range(1, count + 1):
+        request = SpeechRequest(replace(text, final=False), text.translation[:known], spoken, stream, 1.0)
+        answer = spoken_whole(decoder, request)
+        assert (*answer.units, *answer.draft) == whole
+        if known < count - 1:  # in the middle of the pause
+            assert frames[len(answer.units) - 1] == pytest.approx((known - 0.25) * frames[-1] / count, abs=2)
+        assert (answer.units == spoken) == (known == count)  # what is not found waits for the end
+        spoken, stream = answer.units, answer.stream
+    last = spoken_whole(decoder, SpeechRequest(text, text.translation, spoken, stream, 1.0))
+    assert last.units == whole
 
 
 def test_a_model_without_texts_is_spoken_at_the_end_and_refuses_other_policies(translator: Translator) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -252,7 +252,7 @@ def test_durations_of_a_stream_are_those_of_the_whole_and_come_two_units_later(c
     stream = DurationStream(durations)
     early = [stream.push(unit) for unit in units.tolist()]
     assert early[:2] == [[], []][:count] and all(early[2:])
-    assert [*chain(*early), *stream.flush()] == durations.expand(units).tolist()
+    assert [*chain(*early), *stream.flush()[0]] == durations.expand(units).tolist()
 
 
 def test_a_stream_without_repetitions_begins_early_and_gives_the_samples_of_the_whole() -> None:
@@ -298,6 +298,25 @@ def test_speech_that_pauses_goes_on_from_its_context_and_does_not_click() -> Non
     )
 
 
+@pytest.mark.parametrize("deduplicated", [False, True])
+def test_a_pause_before_units_that_are_known_changes_no_sample(deduplicated: bool) -> None:
+    torch.manual_seed(0)
+    model = small_model(generator="vocos", durations=deduplicated)
+    if model.durations is not None:
+        for parameter in model.durations.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.constant_(model.durations.out.bias, 1.0)
+    vocoder = Vocoder(model)
+    units = deduplicate(some_units(120))[0].tolist()
+    (whole,) = vocoder.synthesize([np.array(units)], deduplicated=deduplicated)
+    stream = SpeechStream(vocoder, 25, deduplicated=deduplicated)
+    made = []
+    for first, last in pairwise([0, 1, 30, 33, len(units)]):
+        made += [*stream.push(units[first:last]), *stream.flush(units[last:])]
+        assert stream.flush(units[last:]) == []
+    np.testing.assert_allclose(np.concatenate(made), whole, atol=1e-4)
+
+
 def test_faster_speech_leaves_out_repeated_frames_and_no_unit() -> None:
     vocoder = Vocoder(small_model(generator="vocos"))
     units = np.repeat(some_units(40), 5).tolist()
@@ -326,9 +345,9 @@ def test_durations_of_a_stream_that_pauses_lose_no_unit(stops: list[int]) -> Non
     for at, unit in enumerate(units):
         found += stream.push(unit)
         if at in stops:
-            found += stream.flush()
-            assert found[-1] == unit and stream.flush() == []
-    found += stream.flush()
+            found += stream.flush()[0]
+            assert found[-1] == unit and stream.flush() == ([], [])
+    found += stream.flush()[0]
     assert list(deduplicate(found)[0]) == units
     context = predictor.context_runs
     expected, lengths = predictor.expand(np.array(units)).tolist(), deduplicate(found)[1]

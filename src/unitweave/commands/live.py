@@ -54,6 +54,7 @@ def live(
 
     from unitweave.core.progress import say
     from unitweave.training.devices import check_device
+    from unitweave.translate.live.decoding import LiveDecoder
     from unitweave.translate.live.run import run_live
     from unitweave.translate.live.sources import Loudspeaker, microphone, recording
     from unitweave.translate.live.translator import LiveTranslator
@@ -69,8 +70,8 @@ def live(
     session = LiveTranslator(translator, settings, language, target_language)
     say("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
     text_only = session.session.settings.text_only
-    if settings.policy != "utterance" and not text_only and not translator.decoder.vocabulary.target_prefixes:
-        say("words come early, their speech at the end of each utterance: for early speech, train with prefixes")
+    if settings.policy != "utterance" and not text_only and not LiveDecoder(translator).early_speech:
+        say("words come early, their speech at the end of each utterance: without an encoder none can be cut at a word")
     written, ended = run_live(session, source, out, loudspeaker, _printer(json_lines), text_only)
     if written is not None:
         say(written)
@@ -87,6 +88,7 @@ def evaluate(
     utterances: PositiveInt = 40,
     joined: NonNegativeInt = 0,
     split: Literal["dev", "test"] = "test",
+    batch_size: PositiveInt = 1,
     system: str | None = None,
     recognizer: Literal["auto", "moonshine", "fairseq", "whisper"] = "auto",
     recognizer_model: str = "",
@@ -106,6 +108,7 @@ def evaluate(
         utterances: Recordings of the split.
         joined: Longer recordings to measure as well, each of two to four with pauses of 0.2 to 0.8 s.
         split: Split that the recordings are taken from.
+        batch_size: Sessions that are computed together: faster, but each is then counted its share of the computing.
         system: Which system of the run (default: scheduled, or the only one).
         recognizer: Speech recognizer for ASR-BLEU; it must support the target language.
         recognizer_model: Folder or hub name of another checkpoint for the recognizer.
@@ -132,12 +135,12 @@ def evaluate(
         for name, sources in (("", single), ("joined-", join_sources(single, joined))):
             if not sources:
                 continue
-            scores = [evaluate_offline(translator, sources, judge)]
+            scores = [evaluate_offline(translator, sources, judge, batch_size)]
             for policy in policies or get_args(Policy):
                 for seconds in (chunk_seconds or [0.3, 0.5, 1.0]) if policy != "utterance" else [0.5]:
                     folder = out / (name + (policy if policy == "utterance" else f"{policy}-{seconds:g}"))
                     settings = LiveSettings(policy=policy, chunk_seconds=seconds)
-                    scores.append(evaluate_live(translator, settings, sources, judge, folder))
+                    scores.append(evaluate_live(translator, settings, sources, judge, folder, batch_size))
             parts.append((caption(sources, bool(name)), scores))
         text = "\n\n".join(f"{title}:\n\n{table(scores)}" for title, scores in parts)
         print(text)

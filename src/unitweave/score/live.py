@@ -32,15 +32,13 @@ from unitweave.metrics.latency import (
     start_offset,
 )
 from unitweave.score.asr.recognizers import Recognizer
+from unitweave.score.live_replay import replay
 from unitweave.translate.live.events import CommittedText, LiveEvent, SpeechChunk
-from unitweave.translate.live.hypotheses import Answer, Request
-from unitweave.translate.live.translator import LiveTranslator
-from unitweave.translate.translator import Translator, Words
+from unitweave.translate.translator import SpeechTranslation, Translator, Words
 from unitweave.translate.utterances import cut, join
 
 _JOINED, _PAUSES = (2, 4), (0.2, 0.8)  # recordings in a joined one, and seconds between them
 _VERSION = 2  # of what is measured
-BLOCK = 1600  # samples fed at a time; results do not depend on it
 
 
 @dataclass(frozen=True)
@@ -140,13 +138,20 @@ def join_sources(sources: Sequence[Source], limit: int) -> list[Source]:
     return joined
 
 
-def evaluate_offline(translator: Translator, sources: Sequence[Source], recognizer: Recognizer) -> LiveScore:
+def evaluate_offline(
+    translator: Translator, sources: Sequence[Source], recognizer: Recognizer, batch_size: int = 1
+) -> LiveScore:
     """The same recordings translated as a whole, longer ones cut in their pauses: what live translation is up to."""
-    results = []
-    for source in sources:
-        spans = cut(translator, source.waveform)
-        parts = translator.translate_all([source.waveform[start:end] for start, end in spans])
-        results.append(join(parts, spans, len(source.waveform)))
+    cuts = [cut(translator, source.waveform) for source in sources]
+    utterances = [one.waveform[start:end] for one, spans in zip(sources, cuts, strict=True) for start, end in spans]
+    found: list[SpeechTranslation] = []
+    for first in range(0, len(utterances), batch_size):
+        found += translator.translate_all(utterances[first : first + batch_size])
+    parts = iter(found)
+    results = [
+        join([next(parts) for _ in spans], spans, len(source.waveform))
+        for source, spans in zip(sources, cuts, strict=True)
+    ]
     seconds = sum(len(source.waveform) for source in sources) / SAMPLE_RATE
     computing = sum(sum(result.seconds.values()) for result in results) / seconds
     texts = [result.translation for result in results]
@@ -155,15 +160,23 @@ def evaluate_offline(translator: Translator, sources: Sequence[Source], recogniz
 
 
 def evaluate_live(
-    translator: Translator, settings: LiveSettings, sources: Sequence[Source], recognizer: Recognizer, folder: Path
+    translator: Translator,
+    settings: LiveSettings,
+    sources: Sequence[Source],
+    recognizer: Recognizer,
+    folder: Path,
+    batch_size: int = 1,
 ) -> LiveScore:
     """Translate every source live and score it.
 
     Writes folder/instances.log and folder/wavs, as SimulEval does, and folder/score.json. A folder that an earlier call
-    with the same model, settings and sources has finished is not evaluated again.
+    with the same model, settings and sources has finished is not evaluated again. Of `batch_size` sessions that are
+    answered together, each is counted its share of the computing.
     """
     identity = [(s.id, len(s.waveform)) for s in sources]
-    job = json_digest([_VERSION, translator.fingerprint(), asdict(settings), recognizer.signature, identity])
+    job = json_digest(
+        [_VERSION, translator.fingerprint(), asdict(settings), recognizer.signature, identity, batch_size]
+    )
     done = folder / "score.json"
     if done.exists() and (kept := read_json_object(done)).pop("job", None) == job:
         views = {key: Latency(**kept[key]) for key in ("delays", "elapsed")}
@@ -174,9 +187,10 @@ def evaluate_live(
     computing = 0.0
     name = _name(settings)
     with meter(f"live: {name}", len(sources)) as progress:
-        for index, source in enumerate(sources):
-            timed, spent = _session(translator, settings, source.waveform)
-            computing += spent
+        replays = replay(translator, settings, [source.waveform for source in sources], batch_size)
+        for index, (source, replayed) in enumerate(zip(sources, replays, strict=True)):
+            timed = replayed.events
+            computing += replayed.computing
             texts.append(_text([event for event, _ in timed]))
             seconds = len(source.waveform) / SAMPLE_RATE
             speech = [(event, elapsed) for event, elapsed in timed if isinstance(event, SpeechChunk)]
@@ -249,35 +263,6 @@ def first_word_end(translator: Translator, source: Source) -> float:
     """When the first word of a source has been said, by forced alignment; 0 where it cannot be aligned."""
     words = translator.align(source.waveform, source.transcript, source.source_language)
     return next((end for _, start, end in words if end > start), 0.0)
-
-
-def _session(
-    translator: Translator, settings: LiveSettings, waveform: np.ndarray
-) -> tuple[list[tuple[LiveEvent, float]], float]:
-    """All events of one recording, each with the time at which it is computed, and the seconds of computing.
-
-    The session itself is told that computing takes no time, so that what it commits does not depend on the machine:
-    a computer that cannot keep up falls behind here, where a session would decode less often.
-    """
-    live = LiveTranslator(translator, settings)
-    answer, spent, busy = live.decoder.answer, 0.0, 0.0
-    timed: list[tuple[LiveEvent, float]] = []
-
-    class Timed:
-        """Answers, and keeps the time."""
-
-        def answer(self, request: Request) -> tuple[Answer, float]:
-            nonlocal spent, busy
-            result, seconds = answer(request)
-            spent += seconds
-            busy = max(busy, live.session.seconds) + seconds
-            return result, 0.0
-
-    live.decoder = Timed()
-    blocks = (waveform[at : at + BLOCK] for at in range(0, len(waveform), BLOCK))
-    for event in live.translate(blocks):
-        timed.append((event, max(busy, event.time)))
-    return timed, spent
 
 
 def _name(settings: LiveSettings) -> str:

@@ -91,6 +91,10 @@ class Vocoder(ABC):
         """
         return PhraseStream(self, speaker, deduplicated, fade_samples)
 
+    def frame_counts(self, units: np.ndarray, deduplicated: bool = False) -> np.ndarray:
+        """How many frames each unit lasts, int [units]: one, unless the vocoder can tell."""
+        return np.ones(len(units), np.int64)
+
     @abstractmethod
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json, and the weights as safetensors, into `folder`."""
@@ -181,8 +185,8 @@ class PhraseStream:
         self._units += units
         return []
 
-    def flush(self) -> list[np.ndarray]:
-        """The rest, as if no unit followed."""
+    def flush(self, following: Sequence[int] = ()) -> list[np.ndarray]:
+        """The rest, as if no unit followed, or these, as far as the vocoder can make use of them."""
         if not self._units:
             return []
         (waveform,) = self._make(np.asarray(self._units, np.int64))

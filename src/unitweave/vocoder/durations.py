@@ -1,5 +1,7 @@
 """How long each unit lasts, for units whose repetitions were removed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -67,12 +69,18 @@ class DurationStream:
             self._place += 1
         return frames
 
-    def flush(self) -> list[int]:
-        """The frames of all units so far, as if no other came; those that come after all have them as their context."""
-        if self._place == len(self._held):
-            return []
-        lengths = self._predictor.frames(np.asarray(self._held))
-        frames = np.repeat(self._held[self._place :], lengths[self._place :]).tolist()
-        del self._held[: max(0, len(self._held) - self._predictor.context_runs)]
+    def flush(self, following: Sequence[int] = ()) -> tuple[list[int], list[int]]:
+        """The frames of all units so far, as if no other came or these; those that come after all have them as context.
+
+        Returns:
+            These frames, and those of what follows.
+        """
+        held = len(self._held)
+        if self._place == held:
+            return [], []
+        units = np.asarray([*self._held, *following])
+        frames = np.repeat(units, lengths := self._predictor.frames(units))
+        begin, end = lengths[: self._place].sum(), lengths[:held].sum()
+        del self._held[: max(0, held - self._predictor.context_runs)]
         self._place = len(self._held)
-        return frames
+        return frames[begin:end].tolist(), frames[end:].tolist()

@@ -107,6 +107,10 @@ class TrainedVocoder(Vocoder):
         """As `Vocoder.open_stream`: chunks come as soon as no later unit can change them."""
         return SpeechStream(self, chunk_frames, speaker, deduplicated, fade_samples)
 
+    def frame_counts(self, units: np.ndarray, deduplicated: bool = False) -> np.ndarray:
+        """As `Vocoder.frame_counts`."""
+        return self.durations().frames(units) if deduplicated else super().frame_counts(units)
+
     def durations(self) -> DurationPredictor:
         """The duration predictor. Raises InputError where there is none."""
         if self.model.durations is None:
@@ -168,14 +172,24 @@ class SpeechStream(PhraseStream):
                 chunks += self._add(frame)
         return chunks
 
-    def flush(self) -> list[np.ndarray]:
-        """The rest, as if no unit followed. Those that come after all go on from here, with this as their context."""
+    def flush(self, following: Sequence[int] = ()) -> list[np.ndarray]:
+        """The rest, as if no unit followed, or these. Those that come after all go on from here, with this as context.
+
+        Args:
+            following: Units that are likely to come next: a word in the middle of a sentence does not sound like its
+                end. They are not spoken.
+        """
         chunks = []
-        for frame in self._durations.flush() if self._durations else []:
-            chunks += self._add(frame)
+        ahead = list(following)
+        if self._durations:
+            frames, ahead = self._durations.flush(following)
+            for frame in frames:
+                chunks += self._add(frame)
         end = self._first + len(self._held)
+        self._held += ahead[: self._context]
         while self._spoken < end:
             chunks.append(self._chunk(min(self._spoken + self._chunk_frames, end)))
+        del self._held[end - self._first :]
         if chunks and self._fade_samples:
             fade = min(self._fade_samples, len(chunks[-1]))
             chunks[-1][len(chunks[-1]) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)

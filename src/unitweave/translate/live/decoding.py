@@ -7,10 +7,20 @@ from dataclasses import replace
 import numpy as np
 
 from unitweave.config.live import LiveSettings
+from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, Continuation, ForcedPrefix, Translation
 from unitweave.translate.decode import Wanted
-from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
+from unitweave.translate.live.hypotheses import (
+    Answer,
+    Hypothesis,
+    Request,
+    SpeechRequest,
+    Spoken,
+    TextRequest,
+    Word,
+    words_as_text,
+)
 from unitweave.translate.translator import Translator
 from unitweave.vocoder.base import at_16khz
 
@@ -34,8 +44,8 @@ class LiveDecoder:
 
     @property
     def early_speech(self) -> bool:
-        """Whether the model ends its speech where a text breaks off, so that committed words can be spoken at once."""
-        return self.translator.decoder.vocabulary.target_prefixes
+        """Whether speech can be ended behind a word of a text, so that committed words are spoken at once."""
+        return self.translator.extractor is not None or self.translator.decoder.vocabulary.target_prefixes
 
     def answer(self, request: Request) -> tuple[Answer, float]:
         """The answer to a request, and the seconds that it took."""
@@ -89,6 +99,7 @@ class LiveDecoder:
             head=tuple(tokens[:begin]),
             units=units,
             language=found.language,
+            target_language=found.target_language,
             complete=found.complete,
             supported=1.0 if scores is None else _supported(scores[1]),
             cache=found.cache,
@@ -109,9 +120,16 @@ class LiveDecoder:
         if not requests:
             return []
         # A word is not spoken in less; without a limit, a model whose speech has ended once likes to leave it at that.
+        aligned = self.translator.extractor is not None
         least = max(1, round(_MIN_WORD_SECONDS * self.translator.decoder.vocabulary.frame_rate))
         continuations = [
-            Continuation(self._all_texts(r), r.spoken, _UNITS_AT_ONCE, r.begun + least * r.new_words) for r in requests
+            Continuation(
+                self._all_texts(r),
+                (*r.spoken, *r.draft),
+                _UNITS_AT_ONCE,
+                0 if aligned else r.begun + least * r.new_words,
+            )
+            for r in requests
         ]
         sources = [request.hypothesis.units for request in requests]
         kept = [request.cache for request in requests]
@@ -119,13 +137,26 @@ class LiveDecoder:
         found = decoder.continue_units(sources, continuations, settings, kept, wanted)
         return [self._spoken(request, hypothesis) for request, hypothesis in zip(requests, found, strict=True)]
 
+    def _has_draft(self, request: SpeechRequest) -> bool:
+        """Whether more than the committed words is decoded, of which only they are spoken.
+
+        A model that has seen whole texts alone speaks those well, and no other; the encoder finds where a word ends.
+        """
+        return self.has_texts and not request.hypothesis.final and self.translator.extractor is not None
+
     def _all_texts(self, request: SpeechRequest) -> tuple[int, ...]:
         if not self.has_texts:
             return ()
-        words = (token for word in request.committed for token in word.tokens)
+        said = request.hypothesis.translation if self._has_draft(request) else request.committed
+        words = (token for word in said for token in word.tokens)
         return (*request.hypothesis.head, *words, self.translator.decoder.vocabulary.markers["target"])
 
     def _spoken(self, request: SpeechRequest, found: Translation) -> Spoken:
+        units = tuple(found.units.tolist())
+        last = len(units)
+        if self._has_draft(request):
+            last = self._end_of_words(request, found.units) if found.ended and found.complete else 0
+            last = max(last, len(request.spoken))
         voice = self.translator.speech_vocoder
         stream = request.stream or voice.open_stream(
             _CHUNK_FRAMES,
@@ -134,12 +165,32 @@ class LiveDecoder:
             _FADE_SAMPLES,
         )
         stream.speed = request.speed
-        units = tuple(found.units.tolist())
-        waveforms = stream.push(units[len(request.spoken) :])
+        waveforms = stream.push(units[len(request.spoken) : last])
         if found.ended:
-            waveforms += stream.flush()
+            waveforms += stream.flush(units[last:])
         waveforms = [at_16khz(waveform, voice.sample_rate) for waveform in waveforms]
-        return Spoken(units, tuple(waveforms), stream, found.ended, found.complete, found.cache)
+        complete = found.complete or self._has_draft(request)  # what is cut off of a draft is not missing
+        return Spoken(units[:last], tuple(waveforms), stream, found.ended, complete, found.cache, units[last:])
+
+    def _end_of_words(self, request: SpeechRequest, units: np.ndarray) -> int:
+        """How many of the units say the committed words; 0 where they cannot be found in the speech.
+
+        A last word that no other follows is held back: it would sound like the end of a sentence.
+        """
+        voice, vocabulary = self.translator.speech_vocoder, self.translator.decoder.vocabulary
+        (waveform,) = voice.synthesize([units], self.translator.settings.speaker, vocabulary.deduplicate)
+        waveform = at_16khz(waveform, voice.sample_rate)
+        said = words_as_text(request.hypothesis.translation)
+        aligned = self.translator.align(waveform, said, request.hypothesis.target_language)
+        wanted = len("".join(words_as_text(request.committed).split()))
+        lengths = np.cumsum([len("".join(piece.split())) for piece, _, _ in aligned])
+        last = int(np.searchsorted(lengths, wanted))
+        last = min(last, len(aligned) - 2)
+        if last < 0 or min(aligned[last][2], aligned[last + 1][2]) <= 0:
+            return 0
+        cut = (aligned[last][2] + aligned[last + 1][1]) / 2
+        frames = np.cumsum(voice.frame_counts(units, vocabulary.deduplicate))
+        return int(np.searchsorted(frames, cut * SAMPLE_RATE / len(waveform) * frames[-1]))
 
 
 def _supported(scores: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """What is decoded of a growing utterance, and the requests that the session makes of the model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,11 @@ class Word:
     spaced: bool = True
 
 
+def words_as_text(words: Sequence[Word]) -> str:
+    """Words as a text, which has no spaces in scripts without them."""
+    return "".join(f" {word.text}" if word.spaced else word.text for word in words).lstrip()
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """The texts of an utterance as far as it was heard.
@@ -30,6 +36,7 @@ class Hypothesis:
         head: Token ids up to where the translation begins: the transcript with its tags and markers.
         units: Units of the source, [frames].
         language: Of the source, as the model identified it.
+        target_language: Of the translation; empty for a model without texts.
         complete: False where a limit cut the texts off.
         supported: Fraction of the transcript, from its beginning, that the encoder finds in what was heard. A model
             that has seen whole utterances alone goes on with what may follow.
@@ -43,6 +50,7 @@ class Hypothesis:
     head: tuple[int, ...] = ()
     units: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
     language: str = ""
+    target_language: str = ""
     complete: bool = True
     supported: float = 1.0
     cache: PrefixCache | None = None
@@ -87,6 +95,7 @@ class SpeechRequest:
         cache: Of the hypothesis, or of the units so far.
         new_words: How many of the words are new.
         begun: How many units there were before them.
+        draft: Units behind those that have been spoken, decoded so far: of the committed words and of what may follow.
     """
 
     hypothesis: Hypothesis
@@ -97,6 +106,7 @@ class SpeechRequest:
     cache: PrefixCache | None = None
     new_words: int = 0
     begun: int = 0
+    draft: tuple[int, ...] = ()
 
 
 Request = TextRequest | SpeechRequest
@@ -107,12 +117,13 @@ class Spoken:
     """The answer to a SpeechRequest.
 
     Attributes:
-        units: All units so far, also those of the request.
+        units: All units that are spoken, also those of the request.
         waveforms: The new speech, float32 at 16 kHz.
         stream: Where the utterance's speech is now.
         ended: Whether all of the committed words are spoken.
         complete: False where a limit cut the units off.
         cache: What was computed, for the next units.
+        draft: Units that are decoded and not spoken yet, or not at all.
     """
 
     units: tuple[int, ...]
@@ -121,6 +132,7 @@ class Spoken:
     ended: bool
     complete: bool = True
     cache: PrefixCache | None = None
+    draft: tuple[int, ...] = ()
 
 
 Answer = Hypothesis | Spoken

@@ -4,7 +4,7 @@ It has no clock and no thread. Time is the samples that it was fed and the decod
 does depends on neither the sizes of the chunks nor when they come: while a request is open, input is only kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,16 @@ from unitweave.core.errors import InputError
 from unitweave.translate.constraints import ForcedPrefix
 from unitweave.translate.live.endpoints import Endpointer, windows
 from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
-from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
+from unitweave.translate.live.hypotheses import (
+    Answer,
+    Hypothesis,
+    Request,
+    SpeechRequest,
+    Spoken,
+    TextRequest,
+    Word,
+    words_as_text,
+)
 from unitweave.translate.live.policies import create_policy
 from unitweave.translate.prefix_cache import PrefixCache
 from unitweave.translate.vad import WINDOW
@@ -43,6 +52,7 @@ class _Utterance:
     speech_cache: PrefixCache | None = None
     new_words: int = 0
     begun: int = 0
+    draft: tuple[int, ...] = ()
 
 
 class LiveSession:
@@ -54,7 +64,7 @@ class LiveSession:
         known: The languages of source and translation, where they are known.
         has_texts: Whether the model has texts; without them everything is committed at the end of an utterance.
         early_speech: Whether committed words are spoken at once; else all are at the end of the utterance, by a model
-            that was not trained to end its speech where a text breaks off.
+            that cannot end its speech where a text breaks off.
 
     Attributes:
         request: What the model has to answer before anything else happens; None where more input is needed.
@@ -196,12 +206,14 @@ class LiveSession:
             events.append(CommittedText(*stamp, words_as_text(utterance.committed)[before:]))
         if hypothesis.final:
             utterance.complete &= hypothesis.complete
-        unspoken = bool(new) if self._early_speech else bool(utterance.committed)
-        wanted = (unspoken or not self._has_texts) if hypothesis.final else bool(new) and self._early_speech
+        # Of a final one also what was committed before: some of it may not have been spoken yet.
+        wanted = (
+            bool(utterance.committed) or not self._has_texts if hypothesis.final else bool(new and self._early_speech)
+        )
         if wanted and not self.settings.text_only:
             utterance.speed = self._speed()
             utterance.new_words = len(new if self._early_speech else utterance.committed)
-            utterance.begun = len(utterance.spoken)
+            utterance.begun, utterance.draft = len(utterance.spoken), ()
             self._request_speech(utterance)
         elif hypothesis.final:
             self._end(utterance, events)
@@ -221,12 +233,14 @@ class LiveSession:
             utterance.speech_cache,
             utterance.new_words,
             utterance.begun,
+            utterance.draft,
         )
 
     def _take_speech(self, utterance: _Utterance, spoken: Spoken, events: list[LiveEvent]) -> None:
         utterance.spoken, utterance.stream, utterance.speech_cache = spoken.units, spoken.stream, spoken.cache
+        utterance.draft = spoken.draft
         utterance.complete &= spoken.complete
-        for waveform in spoken.waveforms:
+        for waveform in filter(len, spoken.waveforms):
             start = max(self._busy_until, self._spoken_until)
             self._spoken_until = start + len(waveform) / SAMPLE_RATE
             heard = self._seen / SAMPLE_RATE
@@ -272,8 +286,3 @@ def check_samples(samples: np.ndarray) -> np.ndarray:
             else "live: samples must be finite numbers (got NaN or infinity)"
         )
     return samples
-
-
-def words_as_text(words: Sequence[Word]) -> str:
-    """Words as a text, which has no spaces in scripts without them."""
-    return "".join(f" {word.text}" if word.spaced else word.text for word in words).lstrip()
