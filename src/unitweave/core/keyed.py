@@ -1,12 +1,46 @@
 """Rows that are looked up by their id, of which none is an object before it is looked at."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
 
 Row = TypeVar("Row")
+
+
+class HashIndex:
+    """Where rows are, by their keys: 16 bytes a row, and no key is kept."""
+
+    def __init__(self, keys: Iterable[Hashable], key: Callable[[int], Hashable]) -> None:
+        """See the class.
+
+        Args:
+            keys: Of the rows, in their order.
+            key: Makes the key of the row at a position.
+        """
+        hashes = np.fromiter(map(hash, keys), np.int64)
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes, self._key = hashes[self._order], key
+
+    def find(self, key: object) -> int | None:
+        """The position of a row, the first of several; None where there is none."""
+        wanted = hash(key)
+        candidate = int(np.searchsorted(self._hashes, wanted))
+        while candidate < len(self._hashes) and self._hashes[candidate] == wanted:
+            position = int(self._order[candidate])
+            if self._key(position) == key:
+                return position
+            candidate += 1
+        return None
+
+    def duplicate(self) -> Hashable | None:
+        """A key that two rows have; None where there is none."""
+        for candidate in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
+            first, second = (self._key(int(self._order[candidate + i])) for i in (0, 1))
+            if first == second:
+                return first
+        return None
 
 
 class Keyed(Mapping[str, Row], Generic[Row]):
@@ -17,12 +51,10 @@ class Keyed(Mapping[str, Row], Generic[Row]):
 
         Args:
             ids: Of the rows, in their order.
-            row: Makes the row at a place.
+            row: Makes the row at a position.
         """
         self.ids, self._row = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids, row
-        hashes = np.fromiter((hash(id) for id in self), np.int64, len(ids))
-        self._order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._order]
+        self._index = HashIndex(self, lambda position: self.ids[position].as_py())
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -31,25 +63,14 @@ class Keyed(Mapping[str, Row], Generic[Row]):
         for first in range(0, len(self.ids), 1024):
             yield from self.ids.slice(first, 1024).to_pylist()
 
-    def place(self, id: object) -> int | None:
-        """Where a row is, the first of several; None where there is none."""
-        wanted = hash(id)
-        at = int(np.searchsorted(self._hashes, wanted))
-        while at < len(self) and self._hashes[at] == wanted:
-            place = int(self._order[at])
-            if self.ids[place].as_py() == id:
-                return place
-            at += 1
-        return None
-
     def __contains__(self, id: object) -> bool:
-        return self.place(id) is not None
+        return self._index.find(id) is not None
 
     def __getitem__(self, id: str) -> Row:
-        place = self.place(id)
-        if place is None:
+        position = self._index.find(id)
+        if position is None:
             raise KeyError(id)
-        return self._row(place)
+        return self._row(position)
 
 
 class Lazy(Sequence[Row], Generic[Row]):

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.files import atomic_path
+from unitweave.core.keyed import HashIndex
 from unitweave.core.stage import check_count
 
 FRAME_RATE = 50  # frames, and so units, a second
@@ -94,9 +96,7 @@ class UnitTable(Mapping[tuple[str, str], UnitRow]):
         self._batches = [batch for batch in batches if len(batch)]
         self._firsts = np.cumsum([0, *map(len, self._batches)])
         self._lists = [[list_column(batch.column(name)) for name in _LISTS] for batch in self._batches]
-        hashes = np.fromiter((hash(key) for key in self), np.int64, len(self))
-        self._order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._order]
+        self._index = HashIndex(self, self._key)
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -108,14 +108,16 @@ class UnitTable(Mapping[tuple[str, str], UnitRow]):
 
     def duplicate(self) -> tuple[str, str] | None:
         """A key that two rows have; None where there is none."""
-        twice = np.flatnonzero(self._hashes[1:] == self._hashes[:-1])
-        keys = [[self._key(self._order[at + i]) for i in (0, 1)] for at in twice.tolist()]
-        return next((one for one, other in keys if one == other), None)
+        return cast(tuple[str, str] | None, self._index.duplicate())
 
-    def _key(self, place: int) -> tuple[str, str]:
-        number = int(np.searchsorted(self._firsts, place, side="right")) - 1
-        batch, row = self._batches[number], int(place - self._firsts[number])
-        return batch.column("id")[row].as_py(), batch.column("side")[row].as_py()
+    def _locate(self, position: int) -> tuple[int, int]:
+        """Batch and row of a position."""
+        number = int(np.searchsorted(self._firsts, position, side="right")) - 1
+        return number, int(position - self._firsts[number])
+
+    def _key(self, position: int) -> tuple[str, str]:
+        number, row = self._locate(position)
+        return self._batches[number].column("id")[row].as_py(), self._batches[number].column("side")[row].as_py()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for batch in self._batches:
@@ -124,13 +126,13 @@ class UnitTable(Mapping[tuple[str, str], UnitRow]):
                 yield from zip(part.column("id").to_pylist(), part.column("side").to_pylist(), strict=True)
 
     def __contains__(self, key: object) -> bool:
-        return self._find(key) is not None
+        return self._index.find(key) is not None
 
     def __getitem__(self, key: tuple[str, str]) -> UnitRow:
-        place = self._find(key)
-        if place is None:
+        position = self._index.find(key)
+        if position is None:
             raise KeyError(key)
-        number, row = place
+        number, row = self._locate(position)
         id_, side, words = (self._batches[number].column(name)[row].as_py() for name in ("id", "side", "words"))
         units, starts, ends, scores = (
             values[offsets[row] : offsets[row + 1]] for values, offsets in self._lists[number]
@@ -147,19 +149,6 @@ class UnitTable(Mapping[tuple[str, str], UnitRow]):
             counts.append(np.diff(lists[0][1])[own.to_numpy(zero_copy_only=False)])
         at = pc.fill_null(pc.index_in(ids, pa.concat_arrays(known)), -1).to_numpy()
         return np.append(np.concatenate(counts), -1)[at]
-
-    def _find(self, key: object) -> tuple[int, int] | None:
-        """Batch and row of a key; of the few with the same hash the one that is equal."""
-        wanted = hash(key)
-        at = int(np.searchsorted(self._hashes, wanted))
-        while at < len(self) and self._hashes[at] == wanted:
-            number = int(np.searchsorted(self._firsts, self._order[at], side="right")) - 1
-            row = int(self._order[at] - self._firsts[number])
-            batch = self._batches[number]
-            if (batch.column("id")[row].as_py(), batch.column("side")[row].as_py()) == key:
-                return number, row
-            at += 1
-        return None
 
 
 def read_units(folder: Path, ids: Iterable[str] | None = None, sides: Sequence[str] = SIDES) -> UnitTable:
