@@ -24,7 +24,7 @@ _LATER = (
 )  # fmt: skip
 
 
-def _default_of(field: Field[Any]) -> Any:
+def _field_default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
@@ -97,7 +97,7 @@ class SynthesisSettings(Settings):
         return {
             field.name: value
             for field in fields(self)
-            if (value := getattr(self, field.name)) != _default_of(field) or field.name not in _LATER
+            if (value := getattr(self, field.name)) != _field_default(field) or field.name not in _LATER
         }
 
     def check(self) -> None:

@@ -25,7 +25,7 @@ import soundfile
 import soxr
 
 from unitweave.core.errors import InputError
-from unitweave.core.file_kinds import is_text, kind_of
+from unitweave.core.file_kinds import file_kind, is_text
 from unitweave.core.files import atomic_path
 from unitweave.core.joined import JoinedRecording, locate_recordings
 
@@ -193,7 +193,7 @@ def _decoded(
         except (soundfile.SoundFileError, OSError, TypeError) as error:
             content.seek(0)
             start = content.read(512)
-            if kind := kind_of(start) or is_text(start) * "text" or (not start) * "empty":
+            if kind := file_kind(start) or is_text(start) * "text" or (not start) * "empty":
                 raise AudioError(name, UNREADABLE, f"it is {kind}") from None
             blocks = _ffmpeg(content, name, _reason(error), max_seconds)
             yield SAMPLE_RATE, _checked(blocks, SAMPLE_RATE, name, max_seconds)

@@ -12,7 +12,7 @@ _KINDS = {
 }
 
 
-def kind_of(start: bytes) -> str:
+def file_kind(start: bytes) -> str:
     """What a file that begins with these bytes is, in words; "" for whatever may be sound or a table of text."""
     begins = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return next((kind for sign, kind in _KINDS.items() if begins.startswith(sign)), "")

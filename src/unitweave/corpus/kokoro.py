@@ -40,7 +40,7 @@ def voices(folder: str) -> tuple[str, ...]:
         raise InputError(f"{path}: could not be read ({error})") from None
 
 
-def voices_of(folder: str, language: str) -> list[str]:
+def list_voices(folder: str, language: str) -> list[str]:
     """Those of a folder's voices that are of a language."""
     return [name for name in voices(folder) if _LETTERS.get(name[0], ("",))[0] == language]
 
@@ -60,7 +60,7 @@ def engine_name(folder: str, language: str, voice: str | None = None) -> str:
         raise InputError(f"kokoro does not support {language}, only {', '.join(LANGUAGES)}")
     name = voice or _FIRST[language]
     if name not in voices(folder):
-        known = ", ".join(voices_of(folder, language))
+        known = ", ".join(list_voices(folder, language))
         raise InputError(f"kokoro has no voice {name!r} in {folder}; its voices for {language}: {known}")
     own, phonemes = _LETTERS.get(name[0], ("", ""))
     return f"{phonemes if own == language else dict(_LETTERS.values())[language]}+{name}"

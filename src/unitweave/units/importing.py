@@ -132,7 +132,7 @@ def import_units(
     aligned = _aligned_words(rows["scores"], source if alignments is None else alignments, alignments or len(own_times))
     codebook = declared.codebook
     if not codebook:
-        identity = ([row.id, row.side, row.units.tolist()] for part in rows.to_batches() for row in _of(part))
+        identity = ([row.id, row.side, row.units.tolist()] for part in rows.to_batches() for row in _unit_rows(part))
         codebook = f"imported-{digest_of_items(identity)}"
     write_shard(folder, 0, rows, declared.metadata(codebook))
     counts = {"recordings": len(rows), "words": len(pc.list_flatten(rows["scores"])), "aligned_words": aligned}
@@ -175,7 +175,7 @@ def _aligned_words(scores: pa.ChunkedArray, source: Path, timed: object) -> int:
     return aligned
 
 
-def _of(batch: pa.RecordBatch) -> Iterator[UnitRow]:
+def _unit_rows(batch: pa.RecordBatch) -> Iterator[UnitRow]:
     return rows_from_table(pa.Table.from_batches([batch]))
 
 
@@ -262,7 +262,7 @@ def _check_units(table: UnitTable, pairs: Manifest, declared: UnitSource, source
         repeats[offsets[:-1][np.diff(offsets) > 0]] = False
         if not repeats.any() and (not len(units) or int(units.max()) < declared.num_units):
             continue
-        for row in _of(batch.filter(pc.is_in(batch.column("id"), ids))):
+        for row in _unit_rows(batch.filter(pc.is_in(batch.column("id"), ids))):
             name = f"{source}: {row.id}/{row.side}"
             if len(row.units) and int(row.units.max()) >= declared.num_units:
                 raise InputError(f"{name} has unit {row.units.max()}, but --num-units is {declared.num_units}")
@@ -355,7 +355,7 @@ def _read_parquet(path: Path) -> Iterator[UnitRow]:
     if missing:
         raise InputError(f"{path}: lacks the column {missing[0]!r}")
     for batch in table.select(SCHEMA.names).cast(SCHEMA).to_batches(max_chunksize=4096):
-        for row in _of(batch):
+        for row in _unit_rows(batch):
             _check_side(path, row.side)
             yield row
 

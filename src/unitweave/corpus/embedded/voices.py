@@ -161,7 +161,7 @@ def _espeak(language: str, settings: SynthesisSettings, unseen: bool) -> _Speake
 def _kokoro(language: str, settings: SynthesisSettings, unseen: bool) -> _Speakers:
     """Every fourth voice of a language, at least one of two, is kept for dev and test."""
     folder = str(settings.kokoro)
-    names = kokoro.voices_of(folder, language)
+    names = kokoro.list_voices(folder, language)
     if unknown := [name for name in settings.kokoro_voices if name not in kokoro.voices(folder)]:
         raise InputError(f"{settings.key}.kokoro_voices: {folder} has no voice {unknown[0]!r}")
     names = [name for name in names if name in settings.kokoro_voices or not settings.kokoro_voices]

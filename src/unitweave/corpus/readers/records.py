@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unitweave.core.errors import InputError, in_one_line
-from unitweave.core.file_kinds import kind_of
+from unitweave.core.file_kinds import file_kind
 
 csv.field_size_limit(1 << 24)
 _SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
@@ -68,7 +68,7 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
     if suffix == ".parquet":
         return _parquet(path)
     with path.open("rb") as file:
-        if kind := kind_of(file.read(64)):
+        if kind := file_kind(file.read(64)):
             raise InputError(f"{path}: not a table of text, but {kind}")
     if suffix in _JSON:
         return _json_lines(path, encoding) if not _is_json_array(path) else _json_array(path)
