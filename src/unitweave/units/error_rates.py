@@ -115,7 +115,7 @@ def compare(
         transcripts = transcribe(load_encoder(model, resolve_device("auto")), items)
         if fold_accents:
             transcripts = [
-                Transcript(transcript.language, _folded(transcript.reference), _folded(transcript.hypothesis))
+                Transcript(transcript.language, folded(transcript.reference), folded(transcript.hypothesis))
                 for transcript in transcripts
             ]
         rates = error_rates_by_language(transcripts)
@@ -124,7 +124,7 @@ def compare(
     return f"Recordings: {numbers}\n\n{markdown_table(heads, rows, 'lr')}"
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
     """The text without acute accents and diaereses; ñ, ç and grave accents stay."""
     kept = (c for c in unicodedata.normalize("NFD", text) if c not in "\u0301\u0308")
     return unicodedata.normalize("NFC", "".join(kept))

@@ -43,6 +43,9 @@ def initial_encoder(
     # Set one by one: Whisper's configuration has no CTC settings, and would pass them on to the class.
     for key, value in (ctc_config(vocabulary) | _regularization(settings)).items():
         setattr(config, "encoder_layerdrop" if (key, front_end.kind) == ("layerdrop", "mel") else key, value)
+    if front_end.kind == "mel":
+        # Of the decoder's vocabulary; at every loading transformers would warn that the characters are fewer.
+        config.bos_token_id, config.eos_token_id, config.decoder_start_token_id = None, None, vocabulary.blank
     if config.model_type == "wav2vec2-bert":
         config.use_intermediate_ffn_before_adapter = False  # it goes with the adapter
     with loading_errors(where, "speech encoder"):
