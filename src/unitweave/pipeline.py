@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unitweave.config.corpus import EmbeddedCorpus, SynthesizedCorpus
 from unitweave.config.interleave import FROM_SPEECH, Texts
 from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.errors import InputError
 from unitweave.core.files import file_digest, json_digest
+from unitweave.core.functions import imported_on_call
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
@@ -24,26 +25,32 @@ from unitweave.core.text import NORMALIZER
 from unitweave.corpus.assemble import import_manifest
 from unitweave.corpus.embedded.corpus import build_embedded, embedded_settings, embedded_text, plan_digest
 from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
-from unitweave.corpus.speak import import_and_speak
 from unitweave.corpus.speech_engines import speech_identity
-from unitweave.corpus.tasks import check_tasks, describe_tasks
+from unitweave.corpus.tasks import check_directions, check_tasks, describe_tasks
 from unitweave.interleaving.schedule import ratios_of_function
-from unitweave.lm.data.dataset import running_text
-from unitweave.lm.data.text import MultilingualSentence
-from unitweave.lm.train.finetune import check_directions, train_lm
-from unitweave.lm.train.text_lm import train_text_lm
-from unitweave.score.cascade import check_cascade, translate_by_cascade
+from unitweave.score.identity import scored_by
 from unitweave.score.outputs import read_outputs
-from unitweave.score.score import score_run, scored_by
-from unitweave.score.score import settings_in_fingerprint as settings_counted
-from unitweave.translate import stage as translation
-from unitweave.translate.dev_evaluation import dev_evaluator
-from unitweave.units.extract import extract_units, settings_in_fingerprint
-from unitweave.units.importing import tokenize_corpus
-from unitweave.units.train_codebook import train_codebook
-from unitweave.units.train_encoder import train_encoder
-from unitweave.vocoder.adopt import adopt_vocoder, check_vocoder_exists, check_vocoder_rates
-from unitweave.vocoder.train import train_vocoder
+from unitweave.vocoder.config import check_vocoder_exists, check_vocoder_rates
+
+if TYPE_CHECKING:
+    from unitweave.lm.data.text import MultilingualSentence
+
+# Torch and what is built on it, imported by the stage that has something to do: that everything is up to date is known
+# in a second without them.
+import_and_speak = imported_on_call("corpus.speak:import_and_speak")
+train_encoder = imported_on_call("units.train_encoder:train_encoder")
+train_codebook = imported_on_call("units.train_codebook:train_codebook")
+extract_units = imported_on_call("units.extract:extract_units")
+tokenize_corpus = imported_on_call("units.importing:tokenize_corpus")
+train_text_lm = imported_on_call("lm.train.text_lm:train_text_lm")
+train_lm = imported_on_call("lm.train.finetune:train_lm")
+dev_evaluator = imported_on_call("translate.dev_evaluation:dev_evaluator")
+adopt_vocoder = imported_on_call("vocoder.adopt:adopt_vocoder")
+train_vocoder = imported_on_call("vocoder.train:train_vocoder")
+translate_split = imported_on_call("translate.stage:translate_split")
+check_cascade = imported_on_call("score.cascade:check_cascade")
+translate_by_cascade = imported_on_call("score.cascade:translate_by_cascade")
+score_run = imported_on_call("score.score:score_run")
 
 
 class Run:
@@ -112,13 +119,13 @@ class Run:
             encoder = None if settings.alignments is not None else layout.encoder_model
             return self._stage(
                 layout.units,
-                settings_in_fingerprint(settings),
+                settings.in_fingerprint(),
                 (layout.corpus,) if encoder is None else (layout.corpus, layout.encoder),
                 lambda f: tokenize_corpus(f, settings, layout.corpus, encoder),
             )
         return self._stage(
             layout.units,
-            settings_in_fingerprint(settings),
+            settings.in_fingerprint(),
             (layout.corpus, layout.encoder, layout.codebook),
             lambda f: extract_units(f, settings, layout.corpus, layout.encoder_model, layout.codebook),
             every_process=True,
@@ -201,11 +208,9 @@ class Run:
         spoken = (layout.vocoder,) if name in self.speaking else ()
         return self._stage(
             layout.translate(name),
-            translation.settings_in_fingerprint(settings),
+            settings.in_fingerprint(),
             (layout.corpus, layout.units, layout.lm(name), *spoken),
-            lambda f: translation.translate_split(
-                f, settings, layout.corpus, layout.units, layout.lm_model(name), layout.vocoder
-            ),
+            lambda f: translate_split(f, settings, layout.corpus, layout.units, layout.lm_model(name), layout.vocoder),
             every_process=True,
         )
 
@@ -220,7 +225,7 @@ class Run:
         spoken = (layout.vocoder,) if self.speaking else ()
         return self._stage(
             layout.score,
-            settings_counted(settings),
+            settings.in_fingerprint(),
             (layout.corpus, layout.units, *spoken, *outputs.values()),
             lambda f: score_run(f, settings, layout.corpus, layout.units, layout.vocoder, outputs),
             scored_by(settings, self.targets) if self.speaking else "texts",
@@ -319,8 +324,11 @@ class Run:
         """What the systems that start from the run's own text LM write: its texts have to be like that."""
         return sorted({system.texts for system in self.recipe.systems.values() if not system.pretrained})
 
-    def _sentences(self, number: int) -> list[MultilingualSentence]:
+    def _sentences(self, number: int) -> "list[MultilingualSentence]":
         """Text for the small text LM: the training pairs' own, and further sentences of the phrasebook."""
+        from unitweave.lm.data.dataset import running_text
+        from unitweave.lm.data.text import MultilingualSentence
+
         pairs = [p for p in read_manifest(self.layout.corpus, "train") if p.src_text and p.tgt_text]
         own = [
             MultilingualSentence(

@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -54,6 +56,21 @@ def test_a_finished_run_is_not_done_again(run: Path, recipe: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and "lm" in p.parts}
     assert main(["run", str(recipe), "--out", str(run)]) == 0
     assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+@pytest.mark.processes
+def test_that_nothing_is_to_be_done_is_known_without_torch(run: Path, recipe: Path) -> None:
+    report = (run / "report.html").stat().st_mtime_ns
+    code = (
+        "import sys; from unitweave.cli import main; "
+        "assert main(sys.argv[1:]) == 0; heavy = {'torch', 'transformers', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", str(recipe), "--out", str(run)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"report: {run / 'report.html'}" in done.stdout and (run / "report.html").stat().st_mtime_ns == report
 
 
 def test_a_changed_setting_redoes_its_stage_and_what_depends_on_it(run: Path, recipe: Path, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from unitweave.core.errors import InputError
 from unitweave.score import folder as folders
 from unitweave.score.asr.recognizers import NoRecognizer
 from unitweave.score.references import read_references
-from unitweave.score.score import settings_in_fingerprint
 from unitweave.score.scores import Scores
 from unitweave.score.speakers import SpeakerComparison, load_speaker_model
 
@@ -234,9 +233,9 @@ def test_comet_scores_the_transcripts_by_its_own_program(wavs: Path, capsys: pyt
 
 
 def test_settings_that_came_later_leave_earlier_scores_as_they_are() -> None:
-    plain = settings_in_fingerprint(ScoreSettings())
+    plain = ScoreSettings().in_fingerprint()
     assert list(plain) == [
         "recognizer", "recognizer_model", "device", "bootstrap_samples", "randomization_trials", "mos",
         "mos_utterances", "ceilings", "examples",
     ]  # fmt: skip
-    assert json.dumps(settings_in_fingerprint(ScoreSettings(comet="x"))) != json.dumps(plain)
+    assert json.dumps(ScoreSettings(comet="x").in_fingerprint()) != json.dumps(plain)

@@ -154,7 +154,7 @@ def test_odd_chunks_and_other_rates_give_the_same_words(server: Server) -> None:
         (['{"policy": "\\ud800"}'], 1007, "policy: must be one of"),
         (['{"agreement": 1e999}'], 1007, "agreement: must be a whole number"),
         (['{"chunk_seconds": NaN}'], 1007, "chunk_seconds: must be a finite number"),
-        (['{"speech_pad_seconds": 1e308}'], 1007, "speech_pad_seconds: must be at most 60"),
+        (['{"speech_pad_seconds": 1e308}'], 1007, "speech_pad_seconds: must be at most"),
         ([json.dumps({"language": "xx"})], 1007, "language: must be one of"),
         ([json.dumps({"__class__": 1})], 1007, "unknown setting"),
         ([b"\0\0", json.dumps({"policy": "utterance"})], 1007, "the only text message"),

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
 from unitweave.core.languages import language_names
+from unitweave.corpus.tasks import check_directions
 from unitweave.lm.model.vocabulary import Vocabulary, extend_model, extend_tokenizer
-from unitweave.lm.train.finetune import check_directions
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
 from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.vllm import EngineDecoder, Request

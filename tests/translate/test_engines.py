@@ -1,5 +1,6 @@
 """Engines below the decoder: integer weights agree with float32, and decoding stays what it is."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from helpers.serving import make_run, speech, write_random_lm
 from unitweave.cli import main
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
+from unitweave.lm.model.start import load_causal_lm
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
 from unitweave.translate.engines import load_language_model
 from unitweave.translate.int8 import Int8Embedding, Int8Linear, quantize, save_int8
 from unitweave.translate.translator import Translator
+from unitweave.translate.weights import StoredWeight, load_converted, stored_weights
 
 UNITS_IN_BOOK = 24
 SHORT = DecodingSettings(max_text_tokens_per_second=2.0, max_units_per_frame=0.5)
@@ -149,3 +152,33 @@ def test_weights_of_another_shape_or_missing_ones_are_refused(folder: Path, tmp_
     (tmp_path / "model-int8.safetensors").write_bytes(damaged[: len(damaged) // 2])
     with pytest.raises(InputError, match="damaged"):
         PhaseDecoder.load(tmp_path)
+
+
+def test_bfloat16_is_read_without_a_second_copy_and_is_what_transformers_makes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unitweave.translate.weights._VALUES", 64)
+    parts, sizes = StoredWeight.parts, []
+
+    def watched(weight: StoredWeight) -> Iterator[torch.Tensor]:
+        for part in parts(weight):
+            sizes.append((part.numel(), weight.shape.numel()))
+            yield part
+
+    monkeypatch.setattr(StoredWeight, "parts", watched)
+    ours, theirs = load_converted(folder, torch.bfloat16), load_causal_lm(folder, torch.bfloat16)[0]
+    assert ours is not None and {name: str(w) for name, w in ours.state_dict().items()} == {
+        name: str(w) for name, w in theirs.state_dict().items()
+    }
+    ids = torch.arange(20)[None]
+    assert torch.equal(ours(input_ids=ids).logits, theirs.eval()(input_ids=ids).logits)
+    assert all(part <= max(64, whole if whole < 100 else 64) for part, whole in sizes) and len(sizes) > 100
+    assert sum(part for part, _ in sizes) == sum(weight.shape.numel() for weight in stored_weights(folder))
+
+
+def test_the_narrow_output_layer_has_the_rows_of_the_whole_one() -> None:
+    weight, scale = quantize(torch.randn(50, 32))
+    index, x = torch.tensor([3, 4, 49]), torch.randn(2, 32)
+    for shared in (False, True):
+        layer = Int8Linear(weight, scale, shared=shared)
+        assert torch.equal(layer.rows(index)(x), layer(x)[:, index])

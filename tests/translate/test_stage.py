@@ -18,7 +18,6 @@ from unitweave.core.manifest import Pair
 from unitweave.translate import stage
 from unitweave.translate.constraints import LOOP_WINDOW
 from unitweave.translate.decode import PhaseDecoder
-from unitweave.translate.stage import settings_in_fingerprint
 from unitweave.translate.translator import Translator
 from unitweave.translate.vllm import EngineDecoder, Request
 
@@ -85,11 +84,11 @@ def test_shards_of_another_size_give_the_same_translations_and_are_not_taken_for
 
 
 def test_the_size_of_shards_does_not_count_and_the_engine_does() -> None:
-    plain = settings_in_fingerprint(TranslateSettings())
-    assert plain == settings_in_fingerprint(TranslateSettings(shard_size=7)) == vars(DecodingSettings())
+    plain = TranslateSettings().in_fingerprint()
+    assert plain == TranslateSettings(shard_size=7).in_fingerprint() == vars(DecodingSettings())
     settings = TranslateSettings()
     settings.engine = "vllm"  # as where it is installed
-    assert settings_in_fingerprint(settings) != plain
+    assert settings.in_fingerprint() != plain
 
 
 def test_an_engine_that_is_not_installed_is_refused_before_anything_is_done() -> None:

@@ -19,7 +19,7 @@ from unitweave.core.manifest import read_manifest, write_manifest
 from unitweave.units.dataset import read_units
 from unitweave.units.encoder import encode, load_encoder
 from unitweave.units.error_rates import transcribe
-from unitweave.units.extract import extract_units, settings_in_fingerprint
+from unitweave.units.extract import extract_units
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.features import extract_features
 from unitweave.units.forward import CpuForward
@@ -156,7 +156,7 @@ def test_shards_are_the_same_bytes_whatever_the_workers_and_batches(
 ) -> None:
     settings = ExtractionSettings(**(vars(SETTINGS) | changed))
     extract_units(tmp_path, settings, corpus, *models)
-    assert settings_in_fingerprint(settings) == settings_in_fingerprint(SETTINGS)
+    assert settings.in_fingerprint() == SETTINGS.in_fingerprint()
     assert contents(tmp_path) == shards
 
 

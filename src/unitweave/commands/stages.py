@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unitweave.commands.base import open_run
 from unitweave.core.errors import InputError
+from unitweave.core.stage import STAGE_FILE
 
 if TYPE_CHECKING:
     from unitweave.pipeline import Run
@@ -32,14 +33,17 @@ def _show(folder: Path, systems: Sequence[str]) -> None:
     """The end of a run: the table, and where to look and listen."""
     from unitweave.core.layout import RunLayout
     from unitweave.core.progress import say
-    from unitweave.score.report import write_report
     from unitweave.score.scores import read_scores
     from unitweave.score.table import print_table
 
     layout = RunLayout(folder)
     print_table(read_scores(layout.score))
     try:
-        print(f"\nreport: {write_report(layout.report, [folder])}")
+        if not _is_newest(layout.report):
+            from unitweave.score.report import write_report  # and with it matplotlib
+
+            write_report(layout.report, [folder])
+        print(f"\nreport: {layout.report}")
     except OSError as error:
         if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
             raise
@@ -47,6 +51,12 @@ def _show(folder: Path, systems: Sequence[str]) -> None:
     for system in sorted(systems):
         for wav in sorted((layout.translate(system) / "audio").glob("*.wav"))[:3]:
             print(f"listen: {wav}")
+
+
+def _is_newest(report: Path) -> bool:
+    """Whether a run's report was written after its stages."""
+    stages = [path for depth in ("*", "*/*") for path in report.parent.glob(f"{depth}/{STAGE_FILE}")]
+    return report.exists() and all(path.stat().st_mtime <= report.stat().st_mtime for path in stages)
 
 
 def _compare_with_before(opened: "Run") -> None:

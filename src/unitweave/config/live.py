@@ -52,8 +52,8 @@ class LiveSettings(Settings):
             raise InputError(f"max_speed: must be 1 or more (got {self.max_speed:g})")
         if self.max_utterance_seconds < 1 or self.max_utterance_seconds > _MOST:
             raise InputError(f"max_utterance_seconds: must be from 1 to {_MOST:g} (got {self.max_utterance_seconds:g})")
-        for name in ("chunk_seconds", "min_speech_seconds", "speech_pad_seconds", "max_speed", "max_lag_seconds"):
-            if (value := getattr(self, name)) > _MOST:  # sound is kept for that long
+        for name in ("chunk_seconds", "min_speech_seconds", "max_speed", "max_lag_seconds"):
+            if (value := getattr(self, name)) > _MOST:
                 raise InputError(f"{name}: must be at most {_MOST:g} (got {value:g})")
         if self.max_utterance_seconds <= self.endpoint_seconds:
             raise InputError(

@@ -1,8 +1,8 @@
 """Settings of scoring, and of the cascades that are scored beside the systems."""
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from unitweave.config.corpus import SpeakSettings
 from unitweave.config.types import NonNegativeInt, Settings, must_be_one_of
@@ -103,6 +103,12 @@ class ScoreSettings(Settings):
     """The program of unbabel-comet, which needs an environment of its own, such as /opt/comet/bin/comet-score."""
     cascades: dict[str, CascadeSettings] = field(default_factory=dict)
     """Cascades that are scored beside the systems, by name."""
+
+    def in_fingerprint(self) -> dict[str, Any]:
+        """The settings as they count, without those that a later version added where they change nothing."""
+        plain, added = asdict(self), ("speaker_model", "speaker_function", "comet", "cascades")
+        where = () if self.comet else ("comet_command",)
+        return {key: value for key, value in plain.items() if (key not in added or value) and key not in where}
 
     def check(self) -> None:
         """Raise InputError for no recognizer's name, two speaker embeddings, or a name that cannot be a folder's."""

@@ -1,8 +1,8 @@
 """Settings of translation: decoding, and the segmentation of long recordings."""
 
 import importlib.util
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Ratio, Seed, Settings
 from unitweave.core.errors import InputError
@@ -51,6 +51,14 @@ class TranslateSettings(DecodingSettings):
             raise InputError("engine: vllm has no beam search over the texts; set num_beams: 1 or engine: local")
         if self.engine == "vllm" and importlib.util.find_spec("vllm") is None:
             raise InputError("engine: vllm needs the package vllm: pip install vllm")
+
+    def in_fingerprint(self) -> dict[str, Any]:
+        """The settings that the translations depend on; with others changed, an interrupted one still goes on."""
+        counted = asdict(self)
+        del counted["shard_size"]
+        if self.engine == "local":
+            del counted["engine"]
+        return counted
 
     @property
     def decoding(self) -> DecodingSettings:

@@ -129,3 +129,12 @@ class ExtractionSettings(Settings):
     """Threads (with Ray: encoder actors); 0: one per core."""
     backend: Literal["local", "ray"] = "local"
     """local (this process) or ray (a Ray Data pipeline, which can span several machines)."""
+
+    def in_fingerprint(self) -> dict[str, object]:
+        """The settings that the shards depend on; with others changed, an interrupted extraction still resumes."""
+        if self.tokenizer is not None:
+            named = (self.tokenizer, self.tokenizer_options, self.alignments)
+            return dict(zip(("tokenizer", "tokenizer_options", "alignments"), named, strict=True)) | {
+                "shard_size": self.shard_size
+            }
+        return {"precision": self.precision, "shard_size": self.shard_size}

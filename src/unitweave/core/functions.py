@@ -17,6 +17,16 @@ def untrusted(folder: Path, setting: str) -> str:
     )
 
 
+def imported_on_call(name: str) -> Callable[..., Any]:
+    """A function of this package, `module:function`, whose module is imported when it is called."""
+    module, _, attribute = name.partition(":")
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return getattr(importlib.import_module(f"unitweave.{module}"), attribute)(*arguments, **named)
+
+    return call
+
+
 def imported(name: str, setting: str) -> Callable[..., Any]:
     """The function of `module:name`, looked for in the current folder as well.
 

@@ -1,6 +1,6 @@
 """Which tasks the pairs of a corpus can serve: known from the manifest, hours before a language model is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from unitweave.config.interleave import TASK_SEGMENTS, Segment, Task
@@ -64,3 +64,15 @@ def _lacking(pairs: Sequence[Pair], task: Task) -> str:
     found = " and ".join(f"no {_LACKS[segment]}" for segment in never)
     hint = "; 'unitweave corpus speak' makes the missing speech" if set(never) <= {"source", "target"} else ""
     return found + hint
+
+
+def check_directions(directions: Iterable[tuple[str, str]], tasks: Mapping[Task, float]) -> None:
+    """Raise InputError where nothing in a sequence would tell the model which language to speak."""
+    directions = sorted(directions)
+    for source, target in directions:
+        others = [language for code, language in directions if code == source and language != target]
+        if others and tasks.get("direct", 0) > 0:
+            raise InputError(
+                f"tasks.direct: its sequences name no language, but from {source} this corpus goes into "
+                f"{', '.join(sorted([target, *others]))}; use s2st, or one target for each source language"
+            )

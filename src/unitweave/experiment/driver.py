@@ -27,7 +27,8 @@ from unitweave.experiment.subsets import write_subset
 from unitweave.lm.model.start import check_loadable
 from unitweave.lm.train.finetune import train_lm
 from unitweave.pipeline import Run, contents, weights_digest
-from unitweave.score.score import score_run, scored_by, settings_in_fingerprint
+from unitweave.score.identity import scored_by
+from unitweave.score.score import score_run
 from unitweave.translate.dev_evaluation import DEV_FILE, dev_evaluator
 
 
@@ -88,7 +89,7 @@ class Grid(Run):
         layout, output = self.layout, self.layout.translate(trial.name)
         return self._stage(
             layout.scores(trial.name),
-            settings_in_fingerprint(settings),
+            settings.in_fingerprint(),
             (layout.corpus, layout.units, layout.vocoder, output),
             lambda f: score_run(
                 f,

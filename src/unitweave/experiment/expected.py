@@ -9,10 +9,6 @@ from unitweave.config.recipe import Recipe, builtin_recipes, load_recipe
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object, write_json
 from unitweave.core.records import to_json
-from unitweave.experiment.findings import Comparison, compare, surest
-from unitweave.experiment.provenance import kinds_of_machine
-from unitweave.experiment.results import read_grid
-from unitweave.metrics.significance import range_of_a_further_one
 from unitweave.score.scores import Scores
 
 SUFFIX = ".expected.json"
@@ -53,6 +49,11 @@ def score_range(folders: Sequence[Path], system: str | None = None) -> Expected:
     Raises:
         InputError: Fewer than three trainings have both systems.
     """
+    from unitweave.experiment.findings import Comparison, compare, surest
+    from unitweave.experiment.provenance import kinds_of_machine
+    from unitweave.experiment.results import read_grid
+    from unitweave.metrics.significance import range_of_a_further_one
+
     grid = read_grid(*folders)
     experiment = grid.plan.experiment
     comparisons = [compare(grid, group, system or experiment.method, experiment.baseline) for group in grid.groups()]

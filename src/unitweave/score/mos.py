@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
 
 from unitweave.core.audio import SAMPLE_RATE
-from unitweave.training.devices import resolve_device
 
 UTMOS_HUB = "tarepan/SpeechMOS:v1.2.0"
 
@@ -33,7 +31,7 @@ def load_predictors(names: Sequence[str], device: str = "auto") -> tuple[list[Pr
     notes = []
     for name in names:
         try:
-            predictors.append(Dnsmos() if name == "dnsmos" else Utmos(resolve_device(device)))
+            predictors.append(Dnsmos() if name == "dnsmos" else Utmos(device))
         except _Missing as missing:
             notes.append(f"{name} skipped: {missing}")
     return predictors, notes
@@ -67,6 +65,7 @@ class Dnsmos:
         if package is None or importlib.util.find_spec("onnxruntime") is None:
             raise _Missing("not installed; try: pip install speechmos onnxruntime")
         import onnxruntime
+        import torch
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -92,20 +91,26 @@ class Dnsmos:
 class Utmos:
     """UTMOS22 strong learner (Saeki et al. 2022) from SpeechMOS 1.2.0 through torch.hub; needs the network once."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: str) -> None:
+        import torch
+
+        from unitweave.training.devices import resolve_device
+
         try:
             self._model: Any = torch.hub.load(UTMOS_HUB, "utmos22_strong", trust_repo=True, verbose=False)
         except Exception as error:
             # torch.hub fails in many ways, depending on the network; whatever it is, scoring goes on without.
             raise _Missing(f"torch.hub could not load {UTMOS_HUB} ({str(error) or type(error).__name__})") from None
-        self._device = device
+        self._device = resolve_device(device)
         self._model = self._model.to(self._device).eval()
         self.signature = f"utmos22_strong,{UTMOS_HUB}"
 
-    @torch.inference_mode()
     def predict(self, waveform: np.ndarray) -> dict[str, float]:
         """utmos of [samples] at 16 kHz."""
-        score = self._model(torch.from_numpy(waveform)[None].to(self._device), sr=SAMPLE_RATE)  # [1]
+        import torch
+
+        with torch.inference_mode():
+            score = self._model(torch.from_numpy(waveform)[None].to(self._device), sr=SAMPLE_RATE)  # [1]
         return {"utmos": float(score.item())}
 
 

@@ -2,11 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from sys import intern
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +21,7 @@ from unitweave.core.progress import meter, say
 from unitweave.core.sequences import deduplicate, evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.lm.data.dataset import language_groups
-from unitweave.metrics.intervals import bootstrap_seed
-from unitweave.score.asr.checkpoints import identity as model_identity
-from unitweave.score.asr.recognizers import NoRecognizer, Recognizer, choose_recognizer, identity, load_recognizer
+from unitweave.score.asr.recognizers import NoRecognizer, Recognizer, choose_recognizer, load_recognizer
 from unitweave.score.asr.transcripts import AsrTranscript, AudioSource, transcribe
 from unitweave.score.assemble import assemble, write_utterances
 from unitweave.score.comet import add_comet, check_comet
@@ -36,30 +32,6 @@ from unitweave.score.scores import REFERENCE_SPEECH, RESYNTHESIS, SCORES_FILE, U
 from unitweave.score.speakers import SpeakerComparison, load_speaker_model
 from unitweave.training.devices import check_device, resolve_device
 from unitweave.units.dataset import UnitTable, read_units
-
-
-def scored_by(settings: ScoreSettings, languages: Iterable[str]) -> list[str]:
-    """What scores depend on besides settings and speech: with another of these they are computed anew.
-
-    Args:
-        settings: How to score.
-        languages: The target languages.
-
-    Raises:
-        InputError: The recognizer does not support one of these.
-    """
-    from unitweave.score.mos import installed
-
-    recognizer = choose_recognizer(settings.recognizer, settings.recognizer_model, languages)
-    speakers = [f"speakers {model_identity(settings.speaker_model)}"] if settings.speaker_model else []
-    return [identity(*recognizer), *installed(settings.mos), *speakers, str(bootstrap_seed())]
-
-
-def settings_in_fingerprint(settings: ScoreSettings) -> dict[str, Any]:
-    """The settings as they count, without those that a later version added where they change nothing."""
-    plain, added = asdict(settings), ("speaker_model", "speaker_function", "comet", "cascades")
-    where = () if settings.comet else ("comet_command",)
-    return {key: value for key, value in plain.items() if (key not in added or value) and key not in where}
 
 
 def score_run(

@@ -10,6 +10,7 @@ from unitweave.lm.model.start import load_causal_lm, load_tokenizer
 from unitweave.translate.int8 import Int8Linear, is_int8, load_int8
 from unitweave.translate.output_layer import PhaseOutputLayer
 from unitweave.translate.step_attention import use_step_attention
+from unitweave.translate.weights import load_converted
 
 ENGINES = ("int8",)
 
@@ -47,6 +48,8 @@ def load_language_model(
     check_engine(engine, device, dtype)
     if engine == "int8":
         model, tokenizer = load_int8(folder), load_tokenizer(str(folder))
+    elif dtype != torch.float32 and (converted := load_converted(folder, dtype)) is not None:
+        model, tokenizer = converted, load_tokenizer(str(folder))
     else:
         model, tokenizer = load_causal_lm(folder, dtype)
     use_step_attention(model.to(device))

@@ -6,19 +6,16 @@ torch brings along, does the products. Only modules are replaced: decoding, cach
 """
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from unitweave.core.errors import InputError
-from unitweave.lm.model.start import load_config
-from unitweave.training.model_files import loading_errors, safetensors_errors, weight_files
 from unitweave.translate.package import INT8_WEIGHTS_FILE as WEIGHTS_FILE
+from unitweave.translate.weights import StoredWeight, check_complete, empty_model, put_weight, stored_weights
 
 _SCALE = "_scale"  # `X.weight` int8 [out, in] has `X.weight_scale` float32 [out] beside it
 
@@ -26,7 +23,6 @@ _SCALE = "_scale"  # `X.weight` int8 [out, in] has `X.weight_scale` float32 [out
 # Activations take the full range, because theirs is the wider one.
 _WEIGHT_LEVELS = 64
 _ACTIVATION_LEVELS, _ACTIVATION_ZERO = 127, 128
-_ROWS = 8192  # rows of a weight that are quantized at once, so that no copy of a large table is made
 
 
 class Int8Linear(nn.Module):
@@ -35,11 +31,11 @@ class Int8Linear(nn.Module):
     The product is exact and each token has its own scale, so a token's result does not depend on its batch.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
-        """Args: weight int8 [out, in], scale float32 [out], bias float32 [out]."""
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None, shared: bool = False) -> None:
+        """Args: weight int8 [out, in], scale and bias float32 [out]; shared: weight and scale have other users too."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self._packed = _pack(weight, scale)
+        self._packed, self._table = _pack(weight, scale), (weight, scale) if shared else None
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,8 +52,10 @@ class Int8Linear(nn.Module):
 
     def rows(self, index: Tensor) -> "Int8Linear":
         """A layer of some of the rows of this one: int64 [rows]."""
-        weight, _ = torch.ops.quantized.linear_unpack(self._packed)
         bias = None if self.bias is None else self.bias.data[index]
+        if self._table is not None:
+            return Int8Linear(self._table[0][index], self._table[1][index], bias)
+        weight, _ = torch.ops.quantized.linear_unpack(self._packed)
         return Int8Linear(weight.int_repr()[index], weight.q_per_channel_scales()[index].float(), bias)
 
 
@@ -95,13 +93,8 @@ class Int8Embedding(nn.Module):
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A weight [out, in] -> the nearest integers int8 [out, in] and the scale of each row, float32 [out]."""
-    integers, scales = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
-    for first in range(0, len(weight), _ROWS):
-        part = weight[first : first + _ROWS].float()
-        scale = part.abs().amax(1).clamp_min(1e-12) / _WEIGHT_LEVELS
-        integers[first : first + _ROWS] = (part / scale[:, None]).round()
-        scales[first : first + _ROWS] = scale
-    return integers, scales
+    scale = weight.float().abs().amax(1).clamp_min(1e-12) / _WEIGHT_LEVELS
+    return (weight.float() / scale[:, None]).round().to(torch.int8), scale
 
 
 def is_int8(folder: Path) -> bool:
@@ -114,12 +107,12 @@ def save_int8(source: Path, target: Path) -> None:
 
     Raises InputError when the weights are damaged or do not belong to the model's configuration.
     """
-    model, tensors = _empty(source), {}
-    for name, weight in _weights(source):
-        if _is_table(model, name):
-            tensors[name], tensors[name + _SCALE] = quantize(weight)
+    model, tensors = empty_model(source), {}
+    for weight in stored_weights(source):
+        if _is_table(model, weight.name):
+            tensors[weight.name], tensors[weight.name + _SCALE] = _quantized(weight)
         else:
-            tensors[name] = weight.float().clone()
+            tensors[weight.name] = weight.read(torch.float32)
     save_file(tensors, target / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
@@ -131,38 +124,24 @@ def load_int8(folder: Path) -> PreTrainedModel:
     """
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         raise InputError("engine int8 needs torch for x86 processors (fbgemm); leave --engine out on this machine")
-    model = _empty(folder)
-    scales: dict[str, Tensor] = {}
-    if is_int8(folder):
-        with safetensors_errors(folder / WEIGHTS_FILE), safe_open(folder / WEIGHTS_FILE, "pt") as file:
-            scales = {name: file.get_tensor(name) for name in list(file.keys()) if name.endswith(_SCALE)}
-    for name, weight in _weights(folder):
-        if name in scales:
+    model = empty_model(folder)
+    stored = {weight.name: weight for weight in stored_weights(folder, WEIGHTS_FILE if is_int8(folder) else None)}
+    for name, weight in stored.items():
+        if is_int8(folder) and name.endswith(_SCALE):
             continue
-        if name + _SCALE in scales:
-            _put_table(model, name, weight.clone(), scales[name + _SCALE])
+        if name + _SCALE in stored:
+            _put_table(model, name, weight.read(torch.int8), stored[name + _SCALE].read(torch.float32))
         elif _is_table(model, name):
-            _put_table(model, name, *quantize(weight))
+            _put_table(model, name, *_quantized(weight))
         else:
-            module, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(module), leaf, nn.Parameter(weight.float().clone(), requires_grad=False))
+            put_weight(model, name, weight.read(torch.float32))
     if model.config.tie_word_embeddings:
         table = model.get_input_embeddings()
         shared = isinstance(table, Int8Embedding)
-        model.set_output_embeddings(Int8Linear(*((table.weight, table.scale) if shared else quantize(table.weight))))
-    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    if missing:
-        raise InputError(f"{folder}: weights are missing, the first: {missing[0]}; copy or export the model again")
+        weights = (table.weight, table.scale) if shared else quantize(table.weight)
+        model.set_output_embeddings(Int8Linear(*weights, None, shared))
+    check_complete(model, folder)
     return model.eval()
-
-
-def _empty(folder: Path) -> PreTrainedModel:
-    """The model without its weights (buffers that are computed, not loaded, are there)."""
-    from accelerate import init_empty_weights  # heavy, and only this engine needs it
-
-    config = load_config(folder, weights=False)
-    with loading_errors(folder, "language model"), init_empty_weights():
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 def _is_table(model: PreTrainedModel, name: str) -> bool:
@@ -187,12 +166,11 @@ def _put_table(model: PreTrainedModel, name: str, weight: Tensor, scale: Tensor)
     model.set_submodule(module, layer)
 
 
-def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Name and weight of every tensor of a model folder, one at a time, each valid until the next one."""
-    for path in [folder / WEIGHTS_FILE] if is_int8(folder) else weight_files(folder):
-        with safetensors_errors(path), safe_open(path, "pt") as file:
-            names = list(file.keys())
-        for name in names:
-            # Opened anew for each: what was read of a mapped file stays in memory until the file is closed.
-            with safe_open(path, "pt") as file:
-                yield name, file.get_tensor(name)
+def _quantized(weight: StoredWeight) -> tuple[Tensor, Tensor]:
+    """`quantize` of a weight that is read some rows at a time."""
+    integers, scales, first = torch.empty(weight.shape, dtype=torch.int8), torch.empty(weight.shape[0]), 0
+    for part in weight.parts():
+        rows = slice(first, first + len(part))
+        integers[rows], scales[rows] = quantize(part)
+        first = rows.stop
+    return integers, scales

@@ -6,9 +6,7 @@ depends on nothing but its utterances, so a translation that was interrupted end
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,15 +31,6 @@ SHARDS = "shards"
 
 Decode = Callable[[Sequence[Pair], Sequence[np.ndarray]], list[Translation]]
 WriteBatch = Callable[[Sequence[Pair]], list[str]]  # translates some utterances: a line for each
-
-
-def settings_in_fingerprint(settings: TranslateSettings) -> dict[str, Any]:
-    """The settings that the translations depend on; with others changed, an interrupted one still goes on."""
-    counted = asdict(settings)
-    del counted["shard_size"]
-    if settings.engine == "local":
-        del counted["engine"]
-    return counted
 
 
 def translate_split(

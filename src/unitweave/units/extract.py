@@ -34,16 +34,6 @@ from unitweave.units.sampling import Recording, list_recordings
 from unitweave.units.shards import Shard, ShardCollector, shard_batches, unit_rows
 
 
-def settings_in_fingerprint(settings: ExtractionSettings) -> dict[str, object]:
-    """The settings that the shards depend on; with others changed, an interrupted extraction still resumes."""
-    if settings.tokenizer is not None:
-        named = (settings.tokenizer, settings.tokenizer_options, settings.alignments)
-        return dict(zip(("tokenizer", "tokenizer_options", "alignments"), named, strict=True)) | {
-            "shard_size": settings.shard_size
-        }
-    return {"precision": settings.precision, "shard_size": settings.shard_size}
-
-
 def extract_units(
     folder: Path, settings: ExtractionSettings, corpus: Path, encoder: Path, codebook: Path
 ) -> StageResult:

@@ -7,11 +7,9 @@ import numpy as np
 from unitweave.config.vocoder import VocoderSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object
-from unitweave.core.functions import imported
 from unitweave.core.stage import StageResult
 from unitweave.units.dataset import read_units_metadata, same_rate, units_per_second
 from unitweave.vocoder.base import CONFIG_FILE, Vocoder
-from unitweave.vocoder.config import timing
 from unitweave.vocoder.fairseq import FairseqVocoder
 from unitweave.vocoder.function import FunctionVocoder
 
@@ -46,20 +44,6 @@ def adopt_vocoder(folder: Path, settings: VocoderSettings, units: Path) -> Stage
     _try(vocoder, name)
     vocoder.save_pretrained(folder)
     return StageResult(counts={"sample_rate": vocoder.sample_rate, "speakers": max(1, len(vocoder.speakers))})
-
-
-def check_vocoder_exists(settings: VocoderSettings) -> None:
-    """Raise InputError where the settings name a vocoder from elsewhere that is not there."""
-    if settings.pretrained is not None and not Path(settings.pretrained).exists():
-        raise InputError(f"vocoder.pretrained {settings.pretrained}: no such file or folder")
-    if settings.function is not None:
-        imported(settings.function, "vocoder.function")
-
-
-def check_vocoder_rates(settings: VocoderSettings, units: Path) -> None:
-    """Raise InputError where a vocoder that is to be trained could not have its sampling rate with a run's units."""
-    if not settings.from_elsewhere:
-        timing(units_per_second(read_units_metadata(units)), settings.sample_rate)
 
 
 def _pretrained(path: Path, codebook: str) -> Vocoder:

@@ -1,11 +1,14 @@
 """The shape of a unit vocoder: the content of its config.json."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from unitweave.config.vocoder import VocoderSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
-from unitweave.units.dataset import same_rate
+from unitweave.core.functions import imported
+from unitweave.units.dataset import read_units_metadata, same_rate, units_per_second
 
 GENERATORS = ("vocos", "hifigan")
 EXCITATIONS = ("harmonic", "none")
@@ -135,3 +138,17 @@ def _factors(hop: int) -> tuple[int, ...]:
         factors.remove(2)
         factors.append(4)
     return tuple(sorted(factors, reverse=True))
+
+
+def check_vocoder_exists(settings: VocoderSettings) -> None:
+    """Raise InputError where the settings name a vocoder from elsewhere that is not there."""
+    if settings.pretrained is not None and not Path(settings.pretrained).exists():
+        raise InputError(f"vocoder.pretrained {settings.pretrained}: no such file or folder")
+    if settings.function is not None:
+        imported(settings.function, "vocoder.function")
+
+
+def check_vocoder_rates(settings: VocoderSettings, units: Path) -> None:
+    """Raise InputError where a vocoder that is to be trained could not have its sampling rate with a run's units."""
+    if not settings.from_elsewhere:
+        timing(units_per_second(read_units_metadata(units)), settings.sample_rate)

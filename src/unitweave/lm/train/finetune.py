@@ -1,7 +1,7 @@
 """Fine-tuning a text language model on interleaved sequences: the method itself, and its baseline."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,13 +10,14 @@ import numpy as np
 from accelerate import PartialState
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
 
-from unitweave.config.interleave import Task, Texts
+from unitweave.config.interleave import Texts
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Manifest, Pair
 from unitweave.core.progress import say
 from unitweave.core.sequences import evenly_spaced
 from unitweave.core.stage import StageResult
+from unitweave.corpus.tasks import check_directions
 from unitweave.interleaving.schedule import last_change, text_ratio
 from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
@@ -250,18 +251,6 @@ def token_limit(max_tokens: int | None, config: PretrainedConfig) -> int:
     if limit is None:
         raise InputError(f"max_tokens: set it, since this {config.model_type} model's config has no maximum length")
     return int(limit)
-
-
-def check_directions(directions: Iterable[tuple[str, str]], tasks: Mapping[Task, float]) -> None:
-    """Raise InputError where nothing in a sequence would tell the model which language to speak."""
-    directions = sorted(directions)
-    for source, target in directions:
-        others = [language for code, language in directions if code == source and language != target]
-        if others and tasks.get("direct", 0) > 0:
-            raise InputError(
-                f"tasks.direct: its sequences name no language, but from {source} this corpus goes into "
-                f"{', '.join(sorted([target, *others]))}; use s2st, or one target for each source language"
-            )
 
 
 def _words(parts: Iterable[Iterable[Pair]], texts: Texts, tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -1,13 +1,15 @@
 """fairseq's ASR-BLEU recognizer: wav2vec 2.0 CTC, for numbers comparable with published CVSS-C results."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from unitweave.core.sequences import collapse_ctc
 from unitweave.score.asr import checkpoints
-from unitweave.training.devices import resolve_device
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 
@@ -21,7 +23,7 @@ class FairseqCtc:
     means to mix stereo down but does not (it scores the left channel), unitweave mixes.
     """
 
-    def __init__(self, model: str, device: torch.device) -> None:
+    def __init__(self, model: str, device: "torch.device") -> None:
         from transformers import AutoTokenizer, Wav2Vec2ForCTC
 
         tokenizer = checkpoints.load(AutoTokenizer, model)
@@ -36,6 +38,8 @@ class FairseqCtc:
     @classmethod
     def load(cls, model: str, device: str) -> "FairseqCtc":
         """The protocol's own checkpoint, or `model`: a folder, a hub name, or a hub name@revision."""
+        from unitweave.training.devices import resolve_device
+
         return cls(model or DEFAULT_MODEL, resolve_device(device))
 
     @staticmethod
@@ -48,14 +52,16 @@ class FairseqCtc:
         """English; of another checkpoint only its user knows."""
         return None if model else frozenset({"en"})
 
-    @torch.inference_mode()
     def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
         """Raw transcripts of float32 waveforms [samples] at 16 kHz, in their order, one at a time."""
+        import torch
+
         texts = []
         for waveform in waveforms:
             samples = torch.from_numpy(np.pad(waveform, (0, max(0, 400 - len(waveform))))).float()[None]  # [1, samples]
             samples = torch.nn.functional.layer_norm(samples, samples.shape)
-            logits = self._model(samples.to(self._device)).logits[0]  # [frames, tokens]
+            with torch.inference_mode():
+                logits = self._model(samples.to(self._device)).logits[0]  # [frames, tokens]
             texts.append(collapse(logits.argmax(-1).tolist(), self._tokens, self._blank, self._space))
         return texts
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from transformers import GenerationConfig
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.text import NORMALIZER, language_code, normalize
 from unitweave.score.asr import checkpoints
-from unitweave.training.devices import resolve_device
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_MODEL = "openai/whisper-medium.en"
 
@@ -25,7 +26,7 @@ class Whisper:
 
     batch = 8
 
-    def __init__(self, model: str, device: torch.device) -> None:
+    def __init__(self, model: str, device: "torch.device") -> None:
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
         from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
@@ -42,6 +43,8 @@ class Whisper:
     @classmethod
     def load(cls, model: str, device: str) -> "Whisper":
         """The protocol's own checkpoint, or `model`: a folder, a hub name, or a hub name@revision."""
+        from unitweave.training.devices import resolve_device
+
         return cls(model or DEFAULT_MODEL, resolve_device(device))
 
     @staticmethod
@@ -55,12 +58,13 @@ class Whisper:
         name = model or DEFAULT_MODEL
         if not Path(name).is_dir() and name.partition("@")[0].endswith(".en"):
             return frozenset({"en"})
+        from transformers import GenerationConfig
+
         config = checkpoints.load(GenerationConfig, name)
         if not getattr(config, "is_multilingual", False):
             return frozenset({"en"})
         return frozenset(tag.strip("<|>") for tag in getattr(config, "lang_to_id", {"<|en|>": 0}))
 
-    @torch.inference_mode()
     def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
         """Raw transcripts of float32 waveforms [samples] at 16 kHz in a language, in their order; 30 s windows."""
         texts: list[str] = []
