@@ -139,7 +139,7 @@ def load_int8(folder: Path) -> PreTrainedModel:
         table = model.get_input_embeddings()
         shared = isinstance(table, Int8Embedding)
         weights = (table.weight, table.scale) if shared else quantize(table.weight)
-        model.set_output_embeddings(Int8Linear(*weights, None, shared))
+        model.set_output_embeddings(Int8Linear(weights[0], weights[1], shared=shared))
     check_complete(model, folder)
     return model.eval()
 
