@@ -156,10 +156,10 @@ SOUND = tone(1.0, 8_000, 3)
         ((np.stack([SOUND, SOUND], axis=1), 8_000), ""),
         (((SOUND * 32_000).astype(np.int16), 8_000), ""),
         (encoded(SOUND, 8_000, "FLAC"), ""),
-        (None, "must return samples"),
-        ("/tmp/a.wav", "must return samples"),
-        ((8_000, SOUND), "must return samples"),
-        ((SOUND, 0), "must return samples"),
+        (None, "sound must be samples"),
+        ("/tmp/a.wav", "sound must be samples"),
+        ((8_000, SOUND), "sound must be samples"),
+        ((SOUND, 0), "sound must be samples"),
         (b"RIFF", "not readable as audio"),
         (SOUND[:0], "empty"),
         (ValueError("no such phoneme"), "ValueError: no such phoneme"),
@@ -208,7 +208,7 @@ def test_an_engine_that_speaks_nothing_is_stopped_early(
     monkeypatch.setattr("unitweave.corpus.speak._ALL_OF_THE_FIRST", 3)
     arguments = ["--out", str(tmp_path / "s"), "--engine", "function", "--function", f"{__name__}:speak"]
     assert main(["corpus", "speak", str(corpus), *arguments]) == 2
-    assert "none of the first 3 texts could be spoken; the function must return" in capsys.readouterr().err
+    assert "none of the first 3 texts could be spoken; sound must be samples" in capsys.readouterr().err
     assert len(calls) == 3
 
 

@@ -143,6 +143,21 @@ def test_audio_may_lie_within_the_table(clips: Path, tmp_path: Path) -> None:
     assert all(p.src_text is None and p.tgt_text is None for p in pairs)
 
 
+def test_tables_of_the_hub_hold_decoded_sound_texts_in_objects_and_texts_as_bytes(clips: Path, tmp_path: Path) -> None:
+    sound = {"array": tone(1.5, 8_000, 3).tolist(), "sampling_rate": 8_000, "path": None}
+    row = {"audio": sound, "translation": {"fr": "Ça va", "en": "Fine"}, "raw": "Ça va".encode()}
+    for name, text in (("t.parquet", "translation.fr"), ("b.parquet", "raw"), ("t.jsonl", "translation.fr")):
+        rows = [row] if name.endswith("parquet") else [{key: row[key] for key in ("audio", "translation")}]
+        table = write(tmp_path / name, rows)
+        columns = ["--src-audio", "audio", "--src-text", text, "--tgt-text", "translation.en"]
+        (pair,) = build(clips, table, tmp_path / f"{name}.out", *columns, *LANGUAGES)
+        assert (pair.src_text, pair.tgt_text) == ("ça va", "fine")
+        assert len(read_audio(str(pair.src_audio))) == 24_000
+    table = write(tmp_path / "l.parquet", [{"audio": [0.1, 0.2], "fr": "Ça va"}])
+    arguments = ["--table", str(table), "--out", str(tmp_path / "l"), "--src-audio", "audio", *LANGUAGES]
+    assert main(["corpus", "table", *arguments]) == 2
+
+
 def test_stereo_and_any_rate_become_16_khz_mono(clips: Path, tmp_path: Path) -> None:
     content = [{"id": n, "src_audio": f"{n}.wav"} for n in ("stereo", "float")]
     for pair in build(clips, write(tmp_path / "t.csv", content), tmp_path / "out", *LANGUAGES):

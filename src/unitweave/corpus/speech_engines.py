@@ -1,7 +1,6 @@
 """Engines that read texts aloud: Pico, eSpeak and Kokoro, Piper, any shell command, any Python function."""
 
 import contextlib
-import io
 import re
 import shlex
 import subprocess
@@ -12,17 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import soundfile
-
 from unitweave.config.corpus import SpeakSettings
-from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.files import file_digest, json_digest
 from unitweave.core.functions import imported
 from unitweave.core.machine import usable_cores
 from unitweave.corpus import kokoro
 from unitweave.corpus.embedded.engines import Utterance, Voice, check_engines, synthesize_all
+from unitweave.corpus.samples import audio_file
 
 _PICO_VOICES = {"en": "en-US", "es": "es-ES", "fr": "fr-FR", "de": "de-DE", "it": "it-IT"}
 _PIPER = "piper --model {model} --output_file {out}"
@@ -188,29 +184,10 @@ class FunctionEngine:
         """One after the other, in this process."""
         for text in texts:
             try:
-                yield SynthesisResult(text, _wav(self._function(text.text, text.language)))
+                yield SynthesisResult(text, audio_file(self._function(text.text, text.language)))
             except Exception as error:  # whatever the function raises costs this text alone
                 problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 yield SynthesisResult(text, b"", str(error) if isinstance(error, InputError) else problem)
-
-
-def _wav(result: Any) -> bytes:
-    """The audio file of what a function returned. Raises InputError for what is no sound."""
-    if isinstance(result, bytes):
-        return result
-    pair = isinstance(result, tuple | list) and len(result) == 2 and np.ndim(result[1]) == 0 and np.ndim(result[0]) > 0
-    samples, rate = result if pair else (result, SAMPLE_RATE)
-    try:
-        waveform, rate = np.asarray(samples, np.float32).squeeze(), int(rate)
-    except (TypeError, ValueError):
-        waveform = np.zeros((), np.float32)
-    if waveform.ndim == 2 and waveform.shape[0] < waveform.shape[1]:
-        waveform = waveform.T  # the channels come first, as torch has them
-    if waveform.ndim not in (1, 2) or not 1_000 <= rate <= 768_000:
-        raise InputError("the function must return samples, (samples, rate in Hz), or the bytes of an audio file")
-    file = io.BytesIO()
-    soundfile.write(file, waveform, rate, format="WAV", subtype="FLOAT")
-    return file.getvalue()
 
 
 def speech_identity(settings: SpeakSettings) -> str:

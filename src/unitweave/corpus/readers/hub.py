@@ -8,7 +8,7 @@ from unitweave.config.corpus import Columns, HubCorpus, RowLimits
 from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.stage import StageResult
 from unitweave.corpus.assemble import close_corpus, open_corpus
-from unitweave.corpus.readers.records import Record
+from unitweave.corpus.readers.records import Record, with_fields
 from unitweave.corpus.readers.table import SPLIT_NAMES, RowCollector, resolve
 from unitweave.corpus.recording_store import RecordingStore
 
@@ -79,7 +79,12 @@ def _stream(settings: HubCorpus, split: str) -> Any:
 
 
 def _names(stream: Any) -> list[str]:
-    return list(stream.column_names or next(iter(stream), {}))
+    fields = [
+        f"{name}.{key}"
+        for name, feature in (stream.features or {}).items()
+        for key in (feature if isinstance(feature, dict) else getattr(feature, "languages", None) or ())
+    ]
+    return [*stream.column_names, *fields] if stream.column_names else list(with_fields(next(iter(stream), {})))
 
 
 def _split_size(stream: Any, split: str) -> int:

@@ -82,12 +82,17 @@ def table_columns(path: Path, encoding: str = "utf-8", quoted: bool | None = Non
         InputError: The table has no rows, or none that can be read; the message gives the first reason.
     """
     if path.suffix.lower() == ".parquet" and path.is_file():
-        return list(_schema(path).names)
+        schema = _schema(path)
+        structs = [field for field in schema if pa.types.is_struct(field.type)]
+        return [
+            *schema.names,
+            *(f"{one.name}.{one.type.field(i).name}" for one in structs for i in range(one.type.num_fields)),
+        ]
     unreadable, first = 0, ""
     names: dict[str, None] = {}
     for record in read_records(path, encoding, quoted):
         if record.values:
-            names |= dict.fromkeys(record.values)
+            names |= dict.fromkeys([*record.values, *with_fields(record.values)])
             if path.suffix.lower() not in _JSON or record.number >= _JSON_ROWS:
                 break
         else:
@@ -98,6 +103,17 @@ def table_columns(path: Path, encoding: str = "utf-8", quoted: bool | None = Non
         form = "an object a line, or one array of objects" if path.suffix.lower() in _JSON else "column names first"
         raise InputError(f"{path}: none of its {unreadable} rows can be read; {first}; a table has {form}")
     raise InputError(f"{path}: the table has no rows")
+
+
+def with_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the fields of its objects beside them: `translation.es` of the column `translation`."""
+    fields = {
+        f"{name}.{key}": field
+        for name, value in values.items()
+        if isinstance(value, Mapping)
+        for key, field in value.items()
+    }
+    return {**fields, **values}
 
 
 def count_rows(path: Path) -> int:

@@ -19,8 +19,9 @@ from unitweave.core.text import language_code, normalize
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
 from unitweave.corpus.readers.archives import signature, stamp
 from unitweave.corpus.readers.paths import find_recording
-from unitweave.corpus.readers.records import Record, count_rows, read_records, table_columns
+from unitweave.corpus.readers.records import Record, count_rows, read_records, table_columns, with_fields
 from unitweave.corpus.recording_store import RecordingStore, RecordingTask
+from unitweave.corpus.samples import audio_file
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "train_covost"), "train"),
@@ -134,7 +135,8 @@ class RowCollector:
         if record.problem:
             self.skipped.append(Skipped(fallback, columns.src_lang or "", "the row cannot be read", record.problem))
             return
-        row = _row(columns, record.values, fallback)
+        values = with_fields(record.values)
+        row = _row(columns, values, fallback)
         if isinstance(row, Skipped):
             self.skipped.append(row)
             return
@@ -144,15 +146,24 @@ class RowCollector:
         self._taken.add(row.id)
         self.rows.append(row)
         for side, column in ((row.src, columns.src_audio), (row.tgt, columns.tgt_audio)):
-            found = audio_cell(record.values.get(column), root) if column else None
+            found = audio_cell(values.get(column), root) if column else None
             if side.audio and found and not self.recordings.has(side.audio, found[0]):
                 yield RecordingTask(side.audio, *found)
 
 
 def audio_cell(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:
-    """Signature and recording of a cell: a path, bytes, or a hub dataset's mapping of both. None where it is empty."""
+    """Signature and recording of a cell: a path, bytes, or a hub dataset's mapping. None where it is empty.
+
+    Raises:
+        InputError: The cell is a list of samples without a rate.
+    """
     if isinstance(cell, Mapping):
-        cell = cell.get("bytes") or cell.get("path")
+        if cell.get("array") is not None and cell.get("sampling_rate"):  # decoded already
+            cell = audio_file((cell["array"], cell["sampling_rate"]))
+        else:
+            cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, list):
+        raise InputError("--src-audio, --tgt-audio: samples without a rate; use {array, sampling_rate}, bytes or paths")
     if isinstance(cell, bytes):
         return signature(len(cell), hashlib.blake2b(cell, digest_size=8).hexdigest()), cell
     if not cell:
@@ -167,6 +178,8 @@ def audio_cell(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:
 def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Skipped:
     def cell(column: str | None) -> str:
         value = values.get(column) if column else None
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "surrogateescape")
         return "" if value is None or value != value else str(value)  # NaN is no value, either
 
     def text(column: str) -> str:
@@ -187,7 +200,7 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
     if lacking is None:
         return Skipped(id, source, f"the column {columns.lacks_text} must be source, target, both or empty")
     for column in filter(None, (columns.src_text, columns.tgt_text)):
-        if isinstance(values.get(column), list | dict | bool | bytes):
+        if isinstance(values.get(column), list | dict | bool):
             return Skipped(id, source, f"the column {column} is no text", type(values[column]).__name__)
     texts = {
         "src": None if columns.src_text is None or "src" in lacking else text(columns.src_text),
