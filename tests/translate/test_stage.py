@@ -81,6 +81,10 @@ def test_shards_of_another_size_give_the_same_translations_and_are_not_taken_for
     for size in (3, 100):
         translate(run, tmp_path, shard_size=size, batch_size=3)
         assert (tmp_path / "outputs.jsonl").read_bytes() == whole["outputs.jsonl"]
+    shard = tmp_path / "shards/00000.jsonl"
+    shard.write_bytes(shard.read_bytes()[:-20])
+    translate(run, tmp_path, shard_size=100, batch_size=3)
+    assert (tmp_path / "outputs.jsonl").read_bytes() == whole["outputs.jsonl"], "a damaged shard is translated again"
 
 
 def test_the_size_of_shards_does_not_count_and_the_engine_does() -> None:

@@ -79,7 +79,7 @@ def translate_split(
         )
 
     write_in_shards(folder, pairs, settings, begin)
-    cut_off = sum(not line["complete"] for line in json_lines(folder / OUTPUTS))
+    cut_off = sum(not line.get("complete") for line in json_lines(folder / OUTPUTS))
     return StageResult(counts={"utterances": len(pairs), "cut_off": cut_off}, obsolete=(folder / SHARDS,))
 
 
@@ -165,9 +165,12 @@ def _shard(folder: Path, number: int) -> Path:
 
 
 def _finished(folder: Path, number: int, pairs: Sequence[Pair]) -> bool:
-    """Whether a shard is there and of these utterances: of another `shard_size` are not."""
+    """Whether a shard is there, whole and of these utterances, which one of another `shard_size` is not."""
     path = _shard(folder, number)
-    return path.exists() and [line.get("id") for line in read_json_lines(path)] == [pair.id for pair in pairs]
+    try:
+        return path.exists() and [line.get("id") for line in read_json_lines(path)] == [pair.id for pair in pairs]
+    except InputError:
+        return False
 
 
 def _label(system: str) -> str:

@@ -14,6 +14,7 @@ from unitweave.lm.model.lora import rows_in_tables
 from unitweave.lm.train.attention import PACKED
 from unitweave.lm.train.isolation import check_isolation
 from unitweave.lm.train.loss import chunked_loss, plain_loss
+from unitweave.training.devices import release_freed_memory
 
 
 class PackedTraining:
@@ -62,6 +63,7 @@ class PackedTraining:
         training = self.model.training
         self._remove()
         try:
+            release_freed_memory()  # the activations of the last step
             with rows_in_tables(self.model):
                 yield
         finally:
