@@ -17,6 +17,7 @@ from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 
 from helpers.cvss_miniature import ENGLISH, Miniature, build, encoded, pack, parquet_layout, tone
 from helpers.processes import run
+from helpers.tiny_run import SHORT_DECODING, TINY_VOCODER
 from unitweave.cli import main
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
@@ -528,14 +529,8 @@ def test_the_miniature_goes_through_the_whole_chain(
             "training": {"steps": 1, "batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1},
         },
         "systems": {"scheduled": {}},
-        "vocoder": {
-            "dim": 16,
-            "intermediate_dim": 16,
-            "layers": 1,
-            "fine_layers": 1,
-            "training": {"steps": 1, "batch_size": 2},
-        },
-        "translate": {"max_units_per_frame": 0.1, "max_text_tokens_per_second": 1.0},
+        "vocoder": TINY_VOCODER,
+        "translate": SHORT_DECODING,
         "score": {"mos": [], "bootstrap_samples": 10, "randomization_trials": 10, "examples": 1},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))

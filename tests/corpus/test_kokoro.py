@@ -127,7 +127,7 @@ def test_the_content_of_the_model_counts_and_not_its_place(model: str, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"languages": ["de"]}, "kokoro: no speakers for the language 'de'; there are some for en, es, fr, it, pt"),
+        ({"languages": ["de"]}, "kokoro: no speakers for the language 'de'; choose from: en, es, fr, it, pt"),
         ({"kokoro_voices": ["ef_dorra"]}, "embedded.kokoro_voices: .* has no voice 'ef_dorra'"),
         ({"target_voice": "nobody"}, "no voice 'nobody' in .*; its voices for en: af_heart, af_sky"),
         ({"kokoro": "nowhere"}, "nowhere"),

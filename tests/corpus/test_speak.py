@@ -208,7 +208,7 @@ def test_an_engine_that_speaks_nothing_is_stopped_early(
     monkeypatch.setattr("unitweave.corpus.speak._ALL_OF_THE_FIRST", 3)
     arguments = ["--out", str(tmp_path / "s"), "--engine", "function", "--function", f"{__name__}:speak"]
     assert main(["corpus", "speak", str(corpus), *arguments]) == 2
-    assert "none of the first 3 texts could be spoken; sound must be samples" in capsys.readouterr().err
+    assert "none of the first 3 texts was synthesized; sound must be samples" in capsys.readouterr().err
     assert len(calls) == 3
 
 

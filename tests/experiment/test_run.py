@@ -13,6 +13,7 @@ import yaml
 
 import unitweave.lm.train.finetune as lm_train
 from helpers.processes import Program, command
+from helpers.tiny_run import SHORT_DECODING, TINY_VOCODER
 from unitweave.cli import main
 from unitweave.core.manifest import read_manifest
 from unitweave.experiment import driver
@@ -49,14 +50,8 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -
                 },
                 "evaluation": {"utterances": 1, "examples": 0},
             },
-            "vocoder": {
-                "dim": 16,
-                "intermediate_dim": 16,
-                "layers": 1,
-                "fine_layers": 1,
-                "training": {"steps": 1, "batch_size": 2},
-            },
-            "translate": {"max_units_per_frame": 0.1, "max_text_tokens_per_second": 1.0},
+            "vocoder": TINY_VOCODER,
+            "translate": SHORT_DECODING,
             "score": {"mos": [], "bootstrap_samples": 10, "randomization_trials": 0, "examples": 0},
         },
         "models": {"tiny": {"pretrained": str(text_lm_folder)}},

@@ -6,6 +6,15 @@ import torch
 import yaml
 from transformers import Wav2Vec2BertConfig, Wav2Vec2BertForCTC
 
+TINY_VOCODER = {
+    "dim": 16,
+    "intermediate_dim": 16,
+    "layers": 1,
+    "fine_layers": 1,
+    "training": {"steps": 1, "batch_size": 2},
+}
+SHORT_DECODING = {"max_units_per_frame": 0.1, "max_text_tokens_per_second": 1.0}
+
 
 def tiny_recipe(folder: Path, text_lm: Path) -> Path:
     """Write a recipe that starts from saved checkpoints, as from facebook/w2v-bert-2.0 and Llama-3.2-1B."""
@@ -26,14 +35,8 @@ def tiny_recipe(folder: Path, text_lm: Path) -> Path:
         "codebook": {"num_units": 16, "layer": 2, "max_frames": 2000, "max_iterations": 2},
         "lm": {"pretrained": str(text_lm), "training": training, "interleave": {"min_alignment_score": 0.0}},
         "systems": {"baseline": {"schedule": {"shape": "none"}}, "scheduled": {}},
-        "vocoder": {
-            "dim": 16,
-            "intermediate_dim": 16,
-            "layers": 1,
-            "fine_layers": 1,
-            "training": {"steps": 1, "batch_size": 2},
-        },
-        "translate": {"max_units_per_frame": 0.1, "max_text_tokens_per_second": 1.0},
+        "vocoder": TINY_VOCODER,
+        "translate": SHORT_DECODING,
         "score": {"mos": [], "bootstrap_samples": 10, "randomization_trials": 10, "examples": 2},
     }
     path = folder / "tiny.yaml"

@@ -74,7 +74,7 @@ def test_labels_of_silence_are_no_words_unless_the_transcript_has_them() -> None
         ("u.TextGrid", GRID.format(1) + PHRASE, "times of phrases such as 'una casa muy vieja', not of single words"),
         ("u.TextGrid", GRID.format(2) + WORDS.format("a") + WORDS.format("b"), "no single interval tier 'words'"),
         ("u.TextGrid", GRID.format(1) + POINTS, "it has none"),
-        ("all.json", [{"id": "u", "words": [A]}, {"words": [B]}], "record 2 is no object with an id"),
+        ("all.json", [{"id": "u", "words": [A]}, {"words": [B]}], "record 2 is not an object with an id"),
         ("u.json", {"words": [{"start": 0, "end": 1}]}, "damaged alignment .*text"),
     ],
 )

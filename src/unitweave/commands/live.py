@@ -97,8 +97,8 @@ def evaluate(
 ) -> None:
     """Measure the quality and the delay of live translation on recordings of a run.
 
-    Prints a table, and writes it with a figure, the speech and SimulEval's instances.log of each policy. Called again,
-    it goes on where it was interrupted.
+    Prints a table, and writes it with a figure, the speech and SimulEval's instances.log of each policy. The same
+    command resumes where it was interrupted.
 
     Args:
         run: A run folder.

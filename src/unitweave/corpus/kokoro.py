@@ -100,7 +100,7 @@ class Kokoro:
         phonemes, _ = _phonemizer(voice.partition("+")[0])(text)
         ids = [self._vocabulary[sign] for sign in phonemes if sign in self._vocabulary]
         if not 0 < len(ids) <= _MAX_PHONEMES:
-            raise InputError(f"kokoro: the text has {len(ids)} phonemes, at most {_MAX_PHONEMES} can be spoken")
+            raise InputError(f"kokoro: the text has {len(ids)} phonemes; the maximum is {_MAX_PHONEMES}")
         return ids
 
     def pcm(self, ids: Sequence[int], voice: str, speed: float) -> bytes:

@@ -83,10 +83,10 @@ def _speak(
                     failed = len(problems) - unspoken + 1
                     if speech.problem and nothing_yet and progress.done == failed == _ALL_OF_THE_FIRST:
                         raise InputError(
-                            f"{folder}: none of the first {_ALL_OF_THE_FIRST} texts could be spoken; {speech.problem}"
+                            f"{folder}: none of the first {_ALL_OF_THE_FIRST} texts was synthesized; {speech.problem}"
                         )
                     if speech.problem:
-                        problems[speech.text.key] = f"could not be spoken: {speech.problem}"
+                        problems[speech.text.key] = f"could not be synthesized: {speech.problem}"
                         continue
                     yield RecordingTask(speech.text.key, json_digest([identity, speech.text.text]), speech.content)
 

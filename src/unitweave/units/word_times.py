@@ -231,7 +231,7 @@ def _json(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
         records = [{"words": content}]
     for number, record in enumerate(records, start=1):
         if not isinstance(record, dict) or (len(records) > 1 and "id" not in record):
-            raise ValueError(f"record {number} is no object with an id")
+            raise ValueError(f"record {number} is not an object with an id")
         yield str(record.get("id", path.stem)), json_words(record)
 
 

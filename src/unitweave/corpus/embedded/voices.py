@@ -125,7 +125,7 @@ def speakers(language: str, settings: SynthesisSettings, unseen: bool = False) -
         engines, known = ", ".join(settings.engines), list(_LANGUAGES)
         if "kokoro" in settings.engines:
             known = list(kokoro.LANGUAGES) if settings.engines == ["kokoro"] else sorted({*known, *kokoro.LANGUAGES})
-        raise InputError(f"{engines}: no speakers for the language {language!r}; there are some for {', '.join(known)}")
+        raise InputError(f"{engines}: no speakers for the language {language!r}; choose from: {', '.join(known)}")
     return made
 
 
