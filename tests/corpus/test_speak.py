@@ -221,4 +221,4 @@ def test_texts_that_an_engine_cannot_speak_are_skipped_with_its_reason(
     arguments = ["--out", str(tmp_path / "o"), "--engine", "command", "--command", command]
     assert main(["corpus", "speak", str(corpus), *arguments]) == 0
     assert {pair.id for pair in read_manifest(tmp_path / "o")} == {f"r{i}" for i in (0, 1, 2, 3, 5)}
-    assert "could not be spoken: exit code 1: no voice for this" in (tmp_path / "o/skipped.tsv").read_text()
+    assert "could not be synthesized: exit code 1: no voice for this" in (tmp_path / "o/skipped.tsv").read_text()

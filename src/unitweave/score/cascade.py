@@ -103,7 +103,7 @@ def translate_by_cascade(
             audio = set()
             for speech in engine.speak(spoken):
                 if speech.problem:
-                    say(f"{folder.name}: {speech.text.key} could not be spoken: {speech.problem}")
+                    say(f"{folder.name}: {speech.text.key} could not be synthesized: {speech.problem}")
                     continue
                 write_audio(folder / "audio" / f"{speech.text.key}.wav", read_audio(speech.content, speech.text.key))
                 audio.add(speech.text.key)
