@@ -6,7 +6,7 @@ its work the settings and the folders that it needs. `run` is the whole of it in
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from unitweave.config.corpus import EmbeddedCorpus, SynthesizedCorpus
 from unitweave.config.interleave import FROM_SPEECH, Texts
 from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.errors import InputError
-from unitweave.core.files import file_digest, json_digest
+from unitweave.core.files import content_digests, file_digest
 from unitweave.core.functions import imported_on_call
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
@@ -98,7 +98,7 @@ class Run:
             settings,
             (layout.corpus,),
             lambda f: train_encoder(f, settings, layout.corpus),
-            contents(settings.pretrained),
+            content_digests(settings.pretrained),
             every_process=True,
         )
 
@@ -182,7 +182,7 @@ class Run:
             lambda f: train_lm(
                 f, settings, layout.corpus, layout.units, text_lm, dev_evaluator(layout.corpus, settings.evaluation)
             ),
-            [contents(settings.pretrained, settings.extra_text), ratios],
+            [content_digests(settings.pretrained, settings.extra_text), ratios],
             every_process=True,
         )
 
@@ -190,7 +190,7 @@ class Run:
         """Train the vocoder, which turns units into a waveform, or take the one that the recipe names."""
         settings, layout = self.recipe.vocoder, self.layout
         if settings.from_elsewhere:
-            given = contents(settings.pretrained)
+            given = content_digests(settings.pretrained)
             return self._stage(
                 layout.vocoder, settings, (layout.units,), lambda f: adopt_vocoder(f, settings, layout.units), given
             )
@@ -385,23 +385,3 @@ def open_run(
         InputError: There is no such recipe, it has invalid values, or `folder` cannot be a run folder.
     """
     return Run(folder, keep_recipe(folder, recipe, overrides or {}))
-
-
-def contents(*paths: str | None) -> dict[str, str] | None:
-    """Digests of those of the paths that are here: settings name them, but what is in them counts."""
-    digests = {}
-    for path in paths:
-        if path is not None and Path(path).is_file():
-            digests[path] = file_digest(Path(path))
-        elif path is not None and (digest := weights_digest(path)):
-            digests[path] = digest
-    return digests or None
-
-
-@cache
-def weights_digest(pretrained: str) -> str:
-    """Digest of the weights and the tokenizer in a model's folder; "" where it is none (but a name on the hub)."""
-    folder = Path(pretrained)
-    kinds = ("*.safetensors", "pytorch_model*.bin", "tokenizer.json", "tokenizer.model", "config.json")
-    files = sorted(path for kind in kinds for path in folder.glob(kind))
-    return json_digest([file_digest(path) for path in files]) if folder.is_dir() else ""

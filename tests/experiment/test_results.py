@@ -18,7 +18,7 @@ from sacrebleu.metrics import BLEU
 from helpers.scoring import SIGNATURE, system_scores
 from unitweave.cli import main
 from unitweave.core.errors import InputError
-from unitweave.core.files import file_digest, read_json, write_json
+from unitweave.core.files import file_digest, read_json, weights_digest, write_json
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.records import to_json
 from unitweave.core.stage import FORMAT
@@ -33,7 +33,6 @@ from unitweave.experiment.state import trial_state
 from unitweave.metrics.bleu import bleu_of_counts, sentence_counts
 from unitweave.metrics.intervals import Interval
 from unitweave.metrics.significance import Difference, difference
-from unitweave.pipeline import weights_digest
 from unitweave.score.scores import ScoredOutput, ScoredUtterance, Scores, write_scores
 
 TEXT = "the soup is very hot and we want to buy a ticket for the train near our house today"

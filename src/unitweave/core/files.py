@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,23 @@ def file_digest(path: Path) -> str:
     """16 hexadecimal digits of a file's content."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def content_digests(*paths: str | None) -> dict[str, str] | None:
+    """Digests of those of the paths that are here: settings name them, but what is in them counts."""
+    digests = {}
+    for path in paths:
+        if path is not None and Path(path).is_file():
+            digests[path] = file_digest(Path(path))
+        elif path is not None and (digest := weights_digest(path)):
+            digests[path] = digest
+    return digests or None
+
+
+@cache
+def weights_digest(pretrained: str) -> str:
+    """Digest of the weights and the tokenizer in a model's folder; "" where it is none (but a name on the hub)."""
+    folder = Path(pretrained)
+    kinds = ("*.safetensors", "pytorch_model*.bin", "tokenizer.json", "tokenizer.model", "config.json")
+    files = sorted(path for kind in kinds for path in folder.glob(kind))
+    return json_digest([file_digest(path) for path in files]) if folder.is_dir() else ""

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import remove, write_text
+from unitweave.core.files import content_digests, remove, weights_digest, write_text
 from unitweave.core.progress import say
 from unitweave.core.stage import STAGE_FILE, StageResult
 from unitweave.experiment import provenance
@@ -26,7 +26,7 @@ from unitweave.experiment.state import EXPERIMENT_FILE, is_done, is_needed
 from unitweave.experiment.subsets import write_subset
 from unitweave.lm.model.start import check_loadable
 from unitweave.lm.train.finetune import train_lm
-from unitweave.pipeline import Run, contents, weights_digest
+from unitweave.pipeline import Run
 from unitweave.score.identity import scored_by
 from unitweave.score.score import score_run
 from unitweave.translate.dev_evaluation import DEV_FILE, dev_evaluator
@@ -81,7 +81,7 @@ class Grid(Run):
         weights = None if settings.pretrained is None else weights_digest(settings.pretrained) or settings.pretrained
         counted = settings if weights is None else replace(settings, pretrained=weights)
         reads = (subset, layout.units, *([layout.text_lm] if text_lm else []))
-        return self._stage(layout.lm(name), counted, reads, work, contents(settings.extra_text))
+        return self._stage(layout.lm(name), counted, reads, work, content_digests(settings.extra_text))
 
     def score_trial(self, trial: Trial) -> str:
         """The scores of one trial on the test split. The ceilings, which all trials share, come with the first one."""
