@@ -307,6 +307,7 @@ class DecoderState:
         at_seam = (phase == TRANSLATION) & (self.position == self.seam)
         if bool((self.seam >= 0).any()) and bool(at_seam.any()):
             logits[at_seam] += constraints.starting
+        # Units that are decoded in parts, as in live translation, may not end before the minimum of their whole.
         early = (phase == UNITS) & (self.position < self.min_units)
         logits[early, int(constraints.closing[UNITS])] = -torch.inf
         stuck = (phase == UNITS) & (self.repeats >= self._max_repeats)
@@ -324,6 +325,7 @@ class DecoderState:
         rows = torch.arange(len(phase), device=phase.device)
         self.score[rows, phase] += log_prob
         self.count[rows, phase] += 1
+        # Counted in all phases, since every row takes the same operations; only units are limited by it.
         self.repeats = torch.where(token == self.last, self.repeats + 1, 1)
         self.last = token
         # A tag is one token, so its phase is over; the others are over with their marker.

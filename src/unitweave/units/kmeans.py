@@ -104,6 +104,7 @@ def _lloyd(
         centroids = sums / sizes.clamp_min(1)[:, None] + shift
         empty = (sizes == 0).nonzero().flatten()
         if len(empty):
+            # A cluster without rows begins again at a row that all centroids are far from.
             centroids[empty] = rows[distance.topk(len(empty)).indices].float()
         inertia = float(distance.double().mean())
         if len(empty) == 0 and previous - inertia <= tolerance * inertia:
@@ -138,6 +139,7 @@ def _starting_centers(rows: torch.Tensor, clusters: int, generator: torch.Genera
     candidates, wanted = torch.randint(len(rows), (1,), generator=generator), 1
     while True:
         apart = (norms[:, None] + norms[candidates]).addmm_(rows, rows[candidates].T, alpha=-2)  # [rows, candidates]
+        # Rounding leaves something of a row's distance to its own copies; drawn, they would become centers twice.
         apart.masked_fill_(apart <= noise[:, None], 0)
         for _ in range(wanted):
             torch.minimum(apart, distance[:, None], out=apart)

@@ -94,7 +94,7 @@ def pack(sequences: Sequence[TrainingSequence], loss_weights: Sequence[float], p
     labels[weights == 0] = IGNORED
     weights[labels == IGNORED] = 0
     gather_index, scatter_index, bucket_shapes = _bucket_index(lengths, starts)
-    # For the flash kernel the filling is a sequence of its own.
+    # For the flash kernel the filling is a sequence of its own, so that no real token attends to it.
     cu_seqlens = starts if used == tokens else np.append(starts, tokens)
     max_seqlen = max(int(lengths.max(initial=0)), tokens - used)
     return {
