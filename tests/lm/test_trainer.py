@@ -32,7 +32,7 @@ from transformers.integrations import is_deepspeed_available
 from helpers.processes import Program, run, run_ranks
 from helpers.training import STEPS, script, settings_of, source_of, train
 from unitweave.core.errors import InputError
-from unitweave.core.signals import Stopped, signals_handled
+from unitweave.core.signals import Stopped, signals_handled, stop_after_stage
 from unitweave.lm.train import trainer as engine
 from unitweave.lm.train.attention import flash_fits
 from unitweave.lm.train.fit import DevEvaluation, fit
@@ -121,6 +121,24 @@ def test_a_signal_ends_a_training_with_a_checkpoint_of_the_step_that_it_came_in(
     train(tmp_path / "stopped", accumulation=1)
     train(tmp_path / "whole", accumulation=1)
     assert same_training(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_signal_during_the_last_evaluation_ends_the_command_after_its_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = engine.LmTrainer.log
+
+    def signaled(self: LmTrainer, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "train_runtime" in logs:  # after the last step, and what was evaluated at it
+            os.kill(os.getpid(), signal.SIGUSR1)
+        ended(self, logs, start_time)
+
+    with signals_handled():
+        monkeypatch.setattr(LmTrainer, "log", signaled)
+        train(tmp_path, accumulation=1)
+        with pytest.raises(Stopped):
+            stop_after_stage()
+    assert len(log_of(tmp_path)) == STEPS
 
 
 @pytest.mark.processes

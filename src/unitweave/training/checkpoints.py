@@ -139,6 +139,8 @@ class CheckpointedTrainer(Trainer):
             callback = _StopCallback(arrived)
             self.add_callback(callback)
             result = super().train(*args, **kwargs)
+            # One may have come after the last step, while that was evaluated.
+            callback.signal = callback.signal or arrived()
         stop_after_training(callback.signal, self.state.global_step >= self.args.max_steps)
         return result
 
