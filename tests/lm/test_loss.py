@@ -112,7 +112,7 @@ def test_a_checkpoint_of_lora_has_what_is_trained_and_no_tables(tied: bool, tmp_
 @pytest.mark.parametrize("tied", [False, True])
 def test_lora_decodes_amid_training_without_copies_of_its_tables(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = pytest.importorskip("peft.tuners.trainable_tokens.layer")
-    from unitweave.lm.model.lora import add_lora
+    from unitweave.lm.model.lora import add_lora, merge_lora
 
     shape = SmallLm(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
     model = new_llama(shape, 210)
@@ -130,6 +130,11 @@ def test_lora_decodes_amid_training_without_copies_of_its_tables(tied: bool, mon
         assert torch.equal(model.eval()(ids).logits, before)
     assert torch.equal(model.eval()(ids).logits, before)
     assert all(torch.equal(value, kept[name]) for name, value in wrapped.state_dict().items())
+    table = model.get_input_embeddings().token_adapter.base_layer.weight.data_ptr()
+    merged = merge_lora(wrapped)
+    assert merged.get_input_embeddings().weight.data_ptr() == table, "nor does merging copy it"
+    assert (merged.get_output_embeddings().weight.data_ptr() == table) == tied
+    torch.testing.assert_close(merged.eval()(ids).logits, before)
 
 
 @pytest.mark.parametrize("cross_entropy", ["chunked", "plain"])

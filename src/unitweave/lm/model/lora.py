@@ -88,19 +88,7 @@ def rows_in_tables(model: nn.Module) -> Iterator[None]:
     Otherwise peft copies a whole table for each forward pass, which in decoding is for each token: a gigabyte of a 1B
     model in float32. Tables that are spread over processes (FSDP) are left alone.
     """
-    merged = []
-    if "peft" in sys.modules:
-        from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
-
-        layers: list[Any] = [module for module in model.modules() if isinstance(module, TrainableTokensLayer)]
-        for layer in layers:
-            table, active = layer.base_layer.weight.data, layer.active_adapters
-            whole = getattr(layer.base_layer, "num_embeddings", None) or getattr(layer.base_layer, "out_features", None)
-            if len(active) == 1 and not layer.merged and len(table) == whole:
-                rows = torch.tensor(layer.token_indices[active[0]], device=table.device)
-                table.index_copy_(0, rows, layer.trainable_tokens_delta[active[0]].data.to(table))
-                layer.merged_adapters.append(active[0])
-                merged.append(layer)
+    merged = _put_rows_into_tables(model)
     try:
         yield
     finally:
@@ -108,7 +96,26 @@ def rows_in_tables(model: nn.Module) -> Iterator[None]:
             layer.unmerge()
 
 
+def _put_rows_into_tables(model: nn.Module) -> list[Any]:
+    """Write trained rows into the frozen tables; returns peft's layers where that was possible."""
+    merged = []
+    if "peft" in sys.modules:
+        from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+
+        for layer in [module for module in model.modules() if isinstance(module, TrainableTokensLayer)]:
+            table, active = layer.base_layer.weight.data, layer.active_adapters
+            whole = getattr(layer.base_layer, "num_embeddings", None) or getattr(layer.base_layer, "out_features", None)
+            if len(active) == 1 and not layer.merged and len(table) == whole:
+                rows = torch.tensor(layer.token_indices[active[0]], device=table.device)
+                table.index_copy_(0, rows, layer.trainable_tokens_delta[active[0]].data.to(table))
+                layer.merged_adapters.append(active[0])
+                merged.append(layer)
+    return merged
+
+
 def merge_lora(wrapped: Any) -> PreTrainedModel:
     """Add the updates to the weights, summed in float32; returns an ordinary causal LM."""
     dtype = next(p.dtype for p in wrapped.parameters() if not p.requires_grad)
-    return wrapped.float().merge_and_unload().to(dtype)
+    wrapped = wrapped.float()
+    _put_rows_into_tables(wrapped)  # peft would copy each table for it
+    return wrapped.merge_and_unload().to(dtype)
