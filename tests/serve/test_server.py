@@ -170,7 +170,7 @@ def test_a_batcher_that_is_closed_abandons_what_is_being_decoded(run: Path, monk
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_server_within_seconds_with_a_page_open(
     run: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
