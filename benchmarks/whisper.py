@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline
 
 from unitweave.config.interleave import InterleaveSettings
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--limit", type=int, default=1_000_000, help="at most so many recordings, spread over all")
+    parser.add_argument("--window", type=int, default=30, help="seconds that recordings are padded to, for a slow CPU")
     parser.add_argument("--side", choices=("src", "tgt"), default="src", help="whose words are compared")
     parser.add_argument("--word-times-only", action="store_true", help="without the translation")
     options = parser.parse_args()
@@ -96,6 +98,12 @@ def transcribe(options: argparse.Namespace, recordings: Sequence[Recording]) -> 
     left = [one for one in recordings if one.pair.id not in known]
     processor = WhisperProcessor.from_pretrained(options.model)
     model = WhisperForConditionalGeneration.from_pretrained(options.model).to(options.device).eval()
+    if options.window < 30:
+        encoder, frames = model.model.encoder, 50 * options.window
+        model.config.max_source_positions = encoder.max_source_positions = frames
+        encoder.embed_positions = torch.nn.Embedding.from_pretrained(encoder.embed_positions.weight[:frames])
+        processor.feature_extractor.n_samples = SAMPLE_RATE * options.window
+        processor.feature_extractor.nb_max_frames = 2 * frames
     with options.out.open("a", encoding="utf-8") as out:
         for first in range(0, len(left), options.batch):
             batch = left[first : first + options.batch]
