@@ -273,7 +273,10 @@ def mixed_load(target: Target, options: argparse.Namespace) -> Result:
     return (
         len(answers),
         f"{statuses(answers)}; MiB after each round: {', '.join(memory)}",
-        set(answers) <= {200, 400, 503} and answers.count(400) <= len(answers) // 10,
+        # A busy machine translates some too late, and says so.
+        set(answers) <= {200, 400, 503, 504}
+        and answers.count(400) <= len(answers) // 10
+        and answers.count(504) <= len(answers) // 20,
     )
 
 

@@ -1,7 +1,6 @@
 """The command line: `unitweave run` does everything; each stage is a command of its own with the same settings."""
 
 import errno
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -74,7 +73,6 @@ COMMANDS = (
 )
 
 
-_NEW_OBJECTS = 50_000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_PLACE = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 _REFUSED = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError)
@@ -82,8 +80,6 @@ _REFUSED = (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryEr
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted, 143 ended by SIGTERM."""
-    # Imports alone make a million objects that stay: the default of 700 new ones for each collection costs a second.
-    gc.set_threshold(_NEW_OBJECTS)
     # Waiting OpenMP threads spin but briefly: beside a busy process, endless spinning slows everything down tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours say what is going on

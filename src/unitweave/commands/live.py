@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from unitweave.config.live import LiveSettings, Policy
 from unitweave.config.types import NonNegativeInt, PositiveInt
 from unitweave.core.errors import InputError
+from unitweave.core.functions import quick_imports
 from unitweave.core.lock import locked
 
 
@@ -54,11 +55,13 @@ def live(
 
     from unitweave.core.progress import say
     from unitweave.training.devices import check_device
-    from unitweave.translate.live.decoding import LiveDecoder
-    from unitweave.translate.live.run import run_live
-    from unitweave.translate.live.sources import Loudspeaker, microphone, recording
-    from unitweave.translate.live.translator import LiveTranslator
-    from unitweave.translate.translator import Translator
+
+    with quick_imports():
+        from unitweave.translate.live.decoding import LiveDecoder
+        from unitweave.translate.live.run import run_live
+        from unitweave.translate.live.sources import Loudspeaker, microphone, recording
+        from unitweave.translate.live.translator import LiveTranslator
+        from unitweave.translate.translator import Translator
 
     check_device(device, "--device")
     if threads:

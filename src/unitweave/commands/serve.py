@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
+from unitweave.core.functions import quick_imports
 
 
 def serve(
@@ -59,7 +60,8 @@ def serve(
 
     parts = find_parts(model, system, trust_functions)  # refuses what is no model before seconds of imports
     try:
-        from unitweave.serve.app import Service, serve_model
+        with quick_imports():
+            from unitweave.serve.app import Service, serve_model
     except ModuleNotFoundError as error:
         raise InputError(f"the server needs {error.name}: pip install 'unitweave[serve]'") from None
     from unitweave.training.devices import check_device

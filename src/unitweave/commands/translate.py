@@ -8,6 +8,7 @@ from typing import Any, Literal
 from unitweave.config.translate import SegmentationSettings
 from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Seed
 from unitweave.core.errors import InputError
+from unitweave.core.functions import quick_imports
 
 
 def translate(
@@ -74,12 +75,13 @@ def translate(
         raise InputError(f"{tasks[0].source}: no such audio file")
 
     # From here on it is worth seconds of imports.
-    import torch
+    with quick_imports():
+        import torch
 
-    from unitweave.training.devices import check_device
-    from unitweave.translate.decode import ForcedPrefix
-    from unitweave.translate.files import translate_files
-    from unitweave.translate.translator import UNSURE, Translator
+        from unitweave.training.devices import check_device
+        from unitweave.translate.decode import ForcedPrefix
+        from unitweave.translate.files import translate_files
+        from unitweave.translate.translator import UNSURE, Translator
 
     check_device(device, "--device")
     forced = None

@@ -1,8 +1,10 @@
 """Python functions of the user that settings name as `module:name`."""
 
+import gc
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,28 @@ def untrusted(folder: Path, setting: str) -> str:
     )
 
 
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """For imports of torch and transformers: they make a million objects that stay, among which looking for garbage
+    again and again costs a second."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
 def imported_on_call(name: str) -> Callable[..., Any]:
     """A function of this package, `module:function`, whose module is imported when it is called."""
     module, _, attribute = name.partition(":")
 
     def call(*arguments: Any, **named: Any) -> Any:
-        return getattr(importlib.import_module(f"unitweave.{module}"), attribute)(*arguments, **named)
+        with quick_imports():
+            function = getattr(importlib.import_module(f"unitweave.{module}"), attribute)
+        return function(*arguments, **named)
 
     return call
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from unitweave.config.serve import ServerLimits
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
+from unitweave.core.functions import quick_imports
 from unitweave.core.progress import say
 from unitweave.serve.api import make_app
 from unitweave.serve.batching import Batcher
@@ -82,7 +83,8 @@ def build_app(
         os.environ["GRADIO_TEMP_DIR"] = str(page_folder.resolve())
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         try:
-            from unitweave.serve.page import mount_page
+            with quick_imports():
+                from unitweave.serve.page import mount_page
         except ModuleNotFoundError as error:
             raise InputError(f"the page needs {error.name}: pip install 'unitweave[serve]', or --no-page") from None
         app = mount_page(app, "unitweave", page_folder, examples)
