@@ -147,7 +147,7 @@ class SynthesizedCorpus(SynthesisSettings):
     """Settings of a corpus that is synthesized from a table of your own parallel text."""
 
     text: str = ""
-    """TSV or Parquet file of parallel text: the columns src_lang, tgt_lang, src_text, tgt_text."""
+    """Table (TSV, CSV, JSON Lines, Parquet) of parallel text: the columns src_lang, tgt_lang, src_text, tgt_text."""
     recordings: str | None = None
     """Folder of a corpus of human recordings in the same directions, added with its own splits; missing target speech
     is synthesized in the voice of the other translations."""

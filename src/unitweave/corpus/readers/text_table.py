@@ -1,13 +1,12 @@
-"""Tables of parallel text: TSV or Parquet with the columns src_lang, tgt_lang, src_text, tgt_text."""
+"""Tables of parallel text with the columns src_lang, tgt_lang, src_text, tgt_text."""
 
-import csv
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from unitweave.core.errors import InputError, in_one_line
+from unitweave.core.errors import InputError
+from unitweave.core.text import language_code
+from unitweave.corpus.readers.records import read_records
 
 
 @dataclass(frozen=True)
@@ -21,23 +20,24 @@ class ParallelText:
 
 
 def read_parallel_text(path: Path) -> list[ParallelText]:
-    """The rows of a table; further columns are ignored. Raises InputError that names the file and the line."""
+    """The rows of a table in any format of `read_records`; further columns are ignored.
+
+    Raises:
+        InputError: The table cannot be read, or a row lacks a column or is in another encoding; names file and row.
+    """
     path = Path(path)
-    try:
-        if path.suffix == ".parquet":
-            rows = pq.read_table(path).to_pylist()
-        else:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise InputError(f"{path}: not readable as a table of parallel text ({in_one_line(error)})") from None
-    if not rows:
-        raise InputError(f"{path}: has no sentence pairs")
     columns = [field.name for field in fields(ParallelText)]
     made = []
-    for number, row in enumerate(rows, start=1 if path.suffix == ".parquet" else 2):
-        missing = [name for name in columns if not row.get(name)]
-        if missing:
-            raise InputError(f"{path}, line {number}: no {missing[0]}; the columns are {', '.join(columns)}")
-        made.append(ParallelText(**{name: str(row[name]) for name in columns}))
+    for record in read_records(path):
+        if record.problem:
+            raise InputError(f"{path}, {record.problem}")
+        values = {name: str(record.values.get(name) or "") for name in columns}
+        if missing := [name for name in columns if not values[name].strip()]:
+            raise InputError(f"{path}, row {record.number}: no {missing[0]}; the columns are {', '.join(columns)}")
+        if re.search("[\udc80-\udcff]", values["src_text"] + values["tgt_text"]):
+            raise InputError(f"{path}, row {record.number}: the text has the wrong encoding; save the table as UTF-8")
+        values |= {name: language_code(values[name]) for name in ("src_lang", "tgt_lang")}
+        made.append(ParallelText(**values))
+    if not made:
+        raise InputError(f"{path}: has no sentence pairs")
     return made
