@@ -119,7 +119,7 @@ class LmSettings(Settings):
     language_temperature: PositiveNumber = 1.0
     """Sampling temperature over language pairs; above 1, pairs with little data are sampled more often."""
     extra_text: str | None = None
-    """Table (TSV, CSV, JSON Lines, Parquet) of parallel text for the task mt: src_lang, tgt_lang, src_text, tgt_text."""
+    """Table (TSV, CSV, JSON Lines, Parquet) of parallel text for mt: src_lang, tgt_lang, src_text, tgt_text."""
     extra_text_ratio: RatioBelowOne = 0.2
     """Fraction of the training examples that are extra text."""
     max_tokens: PositiveInt | None = None
