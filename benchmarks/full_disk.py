@@ -3,7 +3,7 @@
     python benchmarks/full_disk.py [--folder FOLDER]
 
 As root on Linux. The run of soak.py is begun on a file system of 600 KiB in memory; whenever it ends for lack of space,
-with one line and exit code 2, the file system grows by a sixth and the same command goes on. Then its files are
+with one line and exit code 2, the file system grows by a sixth or so and the same command goes on. Then its files are
 compared with those of a run that had room. The folder's name has a space, brackets and an accent.
 """
 
@@ -64,7 +64,7 @@ def main() -> None:
             print(f"{size} KiB: exit code {code}: {' / '.join(lines)}", flush=True)
             if code != 2 or len(lines) != 1 or "no space" not in lines[0] or "Traceback" in said or leftovers:
                 sys.exit(f"not as it should be: see {log} ({len(leftovers)} temporary files left)")
-            number, size = number + 1, size * 7 // 6 + 60
+            number, size = number + 1, int(1.15 * size) + 60
             subprocess.run(["mount", "-o", f"remount,size={size}k", disk], check=True)
         expected, found = content(whole), content(run)
         unlike = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
