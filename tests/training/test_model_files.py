@@ -83,3 +83,9 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 def test_what_loading_raises_becomes_one_line() -> None:
     with pytest.raises(InputError, match=r"^folder: could not load the model \(first\)$"), loading_errors("folder"):
         raise RuntimeError("first\nsecond")
+
+
+def test_the_class_of_an_exception_is_no_part_of_the_reason() -> None:
+    with pytest.raises(InputError) as refused, loading_errors("folder"):
+        raise ValueError("Validation error for field 'bias': TypeError: Field 'bias' expected bool, got list")
+    assert str(refused.value).endswith("(Validation error for field 'bias': Field 'bias' expected bool, got list)")

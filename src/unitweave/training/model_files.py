@@ -5,6 +5,7 @@ that would make transformers fetch code, quantize, or load an adapter are refuse
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -151,4 +152,5 @@ def loading_errors(where: Path | str, what: str = "model") -> Iterator[None]:
         # The tokenizers library raises bare Exceptions.
         if type(error) is not Exception and not isinstance(error, _LOADING_ERRORS):
             raise
-        raise InputError(f"{where}: could not load the {what} ({first_line(error)})") from None
+        reason = re.sub(r"\b\w+(Error|Exception): ", "", first_line(error))  # it is no news to users which class it was
+        raise InputError(f"{where}: could not load the {what} ({reason})") from None
