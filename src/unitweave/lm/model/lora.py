@@ -103,7 +103,8 @@ def _put_rows_into_tables(model: nn.Module) -> list[Any]:
         from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
         for layer in [module for module in model.modules() if isinstance(module, TrainableTokensLayer)]:
-            table, active = layer.base_layer.weight.data, layer.active_adapters
+            table: torch.Tensor = layer.base_layer.weight.data  # type: ignore[assignment]
+            active = layer.active_adapters
             whole = getattr(layer.base_layer, "num_embeddings", None) or getattr(layer.base_layer, "out_features", None)
             if len(active) == 1 and not layer.merged and len(table) == whole:
                 rows = torch.tensor(layer.token_indices[active[0]], device=table.device)
