@@ -1,7 +1,7 @@
 """Natural text beside normalized text: what each piece stands for."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unitweave.core.natural import TextPiece, clean_text, natural_pieces, normalized_pieces
@@ -66,6 +66,10 @@ LANGUAGES = ["en", "es", "fr", "ca", "zh", "ja", "th", "ar", "tr", "xx"]
 
 
 @settings(deadline=None)
+@example("1.234,5  ½", "en")
+@example("1.234,5  $5", "en")
+@example("1.234,5\xa0007 1\u202f234", "en")
+@example("5\xa0$542", "en")
 @given(JOINED, st.sampled_from(LANGUAGES))
 def test_pieces_add_up_to_the_text_and_their_words_to_the_normalized_text(text: str, language: str) -> None:
     pieces = natural_pieces(text, language)

@@ -163,7 +163,7 @@ def test_extra_text_is_mixed_in_as_translation_and_brings_its_languages(
     assert outcome.counts["extra text"] == 1
     assert "fr" in Vocabulary.load(tmp_path / "x/model").languages
     table.write_text("src_lang\ttgt_lang\tsrc_text\ttgt_text\nfr\ten\t\tThe dog sleeps.\n")
-    with pytest.raises(InputError, match="line 2: no src_text"):
+    with pytest.raises(InputError, match="row 1: no src_text"):
         train(tmp_path / "y", data, text_lm_folder, extra_text=str(table))
 
 

@@ -200,8 +200,7 @@ def test_broken_frames_end_the_session_and_nothing_is_logged(
     server: Server, caplog: pytest.LogCaptureFixture, frame: bytes, code: int
 ) -> None:
     with server.connect() as socket:
-        socket.socket.sendall(frame)
-        socket.socket.sendall(frame)
+        socket.socket.sendall(frame * 2)
         assert everything(socket)[2] == code
     until(lambda: server.sessions == 0)
     assert refusal(server, Origin="http://evil.example") == 403

@@ -6,6 +6,7 @@ functions.
 """
 
 import itertools
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from unitweave.core.scripts import (
 )
 from unitweave.core.text import normalize
 
+_IN_NUMBER = r"(?<=\d)[\u00a0\u202f\u2009](?=\d)"  # a space that groups digits in every language
 _MAX_GROUP = 6  # pieces of a running text that may be normalized together: the groups of a long number
 
 
@@ -35,8 +37,12 @@ class TextPiece:
 
 
 def clean_text(text: str) -> str:
-    """A natural text on one line: in NFC, with single spaces, without characters that nobody sees."""
-    return unicodedata.normalize("NFC", " ".join(without_invisible(text, keep_joiners=True).split()))
+    """A natural text on one line: in NFC, with single spaces, without characters that nobody sees.
+
+    A no-break space between digits stays: it makes one number of them.
+    """
+    visible = without_invisible(text, keep_joiners=True)
+    return unicodedata.normalize("NFC", re.sub(rf"(?!{_IN_NUMBER})\s+", " ", visible).strip())
 
 
 def normalized_pieces(text: str) -> list[TextPiece]:

@@ -91,7 +91,7 @@ def written_out(text: str, language: str) -> str:
         text = re.sub(minus, f" {_MINUS.get(language, ' ')} ", text)
         text = _amounts(language).sub(lambda match: _amount(match, words, language), text)
         if language in _FRACTIONS:
-            text = re.sub(r"(\d ?)?([½¼¾])", lambda match: _fraction(match, language), text)
+            text = re.sub(r"(\d\s?)?([½¼¾])", lambda match: _fraction(match, language), text)
         text = re.sub(r"\b[nN]\.?[º°]\s?(?=\d)", f"{words.get('№', 'n')} ", text)
         text = re.sub(r"(?<=\w)[²³](?!\w)", lambda match: f" {words.get(match[0], _digits(match[0]))} ", text)
         text = re.sub("[%&+=@№]", lambda match: f" {_form(words.get(match[0], ' '), '', language)} ", text)
@@ -112,7 +112,8 @@ def _amounts(language: str) -> re.Pattern[str]:
         re.escape(sign) for sign in sorted(_words(language), key=len, reverse=True) if sign not in "&+=@№²³"
     )
     before = rf"(?:US|A|C)?(?P<before>{signs})\s?(?P<n1>{_POINT})(?P<scale1>{_SCALE})"
-    behind = rf"(?P<n2>{_POINT})(?P<scale2>{_SCALE})\s?(?P<behind>{signs})(?P<unit>[CF]\b)?"
+    own = rf"(?!\s(?:{signs})\d)"  # "5 $3": the sign belongs to what it touches
+    behind = rf"(?P<n2>{_POINT})(?P<scale2>{_SCALE}){own}\s?(?P<behind>{signs})(?P<unit>[CF]\b)?"
     return re.compile(rf"(?<![\w.,]){before}|(?<![\d.,]){behind}", re.IGNORECASE)
 
 
@@ -126,10 +127,11 @@ def _amount(match: re.Match[str], words: dict[str, str], language: str) -> str:
         word += " fahrenheit" if match["unit"] in "fF" else f" {_CELSIUS.get(language, 'celsius')}"
     if sign == "%" and language in _PERCENT_FIRST:
         return f" {word} {number}{scale} "
+    apart = " " if match["before"] else ""  # from digits in front of the sign
     cents = re.fullmatch(r"(.*\d)[.,](\d\d)", number)
     if sign not in "%°" and cents and not scale:
-        return f"{cents[1]} {word} {cents[2].lstrip('0')} "
-    return f"{number}{scale} {word} "
+        return f"{apart}{cents[1]} {word} {cents[2].lstrip('0')} "
+    return f"{apart}{number}{scale} {word} "
 
 
 def _form(forms: str, number: str, language: str) -> str:

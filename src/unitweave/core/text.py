@@ -77,6 +77,7 @@ def normalize(text: str, language: str) -> str:
     """
     language = language_code(language)
     text = unicodedata.normalize("NFC", plain_forms(without_invisible(text)).replace("\u0640", ""))
+    text = re.sub(r"\s{2,}", " ", text)  # how many spaces there are says nothing
     text = _GERSHAYIM.sub("", text)
     text = written_out(text, _NUM2WORDS.get(language, language))
     text = _number_pattern(language).sub(lambda match: _spoken(match, language), text)

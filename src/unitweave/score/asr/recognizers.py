@@ -130,4 +130,8 @@ def identity(name: str, model: str = "") -> str:
 
 
 def _recognizer_class(name: str) -> type[Recognizer]:
-    return RECOGNIZERS[name] if name in RECOGNIZERS else cast(type[Recognizer], imported(name, "score.recognizer"))
+    if name in RECOGNIZERS:
+        return RECOGNIZERS[name]
+    if ":" not in name:
+        raise InputError(f"score.recognizer: must be one of {', '.join(RECOGNIZERS)}, or module:Class (got {name!r})")
+    return cast(type[Recognizer], imported(name, "score.recognizer"))
