@@ -212,3 +212,18 @@ def test_no_word_of_the_timeline_is_cut_or_lies_on_another() -> None:
     assert tops[:3] == [0.0, 1.7, 3.4], "words that are said quickly stand below one another"
     assert "right:0.00%;min-width:10.00%" in drawn, "the last one ends with the waveform"
     assert "scroll sideways" in drawn and "ellipsis" not in CSS
+
+
+def test_jobs_given_up_while_a_batch_gathers_leave_the_thread_alive(
+    batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher, "_translate", lambda jobs: [job.result.set_result(None) for job in jobs])
+    for delay in (0, 0.05, 0.1):  # the batch waits 0.2 s for company
+        job = Job(speech(0.3))
+        batcher.submit(job)
+        time.sleep(delay)
+        batcher.give_up(job)
+        time.sleep(0.25)
+        assert batcher.alive and batcher.waiting == 0
+    batcher.submit(Job(speech(0.3))).result(30)
+    assert batcher.done == 1

@@ -221,17 +221,11 @@ class Batcher:
     def _gather(self) -> list[Job | LiveJob]:
         """The next batch, of jobs of one kind; empty when closed."""
         with self._changed:
-            while not self._waiting and not self._closed:
+            # Again from the start if all that waited is given up meanwhile.
+            while not self._closed and not self._company():
                 self._changed.wait()
             if self._closed:
                 return []
-            # Somebody is listening to a live session: it does not wait for company, but takes what there is.
-            wait = 0.0 if isinstance(self._waiting[0], LiveJob) else self.limits.batch_wait_seconds
-            end = time.monotonic() + wait
-            while len(self._waiting) < self.limits.batch_size and (left := end - time.monotonic()) > 0:
-                self._changed.wait(left)
-                if self._closed:
-                    return []
             first = _kind(self._waiting[0])
             taken: list[Job | LiveJob] = []
             left_waiting: deque[Job | LiveJob] = deque()
@@ -240,6 +234,20 @@ class Batcher:
                 (taken if fits else left_waiting).append(job)
             self._waiting = left_waiting
             return taken
+
+    def _company(self) -> int:
+        """How many jobs wait once a batch is full or the first has waited long enough; called with the lock held."""
+        if self._waiting:
+            # Somebody is listening to a live session: it does not wait for company, but takes what there is.
+            wait = 0.0 if isinstance(self._waiting[0], LiveJob) else self.limits.batch_wait_seconds
+            end = time.monotonic() + wait
+            while (
+                not self._closed
+                and len(self._waiting) < self.limits.batch_size
+                and (left := end - time.monotonic()) > 0
+            ):
+                self._changed.wait(left)
+        return len(self._waiting)
 
     def _translate(self, jobs: list[Job]) -> None:
         settings = replace(self.translator.settings, batch_size=self.limits.batch_size, text_only=jobs[0].text_only)
