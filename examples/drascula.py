@@ -139,13 +139,15 @@ def subtitle(texts: dict[str, dict[str, list[str]]], table: str, language: str, 
 
 
 def read_recording(path: Path) -> np.ndarray:
-    """Samples of an .ALS file, float32 [-1, 1] at RATE, without the silence at its ends (but 0.1 seconds)."""
-    samples = np.frombuffer(path.read_bytes()[HEADER:-FOOTER], np.uint8).astype(np.float32) / 128 - 1
+    """Samples of an .ALS file, float32 [-1, 1] at RATE, trimmed."""
+    return trimmed(np.frombuffer(path.read_bytes()[HEADER:-FOOTER], np.uint8).astype(np.float32) / 128 - 1, RATE)
+
+
+def trimmed(samples: np.ndarray, rate: int) -> np.ndarray:
+    """A recording without the silence at its ends, but 0.1 seconds; all of one that is silent."""
     loud = np.flatnonzero(np.abs(samples) > 0.03)
-    if len(loud) == 0:
-        return samples
-    edge = RATE // 10
-    return samples[max(0, loud[0] - edge) : loud[-1] + edge]
+    edge = rate // 10
+    return samples[max(0, loud[0] - edge) : loud[-1] + edge] if len(loud) else samples
 
 
 def correlation(one: np.ndarray, two: np.ndarray) -> float:
@@ -155,14 +157,14 @@ def correlation(one: np.ndarray, two: np.ndarray) -> float:
     return float(np.abs(cross).max() / max(np.linalg.norm(one) * np.linalg.norm(two), 1e-9))
 
 
-def write_recording(out: Path, language: str, name: str, samples: np.ndarray) -> str:
+def write_recording(out: Path, language: str, name: str, samples: np.ndarray, rate: int = RATE) -> str:
     """Write a recording as 16-bit wav; returns its path relative to `out`."""
     relative = Path("wav", language, f"{name}.wav")
     (out / relative).parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(out / relative), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(RATE)
+        file.setframerate(rate)
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
     return str(relative)
 
