@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from helpers.training import train
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_json
-from unitweave.lm.model.start import check_loadable, load_causal_lm
+from unitweave.lm.model.start import check_loadable, load_causal_lm, load_config
 from unitweave.lm.model.vocabulary import Vocabulary, extend_tokenizer
 from unitweave.lm.train.trainer import LmTrainer
 from unitweave.training import checkpoints as checkpoints_module
@@ -124,3 +125,14 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path) -> N
     write_json(tmp_path / "stage.json", {"fingerprint": "ours"})
     assert last_checkpoint(checkpoints) == (checkpoints / "checkpoint-3", 3)
     assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-3", "damaged-checkpoint-6"]
+
+
+def test_an_attention_with_a_soft_cap_is_computed_with_it_by_every_transformers(tmp_path: Path) -> None:
+    """Before 5.21 torch's attention, which has none, was chosen for Gemma 2."""
+    Gemma2ForCausalLM(
+        Gemma2Config(
+            vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=8, attn_logit_softcapping=1.0,
+        )
+    ).save_pretrained(tmp_path)  # fmt: skip
+    assert load_config(tmp_path)._attn_implementation == "eager"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoConfig
 
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.errors import InputError
@@ -285,9 +286,10 @@ def _first_run(tokens: Sequence[int], in_a_row: int) -> int | None:
 
 
 def start_vllm(model: Path) -> Generate:
-    """`generate` over vLLM with the GPU of this process.
+    """`generate` over vLLM with the GPU of this process, or the CPU with vLLM's build for it.
 
-    vLLM computes in a process of its own, which sees one GPU and nothing of the launcher that started this one.
+    vLLM computes in a process of its own, which sees one GPU and nothing of the launcher that started this one. The
+    checkpoint's precision is kept: left to itself, vLLM rounds float32 weights to 16 bits.
     """
     from vllm import LLM
 
@@ -300,7 +302,8 @@ def start_vllm(model: Path) -> Generate:
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     try:
-        return vllm_generate(LLM(str(model), enable_prefix_caching=True))
+        dtype = str(AutoConfig.from_pretrained(model).dtype or torch.float32).removeprefix("torch.")
+        return vllm_generate(LLM(str(model), dtype=dtype, enable_prefix_caching=True))
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -59,7 +59,9 @@ def load_config(name: str | Path, weights: bool = True) -> PretrainedConfig:
     with loading_errors(name, "language model's config"):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     check_model_config(config.to_dict(), name)
-    config._attn_implementation = None
+    # Before transformers 5.21 Gemma 2 would get torch's attention, which leaves out its soft cap.
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    config._attn_implementation = "eager" if capped else None
     return config
 
 
