@@ -17,7 +17,7 @@ import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.manifest import Pair, read_manifest
-from unitweave.score.asr.recognizers import Moonshine
+from unitweave.score.asr.recognizers.moonshine import Moonshine
 from unitweave.score.mos import Dnsmos
 from unitweave.units.dataset import read_units, read_units_metadata
 from unitweave.vocoder.crops import UnitRecording

@@ -27,7 +27,7 @@ from unitweave.corpus.embedded.corpus import build_embedded, embedded_settings, 
 from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
 from unitweave.corpus.speech_engines import speech_identity
 from unitweave.corpus.tasks import check_directions, check_tasks, describe_tasks
-from unitweave.interleaving.schedule import ratios_of_function
+from unitweave.interleaving.schedules.function import Function
 from unitweave.score.identity import scored_by
 from unitweave.score.outputs import read_outputs
 from unitweave.vocoder.config import check_vocoder_exists, check_vocoder_rates
@@ -174,7 +174,7 @@ class Run:
         text_lm = layout.text_lm_model if settings.pretrained is None else None
         schedule = settings.schedule
         named = replace(settings, schedule=replace(schedule, function=schedule.function_name))
-        ratios = ratios_of_function(schedule, settings.training.steps) if schedule.function is not None else None
+        ratios = Function(schedule, settings.training.steps).ratios if schedule.function is not None else None
         return self._stage(
             layout.lm(name),
             named,

@@ -9,7 +9,8 @@ from helpers.units_corpus import write_corpus, write_encoder
 from unitweave.config.score import ScoreSettings
 from unitweave.config.translate import TranslateSettings
 from unitweave.config.units import ExtractionSettings
-from unitweave.score.asr import recognizers, transcripts
+from unitweave.score.asr import transcripts
+from unitweave.score.asr.recognizers import moonshine
 from unitweave.score.score import score_run
 from unitweave.translate.stage import translate_split
 from unitweave.units.extract import extract_units
@@ -62,7 +63,7 @@ def translate(run: Path, out: Path, **changes: object) -> dict[str, object]:
 
 def everything(run: Path, inputs: Path, out: Path) -> None:
     """All three stages, into `out`."""
-    recognizers.RECOGNIZERS["moonshine"] = SamplesCounted
+    moonshine.Moonshine = SamplesCounted  # type: ignore[assignment, misc]
     transcripts.BATCH = 4
     translate(run, out / "translate")
     outputs = {"scheduled": out / "translate"}

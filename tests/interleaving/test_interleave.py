@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from unitweave.config.interleave import InterleaveSettings, ScheduleSettings
 from unitweave.core.errors import InputError
-from unitweave.interleaving.schedule import AdaptiveRatio, last_change, text_ratio, utterance_ratio
+from unitweave.interleaving.schedule import text_ratio, utterance_ratio
+from unitweave.interleaving.schedules.adaptive import Adaptive
 from unitweave.interleaving.sequence import (
     NONE,
     SOURCE,
@@ -35,7 +36,7 @@ def test_paper_staircase_falls_by_a_tenth_every_300_steps_to_zero() -> None:
     ratio = text_ratio(ScheduleSettings(), 10_000)
     assert [ratio(300 * k) for k in range(11)] == [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0]
     assert ratio(299) == 0.9 and ratio(2699) == 0.1 and ratio(9_999) == 0.0
-    assert last_change(ScheduleSettings(), 10_000) == 2700
+    assert ratio.last_change == 2700
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
@@ -343,7 +344,7 @@ def test_an_adaptive_ratio_follows_from_the_step_and_the_losses_before_it() -> N
         shape="adaptive", decrement=0.3, stair_steps=10, end=200, min_improvement=0.1, unit="steps"
     )
     ratio = text_ratio(settings, 400)
-    assert isinstance(ratio, AdaptiveRatio) and ratio.every == 10 and last_change(settings, 400) == 200
+    assert isinstance(ratio, Adaptive) and ratio.every == 10 and ratio.last_change == 200
     assert [ratio(step) for step in (0, 100, 200, 300)] == pytest.approx([0.9, 0.45, 0, 0]), "the line alone"
     for step, loss in ((10, 4.0), (20, 3.0), (30, 2.9), (40, 2.0), (50, 2.1)):
         ratio.observe(step, loss)

@@ -19,7 +19,7 @@ from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.vocabulary import extend_tokenizer
 from unitweave.lm.train.finetune import train_lm
 from unitweave.pipeline import Run
-from unitweave.score.asr.moonshine import Moonshine
+from unitweave.score.asr.recognizers.moonshine import Moonshine
 from unitweave.score.asr.transcripts import AsrTranscript
 from unitweave.score.rows import References, SystemTexts, score_system
 from unitweave.translate.constraints import Translation

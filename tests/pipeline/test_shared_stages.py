@@ -7,7 +7,8 @@ import pytest
 from helpers.processes import run_ranks
 from helpers.serving import make_run, make_test_split
 from helpers.shared_stages import everything, prepare, script
-from unitweave.score.asr import recognizers, transcripts
+from unitweave.score.asr import transcripts
+from unitweave.score.asr.recognizers import moonshine
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -27,7 +28,7 @@ def test_two_processes_translate_score_and_extract_as_one_does(
     prepare(tmp_path)
     ranks = run_ranks(script(run, tmp_path, tmp_path / "two"), tmp_path)
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].printed
-    monkeypatch.setitem(recognizers.RECOGNIZERS, "moonshine", recognizers.RECOGNIZERS["moonshine"])  # put back later
+    monkeypatch.setattr(moonshine, "Moonshine", moonshine.Moonshine)  # put back later
     monkeypatch.setattr(transcripts, "BATCH", transcripts.BATCH)
     everything(run, tmp_path, tmp_path / "one")
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")

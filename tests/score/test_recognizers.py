@@ -12,9 +12,9 @@ from unitweave.core.errors import InputError
 from unitweave.core.progress import meter
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
-from unitweave.score.asr.fairseq_ctc import collapse
-from unitweave.score.asr.moonshine import Moonshine
 from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
+from unitweave.score.asr.recognizers.fairseq import collapse
+from unitweave.score.asr.recognizers.moonshine import Moonshine
 from unitweave.score.asr.transcripts import AudioSource, transcribe
 
 pytestmark = pytest.mark.slow

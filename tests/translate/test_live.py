@@ -24,9 +24,9 @@ from unitweave.translate.live.decoding import LiveDecoder, _supported
 from unitweave.translate.live.endpoints import Endpointer, windows
 from unitweave.translate.live.events import CommittedText, LiveEvent, PartialTranscript, SpeechChunk, UtteranceEnd
 from unitweave.translate.live.hypotheses import Answer, Hypothesis, Request, SpeechRequest, Spoken, TextRequest, Word
-from unitweave.translate.live.policies.agreement import agreed_words
-from unitweave.translate.live.policies.utterance import words_at_the_end
-from unitweave.translate.live.policies.wait_k import words_behind
+from unitweave.translate.live.policies.agreement import Agreement
+from unitweave.translate.live.policies.utterance import Utterance
+from unitweave.translate.live.policies.wait_k import WaitK
 from unitweave.translate.live.run import run_live
 from unitweave.translate.live.session import LiveSession
 from unitweave.translate.live.translator import LiveTranslator
@@ -234,6 +234,12 @@ def words(*texts: str) -> tuple[Word, ...]:
 
 
 def test_policies_by_hand() -> None:
+    def agreed_words(found: list[Hypothesis], agreement: int) -> int:
+        return Agreement(LiveSettings(agreement=agreement)).committed_words(found)
+
+    def words_behind(found: list[Hypothesis], wait_words: int) -> int:
+        return WaitK(LiveSettings(wait_words=wait_words)).committed_words(found)
+
     a = Hypothesis(1.0, False, "yo quiero", words("i", "want", "to"))
     b = Hypothesis(1.5, False, "yo quiero un", words("i", "want", "a", "dog"))
     c = Hypothesis(2.0, False, "yo quiero un perro", words("i", "want", "a", "dog", "now"))
@@ -250,7 +256,7 @@ def test_policies_by_hand() -> None:
         2,
         5,
     )
-    assert [words_at_the_end([one]) for one in (a, final)] == [0, 4]
+    assert [Utterance(LiveSettings()).committed_words([one]) for one in (a, final)] == [0, 4]
 
 
 def spans(probabilities: list[float], **changes: float) -> list[tuple[int, int]]:

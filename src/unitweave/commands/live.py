@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from unitweave.config.live import LiveSettings, Policy
+from unitweave.config.score import RecognizerName
 from unitweave.config.types import NonNegativeInt, PositiveInt
 from unitweave.core.errors import InputError
 from unitweave.core.functions import quick_imports
@@ -93,7 +94,7 @@ def evaluate(
     split: Literal["dev", "test"] = "test",
     batch_size: PositiveInt = 1,
     system: str | None = None,
-    recognizer: Literal["auto", "moonshine", "fairseq", "whisper"] = "auto",
+    recognizer: RecognizerName = "auto",
     recognizer_model: str = "",
     threads: PositiveInt | None = None,
     trust_functions: bool = False,

@@ -2,14 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from unitweave.config.types import NonNegativeNumber, PositiveNumber, Ratio, Settings
+from unitweave.core.choices import choices
 from unitweave.core.errors import InputError
+
+SCHEDULES = "interleaving/schedules"  # each file there is a shape
 
 Task = Literal["s2st", "s2tt", "asr", "mt", "tts", "direct"]
 Texts = Literal["natural", "normalized"]
 Segment = Literal["source", "transcript", "translation", "target"]
+if TYPE_CHECKING:
+    Shape = str
+else:
+    Shape = Literal[(*choices(SCHEDULES, "staircase"), "none")]
 
 TASK_SEGMENTS: dict[str, tuple[Segment, ...]] = {
     "s2st": ("source", "transcript", "translation", "target"),
@@ -56,7 +63,7 @@ class InterleaveSettings(Settings):
 class ScheduleSettings(Settings):
     """The text ratio over the course of training. The paper's schedule is the default."""
 
-    shape: Literal["staircase", "linear", "cosine", "constant", "points", "function", "adaptive", "none"] = "staircase"
+    shape: Shape = "staircase"
     """staircase, linear, cosine, constant, points, function, adaptive (falls by a decrement when the dev loss on pure
     units stops falling), or none: units only, the baseline."""
     start: Ratio = 0.9

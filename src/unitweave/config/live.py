@@ -1,13 +1,18 @@
 """Settings of live translation: when something is translated, and when it is spoken."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Ratio, Settings
+from unitweave.core.choices import choices
 from unitweave.core.errors import InputError
 
 _MOST = 60.0  # seconds
-Policy = Literal["utterance", "agreement", "wait-k"]
+POLICIES = "translate/live/policies"  # each file there is one
+if TYPE_CHECKING:
+    Policy = str
+else:
+    Policy = Literal[choices(POLICIES, "utterance")]
 MAX_PAD_SECONDS = 5.0
 
 

@@ -2,18 +2,28 @@
 
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unitweave.config.corpus import SpeakSettings
 from unitweave.config.types import NonNegativeInt, Settings, must_be_one_of
+from unitweave.core.choices import choices
 from unitweave.core.errors import InputError
+
+RECOGNIZERS = "score/asr/recognizers"  # each file there is one
+BUILT_IN_RECOGNIZERS = choices(RECOGNIZERS, "moonshine")
+if TYPE_CHECKING:
+    RecognizerName = str
+    CascadeEngine = str
+else:
+    RecognizerName = Literal[("auto", *BUILT_IN_RECOGNIZERS)]
+    CascadeEngine = Literal[("auto", *BUILT_IN_RECOGNIZERS, "command", "function")]
 
 
 @dataclass
 class CascadeRecognizer(Settings):
     """The first part of a cascade: speech to text."""
 
-    engine: Literal["auto", "moonshine", "fairseq", "whisper", "command", "function"] = "auto"
+    engine: CascadeEngine = "auto"
     """A recognizer of `score.recognizer` (auto: moonshine for English, a multilingual Whisper for all else), a shell
     command or a Python function."""
     model: str = ""
@@ -72,7 +82,7 @@ class CascadeSettings(Settings):
 class ScoreSettings(Settings):
     """How the translated speech is scored."""
 
-    recognizer: Literal["auto", "moonshine", "fairseq", "whisper"] | str = "auto"
+    recognizer: RecognizerName | str = "auto"
     """Speech recognizer with its text normalization: moonshine (offline, English), fairseq (wav2vec 2.0, English),
     whisper, or MODULE:CLASS of your own (docs/scoring.md); auto: moonshine for English, a multilingual Whisper for
     other target languages."""
@@ -112,7 +122,7 @@ class ScoreSettings(Settings):
 
     def check(self) -> None:
         """Raise InputError for no recognizer's name, two speaker embeddings, or a name that cannot be a folder's."""
-        names = ("auto", "moonshine", "fairseq", "whisper")
+        names = ("auto", *BUILT_IN_RECOGNIZERS)
         if self.recognizer not in names and not all(self.recognizer.partition(":")):
             raise InputError(f"recognizer: {must_be_one_of([*names, 'module:class'], self.recognizer)}")
         if self.speaker_model and self.speaker_function:

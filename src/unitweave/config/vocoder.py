@@ -1,11 +1,19 @@
 """Settings of the vocoder."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unitweave.config.training import VocoderTraining
 from unitweave.config.types import NonNegativeInt, NonNegativeNumber, PositiveInt, PositiveNumber, Settings
+from unitweave.core.choices import choices
 from unitweave.core.errors import InputError
+
+GENERATORS = "vocoder/generators"  # each file there is one
+BUILT_IN_GENERATORS = choices(GENERATORS, "vocos")
+if TYPE_CHECKING:
+    GeneratorName = str
+else:
+    GeneratorName = Literal[BUILT_IN_GENERATORS]
 
 
 @dataclass
@@ -22,7 +30,7 @@ class VocoderSettings(Settings):
     """Keyword arguments of `function`."""
     speakers: list[str] = field(default_factory=list)
     """Names of the voices of `function`; empty for a single one."""
-    generator: Literal["vocos", "hifigan"] = "vocos"
+    generator: GeneratorName = "vocos"
     """vocos (fast) or hifigan (the paper's)."""
     excitation: Literal["harmonic", "none"] = "harmonic"
     """vocos: harmonic (a pulse train and noise, shaped by the network; clear after minutes of training) or none

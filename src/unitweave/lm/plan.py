@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from unitweave.config.lm import LmSettings, SmallLm
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Manifest, read_manifest
-from unitweave.interleaving.schedule import last_change, text_ratio
+from unitweave.interleaving.schedule import text_ratio
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
 from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs
 from unitweave.lm.data.examples import prepare_examples
@@ -222,8 +222,9 @@ def _lengths_into(plan: TrainingPlan, settings: LmSettings, lengths: Lengths, li
 def ratio_stages(settings: LmSettings) -> list[tuple[float, int, int]]:
     """Text ratio, first step and steps of each stage of the schedule; smooth ratios are rounded to tenths."""
     ratio = text_ratio(settings.schedule, settings.training.steps)
-    exact = settings.schedule.shape in ("staircase", "constant", "none")
-    values = [ratio(step) if exact else round(ratio(step), 1) for step in range(settings.training.steps)]
+    values = [ratio(step) for step in range(settings.training.steps)]
+    if not ratio.stepwise:
+        values = [round(value, 1) for value in values]
     stages, first = [], 0
     for value, run in itertools.groupby(values):
         count = len(list(run))
@@ -234,17 +235,16 @@ def ratio_stages(settings: LmSettings) -> list[tuple[float, int, int]]:
 
 def schedule_warnings(settings: LmSettings) -> list[str]:
     """What is unusual about the schedule and the number of steps."""
-    steps, shape = settings.training.steps, settings.schedule.shape
+    steps = settings.training.steps
     warnings = []
     ratio = text_ratio(settings.schedule, steps)
-    last = last_change(settings.schedule, steps)
-    if shape not in ("none", "constant") and last > steps:
-        warnings.append(f"the schedule takes {last:.0f} steps, the run only {steps}: it is cut short")
+    if ratio.last_change > steps:
+        warnings.append(f"the schedule takes {ratio.last_change:.0f} steps, the run only {steps}: it is cut short")
     if ratio(steps - 1) > 0:
         warnings.append(
             f"the run ends at text ratio {ratio(steps - 1):.2f}: the model never sees the pure units it is used on"
         )
-    elif shape != "none" and sum(ratio(step) == 0 for step in range(steps)) < 0.1 * steps:
+    elif sum(ratio(step) == 0 for step in range(steps)) < 0.1 * steps:
         warnings.append("less than a tenth of the run is on pure units, which is what the model is used on")
     if settings.training.save_steps > steps:
         warnings.append(

@@ -4,13 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unitweave.config.vocoder import VocoderSettings
+from unitweave.config.vocoder import BUILT_IN_GENERATORS, VocoderSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.functions import imported
 from unitweave.units.dataset import read_units_metadata, same_rate, units_per_second
 
-GENERATORS = ("vocos", "hifigan")
 EXCITATIONS = ("harmonic", "none")
 FORMAT = 1
 _SAMPLE_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)  # that are in use
@@ -72,8 +71,10 @@ class UnitVocoderConfig:
         self.hifigan_rates = tuple(self.hifigan_rates)
         self.hifigan_kernels = tuple(self.hifigan_kernels)
         self.hifigan_dilations = tuple(self.hifigan_dilations)
-        if self.generator not in GENERATORS:
-            raise InputError(f"vocoder: generator must be one of {', '.join(GENERATORS)} (got {self.generator!r})")
+        if self.generator not in BUILT_IN_GENERATORS:
+            raise InputError(
+                f"vocoder: generator must be one of {', '.join(BUILT_IN_GENERATORS)} (got {self.generator!r})"
+            )
         if self.excitation not in EXCITATIONS:
             raise InputError(f"vocoder: excitation must be one of {', '.join(EXCITATIONS)} (got {self.excitation!r})")
         if self.hop % self.upsample or self.n_fft != 4 * self.hop // self.upsample:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unitweave.vocoder.vocos import frame_mask
+from unitweave.vocoder.generators import frame_mask
 
 
 class DurationPredictor(nn.Module):

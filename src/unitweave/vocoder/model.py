@@ -8,14 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unitweave.config.vocoder import GENERATORS
+from unitweave.core.choices import chosen
 from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import atomic_path, read_json_object, write_json
 from unitweave.training.model_files import safetensors_errors
 from unitweave.vocoder.config import FORMAT, UnitVocoderConfig
 from unitweave.vocoder.durations import DurationPredictor
 from unitweave.vocoder.excitation import Position
-from unitweave.vocoder.hifigan import HifiGanGenerator
-from unitweave.vocoder.vocos import VocosGenerator
+from unitweave.vocoder.generators import Generator
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -29,8 +30,7 @@ class UnitVocoder(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.num_units, config.dim)
         self.speaker = nn.Embedding(config.num_speakers, config.dim) if config.num_speakers else None
-        kind = VocosGenerator if config.generator == "vocos" else HifiGanGenerator
-        self.generator: VocosGenerator | HifiGanGenerator = kind(config)
+        self.generator: Generator = chosen(GENERATORS, config.generator)(config)
         self.durations = (
             DurationPredictor(config.num_units, max(1, round(config.frame_rate))) if config.durations else None
         )

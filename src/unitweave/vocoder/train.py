@@ -206,9 +206,8 @@ class _Trainer:
         factor = learning_rate_ratio(settings.training, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = factor * group["peak"]
-        harmonic = settings.generator == "vocos" and settings.excitation == "harmonic"
         f0 = voiced = None
-        if harmonic:
+        if self.model.generator.harmonic:
             f0, voiced = track_pitch(batch.waveform, self.timing.hop, self.timing.sample_rate)
             f0 = torch.where(f0 > 0, f0, self.model.config.f0_mean)
         speaker = batch.speaker if settings.multi_speaker else None

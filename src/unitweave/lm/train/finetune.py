@@ -18,7 +18,7 @@ from unitweave.core.progress import say
 from unitweave.core.sequences import evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.corpus.tasks import check_directions
-from unitweave.interleaving.schedule import last_change, text_ratio
+from unitweave.interleaving.schedule import text_ratio
 from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
 from unitweave.lm.data.dataset import (
@@ -122,11 +122,12 @@ def train_lm(
     vocabulary = replace(vocabulary, utterance_seconds=seconds, source_score=fit_score)
     coverage = interleaved_coverage(pairs, sizes.take(kept), settings)
     _say_coverage(folder.name, coverage, settings)
+    ratio = text_ratio(settings.schedule, training.steps)
     dataset = InterleavedDataset(
         examples=examples.take(kept),
         sampler=_sampler(pairs, training.seed, settings.language_temperature),
         batch_size=training.batch_size,
-        ratio=text_ratio(settings.schedule, training.steps),
+        ratio=ratio,
         interleave=settings.interleave,
         markers=markers,
         tasks=settings.tasks,
@@ -149,15 +150,14 @@ def train_lm(
     patience = settings.evaluation.early_stopping_patience
     if patience and evaluate is None:
         raise InputError("evaluation.early_stopping_patience: needs a dev split that the model's tasks can decode")
-    counted = last_change(settings.schedule, training.steps)
     state, done = fit(
         trained,
         dataset,
         training,
         folder,
         f"{folder.name}: training",
-        dataset.ratio,
-        DevEvaluation(evaluate, eval_steps, patience, counted) if evaluate is not None else None,
+        ratio,
+        DevEvaluation(evaluate, eval_steps, patience, ratio.last_change) if evaluate is not None else None,
         model,
         unit_dev,
     )

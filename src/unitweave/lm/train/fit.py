@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 from unitweave.config.training import LmTraining
 from unitweave.core.files import atomic_path, read_json_object
 from unitweave.core.progress import meter, say
-from unitweave.interleaving.schedule import AdaptiveRatio
+from unitweave.interleaving.schedules.adaptive import Adaptive
 from unitweave.interleaving.sequence import TrainingSequence
 from unitweave.lm.data.stream import FixedSequences, PackedDataset, SequenceDataset
 from unitweave.lm.model.vocabulary import Vocabulary
@@ -129,7 +129,7 @@ def fit(
         callbacks = [LineCallback(progress), *report_callbacks(settings.report_to, folder, first_step)]
         if evaluation is not None and evaluation.patience:
             callbacks.append(PatienceCallback(evaluation.patience, evaluation.first_counted))
-        if isinstance(ratio, AdaptiveRatio):
+        if isinstance(ratio, Adaptive):
             callbacks.append(_adaptive(ratio, trainer, unit_dev, settings, resume))
         for callback in callbacks:
             trainer.add_callback(callback)
@@ -195,7 +195,7 @@ class PatienceCallback(EarlyStoppingCallback):
 class AdaptiveCallback(TrainerCallback):
     """Shows an adaptive ratio the dev loss on pure units; the loss is logged, and so is in every checkpoint."""
 
-    def __init__(self, ratio: AdaptiveRatio, trainer: LmTrainer, passes: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, ratio: Adaptive, trainer: LmTrainer, passes: Sequence[dict[str, Any]]) -> None:
         self.ratio, self.trainer, self.passes = ratio, trainer, passes
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -209,7 +209,7 @@ class AdaptiveCallback(TrainerCallback):
 
 
 def _adaptive(
-    ratio: AdaptiveRatio, trainer: LmTrainer, dev: Sequence[TrainingSequence], settings: LmTraining, resume: Path | None
+    ratio: Adaptive, trainer: LmTrainer, dev: Sequence[TrainingSequence], settings: LmTraining, resume: Path | None
 ) -> AdaptiveCallback:
     """The callback of an adaptive ratio, which has observed what a training that resumes had logged."""
     if resume is not None:

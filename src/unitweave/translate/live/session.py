@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from unitweave.config.live import LiveSettings
+from unitweave.config.live import POLICIES, LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.choices import chosen
 from unitweave.core.errors import InputError
 from unitweave.translate.constraints import ForcedPrefix
 from unitweave.translate.live.endpoints import Endpointer, windows
@@ -25,7 +26,7 @@ from unitweave.translate.live.hypotheses import (
     Word,
     words_as_text,
 )
-from unitweave.translate.live.policies import create_policy
+from unitweave.translate.live.policies import CommitPolicy
 from unitweave.translate.prefix_cache import PrefixCache
 from unitweave.translate.vad import WINDOW
 from unitweave.vocoder.base import PhraseStream
@@ -82,7 +83,8 @@ class LiveSession:
         self.request: Request | None = None
         self._probability, self._known = probability, known or ForcedPrefix()
         self._has_texts, self._early_speech = has_texts, early_speech
-        self._policy, self._endpointer = create_policy(settings), Endpointer(settings)
+        self._policy: CommitPolicy = chosen(POLICIES, settings.policy)(settings)
+        self._endpointer = Endpointer(settings)
         self._inbox: list[np.ndarray] = []  # samples that no window has been made of, `_waiting` of them
         self._waiting = 0
         self._kept: list[np.ndarray] = []  # windows from sample `_kept_from` on: the utterance, or the padding before
@@ -198,7 +200,7 @@ class LiveSession:
             events.append(PartialTranscript(*stamp, hypothesis.transcript, text))
         # What a limit cut off is a loop more often than a text, and so it is not trusted before there is no other.
         trusted = hypothesis.complete or hypothesis.final
-        count = self._policy.committed(utterance.hypotheses) if trusted else 0
+        count = self._policy.committed_words(utterance.hypotheses) if trusted else 0
         new = hypothesis.translation[len(utterance.committed) : count]
         before = len(words_as_text(utterance.committed))
         utterance.committed += new

@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 
 from unitweave.translate.live.hypotheses import Hypothesis
+from unitweave.translate.live.policies import CommitPolicy
 
 
-def words_at_the_end(hypotheses: Sequence[Hypothesis]) -> int:
+class Utterance(CommitPolicy):
     """All words once the utterance is over, none before."""
-    return len(hypotheses[-1].translation) if hypotheses[-1].final else 0
+
+    incremental = False
+
+    def committed_words(self, hypotheses: Sequence[Hypothesis]) -> int:
+        return len(hypotheses[-1].translation) if hypotheses[-1].final else 0

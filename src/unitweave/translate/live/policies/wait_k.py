@@ -4,15 +4,18 @@ from collections.abc import Sequence
 
 from unitweave.core.scripts import split_clusters
 from unitweave.translate.live.hypotheses import Hypothesis
+from unitweave.translate.live.policies import CommitPolicy
 
 
-def words_behind(hypotheses: Sequence[Hypothesis], wait_words: int) -> int:
+class WaitK(CommitPolicy):
     """Word i of the translation after i + k - 1 words of the source; all words of a final hypothesis.
 
     Words of the source are those of the transcript that were heard, the last of which may not be whole yet.
     """
-    latest = hypotheses[-1]
-    if latest.final:
-        return len(latest.translation)
-    heard = int(latest.supported * len(split_clusters(latest.transcript).split()) + 1e-9)
-    return min(len(latest.translation), max(0, heard - wait_words + 1))
+
+    def committed_words(self, hypotheses: Sequence[Hypothesis]) -> int:
+        latest = hypotheses[-1]
+        if latest.final:
+            return len(latest.translation)
+        heard = int(latest.supported * len(split_clusters(latest.transcript).split()) + 1e-9)
+        return min(len(latest.translation), max(0, heard - self.settings.wait_words + 1))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.excitation import Position, noise, noise_table, pulse_train
+from unitweave.vocoder.generators import Generator, frame_mask
 
 F0_RANGE = (50.0, 600.0)  # Hz
 _LOUDEST = 4.0  # log magnitude of a filter at most
@@ -71,15 +72,14 @@ class PitchPredictor(nn.Module):
         return log_f0.clamp(math.log(F0_RANGE[0]), math.log(F0_RANGE[1])).exp()
 
 
-class VocosGenerator(nn.Module):
+class Vocos(Generator):
     """Hidden units [batch, frames, dim] -> waveform [batch, frames * hop]."""
 
     noise_table: Tensor
     window: Tensor
 
     def __init__(self, config: UnitVocoderConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         total = config.layers + config.fine_layers
         self.enter = nn.Conv1d(config.dim, config.dim, config.kernel, padding=config.kernel // 2)
         self.norm_in = nn.LayerNorm(config.dim, eps=1e-6)
@@ -186,10 +186,3 @@ def _linear(layer: nn.Module, x: Tensor) -> Tensor:
     """A linear layer computed in the precision of its input."""
     assert isinstance(layer, nn.Linear)
     return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
-
-
-def frame_mask(lengths: Tensor | None, frames: int) -> Tensor | None:
-    """float [batch, frames, 1]: 1 within each utterance, 0 beyond it; None when there are no lengths."""
-    if lengths is None:
-        return None
-    return (torch.arange(frames, device=lengths.device) < lengths[:, None]).float().unsqueeze(-1)

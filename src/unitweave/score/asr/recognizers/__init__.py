@@ -2,8 +2,9 @@
 
 A recognizer cannot stand in for another: the same speech gets a different score from each. So each one
 carries a signature that names it down to its revision and goes with every number. A new one is a class like
-`Recognizer`: the recipe may name it as module:class, a built-in one has a line in `RECOGNIZERS`. Each knows which
-languages it supports: an English one would write down Spanish as English words and give it a score near 0.
+`Recognizer`: the recipe may name it as module:class; a built-in one is a file in this folder (`whisper.py` has the
+class `Whisper`). Each knows which languages it supports: an English one would write down Spanish as English words and
+give it a score near 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,12 +12,11 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from unitweave.config.score import BUILT_IN_RECOGNIZERS, RECOGNIZERS
+from unitweave.core.choices import chosen
 from unitweave.core.errors import InputError
 from unitweave.core.functions import imported
 from unitweave.core.text import language_code
-from unitweave.score.asr.fairseq_ctc import FairseqCtc
-from unitweave.score.asr.moonshine import Moonshine
-from unitweave.score.asr.whisper import Whisper
 
 
 class Recognizer(Protocol):
@@ -71,9 +71,6 @@ class NoRecognizer(Recognizer):
         return [""] * len(waveforms)
 
 
-RECOGNIZERS: dict[str, type[Recognizer]] = {"moonshine": Moonshine, "fairseq": FairseqCtc, "whisper": Whisper}
-
-
 MULTILINGUAL = "openai/whisper-base"  # what "auto" takes for other languages than English
 
 
@@ -81,7 +78,7 @@ def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[
     """The recognizer for speech in these languages, and its model.
 
     Args:
-        name: One of `RECOGNIZERS`, module:class, or "auto": moonshine for English, else a multilingual Whisper.
+        name: A built-in one, module:class, or "auto": moonshine for English, else a multilingual Whisper.
         model: Folder or hub name of another checkpoint; empty for the recognizer's own.
         languages: Codes of the languages that it has to support.
 
@@ -114,7 +111,7 @@ def load_recognizer(name: str, model: str = "", device: str = "auto") -> Recogni
     """Load a recognizer.
 
     Args:
-        name: One of `RECOGNIZERS`, or module:class.
+        name: A built-in one, or module:class.
         model: Local folder or hub name that replaces the protocol's own checkpoint; the signature names it.
         device: "auto" (CUDA where there is one), "cpu", "cuda", ...; moonshine always runs on the CPU.
 
@@ -130,8 +127,8 @@ def identity(name: str, model: str = "") -> str:
 
 
 def _recognizer_class(name: str) -> type[Recognizer]:
-    if name in RECOGNIZERS:
-        return RECOGNIZERS[name]
-    if ":" not in name:
-        raise InputError(f"score.recognizer: must be one of {', '.join(RECOGNIZERS)}, or module:Class (got {name!r})")
-    return cast(type[Recognizer], imported(name, "score.recognizer"))
+    if ":" not in name and name not in BUILT_IN_RECOGNIZERS:
+        names = ", ".join(BUILT_IN_RECOGNIZERS)
+        raise InputError(f"score.recognizer: must be one of {names}, or module:Class (got {name!r})")
+    kind = imported(name, "score.recognizer") if ":" in name else chosen(RECOGNIZERS, name)
+    return cast(type[Recognizer], kind)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 
 
-class FairseqCtc:
+class Fairseq:
     """fairseq's ASR-BLEU: wav2vec 2.0 CTC, greedy; hypothesis lower-cased, reference as it is.
 
     After examples/speech_to_speech/asr_bleu of fairseq: the waveform is normalized to zero mean and
@@ -36,7 +36,7 @@ class FairseqCtc:
         self.signature = f"wav2vec2-ctc-greedy,{checkpoints.revision(model, network)}"
 
     @classmethod
-    def load(cls, model: str, device: str) -> "FairseqCtc":
+    def load(cls, model: str, device: str) -> "Fairseq":
         """The protocol's own checkpoint, or `model`: a folder, a hub name, or a hub name@revision."""
         from unitweave.training.devices import resolve_device
 

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from unitweave.vocoder.config import UnitVocoderConfig
 from unitweave.vocoder.excitation import Position
-from unitweave.vocoder.vocos import frame_mask
+from unitweave.vocoder.generators import Generator, frame_mask
 
 _SLOPE = 0.1
 
@@ -39,12 +39,11 @@ class ResidualBlock(nn.Module):
         return x
 
 
-class HifiGanGenerator(nn.Module):
+class Hifigan(Generator):
     """Hidden units [batch, frames, dim] -> waveform [batch, frames * hop]."""
 
     def __init__(self, config: UnitVocoderConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         channels = config.hifigan_channels
         self.enter = weight_norm(nn.Conv1d(config.dim, channels, 7, padding=3))
         self.up, self.blocks = nn.ModuleList(), nn.ModuleList()
