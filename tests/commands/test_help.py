@@ -60,6 +60,7 @@ def test_help_shows_nothing_of_python(command, capsys: pytest.CaptureFixture[str
         assert re.match(r"(N|X|PATH|TEXT|N\|\{KEY:|\{[\w,.-]+\}|\{KEY:|\[ITEM,\.\.\.\]|[A-Z][a-z]+|0;)", entry), entry
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "shown"),
     [

@@ -217,6 +217,7 @@ def test_a_stream_without_a_length_is_bounded_as_it_is_read(tmp_path: Path, monk
         read_audio(path)
 
 
+@pytest.mark.slow
 def test_an_ffmpeg_that_hangs_or_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.m4a").write_bytes(b"\0not for soundfile")
     program = tmp_path / "ffmpeg"

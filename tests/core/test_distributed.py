@@ -44,6 +44,7 @@ def on_two_processes(folder: Path, failing: str) -> list[Program]:
     return run_ranks(PROGRAM.format(run=str(folder / "run"), failing=failing), folder)
 
 
+@pytest.mark.processes
 def test_the_main_process_decides_what_is_done_and_works_alone_unless_all_take_part(tmp_path: Path) -> None:
     ranks = on_two_processes(tmp_path, "nothing")
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].printed
@@ -54,6 +55,7 @@ def test_the_main_process_decides_what_is_done_and_works_alone_unless_all_take_p
     assert printed.count("lm/x: done in") == 1 and printed.count("up to date") == 2
 
 
+@pytest.mark.processes
 def test_an_error_of_one_process_ends_all(tmp_path: Path) -> None:
     for failing, message in (("alone", "no such corpus"), ("together", "a file is missing here")):
         ranks = on_two_processes(tmp_path / failing, failing)

@@ -57,6 +57,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.suffix in (".flac", ".parquet")}
 
 
+@pytest.mark.slow
 def test_every_clip_of_every_language_and_split_comes_in_with_its_texts(mini: Miniature, corpus: Path) -> None:
     pairs = pairs_of(corpus)
     assert set(pairs) == set(mini.clips)
@@ -91,6 +92,7 @@ def test_a_clip_keeps_its_digits() -> None:
     assert clip_name("train/common_voice_fr_33.mp3.wav") == "common_voice_fr_33"
 
 
+@pytest.mark.slow
 def test_unpacked_folders_and_the_parquet_layout_give_the_same_manifest(
     mini: Miniature, corpus: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_unpacked_folders_and_the_parquet_layout_give_the_same_manifest(
             assert getattr(ours[name], field) == getattr(theirs[name], field)
 
 
+@pytest.mark.slow
 def test_a_hub_name_is_downloaded_for_these_languages_and_splits_only(
     mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +252,7 @@ def test_the_header_of_covost_is_blamed_only_where_it_is_wrong(
     assert "its header must name path" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["--common-voice", "--out"])
 def test_of_two_places_with_the_same_clips_the_first_counts_in_every_call(
     before: str, mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

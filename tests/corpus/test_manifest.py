@@ -150,6 +150,7 @@ def test_a_changed_manifest_is_adopted_again_and_an_equal_one_is_not(
     assert len(adopted(tmp_path / "c", tmp_path / "run")) == 2 and len(calls) == 1
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_redo_the_embedded_corpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_key_says_frame_and_fillers(many: list[Sentence]) -> None:
         assert tuple(part.split("=")[1] for part in s.key.split(":")[1].split(",")) == s.fillers
 
 
+@pytest.mark.slow
 def test_no_sentence_comes_twice_and_each_language_translates_one_to_one(many: list[Sentence]) -> None:
     assert len({s.key for s in many}) == len(many)
     for code in ALL:
@@ -146,6 +147,7 @@ def test_asking_for_too_much_or_for_an_unknown_language_says_so() -> None:
         draw(1, ["xx"], seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "dev", "test"), [(3000, 100, 200), (12_000, 500, 1000)])
 def test_split_holds_out_word_combinations(number: int, dev: int, test: int) -> None:
     sentences = draw(number, ["es"], seed=7)

@@ -119,6 +119,7 @@ def test_a_function_makes_it_within_a_run_and_the_engine_counts(corpus: Path, tm
     assert stage["status"] == "done" and stage["counts"]["spoken"] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -147,6 +148,7 @@ def test_an_engine_that_is_not_there_is_one_line_and_code_2(
 SOUND = tone(1.0, 8_000, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("returned", "told"),
     [

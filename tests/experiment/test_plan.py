@@ -132,6 +132,7 @@ def but_for_the_seed(found: ExperimentPlan, name: str) -> LmSettings:
     return replace(settings, training=replace(settings.training, seed=0))
 
 
+@pytest.mark.slow
 def test_part_of_the_grids_is_made_again_with_the_same_settings() -> None:
     replication, *originals = (
         load_experiment(path)[0]

@@ -236,6 +236,7 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
     assert "; the dev score of baseline and scheduled was still rising at the end" in text
 
 
+@pytest.mark.slow
 def test_a_model_with_a_schedule_of_its_own_has_a_row_of_its_own_where_it_counts(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
@@ -260,6 +261,7 @@ def test_a_model_with_a_schedule_of_its_own_has_a_row_of_its_own_where_it_counts
     ]
 
 
+@pytest.mark.slow
 def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Path) -> None:
     text, grid = page.read_text(), read_grid(folder)
     rows = [row for row in rows_of(text, "### Per language") if row[3] == "some"]
@@ -274,6 +276,7 @@ def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Pat
         assert f"{row[9]}: scratch, some, {row[0]} ({row[1]} h, 10 steps): scheduled is" in text
 
 
+@pytest.mark.slow
 def test_parts_of_the_test_split_are_shown_apart(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
@@ -374,6 +377,7 @@ def test_a_longer_training_with_fewer_seeds_stands_beside_the_one_with_more(
     assert ">scratch (es, fr), 10 steps</text>" in figure and ">mask</text>" in figure
 
 
+@pytest.mark.slow
 def test_cells_of_other_settings_or_of_other_units_are_missing(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
@@ -424,6 +428,7 @@ def test_a_cell_made_otherwise_is_out_of_date(
     assert trial_state(run, plan, trial) == state
 
 
+@pytest.mark.slow
 def test_pretrained_weights_count_and_not_their_folder(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
@@ -457,6 +462,7 @@ def test_a_language_without_training_speech_has_scores_and_no_place_in_the_figur
     assert ">fr</text>" not in (tmp_path / "results/tiny-small-languages.svg").read_text()
 
 
+@pytest.mark.slow
 def test_a_baseline_with_more_steps_is_compared_with_the_method_that_had_fewer(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
@@ -475,6 +481,7 @@ def test_a_baseline_with_more_steps_is_compared_with_the_method_that_had_fewer(f
     assert {r[3] for r in equal} == {"10"}, "equal steps stay what they were"
 
 
+@pytest.mark.slow
 def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
@@ -490,6 +497,7 @@ def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder
     assert {row[4] for row in rows_of(text, "### Further comparisons")} == {"mask"}, "its reverse is an ablation"
 
 
+@pytest.mark.slow
 def test_an_archive_makes_the_same_page_and_has_no_models(drawn: None, folder: Path, tmp_path: Path) -> None:
     page = write_page(tmp_path / "before/results.md", [folder])
     run = tmp_path / "grid"
@@ -575,6 +583,7 @@ def test_parts_of_an_experiment_make_one_page(page: Path, folder: Path, tmp_path
     assert len(read_grid(first, second).results) == 13
 
 
+@pytest.mark.slow
 def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Path) -> None:
     first, second = parts(folder, tmp_path)
     moved = "scratch_some_baseline_10_s1"

@@ -95,6 +95,7 @@ def max_length(example: Example, task: str, markers: Markers) -> int:
     return len(interleave(example, task, 0.0, InterleaveSettings(), markers, Random(0)).ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("boundaries", "deduplicate", "texts"),
     [

@@ -109,6 +109,7 @@ def test_memory_falls_with_sharding_checkpointing_and_lora() -> None:
     assert sum(memory_per_gpu(low, 16_384, 1, False, False, True).values()) < need
 
 
+@pytest.mark.slow
 def test_the_command_plans_every_system_and_names_what_does_not_fit(
     tmp_path: Path, text_lm_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

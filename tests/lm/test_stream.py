@@ -92,6 +92,7 @@ def test_temperature_brings_up_small_groups_more_often_and_evenly() -> None:
     assert counts.max() - counts.min() <= 1
 
 
+@pytest.mark.slow
 def test_task_weights_decide_how_often_each_task_comes() -> None:
     sequences = [s for step in range(60) for s in speech_source().sequences(step)]
     recognition = np.mean([set(s.segments.tolist()) == {0, 1, 2} for s in sequences])
@@ -120,6 +121,7 @@ def varlen_by_the_book(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, wind
     return torch.cat(outs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", [BUCKET_INPUTS, FLASH_INPUTS], ids=["laid out", "flash"])
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_packed_loss_and_gradients_equal_those_of_each_sequence_alone(

@@ -80,6 +80,7 @@ def tokenizers() -> dict[str, WordTokens]:
 texts = st.lists(st.sampled_from([*" ".join(LINES).split(), "3.000", "–", "¿", "»", "e.g.", "世", "๓"]), max_size=9)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(texts.map(" ".join), st.sampled_from(sorted(KINDS)), st.booleans())
 def test_words_have_the_ids_of_the_running_text_and_no_token_is_cut(

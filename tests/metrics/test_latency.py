@@ -110,6 +110,7 @@ def test_token_delay_is_the_papers(steps: list[tuple[int, int]]) -> None:
     assert average_token_delay(made) == pytest.approx(written_out(made))
 
 
+@pytest.mark.slow
 @given(chunks, st.integers(2, 4))
 def test_chunks_that_come_at_the_same_time_may_be_split(steps: list[tuple[int, int]], parts: int) -> None:
     heard = np.cumsum([new for new, _ in steps]) * 0.37
@@ -119,6 +120,7 @@ def test_chunks_that_come_at_the_same_time_may_be_split(steps: list[tuple[int, i
         assert average_token_delay(split, aware) == pytest.approx(average_token_delay(made, aware))
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=10), st.floats(0.0, 2.0))
 def test_what_comes_later_lags_more(gaps: list[float], later: float) -> None:
     delays = np.cumsum(gaps)

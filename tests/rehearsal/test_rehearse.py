@@ -80,6 +80,7 @@ def test_a_measurement_that_is_not_as_planned_is_marked() -> None:
     assert "+20 % !" in table and "+10 % |" in table and "failed: no disk" in table
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_before_it_is_begun(
     tmp_path: Path, text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

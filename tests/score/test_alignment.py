@@ -29,6 +29,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_worst_come_first_with_their_unsure_words_and_a_page_shows_them(
     run: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -106,6 +106,7 @@ def test_the_better_system_wins_and_the_ceiling_is_above_both(spoken_run, capsys
     assert "scheduled" in shown and "reference speech *" in shown and str(scores.signature)[:40] in shown
 
 
+@pytest.mark.slow
 def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(spoken_run, run)
@@ -153,6 +154,7 @@ def test_the_ceiling_on_resynthesized_units_uses_the_vocoder(spoken_run, tmp_pat
     assert len(list((run / "score" / "resynthesized").glob("*.wav"))) == 2
 
 
+@pytest.mark.slow
 def test_the_report_is_one_file_with_players_pictures_and_no_network(spoken_run, tmp_path):
     page = write_report(tmp_path / "report.html", [spoken_run]).read_text()
     assert page.count("<audio controls") == 2 * 4 - page.count("no speech</p>")
@@ -182,6 +184,7 @@ def test_runs_scored_in_different_ways_are_never_in_one_table_unsaid(spoken_run,
     assert "must not be compared" in page and "other: scheduled" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -382,6 +385,7 @@ def test_a_damaged_record_of_a_training_ends_the_report_in_one_line(spoken_run, 
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["translate/scheduled/outputs.jsonl", "score/utterances.jsonl"])
 def test_a_lost_line_is_noticed_by_the_count_of_the_stage(spoken_run, tmp_path, name):
     run = tmp_path / "run"

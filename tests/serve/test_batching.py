@@ -42,6 +42,7 @@ def test_requests_that_come_together_are_translated_together(batcher: Batcher, t
     assert batcher.batches == 1 and batcher.done == 4
 
 
+@pytest.mark.slow
 def test_a_bad_request_fails_alone_and_the_thread_lives(batcher: Batcher) -> None:
     good = [batcher.submit(Job(speech(0.4, i))) for i in range(2)]
     bad = batcher.submit(Job(speech(0.001)))
@@ -88,6 +89,7 @@ def test_a_full_queue_says_busy_and_when_to_come_again(batcher: Batcher, monkeyp
     assert all(future.result(60) for future in accepted), "everything that was accepted is answered"
 
 
+@pytest.mark.slow
 def test_a_job_given_up_while_waiting_is_not_translated(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
     free = blocked(batcher, monkeypatch)
     first = batcher.submit(Job(speech(0.3)))
@@ -102,6 +104,7 @@ def test_a_job_given_up_while_waiting_is_not_translated(batcher: Batcher, monkey
     assert batcher.submit(Job(speech(0.3))).result(60).language and batcher.done == 2
 
 
+@pytest.mark.slow
 def test_what_nobody_waits_for_any_more_ends_at_its_next_unit(
     batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +150,7 @@ def test_closing_answers_everybody(translator: Translator, monkeypatch: pytest.M
         batcher.submit(Job(speech(0.3)))
 
 
+@pytest.mark.slow
 def test_a_stream_hears_texts_first_and_then_the_units(batcher: Batcher) -> None:
     stream = Stream(60)
     future = batcher.submit(Job(speech(0.5), stream=stream))
@@ -162,6 +166,7 @@ def test_a_stream_hears_texts_first_and_then_the_units(batcher: Batcher) -> None
         Stream(0.01).text()
 
 
+@pytest.mark.slow
 def test_a_stream_that_was_heard_ends_with_the_error_and_is_not_told_again(
     batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +194,7 @@ def test_a_stream_that_was_heard_ends_with_the_error_and_is_not_told_again(
     assert list(streams[1].units()) == unheard.result().units.tolist() and sizes == [2, 1]
 
 
+@pytest.mark.slow
 def test_words_of_both_recordings_come_with_the_result(batcher: Batcher, translator: Translator) -> None:
     job, plain = Job(speech(1.0), ForcedPrefix("la casa", "the house", "es"), align=True), Job(speech(1.0))
     for one in (job, plain):
@@ -214,6 +220,7 @@ def test_no_word_of_the_timeline_is_cut_or_lies_on_another() -> None:
     assert "scroll sideways" in drawn and "ellipsis" not in CSS
 
 
+@pytest.mark.slow
 def test_jobs_given_up_while_a_batch_gathers_leave_the_thread_alive(
     batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

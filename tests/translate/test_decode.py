@@ -130,6 +130,7 @@ def test_a_prompt_is_how_the_training_sequence_of_the_utterance_begins(
         assert [*decoder.prompt(source), *said.tolist()] == interleaved.ids.tolist()
 
 
+@pytest.mark.slow
 def test_a_model_without_texts_speaks_at_once(direct: PhaseDecoder, sources: list) -> None:
     received = Received()
     results = direct.translate(sources, short(batch_size=2), streamer=received)
@@ -260,6 +261,7 @@ class Received:
         self.units.setdefault(index, []).append(unit)
 
 
+@pytest.mark.slow
 def test_a_streamer_gets_the_texts_and_then_every_unit(decoder: PhaseDecoder, sources: list) -> None:
     received = Received()
     results = decoder.translate(sources, short(batch_size=2), streamer=received)
@@ -334,6 +336,7 @@ def test_units_block_by_block_are_those_of_one_call(decoder: PhaseDecoder, sourc
     assert steps >= max(len(one) for one in units) / block
 
 
+@pytest.mark.slow
 def test_units_do_not_end_before_their_least_number(decoder: PhaseDecoder, sources: list) -> None:
     settings = short(max_unit_repeats=3)
     whole = decoder.translate(sources, settings)
@@ -351,6 +354,7 @@ def test_units_do_not_end_before_their_least_number(decoder: PhaseDecoder, sourc
                 assert one.units.tolist() == other.units.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_after_the_beginning_of_a_translation_a_new_word_or_its_end_follows(
     decoder: PhaseDecoder, sources: list, beams: int

@@ -46,6 +46,7 @@ def targets(decoder: PhaseDecoder, *prefixes: ForcedPrefix | None, **settings: o
     return [(one.language, one.target_language) for one in results]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("direction", ["es-en", "en-es", "es-fr", "en-en"])
 def test_a_model_of_one_direction_always_speaks_its_target(base: PhaseDecoder, direction: str, beams: int) -> None:
@@ -54,6 +55,7 @@ def test_a_model_of_one_direction_always_speaks_its_target(base: PhaseDecoder, d
     assert [target for _, target in found] == [direction[3:]] * 3 and found[1][0] == direction[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ES", "spa", "es-MX", "es_419", "Spanish", " es "])
 def test_a_language_may_be_called_as_people_call_it(base: PhaseDecoder, name: str) -> None:
     decoder = trained_on(base, "es-en", "en-es", "es-fr")
@@ -64,6 +66,7 @@ def test_a_language_may_be_called_as_people_call_it(base: PhaseDecoder, name: st
         targets(decoder, ForcedPrefix(language="Klingon"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_where_each_source_language_has_one_target_it_follows_from_it(base: PhaseDecoder, beams: int) -> None:
     decoder = trained_on(base, "es-en", "en-fr", "fr-es")
@@ -73,6 +76,7 @@ def test_where_each_source_language_has_one_target_it_follows_from_it(base: Phas
     assert all(follows[source] == target for source, target in targets(decoder, None, None, None, num_beams=beams))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_choice_of_targets_has_to_be_made_and_each_row_has_its_own(base: PhaseDecoder, beams: int) -> None:
     decoder = trained_on(base, "es-en", "es-fr", "en-es")

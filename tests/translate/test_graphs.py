@@ -34,6 +34,7 @@ def sources(sizes: tuple[int, ...]) -> list[np.ndarray]:
     return [rng.integers(0, UNITS_IN_BOOK, size=n).astype(np.uint16) for n in sizes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(30, 7, 19, 1, 44), (9,), (240, 3, 100)])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_translations_are_those_without_graphs(

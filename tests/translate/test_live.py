@@ -85,6 +85,7 @@ def plain(events: list[LiveEvent]) -> list[dict]:
 TALK = signal(0.4, 2.3, 1.0, 0.1, 0.8, 4.1, 0.2, 1.5, 0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=8, deadline=None)
 @given(sizes=st.lists(st.integers(16, 16_000), min_size=1, max_size=7))
@@ -221,6 +222,7 @@ def test_a_session_that_is_over_takes_no_more() -> None:
         session.feed(np.zeros(10, np.float32))
 
 
+@pytest.mark.slow
 def test_the_shortest_utterance_is_long_enough_for_the_encoder(translator: Translator) -> None:
     settings = {"min_speech_seconds": 0.0, "speech_pad_seconds": 0.0, "endpoint_seconds": 1e-9}
     samples = np.zeros(4096, np.float32)
@@ -339,6 +341,7 @@ def test_a_model_gives_the_same_live_translation_in_any_chunks(translator: Trans
     assert [one["event"] for one in whole].count("end") == 1 and "speech" in [one["event"] for one in whole]
 
 
+@pytest.mark.slow
 def test_the_utterance_policy_translates_as_offline(translator: Translator) -> None:
     events = list(live(translator).translate([heard()]))
     end = next(event for event in events if isinstance(event, UtteranceEnd))
@@ -354,6 +357,7 @@ def test_the_utterance_policy_translates_as_offline(translator: Translator) -> N
     np.testing.assert_allclose(online[80:-80], offline.waveform[80:-80], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_open_prefix_is_repeated_and_a_new_word_follows(translator: Translator) -> None:
     decoder = LiveDecoder(translator)
     waveform = heard()[4000:40_000]
@@ -372,6 +376,7 @@ def test_words_that_the_encoder_does_not_find_in_what_was_heard_are_not_supporte
     assert isinstance(found, Hypothesis) and found.supported < 1  # random weights say nothing that was said
 
 
+@pytest.mark.slow
 def test_sessions_are_answered_together_as_each_alone(translator: Translator) -> None:
     decoder = LiveDecoder(translator)
     requests: list[Request] = [TextRequest(heard(s)[4000:], (), s, True) for s in (1.0, 2.0)]
@@ -396,6 +401,7 @@ def spoken_whole(decoder: LiveDecoder, request: SpeechRequest) -> Spoken:
         request = replace(request, spoken=answer.units, draft=answer.draft, stream=answer.stream, cache=answer.cache)
 
 
+@pytest.mark.slow
 def test_words_that_are_spoken_early_have_the_units_of_the_whole_text(
     translator: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,6 +474,7 @@ def test_a_model_without_speech_translates_to_text_and_one_that_transcribes_is_r
         LiveTranslator(trained_on("asr"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), Stopped(15)])
 def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
     translator: Translator, tmp_path: Path, end: BaseException

@@ -52,6 +52,7 @@ def same(one: Translation, other: Translation) -> bool:
     return one.tokens == other.tokens and one.complete == other.complete and one.ended == other.ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("beams", "committed"), [(1, 0), (1, 3), (2, 3)])
 def test_texts_with_what_was_kept_are_those_computed_anew(decoder: PhaseDecoder, beams: int, committed: int) -> None:
     settings = replace(SHORT, num_beams=beams)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ def spoken(draw: st.DrawFn) -> list[Cue]:
     return cues
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(spoken())
 def test_no_word_is_lost_no_cue_is_too_large_and_none_overlap(cues: list[Cue]) -> None:

@@ -148,6 +148,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_corpus(folder / "corpus", 16), write_encoder(folder)[0]
 
 
+@pytest.mark.slow
 def test_a_codebook_is_bounded_deterministic_and_reports_its_quality(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_codebook_is_bounded_deterministic_and_reports_its_quality(
         train_codebook(tmp_path / "c", CodebookSettings(num_units=16, layer=3, max_frames=400), *trained)
 
 
+@pytest.mark.slow
 def test_recordings_shorter_than_a_frame_leave_the_codebook_to_the_others(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_each_class_trains_and_makes_units_that_company_and_threads_leave_alone(
         assert abs(len(units) - samples / 16_000 * rate) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "whisper"])
 def test_hidden_states_and_output_are_those_of_transformers(tmp_path: Path, kind: str) -> None:
     encoder = encoder_of(tmp_path, kind)
@@ -99,6 +100,7 @@ def test_hidden_states_and_output_are_those_of_transformers(tmp_path: Path, kind
         torch.testing.assert_close(log_probs, reference, atol=5e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_whisper_is_transformers_encoder_at_30_seconds_and_its_windows_join(tmp_path: Path) -> None:
     whisper = random_checkpoint(tmp_path / "again", "whisper").encoder
     encoder = encoder_of(tmp_path, "whisper")

@@ -264,6 +264,7 @@ def test_a_function_of_the_users_is_a_vocoder_with_its_own_rate_and_voices(
         VocoderSettings(function="a:b", pretrained="c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", ["vocos", "hifigan"])
 @pytest.mark.parametrize(("frame_rate", "sample_rate"), [(25, 16_000), (12.5, 24_000), (75, 24_000), (50, 22_050)])
 def test_our_vocoders_follow_the_rates_whole_and_streamed(

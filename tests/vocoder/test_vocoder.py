@@ -61,6 +61,7 @@ def test_every_unit_becomes_320_samples(model: UnitVocoder) -> None:
     assert loudness(waveform.detach().numpy()) > 1e-3
 
 
+@pytest.mark.slow
 def test_an_utterance_sounds_the_same_alone_and_in_a_batch(model: UnitVocoder) -> None:
     units = [some_units(frames, seed=frames) for frames in (70, 9, 33, 1)]
     together = Vocoder(model).synthesize(units)
@@ -77,6 +78,7 @@ def test_samples_beyond_an_utterance_are_silent(model: UnitVocoder) -> None:
     assert not waveform[1, 12 * 320 :].any() and waveform[0, 12 * 320 :].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [7, 50])
 def test_a_stream_gives_the_samples_of_the_whole_utterance(model: UnitVocoder, chunk: int) -> None:
     vocoder, units = Vocoder(model), some_units(165)
@@ -255,6 +257,7 @@ def test_durations_of_a_stream_are_those_of_the_whole_and_come_two_units_later(c
     assert [*chain(*early), *stream.flush()[0]] == durations.expand(units).tolist()
 
 
+@pytest.mark.slow
 def test_a_stream_without_repetitions_begins_early_and_gives_the_samples_of_the_whole() -> None:
     torch.manual_seed(0)
     model = small_model(generator="vocos", durations=True)
