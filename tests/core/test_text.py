@@ -135,7 +135,21 @@ def test_examples_of_each_rule(language, text, expected):
         ("nb", "5 %", "fem prosent"),
         ("he", 'צה"ל צ׳ק', "צהל צ'ק"),
         ("hy", "Ինչո՞ւ", "ինչու"),
-        ("hi", "5%", "5"),
+        ("hi", "5%", "5 प्रतिशत"),
+        ("ta", "5%", "5"),
+        ("en", "yes,50% (a,$5)", "yes fifty percent a five dollars"),
+        ("en", "$1.00, $2.00", "one dollar two dollars"),
+        ("en", "1,00,000", "one hundred thousand"),
+        ("de", "1'234,50 oder 1’234’567", "eintausendzweihundertvierunddreißig komma fünf null oder eine million "
+         "zweihundertvierunddreißigtausendfünfhundertsiebenundsechzig"),
+        ("es", "10 000 y 12 345 y 1 050 000", "diez mil y doce trescientos cuarenta y cinco y un millón cincuenta mil"),
+        ("pl", "1 234 zł, 3,5%", "tysiąc dwieście trzydzieści cztery zł trzy przecinek pięć procent"),
+        ("no", "1 000 kr, 3,5", "en tusen kr tre komma fem"),
+        ("ko", "1,000원, 3.5%", "천 원 삼 점 오 퍼센트"),
+        ("he", "3.5%", "שלוש נקודה חמש אחוז"),
+        ("ru", "1 000 $", "одна тысяча долларов"),
+        ("zh", "日，50%，￥100，3℃", "日 百 分 之 50 100 元 3 度"),
+        ("ja", "１，０００円、3，5", "千 円 三 五"),
     ],
 )  # fmt: skip
 def test_signs_that_are_read_aloud_are_words(language: str, text: str, expected: str) -> None:

@@ -409,7 +409,9 @@ def test_a_missing_recording_is_named_by_the_path_that_was_tried(tmp_path: Path,
 
 def test_bytes_that_are_not_utf8_are_shown_as_they_may_be_meant() -> None:
     read = "mañana".encode("cp1252").decode("utf-8", "surrogateescape")
-    assert encoding_problem(read) == "bytes that are not UTF-8; with --encoding cp1252 it is 'mañana'"
+    assert encoding_problem(read, "es") == "bytes that are not UTF-8; with --encoding cp1252 it is 'mañana'"
+    read = "łąka".encode("cp1250").decode("utf-8", "surrogateescape")
+    assert encoding_problem(read, "pl").endswith("with --encoding cp1250 it is 'łąka'")
 
 
 def test_an_unclosed_quote_costs_one_row_and_not_the_rest(clips: Path, tmp_path: Path) -> None:
@@ -602,10 +604,13 @@ def test_long_ids_that_begin_or_end_alike_stay_apart() -> None:
         "😀 hi",
     ],
 )
-@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1251", "cp1250", "mac-roman", "cp437"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["cp1252", "latin-1", "cp1251", "cp1250", "cp1254", "mac-roman", "cp437", "cp850", "koi8-r"],
+)
 def test_utf8_read_in_another_encoding_is_told(text: str, encoding: str) -> None:
     with contextlib.suppress(UnicodeError):  # some bytes have no character in some encodings
-        assert encoding_problem(text.encode().decode(encoding))
+        assert encoding_problem(text.encode().decode(encoding), "xx")
 
 
 @pytest.mark.parametrize(
@@ -618,7 +623,37 @@ def test_utf8_read_in_another_encoding_is_told(text: str, encoding: str) -> None
     ],
 )
 def test_other_letters_read_as_latin_ones_are_told_with_what_they_should_be(encoding: str, text: str) -> None:
-    assert f"should be {text!r}" in encoding_problem(text.encode(encoding).decode("cp1252"))
+    assert f"should be {text!r}" in encoding_problem(text.encode(encoding).decode("cp1252"), "xx")
+
+
+@pytest.mark.parametrize(
+    ("language", "encoding", "read", "text"),
+    [
+        ("pl", "cp1250", "cp1252", "Zażółć gęślą jaźń"),
+        ("pl", "iso8859-2", "latin-1", "za ścianą"),
+        ("cs", "iso8859-2", "latin-1", "Příliš žluťoučký kůň"),
+        ("hu", "cp1250", "cp1252", "Árvíztűrő tükörfúrógép"),
+        ("tr", "cp1254", "cp1252", "Şişli'de güneş çıktı"),
+        ("ru", "koi8-r", "latin-1", "ПРИВЕТ МИР"),
+        ("he", "cp1255", "cp1252", "שלום עולם"),
+        ("ar", "cp1256", "cp1252", "مرحبا بالعالم"),
+        ("th", "cp874", "latin-1", "สวัสดีครับ"),
+        ("ja", "euc-jp", "latin-1", "こんにちは"),
+        ("zh", "gbk", "latin-1", "你好，世界"),
+        ("zh", "big5", "latin-1", "世界你好"),
+        ("ko", "cp949", "latin-1", "안녕하세요"),
+        ("fr", "utf-8", "cp1252", "Voilà."),
+        ("fr", "utf-8", "gbk", "un café"),
+        ("ro", "utf-8", "koi8-r", "Știi că"),
+        ("fr", "cp1252", "cp1251", "Noël dernier"),
+        ("ru", "cp1251", "cp866", "Привет"),
+    ],
+)
+def test_what_a_language_was_written_in_is_told_from_what_it_was_read_in(
+    language: str, encoding: str, read: str, text: str
+) -> None:
+    assert encoding_problem(text.encode(encoding).decode(read), language)
+    assert not encoding_problem(text, language)
 
 
 @pytest.mark.parametrize(
@@ -645,10 +680,18 @@ def test_other_letters_read_as_latin_ones_are_told_with_what_they_should_be(enco
         "Đặng Ưu",
         "PÂ®",
         "ÉÉÉÉ",
+        "El Niño, São Paulo, Søren, Côte d'Azur",
+        "“OK”……",
+        "T恤 K歌 A股 app下载 iPhone手机",
+        "ABCﾃｽﾄ",
+        "SMS-ка, VIP-персона, iPhone",
+        "la lettre α",
+        "ĐÃ\xa0!",
     ],
 )
 def test_text_that_was_read_rightly_is_not_taken_for_a_wrong_encoding(text: str) -> None:
-    assert not encoding_problem(text)
+    for language in ("xx", "pl", "ro", "zh", "ja", "ru")[: 6 if sum(map(str.isascii, text)) > len(text) / 2 else 1]:
+        assert not encoding_problem(text, language)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,21 @@ zh: 百分之; 和; 加; 等于; -; 度; 欧元; 美元; 英镑; 元; 号; 平�
 ko: 퍼센트; -; 플러스; -; -; 도; 유로; 달러; 파운드; 엔; -; -; -
 lv: procents|procenti; un; plus; -; -; grāds|grādi; eiro; dolārs|dolāri; -; -; numurs; -; -
 sl: odstotkov; in; plus; -; -; stopinj; evrov; dolarjev; -; -; številka; -; -
+he: אחוז
+el: τοις εκατό
+hu: százalék
+cs: procent
+sk: percent
+ro: la sută
+fi: prosenttia
+bg: процента
+sr: посто
+hr: posto
+lt: procentų
+hi: प्रतिशत
+bn: শতাংশ
+th: เปอร์เซ็นต์
+kk: пайыз
 et: protsent|protsenti; ja; pluss; võrdub; -; kraad|kraadi; euro|eurot; dollar|dollarit; -; -; number; -; -
 """  # noqa: E501
 # ½, ¼ and ¾ by themselves | behind a number.
@@ -114,7 +129,7 @@ def _amounts(language: str) -> re.Pattern[str]:
     before = rf"(?:US|A|C)?(?P<before>{signs})\s?(?P<n1>{_POINT})(?P<scale1>{_SCALE})"
     own = rf"(?!\s(?:{signs})\d)"  # "5 $3": the sign belongs to what it touches
     behind = rf"(?P<n2>{_POINT})(?P<scale2>{_SCALE}){own}\s?(?P<behind>{signs})(?P<unit>[CF]\b)?"
-    return re.compile(rf"(?<![\w.,]){before}|(?<![\d.,]){behind}", re.IGNORECASE)
+    return re.compile(rf"(?<!\w)(?<!\d[.,]){before}|(?<!\d)(?<!\d[.,]){behind}", re.IGNORECASE)
 
 
 def _amount(match: re.Match[str], words: dict[str, str], language: str) -> str:
@@ -122,14 +137,15 @@ def _amount(match: re.Match[str], words: dict[str, str], language: str) -> str:
     number, scale = (match["n1"], match["scale1"]) if match["before"] else (match["n2"], match["scale2"])
     if match["before"] == "°" or (sign == "°" and language in ("es", "it", "pt", "ca") and not match["unit"]):
         return match[0]  # an ordinal number, which one types so
-    word = _form(words[sign], number if not scale else f"{number}000", language)
+    cents = re.fullmatch(r"(.*\d)[.,](\d\d)", number) if sign not in "%°" and not scale else None
+    counted = re.sub(r"[.,\s](?=\d{3}(?!\d))", "", cents[1] if cents and cents[2] == "00" else number)
+    word = _form(words[sign], counted if not scale else f"{counted}000", language)
     if sign == "°" and match["unit"]:
         word += " fahrenheit" if match["unit"] in "fF" else f" {_CELSIUS.get(language, 'celsius')}"
     if sign == "%" and language in _PERCENT_FIRST:
         return f" {word} {number}{scale} "
     apart = " " if match["before"] else ""  # from digits in front of the sign
-    cents = re.fullmatch(r"(.*\d)[.,](\d\d)", number)
-    if sign not in "%°" and cents and not scale:
+    if cents:
         return f"{apart}{cents[1]} {word} {cents[2].lstrip('0')} "
     return f"{apart}{number}{scale} {word} "
 

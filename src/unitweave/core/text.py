@@ -8,8 +8,8 @@ What `normalize` does, in this order
        currencies behind their number, degrees, fractions, squares, &, +, =, @, №
     3. numbers written out in the language (num2words): integers, ordinals where the language marks
        them with letters, decimals with each digit behind the point by itself; thousands may be grouped; more than
-       15 digits, and three or more that begin with 0, are read one by one. Estonian, Mongolian, Tamil and Chinese
-       keep their digits: num2words lacks them.
+       15 digits, and three or more that begin with 0, are read one by one. Languages that num2words lacks (Chinese,
+       Greek, Hindi, Estonian, ...) keep their digits.
     4. lower case (Turkish I and İ as Turkish has them)
     5. typographic apostrophes become '; one between two letters stays, every other goes; marks that Armenian and
        Hebrew write within a word (of stress, of an abbreviation) do not divide it
@@ -43,17 +43,26 @@ _CYRILLIC = {
     **dict(zip("abvgdđežzijklmnoprstćufhcčš", "абвгдђежзијклмнопрстћуфхцчш", strict=True)),
     **{"lj": "љ", "nj": "њ", "dž": "џ"},
 }
-_POINT_LANGUAGES = ("en", "cy", "zh", "ja", "ta", "mn")  # 1,234.5; the others write 1.234,5
-_SPACE_LANGUAGES = ("fr", "ru", "sv", "lv")  # a plain space groups thousands: 1 234,5
+# 1,234.5; the others write 1.234,5
+_POINT_LANGUAGES = {
+    "en", "cy", "zh", "ja", "ko", "th", "my", "km", "ms", "tl", "mn", "ta", "te", "kn", "ml", "si", "hi", "bn", "mr",
+    "gu", "pa", "ur", "ne", "he", "sw", "am", "ga", "mt",
+}  # fmt: skip
+# A plain space groups thousands: 1 234,5. In other languages with a comma only where a group begins with 0: 1 000.
+_SPACE_LANGUAGES = {
+    "fr", "ru", "uk", "be", "bg", "pl", "cs", "sk", "hu", "fi", "et", "lv", "lt", "sv", "no", "nb", "nn",
+}  # fmt: skip
 _MAX_LEADING_ZERO = 2  # digits; longer numbers that begin with 0 are no quantities
 _MAX_DIGITS = 15  # longer ones are telephone or serial numbers
 # num2words' own decimals are wrong in several languages: 12.05 is "twelve and a half" in Persian.
 _FEMININE = {"fr": "ères?|res?", **dict.fromkeys(("es", "it", "pt", "ca"), r"\.?ª|.a")}
 _CYRILLIC_LETTER = re.compile("[\u0400-\u04ff]")
 _POINTS = {
-    "ar": "فاصلة", "ca": "coma", "cy": "pwynt", "de": "komma", "en": "point", "es": "coma", "fa": "ممیز",
-    "fr": "virgule", "id": "koma", "it": "virgola", "ja": "点", "lv": "komats", "nl": "komma", "pt": "vírgula",
-    "ru": "запятая", "sl": "vejica", "sv": "komma", "tr": "virgül",
+    "ar": "فاصلة", "az": "vergül", "be": "коска", "bn": "দশমিক", "ca": "coma", "cs": "celá", "cy": "pwynt",
+    "da": "komma", "de": "komma", "en": "point", "es": "coma", "fa": "ممیز", "fi": "pilkku", "fr": "virgule",
+    "he": "נקודה", "hu": "egész", "id": "koma", "it": "virgola", "ja": "点", "ko": "점", "lv": "komats", "nb": "komma",
+    "nl": "komma", "nn": "komma", "no": "komma", "pl": "przecinek", "pt": "vírgula", "ro": "virgulă", "ru": "запятая",
+    "sl": "vejica", "sv": "komma", "th": "จุด", "tr": "virgül", "uk": "кома", "vi": "phẩy",
 }  # fmt: skip
 _ORDINALS = {
     "en": "st|nd|rd|th",
@@ -76,6 +85,7 @@ def normalize(text: str, language: str) -> str:
         language: Its code, such as "es" or "sv-SE". Any code is accepted; for an unknown one digits stay as they are.
     """
     language = language_code(language)
+    text = re.sub(r"(?<=\d)，(?!\d{3}(?!\d))", ", ", text)  # a full-width comma ends a clause, but in １，０００
     text = unicodedata.normalize("NFC", plain_forms(without_invisible(text)).replace("\u0640", ""))
     text = re.sub(r"\s{2,}", " ", text)  # how many spaces there are says nothing
     text = _GERSHAYIM.sub("", text)
@@ -136,7 +146,11 @@ def _number_signs(language: str) -> tuple[str, str]:
 @functools.cache
 def _number_pattern(language: str) -> re.Pattern[str]:
     point, group = _number_signs(language)
-    groups = rf"\d{{1,3}}(?:[{group}\u00a0\u202f\u2009٬]\d{{3}})+(?!\d)"
+    groups = rf"\d{{1,3}}(?:[{group}\u00a0\u202f\u2009٬'’]\d{{3}})+(?!\d)"
+    if point == ".":
+        groups += r"|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)"  # 1,00,000 in South Asia
+    else:
+        groups += r"|\d{1,3}(?: \d{3})*(?: 0\d{2})(?: \d{3})*(?! ?\d)"
     ordinal = rf"(?P<ordinal>{_ORDINALS[language]})(?![^\W\d_])" if language in _ORDINALS else r"(?P<ordinal>(?!))"
     return re.compile(rf"(?P<whole>{groups}|\d+)(?:(?:[{point}٫](?P<part>\d+))|{ordinal})?", re.IGNORECASE)
 

@@ -196,7 +196,7 @@ def _pair(folder: Path, row: Row, recordings: RecordingStore, limits: RowLimits)
         elif made:
             problem = audio_problem(made.seconds, limits)
         if problem is None and side.text is not None and (side.needs_text or side.text.strip()):
-            problem = text_problem(side.text, texts[name] or "")
+            problem = text_problem(side.text, texts[name] or "", side.language)
         elif problem is None and side.needs_text and side.text is None:
             problem = ("no text", "")
         if problem is None and made and texts[name]:

@@ -13,6 +13,19 @@ _CLOSING = "»›”’…–—·®™°ºª²³¹\xa0"  # what may follow a le
 _MARKUP = re.compile(r"&(?:#\d+|#[xX][\da-fA-F]+|[A-Za-z]{2,8}\d?);|</?[A-Za-z][^<>]{0,200}>")  # of HTML, XML, SSML
 _WORD = re.compile(r"[^\W\d_]+")
 _DISTINCT = 4  # different letters of a word that show that it is one
+# What texts of a language were written in before UTF-8, and its own letters among the accented ones.
+_LEGACY = {
+    **dict.fromkeys(("ru", "uk", "be", "bg", "sr", "mk"), ("cp1251", "koi8-r", "cp866")),
+    "el": ("cp1253",), "he": ("cp1255",), **dict.fromkeys(("ar", "fa", "ur"), ("cp1256",)), "th": ("cp874",),
+    "ja": ("cp932", "euc-jp"), "zh": ("gbk", "big5"), "ko": ("cp949",),
+    **dict.fromkeys(("pl", "cs", "sk", "hu", "ro", "sl", "hr"), ("cp1250", "iso8859-2")),
+    "tr": ("cp1254",), "lt": ("cp1257",), "lv": ("cp1257",),
+}  # fmt: skip
+_LETTERS = {
+    "pl": "ąćęłńóśźż", "cs": "áčďéěíňóřšťúůýž", "sk": "áäčďéíĺľňóôŕšťúýž", "hu": "áéíóöőúüű", "ro": "ăâîșşțţ",
+    "sl": "čšž", "hr": "čćđšž", "tr": "çğıİöşü", "lt": "ąčęėįšųūž", "lv": "āčēģīķļņšūž",
+}  # fmt: skip
+_BOXES = re.compile("[\u2500-\u259f]")  # of old screens, in no text that somebody says
 
 
 def audio_problem(seconds: float, limits: RowLimits) -> tuple[str, str] | None:
@@ -24,9 +37,9 @@ def audio_problem(seconds: float, limits: RowLimits) -> tuple[str, str] | None:
     return None
 
 
-def text_problem(raw: str, normalized: str) -> tuple[str, str] | None:
+def text_problem(raw: str, normalized: str, language: str) -> tuple[str, str] | None:
     """Reason and detail where a text cannot be trained on."""
-    if damaged := encoding_problem(raw):
+    if damaged := encoding_problem(raw, language):
         return "the text has the wrong encoding", damaged
     if any(unicodedata.category(c) == "Cc" and c not in "\t\r\n" for c in raw):
         return "control characters in the text", repr(raw)[:80]
@@ -53,21 +66,33 @@ def pace_problem(normalized: str, seconds: float, limits: RowLimits) -> tuple[st
     return None
 
 
-def encoding_problem(text: str) -> str:
+def encoding_problem(text: str, language: str) -> str:
     """What shows that a text was read in another encoding than it was written in; "" where nothing does."""
+    legacy = _LEGACY.get(language, ())
     if re.search(r"[\udc80-\udcff]", text):  # bytes that did not fit, as they were read
-        repaired = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-        return f"bytes that are not UTF-8; with --encoding cp1252 it is {repaired[:40]!r}"
+        encoding = legacy[0] if legacy else "cp1252"
+        repaired = text.encode("utf-8", "surrogateescape").decode(encoding, "replace")
+        return f"bytes that are not UTF-8; with --encoding {encoding} it is {repaired[:40]!r}"
     if "\ufffd" in text or re.search(r"[\ud800-\udfff]", text):
         return "bytes that are not UTF-8"
     if text.isascii():
         return ""
-    for encoding in ("cp1252", "latin-1", "cp1251", "cp1250", "mac-roman", "cp437"):
+    for encoding in ("cp1252", "latin-1", "cp1251", "cp1250", "cp1254", "mac-roman", "cp437", "cp850", "koi8-r"):
         if repaired := _read_as(text, encoding):
             return f"UTF-8 read as {encoding}: {text[:40]!r} should be {repaired[:40]!r}"
+    for encoding in ("gbk", "cp932", "cp949"):
+        if repaired := _read_as_ideographs(text, encoding):
+            return f"UTF-8 read as {encoding}: {text[:40]!r} should be {repaired[:40]!r}"
+    for encoding in legacy:
+        if repaired := _legacy_text(text, encoding, _LETTERS.get(language)):
+            return f"{encoding} read as cp1252 or Latin-1: {text[:40]!r} should be {repaired[:40]!r}"
     for encoding in ("cp1251", "koi8-r", "cp1253"):
         if repaired := _latin_for(text, encoding):
             return f"{encoding} read as cp1252: {text[:40]!r} should be {repaired[:40]!r}"
+    if match := _BOXES.search(text):
+        return f"a character of old screens, {match[0]!r}"
+    if odd := _cyrillic_within_latin(text):
+        return f"cp1252 read as cp1251: {odd!r} should be {odd.encode('cp1251').decode('cp1252', 'replace')!r}"
     return ""
 
 
@@ -86,7 +111,14 @@ def _read_as(text: str, encoding: str) -> str:
     odd = 0
     for match in _SEQUENCE.finditer(raw):
         read, behind = match[0].decode(encoding), raw[match.end() : match.end() + 1].decode("latin-1")
+        before = raw[: match.start()][-1:].decode("latin-1")
         closes = all(c in _CLOSING for c in read[1:]) and not behind.isalpha()
+        # No capital follows a small letter, and no space a no-break space.
+        closes = (
+            closes
+            and not (before.islower() and read[0].isupper())
+            and not re.fullmatch("\xa0[ .,]?", read[1:] + behind)
+        )
         odd += not (closes or (len(sequences) == 1 and read.isalpha()))
     return repaired if odd and not any(unicodedata.category(c) in ("Cc", "Cn", "Co") for c in repaired) else ""
 
@@ -107,3 +139,51 @@ def _latin_for(text: str, encoding: str) -> str:
     # Words begin with capitals, if any: KOI8-R has small letters where cp1251 has capitals.
     odd = sum(a.islower() and b.isupper() for a, b in itertools.pairwise(repaired))
     return repaired if letters and odd == 0 else ""
+
+
+def _read_as_ideographs(text: str, encoding: str) -> str:
+    """As `_read_as`, for an encoding in which two bytes are one ideograph; short texts are valid UTF-8 by chance."""
+    try:
+        raw = text.encode(encoding)
+        repaired = raw.decode("utf-8")
+    except UnicodeError:
+        return ""
+    beside_latin = re.search(r"[A-Za-z][\u3400-\u9fff\uff61-\uff9f]|[\u3400-\u9fff\uff61-\uff9f][a-z]", text)
+    return repaired if len(_SEQUENCE.findall(raw)) >= (1 if beside_latin else 4) else ""
+
+
+def _legacy_text(text: str, encoding: str, letters: str | None) -> str:
+    """What a text would be if its `encoding` had been read as cp1252 or Latin-1; "" where that is not what happened.
+
+    Args:
+        text: The text.
+        encoding: In which it may have been written.
+        letters: Those that the language has beside a to z; None for languages of another script.
+    """
+    for read in ("cp1252", "latin-1"):
+        try:
+            repaired = text.encode(read).decode(encoding)
+        except UnicodeError:
+            continue
+        foreign = [c for c in text if not c.isascii()]
+        if letters is None:
+            latin = sum(c.isalpha() and c.isascii() for c in text)
+            found = [c for c in repaired if c.isalpha() and not c.isascii()]
+            letters_of_other = any(map(str.isalpha, foreign)) and found and min(found) > "\u02ff"
+            if letters_of_other and len(foreign) > max(1, latin):
+                return repaired
+        else:
+            changed = [(a, b) for a, b in zip(text, repaired, strict=True) if a != b]
+            own = all(b.lower() in letters for _, b in changed)
+            if changed and own and (len(changed) > 1 or not changed[0][0].isalpha()):
+                return repaired
+    return ""
+
+
+def _cyrillic_within_latin(text: str) -> str:
+    """A word of Latin and Cyrillic letters in a text of Latin ones; "" where there is none."""
+    cyrillic, latin = (len(re.findall(letters, text)) for letters in ("[Ѐ-ӿ]", "[A-Za-z]"))
+    if not cyrillic or latin <= 2 * cyrillic:
+        return ""
+    words = (word for word in _WORD.findall(text) if re.search("[a-z][Ѐ-ӿ]|[Ѐ-ӿ][a-z]", word))
+    return next((word for word in words if all(c.isascii() or "Ѐ" <= c <= "ӿ" for c in word)), "")
