@@ -119,12 +119,14 @@ def test_the_command_plans_every_system_and_names_what_does_not_fit(
     assert main(["lm", "plan", str(recipe), "--units", str(data), "--json"]) == 0
     plans = json.loads(capsys.readouterr().out)
     assert [plan["system"] for plan in plans] == ["a", "b"] and plans[0]["hours"]["h100"] > 0
+    operations = float(plans[0]["facts"]["floating-point operations"])
+    assert plans[0]["hours"]["cpu"] == pytest.approx(operations / (0.4 * 1e11) / 3600, rel=0.01)
     assert any("schedule takes 2700 steps" in warning for warning in plans[0]["warnings"])
     local, vllm = (plans[0]["translation_hours"][engine] for engine in ("local", "vllm"))
     assert local[0] == 8 * local[3] > vllm[0] > 0, "for 1, 2, 4 and 8 GPUs"
     assert main(["lm", "plan", str(recipe), "--units", str(data), "--system", "b"]) == 0
     shown = capsys.readouterr().out
-    assert "steps at each text ratio" in shown
+    assert "steps at each text ratio" in shown and "time on the CPU of this machine" in shown
     assert "hours to translate 73,000 utterances" in shown, "the paper's, where there is no test split"
     (data / "recipe.yaml").write_text(recipe.read_text())
     assert main(["lm", "plan", str(data), "--json"]) == 0

@@ -12,6 +12,7 @@ from unitweave.training.hardware import GIB
 from unitweave.training.model_files import check_model_folder, loading_errors
 
 MFU = 0.32  # fraction of the peak that the hours assume: Llama-3.2-1B's on an H200 (docs/performance.md)
+CPU_MFU = 0.4  # the same of a small model on a CPU, 0.29 to 0.45 there
 
 # Shapes of well-known models, for a machine that cannot reach the hub.
 _LLAMA_3 = {"vocab_size": 128_256, "max_position_embeddings": 131_072}

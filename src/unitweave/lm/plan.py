@@ -1,12 +1,14 @@
-"""TrainingPlan a training before an hour is spent on it: sizes, lengths, text ratios, memory, hours, warnings."""
+"""Plan a training before an hour is spent on it: sizes, lengths, text ratios, memory, hours, warnings."""
 
 import itertools
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from unitweave.config.lm import LmSettings, SmallLm
@@ -18,10 +20,12 @@ from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pai
 from unitweave.lm.data.examples import prepare_examples
 from unitweave.lm.data.subset import train_subset
 from unitweave.lm.data.tokens import WordTokens
-from unitweave.lm.estimate import MFU, Weights, count_weights, memory_per_gpu, model_config
+from unitweave.lm.estimate import CPU_MFU, MFU, Weights, count_weights, memory_per_gpu, model_config
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import ROW_MULTIPLE, extend_tokenizer
+from unitweave.lm.train import logs
 from unitweave.lm.train.finetune import token_limit
+from unitweave.training.devices import resolve_device, use_bf16
 from unitweave.training.hardware import GPUS
 from unitweave.units.dataset import FRAME_RATE, SIDES, read_units_metadata, units_per_second
 
@@ -37,7 +41,7 @@ class TrainingPlan:
     facts: dict[str, Any] = field(default_factory=dict)
     stages: list[tuple[float, int, int]] = field(default_factory=list)  # (ratio, first step, steps)
     memory: dict[str, float] = field(default_factory=dict)  # GiB of one GPU
-    hours: dict[str, float] = field(default_factory=dict)  # GPU -> hours
+    hours: dict[str, float] = field(default_factory=dict)  # GPU -> hours; "cpu": this machine's, where it has no GPU
     warnings: list[str] = field(default_factory=list)
 
 
@@ -116,7 +120,7 @@ def make_plan(
     gpu: str = "h100",
     gpus: int = 1,
 ) -> TrainingPlan:
-    """TrainingPlan the training of one system.
+    """Plan the training of one system.
 
     Args:
         name: The system.
@@ -187,6 +191,9 @@ def _cost_into(
         settings.lora is not None, training.precision == "bf16",
     )  # fmt: skip
     plan.hours = {kind: card.hours(flops, MFU, gpus) for kind, card in GPUS.items()}
+    peak = _cpu_peak(use_bf16(training.precision))
+    if peak:
+        plan.hours["cpu"] = flops / (CPU_MFU * peak) / 3600
     plan.facts |= {"tokens per step, at most": round(per_step), "tokens in a forward pass": round(in_pass)}
     plan.facts |= {
         "floating-point operations": f"{flops:.2e}",
@@ -198,6 +205,13 @@ def _cost_into(
             f"{need:.0f} GiB do not fit a {gpu}: raise gradient_accumulation_steps, or set max_tokens_per_forward, "
             "gradient_checkpointing, fsdp over more GPUs, or lora"
         )
+
+
+@cache
+def _cpu_peak(bf16: bool) -> float | None:
+    """Operations a second of this machine's CPU, as measured; None where there is a GPU to train on."""
+    device = resolve_device("auto")
+    return logs.matrix_peak(device, torch.bfloat16 if bf16 else torch.float32) if device.type == "cpu" else None
 
 
 def _lengths_into(plan: TrainingPlan, settings: LmSettings, lengths: Lengths, limit: int) -> None:
@@ -267,8 +281,11 @@ def format_plan(plan: TrainingPlan, gpu: str, gpus: int) -> list[str]:
         parts = ", ".join(f"{name} {size:.1f}" for name, size in plan.memory.items())
         lines.append(f"  {'memory of each GPU, estimated':<34} {sum(plan.memory.values()):.1f} GiB ({parts})")
         lines.append(f"  {f'time at {MFU:.0%} of the peak':<34} {_time(plan.hours[gpu])} on {gpus} {gpu}")
-        others = ", ".join(f"{kind} {_time(value)}" for kind, value in plan.hours.items() if kind != gpu)
+        others = ", ".join(f"{kind} {_time(plan.hours[kind])}" for kind in GPUS if kind != gpu)
         lines.append(f"  {'':<34} {others}")
+    if "cpu" in plan.hours:
+        how = f"floating-point operations / ({CPU_MFU:.0%} of the peak just measured here)"
+        lines.append(f"  {'time on the CPU of this machine':<34} {_time(plan.hours['cpu'])}, roughly: {how}")
     lines += [f"  warning: {warning}" for warning in plan.warnings]
     return lines
 
