@@ -169,9 +169,9 @@ def _alike(arguments: Sequence[str], lengths: Sequence[int] = (2, 1)) -> str:
     import difflib
 
     for count in lengths:
-        known = [command.words for command in COMMANDS if len(command.words.split()) == count]
-        if found := difflib.get_close_matches(" ".join(arguments[:count]), known, 1, 0.85 if count == 2 else 0.6):
-            return f" (did you mean '{found[0]}'?)"
+        candidates = [command.words for command in COMMANDS if len(command.words.split()) == count]
+        if close := difflib.get_close_matches(" ".join(arguments[:count]), candidates, 1, 0.85 if count == 2 else 0.6):
+            return f" (did you mean '{close[0]}'?)"
     return ""
 
 
@@ -184,16 +184,16 @@ def _call(command: Command, arguments: list[str]) -> None:
     keys = f" [--{command.sections[0]}.KEY VALUE ...]" if command.sections else ""
     takes = f"{command.takes} [OPTION ...]{keys}".strip()
     try:
-        found = parse_command(function, f"unitweave {command.words}", takes, command.sections, arguments)
+        values = parse_command(function, f"unitweave {command.words}", takes, command.sections, arguments)
     except Help as help:
         print(help)
         return
-    function(**found)
+    function(**values)
 
 
 def _usage(commands: Sequence[Command] = COMMANDS) -> str:
     """The list of commands."""
-    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+    names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
     rows = [f"  {f'{c.words} {c.takes}':<42}{c.does}" for c in commands]
     return "\n".join(
         [
@@ -201,7 +201,7 @@ def _usage(commands: Sequence[Command] = COMMANDS) -> str:
             "",
             *rows,
             "",
-            f"  recipes built in: {known}",
+            f"  recipes built in: {names}",
             "  unitweave COMMAND --help gives the command's settings; unitweave --version",
         ]
     )

@@ -330,7 +330,7 @@ class Run:
         from unitweave.lm.data.text import MultilingualSentence
 
         pairs = [p for p in read_manifest(self.layout.corpus, "train") if p.src_text and p.tgt_text]
-        own = [
+        corpus_sentences = [
             MultilingualSentence(
                 {p.src_lang: running_text(str(p.src_text), p.src_text_raw, texts)},
                 {p.tgt_lang: running_text(str(p.tgt_text), p.tgt_text_raw, texts)},
@@ -340,12 +340,12 @@ class Run:
         ]
         embedded = self.recipe.corpus.embedded
         if embedded is None or not number:
-            return own
+            return corpus_sentences
         sources: dict[str, list[str]] = {}
         for source, target in embedded.pairs:
             sources.setdefault(target, []).append(source)
         targets = list(sources)  # the sentences take turns in going into each of them
-        return own + [
+        return corpus_sentences + [
             MultilingualSentence({code: text[code] for code in sources[target]}, {target: text[target]})
             for texts in self._texts
             for i, text in enumerate(embedded_text(embedded, number, natural=texts == "natural"))

@@ -97,8 +97,8 @@ def expect(folders: list[Path], *, out: Path, system: str | None = None) -> None
     """
     from unitweave.experiment.expected import write_expected
 
-    found = write_expected(out, folders, system)
-    print(f"{out}: {found.trainings} trainings, difference {found.difference[0]} to {found.difference[1]} ASR-BLEU")
+    ranges = write_expected(out, folders, system)
+    print(f"{out}: {ranges.trainings} trainings, difference {ranges.difference[0]} to {ranges.difference[1]} ASR-BLEU")
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -114,15 +114,15 @@ def _show_plan(folder: Path, plan: "ExperimentPlan", trials: "list[Trial]") -> N
 
     rows = plan_rows(folder, plan, trials)
     width = max(len(trial.name) for trial in trials)
-    known = 0.0
+    total = 0.0
     unknown = 0
     for trial, state, seconds in rows:
         shown = "" if state == "done" else "?" if seconds is None else f"{seconds / 60:.1f} min"
         print(f"{trial.name:<{width}}  {trial.steps:>7} steps  {shown:>10}  {state}")
-        known += seconds or 0.0
+        total += seconds or 0.0
         unknown += seconds is None
     print(
-        f"\n{len(rows)} trials, {sum(state == 'done' for _, state, _ in rows)} done; {known / 3600:.2f} hours left",
+        f"\n{len(rows)} trials, {sum(state == 'done' for _, state, _ in rows)} done; {total / 3600:.2f} hours left",
         end="",
     )
     print(f", and {unknown} trials of unknown length (time them with --measure 4)" if unknown else "")

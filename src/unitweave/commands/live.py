@@ -133,18 +133,18 @@ def evaluate(
     single = read_sources(read_manifest(RunLayout(run).corpus, split), utterances)
     chosen = choose_recognizer(recognizer, recognizer_model, {source.language for source in single})
     translator = Translator.from_pretrained(run, system, trust_functions=trust_functions)
-    judge = load_recognizer(*chosen)
+    asr = load_recognizer(*chosen)
     with locked(out):
         parts = []
         for name, sources in (("", single), ("joined-", join_sources(single, joined))):
             if not sources:
                 continue
-            scores = [evaluate_offline(translator, sources, judge, batch_size)]
+            scores = [evaluate_offline(translator, sources, asr, batch_size)]
             for policy in policies or get_args(Policy):
                 for seconds in (chunk_seconds or [0.3, 0.5, 1.0]) if policy != "utterance" else [0.5]:
                     folder = out / (name + (policy if policy == "utterance" else f"{policy}-{seconds:g}"))
                     settings = LiveSettings(policy=policy, chunk_seconds=seconds)
-                    scores.append(evaluate_live(translator, settings, sources, judge, folder, batch_size))
+                    scores.append(evaluate_live(translator, settings, sources, asr, folder, batch_size))
             parts.append((caption(sources, bool(name)), scores))
         text = "\n\n".join(f"{title}:\n\n{table(scores)}" for title, scores in parts)
         print(text)

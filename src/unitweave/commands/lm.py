@@ -48,14 +48,14 @@ def plan(
 
     layout = RunLayout(units) if units else None
     corpus = layout.corpus if layout else _manifest(read.corpus.manifest)
-    own = layout.text_lm_model if layout else None
+    text_lm = layout.text_lm_model if layout else None
     plans = []
     pairs = read_manifest(corpus) if corpus is not None else None
     for name in [system] if system else list(read.systems):
         settings = read.systems[name]
         if pairs is not None:
             check_tasks(pairs, settings.tasks, f"systems.{name}", extra_text=settings.extra_text is not None)
-        tokenizer = settings.pretrained or (str(own) if own is not None and own.exists() else None)
+        tokenizer = settings.pretrained or (str(text_lm) if text_lm is not None and text_lm.exists() else None)
         lengths = measure(settings, corpus, layout.units if layout else None, tokenizer)
         plans.append(make_plan(name, settings, read.codebook.num_units, read.text_lm.shape, lengths, gpu, gpus))
     utterances, seconds = _test_set(corpus)

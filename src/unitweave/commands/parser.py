@@ -68,9 +68,9 @@ def parse_command(
     values = _parsed(parser, spelled)
     result = {}
     for name, kind in kinds.items():
-        own = {entry.name: values.pop(entry.name) for entry in fields(kind) if entry.name in values}
+        field_values = {entry.name: values.pop(entry.name) for entry in fields(kind) if entry.name in values}
         try:
-            result[name] = kind(**own)
+            result[name] = kind(**field_values)
         except InputError as error:
             raise InputError(f"{prog.removeprefix('unitweave ')}: {_as_flag(str(error))}") from None
     if sections:

@@ -116,9 +116,9 @@ class SynthesisSettings(Settings):
             raise InputError(f"{self.key}.engines: must be one or more different engines (got {self.engines})")
         if "kokoro" in (*self.engines, self.target_engine) and not self.kokoro:
             raise InputError(f"{self.key}.kokoro: name the folder that 'unitweave fetch kokoro' wrote")
-        least = max(MIN_NOISE_DB, self.noise_spread_db)
-        if self.noise_db is not None and not least <= self.noise_db < float("inf"):
-            raise InputError(f"{self.key}.noise_db: must be at least {least:g} dB, or null (got {self.noise_db})")
+        min_db = max(MIN_NOISE_DB, self.noise_spread_db)
+        if self.noise_db is not None and not min_db <= self.noise_db < float("inf"):
+            raise InputError(f"{self.key}.noise_db: must be at least {min_db:g} dB, or null (got {self.noise_db})")
 
 
 @dataclass

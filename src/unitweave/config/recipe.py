@@ -61,11 +61,11 @@ SECTIONS = tuple(entry.name for entry in fields(Recipe) if entry.name != "system
 def find_recipe(name: Path | str) -> Path:
     """The file of a recipe: a path, or the name of a built-in one. Raises InputError when there is none."""
     path, builtin = Path(name), RECIPES / f"{name}.yaml"
-    found = builtin if builtin.exists() and (not path.exists() or path.is_dir()) else path
-    if not found.exists() or found.is_dir():
+    chosen = builtin if builtin.exists() and (not path.exists() or path.is_dir()) else path
+    if not chosen.exists() or chosen.is_dir():
         names = ", ".join(recipe.stem for recipe in builtin_recipes())
         raise InputError(f"{name}: no such recipe; give a YAML file or one of: {names}")
-    return found
+    return chosen
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -147,17 +147,17 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     """A recipe from plain values; systems inherit from `lm` what they do not set. Raises InputError."""
-    known = [entry.name for entry in fields(Recipe)]
+    keys = [entry.name for entry in fields(Recipe)]
     for key in content:
-        if key not in known:
-            raise InputError(f"unknown key {key!r}; a recipe has: {', '.join(known)}")
-    shared, own = content.get("lm") or {}, content.get("systems") or {"scheduled": {}}
-    if not isinstance(own, Mapping) or not isinstance(shared, Mapping):
+        if key not in keys:
+            raise InputError(f"unknown key {key!r}; a recipe has: {', '.join(keys)}")
+    shared, by_system = content.get("lm") or {}, content.get("systems") or {"scheduled": {}}
+    if not isinstance(by_system, Mapping) or not isinstance(shared, Mapping):
         raise InputError("systems and lm must be mappings")
     parsed = {key: value for key, value in content.items() if key != "systems" and value is not None}
     sections = {name: parse_settings(kind, parsed.get(name, {}), name) for name, kind in section_types().items()}
     systems = {}
-    for name, different in own.items():
+    for name, different in by_system.items():
         try:
             systems[str(name)] = parse_settings(LmSettings, merged(shared, different or {}), "lm")
         except InputError as error:
@@ -227,12 +227,12 @@ def _plain(content: Any) -> Any:
     return [_plain(value) for value in content] if isinstance(content, list) else content
 
 
-def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `own` in their places, mappings merged key by key."""
-    if not isinstance(own, Mapping):
-        raise InputError(f"must be a mapping of settings (got {own!r})")
+    if not isinstance(overrides, Mapping):
+        raise InputError(f"must be a mapping of settings (got {overrides!r})")
     result = dict(base)
-    for key, value in own.items():
+    for key, value in overrides.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merged(result[key], value) if both else value
     return result

@@ -142,8 +142,8 @@ def header_seconds(path: Path) -> float | None:
             if _parts(file) is not None:
                 return None
             with _sound_file(file) as sound:
-                known = _RATES[0] <= sound.samplerate <= _RATES[1] and sound.frames != _UNKNOWN
-                return float(sound.frames / sound.samplerate) if known else None
+                plausible = _RATES[0] <= sound.samplerate <= _RATES[1] and sound.frames != _UNKNOWN
+                return float(sound.frames / sound.samplerate) if plausible else None
     except (soundfile.SoundFileError, AudioError, OSError, TypeError):
         return None
 

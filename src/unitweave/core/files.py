@@ -133,8 +133,8 @@ def remove(path: Path) -> None:
 def remove_leftovers(folder: Path, name: str = "") -> None:
     """Delete temporary files that a killed process left directly in `folder`; with a `name` only those for it."""
     # Exactly as long as tempfile's random part: those for "a-b" are not those for "b".
-    own = f"{'?' * _RANDOM}-{glob.escape(name)}" if name else "*"
-    for leftover in folder.glob(TEMPORARY_PREFIX + own):
+    pattern = f"{'?' * _RANDOM}-{glob.escape(name)}" if name else "*"
+    for leftover in folder.glob(TEMPORARY_PREFIX + pattern):
         remove(leftover)
 
 
@@ -220,12 +220,12 @@ def json_digest(value: Any) -> str:
 
 def digest_of_items(items: Iterable[Any]) -> str:
     """What `json_digest` gives for the list of them, of which never more than one is in memory."""
-    found = hashlib.sha256(b"[")
+    digest = hashlib.sha256(b"[")
     for number, item in enumerate(items):
         canonical = json.dumps(item, sort_keys=True, ensure_ascii=False, default=str)
-        found.update(((", " if number else "") + canonical).encode(errors="surrogatepass"))
-    found.update(b"]")
-    return found.hexdigest()[:16]
+        digest.update(((", " if number else "") + canonical).encode(errors="surrogatepass"))
+    digest.update(b"]")
+    return digest.hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:

@@ -134,7 +134,7 @@ class _Frames:
 
 def _mpeg_parts(data: memoryview) -> list[JoinedRecording]:
     """Cut where a frame has a tag of its own or another kind of frames begins; check the tags' numbers of frames."""
-    found: list[_Frames] = []
+    frames: list[_Frames] = []
     at, kind = 0, None
     while at < len(data):
         if data[at : at + 3] == b"ID3":
@@ -147,9 +147,9 @@ def _mpeg_parts(data: memoryview) -> list[JoinedRecording]:
             continue
         tag = _TAG.search(data, at + 4, min(at + 44, len(data) - 8))  # the number of frames stands behind it
         if tag or kind != frame[1]:
-            found.append(_Frames(at if found else 0, at, bytes(data[at : at + 4])))
+            frames.append(_Frames(at if frames else 0, at, bytes(data[at : at + 4])))
             kind = frame[1]
-        part = found[-1]
+        part = frames[-1]
         if tag:
             place = tag.start()
             part.counted = int.from_bytes(data[place + 8 : place + 12]) if data[place + 7] & 1 else None
@@ -159,10 +159,10 @@ def _mpeg_parts(data: memoryview) -> list[JoinedRecording]:
             # A frame's padding of one byte makes no variable bit rate.
             part.sizes = min(part.sizes[0], frame[0]), max(part.sizes[1], frame[0])
         at += frame[0]
-    if not found:  # tags alone
+    if not frames:  # tags alone
         return [JoinedRecording(0, len(data))]
-    ends = [part.start for part in found[1:]] + [len(data)]
-    return [_repaired(part, end) for part, end in zip(found, ends, strict=True)]
+    ends = [part.start for part in frames[1:]] + [len(data)]
+    return [_repaired(part, end) for part, end in zip(frames, ends, strict=True)]
 
 
 def _repaired(part: _Frames, end: int) -> JoinedRecording:

@@ -23,13 +23,13 @@ def commit() -> str:
     source = Path(unitweave.__file__).parent
     git = ["git", "--no-optional-locks", "-C", str(source)]
     try:
-        found = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
+        revision = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
         changed = subprocess.run(
             [*git, "status", "--porcelain", "--", str(source)], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return f"version {unitweave.__version__}"
-    return found.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return revision.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 @cache

@@ -82,8 +82,8 @@ def natural_pieces(text: str, language: str) -> list[TextPiece]:
     words = normalize(text, language).split()
     atoms = _atoms(text)
     alone = [normalize(atom, language).split() for atom in atoms]
-    if [word for own in alone for word in own] == words:
-        pieces = [TextPiece(atom, len(own)) for atom, own in zip(atoms, alone, strict=True)]
+    if [word for spoken in alone for word in spoken] == words:
+        pieces = [TextPiece(atom, len(spoken)) for atom, spoken in zip(atoms, alone, strict=True)]
     else:
         pieces = _aligned(atoms, words, language)
     return _attached(pieces)
@@ -106,10 +106,10 @@ def _aligned(atoms: list[str], words: list[str], language: str) -> list[TextPiec
     best[0][0] = (0, 0, 0)
     for i in range(len(atoms)):
         for j in range(i + 1, min(i + _MAX_GROUP, len(atoms)) + 1 if best[i] else i + 1):
-            own = normalize("".join(atoms[i:j]), language).split()
+            spoken = normalize("".join(atoms[i:j]), language).split()
             for before, (groups, _, _) in best[i].items():
-                after = before + len(own)
-                if words[before:after] == own and groups + 1 > best[j].get(after, (0, 0, 0))[0]:
+                after = before + len(spoken)
+                if words[before:after] == spoken and groups + 1 > best[j].get(after, (0, 0, 0))[0]:
                     best[j][after] = (groups + 1, i, before)
     if len(words) not in best[-1]:
         return [TextPiece("".join(atoms), len(words))]

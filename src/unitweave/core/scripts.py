@@ -28,8 +28,8 @@ _AFTER = "\u0e30\u0e32\u0e33\u0e45\u0eb0\u0eb2\u0eb3\u102b\u102c"  # vowels that
 @cache
 def _marks() -> str:
     """All combining marks, as the inside of a character class."""
-    found = [chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c)).startswith("M")]
-    return re.escape("".join(found))
+    marks = [chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c)).startswith("M")]
+    return re.escape("".join(marks))
 
 
 @cache

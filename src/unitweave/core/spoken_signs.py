@@ -127,8 +127,8 @@ def _amounts(language: str) -> re.Pattern[str]:
         re.escape(sign) for sign in sorted(_words(language), key=len, reverse=True) if sign not in "&+=@№²³"
     )
     before = rf"(?:US|A|C)?(?P<before>{signs})\s?(?P<n1>{_POINT})(?P<scale1>{_SCALE})"
-    own = rf"(?!\s(?:{signs})\d)"  # "5 $3": the sign belongs to what it touches
-    behind = rf"(?P<n2>{_POINT})(?P<scale2>{_SCALE}){own}\s?(?P<behind>{signs})(?P<unit>[CF]\b)?"
+    no_sign_before = rf"(?!\s(?:{signs})\d)"  # "5 $3": the sign belongs to what it touches
+    behind = rf"(?P<n2>{_POINT})(?P<scale2>{_SCALE}){no_sign_before}\s?(?P<behind>{signs})(?P<unit>[CF]\b)?"
     return re.compile(rf"(?<!\w)(?<!\d[.,]){before}|(?<!\d)(?<!\d[.,]){behind}", re.IGNORECASE)
 
 

@@ -236,13 +236,13 @@ def stage_fingerprint(run: Path, name: str) -> str:
     return str(record["fingerprint"])
 
 
-def check_count(folder: Path, name: str, found: int, remedy: str, items: str | None = None) -> None:
+def check_count(folder: Path, name: str, count: int, remedy: str, items: str | None = None) -> None:
     """Compare how many items a finished stage says that it wrote with how many are there.
 
     Args:
         folder: The stage's folder; without a stage.json, or one that does not count these items, anything goes.
         name: Their name among the counts.
-        found: How many there are.
+        count: How many there are.
         remedy: What to do.
         items: What they are called; `name` where that says it.
 
@@ -252,8 +252,8 @@ def check_count(folder: Path, name: str, found: int, remedy: str, items: str | N
     if not (folder / STAGE_FILE).exists():
         return
     expected = read_stage(folder.parent, folder.name).get("counts", {}).get(name)
-    if isinstance(expected, int) and expected != found:
-        raise InputError(f"{folder}: {found} {items or name} found, but {STAGE_FILE} counts {expected}; {remedy}")
+    if isinstance(expected, int) and expected != count:
+        raise InputError(f"{folder}: {count} {items or name} found, but {STAGE_FILE} counts {expected}; {remedy}")
 
 
 def _is_finished_as(folder: Path, fingerprint: str) -> bool:

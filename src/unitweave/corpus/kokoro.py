@@ -62,8 +62,8 @@ def engine_name(folder: str, language: str, voice: str | None = None) -> str:
     if name not in voices(folder):
         known = ", ".join(list_voices(folder, language))
         raise InputError(f"kokoro has no voice {name!r} in {folder}; its voices for {language}: {known}")
-    own, phonemes = _LETTERS.get(name[0], ("", ""))
-    return f"{phonemes if own == language else dict(_LETTERS.values())[language]}+{name}"
+    voice_language, phonemes = _LETTERS.get(name[0], ("", ""))
+    return f"{phonemes if voice_language == language else dict(_LETTERS.values())[language]}+{name}"
 
 
 @cache

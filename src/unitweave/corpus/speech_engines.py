@@ -88,8 +88,8 @@ class EmbeddedEngine:
         else:
             name = self.settings.voice or (_PICO_VOICES.get(language) if engine == "pico" else language)
         if name is None:
-            known = ", ".join(_PICO_VOICES)
-            raise InputError(f"pico does not support {language}, only {known}; --engine espeak supports a hundred")
+            names = ", ".join(_PICO_VOICES)
+            raise InputError(f"pico does not support {language}, only {names}; --engine espeak supports a hundred")
         return Voice(f"{language}_{engine}", engine, name, model=model)
 
     def check(self, languages: Iterable[str]) -> None:

@@ -95,8 +95,8 @@ def _histogram(axis: Any, splits: Sequence[tuple[str, np.ndarray]], bins: np.nda
 
 def _part(languages: str, split: str, pairs: Sequence[Pair]) -> LanguageSplit:
     def seconds(side: str) -> np.ndarray:
-        found = {getattr(p, f"{side}_audio"): getattr(p, f"{side}_seconds") for p in pairs}
-        return np.array([value for path, value in found.items() if path])
+        durations = {getattr(p, f"{side}_audio"): getattr(p, f"{side}_seconds") for p in pairs}
+        return np.array([value for path, value in durations.items() if path])
 
     def words(side: str) -> float:
         counts = [len(text.split()) for p in pairs if (text := getattr(p, f"{side}_text"))]

@@ -83,17 +83,17 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 def write_expected(path: Path, folders: Sequence[Path], system: str | None = None) -> Expected:
     """Write what `score_range` finds."""
-    found = score_range(folders, system)
-    write_json(path, to_json(found))
-    return found
+    expected = score_range(folders, system)
+    write_json(path, to_json(expected))
+    return expected
 
 
 def expected_for(recipe: Recipe) -> Expected | None:
     """What is known of a recipe: of a built-in one, unchanged."""
     for path in builtin_recipes():
-        known = path.with_name(path.stem + SUFFIX)
-        if known.exists() and load_recipe(path) == recipe:
-            content: dict[str, Any] = {k: tuple(v) if k in _RANGES else v for k, v in read_json_object(known).items()}
+        stored = path.with_name(path.stem + SUFFIX)
+        if stored.exists() and load_recipe(path) == recipe:
+            content: dict[str, Any] = {k: tuple(v) if k in _RANGES else v for k, v in read_json_object(stored).items()}
             return Expected(**content)
     return None
 

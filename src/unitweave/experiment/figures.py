@@ -74,14 +74,14 @@ def _panels(count: int, size: tuple[float, float], label: str) -> tuple[Figure, 
     return figure, list(axes[:count])
 
 
-def _others(ax: Any, results: GridResults, own: Sequence[Comparison], metric: str) -> None:
+def _others(ax: Any, results: GridResults, comparisons: Sequence[Comparison], metric: str) -> None:
     """Mean scores of further compared systems, for instance at another learning rate, in the same groups."""
     experiment = results.plan.experiment
     roles = {pair.against: 0 for pair in experiment.comparisons} | {pair.system: 1 for pair in experiment.comparisons}
     for system, i in roles.items():  # drawn as the baseline is, or as the method
         if system in (experiment.baseline, experiment.method):
             continue
-        found = [(c.hours, list(results.find(c.group, system).values())) for c in own]
+        found = [(c.hours, list(results.find(c.group, system).values())) for c in comparisons]
         points = [(hours, sum(r.score(metric) or 0.0 for r in each) / len(each)) for hours, each in found if each]
         if points:
             style = {"color": COLOURS[i], "marker": MARKERS[i], "markerfacecolor": "none", "linestyle": "none"}

@@ -76,7 +76,7 @@ def compare(
     if not both:
         return None
     ours, theirs = {t: ours[t] for t in both}, {t: theirs[t] for t in both}
-    found = {
+    differences = {
         metric: difference(
             {s: r.counts[metric] for s, r in ours.items()}, {s: r.counts[metric] for s, r in theirs.items()}
         )
@@ -84,7 +84,7 @@ def compare(
     }
     experiment = results.plan.experiment
     headline = (system, against, against_steps) == (experiment.method, experiment.baseline, steps)
-    return Comparison(group, system, against, against_steps, results.hours(data), ours, theirs, found, headline)
+    return Comparison(group, system, against, against_steps, results.hours(data), ours, theirs, differences, headline)
 
 
 def method_against_baseline(results: GridResults) -> list[Comparison]:
@@ -106,10 +106,10 @@ def against_longer(results: GridResults) -> list[Comparison]:
     ]
     comparisons = []
     for model, data in dict.fromkeys(group[:2] for group in results.groups()):
-        own = [r.trial for r in results.results if r.trial.group[:2] == (model, data)]
+        trials = [r.trial for r in results.results if r.trial.group[:2] == (model, data)]
         for system, against in pairs:
-            min_steps = min((trial.steps for trial in own if trial.system == system), default=0)
-            max_steps = max((trial.steps for trial in own if trial.system == against), default=0)
+            min_steps = min((trial.steps for trial in trials if trial.system == system), default=0)
+            max_steps = max((trial.steps for trial in trials if trial.system == against), default=0)
             if 0 < min_steps < max_steps:
                 comparisons.append(compare(results, (model, data, min_steps), system, against, max_steps))
     return [pair for pair in comparisons if pair is not None]
@@ -174,15 +174,15 @@ def best_on_dev(results: GridResults) -> list[dict[str, Result]]:
     for model, data, training in dict.fromkeys((*r.trial.group[:2], r.training) for r in results.results):
         chosen, several = {}, True
         for system in (experiment.baseline, experiment.method):
-            own = [
+            evaluated = [
                 r
                 for r in results.results
                 if (*r.trial.group[:2], r.training, r.trial.system) == (model, data, training, system)
                 and r.dev_bleu is not None
             ]
-            several &= len(own) > 1
-            if own:
-                chosen[system] = max(own, key=lambda r: (r.dev_bleu or 0.0, -r.trial.steps))
+            several &= len(evaluated) > 1
+            if evaluated:
+                chosen[system] = max(evaluated, key=lambda r: (r.dev_bleu or 0.0, -r.trial.steps))
         if several:
             rows.append(chosen)
     return rows
@@ -203,10 +203,10 @@ def of_language(comparison: Comparison, language: str, hours: float) -> str:
 
 
 def _steps(comparison: Comparison) -> str:
-    own = comparison.group[2]
-    if comparison.against_steps == own:
-        return f"{own} steps"
-    return f"{comparison.system} {own} steps, {comparison.against} {comparison.against_steps}"
+    steps = comparison.group[2]
+    if comparison.against_steps == steps:
+        return f"{steps} steps"
+    return f"{comparison.system} {steps} steps, {comparison.against} {comparison.against_steps}"
 
 
 def _sentence(comparison: Comparison, difference: Difference, metric: str) -> str:

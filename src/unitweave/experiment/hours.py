@@ -43,8 +43,8 @@ def estimate(run: Path, plan: ExperimentPlan, trial: Trial) -> float | None:
         total += per_step * (trial.steps - done)
     for stage in ("translate", "scores"):
         if anew or stage_seconds(run, f"{stage}/{trial.name}") is None:
-            known = [s for c in plan.trials if (s := stage_seconds(run, f"{stage}/{c.name}")) is not None]
-            total += sum(known) / len(known) if known else 0.0
+            seconds = [s for c in plan.trials if (s := stage_seconds(run, f"{stage}/{c.name}")) is not None]
+            total += sum(seconds) / len(seconds) if seconds else 0.0
     return total
 
 
@@ -52,9 +52,9 @@ def step_seconds(run: Path, plan: ExperimentPlan, trial: Trial) -> float | None:
     """Seconds per optimizer step of a trial, including evaluations on dev where finished trials have them."""
     same_model = [c for c in plan.trials if c.model == trial.model]
     for alike in ([c for c in same_model if c.system == trial.system], same_model):
-        known = [(s, c.steps) for c in alike if (s := stage_seconds(run, f"lm/{c.name}")) is not None]
-        if known:
-            return sum(seconds for seconds, _ in known) / sum(steps for _, steps in known)
+        timings = [(s, c.steps) for c in alike if (s := stage_seconds(run, f"lm/{c.name}")) is not None]
+        if timings:
+            return sum(seconds for seconds, _ in timings) / sum(steps for _, steps in timings)
     path = run / MEASURED_FILE
     return read_json_object(path).get(trial.model) if path.exists() else None
 

@@ -181,10 +181,10 @@ def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def parse_experiment(content: Mapping[str, Any]) -> ExperimentPlan:
     """A plan from plain values, without a base. Raises InputError that names the key."""
-    known = [f.name for f in fields(Experiment)]
+    keys = [f.name for f in fields(Experiment)]
     for key in content:
-        if key not in known:
-            raise InputError(f"unknown key {key!r}; an experiment has: {', '.join(known)}")
+        if key not in keys:
+            raise InputError(f"unknown key {key!r}; an experiment has: {', '.join(keys)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Experiment, "experiment")
     content = copy.deepcopy(dict(content))  # jsonargparse puts its own classes into the lists that it is given
@@ -225,8 +225,10 @@ def make_trials(experiment: Experiment, default_steps: int) -> list[Trial]:
             shorter = None
             for length in steps:
                 trial = Trial(model, amount, system, length, seed, shorter, threads)
-                known = trials.get(trial)
-                if known is None or trial.shorter is None:  # requested on its own, it does not wait for a shorter one
+                existing = trials.get(trial)
+                if (
+                    existing is None or trial.shorter is None
+                ):  # requested on its own, it does not wait for a shorter one
                     trials[trial] = trial
                 shorter = trial if block.early_stopping else None
     return list(trials.values())
@@ -234,11 +236,11 @@ def make_trials(experiment: Experiment, default_steps: int) -> list[Trial]:
 
 def _recipe(experiment: Experiment, trials: Sequence[Trial]) -> Recipe:
     """The recipe with the trials as its systems. Each model's settings of each system are parsed once."""
-    own = {
+    by_system = {
         f"{model}_{system}": merged(experiment.models[model] or {}, experiment.systems[system] or {})
         for model, system in dict.fromkeys((trial.model, trial.system) for trial in trials)
     }
-    recipe = parse_recipe(experiment.recipe | {"systems": own})
+    recipe = parse_recipe(experiment.recipe | {"systems": by_system})
     systems = {}
     for trial in trials:
         settings = recipe.systems[f"{trial.model}_{trial.system}"]

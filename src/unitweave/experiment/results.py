@@ -169,8 +169,8 @@ class GridResults:
 
     def hours(self, data: str, language: str | None = None) -> float:
         """Hours of source speech of an amount of data, in all or of one language (0 where none is trained on)."""
-        found = self.amounts[data]
-        return sum(counted["hours"] for name, counted in found.items() if language in (None, name))
+        amounts = self.amounts[data]
+        return sum(counted["hours"] for name, counted in amounts.items() if language in (None, name))
 
 
 def read_grid(*folders: Path) -> GridResults:

@@ -81,13 +81,13 @@ def _schedule(grid: GridResults, trial: Trial) -> tuple[str, str]:
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> list[str]:
     """Nested settings as "a.b: value" each."""
-    found = []
+    lines = []
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{above}{key}.")
+            lines += _flat(value, f"{above}{key}.")
         else:
-            found.append(f"{above}{key}: {value}")
-    return found
+            lines.append(f"{above}{key}: {value}")
+    return lines
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> str:
@@ -133,16 +133,16 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
 
 def unequal_table(comparisons: Sequence[Comparison]) -> str:
     """Systems against others that have trained for more steps; the group's steps are the system's."""
-    own = ["steps", "system", "against", "steps of that", "metric", "score of that", "score of the system"]
+    headings = ["steps", "system", "against", "steps of that", "metric", "score of that", "score of the system"]
     rows = _rows(comparisons, lambda c: [c.system, c.against, str(c.against_steps)])
-    return markdown_table(["model", "data", "hours", *own, "difference", "trainings", "finding"], rows)
+    return markdown_table(["model", "data", "hours", *headings, "difference", "trainings", "finding"], rows)
 
 
 def further_table(comparisons: Sequence[Comparison]) -> str:
     """The requested comparisons, at equal steps."""
-    own = ["steps", "system", "against", "metric", "score of that", "score of the system"]
+    headings = ["steps", "system", "against", "metric", "score of that", "score of the system"]
     rows = _rows(comparisons, lambda c: [c.system, c.against])
-    return markdown_table(["model", "data", "hours", *own, "difference", "trainings", "finding"], rows)
+    return markdown_table(["model", "data", "hours", *headings, "difference", "trainings", "finding"], rows)
 
 
 def _rows(comparisons: Sequence[Comparison], named: Callable[[Comparison], list[str]]) -> list[list[str]]:

@@ -67,17 +67,17 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
     Returns:
         The lengths, None without a corpus.
     """
-    known = None if tokenizer is None else _local_tokenizer(tokenizer)
+    local = None if tokenizer is None else _local_tokenizer(tokenizer)
     tasks = [task for task, weight in settings.tasks.items() if weight > 0]
     coverage: dict[str, Coverage] = {}
     if corpus is not None and units is not None:
         pairs = train_subset(load_pairs(corpus, units, "train"), settings.train_pairs)
         languages = all_languages(pairs)
         tokens = vocabulary = None
-        if known is not None:
+        if local is not None:
             codebook, num_units = codebook_identity(units)
-            vocabulary = replace(extend_tokenizer(known, num_units, languages, codebook), texts=settings.texts)
-            tokens = WordTokens(known)
+            vocabulary = replace(extend_tokenizer(local, num_units, languages, codebook), texts=settings.texts)
+            tokens = WordTokens(local)
         sizes = prepare_examples(pairs, units, tokens, vocabulary, settings.interleave, settings.deduplicate)
         coverage = interleaved_coverage(pairs, sizes, settings)
         if vocabulary is not None:

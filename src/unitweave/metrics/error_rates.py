@@ -38,9 +38,9 @@ def closest_references(
     """Of several references of each text the one with the lowest word error rate, of equal ones the first."""
     chosen = []
     for hypothesis, first, more in zip(hypotheses, references, further, strict=True):
-        known = [text for text in (first, *more) if text.strip()]
-        rates = [np.divide(*_counts(jiwer.process_words(text, hypothesis))) for text in known]
-        chosen.append(known[int(np.argmin(rates))] if known else first)
+        nonempty = [text for text in (first, *more) if text.strip()]
+        rates = [np.divide(*_counts(jiwer.process_words(text, hypothesis))) for text in nonempty]
+        chosen.append(nonempty[int(np.argmin(rates))] if nonempty else first)
     return chosen
 
 

@@ -85,11 +85,11 @@ def average_token_delay(chunks: Sequence[Chunk], computation_aware: bool = False
     source_ends, target_ends = [0.0], [0.0]
     source_count, target_count = [0], [0]  # tokens up to and with each chunk
     answered: list[int] = []
-    heard = 0.0
+    previous_delay = 0.0
     for delay, seconds, computing in merged:
-        for length in _tokens(delay - heard):
+        for length in _tokens(delay - previous_delay):
             source_ends.append(source_ends[-1] + length)
-        heard = delay
+        previous_delay = delay
         source_count.append(len(source_ends) - 1)
         ahead = max(0, target_count[-1] - source_count[-2])
         lengths = _tokens(seconds)
@@ -104,14 +104,14 @@ def average_token_delay(chunks: Sequence[Chunk], computation_aware: bool = False
 
 def _by_delay(chunks: Sequence[Chunk]) -> list[tuple[float, float, float]]:
     """Delay, length and computing time of what was put out at the same delay."""
-    found, before = [], 0.0
+    delays, before = [], 0.0
     for delay, group in itertools.groupby(chunks, key=lambda chunk: chunk.delay):
         seconds = computing = 0.0
         for chunk in group:
             spent = chunk.elapsed - chunk.delay
             seconds, computing, before = seconds + chunk.seconds, computing + spent - before, spent
-        found.append((delay, seconds, computing))
-    return found
+        delays.append((delay, seconds, computing))
+    return delays
 
 
 def _tokens(seconds: float) -> list[float]:

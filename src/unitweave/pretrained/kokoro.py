@@ -57,8 +57,8 @@ def read_voices(model: PackagedModel, archive: Path) -> dict[str, torch.Tensor]:
     """
     if not archive.is_file():
         raise InputError(f"{model.name}: its voices are in {archive}, which is not in this folder: {model.install}")
-    if (found := hashlib.sha256(archive.read_bytes()).hexdigest()) != _VOICES_SHA256:
-        raise InputError(f"{archive}: has the SHA-256 {found}, not {_VOICES_SHA256}; reinstall: {model.install}")
+    if (digest := hashlib.sha256(archive.read_bytes()).hexdigest()) != _VOICES_SHA256:
+        raise InputError(f"{archive}: has the SHA-256 {digest}, not {_VOICES_SHA256}; reinstall: {model.install}")
     voices = {}
     with tarfile.open(archive) as files:
         for member in files:

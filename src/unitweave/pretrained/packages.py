@@ -150,15 +150,15 @@ def assemble(model: PackagedModel, path: Path) -> None:
 def checked_file(model: PackagedModel, name: str) -> Path:
     """Where the file `name` of `model.files` lies. Raises InputError when it is missing or not the known one."""
     module, path, sha256 = next(file for file in model.files if Path(file[1]).name == name)
-    (found,) = installed_files(model, [(module, path)])
-    _check(model, name, hashlib.sha256(found.read_bytes()).hexdigest(), sha256)
-    return found
+    (installed,) = installed_files(model, [(module, path)])
+    _check(model, name, hashlib.sha256(installed.read_bytes()).hexdigest(), sha256)
+    return installed
 
 
-def _check(model: PackagedModel, what: str, found: str, sha256: str) -> None:
-    if found != sha256:
+def _check(model: PackagedModel, what: str, digest: str, sha256: str) -> None:
+    if digest != sha256:
         raise InputError(
-            f"{model.name}: the installed {what} have the SHA-256 {found}, not {sha256}; "
+            f"{model.name}: the installed {what} have the SHA-256 {digest}, not {sha256}; "
             f"they are damaged or another version; reinstall: {model.install}"
         )
 

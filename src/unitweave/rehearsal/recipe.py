@@ -75,10 +75,10 @@ def rehearsal_recipe(
     made["corpus"] = {
         "embedded": {"languages": embedded.languages[:1] if embedded else ["es"], "train": pairs, "dev": 2, "test": 2}
     }
-    shared, own = content.get("lm") or {}, content.get("systems") or {}
+    shared, by_system = content.get("lm") or {}, content.get("systems") or {}
     made["lm"] = {}
     made["systems"] = {
-        name: merged(merged(shared, own.get(name) or {}), _system(system, models, training, whole_batches, lora))
+        name: merged(merged(shared, by_system.get(name) or {}), _system(system, models, training, whole_batches, lora))
         for name, system in chosen_systems(recipe).items()
     }
     return made

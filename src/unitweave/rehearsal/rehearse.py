@@ -179,8 +179,8 @@ class Rehearsal:
         )
         seconds = [s for p in read_manifest(self.layout.corpus, "train") for s in (p.src_seconds, p.tgt_seconds)]
         filled = replace(settings, batch_seconds=min(settings.batch_seconds, sum(seconds)))
-        found = estimate.estimate(filled, max(seconds))
-        return found.states + found.activations
+        plan = estimate.estimate(filled, max(seconds))
+        return plan.states + plan.activations
 
     def _plan_lm(self, recipe: Recipe, name: str) -> float | None:
         """GiB that `lm plan` has for a system, without what only a GPU has, and the tokens it expects."""

@@ -115,14 +115,14 @@ def _utterance_lines(
     for i, (id, target) in enumerate(zip(references.ids, references.target_language, strict=True)):
         outputs = {}
         for name in dict.fromkeys([*written, *transcripts]):
-            own = written.get(name)
+            texts = written.get(name)
             record = transcripts[name][i] if name in transcripts else None
             outputs[name] = ScoredOutput(
                 record.text if record else "",
                 recognizer.clean_hypothesis(record.text, target) if record else "",
                 round(record.seconds, 3) if record else 0.0,
-                own.transcript[i] if own else None,
-                own.translation[i] if own else None,
+                texts.transcript[i] if texts else None,
+                texts.translation[i] if texts else None,
                 record.mos if record else {},
                 record.speaker_similarity if record else None,
                 record.comet if record else None,

@@ -96,9 +96,9 @@ def translate_by_cascade(
                 waveforms = [read_audio(str(p.src_audio), expected_seconds=p.src_seconds) for p in batch]
                 texts = [text.strip() for text in transcribe(waveforms, source)]
                 transcripts |= zip((pair.id for pair in batch), texts, strict=True)
-                known = [pair.id for pair in batch if transcripts[pair.id]]
-                found = translate([transcripts[id] for id in known], source, target) if known else []
-                translations |= zip(known, (text.strip() for text in found), strict=True)
+                transcribed = [pair.id for pair in batch if transcripts[pair.id]]
+                found = translate([transcripts[id] for id in transcribed], source, target) if transcribed else []
+                translations |= zip(transcribed, (text.strip() for text in found), strict=True)
             spoken = [Text(p.id, text, p.tgt_lang) for p in part if (text := translations.get(p.id))]
             audio = set()
             for speech in engine.speak(spoken):
@@ -161,11 +161,11 @@ def _translator(settings: CascadeTranslator) -> TranslateTexts:
     return TranslationModel(settings.model).translate
 
 
-def _as_many(found: Any, texts: Sequence[str], what: str) -> list[str]:
-    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != len(texts):
-        number = len(found) if isinstance(found, Sequence) and not isinstance(found, str) else "no list of"
+def _as_many(returned: Any, texts: Sequence[str], what: str) -> list[str]:
+    if not isinstance(returned, Sequence) or isinstance(returned, str) or len(returned) != len(texts):
+        number = len(returned) if isinstance(returned, Sequence) and not isinstance(returned, str) else "no list of"
         raise InputError(f"translator: {what} gave {number} translations of {len(texts)} sentences")
-    return [str(text) for text in found]
+    return [str(text) for text in returned]
 
 
 def _output(command: str, text: str, **values: str) -> str:
@@ -214,10 +214,10 @@ class TranslationModel:
 
     def _code(self, language: str) -> str:
         """The tokenizer's own code of a language: es, spa_Latn or es_XX."""
-        known = set(self._tokenizer.get_vocab()) | set(getattr(self._tokenizer, "lang_code_to_token", {}))
-        variants = [code for code in known if code.startswith(f"{language}_") and len(code) == len(language) + 3]
+        vocabulary = set(self._tokenizer.get_vocab()) | set(getattr(self._tokenizer, "lang_code_to_token", {}))
+        variants = [code for code in vocabulary if code.startswith(f"{language}_") and len(code) == len(language) + 3]
         for code in (_FLORES.get(language, ""), *variants, language):
-            if code in known or f"__{code}__" in known:
+            if code in vocabulary or f"__{code}__" in vocabulary:
                 return code
         raise InputError(f"translator.model {self.name}: does not know the language {language!r}")
 

@@ -43,9 +43,9 @@ def add_comet(
     if not settings.comet or not transcripts:
         return
     hypotheses = {name: [record.text for record in records] for name, records in transcripts.items()}
-    found = comet_scores(settings.comet, settings.comet_command, references.source_texts, references.texts, hypotheses)
+    comet = comet_scores(settings.comet, settings.comet_command, references.source_texts, references.texts, hypotheses)
     for name, records in transcripts.items():
-        for record, score in zip(records, found[name], strict=True):
+        for record, score in zip(records, comet[name], strict=True):
             record.comet = round(score, 4)
 
 
@@ -83,11 +83,11 @@ def comet_scores(
             message = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
             raise InputError(f"score.comet {model}: {command} failed ({message}); leave score.comet empty to skip it")
         try:
-            found = {
+            scores = {
                 name: [float(row["COMET"]) for row in json.loads(out.read_text())[path]] for name, path in files.items()
             }
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"score.comet: {command} wrote something else than expected ({error})") from None
-    if any(len(rows) != len(references) for rows in found.values()):
+    if any(len(rows) != len(references) for rows in scores.values()):
         raise InputError(f"score.comet: {command} did not score every utterance")
-    return found
+    return scores

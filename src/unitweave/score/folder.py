@@ -58,15 +58,15 @@ def score_folders(
     systems = _systems(folders, reference_speech)
     first = next(iter(systems))
     ids = list(systems[first])
-    known = _matched(systems, references, language)
-    targets = known.target_language
+    texts = _matched(systems, references, language)
+    targets = texts.target_language
     chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, targets)
-    check_comet(settings, known.source_texts)
+    check_comet(settings, texts.source_texts)
     sources = _source_files(source_speech, ids)
     # All files are read before hours of recognition, so that a bad one is known at once.
     for path in (path for paths in systems.values() for path in paths.values()):
         read_audio(path)
-    known.source_seconds = [len(read_audio(path)) / SAMPLE_RATE for path in sources.values()]
+    texts.source_seconds = [len(read_audio(path)) / SAMPLE_RATE for path in sources.values()]
     recognizer, speakers = load_recognizer(*chosen, settings.device), load_speaker_model(settings)
     predictors, notes = load_predictors(settings.mos, settings.device)
     for note in notes:
@@ -81,8 +81,8 @@ def score_folders(
             source = AudioSource(keys, partial(_read, paths), dict(zip(keys, targets, strict=True)))
             rated = evenly_spaced(keys, settings.mos_utterances or len(keys), centered=True)
             transcripts[name] = transcribe(source, recognizer, None, progress, predictors, rated, speakers=compared)
-    add_comet(transcripts, known, settings)
-    scores = assemble(transcripts, {}, known, recognizer, settings, "file")
+    add_comet(transcripts, texts, settings)
+    scores = assemble(transcripts, {}, texts, recognizer, settings, "file")
     scores.mos_predictors = [predictor.signature for predictor in predictors]
     scores.mos_utterances = min(settings.mos_utterances or len(ids), len(ids))
     scores.speaker_model = speakers.signature if speakers else None

@@ -252,11 +252,11 @@ def measure_latency(
 
 def _text(events: Sequence[LiveEvent]) -> str:
     """The translation of all utterances of a session."""
-    said: dict[int, str] = {}
+    hypotheses: dict[int, str] = {}
     for event in events:
         if isinstance(event, CommittedText):
-            said[event.utterance] = said.get(event.utterance, "") + event.text
-    return join_words(" ".join(said.values()))
+            hypotheses[event.utterance] = hypotheses.get(event.utterance, "") + event.text
+    return join_words(" ".join(hypotheses.values()))
 
 
 def first_word_end(translator: Translator, source: Source) -> float:
@@ -290,12 +290,12 @@ def _score(
     computing: float,
 ) -> LiveScore:
     audible = [i for i, waveform in enumerate(waveforms) if len(waveform) and not is_silent(waveform)]
-    heard = [""] * len(sources)
+    transcripts = [""] * len(sources)
     language = sources[0].language
     for i, text in zip(audible, recognizer.transcribe([waveforms[i] for i in audible], language), strict=True):
-        heard[i] = recognizer.clean_hypothesis(text, language)
+        transcripts[i] = recognizer.clean_hypothesis(text, language)
     references = [recognizer.clean_reference(source.reference, language) for source in sources]
-    asr_bleu, _ = bleu(heard, references, samples=0)
+    asr_bleu, _ = bleu(transcripts, references, samples=0)
     text_bleu, _ = bleu([recognizer.clean_hypothesis(text, language) for text in texts], references, samples=0)
     scores = (round(asr_bleu.score, 2), round(text_bleu.score, 2))
     return LiveScore(name, len(sources), *scores, len(sources) - len(audible), delays, elapsed, round(computing, 4))

@@ -83,17 +83,17 @@ def read_outputs(folder: Path, pairs: Mapping[str, Pair]) -> SystemOutputs:
     path = folder / OUTPUTS_FILE
 
     def checked() -> Iterator[SystemOutput]:
-        known: set[str] = set()
+        seen: set[str] = set()
         for number, output in enumerate(records(SystemOutput, path), 1):
             if output.id not in pairs:
                 raise InputError(f"{path}, line {number}: utterance {output.id!r} is not in the corpus's test split")
-            if output.id in known:
+            if output.id in seen:
                 raise InputError(f"{path}, line {number}: duplicate utterance {output.id!r}")
             if output.audio and not (folder / output.audio).is_file():
                 raise InputError(f"{folder / output.audio}: no such audio file, but {path} names it (line {number})")
             if any(not 0 <= unit < 1 << 31 for unit in output.units):
                 raise InputError(f"{path}, line {number}: damaged (units must be integers from 0 on)")
-            known.add(output.id)
+            seen.add(output.id)
             yield output
 
     outputs = SystemOutputs(checked())

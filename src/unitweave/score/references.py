@@ -62,7 +62,7 @@ def read_references(path: Path, files: Mapping[str, Path]) -> ReferenceTable:
     first = 2 if roles else 1
     rows = rows[1:] if roles else rows
     roles = roles or _roles_without_heading(path, rows)
-    found: dict[str, dict[str, list[str]]] = {}
+    columns: dict[str, dict[str, list[str]]] = {}
     for number, row in enumerate(rows, first):
         cells: dict[str, list[str]] = {role: [] for role in roles}
         for role, cell in zip(roles, row, strict=False):
@@ -77,17 +77,17 @@ def read_references(path: Path, files: Mapping[str, Path]) -> ReferenceTable:
         key = _stem(row[0], files)
         if key is None:
             raise InputError(f"{path}, line {number}: no audio file for {row[0]!r}")
-        if key in found:
+        if key in columns:
             raise InputError(f"{path}, line {number}: duplicate reference for {row[0]!r}")
-        found[key] = cells | {"text": texts}
-    missing = [name for name in files if name not in found]
+        columns[key] = cells | {"text": texts}
+    missing = [name for name in files if name not in columns]
     if missing:
         raise InputError(f"{path}: no reference for {files[missing[0]].name}")
 
     def column(role: str) -> list[str]:
-        return [found[name][role][0] for name in files] if role in roles else []
+        return [columns[name][role][0] for name in files] if role in roles else []
 
-    further = [found[name]["text"][1:] for name in files]
+    further = [columns[name]["text"][1:] for name in files]
     languages, targets = ([language_code(code) for code in column(role)] for role in ("language", "target"))
     return ReferenceTable(column("text"), further if any(further) else [], languages, targets, column("source"))
 

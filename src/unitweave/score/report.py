@@ -163,18 +163,18 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
             stage = run.stages.get(f"lm/{system}", {})
             seconds = stage.get("seconds") or log[-1].get("seconds") or 0.0
             pairs = stage.get("counts", {}).get("pairs")
-            heard = "" if not isinstance(pairs, int) else f"{pairs:,} utterance pairs, "
-            facts.append((f"System {system}", f"{heard}{log[-1]['step']} steps, {kind}, {seconds / 60:.1f} minutes"))
+            count = "" if not isinstance(pairs, int) else f"{pairs:,} utterance pairs, "
+            facts.append((f"System {system}", f"{count}{log[-1]['step']} steps, {kind}, {seconds / 60:.1f} minutes"))
     return facts + _provenance(run)
 
 
 def _provenance(run: RunData) -> list[tuple[str, str]]:
     """When, where, by which code and commands the stages were done; those of earlier versions do not say it."""
-    known = [stage["provenance"] for stage in run.stages.values() if isinstance(stage.get("provenance"), Mapping)]
+    provenances = [stage["provenance"] for stage in run.stages.values() if isinstance(stage.get("provenance"), Mapping)]
     versions = {stage.get("versions", {}).get("unitweave") for stage in run.stages.values()} - {None}
     facts = []
     for title, key in (("Commit", "commit"), ("Machine", "machine"), ("Command", "command"), ("Done", "finished")):
-        values = list(dict.fromkeys(str(record[key]) for record in known if key in record))
+        values = list(dict.fromkeys(str(record[key]) for record in provenances if key in record))
         if key == "finished" and len(values) > 1:
             values = [f"{min(values)} to {max(values)}"]
         if values:
@@ -196,10 +196,10 @@ def _ratios(run: RunData, system: str) -> list[tuple[float, float]]:
 
 def _lm_setting(run: RunData, system: str, name: str) -> dict[str, Any]:
     """An object among the settings in a system's stage.json."""
-    found = run.stages.get(f"lm/{system}", {}).get("settings", {}).get(name, {})
-    if not isinstance(found, dict):
+    content = run.stages.get(f"lm/{system}", {}).get("settings", {}).get(name, {})
+    if not isinstance(content, dict):
         raise InputError(f"{run.folder / 'lm' / system / STAGE_FILE}: damaged ({name!r} must be an object)")
-    return found
+    return content
 
 
 def _parsed(run: RunData, system: str, name: str, kind: type[Kind]) -> Kind:
@@ -305,18 +305,18 @@ def _parts(run: RunData, kind: str) -> list[dict[str, Any]]:
 
 def _details(scores: Scores) -> dict[str, Any]:
     """The minor numbers, in the columns that any row has."""
-    known = [one for one in table.DETAILS if any(getattr(row, one[0]) is not None for row in scores.all.values())]
+    columns = [one for one in table.DETAILS if any(getattr(row, one[0]) is not None for row in scores.all.values())]
     rows = {
-        name: [table.shown(getattr(row, key), digits) for key, _, digits in known] for name, row in scores.all.items()
+        name: [table.shown(getattr(row, key), digits) for key, _, digits in columns] for name, row in scores.all.items()
     }
-    return {"columns": [heading for _, heading, _ in known], "rows": rows}
+    return {"columns": [heading for _, heading, _ in columns], "rows": rows}
 
 
 def _worst(run: RunData) -> list[dict[str, Any]]:
     """The utterances of each system with the lowest chrF of the ASR transcript, or of the text where there is none."""
     from sacrebleu.metrics import CHRF
 
-    metric, found = CHRF(), []
+    metric, scores = CHRF(), []
     for system, row in run.scores.systems.items():
         rated = []
         for utterance in run.utterances.values():
@@ -327,8 +327,8 @@ def _worst(run: RunData) -> list[dict[str, Any]]:
             )
             rated.append((round(metric.sentence_score(text, [reference]).score, 1), utterance.id, utterance, output))
         rated.sort(key=lambda entry: entry[:2])
-        found.append({"system": system, "rows": [(score, u, output) for score, _, u, output in rated[:WORST]]})
-    return found
+        scores.append({"system": system, "rows": [(score, u, output) for score, _, u, output in rated[:WORST]]})
+    return scores
 
 
 def _example(run: RunData, id: str, interleaving: Interleaving) -> dict[str, Any]:

@@ -186,10 +186,10 @@ def score_system(
     )
     if written:
         _score_texts(scores, written, references, samples)
-        own = [recognizer.clean_reference(text, x) for text, x in zip(written.translation, targets, strict=True)]
-        with_text = [i for i, text in enumerate(own) if text]
+        cleaned = [recognizer.clean_reference(text, x) for text, x in zip(written.translation, targets, strict=True)]
+        with_text = [i for i, text in enumerate(cleaned) if text]
         if with_text:
-            pair = [hypotheses[i] for i in with_text], [own[i] for i in with_text]
+            pair = [hypotheses[i] for i in with_text], [cleaned[i] for i in with_text]
             scores.agreement_wer = word_error_rate(*pair, samples).rounded()
             scores.agreement_bleu = bleu(*pair, samples)[0].rounded()
     return scores, signature
@@ -197,14 +197,14 @@ def score_system(
 
 def _mean(values: Sequence[float | None], digits: int) -> float | None:
     """The mean of those that are known."""
-    known = [value for value in values if value is not None]
-    return round(float(np.mean(known)), digits) if known else None
+    numbers = [value for value in values if value is not None]
+    return round(float(np.mean(numbers)), digits) if numbers else None
 
 
 def _ratio(seconds: Sequence[float], source_seconds: Sequence[float]) -> float | None:
     """How long the translations are for a second of their sources; None where a source's length is not known."""
-    known = len(source_seconds) == len(seconds) > 0 and all(source_seconds)
-    return round(sum(seconds) / sum(source_seconds), 3) if known else None
+    complete = len(source_seconds) == len(seconds) > 0 and all(source_seconds)
+    return round(sum(seconds) / sum(source_seconds), 3) if complete else None
 
 
 def score_parts(
@@ -219,8 +219,8 @@ def score_parts(
     rows = {}
     for name, positions in parts.items():
         some = written.select(positions) if written else None
-        own = None if transcripts is None else [transcripts[i] for i in positions]
-        rows[name], _ = score_system(own, references.select(positions), recognizer, some, samples)
+        selected = None if transcripts is None else [transcripts[i] for i in positions]
+        rows[name], _ = score_system(selected, references.select(positions), recognizer, some, samples)
     return rows
 
 
@@ -230,9 +230,9 @@ def _score_texts(scores: SystemScores, written: SystemTexts, references: Referen
     scores.without_text = sum(not text.strip() for text in first)
     targets, sources = references.target_language, references.language or [""] * len(references.ids)
     if references.translation and written.translates:
-        own = [comparable_text(text, x, written.natural) for text, x in zip(written.translation, targets, strict=True)]
-        text_bleu, scores.text_bleu_signature = bleu(own, references.translation, samples)
-        text_chrf, scores.text_chrf_signature = chrf(own, references.translation, samples)
+        side = [comparable_text(text, x, written.natural) for text, x in zip(written.translation, targets, strict=True)]
+        text_bleu, scores.text_bleu_signature = bleu(side, references.translation, samples)
+        text_chrf, scores.text_chrf_signature = chrf(side, references.translation, samples)
         scores.text_bleu, scores.text_chrf = text_bleu.rounded(), text_chrf.rounded()
     if written.natural and references.natural and written.translates:
         wanted = [clean_text(text) for text in references.texts]
@@ -240,20 +240,20 @@ def _score_texts(scores: SystemScores, written: SystemTexts, references: Referen
         scores.natural_bleu = natural_bleu.rounded()
     if references.transcript:
         codes = [source.partition("-")[0] for source in sources]
-        own = [comparable_text(text, x, written.natural) for text, x in zip(written.transcript, codes, strict=True)]
-        scores.transcript_wer = word_error_rate(own, references.transcript, samples).rounded()
-        scores.transcript_cer = character_error_rate(own, references.transcript, samples).rounded()
+        side = [comparable_text(text, x, written.natural) for text, x in zip(written.transcript, codes, strict=True)]
+        scores.transcript_wer = word_error_rate(side, references.transcript, samples).rounded()
+        scores.transcript_cer = character_error_rate(side, references.transcript, samples).rounded()
     if references.units is not None and any(map(len, written.units)):  # a cascade has none
         if not written.deduplicated:
             scores.unit_error_rate = round(unit_error_rate(written.units, references.units), 2)
         both = (written.units, references.units)
-        ours, theirs = (Lazy(range(len(own)), lambda i, own=own: deduplicate(own[i])[0]) for own in both)
+        ours, theirs = (Lazy(range(len(side)), lambda i, side=side: deduplicate(side[i])[0]) for side in both)
         scores.unit_error_rate_without_repeats = round(unit_error_rate(ours, theirs), 2)
 
 
 def _mean_mos(transcripts: Sequence[AsrTranscript]) -> dict[str, MosScore]:
-    found = {}
+    means = {}
     for name in sorted({name for record in transcripts for name in record.mos}):
         values = [record.mos[name] for record in transcripts if name in record.mos]
-        found[name] = MosScore(round(float(np.mean(values)), 3), len(values))
-    return found
+        means[name] = MosScore(round(float(np.mean(values)), 3), len(values))
+    return means

@@ -66,8 +66,8 @@ def score_run(
         raise InputError(f"{folder}: no systems to score")
     manifest = read_manifest(corpus, "test")
     pairs = Keyed(manifest.column("id"), manifest.__getitem__)
-    found = {system: read_outputs(place, pairs) for system, place in outputs.items()}
-    ids = _common_ids(found, pairs)
+    texts = {system: read_outputs(place, pairs) for system, place in outputs.items()}
+    ids = _common_ids(texts, pairs)
     chosen = manifest.where(pc.is_in(manifest.column("id"), pa.array(ids, pa.string())))
     target_units = _target_units(units, ids)
     references = _references(chosen, target_units)
@@ -76,18 +76,18 @@ def score_run(
     if all(known):
         references.speaker_seen = [speaker in trained for speaker in known]
     targets = dict(zip(ids, references.target_language, strict=True))
-    spoken = [system for system in outputs if any(found[system].column("audio").unique().to_pylist())]
+    spoken = [system for system in outputs if any(texts[system].column("audio").unique().to_pylist())]
     recognizer: Recognizer = NoRecognizer()
     check_comet(settings, references.source_texts if spoken else [])
     speakers = load_speaker_model(settings) if spoken else None
     compared = SpeakerComparison(speakers, partial(_source_audio, pairs)) if speakers else None
     if spoken:
-        judge = choose_recognizer(settings.recognizer, settings.recognizer_model, targets.values())
-        recognizer = load_recognizer(*judge, settings.device)
+        recognizer_choice = choose_recognizer(settings.recognizer, settings.recognizer_model, targets.values())
+        recognizer = load_recognizer(*recognizer_choice, settings.device)
     predictors, notes = load_predictors(settings.mos, settings.device)
     examples = evenly_spaced(ids, settings.examples, centered=True)
-    sources = {system: _system_audio(outputs[system], found[system], ids) for system in spoken}
-    written = {system: _texts(found[system], ids) for system in outputs}
+    sources = {system: _system_audio(outputs[system], texts[system], ids) for system in spoken}
+    written = {system: _texts(texts[system], ids) for system in outputs}
     if settings.ceilings and spoken:
         of_units = [system for system in spoken if any(map(len, written[system].units))]  # a cascade has none
         deduplicated = bool(of_units) and all(written[system].deduplicated for system in of_units)
@@ -216,11 +216,11 @@ def _ceilings(
             notes.append(f"{RESYNTHESIS}: repetitions dropped and durations predicted, as in the systems' own speech")
 
         def resynthesize(ids: Sequence[str]) -> list[np.ndarray | None]:
-            own = [units[id, "tgt"].units for id in ids]
+            rows = [units[id, "tgt"].units for id in ids]
             if deduplicated:
-                own = [deduplicate(row)[0] for row in own]
+                rows = [deduplicate(row)[0] for row in rows]
             return [
-                at_16khz(waveform, voice.sample_rate) for waveform in voice.synthesize(own, deduplicated=deduplicated)
+                at_16khz(waveform, voice.sample_rate) for waveform in voice.synthesize(rows, deduplicated=deduplicated)
             ]
 
         sources[RESYNTHESIS] = AudioSource(ids, resynthesize)

@@ -89,14 +89,14 @@ class SpeakerComparison:
 
     def __init__(self, model: SpeakerModel, sources: Callable[[Sequence[str]], list[np.ndarray | None]]) -> None:
         self.signature, self._model, self._sources = model.signature, model, sources
-        self._known: dict[str, np.ndarray | None] = {}
+        self._cache: dict[str, np.ndarray | None] = {}
 
     def similarity(self, id: str, waveform: np.ndarray) -> float | None:
         """Cosine, -1 to 1, of the two voices' embeddings; None where an utterance has no source recording."""
-        if id not in self._known:
+        if id not in self._cache:
             (source,) = self._sources([id])
-            self._known[id] = None if source is None else self._model.embed(source)
-        theirs = self._known[id]
+            self._cache[id] = None if source is None else self._model.embed(source)
+        theirs = self._cache[id]
         if theirs is None:
             return None
         ours = self._model.embed(waveform)

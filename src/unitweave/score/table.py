@@ -73,8 +73,8 @@ def details(scores: Scores) -> str:
     """The minor numbers, a line for each row of the table."""
     lines = []
     for name, row in scores.all.items():
-        known = [(heading, getattr(row, key), digits) for key, heading, digits in DETAILS]
-        values = [f"{heading} {shown(value, digits)}" for heading, value, digits in known if value is not None]
+        columns = [(heading, getattr(row, key), digits) for key, heading, digits in DETAILS]
+        values = [f"{heading} {shown(value, digits)}" for heading, value, digits in columns if value is not None]
         lines.append(f"{name}: {', '.join(values)}")
     return "\n".join(lines)
 

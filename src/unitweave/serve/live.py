@@ -180,12 +180,12 @@ class _Connection:
     async def _begin(self, content: Mapping[str, Any] | None = None) -> None:
         """Make the session with the first message. Raises InputError for settings that are not possible."""
         if self.session is None:
-            settings, self._rate, known = read_settings(content or {}, self.limits.max_audio_seconds)
+            settings, self._rate, forced = read_settings(content or {}, self.limits.max_audio_seconds)
             translator = self.batcher.translator
-            settings = check_live(translator, settings, known)
+            settings = check_live(translator, settings, forced)
             model = self.batcher.live
             detector = await run_in_threadpool(SpeechDetector)  # which is read from a file
-            self.session = LiveSession(settings, detector.probability, known, model.has_texts, model.early_speech)
+            self.session = LiveSession(settings, detector.probability, forced, model.has_texts, model.early_speech)
             if self._rate != SAMPLE_RATE:
                 self._resampler = soxr.ResampleStream(self._rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
             self._started = time.monotonic()
@@ -234,12 +234,12 @@ class _Connection:
 
     def _next_samples(self) -> np.ndarray:
         """What has arrived, or half a second of it, at 16 kHz."""
-        data, most = self._half, 2 * round(_BLOCK_SECONDS * self._rate)
-        while self._waiting and len(data) < most:
+        data, limit = self._half, 2 * round(_BLOCK_SECONDS * self._rate)
+        while self._waiting and len(data) < limit:
             data += self._waiting.popleft()
-        if len(data) > most:
-            self._waiting.appendleft(data[most:])
-            data = data[:most]
+        if len(data) > limit:
+            self._waiting.appendleft(data[limit:])
+            data = data[:limit]
         whole = len(data) // 2 * 2
         data, self._half = data[:whole], data[whole:]
         samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
@@ -264,11 +264,11 @@ def read_settings(content: Mapping[str, Any], max_seconds: float) -> tuple[LiveS
     for name, code in languages.items():
         if code is not None and not isinstance(code, str):
             raise InputError(f"{name}: must be a string")
-    known = [entry.name for entry in fields(LiveSettings)]
+    names = [entry.name for entry in fields(LiveSettings)]
     for name in given:
-        if name not in known:
+        if name not in names:
             raise InputError(
-                f"{str(name)[:40]}: unknown setting; choose from: {', '.join(['sample_rate', *languages, *known])}"
+                f"{str(name)[:40]}: unknown setting; choose from: {', '.join(['sample_rate', *languages, *names])}"
             )
     limit = min(max_seconds, LiveSettings.max_utterance_seconds)
     settings = LiveSettings(**({"max_utterance_seconds": limit} | given))

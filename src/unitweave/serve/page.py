@@ -156,10 +156,11 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
     """The page's components, and what its button does."""
     limits = batcher.limits
     v = batcher.translator.decoder.vocabulary
-    own = v.language_code(batcher.translator.settings.target_language)
+    default = v.language_code(batcher.translator.settings.target_language)
     languages = [(language_name(code), code) for code in v.sources]
-    targets = [(language_name(code), code) for code in ([own] if own else []) + [t for t in v.targets if t != own]]
-    if not own and all(len(v.targets_from(source)) == 1 for source in v.sources):
+    others = [target for target in v.targets if target != default]
+    targets = [(language_name(code), code) for code in ([default] if default else []) + others]
+    if not default and all(len(v.targets_from(source)) == 1 for source in v.sources):
         targets.insert(0, _DETECTED)  # follows from the language of the recording
     name = language_name(v.targets[0]) if len(v.targets) == 1 else "Translation"
     translate = PageTranslator(batcher)

@@ -55,7 +55,7 @@ def search_texts(
     total[:, 0] = 0.0
     tokens = torch.zeros(len(every), 0, dtype=torch.long, device=device)
     owners = list(range(len(sources)))  # which source each group of rows is
-    found: list[tuple[dict[int, list[int]], bool]] = [({}, False) for _ in sources]
+    searched: list[tuple[dict[int, list[int]], bool]] = [({}, False) for _ in sources]
     while owners:
         token, rows, log_prob, total = _extend(logits, state, total)
         state.select(rows)
@@ -68,7 +68,7 @@ def search_texts(
         kept = rows
         if bool(done.any()):
             for group in done.nonzero().flatten().tolist():
-                found[owners[group]] = _best(state, tokens, total, group, beam, settings.length_penalty)
+                searched[owners[group]] = _best(state, tokens, total, group, beam, settings.length_penalty)
             groups = (~done).nonzero().flatten()
             owners = [owners[g] for g in groups.tolist()]
             total = total[groups]
@@ -79,7 +79,7 @@ def search_texts(
         cache.reorder_cache(kept)
         if owners:
             logits = model.step(token[:, None], mask, positions, cache)[:, 0]
-    return found
+    return searched
 
 
 def _extend(
@@ -113,7 +113,7 @@ def _best(
     lengths = state.count[rows][:, list(phases)].sum(1)
     winner = group * beam + int((total[group] / lengths.float() ** length_penalty).argmax())
     left, counts = tokens[winner].tolist(), state.count[winner].tolist()
-    found = {}
+    best = {}
     for phase in phases:
-        found[phase], left = left[: counts[phase]], left[counts[phase] :]
-    return found, bool(state.cut[winner])
+        best[phase], left = left[: counts[phase]], left[counts[phase] :]
+    return best, bool(state.cut[winner])

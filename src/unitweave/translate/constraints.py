@@ -196,15 +196,15 @@ class Constraints:
             InputError: A language is not one of the model's, or a choice is missing.
         """
         v = self.vocabulary
-        for name, code, known in (("language", source, v.sources), ("target_language", target, v.targets)):
-            if code is not None and code not in (known or v.languages):
-                raise InputError(f"{name}: must be one of {', '.join(known or sorted(v.languages))} (got {code!r})")
+        for name, code, choices in (("language", source, v.sources), ("target_language", target, v.targets)):
+            if code is not None and code not in (choices or v.languages):
+                raise InputError(f"{name}: must be one of {', '.join(choices or sorted(v.languages))} (got {code!r})")
         if target is not None or v.task == "asr":
             return target
         ambiguous = [language for language in ([source] if source else v.sources) if len(v.targets_from(language)) > 1]
         if ambiguous:
-            choices = ", ".join(v.targets_from(ambiguous[0]))
-            raise InputError(f"target_language: from {ambiguous[0]} this model translates into {choices}; choose one")
+            targets = ", ".join(v.targets_from(ambiguous[0]))
+            raise InputError(f"target_language: from {ambiguous[0]} this model translates into {targets}; choose one")
         possible = v.targets_from(source)
         return possible[0] if len(possible) == 1 else None
 

@@ -191,8 +191,8 @@ class _Batch:
                 more = guess.shape[1]
                 mask = torch.cat([mask, mask.new_ones(len(rows), more)], dim=1)
                 at = torch.cat([positions, positions[:, -1:] + torch.arange(1, more + 1, device=ids.device)], dim=1)
-                found = decoder.step(torch.cat([ids, guess], dim=1), mask, at, cache, before, 1 + more)
-                logits.extend(found.unbind(1))
+                output = decoder.step(torch.cat([ids, guess], dim=1), mask, at, cache, before, 1 + more)
+                logits.extend(output.unbind(1))
             log_probs, forced = state.constrain(logits.popleft())
             token = self._choose(log_probs, forced, state, rows)
             state.advance(token, log_probs.gather(1, token[:, None])[:, 0])
@@ -246,10 +246,10 @@ class _Batch:
     def _search_texts(self) -> list[bool]:
         """Force the texts that a beam search finds; returns whether a limit cut each off."""
         start = time.monotonic()
-        found = search_texts(self.decoder, self.sources, self.forced, self.settings, self._is_wanted)
-        self.forced = [tokens for tokens, _ in found]
+        searched = search_texts(self.decoder, self.sources, self.forced, self.settings, self._is_wanted)
+        self.forced = [tokens for tokens, _ in searched]
         self.seconds[:, TRANSLATION] += (time.monotonic() - start) / len(self.sources)
-        return [was_cut for _, was_cut in found]
+        return [was_cut for _, was_cut in searched]
 
     def _choose(
         self, log_probs: torch.Tensor, forced: torch.Tensor, state: DecoderState, rows: Sequence[int]

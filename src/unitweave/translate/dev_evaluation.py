@@ -140,14 +140,14 @@ def dev_scores(pairs: Sequence[Pair], translations: Sequence[Translation], natur
 def _scores(
     pairs: Sequence[Pair], translations: Sequence[Translation], chosen: Sequence[int], suffix: str, natural: bool
 ) -> dict[str, float]:
-    some, own = [pairs[i] for i in chosen], [translations[i] for i in chosen]
-    texts = [comparable_text(t.translation, p.tgt_lang, natural) for p, t in zip(some, own, strict=True)]
-    transcripts = [comparable_text(t.transcript, p.src_lang, natural) for p, t in zip(some, own, strict=True)]
+    some, outputs = [pairs[i] for i in chosen], [translations[i] for i in chosen]
+    texts = [comparable_text(t.translation, p.tgt_lang, natural) for p, t in zip(some, outputs, strict=True)]
+    transcripts = [comparable_text(t.transcript, p.src_lang, natural) for p, t in zip(some, outputs, strict=True)]
     score, _ = bleu(texts, [str(pair.tgt_text) for pair in some], samples=0)
     errors = word_error_rate(transcripts, [str(pair.src_text) for pair in some], samples=0)
     scores = {f"bleu{suffix}": score.score, f"wer{suffix}": errors.score}
     if natural and all(pair.tgt_text_raw for pair in some):
         wanted = [clean_text(str(pair.tgt_text_raw)) for pair in some]
-        cased, _ = bleu([t.translation for t in own], wanted, samples=0, language=some[0].tgt_lang)
+        cased, _ = bleu([t.translation for t in outputs], wanted, samples=0, language=some[0].tgt_lang)
         scores[f"natural_bleu{suffix}"] = cased.score
     return scores

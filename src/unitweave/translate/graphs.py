@@ -292,9 +292,9 @@ class StepGraphs:
             token, positions = ids[:, step : step + 1], (mask.cumsum(1) - 1)[:, -1:]
             self._narrow([])
             want = self.model(token, mask, positions, plain, use_cache=True, logits_to_keep=1).logits[:, -1].float()
-            found = self.step(token, mask, positions, fixed, ()).float()
+            logits = self.step(token, mask, positions, fixed, ()).float()
             # By the norm: single logits differ by more in bf16, whose sums other kernels add in another order.
-            if not float((found - want).norm() / (want - want.mean()).norm()) < 0.1:
+            if not float((logits - want).norm() / (want - want.mean()).norm()) < 0.1:
                 return False
         return True
 

@@ -151,12 +151,12 @@ _NUMBERS, _TEXTS = ("start", "end"), ("language", "target_language", "transcript
 
 def _segment(path: Path) -> dict[str, Any]:
     """What a call wrote of an utterance."""
-    found = read_json_object(path)
-    whole = all(isinstance(found.get(key), int | float) for key in _NUMBERS)
-    whole = whole and all(isinstance(found.get(key, 0), str | None) for key in _TEXTS)
-    if not whole or not {"confidence", "in_domain", "complete"} <= found.keys():
+    record = read_json_object(path)
+    whole = all(isinstance(record.get(key), int | float) for key in _NUMBERS)
+    whole = whole and all(isinstance(record.get(key, 0), str | None) for key in _TEXTS)
+    if not whole or not {"confidence", "in_domain", "complete"} <= record.keys():
         raise InputError(f"{path}: damaged; delete its folder to translate the recording again")
-    return found
+    return record
 
 
 def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, rate: int | None) -> LongResult:
@@ -171,7 +171,7 @@ def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, rate: 
     if language:
         write_subtitles(stem, [Cue(s["start"], s["end"], s["transcript"]) for s in segments], language)
     sure = [(s["confidence"], s["end"] - s["start"]) for s in segments if s["confidence"] is not None]
-    known = [s["in_domain"] for s in segments if s["in_domain"] is not None]
+    flags = [s["in_domain"] for s in segments if s["in_domain"] is not None]
     whole = {
         "source": str(source),
         "job": job,
@@ -181,7 +181,7 @@ def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, rate: 
         "translation": join_words(" ".join(s["translation"] for s in segments if s["translation"])),
         "complete": all(s["complete"] for s in segments),
         "confidence": round(_mean(sure), 4) if sure else None,
-        "in_domain": sum(known) > len(known) / 2 if known else None,
+        "in_domain": sum(flags) > len(flags) / 2 if flags else None,
         "segments": segments,
     }
     write_json(about, whole)

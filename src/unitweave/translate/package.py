@@ -44,11 +44,11 @@ class Parts:
     def of_run(cls, run: Path, system: str | None = None) -> "Parts":
         """The parts of one system of a run folder. Raises InputError when there is no such system."""
         layout = RunLayout(run)
-        known = layout.trained
+        trained = layout.trained
         if system is None:
-            system = known[0] if len(known) == 1 else "scheduled"
-        if system not in known:
-            raise InputError(f"{run}: no trained system {system!r}; trained systems: {', '.join(known) or 'none'}")
+            system = trained[0] if len(trained) == 1 else "scheduled"
+        if system not in trained:
+            raise InputError(f"{run}: no trained system {system!r}; trained systems: {', '.join(trained) or 'none'}")
         recipe = read_recipe(run)
         settings = parse_settings(TranslateSettings, recipe.get("translate") or {}, "translate").decoding
         units = parse_settings(ExtractionSettings, recipe.get("units") or {}, "units")
@@ -78,8 +78,8 @@ class Parts:
         corpus = self.encoder.parent.parent / "corpus"
         if not (corpus / FILE_NAME).exists():
             return []
-        found = [Path(p.src_audio) for p in read_manifest(corpus, "test") if p.src_audio]
-        return [path for path in found[:: max(1, len(found) // 3)][:3] if path.exists()]
+        recordings = [Path(p.src_audio) for p in read_manifest(corpus, "test") if p.src_audio]
+        return [path for path in recordings[:: max(1, len(recordings) // 3)][:3] if path.exists()]
 
     def utterance_seconds(self) -> float | None:
         """The longest source recording of the run's training data, for models whose record does not say it."""

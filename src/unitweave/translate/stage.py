@@ -96,11 +96,11 @@ def write_in_shards(
     """
     shards = [pairs[first : first + settings.shard_size] for first in range(0, len(pairs), settings.shard_size)]
     todo = on_main(lambda: [n for n, shard in enumerate(shards) if not _finished(folder, n, shard)])
-    own = own_share(todo)
-    if own:
+    assigned = own_share(todo)
+    if assigned:
         write_batch = begin()
-        with meter(_label(folder.name), sum(len(shards[n]) for n in own)) as progress:
-            for number in own:
+        with meter(_label(folder.name), sum(len(shards[n]) for n in assigned)) as progress:
+            for number in assigned:
                 lines = []
                 for first in range(0, len(shards[number]), settings.batch_size):
                     part = list(shards[number][first : first + settings.batch_size])

@@ -102,17 +102,17 @@ def _cut(cue: Cue) -> list[Cue]:
             pieces.append(current)
             current = ""
     pieces.append(current)
-    found, at = [], cue.start
+    cues, at = [], cue.start
     for piece in pieces:
         end = at + seconds * width(piece) / total
-        found.append(Cue(at, end, piece.strip()))
+        cues.append(Cue(at, end, piece.strip()))
         at = end
-    return [piece for piece in found if piece.text]
+    return [piece for piece in cues if piece.text]
 
 
 def _words(text: str) -> list[str]:
     """Words with the space behind them; in scripts without spaces, syllables, with their punctuation."""
-    found: list[str] = []
+    lines: list[str] = []
     for word in re.findall(r"\S+\s*", " ".join(text.split())):
         parts: list[str] = []
         for first, last in itertools.pairwise([0, *cluster_starts(word), len(word)]):
@@ -123,8 +123,8 @@ def _words(text: str) -> list[str]:
                 else:
                     parts.append(part)
         for part in parts:
-            found += re.findall(r".[^\w\s]*\s*", part) if width(part) > LINE else [part]
-    return found
+            lines += re.findall(r".[^\w\s]*\s*", part) if width(part) > LINE else [part]
+    return lines
 
 
 def _merged(cues: Sequence[Cue]) -> list[Cue]:

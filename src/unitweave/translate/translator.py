@@ -278,18 +278,18 @@ class Translator:
         settings = settings or self.settings
         forced = self.decoder.constraints.forced(prefix, settings.target_language)
         if seconds is not None:
-            most = round(seconds * settings.max_text_tokens_per_second + 16)
+            max_tokens = round(seconds * settings.max_text_tokens_per_second + 16)
             for phase, name in ((TRANSCRIPT, "transcript"), (TRANSLATION, "translation")):
-                if (tokens := len(forced.get(phase, ()))) > most:
+                if (tokens := len(forced.get(phase, ()))) > max_tokens:
                     raise InputError(
-                        f"{name}: too long for a recording of {seconds:.1f} s ({tokens} tokens; at most {most})"
+                        f"{name}: too long for a recording of {seconds:.1f} s ({tokens} tokens; at most {max_tokens})"
                     )
 
     @cached_property
     def utterance_seconds(self) -> float | None:
         """How long the source recordings are that the model was trained on; None where nobody knows."""
-        known = self.decoder.vocabulary.utterance_seconds
-        return known if known is not None or self.parts is None else self.parts.utterance_seconds()
+        trained_seconds = self.decoder.vocabulary.utterance_seconds
+        return trained_seconds if trained_seconds is not None or self.parts is None else self.parts.utterance_seconds()
 
     def transcript_scores(
         self, log_probs: Sequence[np.ndarray], hypotheses: Sequence[Translation]
@@ -309,15 +309,15 @@ class Translator:
         """How well each transcript fits the encoder's own view of its recording."""
         if self.extractor is None:
             return [None] * len(hypotheses)
-        found = self.transcript_scores(log_probs, hypotheses)
+        scores = self.transcript_scores(log_probs, hypotheses)
         return [
             utterance_score(*one) if one is not None else None if not t.language else 0.0
-            for one, t in zip(found, hypotheses, strict=True)
+            for one, t in zip(scores, hypotheses, strict=True)
         ]
 
     def _is_in_domain(self, confidence: float | None) -> bool | None:
-        known = self.decoder.vocabulary.source_score
-        return None if confidence is None or known is None else confidence >= _DOMAIN_RATIO * known
+        threshold = self.decoder.vocabulary.source_score
+        return None if confidence is None or threshold is None else confidence >= _DOMAIN_RATIO * threshold
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Units and CTC log-probabilities of each waveform, in batches of similar length that fit into memory.

@@ -16,8 +16,8 @@ _MAX_SPEECH_SECONDS = 20.0  # and of an utterance that is cut out of a longer on
 
 def utterance_limit(translator: Translator) -> float:
     """Seconds of the longest recordings that are one utterance: as long as those that the model was trained on."""
-    known = translator.utterance_seconds
-    return LONGEST if known is None else min(max(known, 1.0), LONGEST)
+    trained_seconds = translator.utterance_seconds
+    return LONGEST if trained_seconds is None else min(max(trained_seconds, 1.0), LONGEST)
 
 
 def segmentation_for(translator: Translator) -> SegmentationSettings:
@@ -45,7 +45,7 @@ def join(parts: Sequence[SpeechTranslation], spans: Sequence[tuple[int, int]], s
             at = max(at, start) + len(part.waveform)
     seconds = [part.source_seconds for part in parts]
     sure = [(part.confidence, s) for part, s in zip(parts, seconds, strict=True) if part.confidence is not None]
-    known = [part.in_domain for part in parts if part.in_domain is not None]
+    flags = [part.in_domain for part in parts if part.in_domain is not None]
     names = dict.fromkeys(name for part in parts for name in part.seconds)
     return SpeechTranslation(
         waveform=np.concatenate([np.zeros(0, np.float32), *track]),
@@ -64,5 +64,5 @@ def join(parts: Sequence[SpeechTranslation], spans: Sequence[tuple[int, int]], s
         source_seconds=samples / SAMPLE_RATE,
         confidence=float(np.average([c for c, _ in sure], weights=[s for _, s in sure])) if sure else None,
         target_language=next((part.target_language for part in parts if part.target_language), ""),
-        in_domain=sum(known) > len(known) / 2 if known else None,
+        in_domain=sum(flags) > len(flags) / 2 if flags else None,
     )

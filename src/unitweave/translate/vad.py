@@ -103,7 +103,7 @@ def speech_spans(probabilities: Sequence[float], settings: SegmentationSettings)
         probabilities: The probability of speech in each window of 32 ms.
         settings: Thresholds and lengths.
     """
-    found = _silero().get_speech_timestamps_from_probs(
+    timestamps = _silero().get_speech_timestamps_from_probs(
         list(probabilities),
         sampling_rate=SAMPLE_RATE,
         threshold=settings.threshold,
@@ -112,7 +112,7 @@ def speech_spans(probabilities: Sequence[float], settings: SegmentationSettings)
         min_silence_duration_ms=1000 * settings.min_silence_seconds,
         speech_pad_ms=1000 * settings.speech_pad_seconds,
     )
-    return [(int(span["start"]), int(span["end"])) for span in found]
+    return [(int(span["start"]), int(span["end"])) for span in timestamps]
 
 
 def cut_out(blocks: Iterable[np.ndarray], spans: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:

@@ -297,10 +297,10 @@ def start_vllm(model: Path) -> Generate:
     index = int(os.environ.get("LOCAL_RANK", "0"))
     launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     kept = {name: os.environ.pop(name) for name in launcher if name in os.environ}
-    own = {"CUDA_VISIBLE_DEVICES": visible[index] if visible != [""] else str(index)}
-    own["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
+    environment = {"CUDA_VISIBLE_DEVICES": visible[index] if visible != [""] else str(index)}
+    environment["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     try:
         dtype = str(AutoConfig.from_pretrained(model).dtype or torch.float32).removeprefix("torch.")
         return vllm_generate(LLM(str(model), dtype=dtype, enable_prefix_caching=True))

@@ -37,9 +37,9 @@ def _piece_bytes(piece: str, byte_level: bool) -> bytes:
     single = re.fullmatch("<0x([0-9A-F]{2})>", piece)
     if single:
         return bytes.fromhex(single[1])
-    known = _byte_alphabet()
-    if byte_level and all(character in known for character in piece):
-        return bytes(known[character] for character in piece)
+    alphabet = _byte_alphabet()
+    if byte_level and all(character in alphabet for character in piece):
+        return bytes(alphabet[character] for character in piece)
     return piece.encode()
 
 

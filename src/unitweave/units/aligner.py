@@ -44,8 +44,8 @@ class Aligner:
         recordings = iter(recordings)
         with meter("units: aligning words", number) as progress:
             while part := list(itertools.islice(recordings, _AT_ONCE)):
-                known = [(pair, side) for pair, side in part if getattr(pair, f"{side}_text")]
-                yield from self._align(known)
+                with_text = [(pair, side) for pair, side in part if getattr(pair, f"{side}_text")]
+                yield from self._align(with_text)
                 progress.advance(len(part))
 
     def _align(self, part: Sequence[tuple[Pair, str]]) -> Iterator[UnitRow]:

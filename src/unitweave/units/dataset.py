@@ -141,13 +141,13 @@ class UnitTable(Mapping[tuple[str, str], UnitRow]):
 
     def num_frames(self, ids: pa.ChunkedArray, side: str) -> np.ndarray:
         """Units of the recordings of utterances on one side: int64 [utterances], -1 where there are none."""
-        known: list[pa.Array] = [pa.array([], pa.string())]
+        ids_on_side: list[pa.Array] = [pa.array([], pa.string())]
         counts = [np.zeros(0, np.int64)]
         for batch, lists in zip(self._batches, self._lists, strict=True):
-            own = pc.equal(batch.column("side"), side)
-            known.append(batch.column("id").filter(own))
-            counts.append(np.diff(lists[0][1])[own.to_numpy(zero_copy_only=False)])
-        at = pc.fill_null(pc.index_in(ids, pa.concat_arrays(known)), -1).to_numpy()
+            on_side = pc.equal(batch.column("side"), side)
+            ids_on_side.append(batch.column("id").filter(on_side))
+            counts.append(np.diff(lists[0][1])[on_side.to_numpy(zero_copy_only=False)])
+        at = pc.fill_null(pc.index_in(ids, pa.concat_arrays(ids_on_side)), -1).to_numpy()
         return np.append(np.concatenate(counts), -1)[at]
 
 

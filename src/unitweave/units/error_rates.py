@@ -73,10 +73,10 @@ def error_rates_by_language(transcripts: Sequence[Transcript]) -> dict[str, floa
     """wer_LANGUAGE and cer_LANGUAGE in percent."""
     rates = {}
     for language in sorted({transcript.language for transcript in transcripts}):
-        own = [transcript for transcript in transcripts if transcript.language == language]
+        in_language = [transcript for transcript in transcripts if transcript.language == language]
         references, hypotheses = (
-            [transcript.reference for transcript in own],
-            [transcript.hypothesis for transcript in own],
+            [transcript.reference for transcript in in_language],
+            [transcript.hypothesis for transcript in in_language],
         )
         rates[f"wer_{language}"] = round(word_error_rate(hypotheses, references, samples=0).score, 2)
         rates[f"cer_{language}"] = round(character_error_rate(hypotheses, references, samples=0).score, 2)

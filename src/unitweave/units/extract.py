@@ -62,8 +62,8 @@ def extract_units(
         return [number for number in range(len(shards)) if not is_finished(folder, number, metadata)]
 
     numbers, ray = on_main(unfinished), settings.backend == "ray"
-    own = own_share(numbers) if not ray else numbers if process_index() == 0 else []
-    todo: list[Shard] = [(number, list_recordings(shards[number])) for number in own]
+    assigned = own_share(numbers) if not ray else numbers if process_index() == 0 else []
+    todo: list[Shard] = [(number, list_recordings(shards[number])) for number in assigned]
     sizes = {number: len(items) for number, items in todo}
     with meter("units: extracting", sum(sizes.values())) as progress:
         if ray:

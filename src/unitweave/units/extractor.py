@@ -112,10 +112,10 @@ class UnitExtractor:
     def align(self, log_probs: Sequence[np.ndarray], texts: Sequence[str | None]) -> list[WordFrames | None]:
         """Word frames of each normalized text in the recording with these CTC log-probabilities."""
         words: list[WordFrames | None] = [None] * len(texts)
-        known = [i for i, text in enumerate(texts) if text]
-        targets = [self.vocabulary.encode(texts[i] or "") for i in known]
-        positions, _ = align_all([log_probs[i] for i in known], targets, self.vocabulary.blank)
-        for i, at, target in zip(known, positions, targets, strict=True):
-            found = word_frames(at, target, log_probs[i], self.vocabulary.delimiter)
-            words[i] = found.squeezed(self.front_end.squeeze, len(log_probs[i]) // self.front_end.squeeze)
+        with_text = [i for i, text in enumerate(texts) if text]
+        targets = [self.vocabulary.encode(texts[i] or "") for i in with_text]
+        positions, _ = align_all([log_probs[i] for i in with_text], targets, self.vocabulary.blank)
+        for i, at, target in zip(with_text, positions, targets, strict=True):
+            frames_of_words = word_frames(at, target, log_probs[i], self.vocabulary.delimiter)
+            words[i] = frames_of_words.squeezed(self.front_end.squeeze, len(log_probs[i]) // self.front_end.squeeze)
         return words

@@ -41,9 +41,9 @@ def export_units(folder: Path, kind: str, corpus: Path, units: Path, reduce: boo
     rows = read_units(units)
 
     def spelled(pair: Pair, side: str) -> tuple[str, int]:
-        own = rows[pair.id, side].units
-        own = deduplicate(own)[0] if reduce else own
-        return " ".join(map(str, own.tolist())), len(own)
+        row = rows[pair.id, side].units
+        row = deduplicate(row)[0] if reduce else row
+        return " ".join(map(str, row.tolist())), len(row)
 
     files: list[Path] = []
     for split in SPLITS:
@@ -95,18 +95,18 @@ def _writing(path: Path) -> Iterator[TextIO]:
 
 def read_unit_file(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Ids and units from a fairseq unit file. Raises InputError that names the line."""
-    known: set[str] = set()
+    seen: set[str] = set()
     for number, line in _lines(path):
         id_, bar, spelled = line.partition("|")
         if not bar or not id_:
             raise InputError(f"{path}, line {number}: expected 'id|u1 u2 u3'")
-        _check_new(id_, known, path, number)
+        _check_new(id_, seen, path, number)
         yield id_, _parsed(spelled, path, number)
 
 
 def read_s2ut(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Ids and target units from an S2UT table. Raises InputError that names the line."""
-    known: set[str] = set()
+    seen: set[str] = set()
     columns: list[str] = []
     for number, line in _lines(path):
         values = line.split("\t")
@@ -122,14 +122,14 @@ def read_s2ut(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         units = _parsed(row["tgt_audio"], path, number)
         if row["tgt_n_frames"] != str(len(units)):
             raise InputError(f"{path}, line {number}: {len(units)} units, but tgt_n_frames is {row['tgt_n_frames']}")
-        _check_new(row["id"], known, path, number)
+        _check_new(row["id"], seen, path, number)
         yield row["id"], units
 
 
-def _check_new(id_: str, known: set[str], path: Path, number: int) -> None:
-    if id_ in known:
+def _check_new(id_: str, seen: set[str], path: Path, number: int) -> None:
+    if id_ in seen:
         raise InputError(f"{path}, line {number}: duplicate id {id_!r}")
-    known.add(id_)
+    seen.add(id_)
 
 
 def read_fairseq(kind: str, source: Path, splits: set[str]) -> Iterator[tuple[str, str, np.ndarray]]:

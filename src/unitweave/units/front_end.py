@@ -90,7 +90,7 @@ class FrontEnd:
             return cls("fbank", fbank.FEATURE_SIZE)
         if config.model_type == "whisper":
             return cls("mel", config.num_mel_bins, max_length=2 * config.max_source_positions)
-        found = cls(
+        front_end = cls(
             "waveform",
             normalize=normalize,
             convolutions=tuple(zip(config.conv_kernel, config.conv_stride, strict=True)),
@@ -98,12 +98,12 @@ class FrontEnd:
             masked=config.model_type in _MASKED_TYPES and config.feat_extract_norm == "layer",
         )
         slowest, fastest = _FRAME_RATES
-        if not slowest <= found.frame_rate <= fastest:
+        if not slowest <= front_end.frame_rate <= fastest:
             raise InputError(
-                f"encoder: has {found.frame_rate:g} frames a second (conv_stride {list(config.conv_stride)}); "
+                f"encoder: has {front_end.frame_rate:g} frames a second (conv_stride {list(config.conv_stride)}); "
                 f"words and units need {slowest} to {fastest}"
             )
-        return found
+        return front_end
 
     @property
     def samples_per_frame(self) -> int:
@@ -162,8 +162,8 @@ class FrontEnd:
         if self.num_frames(len(waveform)) == 0:
             return torch.empty(0, self.width)
         if self.kind == "mel":
-            found = _whisper(self.width)(waveform, sampling_rate=SAMPLE_RATE, padding=False, truncation=False)
-            return torch.from_numpy(np.ascontiguousarray(np.asarray(found["input_features"][0], dtype=np.float32).T))
+            features = _whisper(self.width)(waveform, sampling_rate=SAMPLE_RATE, padding=False, truncation=False)
+            return torch.from_numpy(np.ascontiguousarray(np.asarray(features["input_features"][0], dtype=np.float32).T))
         if self.normalize:
             waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
         return torch.from_numpy(waveform)[:, None]

@@ -109,26 +109,26 @@ def import_units(
     if declared.num_units > MAX_UNITS:
         raise InputError(f"--num-units: units are stored in 16 bits, at most {MAX_UNITS} (got {declared.num_units})")
     pairs = read_manifest(corpus)
-    found, own_times = _read(kind, source, pairs)
-    if twice := found.duplicate():
+    table, own_times = _read(kind, source, pairs)
+    if twice := table.duplicate():
         raise InputError(f"{source}: duplicate units of {'/'.join(twice)}")
     # Number of units [pairs, sides], below 0 where a recording has none; of more than these only batches are objects.
     ids = pairs.column("id")
     audio = np.stack([pairs.column(f"{side}_audio").is_valid().to_numpy() for side in SIDES], axis=1)
-    lengths = np.where(audio, np.stack([found.num_frames(ids, side) for side in SIDES], axis=1), -1)
+    lengths = np.where(audio, np.stack([table.num_frames(ids, side) for side in SIDES], axis=1), -1)
     if not (lengths >= 0).any():
         raise InputError(f"{source}: no id matches an utterance of {corpus}")
-    _check_units(found, pairs, declared, source)
+    _check_units(table, pairs, declared, source)
     _check_rate(source, pairs, lengths, declared)
     if tokenizer is not None:
-        _check_tokenizer(tokenizer, pairs, lengths, found, declared)
+        _check_tokenizer(tokenizer, pairs, lengths, table, declared)
     by_encoder = encoder and times_by_encoder(encoder, pairs, lengths)
     times = by_encoder or times_of_corpus(alignments, pairs, own_times)
     skipped = [
         {"id": f"{ids[pair]}/{SIDES[side]}", "reason": f"no units in {source}"}
         for pair, side in np.argwhere(audio & (lengths < 0)).tolist()
     ]
-    rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, found, times, declared, skipped)), SCHEMA)
+    rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, table, times, declared, skipped)), SCHEMA)
     aligned = _aligned_words(rows["scores"], source if alignments is None else alignments, alignments or len(own_times))
     codebook = declared.codebook
     if not codebook:
@@ -136,7 +136,7 @@ def import_units(
         codebook = f"imported-{digest_of_items(identity)}"
     write_shard(folder, 0, rows, declared.metadata(codebook))
     counts = {"recordings": len(rows), "words": len(pc.list_flatten(rows["scores"])), "aligned_words": aligned}
-    return StageResult(counts=counts | {"unknown_ids": len(found) - int((lengths >= 0).sum())}, skipped=skipped)
+    return StageResult(counts=counts | {"unknown_ids": len(table) - int((lengths >= 0).sum())}, skipped=skipped)
 
 
 def _rows(
@@ -208,12 +208,12 @@ def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, en
             if not is_finished(folder, number, metadata):
                 present = [(pair, side) for pair in shard for side in SIDES if getattr(pair, f"{side}_audio")]
                 there = np.stack([shard.column(f"{side}_audio").is_valid().to_numpy() for side in SIDES], axis=1)
-                own = times if encoder is None else times_by_encoder(encoder, shard, there - 1)
+                word_times = times if encoder is None else times_by_encoder(encoder, shard, there - 1)
                 rows = []
                 for pair, side in present:
                     units = _tokenized(tokenizer, pair, side)
                     if len(units):
-                        rows.append(_row(pair, side, units, own(pair, side), None, declared))
+                        rows.append(_row(pair, side, units, word_times(pair, side), None, declared))
                 shard_rows = pa.Table.from_batches(row_batches(rows), SCHEMA)
                 if settings.alignments is not None and number == 0:
                     _aligned_words(shard_rows["scores"], Path(settings.alignments), True)
@@ -304,9 +304,9 @@ def _check_tokenizer(
     tokenizer: SpeechTokenizer, pairs: Manifest, lengths: np.ndarray, table: UnitTable, declared: UnitSource
 ) -> None:
     for name in ("num_units", "frame_rate"):
-        own, given = getattr(tokenizer, name), getattr(declared, name)
-        if not (same_rate(own, given) if name == "frame_rate" else own == given):
-            raise InputError(f"--{name.replace('_', '-')}: is {given:g}, but units.tokenizer has {own:g}")
+        actual, given = getattr(tokenizer, name), getattr(declared, name)
+        if not (same_rate(actual, given) if name == "frame_rate" else actual == given):
+            raise InputError(f"--{name.replace('_', '-')}: is {given:g}, but units.tokenizer has {actual:g}")
     present = np.argwhere(lengths >= 0)
     for at in evenly_spaced(range(len(present)), _TRIED):
         place, number = present[at].tolist()

@@ -88,16 +88,16 @@ def _keep_known_characters(model: PreTrainedModel, vocabulary: CharacterVocabula
     rows = {
         token: row for token, row in read_json_object(folder / "vocab.json").items() if type(row) is int and row >= 0
     }
-    known = {token.lower(): row for token, row in rows.items()} | rows  # some alphabets are in capitals
+    alphabet = {token.lower(): row for token, row in rows.items()} | rows  # some alphabets are in capitals
     with safetensors_errors(weights), safe_open(weights, "pt") as tensors:
         if "lm_head.weight" not in tensors.keys():  # noqa: SIM118 - it is no dictionary
             return
         weight, bias = tensors.get_tensor("lm_head.weight"), tensors.get_tensor("lm_head.bias")
     model.lm_head.reset_parameters()  # of the same size but for another alphabet, it was loaded as it is
     for token, row in vocabulary.ids.items():
-        if known.get(token, len(weight)) < len(weight):
-            model.lm_head.weight[row] = weight[known[token]]
-            model.lm_head.bias[row] = bias[known[token]]
+        if alphabet.get(token, len(weight)) < len(weight):
+            model.lm_head.weight[row] = weight[alphabet[token]]
+            model.lm_head.bias[row] = bias[alphabet[token]]
 
 
 def _regularization(settings: EncoderSettings) -> dict[str, object]:

@@ -34,10 +34,10 @@ class Agreement:
     def of(cls, units: torch.Tensor, characters: torch.Tensor) -> "Agreement":
         """From int64 [frames] of units and of characters (which may be longer; the first frames count)."""
         characters = characters[: len(units)]
-        known = characters != NO_CHARACTER
-        if not known.any():
+        labeled = characters != NO_CHARACTER
+        if not labeled.any():
             return cls(0.0, 0.0)
-        units, characters = units[known], characters[known]
+        units, characters = units[labeled], characters[labeled]
         classes = int(characters.max()) + 1
         joint = torch.bincount(units * classes + characters, minlength=(int(units.max()) + 1) * classes)
         joint = joint.view(-1, classes).double() / len(units)  # [units, characters]

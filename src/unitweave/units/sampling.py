@@ -80,8 +80,8 @@ class Recordings(Sequence[Recording]):
     def column(self, name: str) -> pa.Array:
         """A field of all recordings: language, audio, text, seconds or speaker."""
         if name == "speaker":
-            known = self._pairs.column("speaker").combine_chunks()
-            sides = [known, pa.repeat(pa.scalar("", known.type), len(known))]
+            speakers = self._pairs.column("speaker").combine_chunks()
+            sides = [speakers, pa.repeat(pa.scalar("", speakers.type), len(speakers))]
         else:
             field = {"language": "lang"}.get(name, name)
             sides = [self._pairs.column(f"{side}_{field}").combine_chunks() for side in ("src", "tgt")]
@@ -166,10 +166,10 @@ def _round_robin(speakers: pa.Array, rng: random.Random) -> np.ndarray:
     order, numbers, draws = (np.empty(len(speakers), kind) for kind in (np.int64, np.int64, np.float64))
     at = 0
     for _, group in group_rows(speakers):
-        own = group.tolist()
-        rng.shuffle(own)
-        block = slice(at, at + len(own))
-        order[block], numbers[block] = own, np.arange(len(own))
-        draws[block] = [rng.random() for _ in own]
-        at += len(own)
+        rows = group.tolist()
+        rng.shuffle(rows)
+        block = slice(at, at + len(rows))
+        order[block], numbers[block] = rows, np.arange(len(rows))
+        draws[block] = [rng.random() for _ in rows]
+        at += len(rows)
     return order[np.lexsort((draws, numbers))]

@@ -115,9 +115,9 @@ def configured_tokenizer(settings: ExtractionSettings) -> ExternalTokenizer | No
 def check_agreement(tokenizer: SpeechTokenizer, audio: Path, units: np.ndarray, deduplicated: bool, name: str) -> None:
     """Raise InputError where a tokenizer makes clearly other units of a recording than those that were imported."""
     (tokens,) = tokenizer.tokenize([read_audio(audio)])
-    own = deduplicate(tokens.units)[0] if deduplicated else tokens.units
-    common = min(len(own), len(units))
-    agreement = float((own[:common] == units[:common]).mean()) if common else 0.0
+    tokenized = deduplicate(tokens.units)[0] if deduplicated else tokens.units
+    common = min(len(tokenized), len(units))
+    agreement = float((tokenized[:common] == units[:common]).mean()) if common else 0.0
     if agreement < _MIN_AGREEMENT:
         raise InputError(
             f"units.tokenizer: makes other units than the imported ones: {100 * agreement:.0f} % of those of {name} "

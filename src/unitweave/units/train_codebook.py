@@ -78,12 +78,12 @@ def hidden_sample(
     with meter("codebook: hidden states", len(chosen)) as progress:
         for count, hidden, named in _encoded(inference, vocabulary, chosen, layers):
             take = min(len(named), settings.max_frames - filled)
-            for own, new in zip(rows, hidden, strict=True):
-                own[filled : filled + take] = new[:take]
+            for row, new in zip(rows, hidden, strict=True):
+                row[filled : filled + take] = new[:take]
             characters[filled : filled + take] = torch.from_numpy(named[:take])
             filled += take
             progress.advance(count)
-    return HiddenSample([own[:filled] for own in rows], characters[:filled])
+    return HiddenSample([row[:filled] for row in rows], characters[:filled])
 
 
 def _encoded(

@@ -101,8 +101,8 @@ class LengthBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         stream = itertools.chain.from_iterable(map(self.epoch, itertools.count()))
-        own = itertools.islice(stream, self.rank, None, self.processes)
-        yield from itertools.islice(own, self.first, self.total)
+        assigned = itertools.islice(stream, self.rank, None, self.processes)
+        yield from itertools.islice(assigned, self.first, self.total)
 
     def epoch(self, number: int) -> list[list[int]]:
         """The batches of an epoch, each recording in one of them."""
@@ -160,8 +160,8 @@ class EncoderTrainer(CheckpointedTrainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Error rates on the dev recordings, shared out over the processes; eval_wer is the languages' mean."""
-        own = self.dev[self.args.process_index :: self.args.world_size]
-        transcripts = transcribe(self.encoder._replace(model=self.model), own)
+        assigned = self.dev[self.args.process_index :: self.args.world_size]
+        transcripts = transcribe(self.encoder._replace(model=self.model), assigned)
         if self.args.world_size > 1:
             transcripts = gather_object(transcripts)
         rates = error_rates_by_language(transcripts)

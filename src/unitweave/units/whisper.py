@@ -61,12 +61,12 @@ class WhisperForCTC(WhisperPreTrainedModel):
         logits = self.lm_head(x)
         loss = None
         if labels is not None:
-            known = labels >= 0
+            valid = labels >= 0
             loss = F.ctc_loss(
                 logits.float().log_softmax(-1).transpose(0, 1),
-                labels[known],
+                labels[valid],
                 lengths,
-                known.sum(-1),
+                valid.sum(-1),
                 blank=self.config.pad_token_id,
                 reduction=self.config.ctc_loss_reduction,
                 zero_infinity=self.config.ctc_zero_infinity,

@@ -85,7 +85,7 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
     Raises:
         InputError: There are none, or one is damaged.
     """
-    known: set[str] = set()
+    names: set[str] = set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         read = {".ctm": _ctm, ".textgrid": _text_grid, ".json": _json, ".jsonl": _json}.get(path.suffix.lower())
         if read is None:
@@ -96,16 +96,16 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise InputError(f"{path}: damaged alignment ({error or type(error).__name__})") from None
         for name, words in items:
-            if name in known:
+            if name in names:
                 raise InputError(f"{path}: duplicate alignment of {name!r}")
-            known.add(name)
+            names.add(name)
             words = [word for word in words if not _NO_WORD.fullmatch(word.word.strip())]
             if sum(len(word.word.split()) for word in words) > _MAX_WORDS_PER_ENTRY * len(words):
                 raise InputError(
                     f"{path}: {name}: has times of phrases such as {words[0].word!r:.60}, not of single words"
                 )
             yield name, words
-    if not known:
+    if not names:
         raise InputError(f"{folder}: no alignments; expected .ctm, .TextGrid, .json or .jsonl files")
 
 
@@ -209,8 +209,8 @@ def _text_grid(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
         kind, name, size = tokens[at], tokens[at + 1], int(tokens[at + 4])
         at += 5
         if kind == "IntervalTier":
-            own = [tokens[at + 3 * i : at + 3 * i + 3] for i in range(size)]
-            tiers[name] = [TimedWord(word.replace('""', '"'), float(a), float(b)) for a, b, word in own]
+            triples = [tokens[at + 3 * i : at + 3 * i + 3] for i in range(size)]
+            tiers[name] = [TimedWord(word.replace('""', '"'), float(a), float(b)) for a, b, word in triples]
         at += size * (3 if kind == "IntervalTier" else 2)
     yield path.stem, _of_words(tiers)
 

@@ -110,8 +110,8 @@ class UnitVocoder(nn.Module):
         record = read_json_object(folder / CONFIG_FILE)
         if "num_units" not in record or "generator" not in record:
             raise InputError(f"{folder / CONFIG_FILE}: not the configuration of a unit vocoder")
-        known = {entry.name for entry in fields(UnitVocoderConfig)}
-        if record.get("format") != FORMAT or not known.issuperset(record):
+        keys = {entry.name for entry in fields(UnitVocoderConfig)}
+        if record.get("format") != FORMAT or not keys.issuperset(record):
             raise InputError(f"{folder / CONFIG_FILE}: a vocoder of another version; train it again")
         try:
             config = UnitVocoderConfig(**record)

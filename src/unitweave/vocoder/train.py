@@ -174,8 +174,8 @@ class _Trainer:
         steps, number = settings.training.steps, 0
         with meter("training the vocoder", steps, done=self.step) as progress, deferred() as arrived:
             for batch in stream:
-                own = slice(accelerator.process_index, None, processes)
-                losses = self._train_step(batch.part(own, accelerator.device))
+                assigned = slice(accelerator.process_index, None, processes)
+                losses = self._train_step(batch.part(assigned, accelerator.device))
                 self.step += 1
                 progress.advance(note="  ".join(f"{name} {value:.3f}" for name, value in losses.items()))
                 number = arrived()

@@ -103,8 +103,8 @@ def embedded_text(settings: EmbeddedCorpus, number: int, natural: bool = False) 
     """
     parts = _split(settings)
     taken = {s.text["en"] for part in parts.values() for s in part}
-    known = {pair for s in parts["train"] for pair in phrasebook.content_pairs(s)}
-    held_out = {pair for s in parts["test"] for pair in phrasebook.content_pairs(s)} - known
+    train_contents = {pair for s in parts["train"] for pair in phrasebook.content_pairs(s)}
+    held_out = {pair for s in parts["test"] for pair in phrasebook.content_pairs(s)} - train_contents
     drawn = number + number // 4 + len(taken)
     while True:
         drawn = min(drawn, phrasebook.count(settings.topics))
@@ -144,11 +144,11 @@ def _plan(folder: Path, settings: EmbeddedCorpus) -> list[PlannedPair]:
 
 def _check_languages(settings: EmbeddedCorpus) -> None:
     """Raise InputError for a language that lacks speakers or a phrasebook."""
-    known = [phrasebook.PIVOT, *phrasebook.languages()]
+    supported = [phrasebook.PIVOT, *phrasebook.languages()]
     check_speakers(settings)
     for language in dict.fromkeys(code for pair in settings.pairs for code in pair):
-        if language not in known:
-            raise InputError(f"the phrasebook has no language {language!r}; it has {', '.join(known)}")
+        if language not in supported:
+            raise InputError(f"the phrasebook has no language {language!r}; it has {', '.join(supported)}")
 
 
 def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:

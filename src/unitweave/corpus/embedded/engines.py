@@ -328,8 +328,8 @@ def _espeak() -> tuple[ctypes.CDLL, str, int]:
 def _espeak_pcm(library: ctypes.CDLL, data_path: str, text: str, name: str, pitch: float, rate: float) -> bytes:
     variant = name.partition("+")[2]
     # eSpeak itself takes an unknown variant without a word and speaks in the plain voice.
-    known = not variant or (Path(data_path) / "voices" / "!v" / variant).is_file()
-    if not known or library.espeak_SetVoiceByName(name.encode()) != 0:
+    exists = not variant or (Path(data_path) / "voices" / "!v" / variant).is_file()
+    if not exists or library.espeak_SetVoiceByName(name.encode()) != 0:
         raise RuntimeError(f"there is no voice {name!r}")
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # some voices add noise, seeded from the clock otherwise
     semitone_scale = 50 + 50 * math.log2(pitch / 100)  # eSpeak's 0..99 runs over two octaves about the default

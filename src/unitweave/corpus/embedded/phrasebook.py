@@ -227,15 +227,15 @@ def _fill(frame: Frame, number: int, rng: random.Random) -> list[tuple[str, ...]
     if number * 2 >= _size(frame):
         return rng.sample(list(_every(frame)), number)
     decks: list[list[str]] = [[] for _ in frame.choices]
-    found: dict[tuple[str, ...], None] = {}
-    while len(found) < number:
+    contents: dict[tuple[str, ...], None] = {}
+    while len(contents) < number:
         for deck, choice in zip(decks, frame.choices, strict=True):
             if not deck:
                 deck.extend(rng.sample(choice, len(choice)))
         fillers = tuple(deck.pop() for deck in decks)
         if _apart(frame, fillers):
-            found[fillers] = None
-    return list(found)
+            contents[fillers] = None
+    return list(contents)
 
 
 def draw(number: int, languages: Sequence[str], seed: int, topics: Sequence[str] | None = None) -> list[Sentence]:

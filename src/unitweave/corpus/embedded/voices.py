@@ -122,10 +122,11 @@ def speakers(language: str, settings: SynthesisSettings, unseen: bool = False) -
     if settings.speakers == "many":
         made += [voice for _, more in groups for voice in more]
     if not made:
-        engines, known = ", ".join(settings.engines), list(_LANGUAGES)
+        engines, supported = ", ".join(settings.engines), list(_LANGUAGES)
         if "kokoro" in settings.engines:
-            known = list(kokoro.LANGUAGES) if settings.engines == ["kokoro"] else sorted({*known, *kokoro.LANGUAGES})
-        raise InputError(f"{engines}: no speakers for the language {language!r}; choose from: {', '.join(known)}")
+            more = kokoro.LANGUAGES
+            supported = list(more) if settings.engines == ["kokoro"] else sorted({*supported, *more})
+        raise InputError(f"{engines}: no speakers for the language {language!r}; choose from: {', '.join(supported)}")
     return made
 
 

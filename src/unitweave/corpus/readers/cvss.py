@@ -51,8 +51,8 @@ def build_cvss(settings: CvssCorpus, limits: RowLimits) -> StageResult:
     languages = _languages(settings, sources)
     folder = Path(settings.out)
     places = local_folders([*settings.covost, *settings.common_voice], languages, splits)
-    known, faults = read_clips(places, languages)
-    clips = {n: c for n, c in known.items() if c.split in splits and _language(n) in languages}
+    all_clips, faults = read_clips(places, languages)
+    clips = {n: c for n, c in all_clips.items() if c.split in splits and _language(n) in languages}
     open_corpus(folder, "cvss", settings)
     say(f"corpus: {len(clips)} clips of {', '.join(languages)} in CoVoST 2")
     with RecordingStore(folder, settings.workers) as recordings:
@@ -138,10 +138,10 @@ class _Read:
         if is_archive(source):
             self._file = folder / _READ / f"{json_digest([stamp(source), sorted(wanted)])}.json"
             with contextlib.suppress(InputError, KeyError, TypeError):  # there is none, or it is damaged
-                known = read_json_object(self._file)
-                if all(recordings.get(path) for path in known["paths"]):
-                    self.before = known["texts"]
-                    recordings.settle(known["paths"])
+                cached = read_json_object(self._file)
+                if all(recordings.get(path) for path in cached["paths"]):
+                    self.before = cached["texts"]
+                    recordings.settle(cached["paths"])
 
     def is_new(self, path: str, source: str) -> bool:
         """Whether a recording is still to be made from this source."""
@@ -156,12 +156,12 @@ class _Read:
 
 def _texts(content: bytes, split: str, name: str) -> dict[str, CvssRow]:
     """Clip -> translation, of a headerless table: file name, tab, text. Quotes mean nothing."""
-    found = {}
+    rows = {}
     for line in content.decode("utf-8-sig", errors="surrogateescape").split("\n"):
         file_name, tab, text = line.removesuffix("\r").partition("\t")
         if tab and re.fullmatch(CLIP, clip_name(file_name)):
-            found[clip_name(file_name)] = CvssRow(split, text)
-    return found
+            rows[clip_name(file_name)] = CvssRow(split, text)
+    return rows
 
 
 def _join(clips: Mapping[str, Clip], translations: Mapping[str, CvssRow]) -> tuple[list[Row], list[Skipped]]:

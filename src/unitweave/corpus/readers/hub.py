@@ -50,14 +50,14 @@ def _datasets() -> Any:
 
 def _splits(settings: HubCorpus) -> dict[str, str]:
     """Name of each split on the hub -> train, dev or test."""
-    found: dict[str, str] = {}
+    columns_found: dict[str, str] = {}
     for given in settings.splits:
         name, _, ours = given.partition("=")
-        found[name] = ours or SPLIT_NAMES.get(name, "")
-        if found[name] not in ("train", "dev", "test"):
+        columns_found[name] = ours or SPLIT_NAMES.get(name, "")
+        if columns_found[name] not in ("train", "dev", "test"):
             raise InputError(f"--splits {given}: write NAME=train, NAME=dev or NAME=test")
-    if found:
-        return found
+    if columns_found:
+        return columns_found
     with _Explained(settings.dataset):
         names = _datasets().get_dataset_split_names(settings.dataset, settings.config, revision=settings.revision)
     clear = {name: SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}

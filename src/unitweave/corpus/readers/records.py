@@ -266,8 +266,8 @@ def _column_names(header: list[str], path: Path, encoding: str) -> list[str]:
 def _delimiter(header: str, usual: str) -> str:
     """What separates the columns: what stands most often in the header outside of quotes, `usual` in a tie."""
     bare = re.sub(r'"[^"]*"', "", header)
-    most = max(_DELIMITERS, key=bare.count)
-    return most if bare.count(most) > bare.count(usual) else usual
+    delimiter = max(_DELIMITERS, key=bare.count)
+    return delimiter if bare.count(delimiter) > bare.count(usual) else usual
 
 
 def _is_json_array(path: Path) -> bool:
@@ -288,9 +288,9 @@ def _json_array(path: Path) -> Iterator[Record]:
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
     for number, values in enumerate(rows, start=1):
-        known = isinstance(values, dict)
-        problem = "" if known else f"entry {number}: expected a JSON object (got {type(values).__name__})"
-        yield Record(number, values if known else {}, problem)
+        is_mapping = isinstance(values, dict)
+        problem = "" if is_mapping else f"entry {number}: expected a JSON object (got {type(values).__name__})"
+        yield Record(number, values if is_mapping else {}, problem)
 
 
 def _json_lines(path: Path, encoding: str) -> Iterator[Record]:

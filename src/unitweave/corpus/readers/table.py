@@ -120,8 +120,8 @@ class RowCollector:
         root: Path,
     ) -> None:
         """Take over every row; `total` (0 where unknown) is for the progress, `root` is where paths start from."""
-        known = meter(f"corpus: {name}", total) if total else contextlib.nullcontext(Meter(name, 0))
-        with known as progress:
+        progress_line = meter(f"corpus: {name}", total) if total else contextlib.nullcontext(Meter(name, 0))
+        with progress_line as progress:
 
             def tasks() -> Iterator[RecordingTask]:
                 for record in records:
@@ -146,9 +146,9 @@ class RowCollector:
         self._taken.add(row.id)
         self.rows.append(row)
         for side, column in ((row.src, columns.src_audio), (row.tgt, columns.tgt_audio)):
-            found = audio_cell(values.get(column), root) if column else None
-            if side.audio and found and not self.recordings.has(side.audio, found[0]):
-                yield RecordingTask(side.audio, *found)
+            cell = audio_cell(values.get(column), root) if column else None
+            if side.audio and cell and not self.recordings.has(side.audio, cell[0]):
+                yield RecordingTask(side.audio, *cell)
 
 
 def audio_cell(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:

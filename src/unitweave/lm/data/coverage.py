@@ -50,20 +50,20 @@ def interleaved_coverage(pairs: Sequence[Pair], sizes: Sizes, settings: LmSettin
         Language -> coverage, sorted; empty where no task of the system has speech on a side that is interleaved.
     """
     tasks = [TASKS[task] for task, weight in settings.tasks.items() if weight > 0]
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    counted: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for side, code in enumerate((SOURCE, TARGET)):
         if settings.interleave.sides not in ("both", SEGMENTS[code - 1]) or not any(code in task for task in tasks):
             continue
         for languages, group in language_groups(pairs).items():
-            own = group[sizes.tokens[code - 1, group] >= 0]
-            if len(own):
-                counts = (sizes.words[side, own].astype(np.int64), sizes.replaceable[side, own].astype(np.int64))
-                found.setdefault(languages[side], []).append(counts)
+            rows = group[sizes.tokens[code - 1, group] >= 0]
+            if len(rows):
+                counts = (sizes.words[side, rows].astype(np.int64), sizes.replaceable[side, rows].astype(np.int64))
+                counted.setdefault(languages[side], []).append(counts)
     return {
         name: Coverage(
             np.concatenate([words for words, _ in parts]), np.concatenate([replaceable for _, replaceable in parts])
         )
-        for name, parts in sorted(found.items())
+        for name, parts in sorted(counted.items())
     }
 
 

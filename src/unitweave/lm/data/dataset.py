@@ -146,8 +146,8 @@ def language_groups(pairs: Sequence[Pair]) -> dict[tuple[str, str], np.ndarray]:
         names = pc.binary_join_element_wise(pairs.column("src_lang"), pairs.column("tgt_lang"), " ")
     else:
         names = pa.chunked_array([pa.array([f"{pair.src_lang} {pair.tgt_lang}" for pair in pairs], pa.string())])
-    found = names.combine_chunks().dictionary_encode()
-    keys, codes = found.dictionary.to_pylist(), found.indices.to_numpy()
+    encoded = names.combine_chunks().dictionary_encode()
+    keys, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     order = sorted(range(len(keys)), key=keys.__getitem__)
     return {(keys[i].split(" ")[0], keys[i].split(" ")[1]): np.flatnonzero(codes == i) for i in order}
 

@@ -340,8 +340,8 @@ def _text_by_text(pairs: Manifest, tokens: WordTokens, vocabulary: Vocabulary) -
         batch = list(pairs[first : first + TEXTS_AT_ONCE])
         prepare_texts(batch, vocabulary, tokens)
         for side in SIDES:
-            found = [pair_text(pair, side, vocabulary, tokens) for pair in batch]
-            made[side] += [np.empty(0, np.int32) if text is None else text for text in found]
+            encoded_texts = [pair_text(pair, side, vocabulary, tokens) for pair in batch]
+            made[side] += [np.empty(0, np.int32) if text is None else text for text in encoded_texts]
     return {side: _column(made[side], np.int32) for side in SIDES}
 
 
@@ -369,13 +369,13 @@ def _text_column(
     split = _split(pairs, side)
     ids, at = _encoded(split.flatten(), tokens)
     sizes = np.diff(at[list_column(split)[1]])
-    known = sizes > 0
-    offsets = np.append(0, np.cumsum(sizes + known))
+    nonempty = sizes > 0
+    offsets = np.append(0, np.cumsum(sizes + nonempty))
     values = np.empty(offsets[-1], np.int32)
     tags = np.zeros(len(values), bool)
-    tags[offsets[:-1][known]] = True
+    tags[offsets[:-1][nonempty]] = True
     of_pair = pairs.column(f"{side}_lang").to_pylist()
-    values[tags] = [languages[code] for code, text in zip(of_pair, known.tolist(), strict=True) if text]
+    values[tags] = [languages[code] for code, text in zip(of_pair, nonempty.tolist(), strict=True) if text]
     values[~tags] = ids
     return values, offsets.astype(np.int32)
 

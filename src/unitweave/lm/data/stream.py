@@ -72,8 +72,8 @@ class InterleavedDataset:
             rng = Random((self.seed << 64) + position)
             example, task = self._draw(position, tasks, rng)
             example = draw_prefix(example, self.interleave, rng)
-            own = utterance_ratio(ratio, self.spread, rng)
-            drawn.append(draw_sequence(example, task, own, self.interleave, self.markers, rng))
+            drawn_ratio = utterance_ratio(ratio, self.spread, rng)
+            drawn.append(draw_sequence(example, task, drawn_ratio, self.interleave, self.markers, rng))
         limit = self.max_tokens
         return [
             sequence

@@ -21,7 +21,7 @@ class WordTokens:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer, self.prefix = tokenizer, space_before(tokenizer)
-        self._known: dict[str, Any] = {}
+        self._cache: dict[str, Any] = {}
         # The words that were encoded alone: tokens one after the other, and where each word's end.
         self._words: pa.StringArray | None = None
         self._ids, self._ends = np.empty(0, np.int32), np.zeros(1, np.int64)
@@ -94,9 +94,9 @@ class WordTokens:
             self._words = pa.array([], pa.string())
         new = words.filter(pc.invert(pc.is_in(words, self._words)))
         if len(new):
-            found = [ids if word else [] for word, ids in zip(new.to_pylist(), self._ids_alone(new), strict=True)]
-            sizes = np.fromiter(map(len, found), np.int64, len(found))
-            flat = np.fromiter(itertools.chain.from_iterable(found), np.int32, int(sizes.sum()))
+            ids_alone = [ids if word else [] for word, ids in zip(new.to_pylist(), self._ids_alone(new), strict=True)]
+            sizes = np.fromiter(map(len, ids_alone), np.int64, len(ids_alone))
+            flat = np.fromiter(itertools.chain.from_iterable(ids_alone), np.int32, int(sizes.sum()))
             self._words = pa.concat_arrays([self._words, new])
             self._ids = np.concatenate([self._ids, flat])
             self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum(sizes)])
@@ -113,18 +113,18 @@ class WordTokens:
     def prepare(self, texts: Iterable[str]) -> None:
         """Encode these running texts together, which is faster; those of the call before are forgotten."""
         new = [text for text in dict.fromkeys(texts) if text]
-        self._known = dict(zip(new, self._encode(new), strict=True)) if new else {}
+        self._cache = dict(zip(new, self._encode(new), strict=True)) if new else {}
 
     def _encoded(self, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
-        known = self._known.get(text)
-        return known if known is not None else self._encode([text])[0]
+        cached = self._cache.get(text)
+        return cached if cached is not None else self._encode([text])[0]
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]] | None]]:
         exact = self.tokenizer.is_fast
-        found = self.tokenizer(
+        encoded = self.tokenizer(
             [self.prefix + text for text in texts], add_special_tokens=False, return_offsets_mapping=exact
         )
-        return list(zip(found["input_ids"], found["offset_mapping"] if exact else [None] * len(texts), strict=True))
+        return list(zip(encoded["input_ids"], encoded["offset_mapping"] if exact else [None] * len(texts), strict=True))
 
     def _alone(self, piece: str, first: bool) -> np.ndarray:
         text = (self.prefix if first else "") + piece if self.prefix else piece.strip()

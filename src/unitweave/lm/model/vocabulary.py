@@ -69,10 +69,10 @@ class Vocabulary:
     target_prefixes: bool = False
 
     def __post_init__(self) -> None:
-        known = [(source, target) for source, target in self.directions]  # JSON has lists
-        if not known and "en" in self.languages:
-            known = [(code, "en") for code in self.languages if code != "en"]
-        object.__setattr__(self, "directions", known)
+        directions = [(source, target) for source, target in self.directions]  # JSON has lists
+        if not directions and "en" in self.languages:
+            directions = [(code, "en") for code in self.languages if code != "en"]
+        object.__setattr__(self, "directions", directions)
 
     @property
     def task(self) -> str | None:

@@ -114,10 +114,10 @@ def flash_works(device: torch.device) -> bool:
         return [out.detach(), *torch.autograd.grad(out.float().square().sum(), inputs)]
 
     try:
-        found = outcome(flash)
+        result = outcome(flash)
     except (ImportError, RuntimeError, TypeError):  # an older torch, or a GPU that the kernel does not support
         return False
-    pairs = zip(found, outcome(bucket), strict=True)
+    pairs = zip(result, outcome(bucket), strict=True)
     return all(torch.allclose(a.float(), b.float(), atol=3e-2 * max(1.0, float(b.abs().max()))) for a, b in pairs)
 
 
@@ -187,11 +187,11 @@ def _flash(
     """torch's variable-length flash attention of [used, heads, head]."""
     from torch.nn.attention.varlen import varlen_attn
 
-    known = inspect.signature(varlen_attn).parameters
-    if "window_size" not in known:
+    parameters = inspect.signature(varlen_attn).parameters
+    if "window_size" not in parameters:
         raise RuntimeError(f"torch {torch.__version__} has no causal attention of sequences of any length")
     # torch 2.11 takes fewer key heads than query heads without being told to.
-    grouped: dict[str, Any] = {"enable_gqa": k.shape[1] != q.shape[1]} if "enable_gqa" in known else {}
+    grouped: dict[str, Any] = {"enable_gqa": k.shape[1] != q.shape[1]} if "enable_gqa" in parameters else {}
     out = varlen_attn(
         q,
         k,

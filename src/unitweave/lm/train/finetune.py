@@ -188,15 +188,15 @@ def _units_only(examples: Sequence[Example], dataset: InterleavedDataset, limit:
     Raises:
         InputError: No sequence is at most `limit` tokens long.
     """
-    found = [
+    sequences = [
         interleave(example, task, 0.0, dataset.interleave, dataset.markers, Random(0))
         for example in examples
         for task, weight in dataset.tasks.items()
         if weight > 0 and has_segments(example, task)
     ]
-    if not (found := [example for example in found if len(example.ids) <= limit]):
+    if not (sequences := [example for example in sequences if len(example.ids) <= limit]):
         raise InputError("schedule.shape: 'adaptive' needs a dev split with what the tasks need, and there is none")
-    return found
+    return sequences
 
 
 def _trained_on(pairs: Manifest, units: Path) -> tuple[float | None, float | None]:
@@ -204,8 +204,8 @@ def _trained_on(pairs: Manifest, units: Path) -> tuple[float | None, float | Non
     lasting = pairs.column("src_seconds").drop_null().to_numpy().astype(float)
     seconds = lasting[lasting > 0]
     ids = evenly_spaced(pairs.column("id"), _SCORED)
-    own = read_units(units, [id.as_py() for id in ids], ("src",)).values()
-    scores = [utterance_score(row.words, row.scores) for row in own if len(row.words)]
+    sample = read_units(units, [id.as_py() for id in ids], ("src",)).values()
+    scores = [utterance_score(row.words, row.scores) for row in sample if len(row.words)]
     # The longest, but for single ones far from the rest.
     longest = round(min(seconds.max(), 1.5 * float(np.percentile(seconds, 99))), 2) if len(seconds) else None
     return longest, round(float(np.percentile(scores, 5)), 4) if scores else None

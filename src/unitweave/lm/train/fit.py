@@ -188,8 +188,8 @@ class PatienceCallback(EarlyStoppingCallback):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        own = {"early_stopping_patience": self.early_stopping_patience, "first_counted": self.first_counted}
-        return super().state() | {"args": own}
+        arguments = {"early_stopping_patience": self.early_stopping_patience, "first_counted": self.first_counted}
+        return super().state() | {"args": arguments}
 
 
 class AdaptiveCallback(TrainerCallback):

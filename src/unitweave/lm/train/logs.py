@@ -114,9 +114,9 @@ def log_line(logs: dict[str, float]) -> str:
         realized = f" (realized {logs['realized_ratio']:.2f})" if logs["ratio"] else ""
         parts.append(f"ratio {logs['ratio']:.2f}{realized}")
     parts.append(f"loss {logs['loss']:.2f}")
-    own = [f"{short} {logs[name]:.2f}" for name, short in _SHORT.items() if name in logs]
-    if len(own) > 1:
-        parts.append(f"({' '.join(own)})")
+    losses = [f"{short} {logs[name]:.2f}" for name, short in _SHORT.items() if name in logs]
+    if len(losses) > 1:
+        parts.append(f"({' '.join(losses)})")
     parts.append(f"{logs['tokens_per_second'] / 1000:.1f}k tok/s MFU {100 * logs['mfu']:.0f} %")
     return " ".join(parts)
 

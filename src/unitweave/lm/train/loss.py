@@ -45,9 +45,9 @@ def chunked_loss(head: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, we
     total, losses = hidden.new_zeros((), dtype=torch.float32), []
     for part, target, weight in zip(hidden.split(size), labels.split(size), weights.split(size), strict=True):
         # Any other output layer (one with a bias): its logits are recomputed in the backward pass.
-        summed, own = checkpoint(plain_loss, head, part, target, weight, use_reentrant=False)
+        summed, part_losses = checkpoint(plain_loss, head, part, target, weight, use_reentrant=False)
         total = total + summed
-        losses.append(own)
+        losses.append(part_losses)
     return total, torch.cat(losses)
 
 
@@ -99,12 +99,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             gradient = logits.sub_(normalizer).exp_()  # the softmax, in place: logits are the largest tensor here
             gradient.scatter_add_(1, target, gradient.new_full(target.shape, -1.0))
             gradient = gradient.mul_((weights[part] * counted)[:, None]).to(hidden.dtype)
-            own = gradient.split(rows, 1)
+            split_gradient = gradient.split(rows, 1)
             if hidden_gradient is not None:
-                torch.matmul(own[0], matrices[0], out=hidden_gradient[part])
-                for columns, matrix in zip(own[1:], matrices[1:], strict=True):
+                torch.matmul(split_gradient[0], matrices[0], out=hidden_gradient[part])
+                for columns, matrix in zip(split_gradient[1:], matrices[1:], strict=True):
                     hidden_gradient[part] += columns @ matrix
-            for columns, total in zip(own, block_gradients, strict=True):
+            for columns, total in zip(split_gradient, block_gradients, strict=True):
                 if total is not None:
                     total += columns.T @ hidden[part]
         ctx.save_for_backward(hidden_gradient, *block_gradients)

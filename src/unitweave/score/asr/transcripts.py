@@ -84,22 +84,22 @@ def transcribe(
         keep: Called with id and waveform of all speech, for instance to write some of it.
         speakers: Compares the voices with the source's.
     """
-    known = on_main(lambda: _read_logs(log)) if log else {}
-    meter.advance(sum(id in known for id in source.ids))
+    transcribed = on_main(lambda: _read_logs(log)) if log else {}
+    meter.advance(sum(id in transcribed for id in source.ids))
     batches = [source.ids[first : first + BATCH] for first in range(0, len(source.ids), BATCH)]
-    todo = [missing for batch in batches if (missing := [id for id in batch if id not in known])]
+    todo = [missing for batch in batches if (missing := [id for id in batch if id not in transcribed])]
     own_log = log and log.with_name(f"{log.stem}.{process_index()}.jsonl")
     for ids in own_share(todo) if log else todo:
         records = _transcribe_batch(ids, source, recognizer, predictors, set(rated), keep, speakers)
         if own_log:
             with own_log.open("a", encoding="utf-8") as file:
                 file.writelines(map(_line, records))
-        known |= {record.id: record for record in records}
+        transcribed |= {record.id: record for record in records}
         meter.advance(len(records))
     if log and todo:
         barrier()
-        known = on_main(lambda: _merge(log, source.ids))
-    return [known[id] for id in source.ids]
+        transcribed = on_main(lambda: _merge(log, source.ids))
+    return [transcribed[id] for id in source.ids]
 
 
 def _transcribe_batch(
@@ -140,11 +140,11 @@ def _line(record: AsrTranscript) -> str:
 
 def _merge(log: Path, ids: Sequence[str]) -> dict[str, AsrTranscript]:
     """Put what all processes wrote into one log, in the order of the utterances."""
-    known = _read_logs(log)
-    write_text(log, "".join(_line(known[id]) for id in ids))
+    transcribed = _read_logs(log)
+    write_text(log, "".join(_line(transcribed[id]) for id in ids))
     for path in log.parent.glob(f"{log.stem}.*.jsonl"):
         path.unlink()
-    return known
+    return transcribed
 
 
 def _read_logs(log: Path) -> dict[str, AsrTranscript]:

@@ -74,35 +74,35 @@ class LiveDecoder:
         settings = replace(self.translator.settings, text_only=True)
         forced = []
         for request in requests:
-            given = decoder.constraints.forced(request.known, settings.target_language)
+            given = decoder.constraints.forced(request.forced, settings.target_language)
             given[TRANSLATION] = [token for word in request.committed for token in word.tokens]
             forced.append({phase: tokens for phase, tokens in given.items() if tokens})
         kept = [request.cache for request in requests]
-        found = decoder.translate(sources, settings, forced, kept=kept, wanted=wanted)
-        scores = self.translator.transcript_scores([log_probs for _, log_probs in encoded], found)
-        return [self._hypothesis(*each) for each in zip(requests, sources, found, scores, strict=True)]
+        translations = decoder.translate(sources, settings, forced, kept=kept, wanted=wanted)
+        scores = self.translator.transcript_scores([log_probs for _, log_probs in encoded], translations)
+        return [self._hypothesis(*each) for each in zip(requests, sources, translations, scores, strict=True)]
 
     def _hypothesis(
         self,
         request: TextRequest,
         units: np.ndarray,
-        found: Translation,
+        translation: Translation,
         scores: tuple[list[str], np.ndarray] | None,
     ) -> Hypothesis:
-        constraints, tokens = self.translator.decoder.constraints, found.tokens
+        constraints, tokens = self.translator.decoder.constraints, translation.tokens
         begin = tokens.index(int(constraints.closing[TRANSCRIPT])) + 2  # its marker and the next language tag
         return Hypothesis(
             heard=request.heard,
             final=request.final,
-            transcript=found.transcript,
+            transcript=translation.transcript,
             translation=self._words(tokens[begin : tokens.index(int(constraints.closing[TRANSLATION]))]),
             head=tuple(tokens[:begin]),
             units=units,
-            language=found.language,
-            target_language=found.target_language,
-            complete=found.complete,
+            language=translation.language,
+            target_language=translation.target_language,
+            complete=translation.complete,
             supported=1.0 if scores is None else _supported(scores[1]),
-            cache=found.cache,
+            cache=translation.cache,
         )
 
     def _words(self, tokens: Sequence[int]) -> tuple[Word, ...]:
@@ -121,21 +121,21 @@ class LiveDecoder:
             return []
         # A word is not spoken in less; without a limit, a model whose speech has ended once likes to leave it at that.
         aligned = self.translator.extractor is not None
-        least = max(1, round(_MIN_WORD_SECONDS * self.translator.decoder.vocabulary.frame_rate))
+        min_units = max(1, round(_MIN_WORD_SECONDS * self.translator.decoder.vocabulary.frame_rate))
         continuations = [
             Continuation(
                 self._all_texts(r),
                 (*r.spoken, *r.draft),
                 _UNITS_AT_ONCE,
-                0 if aligned else r.begun + least * r.new_words,
+                0 if aligned else r.begun + min_units * r.new_words,
             )
             for r in requests
         ]
         sources = [request.hypothesis.units for request in requests]
         kept = [request.cache for request in requests]
         decoder, settings = self.translator.decoder, self.translator.settings
-        found = decoder.continue_units(sources, continuations, settings, kept, wanted)
-        return [self._spoken(request, hypothesis) for request, hypothesis in zip(requests, found, strict=True)]
+        continued = decoder.continue_units(sources, continuations, settings, kept, wanted)
+        return [self._spoken(request, hypothesis) for request, hypothesis in zip(requests, continued, strict=True)]
 
     def _has_draft(self, request: SpeechRequest) -> bool:
         """Whether more than the committed words is decoded, of which only they are spoken.
@@ -151,11 +151,11 @@ class LiveDecoder:
         words = (token for word in said for token in word.tokens)
         return (*request.hypothesis.head, *words, self.translator.decoder.vocabulary.markers["target"])
 
-    def _spoken(self, request: SpeechRequest, found: Translation) -> Spoken:
-        units = tuple(found.units.tolist())
+    def _spoken(self, request: SpeechRequest, translation: Translation) -> Spoken:
+        units = tuple(translation.units.tolist())
         last = len(units)
         if self._has_draft(request):
-            last = self._end_of_words(request, found.units) if found.ended and found.complete else 0
+            last = self._end_of_words(request, translation.units) if translation.ended and translation.complete else 0
             last = max(last, len(request.spoken))
         voice = self.translator.speech_vocoder
         stream = request.stream or voice.open_stream(
@@ -166,11 +166,13 @@ class LiveDecoder:
         )
         stream.speed = request.speed
         waveforms = stream.push(units[len(request.spoken) : last])
-        if found.ended:
+        if translation.ended:
             waveforms += stream.flush(units[last:])
         waveforms = [at_16khz(waveform, voice.sample_rate) for waveform in waveforms]
-        complete = found.complete or self._has_draft(request)  # what is cut off of a draft is not missing
-        return Spoken(units[:last], tuple(waveforms), stream, found.ended, complete, found.cache, units[last:])
+        complete = translation.complete or self._has_draft(request)  # what is cut off of a draft is not missing
+        return Spoken(
+            units[:last], tuple(waveforms), stream, translation.ended, complete, translation.cache, units[last:]
+        )
 
     def _end_of_words(self, request: SpeechRequest, units: np.ndarray) -> int:
         """How many of the units say the committed words; 0 where they cannot be found in the speech.
@@ -180,8 +182,8 @@ class LiveDecoder:
         voice, vocabulary = self.translator.speech_vocoder, self.translator.decoder.vocabulary
         (waveform,) = voice.synthesize([units], self.translator.settings.speaker, vocabulary.deduplicate)
         waveform = at_16khz(waveform, voice.sample_rate)
-        said = words_as_text(request.hypothesis.translation)
-        aligned = self.translator.align(waveform, said, request.hypothesis.target_language)
+        translation = words_as_text(request.hypothesis.translation)
+        aligned = self.translator.align(waveform, translation, request.hypothesis.target_language)
         wanted = len("".join(words_as_text(request.committed).split()))
         lengths = np.cumsum([len("".join(piece.split())) for piece, _, _ in aligned])
         last = int(np.searchsorted(lengths, wanted))
@@ -199,14 +201,14 @@ def _supported(scores: np.ndarray) -> float:
     return float(below[0]) / len(scores) if len(below) else 1.0
 
 
-def check_live(translator: Translator, settings: LiveSettings, known: ForcedPrefix) -> LiveSettings:
+def check_live(translator: Translator, settings: LiveSettings, forced: ForcedPrefix) -> LiveSettings:
     """The settings for a model: texts alone where it has no speech.
 
     Raises:
         InputError: The model does not allow the policy or the language, or does not translate.
     """
     vocabulary = translator.decoder.vocabulary
-    translator.check_prefix(known)
+    translator.check_prefix(forced)
     if vocabulary.task == "asr":
         raise InputError("live: this model was trained only to transcribe, not to translate")
     if settings.policy != "utterance" and not vocabulary.has_texts:

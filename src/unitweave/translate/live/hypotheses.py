@@ -70,7 +70,7 @@ class TextRequest:
         committed: Words that the translation has to begin with.
         heard: Seconds of the utterance.
         final: Whether it is over.
-        known: The languages, where they are known.
+        forced: The languages, where they are known.
         cache: Of the hypothesis before.
     """
 
@@ -78,7 +78,7 @@ class TextRequest:
     committed: tuple[Word, ...]
     heard: float
     final: bool
-    known: ForcedPrefix = field(default_factory=ForcedPrefix)
+    forced: ForcedPrefix = field(default_factory=ForcedPrefix)
     cache: PrefixCache | None = None
 
 

@@ -62,7 +62,7 @@ class LiveSession:
     Args:
         settings: When to translate and to speak.
         probability: The probability of speech in the next window of 512 samples; it may keep a state of its own.
-        known: The languages of source and translation, where they are known.
+        forced: The languages of source and translation, where they are known.
         has_texts: Whether the model has texts; without them everything is committed at the end of an utterance.
         early_speech: Whether committed words are spoken at once; else all are at the end of the utterance, by a model
             that cannot end its speech where a text breaks off.
@@ -75,13 +75,13 @@ class LiveSession:
         self,
         settings: LiveSettings,
         probability: Callable[[np.ndarray], float],
-        known: ForcedPrefix | None = None,
+        forced: ForcedPrefix | None = None,
         has_texts: bool = True,
         early_speech: bool = True,
     ) -> None:
         self.settings = settings
         self.request: Request | None = None
-        self._probability, self._known = probability, known or ForcedPrefix()
+        self._probability, self._forced = probability, forced or ForcedPrefix()
         self._has_texts, self._early_speech = has_texts, early_speech
         self._policy: CommitPolicy = chosen(POLICIES, settings.policy)(settings)
         self._endpointer = Endpointer(settings)
@@ -188,7 +188,7 @@ class LiveSession:
         samples = np.concatenate(self._kept)[utterance.first - self._kept_from : end - self._kept_from]
         samples = np.pad(samples, (0, max(0, _MIN_SAMPLES - len(samples))))
         heard, final = (end - utterance.first) / SAMPLE_RATE, utterance.end is not None
-        self.request = TextRequest(samples, utterance.committed, heard, final, self._known, utterance.text_cache)
+        self.request = TextRequest(samples, utterance.committed, heard, final, self._forced, utterance.text_cache)
 
     def _take_texts(self, utterance: _Utterance, hypothesis: Hypothesis, events: list[LiveEvent]) -> None:
         stamp = (utterance.number, self._seen / SAMPLE_RATE, self._busy_until)
@@ -245,8 +245,8 @@ class LiveSession:
         for waveform in filter(len, spoken.waveforms):
             start = max(self._busy_until, self._spoken_until)
             self._spoken_until = start + len(waveform) / SAMPLE_RATE
-            heard = self._seen / SAMPLE_RATE
-            events.append(SpeechChunk(utterance.number, heard, self._busy_until, start, waveform))
+            seconds = self._seen / SAMPLE_RATE
+            events.append(SpeechChunk(utterance.number, seconds, self._busy_until, start, waveform))
         if not spoken.ended:
             self._request_speech(utterance)
         elif utterance.end is not None:

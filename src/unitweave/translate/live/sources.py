@@ -77,11 +77,11 @@ def recording(path: Path, fast: bool) -> Iterator[np.ndarray]:
 
 def _at_the_speed_of_speech(path: Path, fast: bool) -> Iterator[np.ndarray]:
     start = time.monotonic()
-    size, said = round(BLOCK_SECONDS * SAMPLE_RATE), 0
+    size, sent = round(BLOCK_SECONDS * SAMPLE_RATE), 0
     for samples in _blocks(stream_audio(path), size):
-        said += len(samples)
+        sent += len(samples)
         if not fast:
-            time.sleep(max(0.0, start + said / SAMPLE_RATE - time.monotonic()))
+            time.sleep(max(0.0, start + sent / SAMPLE_RATE - time.monotonic()))
         yield samples
 
 

@@ -45,12 +45,12 @@ class LiveTranslator:
         language: str | None = None,
         target_language: str | None = None,
     ) -> None:
-        settings, known = settings or LiveSettings(), ForcedPrefix(language=language, target_language=target_language)
-        settings = check_live(translator, settings, known)
+        settings, forced = settings or LiveSettings(), ForcedPrefix(language=language, target_language=target_language)
+        settings = check_live(translator, settings, forced)
         decoder = LiveDecoder(translator)
         self.decoder: Answers = decoder
         detector = SpeechDetector()
-        self.session = LiveSession(settings, detector.probability, known, decoder.has_texts, decoder.early_speech)
+        self.session = LiveSession(settings, detector.probability, forced, decoder.has_texts, decoder.early_speech)
 
     def feed(self, samples: np.ndarray) -> list[LiveEvent]:
         """Take in samples, float32 at 16 kHz; returns what happened."""

@@ -89,7 +89,7 @@ def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[
     try:
         if name == "auto":
             name, model = ("whisper", model or MULTILINGUAL) if model or codes != ["en"] else ("moonshine", "")
-        known = _recognizer_class(name).supported_languages(model)
+        supported = _recognizer_class(name).supported_languages(model)
     except InputError as error:
         if model != MULTILINGUAL:
             raise
@@ -97,11 +97,11 @@ def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[
             f"score.recognizer: speech in {', '.join(codes)} needs a multilingual Whisper, and {MULTILINGUAL} could "
             "not be loaded; run 'unitweave fetch whisper-base -o FOLDER' and set score.recognizer_model: FOLDER"
         ) from error
-    if known is not None and (foreign := [code for code in codes if code not in known]):
-        heard = f"only {', '.join(sorted(known))}" if len(known) < 4 else f"{len(known)} languages, but not this one"
+    if supported is not None and (foreign := [code for code in codes if code not in supported]):
+        these = f"only {', '.join(sorted(supported))}" if len(supported) < 4 else f"{len(supported)} others"
         raise InputError(
             f"score.recognizer: {' '.join(filter(None, (name, model)))} does not support {foreign[0]}; it supports "
-            f"{heard}. Use a multilingual Whisper: set score.recognizer to whisper and score.recognizer_model to a "
+            f"{these}. Use a multilingual Whisper: set score.recognizer to whisper and score.recognizer_model to a "
             f"folder ('unitweave fetch whisper-base' makes one) or a name on the hub such as {MULTILINGUAL}"
         )
     return name, model

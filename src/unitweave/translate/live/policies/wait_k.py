@@ -17,5 +17,5 @@ class WaitK(CommitPolicy):
         latest = hypotheses[-1]
         if latest.final:
             return len(latest.translation)
-        heard = int(latest.supported * len(split_clusters(latest.transcript).split()) + 1e-9)
-        return min(len(latest.translation), max(0, heard - self.settings.wait_words + 1))
+        source_words = int(latest.supported * len(split_clusters(latest.transcript).split()) + 1e-9)
+        return min(len(latest.translation), max(0, source_words - self.settings.wait_words + 1))
