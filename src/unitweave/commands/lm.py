@@ -19,7 +19,7 @@ def plan(
     gpus: PositiveInt = 1,
     json: bool = False,
 ) -> None:
-    """Estimate sizes, lengths, memory and hours of a training before it is begun, and of translating, with warnings.
+    """Estimate sizes, lengths, memory and hours of a training and of translating, and warn of likely mistakes.
 
     Args:
         recipe: A YAML file, the name of a built-in recipe, or a run folder for its own.

@@ -93,7 +93,7 @@ class ScheduleSettings(Settings):
             if not places or places != sorted(set(places)):
                 raise InputError("schedule.points: must be pairs (position, ratio) with rising positions")
         if (self.shape == "function") != (self.function is not None):
-            raise InputError("schedule.function: goes with the shape 'function'; set both or neither")
+            raise InputError("schedule.function: needs the shape 'function', and the shape needs a function")
         if isinstance(self.function, str) and not all(self.function.partition(":")):
             raise InputError(f"schedule.function: must be module:name (got {self.function!r})")
 

