@@ -179,7 +179,7 @@ def test_a_speaker_model_of_transformers_embeds_voices_and_any_other_is_refused(
     same = SpeakerComparison(model, lambda ids: [sound for _ in ids])
     assert same.similarity("x", sound) == pytest.approx(1.0, abs=1e-5)
     random_checkpoint(tmp_path / "encoder", "wavlm")
-    with pytest.raises(InputError, match="is not a speaker-verification model"):
+    with pytest.raises(InputError, match="not a speaker-verification model"):
         load_speaker_model(ScoreSettings(speaker_model=str(tmp_path / "encoder")))
     with pytest.raises(InputError, match="could not be loaded"):
         load_speaker_model(ScoreSettings(speaker_model=str(tmp_path / "nothing")))
