@@ -333,6 +333,7 @@ def test_signatures_differ_with_the_reference_texts():
     assert one == digest_of_references("file", list(SENTENCES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -366,6 +367,7 @@ def test_a_damaged_file_is_named_in_one_line(spoken_run, tmp_path, name, damage)
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -400,6 +402,7 @@ def test_a_lost_line_is_noticed_by_the_count_of_the_stage(spoken_run, tmp_path, 
         write_report(tmp_path / "report.html", [run])
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_as_evaluation_suites_read_it(spoken_run, tmp_path):
     out = export_run(spoken_run, tmp_path / "suite")
     references = (out / "references.txt").read_text().splitlines()
@@ -421,6 +424,7 @@ def test_a_run_is_exported_as_evaluation_suites_read_it(spoken_run, tmp_path):
         export_run(spoken_run, out)
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_a_sound_is_encoded_ends_the_report(spoken_run, tmp_path, monkeypatch):
     write = soundfile.write
 

@@ -176,6 +176,7 @@ def test_recordings_shorter_than_a_frame_leave_the_codebook_to_the_others(
     assert train_codebook(tmp_path / "out", settings, tmp_path, encoder).counts["frames"] > 100
 
 
+@pytest.mark.slow
 def test_layers_are_probed_one_row_each(trained: tuple[Path, Path]) -> None:
     rows = probe_layers(*trained, CodebookSettings(num_units=8, max_frames=400))
     assert [row.layer for row in rows] == [1, 2]
