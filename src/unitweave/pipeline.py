@@ -19,7 +19,7 @@ from unitweave.core.functions import imported_on_call
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.stage import STAGE_FILE, StageResult, read_stage, run_stage, stage_fingerprint
 from unitweave.core.text import NORMALIZER
 from unitweave.corpus.assemble import import_manifest
@@ -137,7 +137,7 @@ class Run:
         self.check_tasks()
         self._check_languages()
         if self.has_imported_units():
-            say("units: imported ones kept ('unitweave units extract' replaces them)")
+            echo("units: imported ones kept ('unitweave units extract' replaces them)")
             return
         units = self.recipe.units
         if units.tokenizer is None or units.alignments is None:
@@ -259,7 +259,7 @@ class Run:
     def check_tasks(self) -> None:
         """Raise InputError where the corpus cannot serve a task that a system is to be trained on."""
         pairs = read_manifest(self.layout.corpus)
-        say(f"corpus: {describe_tasks(pairs)}")
+        echo(f"corpus: {describe_tasks(pairs)}")
         for name, system in self.recipe.systems.items():
             check_tasks(pairs, system.tasks, f"systems.{name}", extra_text=system.extra_text is not None)
 
@@ -274,7 +274,7 @@ class Run:
         for name in self.recipe.systems:
             self.lm(name)
             if name not in self.from_speech:
-                say(f"lm/{name}: trained only; without one of {', '.join(FROM_SPEECH)} it is neither used nor scored")
+                echo(f"lm/{name}: trained only; without one of {', '.join(FROM_SPEECH)} it is neither used nor scored")
         if self.speaking:
             self.vocoder()
         for name in self.from_speech:

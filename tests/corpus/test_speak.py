@@ -63,7 +63,7 @@ def test_the_table_says_what_its_pairs_can_serve_and_the_run_stops_before_the_en
     run = Run(tmp_path / "run", parse_recipe({"corpus": {"manifest": str(corpus)}, "systems": systems}))
     run.corpus()
     said: list[str] = []
-    monkeypatch.setattr("unitweave.pipeline.say", said.append)
+    monkeypatch.setattr("unitweave.pipeline.echo", said.append)
     run.check_tasks()
     assert "tasks that the train split can serve: s2tt (6 pairs), asr (6 pairs), mt (6 pairs); not" in said[0]
 

@@ -114,7 +114,7 @@ def test_what_a_model_was_trained_on_decides_how_it_decodes(
 ) -> None:
     """A direct model has no texts to score on the way; one of asr or s2tt has nothing but texts."""
     said: list[str] = []
-    monkeypatch.setattr("unitweave.translate.dev_evaluation.say", said.append)
+    monkeypatch.setattr("unitweave.translate.dev_evaluation.echo", said.append)
     train(tmp_path, data, text_lm_folder, tasks=tasks, evaluation=EvaluationSettings(eval_steps=1))
     trained = next(iter(tasks))
     assert Vocabulary.load(tmp_path / "model").tasks == [trained]

@@ -157,7 +157,7 @@ def test_what_the_alignment_allows_is_said_per_language_warned_of_and_refused_wh
             "(interleave.min_alignment_score 0.3)"
         ]
     printed: list[str] = []
-    monkeypatch.setattr("unitweave.lm.train.finetune.say", printed.append)
+    monkeypatch.setattr("unitweave.lm.train.finetune.echo", printed.append)
     outcome = train_lm(tmp_path / "x", one, few / "corpus", few / "units")
     assert outcome.counts["replaceable words"] == {"en": 1.0, "es": 0.3636}
     assert "en 100.0 % of 22, es 36.4 % of 22" in printed[0] and "warning: es: text ratio 0.90 becomes" in printed[1]

@@ -87,7 +87,7 @@ def test_any_damaged_file_of_a_checkpoint_sets_it_aside_for_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(checkpoints_module, "say", said.append)
+    monkeypatch.setattr(checkpoints_module, "echo", said.append)
     step = LmTrainer.training_step
 
     def interrupted(self: LmTrainer, *args: Any, **kwargs: Any) -> Any:

@@ -268,7 +268,7 @@ def test_one_process_uses_one_of_several_gpus_and_says_so(tmp_path: Path, monkey
     seen: list[int] = []
     said: list[str] = []
     monkeypatch.setattr(engine.LmTrainer, "train", lambda self, **_: seen.append(self.args.n_gpu))
-    monkeypatch.setattr(training, "say", said.append)
+    monkeypatch.setattr(training, "echo", said.append)
     train(tmp_path)
     assert seen == [1] and len(said) == 1 and "torchrun --nproc-per-node 2" in said[0]
 

@@ -25,7 +25,7 @@ def test_a_system_that_takes_no_speech_is_trained_and_left_out_and_one_that_give
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("unitweave.pipeline.say", said.append)
+    monkeypatch.setattr("unitweave.pipeline.echo", said.append)
     systems = {
         "scheduled": {},
         "heard": {"tasks": {"s2st": 0.0, "asr": 1.0}},

@@ -54,7 +54,7 @@ def live(
 
     import torch
 
-    from unitweave.core.progress import say
+    from unitweave.core.progress import echo
     from unitweave.training.devices import check_device
 
     with quick_imports():
@@ -72,13 +72,13 @@ def live(
     dtype = torch.bfloat16 if bf16 else torch.float32
     translator = Translator.from_pretrained(model, system, device, dtype, engine, trust_functions)
     session = LiveTranslator(translator, settings, language, target_language)
-    say("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
+    echo("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
     text_only = session.session.settings.text_only
     if settings.policy != "utterance" and not text_only and not LiveDecoder(translator).early_speech:
-        say("words come early, their speech at the end of each utterance: without an encoder none can be cut at a word")
+        echo("words come early, their speech at the end of an utterance: without an encoder it cannot be cut at a word")
     written, ended = run_live(session, source, out, loudspeaker, _printer(json_lines), text_only)
     if written is not None:
-        say(written)
+        echo(written)
     if ended:
         sys.exit(128 + ended)
 

@@ -32,7 +32,7 @@ def run(recipe: str, *, out: Path, overrides: dict[str, Any]) -> None:
 def _show(folder: Path, systems: Sequence[str]) -> None:
     """The end of a run: the table, and where to look and listen."""
     from unitweave.core.layout import RunLayout
-    from unitweave.core.progress import say
+    from unitweave.core.progress import echo
     from unitweave.score.scores import read_scores
     from unitweave.score.table import print_table
 
@@ -47,7 +47,7 @@ def _show(folder: Path, systems: Sequence[str]) -> None:
     except OSError as error:
         if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
             raise
-        say(f"{folder} is read-only, so its report stays as it is")
+        echo(f"{folder} is read-only, so its report stays as it is")
     for system in sorted(systems):
         for wav in sorted((layout.translate(system) / "audio").glob("*.wav"))[:3]:
             print(f"listen: {wav}")

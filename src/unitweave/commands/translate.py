@@ -65,7 +65,7 @@ def translate(
 
     from dataclasses import replace
 
-    from unitweave.core.progress import say
+    from unitweave.core.progress import echo
     from unitweave.translate.package import find_parts
     from unitweave.translate.tasks import find_tasks
 
@@ -100,11 +100,11 @@ def translate(
         if done.about is None:
             failed.append(done.error)
             if len(tasks) > 1:
-                say(done.error)
+                echo(done.error)
             continue
         shown = {key: done.about[key] for key in ("transcript", "translation", "confidence")}
         if done.about["in_domain"] is False:
-            say(f"{done.task.source}: {UNSURE}")
+            echo(f"{done.task.source}: {UNSURE}")
         wav = done.task.stem.with_name(done.task.stem.name + ".wav")
         print(_one_line(({} if settings.text_only else {"audio": str(wav)}) | shown), flush=True)
     if failed and len(tasks) == 1:

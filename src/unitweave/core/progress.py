@@ -80,6 +80,6 @@ def meter(label: str, total: int, done: int = 0) -> Iterator[Meter]:
         yield _LineMeter(label, total, done)
 
 
-def say(text: str) -> None:
-    """Print a line for the person at the terminal (standard error; results go to standard output)."""
+def echo(text: str) -> None:
+    """Print a line to the terminal (standard error; results go to standard output)."""
     console.print(text)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from unitweave.core.distributed import HANDLED, num_processes, process_index
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 
 
 class Stopped(BaseException):
@@ -88,7 +88,7 @@ def _arrived(number: int, frame: FrameType | None) -> None:
     elif _State.deferring and not _State.noted:
         _State.noted = number
         if process_index() == 0:
-            say(f"{signal.Signals(number).name}: finishing the step and writing a checkpoint")
+            echo(f"{signal.Signals(number).name}: finishing the step and writing a checkpoint")
     # A launcher passes on what its processes got from the terminal already: a second one says nothing there.
     elif not _State.deferring or num_processes() == 1:
         raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)

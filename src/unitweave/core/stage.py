@@ -23,7 +23,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import TEMPORARY_PREFIX, discard, flush, json_digest, read_json, remove_leftovers, write_json
 from unitweave.core.lock import lock_holder, locked
 from unitweave.core.machine import provenance
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.signals import stop_after_stage
 
 FORMAT = 2
@@ -113,7 +113,7 @@ def _up_to_date(folder: Path, stage: dict[str, Any]) -> bool:
     if lock_holder(folder) is None and (obsolete or _backup(folder).exists()):
         with contextlib.suppress(OSError):
             _clean(folder, obsolete)
-    say(f"{stage['name']}: up to date")
+    echo(f"{stage['name']}: up to date")
     return True
 
 
@@ -135,12 +135,12 @@ def _begin(folder: Path, stage: dict[str, Any]) -> float | None:
     before = 0.0
     if record and record["fingerprint"] == fingerprint:
         if record["status"] == "done":
-            say(f"{name}: up to date")
+            echo(f"{name}: up to date")
             return None
-        say(f"{name}: resuming")
+        echo(f"{name}: resuming")
         before = float(record.get("seconds", 0.0))
     elif record:
-        say(f"{name}: running again, because {_difference(record, stage['settings'], stage['inputs'])}")
+        echo(f"{name}: running again, because {_difference(record, stage['settings'], stage['inputs'])}")
         if record["status"] == "done":
             discard(backup)
             folder.rename(backup)
@@ -178,10 +178,10 @@ def _finish(folder: Path, stage: dict[str, Any], outcome: StageResult, seconds: 
     write_json(folder / STAGE_FILE, stage | done | obsolete)
     _clean(folder, outcome.obsolete)
     shown = ", ".join(f"{key} {value}" for key, value in outcome.counts.items() if not isinstance(value, dict | list))
-    say(f"{stage['name']}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
+    echo(f"{stage['name']}: done in {seconds:.0f} s" + (f" ({shown})" if shown else ""))
     if outcome.skipped:
         reasons = Counter(re.sub(r"\d+", "N", item["reason"]) for item in outcome.skipped)
-        say(f"{stage['name']}: {len(outcome.skipped)} skipped: {reasons_line(reasons)}")
+        echo(f"{stage['name']}: {len(outcome.skipped)} skipped: {reasons_line(reasons)}")
 
 
 def reasons_line(reasons: Mapping[str, int]) -> str:

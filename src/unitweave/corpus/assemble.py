@@ -13,7 +13,7 @@ from unitweave.config.corpus import RowLimits
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, json_digest, read_json_object, remove, remove_leftovers, write_json
 from unitweave.core.manifest import FILE_NAME, SPLITS, Pair, read_manifest, read_metadata, write_manifest
-from unitweave.core.progress import console, say
+from unitweave.core.progress import console, echo
 from unitweave.core.stage import StageResult, reasons_line, versions
 from unitweave.core.text import NORMALIZER, normalize, rules
 from unitweave.corpus.checks import audio_problem, pace_problem, text_problem
@@ -115,10 +115,10 @@ def close_corpus(
     reasons = dict(Counter(s.reason for s in left_out).most_common())
     record = {"counts": counts, "skipped": reasons, "versions": versions()}
     write_json(folder / ABOUT, {"corpus": kind, "status": "done", "settings": _plain(settings)} | record)
-    say(f"corpus: {len(kept)} pairs in {folder / FILE_NAME}")
-    say(f"corpus: {describe_tasks(kept)}")
+    echo(f"corpus: {len(kept)} pairs in {folder / FILE_NAME}")
+    echo(f"corpus: {describe_tasks(kept)}")
     if left_out:
-        say(f"skipped: {folder / SKIPPED}")
+        echo(f"skipped: {folder / SKIPPED}")
     return StageResult(counts, [{"id": s.id, "reason": s.reason} for s in left_out])
 
 
@@ -140,7 +140,7 @@ def import_manifest(folder: Path, source: Path) -> StageResult:
     if missing:
         raise InputError(f"{source}: {len(missing)} of {len(recordings)} recordings are missing, first {missing[0]}")
     if metadata.get("normalizer") != NORMALIZER:
-        say(f"corpus: texts normalized by {metadata.get('normalizer', 'nobody')}; normalizing them again")
+        echo(f"corpus: texts normalized by {metadata.get('normalizer', 'nobody')}; normalizing them again")
         pairs = [_renormalized(pair) for pair in pairs]
         metadata |= normalization_metadata({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
     write_manifest(folder, pairs, metadata)
@@ -148,9 +148,9 @@ def import_manifest(folder: Path, source: Path) -> StageResult:
     left_out = record.get("skipped", {})
     if not isinstance(left_out, dict) or not all(isinstance(number, int) for number in left_out.values()):
         raise InputError(f"{source / ABOUT}: damaged ('skipped' must have a number for each reason)")
-    say(f"corpus: {len(pairs)} pairs of {source}")
+    echo(f"corpus: {len(pairs)} pairs of {source}")
     if left_out:
-        say(f"corpus: {sum(left_out.values())} rows were skipped when it was built: {reasons_line(left_out)}")
+        echo(f"corpus: {sum(left_out.values())} rows were skipped when it was built: {reasons_line(left_out)}")
     return StageResult(count(pairs) | {"skipped": left_out})
 
 

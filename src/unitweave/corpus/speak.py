@@ -9,7 +9,7 @@ from unitweave.config.corpus import RowLimits, SpeakSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest, write_json
 from unitweave.core.manifest import FILE_NAME, Pair, read_manifest, read_metadata, write_manifest
-from unitweave.core.progress import meter, say
+from unitweave.core.progress import echo, meter
 from unitweave.core.stage import StageResult, versions
 from unitweave.corpus.assemble import ABOUT, SKIPPED, Skipped, count, import_manifest, open_corpus, report_skipped
 from unitweave.corpus.checks import audio_problem, pace_problem
@@ -74,7 +74,7 @@ def _speak(
             if path not in problems and not recordings.has(path, json_digest([identity, _text(pair, side)]))
         ]
         nothing_yet = len(texts) == len(wanted) - unspoken
-        say(f"corpus: {len(texts)} texts to be spoken by {settings.engine}")
+        echo(f"corpus: {len(texts)} texts to be spoken by {settings.engine}")
 
         def tasks() -> Iterator[RecordingTask]:
             with meter("corpus: speaking", len(texts)) as progress:
@@ -115,8 +115,8 @@ def _speak(
     spoken = {"speech": json.dumps(engine.identity | {"side": side}, sort_keys=True)}
     spoken["recordings"] = json_digest([metadata.get("recordings", ""), identity, sorted(made)])
     write_manifest(folder, kept, metadata | spoken)
-    say(f"corpus: {len(kept)} pairs in {folder / FILE_NAME}, {len(made)} of them spoken")
-    say(f"corpus: {describe_tasks(kept)}")
+    echo(f"corpus: {len(kept)} pairs in {folder / FILE_NAME}, {len(made)} of them spoken")
+    echo(f"corpus: {describe_tasks(kept)}")
     return StageResult(count(kept) | {"spoken": len(made)}, [{"id": s.id, "reason": s.reason} for s in skipped])
 
 

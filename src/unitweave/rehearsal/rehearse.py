@@ -19,7 +19,7 @@ from unitweave.core.files import discard, read_json, write_json, write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest
 from unitweave.core.markdown import markdown_table
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.records import read_json_lines
 from unitweave.core.stage import STAGE_FILE, read_stage
 from unitweave.lm.plan import Lengths, make_plan, measure
@@ -114,11 +114,11 @@ class Rehearsal:
 
     def _write_models(self) -> None:
         if self.given.encoder.pretrained and not (self.models / "encoder").exists():
-            say(f"rehearse: random weights in the shape of {self.given.encoder.pretrained}")
+            echo(f"rehearse: random weights in the shape of {self.given.encoder.pretrained}")
             write_encoder(self.models / "encoder", self.given.encoder.pretrained, self.small)
         for system in chosen_systems(self.given).values():
             if system.pretrained and not (self.models / model_name(system.pretrained)).exists():
-                say(f"rehearse: random weights in the shape of {system.pretrained}")
+                echo(f"rehearse: random weights in the shape of {system.pretrained}")
                 write_language_model(self.models / model_name(system.pretrained), system.pretrained, self.small)
 
     def _train(self, stage: str, planned: Any, system: str = "") -> None:
@@ -154,7 +154,7 @@ class Rehearsal:
             step.status, step.note = "skipped" if optional and code == 2 else "failed", message
         self.steps.append(step)
         self.write()
-        say(f"rehearse: {step.stage}: {step.did}: {step.status} in {step.seconds:.0f} s {step.note}".rstrip())
+        echo(f"rehearse: {step.stage}: {step.did}: {step.status} in {step.seconds:.0f} s {step.note}".rstrip())
         if step.status == "failed":
             raise InputError(f"rehearsal of {step.stage} failed: {message}; its log is in {self.folder / 'log.txt'}")
 

@@ -17,7 +17,7 @@ from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.errors import InputError, first_line
 from unitweave.core.functions import imported
 from unitweave.core.manifest import Pair
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.stage import StageResult
 from unitweave.corpus.speech_engines import Text, load_engine, speech_identity
 from unitweave.score.asr import checkpoints
@@ -103,7 +103,7 @@ def translate_by_cascade(
             audio = set()
             for speech in engine.speak(spoken):
                 if speech.problem:
-                    say(f"{folder.name}: {speech.text.key} could not be synthesized: {speech.problem}")
+                    echo(f"{folder.name}: {speech.text.key} could not be synthesized: {speech.problem}")
                     continue
                 write_audio(folder / "audio" / f"{speech.text.key}.wav", read_audio(speech.content, speech.text.key))
                 audio.add(speech.text.key)

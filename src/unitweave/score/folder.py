@@ -10,7 +10,7 @@ import numpy as np
 from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import SAMPLE_RATE, SUFFIXES, read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.progress import meter, say
+from unitweave.core.progress import echo, meter
 from unitweave.core.sequences import evenly_spaced
 from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
 from unitweave.score.asr.transcripts import AudioSource, transcribe
@@ -70,7 +70,7 @@ def score_folders(
     recognizer, speakers = load_recognizer(*chosen, settings.device), load_speaker_model(settings)
     predictors, notes = load_predictors(settings.mos, settings.device)
     for note in notes:
-        say(f"score: {note}")
+        echo(f"score: {note}")
     transcripts = {}
     with meter("score: transcribing", len(ids) * len(systems)) as progress:
         for name, paths in systems.items():

@@ -17,7 +17,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest
 from unitweave.core.keyed import Keyed, Lazy
 from unitweave.core.manifest import Manifest, Pair, read_manifest
-from unitweave.core.progress import meter, say
+from unitweave.core.progress import echo, meter
 from unitweave.core.sequences import deduplicate, evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.lm.data.dataset import language_groups
@@ -93,7 +93,7 @@ def score_run(
         deduplicated = bool(of_units) and all(written[system].deduplicated for system in of_units)
         sources |= _ceilings(vocoder, pairs, target_units, ids, notes, deduplicated, settings.device)
     for note in notes:
-        say(f"score: {note}")
+        echo(f"score: {note}")
 
     def keep(id: str, waveform: np.ndarray) -> None:
         if id in examples:

@@ -13,7 +13,7 @@ from unitweave.config.serve import ServerLimits
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
 from unitweave.core.functions import quick_imports
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.serve.api import make_app
 from unitweave.serve.batching import Batcher
 from unitweave.serve.security import Access, check_access, protect
@@ -63,7 +63,7 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
             log_requests()
             host = f"[{service.host}]" if ":" in service.host else service.host
             address = f"http://{host}:{listener.getsockname()[1]}"
-            say(f"unitweave: {address}/  API: /v1/translate, /v1/stream and /v1/live, described at {address}/docs")
+            echo(f"unitweave: {address}/  API: /v1/translate, /v1/stream and /v1/live, described at {address}/docs")
             run_server(make_server(app, limits.max_connections), listener)
     finally:
         listener.close()

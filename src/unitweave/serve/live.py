@@ -78,14 +78,14 @@ async def _close(socket: WebSocket, problem: str, code: int) -> None:
     try:
         async with asyncio.timeout(_CLOSE_SECONDS):
             if problem:
-                await _say(socket, {"event": "error", "error": problem[:500]})
+                await _send(socket, {"event": "error", "error": problem[:500]})
             # A reason has 123 bytes at most.
             await socket.close(code, problem.encode("ascii", "replace")[:100].decode())
     except (WebSocketDisconnect, RuntimeError, TimeoutError):
         pass  # it left first
 
 
-async def _say(socket: WebSocket, content: Mapping[str, Any]) -> None:
+async def _send(socket: WebSocket, content: Mapping[str, Any]) -> None:
     """Send JSON in ASCII: what a client sent may hold characters that UTF-8 has not."""
     await socket.send_text(json.dumps(content))
 
@@ -249,7 +249,7 @@ class _Connection:
 
     async def _send(self, events: list[LiveEvent]) -> None:
         for event in events:
-            await _say(self.socket, event.plain())
+            await _send(self.socket, event.plain())
             if isinstance(event, SpeechChunk):
                 await self.socket.send_bytes(to_pcm(event.waveform).tobytes())
 

@@ -19,7 +19,7 @@ HEAD_SECONDS = 10.0
 WRITE_SECONDS = 30.0
 _SHUTDOWN_SECONDS = 1.0
 _LINGER_SECONDS = 5.0
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _MAX_UNREAD = 1 << 20  # bytes: answers to pings, which nobody waits for
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)  # Linux: seen even where unread data comes before it
 GONE = "unitweave.gone"  # extension of a WebSocket's scope: an asyncio.Event, set when the connection has ended
@@ -33,13 +33,13 @@ class _Watch:
         self._poll = select.poll() if hasattr(select, "poll") else None
         if self._poll:
             self._poll.register(transport.get_extra_info("socket").fileno(), _HUNG_UP)
-        self._timer = loop.call_later(_LOOK_SECONDS, self._look)
+        self._timer = loop.call_later(_POLL_SECONDS, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._poll and not self._transport.is_reading() and self._poll.poll(0):
             self._transport.abort()
         elif not self._transport.is_closing():
-            self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+            self._timer = self._loop.call_later(_POLL_SECONDS, self._check)
 
     def stop(self) -> None:
         self._timer.cancel()

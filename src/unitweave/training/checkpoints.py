@@ -19,7 +19,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from unitweave.core.distributed import num_processes, on_main
 from unitweave.core.errors import InputError
 from unitweave.core.files import flush, is_disk_full, read_json, read_json_object, remove, write_json
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.records import from_json
 from unitweave.core.signals import deferred, stop_after_training
 from unitweave.core.stage import STAGE_FILE
@@ -72,7 +72,7 @@ def _newest_whole(folder: Path) -> str | None:
         checkpoint.rename(aside)
         before = newest_step(folder)
         then = f"going on from step {before}" if before else "starting again"
-        say(f"{checkpoint}: {damage}; set aside as {aside.name}, {then}")
+        echo(f"{checkpoint}: {damage}; set aside as {aside.name}, {then}")
     return None
 
 
@@ -104,7 +104,7 @@ def _check_processes(checkpoint: Path) -> None:
             f"{checkpoint}: written by {before} processes with DeepSpeed, and there are {now}; start {before}, or "
             "delete the folder to go on from an earlier checkpoint"
         )
-    say(
+    echo(
         f"{checkpoint}: written by {before} processes, {now} go on; random numbers such as those of dropout will differ"
     )
 

@@ -8,7 +8,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import logging as transformers_logging
 
 from unitweave.config.training import EncoderTraining
-from unitweave.core.progress import Meter, say
+from unitweave.core.progress import Meter, echo
 from unitweave.training.devices import use_bf16
 
 
@@ -46,7 +46,7 @@ def training_arguments(work: Path, settings: EncoderTraining, **further: Any) ->
         **({"save_steps": settings.save_steps, "report_to": []} | further),
     )
     if arguments.n_gpu > 1:  # with several the Trainer would split each batch over them (DataParallel)
-        say(f"one of {arguments.n_gpu} GPUs is used; 'torchrun --nproc-per-node {arguments.n_gpu}' trains on all")
+        echo(f"one of {arguments.n_gpu} GPUs is used; 'torchrun --nproc-per-node {arguments.n_gpu}' trains on all")
         arguments._n_gpu = 1
     return arguments
 

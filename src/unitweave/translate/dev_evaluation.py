@@ -12,7 +12,7 @@ from unitweave.config.lm import EvaluationSettings
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.natural import clean_text, comparable_text
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.sequences import evenly_spaced
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.fit import EvaluatorFactory
@@ -51,11 +51,11 @@ def dev_evaluator(corpus: Path, settings: EvaluationSettings) -> EvaluatorFactor
         vocabulary: Vocabulary,
     ) -> DevSet | None:
         if not vocabulary.has_texts:
-            say(f"the dev split is not decoded: a model trained on {', '.join(vocabulary.tasks)} writes no texts")
+            echo(f"the dev split is not decoded: a model trained on {', '.join(vocabulary.tasks)} writes no texts")
             return None
         pairs = read_manifest(corpus, "dev")
         if not pairs:
-            say("the dev split is not decoded: the corpus has none")
+            echo("the dev split is not decoded: the corpus has none")
             return None
         rows = read_units(units, pairs.column("id"), ("src",))
         dev = DevSet(pairs, rows, tokenizer, vocabulary, settings, folder)
@@ -104,7 +104,7 @@ class DevSet:
         return {f"eval_{name}": score for name, score in scores.items()}
 
     def _report(self, step: int, scores: dict[str, float], examples: list[tuple[Pair, Translation]]) -> None:
-        say(f"step {step}, dev: " + ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))
+        echo(f"step {step}, dev: " + ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))
         shown = [
             {
                 "id": pair.id,
@@ -116,7 +116,7 @@ class DevSet:
             for pair, translation in examples
         ]
         for one in shown:
-            say(f"  {one['source']} → {one['transcript']}\n  {one['reference']} → {one['translation']}")
+            echo(f"  {one['source']} → {one['transcript']}\n  {one['reference']} → {one['translation']}")
         trim_log(self.path, step - 1)  # a training that resumed before this step wrote them already
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | scores | {"examples": shown}, ensure_ascii=False) + "\n")

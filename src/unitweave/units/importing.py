@@ -23,7 +23,7 @@ from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.files import digest_of_items, remove_leftovers
 from unitweave.core.manifest import Manifest, Pair, read_manifest
-from unitweave.core.progress import meter, say
+from unitweave.core.progress import echo, meter
 from unitweave.core.sequences import evenly_spaced, run_starts
 from unitweave.core.stage import StageResult
 from unitweave.units.align import WordFrames
@@ -171,7 +171,7 @@ def _aligned_words(scores: pa.ChunkedArray, source: Path, timed: object) -> int:
     if timed and len(flat) and not aligned:
         raise InputError(f"{source}: none of the corpus's {len(flat)} words has a time there; are these their texts?")
     if timed and aligned < len(flat) / 2:
-        say(f"units: only {aligned} of {len(flat)} words have times in {source}; the others stay speech in training")
+        echo(f"units: only {aligned} of {len(flat)} words have times in {source}; the others stay speech in training")
     return aligned
 
 

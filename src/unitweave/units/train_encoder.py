@@ -24,7 +24,7 @@ from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
 from unitweave.core.manifest import read_manifest
-from unitweave.core.progress import meter, say
+from unitweave.core.progress import echo, meter
 from unitweave.core.signals import ignore_signals
 from unitweave.core.stage import StageResult
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
@@ -169,7 +169,7 @@ class EncoderTrainer(CheckpointedTrainer):
         metrics = {f"eval_{name}": rate for name, rate in rates.items()} | {"eval_wer": sum(words) / len(words)}
         self.log(dict(metrics))
         shown = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
-        say(f"encoder: step {self.state.global_step}: {shown}")
+        echo(f"encoder: step {self.state.global_step}: {shown}")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

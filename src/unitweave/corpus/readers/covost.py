@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unitweave.core.errors import InputError, in_one_line
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.corpus.assemble import Skipped
 from unitweave.corpus.readers.archives import Member, containers, is_archive, members, stamp
 from unitweave.corpus.readers.records import detect_encoding
@@ -250,7 +250,7 @@ def _download(name: str, languages: Collection[str], splits: Collection[str]) ->
 
     theirs = [split for split in SPLIT_NAMES if SPLIT_NAMES[split] in splits]
     tags = sorted({tag for code in languages for tag in (code, TAGS.get(code, code))})
-    say(f"corpus: {name} from the hub, {', '.join(tags)}")
+    echo(f"corpus: {name} from the hub, {', '.join(tags)}")
     try:
         patterns = [f"{tag}_en/{split}{sign}*" for tag in tags for split in theirs for sign in "-/"]
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))

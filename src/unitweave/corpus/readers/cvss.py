@@ -13,7 +13,7 @@ from pathlib import Path
 from unitweave.config.corpus import CvssCorpus, RowLimits
 from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest, read_json_object, write_json
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.stage import StageResult
 from unitweave.core.text import language_code
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
@@ -54,7 +54,7 @@ def build_cvss(settings: CvssCorpus, limits: RowLimits) -> StageResult:
     all_clips, faults = read_clips(places, languages)
     clips = {n: c for n, c in all_clips.items() if c.split in splits and _language(n) in languages}
     open_corpus(folder, "cvss", settings)
-    say(f"corpus: {len(clips)} clips of {', '.join(languages)} in CoVoST 2")
+    echo(f"corpus: {len(clips)} clips of {', '.join(languages)} in CoVoST 2")
     with RecordingStore(folder, settings.workers) as recordings:
         translations: dict[str, CvssRow] = {}
         for source in sources:

@@ -14,7 +14,7 @@ from unitweave.config.interleave import Texts
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Manifest, Pair
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 from unitweave.core.sequences import evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.corpus.tasks import check_directions
@@ -121,7 +121,7 @@ def train_lm(
     seconds, fit_score = _trained_on(pairs, units)
     vocabulary = replace(vocabulary, utterance_seconds=seconds, source_score=fit_score)
     coverage = interleaved_coverage(pairs, sizes.take(kept), settings)
-    _say_coverage(folder.name, coverage, settings)
+    _echo_coverage(folder.name, coverage, settings)
     ratio = text_ratio(settings.schedule, training.steps)
     dataset = InterleavedDataset(
         examples=examples.take(kept),
@@ -173,13 +173,13 @@ def train_lm(
     return StageResult(counts=counts, skipped=skipped, obsolete=(folder / "checkpoints", folder / FOLDER))
 
 
-def _say_coverage(system: str, coverage: dict[str, Coverage], settings: LmSettings) -> None:
+def _echo_coverage(system: str, coverage: dict[str, Coverage], settings: LmSettings) -> None:
     """Print how many words can be replaced, and warn where that is too few; raises InputError where it is none."""
     warnings = check_coverage(coverage, settings)
     if coverage and settings.schedule.shape != "none" and PartialState().is_main_process:
-        say(f"{system}: words that can be replaced by text: {coverage_line(coverage)}")
+        echo(f"{system}: words that can be replaced by text: {coverage_line(coverage)}")
         for warning in warnings:
-            say(f"{system}: warning: {warning}")
+            echo(f"{system}: warning: {warning}")
 
 
 def _units_only(examples: Sequence[Example], dataset: InterleavedDataset, limit: int) -> list[TrainingSequence]:

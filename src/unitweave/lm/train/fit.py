@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from unitweave.config.training import LmTraining
 from unitweave.core.files import atomic_path, read_json_object
-from unitweave.core.progress import meter, say
+from unitweave.core.progress import echo, meter
 from unitweave.interleaving.schedules.adaptive import Adaptive
 from unitweave.interleaving.sequence import TrainingSequence
 from unitweave.lm.data.stream import FixedSequences, PackedDataset, SequenceDataset
@@ -97,7 +97,7 @@ def fit(
     work = folder / "checkpoints"
     sharded = settings.fsdp or settings.deepspeed is not None
     if evaluation is not None and sharded:
-        say("the dev split is not decoded during training, since the weights are sharded")
+        echo("the dev split is not decoded during training, since the weights are sharded")
         evaluation = None
     arguments = _arguments(work, settings, evaluation)
     resume, first_step = last_checkpoint(work)

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 
 from unitweave.core.files import write_text
-from unitweave.core.progress import Meter, say
+from unitweave.core.progress import Meter, echo
 
 LOG_FILE = "log.jsonl"
 _SHORT = {"loss_source": "src", "loss_transcript": "asr", "loss_translation": "mt", "loss_target": "tgt"}
@@ -137,7 +137,7 @@ def report_callbacks(report_to: Sequence[str], folder: Path, first_step: int) ->
     if "tensorboard" not in report_to:
         return []
     if not is_tensorboard_available():
-        say("no TensorBoard logs: the package is not installed (pip install tensorboard)")
+        echo("no TensorBoard logs: the package is not installed (pip install tensorboard)")
         return []
     from torch.utils.tensorboard import SummaryWriter
 

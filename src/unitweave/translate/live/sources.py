@@ -11,7 +11,7 @@ import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE, stream_audio
 from unitweave.core.errors import InputError
-from unitweave.core.progress import say
+from unitweave.core.progress import echo
 
 BLOCK_SECONDS = 0.1
 _BUFFER_SECONDS = 60.0
@@ -53,7 +53,7 @@ def _recorded(sounddevice: Any) -> Iterator[np.ndarray]:
         except queue.Full:
             lost += 1
             if lost == 1:
-                say("this computer is too slow for the model: some of what is said is lost")
+                echo("this computer is too slow for the model: some of what is said is lost")
 
     try:
         with sounddevice.InputStream(
