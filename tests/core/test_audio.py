@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.serving import speech
-from unitweave.core import audio
-from unitweave.core.audio import AudioError, header_seconds, read_audio, stream_audio
-from unitweave.core.errors import InputError
+from unitweave.core import ffmpeg
+from unitweave.core.audio import header_seconds, read_audio, stream_audio
+from unitweave.core.errors import AudioError, InputError
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
@@ -222,13 +222,13 @@ def test_an_ffmpeg_that_hangs_or_never_ends_is_stopped(tmp_path: Path, monkeypat
     (tmp_path / "a.m4a").write_bytes(b"\0not for soundfile")
     program = tmp_path / "ffmpeg"
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(audio, "_FFMPEG_PATIENCE", 0.2)
+    monkeypatch.setattr(ffmpeg, "_PATIENCE", 0.2)
     for script, problem in (("sleep 60", "no output for 0 s"), ("while :; do :; done", "no output")):
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
         with pytest.raises(AudioError, match=problem):
             read_audio(tmp_path / "a.m4a")
-    monkeypatch.setattr(audio, "_FFMPEG_PATIENCE", 20.0)
-    monkeypatch.setattr(audio, "_FFMPEG_SECONDS", 1)
+    monkeypatch.setattr(ffmpeg, "_PATIENCE", 20.0)
+    monkeypatch.setattr(ffmpeg, "_SECONDS", 1)
     with pytest.raises(AudioError, match="more processor time than it is allowed"):
         read_audio(tmp_path / "a.m4a")

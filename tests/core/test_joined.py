@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers.serving import speech
-from unitweave.core.audio import AudioError, header_seconds, read_audio, stream_audio
+from unitweave.core.audio import header_seconds, read_audio, stream_audio
+from unitweave.core.errors import AudioError
 from unitweave.core.joined import locate_recordings
 
 

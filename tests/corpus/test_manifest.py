@@ -14,8 +14,8 @@ from helpers.cvss_miniature import encoded, tone
 from unitweave import pipeline as run_module
 from unitweave.cli import main
 from unitweave.config.recipe import parse_recipe
-from unitweave.core.audio import AudioError, is_silent, read_audio
-from unitweave.core.errors import InputError
+from unitweave.core.audio import is_silent, read_audio
+from unitweave.core.errors import AudioError, InputError
 from unitweave.core.manifest import Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.stage import StageResult, read_stage
 from unitweave.core.text import NORMALIZER, language_code, normalize, rules

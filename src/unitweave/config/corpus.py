@@ -295,6 +295,19 @@ class Columns(Settings):
     """Column with the source recording."""
     tgt_audio: str | None = None
     """Column with the target recording."""
+    src_start: str | None = None
+    """Column with where the source begins in its recording, in seconds or as 1:23.5; of a longer recording only that
+    part is taken."""
+    src_end: str | None = None
+    """Column with where it ends there."""
+    src_duration: str | None = None
+    """Column with how long it lasts, in place of its end."""
+    tgt_start: str | None = None
+    """Column with where the translation begins in its recording."""
+    tgt_end: str | None = None
+    """Column with where it ends there."""
+    tgt_duration: str | None = None
+    """Column with how long it lasts, in place of its end."""
     src_text: str | None = None
     """Column with the source transcript."""
     tgt_text: str | None = None
@@ -325,7 +338,15 @@ class Columns(Settings):
     """Seed of the drawn splits."""
 
     def check(self) -> None:
-        """Raise InputError where the ratios leave nothing to train on."""
+        """Raise InputError where the ratios leave nothing to train on, or an end or duration has no beginning."""
+        for side in ("src", "tgt"):
+            start, end, duration = (getattr(self, f"{side}_{time}") for time in ("start", "end", "duration"))
+            if (end or duration) and not start:
+                raise InputError(
+                    f"{side}_{'end' if end else 'duration'}: needs the column with the start, {side}_start"
+                )
+            if end and duration:
+                raise InputError(f"{side}_end: name the column of the end or that of the duration")
         if self.dev_ratio + self.test_ratio >= 1:
             raise InputError(
                 f"dev_ratio: {self.dev_ratio:g} and a test_ratio of {self.test_ratio:g} leave nothing to train on"

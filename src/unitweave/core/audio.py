@@ -10,11 +10,6 @@ import io
 import itertools
 import mmap
 import os
-import resource
-import select
-import shutil
-import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +19,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import AudioError
+from unitweave.core.ffmpeg import UNREADABLE, decode
 from unitweave.core.file_kinds import file_kind, is_text
 from unitweave.core.files import atomic_path
 from unitweave.core.joined import JoinedRecording, locate_recordings
@@ -38,7 +34,6 @@ SUFFIXES = (
 )
 
 TOO_LONG = "the recording is too long"
-UNREADABLE = "not readable as audio"
 EMPTY = "the audio is empty"
 
 _RATES = (1_000, 768_000)  # Hz; outside of it a header is damaged, and resampling by it would fill the memory
@@ -47,26 +42,11 @@ _UNKNOWN = 2**63 - 1  # libsndfile's number of frames for a stream whose header 
 _COPY_BYTES = 1 << 20
 _BLOCK_VALUES = 1_000_000  # samples of all channels in a block
 _SLACK_SECONDS = 0.1  # by which a recording may differ from its manifest, next to a hundredth of its length
+_CANCELLED = 0.01  # power of the mix, of one channel's, below which the channels have cancelled each other
 _LOUD = 2.0  # floats beyond it are no overshoot of full scale any more
 _INTEGER_SCALES = (1 << 15, 1 << 23, 1 << 31)  # full scale of integers, where floats have it in place of 1
 _GSM_FRAME = 33  # bytes of a frame of GSM 06.10, which begins with 1101
 _WHOLE_VALUES = 1 << 29  # a file with more of them (93 minutes of stereo at 48 kHz) is read in blocks in any case
-
-# Containers and codecs only: no playlists, which could name other files or addresses.
-_FFMPEG_FORMATS = (
-    "aac,ac3,aiff,amr,asf,au,avi,caf,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,ogg,w64,wav"
-)
-_FFMPEG_PATIENCE = 30.0  # seconds without a byte after which ffmpeg is stopped
-_FFMPEG_MEMORY = 2 << 30  # bytes of address space
-_FFMPEG_SECONDS = 600  # of processor time where the recording may be of any length
-
-
-class AudioError(InputError):
-    """A recording that cannot be used; `problem` says in a few words why, the same words for the same cause."""
-
-    def __init__(self, name: str, problem: str, detail: str = "") -> None:
-        self.problem, self.detail = problem, detail
-        super().__init__(f"{name}: {problem}" + (f" ({detail})" if detail else ""))
 
 
 def read_audio(
@@ -135,6 +115,36 @@ def stream_audio(
         raise AudioError(name, EMPTY)
 
 
+def read_parts(
+    source: Path | str | bytes, spans: Sequence[tuple[float, float]], name: str | None = None
+) -> Iterator[np.ndarray]:
+    """Read parts of a recording in one pass, in memory that depends on the longest of them alone.
+
+    Args:
+        source: As for `read_audio`.
+        spans: Where each part begins and ends, in seconds, in the order of their beginnings.
+        name: As for `read_audio`.
+
+    Yields:
+        float32 [samples] at 16 kHz, fewer than asked for where the recording ends before.
+
+    Raises:
+        AudioError: As `read_audio`.
+    """
+    blocks = stream_audio(source, name)
+    held, first = np.zeros(0, np.float32), 0  # samples that may still be wanted, and the place of the first of them
+    more = True
+    for start, end in spans:
+        begin, behind = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
+        while more and first + len(held) < behind:
+            dropped = min(max(begin - first, 0), len(held))
+            block = next(blocks, None)
+            more = block is not None
+            held = np.concatenate([held[dropped:], block if block is not None else held[:0]])
+            first += dropped
+        yield held[max(begin - first, 0) : max(behind - first, 0)].copy()
+
+
 def header_seconds(path: Path) -> float | None:
     """How long a recording lasts by its header, in seconds; None where only decoding it would tell."""
     try:
@@ -195,7 +205,7 @@ def _decoded(
             start = content.read(512)
             if kind := file_kind(start) or is_text(start) * "text" or (not start) * "empty":
                 raise AudioError(name, UNREADABLE, f"it is {kind}") from None
-            blocks = _ffmpeg(content, name, _reason(error), max_seconds)
+            blocks = decode(content, name, _reason(error), SAMPLE_RATE, max_seconds)
             yield SAMPLE_RATE, _checked(blocks, SAMPLE_RATE, name, max_seconds)
             return
         with file:
@@ -314,9 +324,17 @@ def _read_blocks(file: soundfile.SoundFile, name: str, whole: bool) -> Iterator[
             block = file.read(size, dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, OSError) as error:
             raise AudioError(name, UNREADABLE, _reason(error)) from None
-        yield block.mean(axis=1)
+        yield _mixed(block)
         if len(block) < size:
             return
+
+
+def _mixed(block: np.ndarray) -> np.ndarray:
+    """[samples, channels] as mono. Of two channels of opposite polarity, which would cancel each other, the first."""
+    mono = block.mean(axis=1)
+    if block.shape[1] == 2 and len(block) and np.square(mono).mean() < _CANCELLED * np.square(block[:, 0]).mean():
+        return np.ascontiguousarray(block[:, 0])
+    return mono
 
 
 def _checked(blocks: Iterator[np.ndarray], rate: int, name: str, max_seconds: float | None) -> Iterator[np.ndarray]:
@@ -335,65 +353,6 @@ def _resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     for block in blocks:
         yield resampler.resample_chunk(block)
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def _ffmpeg(content: BinaryIO, name: str, reason: str, max_seconds: float | None) -> Iterator[np.ndarray]:
-    """Mono blocks at 16 kHz of what soundfile could not read for `reason`."""
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise AudioError(name, UNREADABLE, f"{reason}; with ffmpeg installed more formats can be read")
-    command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", _FFMPEG_FORMATS]
-    with tempfile.NamedTemporaryFile() as copy, tempfile.TemporaryFile() as complaints:
-        path = getattr(content, "name", copy.name)
-        if path == copy.name:  # bytes in memory: ffmpeg has to be able to seek
-            content.seek(0)
-            copy.write(content.read())
-            copy.flush()
-        command += ["-threads", "1", "-i", f"file:{os.fsdecode(Path(path).absolute())}", "-vn", "-map", "0:a:0"]
-        command += ["-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "pipe:1"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
-        assert process.stdout is not None
-        try:
-            _limit(process, _FFMPEG_SECONDS if max_seconds is None else 30 + int(max_seconds))
-            rest = b""
-            while True:
-                if not select.select([process.stdout], [], [], _FFMPEG_PATIENCE)[0]:
-                    problem = f"ffmpeg produced no output for {_FFMPEG_PATIENCE:.0f} s; the file may be damaged"
-                    raise AudioError(name, UNREADABLE, problem)
-                data = process.stdout.read1(4 * _BLOCK_VALUES)  # type: ignore[attr-defined]
-                if not data:
-                    break
-                data = rest + data
-                whole = len(data) // 4 * 4
-                rest = data[whole:]
-                block = np.frombuffer(data[:whole], dtype="<f4")
-                if np.abs(block).max(initial=0.0) > _INTEGER_SCALES[0] // 256:
-                    raise AudioError(name, "impossible sample values", "full scale is 1; write it as 16-bit integers")
-                yield block
-            if process.wait() != 0:
-                complaints.seek(0)
-                raise AudioError(name, UNREADABLE, _complaint(process.returncode, complaints.read(4000), reason))
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-
-
-def _limit(process: subprocess.Popen[bytes], seconds: int) -> None:
-    """Bound the processor time and the memory of a child, where the system can."""
-    # From outside and not by preexec_fn, which may hang where the parent has threads.
-    if hasattr(resource, "prlimit"):
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (seconds, seconds))
-            resource.prlimit(process.pid, resource.RLIMIT_AS, (_FFMPEG_MEMORY, _FFMPEG_MEMORY))
-
-
-def _complaint(returncode: int, errors: bytes, reason: str) -> str:
-    """What ffmpeg said last, or why it was killed."""
-    if returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        return "ffmpeg took more processor time than it is allowed; the file may be damaged"
-    lines = errors.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].rsplit(": ", 1)[-1] if lines else reason
 
 
 def _reason(error: Exception) -> str:

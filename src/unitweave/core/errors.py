@@ -1,4 +1,4 @@
-"""The one exception that stands for bad input."""
+"""The exceptions that stand for bad input."""
 
 
 class InputError(Exception):
@@ -7,6 +7,14 @@ class InputError(Exception):
     The command line prints the message alone and exits with code 2. Any other exception that
     reaches the terminal is a bug in unitweave.
     """
+
+
+class AudioError(InputError):
+    """A recording that cannot be used; `problem` says in a few words why, the same words for the same cause."""
+
+    def __init__(self, name: str, problem: str, detail: str = "") -> None:
+        self.problem, self.detail = problem, detail
+        super().__init__(f"{name}: {problem}" + (f" ({detail})" if detail else ""))
 
 
 def first_line(error: Exception) -> str:

@@ -168,14 +168,14 @@ def _legacy_text(text: str, encoding: str, letters: str | None) -> str:
         foreign = [c for c in text if not c.isascii()]
         if letters is None:
             latin = sum(c.isalpha() and c.isascii() for c in text)
-            found = [c for c in repaired if c.isalpha() and not c.isascii()]
-            letters_of_other = any(map(str.isalpha, foreign)) and found and min(found) > "\u02ff"
-            if letters_of_other and len(foreign) > max(1, latin):
+            letters_behind = [c for c in repaired if c.isalpha() and not c.isascii()]
+            other_script = any(map(str.isalpha, foreign)) and letters_behind and min(letters_behind) > "\u02ff"
+            if other_script and len(foreign) > max(1, latin):
                 return repaired
         else:
             changed = [(a, b) for a, b in zip(text, repaired, strict=True) if a != b]
-            own = all(b.lower() in letters for _, b in changed)
-            if changed and own and (len(changed) > 1 or not changed[0][0].isalpha()):
+            of_language = all(b.lower() in letters for _, b in changed)
+            if changed and of_language and (len(changed) > 1 or not changed[0][0].isalpha()):
                 return repaired
     return ""
 

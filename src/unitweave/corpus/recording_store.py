@@ -15,8 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from unitweave.core.audio import SAMPLE_RATE, AudioError, is_silent, read_audio, write_audio
-from unitweave.core.errors import InputError
+import numpy as np
+
+from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
+from unitweave.core.errors import AudioError, InputError
 from unitweave.core.files import raise_if_disk_full, remove, remove_leftovers
 from unitweave.core.machine import usable_cores
 
@@ -28,11 +30,17 @@ _MAX_WAITING_BYTES = 1 << 28  # of recordings that were read and wait for a thre
 
 @dataclass(frozen=True)
 class RecordingTask:
-    """A recording to convert: its path below the corpus folder, a name of its source, and the source itself."""
+    """A recording to convert.
+
+    Attributes:
+        path: Of the result, below the corpus folder.
+        source: A name of what it is made of.
+        audio: A file, its content, a part of one that was cut out already ([samples] at 16 kHz), or why there is none.
+    """
 
     path: str
     source: str
-    audio: bytes | Path
+    audio: bytes | Path | np.ndarray | AudioError
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class RecordingStore:
         try:
             for task in tasks:
                 self._prepare((self.folder / task.path).parent)
-                size = len(task.audio) if isinstance(task.audio, bytes) else 0
+                size = _bytes_held(task.audio)
                 pending.append((size, pool.submit(_make, self.folder, task)))
                 while len(pending) > 4 * self.workers or sum(size for size, _ in pending) > _MAX_WAITING_BYTES:
                     self._note(pending.popleft()[1].result())
@@ -139,10 +147,17 @@ class RecordingStore:
         return {p: made for p, made in converted.items() if made.problem or (self.folder / p).exists()}
 
 
+def _bytes_held(audio: object) -> int:
+    return audio.nbytes if isinstance(audio, np.ndarray) else len(audio) if isinstance(audio, bytes) else 0
+
+
 def _make(folder: Path, task: RecordingTask) -> ConvertedRecording:
     path = folder / task.path
     try:
-        waveform = read_audio(task.audio, task.path, _MAX_SECONDS)
+        if isinstance(task.audio, AudioError):
+            raise task.audio
+        audio = task.audio
+        waveform = audio if isinstance(audio, np.ndarray) else read_audio(audio, task.path, _MAX_SECONDS)
     except AudioError as error:
         remove(path)
         detail = error.detail or (str(task.audio) if isinstance(task.audio, Path) else "")

@@ -35,11 +35,22 @@ def find_recording(root: Path, cell: str) -> Path:
     path = root / re.sub(r"^~(?=/)", str(Path.home()), name.replace("\\", "/"))
     if not path.name:
         return plain
+    path = _folder(path.parent) / path.name
     names, stems = _listing(path.parent)
     for known, key in ((names, path.name), (stems, path.name)):
         if len(found := known.get(_key(key), [])) == 1:
             return path.parent / found[0]
     return plain
+
+
+@lru_cache(maxsize=64)
+def _folder(path: Path) -> Path:
+    """The folder itself where it exists, else the one whose name differs in case or accents."""
+    if path.is_dir() or path == path.parent:
+        return path
+    parent = _folder(path.parent)
+    found = _listing(parent)[0].get(_key(path.name), [])
+    return parent / (found[0] if len(found) == 1 else path.name)
 
 
 @lru_cache(maxsize=64)

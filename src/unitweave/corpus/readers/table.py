@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.config.corpus import Columns, RowLimits, TableCorpus
+from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import is_file_name
-from unitweave.core.progress import Meter, meter
+from unitweave.core.progress import Meter, echo, meter
 from unitweave.core.stage import StageResult
 from unitweave.core.text import language_code, normalize
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
 from unitweave.corpus.readers.archives import signature, stamp
+from unitweave.corpus.readers.parts import TIME_COLUMNS, RecordingPart, cut_tasks, part_of, unused_times
 from unitweave.corpus.readers.paths import find_recording
 from unitweave.corpus.readers.records import Record, count_rows, read_records, table_columns, with_fields
 from unitweave.corpus.recording_store import RecordingStore, RecordingTask
@@ -42,6 +44,9 @@ def build_table(settings: TableCorpus, columns: Columns, limits: RowLimits) -> S
     tables = [Path(table) for table in settings.table]
     plans = [(table, resolve(columns, table_columns(table, settings.encoding, quoted), str(table))) for table in tables]
     folder = Path(settings.out)
+    for table, plan in plans:
+        if name := unused_times(plan, table_columns(table, settings.encoding, quoted)):
+            echo(f"{table}: whole recordings are read; if {name!r} says where a row begins, give --src-start")
     open_corpus(folder, "table", settings)
     with RecordingStore(folder, settings.workers) as recordings:
         collector = RowCollector(folder, recordings)
@@ -82,12 +87,17 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
         if given[field] is None and given[f"{field}_column"] is None and field in names:
             given[f"{field}_column"] = field
     shown = ", ".join(filter(str.strip, names))
-    for field in (*_MANIFEST_COLUMNS, "lacks_text", "src_lang_column", "tgt_lang_column"):
+    for field in (*_MANIFEST_COLUMNS, *TIME_COLUMNS, "lacks_text", "src_lang_column", "tgt_lang_column"):
         if given[field] is not None and given[field] not in names:
             alike = [name for name in names if name.casefold() == given[field].casefold()]
             if len(alike) != 1:
                 flag = field.replace("_", "-")
-                raise InputError(f"{where}: has no column {given[field]!r} (--{flag}); it has {shown}")
+                hint = ""
+                if shown.count(", ") == 0 or any(
+                    name.lower().endswith(SUFFIXES) or name.startswith("#") for name in names
+                ):
+                    hint = "; the first line of a table names its columns, without anything above it"
+                raise InputError(f"{where}: has no column {given[field]!r} (--{flag}); it has {shown}{hint}")
             given[field] = alike[0]
     if given["src_audio"] is None and given["tgt_audio"] is None:
         likely = next((name for name in names if re.search("audio|wav|clip|path|file|sound", name.lower())), None)
@@ -110,6 +120,7 @@ class RowCollector:
         self.rows: list[Row] = []
         self.skipped: list[Skipped] = []
         self._taken: set[str] = set()
+        self._parts: dict[Path | bytes, list[RecordingPart]] = {}  # of longer recordings, each of which is read once
 
     def add(
         self,
@@ -127,6 +138,8 @@ class RowCollector:
                 for record in records:
                     yield from self._tasks(columns, record, name, root)
                     progress.advance()
+                while self._parts:
+                    yield from cut_tasks(*self._parts.popitem())
 
             self.recordings.make(tasks())
 
@@ -143,12 +156,26 @@ class RowCollector:
         if row.id in self._taken:
             self.skipped.append(Skipped(row.id, row.src.language, "duplicate id", f"row {record.number}"))
             return
+        try:
+            spans = part_of(columns, values, "src"), part_of(columns, values, "tgt")
+        except InputError as error:
+            self.skipped.append(Skipped(row.id, row.src.language, "the times cannot be read", str(error)))
+            return
         self._taken.add(row.id)
         self.rows.append(row)
-        for side, column in ((row.src, columns.src_audio), (row.tgt, columns.tgt_audio)):
+        sides = zip((row.src, row.tgt), (columns.src_audio, columns.tgt_audio), spans, strict=True)
+        for side, column, span in sides:
             cell = audio_cell(values.get(column), root) if column else None
-            if side.audio and cell and not self.recordings.has(side.audio, cell[0]):
-                yield RecordingTask(side.audio, *cell)
+            if not side.audio or cell is None:
+                continue
+            source, audio = cell
+            source += f"@{span[0]}-{span[1]}" if span else ""
+            if self.recordings.has(side.audio, source):
+                continue
+            if span:
+                self._parts.setdefault(audio, []).append(RecordingPart(*span, side.audio, source))
+            else:
+                yield RecordingTask(side.audio, source, audio)
 
 
 def audio_cell(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:
