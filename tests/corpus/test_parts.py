@@ -67,7 +67,7 @@ def test_times_that_no_flag_names_are_noted_and_an_end_needs_a_start(
     build(tmp_path, "id,f,offset,es\na,long.flac,1,uno dos tres\n")
     assert "whole recordings are read; if 'offset' says where a row begins, give --src-start" in lines[0]
     assert build(tmp_path, "id,f,offset,es\na,long.flac,1,uno\n", "--src-end", "offset")[0] == 2
-    assert "needs src_start" in capsys.readouterr().err
+    assert "--src-end: needs the column with the start, src_start" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
