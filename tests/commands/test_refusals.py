@@ -79,3 +79,27 @@ def test_a_slip_of_a_command_is_told_what_was_meant(
     (tmp_path / "there").mkdir()
     assert cli.main(typed.split()) == 2
     assert (f"did you mean '{meant}'?" in capsys.readouterr().err) == bool(meant)
+
+
+def test_what_is_refused_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("corpus: {manifest: nowhere}\n")
+    table = ["corpus", "table", "--table", "nowhere.csv", "--src-lang", "es", "--tgt-lang", "en"]
+    for arguments in (
+        ["run", str(recipe), "--out", "run"],
+        ["run", str(recipe), "--out", "a/b/run"],
+        ["corpus", "run", "--recipe", str(recipe)],
+        ["lm", "train", "run", "--recipe", str(recipe), "--system", "none"],
+        [*table, "--out", "corpus"],
+        [*table, "--out", "a/b/corpus"],
+        ["corpus", "speak", "nowhere", "--out", "a/corpus"],
+    ):
+        assert cli.main(arguments) == 2
+        assert list(tmp_path.iterdir()) == [recipe], arguments
+    (tmp_path / "run").mkdir()
+    assert cli.main(["run", str(recipe), "--out", "run"]) == 2
+    assert (tmp_path / "run").is_dir(), "the user's own folder stays"
+    capsys.readouterr()

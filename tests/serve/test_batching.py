@@ -1,10 +1,14 @@
 """Requests in batches, without HTTP: order, bounds, failures and streams."""
 
+import asyncio
+import contextlib
+import gc
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +17,12 @@ import pytest
 from helpers.serving import make_run, speech, until
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
-from unitweave.serve.batching import Batcher, Busy, Job, ShuttingDown, Stream
+from unitweave.serve import batching
+from unitweave.serve.batching import Batcher, Busy, Job, LiveJob, ShuttingDown, Stream
+from unitweave.serve.clients import HungUp, wait_for
 from unitweave.serve.timeline import CSS, timeline
 from unitweave.translate.decode import ForcedPrefix, Streamer, Translation
-from unitweave.translate.translator import Translator
+from unitweave.translate.translator import SpeechTranslation, Translator
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +152,7 @@ def test_closing_answers_everybody(translator: Translator, monkeypatch: pytest.M
     assert isinstance(first.exception(1), ShuttingDown | None), "done, or abandoned at its next step"
     with pytest.raises(CancelledError):
         second.result(1)
-    with pytest.raises(Busy):
+    with pytest.raises(ShuttingDown):
         batcher.submit(Job(speech(0.3)))
 
 
@@ -234,3 +240,80 @@ def test_jobs_given_up_while_a_batch_gathers_leave_the_thread_alive(
         assert batcher.alive and batcher.waiting == 0
     batcher.submit(Job(speech(0.3))).result(30)
     assert batcher.done == 1
+
+
+@pytest.mark.parametrize("place", ["gathering", "taking", "counting", "translating"])
+def test_an_error_anywhere_in_the_loop_fails_the_jobs_at_hand_and_no_more(
+    place: str, batcher: Batcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = Job(speech(0.3))
+    with monkeypatch.context() as broken:
+        if place == "taking":  # a future in a state in which it should never be
+            job.result.set_result(None)  # type: ignore[arg-type]
+        elif place == "gathering":
+            broken.setattr(batching, "_kind", lambda job: 1 / 0)
+        elif place == "counting":
+            broken.setattr(batcher, "_company", lambda: 1 / 0 if batcher.waiting else 0)
+        else:
+            broken.setattr(batcher, "_translate", lambda jobs: 1 / 0)
+        batcher.submit(job)
+        until(lambda: "a batch failed" in caplog.text)
+        if place != "taking":
+            with pytest.raises(ZeroDivisionError):
+                job.result.result(30)
+    assert batcher.alive and batcher.waiting == 0
+    assert batcher.submit(Job(speech(0.3))).result(30).language
+
+
+def test_a_thread_that_has_ended_takes_no_more_jobs(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Batcher, "alive", property(lambda self: False))
+    with pytest.raises(ShuttingDown):
+        batcher.submit(Job(speech(0.3)))
+    assert batcher.waiting == 0
+
+
+@pytest.mark.parametrize("ends", ["answered", "failed", "given up", "live"])
+def test_nothing_of_a_job_outlives_its_answer(ends: str, batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a collection of garbage: the waveforms of many requests would wait for it."""
+
+    def fail(jobs: list[Job]) -> None:
+        batch = jobs  # noqa: F841  # as a frame of the decoding holds what it computes
+        raise InputError("no")
+
+    alive: list[weakref.ref] = []
+    submit = batcher.submit
+
+    def watched(job: Job) -> Future[SpeechTranslation]:
+        alive.extend([weakref.ref(job), weakref.ref(job.result)])
+        return submit(job)
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        left = loop.create_future()
+        if ends == "given up":
+            loop.call_later(0.05, left.set_result, None)
+        await wait_for(batcher, LiveJob(np.zeros(3)) if ends == "live" else Job(speech(0.3)), left)  # type: ignore
+
+    monkeypatch.setattr(batcher, "submit", watched)
+    if ends == "failed":
+        monkeypatch.setattr(batcher.translator, "translate_all", lambda *_: fail([*batcher._running]))
+    if ends == "live":
+        monkeypatch.setattr(batcher.live, "answer_all", lambda requests, _: requests)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(InputError, HungUp):
+            asyncio.run(ask())
+        until(lambda: not any(one() for one in alive))
+        assert len(alive) == 2
+    finally:
+        gc.enable()
+
+
+def test_closing_while_a_batch_gathers_ends_the_thread(batcher: Batcher) -> None:
+    job = Job(speech(0.3))
+    batcher.submit(job)
+    time.sleep(0.05)  # the batch waits 0.2 s for company
+    batcher.give_up(job)
+    batcher.close(10.0)
+    assert not batcher.alive

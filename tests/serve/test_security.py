@@ -1,7 +1,9 @@
 """Host names, foreign pages, tokens, headers, errors and the log: what stands before the API and the page."""
 
+import asyncio
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +11,14 @@ import pytest
 
 pytest.importorskip("gradio", reason="needs unitweave[serve]")
 
+from starlette.datastructures import Headers
+
 from helpers.serving import make_run, raw_request, running
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
 from unitweave.serve.app import build_app
 from unitweave.serve.responses import access_log
-from unitweave.serve.security import Access, check_access, host_name
+from unitweave.serve.security import Access, Gate, check_access, host_name
 from unitweave.translate.translator import Translator
 
 pytestmark = pytest.mark.slow
@@ -245,3 +249,30 @@ def test_the_reference_needs_no_other_host(port: int) -> None:
     assert "http" not in answer.split("\r\n\r\n", 1)[1].replace("http://127.0.0.1:7860", "")
     page = ask(port, "/")[1]
     assert 'nonce="' in page
+
+
+def test_cookies_of_other_servers_do_not_matter(locked: int) -> None:
+    """A browser sends those of every port of the host, and http.cookies gives up at the first odd one."""
+    ours = re.search(r"set-cookie: ([^;]+)", ask(locked, f"/?token={TOKEN}")[1])
+    assert ours
+    for other in ('a[b]={"x": 1}', 'a="' + "\\\\" * 25_000 + '"', "\xff", "=", "x"):
+        assert ask(locked, cookie=f"{other}; {ours[1]}; z=1")[0] == 200
+        assert ask(locked, cookie=f"{other}; z=1")[0] == 401
+
+
+def test_headers_that_take_long_to_parse_are_not_passed_on() -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def app(scope: dict, receive: object, send: object) -> None:
+        seen.extend(scope["headers"])
+
+    costly = [(b"cookie", b'a="' + b"\\\\" * 29_000 + b'"'), (b"range", b"bytes=0-,1-,2-"), (b"cookie", b"x")]
+    kept = [(b"host", b"localhost"), (b"range", b"bytes=5-"), (b"accept", b"a,b")]
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [*costly, *kept]}
+    asyncio.run(Gate(app, Access())(scope, None, None))  # type: ignore[arg-type]
+    assert seen == kept
+
+
+def test_a_websocket_follows_no_link() -> None:
+    cross_site = Headers({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"})
+    assert not Access().is_foreign(cross_site, "GET") and Access().is_foreign(cross_site, "WEBSOCKET")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unitweave.commands.base import open_run
+from unitweave.commands.base import begun_run
 from unitweave.core.errors import InputError
 from unitweave.core.stage import STAGE_FILE
 
@@ -22,8 +22,8 @@ def run(recipe: str, *, out: Path, overrides: dict[str, Any]) -> None:
     """
     from unitweave.core.distributed import process_index
 
-    opened = open_run(out, recipe, overrides)
-    opened.all()
+    with begun_run(out, recipe, overrides) as opened:
+        opened.all()
     if opened.from_speech and process_index() == 0:
         _show(opened.folder, opened.speaking)
         _compare_with_before(opened)
@@ -72,7 +72,8 @@ def _stage(method: str, description: str) -> Callable[..., None]:
     """The command of one stage, which is a method of Run."""
 
     def command(run: Path, *, recipe: Path | None = None, overrides: dict[str, Any]) -> None:
-        getattr(open_run(run, recipe, overrides), method)()
+        with begun_run(run, recipe, overrides) as opened:
+            getattr(opened, method)()
 
     command.__doc__ = f"""{description}
 
@@ -102,9 +103,9 @@ def train_lm(run: Path, *, system: str | None = None, recipe: Path | None = None
         system: Name of the system to train (default: all of the recipe).
         recipe: Begin the folder with this recipe.
     """
-    opened = open_run(run, recipe, overrides)
-    systems = opened.recipe.systems
-    if system and system not in systems:
-        raise InputError(f"{run}: the recipe has no system {system!r}; it has: {', '.join(systems)}")
-    for name in [system] if system else systems:
-        opened.lm(name)
+    with begun_run(run, recipe, overrides) as opened:
+        systems = opened.recipe.systems
+        if system and system not in systems:
+            raise InputError(f"{run}: the recipe has no system {system!r}; it has: {', '.join(systems)}")
+        for name in [system] if system else systems:
+            opened.lm(name)

@@ -94,7 +94,10 @@ def _checked_union(value: Any, kinds: tuple[Any, ...]) -> Any:
         try:
             return value if kind is NoneType else _checked(value, kind)
         except (TypeError, ValueError) as error:
-            problem = problem if isinstance(error, TypeError) and problem.args else error
+            if not isinstance(error, TypeError) or not problem.args:
+                # Another one without a traceback: this frame, and with it all that its callers hold, would be held in
+                # a circle by the error that it holds.
+                problem = type(error)(*error.args)
     raise problem
 
 

@@ -28,12 +28,15 @@ _held: set[Path] = set()  # by this process: opening and closing such a file onc
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`, which need not exist, while the block runs. Child processes do not inherit it.
 
+    Folders above it that it makes are removed in the end if nothing has been put there.
+
     Raises:
         InputError: Another process holds it; says which, where, and since when.
     """
     path = lock_path(folder)
     if path in _held:
         raise InputError(f"{folder}: in use by this process")
+    made = [parent for parent in path.parents if not parent.exists()]  # the innermost first
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _acquired(path, folder)
     _held.add(path)
@@ -49,6 +52,9 @@ def locked(folder: Path) -> Iterator[None]:
             path.unlink()
         os.close(descriptor)
         _held.remove(path)
+        with contextlib.suppress(OSError):
+            for parent in made:
+                parent.rmdir()
 
 
 @contextlib.contextmanager

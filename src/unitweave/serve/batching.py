@@ -15,11 +15,14 @@ import numpy as np
 
 from unitweave.config.serve import ServerLimits
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.errors import InputError
 from unitweave.translate.decode import ForcedPrefix, Translation
 from unitweave.translate.live.decoding import LiveDecoder
 from unitweave.translate.live.hypotheses import Answer, Request
 from unitweave.translate.translator import SpeechTranslation, Translator, Words
 from unitweave.translate.utterances import cut, join
+
+_PAUSE_SECONDS = 0.1  # after a failure that concerned no job
 
 
 class Busy(Exception):
@@ -154,11 +157,14 @@ class Batcher:
         Raises:
             Busy: The queue is full.
             InputError: The model lacks a language or needs to be told one, or a given text is too long.
+            ShuttingDown: Nothing is translated any more.
         """
         if isinstance(job, Job):
             self.translator.check_prefix(job.given, seconds=len(job.waveform) / SAMPLE_RATE)
         with self._changed:
-            if self._closed or len(self._waiting) >= self.limits.max_queue:
+            if self._closed or not self.alive:
+                raise ShuttingDown
+            if len(self._waiting) >= self.limits.max_queue:
                 raise Busy(self.retry_after())
             self._waiting.append(job)
             self._changed.notify()
@@ -194,35 +200,49 @@ class Batcher:
                 _settle(job, ShuttingDown())
 
     def _work(self) -> None:
-        while jobs := self._gather():
-            # Jobs that were canceled while they waited are left out.
-            jobs = [job for job in jobs if job.result.set_running_or_notify_cancel()]
-            if not jobs:
-                continue
-            start = time.monotonic()
-            self._running = jobs
+        while not self._closed:
             try:
-                live = [job for job in jobs if isinstance(job, LiveJob)]
-                if live:
-                    self._answer(live)
-                else:
-                    self._translate([job for job in jobs if isinstance(job, Job)])
+                self._do_next()
             except Exception as error:
-                # A bug of ours: it fails these requests, but the thread has to live on for later ones.
+                # A bug of ours: it fails the requests at hand, but the thread has to live on for later ones.
                 logging.getLogger(__name__).exception("a batch failed")
-                for job in jobs:
-                    _settle(job, error)
-            self._running = []
-            seconds = (time.monotonic() - start) / len(jobs)
-            self._seconds_per_job = 0.8 * self._seconds_per_job + 0.2 * seconds
-            self.batches += 1
-            self.done += len(jobs)
+                self._fail(error)
+            finally:
+                self._running = []
+
+    def _do_next(self) -> None:
+        """Wait for a batch and do it. Nothing of it stays referenced while the next one is waited for."""
+        jobs = self._gather()
+        if not jobs:
+            return
+        start = time.monotonic()
+        live = [job for job in jobs if isinstance(job, LiveJob)]
+        if live:
+            self._answer(live)
+        else:
+            self._translate([job for job in jobs if isinstance(job, Job)])
+        seconds = (time.monotonic() - start) / len(jobs)
+        self._seconds_per_job = 0.8 * self._seconds_per_job + 0.2 * seconds
+        self.batches += 1
+        self.done += len(jobs)
+
+    def _fail(self, error: Exception) -> None:
+        """Fail what runs, or what waits where it cannot be gathered: it would fail again and again."""
+        with self._changed:
+            failed = self._running
+            if not failed:
+                failed, self._waiting = list(self._waiting), deque()
+        for job in failed:
+            _settle(job, error)
+        if not failed:
+            time.sleep(_PAUSE_SECONDS)
 
     def _gather(self) -> list[Job | LiveJob]:
-        """The next batch, of jobs of one kind; empty when closed."""
+        """The next batch, of jobs of one kind; empty when closed, or when all that it held are canceled."""
         with self._changed:
-            # Again from the start if all that waited is given up meanwhile.
-            while not self._closed and not self._company():
+            # Again from the start if all that waited is given up meanwhile. Looked for in this order: `_company` lets
+            # the lock go, and who closes then will not wake this thread again.
+            while not self._company() and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return []
@@ -232,8 +252,9 @@ class Batcher:
             for job in self._waiting:
                 fits = _kind(job) == first and len(taken) < self.limits.batch_size
                 (taken if fits else left_waiting).append(job)
-            self._waiting = left_waiting
-            return taken
+            self._running, self._waiting = taken, left_waiting  # at any time a job is in one of them
+        self._running = [job for job in taken if job.result.set_running_or_notify_cancel()]
+        return self._running
 
     def _company(self) -> int:
         """How many jobs wait once a batch is full or the first has waited long enough; called with the lock held."""
@@ -318,9 +339,17 @@ def _kind(job: Job | LiveJob) -> object:
     return job.text_only if isinstance(job, Job) else LiveJob
 
 
+def _forget_frames(error: Exception) -> None:
+    """Drop an error's traceback, whose frames hold the jobs that hold the error, and all that was computed for them."""
+    if not isinstance(error, InputError | ShuttingDown) and error.__traceback__ is not None:
+        logging.getLogger(__name__).error("a request failed", exc_info=error)
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+
+
 def _settle(job: Job | LiveJob, outcome: SpeechTranslation | Answer | Exception) -> None:
     try:
         if isinstance(outcome, Exception):
+            _forget_frames(outcome)
             job.result.set_exception(outcome)
         else:
             job.result.set_result(outcome)  # type: ignore[arg-type]

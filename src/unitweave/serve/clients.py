@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, overload
 
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import Receive
 
-from unitweave.serve.batching import Batcher, Job, LiveJob, ShuttingDown, Stream
+from unitweave.serve.batching import Batcher, Busy, Job, LiveJob, ShuttingDown, Stream
 from unitweave.translate.decode import Translation
 from unitweave.translate.live.hypotheses import Answer
 from unitweave.translate.translator import SpeechTranslation
@@ -61,19 +61,31 @@ async def wait_for(
     """
     if left is not None and left.done():
         raise HungUp
-    future: asyncio.Future[Any] = asyncio.wrap_future(batcher.submit(job))
+    # Not asyncio.wrap_future: its callbacks and the future hold each other, and the waveforms with them, until garbage
+    # is collected.
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[object] = loop.create_future()
+    result: Future[Any] = batcher.submit(job)
+    result.add_done_callback(lambda _: _wake(loop, answered))
     try:
         async with asyncio.timeout(batcher.limits.request_timeout_seconds):
-            await asyncio.wait([future] if left is None else [future, left], return_when=asyncio.FIRST_COMPLETED)
-        if not future.done():
+            await asyncio.wait([answered] if left is None else [answered, left], return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
             raise HungUp
-        if future.cancelled():
+        if result.cancelled():
             raise ShuttingDown
-        found: SpeechTranslation | Answer = future.result()
+        found: SpeechTranslation | Answer = result.result()
         return found
     finally:
         batcher.give_up(job)
-        future.cancel()
+        answered.cancel()
+        del job, result  # an error that is raised holds this frame
+
+
+def _wake(loop: asyncio.AbstractEventLoop, waiter: "asyncio.Future[object]") -> None:
+    """From another thread: let who awaits `waiter` go on; there may be nobody any more."""
+    with suppress(RuntimeError):  # the loop has been closed
+        loop.call_soon_threadsafe(lambda: None if waiter.done() else waiter.set_result(None))
 
 
 async def decode_texts(batcher: Batcher, job: Job, stream: Stream, left: "asyncio.Future[object]") -> Translation:
@@ -95,29 +107,34 @@ class PageSessions:
     """The sessions of open pages, by the names that the pages give themselves."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many listen; until when one may begin
+        self._known: dict[str, tuple[int, float]] = {}  # how many listen; until when one may begin
 
     def __contains__(self, name: str) -> bool:
         return name in self._known
 
     def join(self, name: str) -> None:
-        """A session asks for something, and is going to listen for it."""
+        """A session asks for something, and is going to listen for it.
+
+        Raises:
+            Busy: Too many do.
+        """
+        if name not in self._known and len(self._known) >= _SESSIONS:
+            now = time.monotonic()
+            self._known = {other: known for other, known in self._known.items() if known[0] > 0 or now < known[1]}
+            if len(self._known) >= _SESSIONS:
+                raise Busy(round(_OPEN_SECONDS))
         self._known[name] = (self._known.get(name, (0, 0.0))[0], time.monotonic() + _OPEN_SECONDS)
-        while len(self._known) > _SESSIONS:
-            self._known.popitem(last=False)
 
     @contextmanager
     def listening(self, name: str) -> Iterator[None]:
-        """While a session listens."""
-        self._add(name, 1)
+        """While a session listens. What it asks for meanwhile it may listen for afterwards."""
+        count, _ = self._known.get(name, (0, 0.0))
+        self._known[name] = (count + 1, 0.0)
         try:
             yield
         finally:
-            self._add(name, -1)
-
-    def _add(self, name: str, listeners: int) -> None:
-        if name in self._known:
-            self._known[name] = (self._known[name][0] + listeners, 0.0)
+            count, until = self._known.get(name, (1, 0.0))
+            self._known[name] = (count - 1, until)
 
     async def left(self, name: str) -> None:
         """Wait until nobody listens to the session any more, or nobody began to."""

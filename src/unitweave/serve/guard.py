@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from unitweave.core.errors import InputError
 from unitweave.serve.clients import PageSessions
 from unitweave.serve.responses import send_error
-from unitweave.serve.uploads import Storage
+from unitweave.serve.uploads import MAX_NAME_BYTES, Storage
 
 _API = "/v1/"  # our own routes take no paths
 _OWN = ("/docs", "/openapi.json")
@@ -79,7 +79,7 @@ class PageGuard:
             await self._send_file(path.removeprefix(_FILE), scope, receive, send)
         elif path in _WRITE:
             await self._checked(scope, receive, send)
-        elif (path not in _READ and not path.startswith(_READ_FOLDERS)) or b"deep_link" in scope["query_string"]:
+        elif (path not in _READ and not _is_in_folder(path)) or b"deep_link" in scope["query_string"]:
             await send_error(send, 404, "no such address")
         elif scope["method"] not in ("GET", "HEAD"):
             await send_error(send, 405, "method not allowed", {"Allow": "GET, HEAD"})
@@ -192,6 +192,13 @@ class PageGuard:
 
     def _path(self, name: Any) -> str | None:
         return None if name is None else str(self.storage.upload_path(name))
+
+
+def _is_in_folder(path: str) -> bool:
+    """Whether a path is of a folder that may be read, and gradio could look for it without an error."""
+    longest = max(len(part.encode("utf-8", "replace")) for part in path.split("/"))
+    possible = longest <= MAX_NAME_BYTES and len(path) <= 4 * MAX_NAME_BYTES and "\0" not in path
+    return path.startswith(_READ_FOLDERS) and possible
 
 
 class _Rewriter:

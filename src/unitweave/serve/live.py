@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -98,8 +97,7 @@ class _Connection:
         self.session: LiveSession | None = None
         self._resampler: soxr.ResampleStream | None = None
         self._rate = SAMPLE_RATE
-        self._waiting: deque[bytes] = deque()
-        self._half = b""  # the first byte of a sample whose second one is in the next message
+        self._waiting = bytearray()  # a client may send single bytes, and a list of them would take long to count
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._ended = False
@@ -195,7 +193,7 @@ class _Connection:
         self._received += len(data) / 2 / self._rate
         if self._received > self.limits.max_live_seconds:
             raise LiveProblem(f"a session may last {self.limits.max_live_seconds:g} s", GOING_AWAY)
-        self._waiting.append(data)
+        self._waiting += data
         self._changed.set()
         while self._backlog() > self.limits.max_live_backlog_seconds:
             elapsed = time.monotonic() - self._started
@@ -204,14 +202,17 @@ class _Connection:
             self._room.clear()
             await self._room.wait()
 
+    def _has_samples(self) -> bool:
+        return len(self._waiting) > 1  # the second byte of a sample may be in the next message
+
     def _backlog(self) -> float:
         assert self.session is not None
-        return sum(map(len, self._waiting)) / 2 / self._rate + self.session.backlog_seconds
+        return len(self._waiting) / 2 / self._rate + self.session.backlog_seconds
 
     async def _turns(self) -> None:
         """Feed the session with what has arrived, have its requests answered, send its events."""
         while True:
-            if not self._waiting and not self._ended:
+            if not self._has_samples() and not self._ended:
                 self._changed.clear()
                 await self._changed.wait()
             session = self.session
@@ -219,7 +220,7 @@ class _Connection:
                 continue
             samples = self._next_samples()
             events = await run_in_threadpool(session.feed, samples)
-            ends = self._ended and not self._waiting
+            ends = self._ended and not self._has_samples()
             if ends:
                 events += await run_in_threadpool(session.finish)
             await self._send(events)
@@ -234,17 +235,12 @@ class _Connection:
 
     def _next_samples(self) -> np.ndarray:
         """What has arrived, or half a second of it, at 16 kHz."""
-        data, limit = self._half, 2 * round(_BLOCK_SECONDS * self._rate)
-        while self._waiting and len(data) < limit:
-            data += self._waiting.popleft()
-        if len(data) > limit:
-            self._waiting.appendleft(data[limit:])
-            data = data[:limit]
-        whole = len(data) // 2 * 2
-        data, self._half = data[:whole], data[whole:]
+        size = 2 * min(len(self._waiting) // 2, round(_BLOCK_SECONDS * self._rate))
+        data = bytes(self._waiting[:size])
+        del self._waiting[:size]
         samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
         if self._resampler is not None:
-            samples = self._resampler.resample_chunk(samples, last=self._ended and not self._waiting)
+            samples = self._resampler.resample_chunk(samples, last=self._ended and not self._has_samples())
         return samples
 
     async def _send(self, events: list[LiveEvent]) -> None:

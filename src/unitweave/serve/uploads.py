@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
+import os
 import re
 import secrets
 import threading
@@ -20,6 +22,7 @@ from unitweave.serve.responses import send_error
 KEEP_SECONDS = 600  # how long the page's recordings are kept
 _GRACE_SECONDS = 60  # a full folder drops nothing younger than this
 _MAX_FILES = 2000
+MAX_NAME_BYTES = 255  # what file systems allow
 _BLOCK = 1 << 20
 
 
@@ -29,7 +32,8 @@ class UploadLimit:
     Args:
         app: The application behind it.
         limits: `upload_mb` and `request_seconds` hold for each body. All bodies together may take half of
-            `storage_mb`, where each counts twice: once as received and once as the file that is decoded.
+            `storage_mb`, where each counts twice: once as received and once as the file that is decoded. What is
+            announced and does not come takes nothing: a few idle clients would keep all others out.
     """
 
     def __init__(self, app: ASGIApp, limits: ServerLimits) -> None:
@@ -48,14 +52,14 @@ class UploadLimit:
         if self._is_full(announced):
             await send_error(send, 503, "busy: too many uploads at once; try again in 5 s", {"Retry-After": "5"})
             return
-        body = _Body(self, receive, send, announced)
+        body = _Body(self, receive, send)
         try:
             await self.app(scope, body.receive, body.send)
         except Exception:
             if not body.refused:  # otherwise it is the application's complaint about the body that was cut off
                 raise
         finally:
-            self.receiving -= body.reserved
+            self.receiving -= body.seen
 
     def _too_large(self) -> str:
         return f"the upload is larger than {self.limits.max_upload_mb:g} MB"
@@ -67,13 +71,11 @@ class UploadLimit:
 class _Body:
     """One request's body on its way to the application. Once refused, the application is cut off from the client."""
 
-    def __init__(self, limit: UploadLimit, receive: Receive, send: Send, announced: int) -> None:
+    def __init__(self, limit: UploadLimit, receive: Receive, send: Send) -> None:
         self._limit, self._receive, self._send = limit, receive, send
         self._end = time.monotonic() + limit.limits.request_timeout_seconds
-        self._seen = 0
+        self.seen = 0
         self._whole = self._answered = self.refused = False
-        self.reserved = announced
-        limit.receiving += announced
 
     async def receive(self) -> Message:
         if self._whole:
@@ -84,15 +86,13 @@ class _Body:
             message = await asyncio.wait_for(self._receive(), max(0.01, self._end - time.monotonic()))
         except TimeoutError:
             return await self._refuse(408, "the upload took too long")
-        self._seen += len(message.get("body", b""))
-        if self._seen > self._limit.limits.max_upload_mb * 1e6:
+        size = len(message.get("body", b""))
+        if self.seen + size > self._limit.limits.max_upload_mb * 1e6:
             return await self._refuse(413, self._limit._too_large())
-        if self._seen > self.reserved:  # a chunked body, whose length was not announced
-            more = self._seen - self.reserved
-            if self._limit._is_full(more):
-                return await self._refuse(503, "busy: too many uploads at once; try again in 5 s")
-            self._limit.receiving += more
-            self.reserved = self._seen
+        if self._limit._is_full(size):
+            return await self._refuse(503, "busy: too many uploads at once; try again in 5 s")
+        self.seen += size
+        self._limit.receiving += size
         self._whole = not message.get("more_body", False)
         return message
 
@@ -133,7 +133,8 @@ class Storage:
             Busy: The folder is full of recent files.
         """
         folder = self.folder / secrets.token_hex(16)
-        clean = re.sub(r"[^\w.-]", "_", Path(name.replace("\\", "/")).name)[-80:].lstrip(".-") or "recording"
+        clean = re.sub(r"[^\w.-]", "_", Path(name.replace("\\", "/")).name)[-MAX_NAME_BYTES // 4 :]  # UTF-8: 4 each
+        clean = clean.lstrip(".-") or "recording"
         with self._reserved(size):
             folder.mkdir(mode=0o700)
             with (folder / clean).open("xb") as file:
@@ -196,14 +197,20 @@ class Storage:
             raise Busy(_GRACE_SECONDS)
 
     def _files(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+        # Not rglob, which raises where another thread deletes a folder meanwhile.
+        walked = [(Path(folder), folders, names) for folder, folders, names in os.walk(self.folder)]
+        files = [folder / name for folder, _, names in walked for name in names]
+        return files + [folder / name for folder, names, _ in walked for name in names if (folder / name).is_symlink()]
 
 
 async def keep_tidy(storage: Storage, seconds: float = 30.0) -> None:
     """Delete old files again and again, until canceled."""
     while True:
         await asyncio.sleep(seconds)
-        await asyncio.to_thread(storage.remove_old)
+        try:
+            await asyncio.to_thread(storage.remove_old)
+        except Exception:  # a bug of ours must not end it: recordings would stay
+            logging.getLogger(__name__).exception("old recordings were not deleted")
 
 
 def _age(path: Path) -> float:
