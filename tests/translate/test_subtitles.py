@@ -91,3 +91,28 @@ def test_marks_over_and_under_letters_take_no_room() -> None:
     assert width("สวัสดี") == 4 and width("हिन्दी") == 5 and width("نَعَم") == 3
     thai = "น้ำ" * 21
     assert width(thai) == 42 and "\n" not in readable([Cue(0, 3, thai)])[0].text
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("Go to https://www.example.org/a/very/long/path/index.html?query=1&other=two#top and look", "./?&#=k"),
+        ("Write to averylongfirstname.averylonglastname@averylongdomainname.example.com today.", ".@o"),
+        ("non-" * 40, "-"),
+    ],
+)  # fmt: skip
+def test_an_address_that_no_line_holds_is_cut_behind_its_marks(text: str, ends: str) -> None:
+    cues = readable([Cue(0, 6, text)])
+    lines = [line for cue in cues for line in cue.text.split("\n")]
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(width(line) <= LINE and line[-1] in ends for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    "text", ["สวัสดีครับผมชื่อสมชายวันนี้อากาศดีมาก" * 3, "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbau." * 3]
+)
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 9.0])
+def test_pieces_of_a_text_that_are_put_together_again_get_no_space(text: str, seconds: float) -> None:
+    cues = readable([Cue(0, seconds, text), Cue(seconds + 0.1, seconds + 0.2, text)])
+    assert "".join(line for cue in cues for line in cue.text.split("\n")).replace(" ", "") == 2 * text
+    assert sum(cue.text.count(" ") for cue in cues) <= 1

@@ -21,6 +21,8 @@ MIN_SECONDS, MAX_SECONDS = 5 / 6, 7.0
 GAP_SECONDS = 2 / 24  # between two cues, so that the eye sees the change
 _OPENING = re.compile(r"[(\[{“‘«「『（《〈【〔]")
 _BEFORE_OPENING = re.compile(rf"(?<=.)(?={_OPENING.pattern})")
+_BETWEEN_MARKS = re.compile(r"[\w'’]+[^\w\s'’]*\s*|[^\w\s]+\s*")
+_BOUNDARY = "\n"  # behind the last piece of a cue: what follows is another text
 _MERGE_SECONDS = 1.0  # silence across which two short texts become one cue
 
 
@@ -41,7 +43,7 @@ def readable(cues: Sequence[Cue]) -> list[Cue]:
     No word is lost and no two cues overlap.
     """
     pieces = [piece for cue in sorted(cues, key=lambda cue: cue.start) if cue.text.strip() for piece in _cut(cue)]
-    return [replace(cue, text=_wrapped(cue.text)) for cue in _timed(_merged(pieces))]
+    return [replace(cue, text=_wrapped(cue.text.strip())) for cue in _timed(_merged(pieces))]
 
 
 def write_subtitles(stem: Path, cues: Sequence[Cue], language: str = "") -> list[Path]:
@@ -105,9 +107,10 @@ def _cut(cue: Cue) -> list[Cue]:
     cues, at = [], cue.start
     for piece in pieces:
         end = at + seconds * width(piece) / total
-        cues.append(Cue(at, end, piece.strip()))
+        cues.append(Cue(at, end, piece))
         at = end
-    return [piece for piece in cues if piece.text]
+    cues = [piece for piece in cues if piece.text.strip()]
+    return [*cues[:-1], replace(cues[-1], text=cues[-1].text.rstrip() + _BOUNDARY)]
 
 
 def _words(text: str) -> list[str]:
@@ -123,8 +126,14 @@ def _words(text: str) -> list[str]:
                 else:
                     parts.append(part)
         for part in parts:
-            lines += re.findall(r".[^\w\s]*\s*", part) if width(part) > LINE else [part]
+            lines += _chunks(part) if width(part) > LINE else [part]
     return lines
+
+
+def _chunks(word: str) -> list[str]:
+    """A word that no line holds, such as an address: cut behind its marks, and only else between letters."""
+    cut = [re.findall(r".[^\w\s]*\s*", c) if width(c) > LINE // 2 else [c] for c in _BETWEEN_MARKS.findall(word)]
+    return list(itertools.chain.from_iterable(cut))
 
 
 def _merged(cues: Sequence[Cue]) -> list[Cue]:
@@ -146,13 +155,16 @@ def _merged(cues: Sequence[Cue]) -> list[Cue]:
 
 
 def _joined(first: str, second: str) -> str:
+    if not first.endswith(_BOUNDARY):  # pieces of one text
+        return first + second
+    first = first.rstrip()
     spaceless = width(first[-1]) == 2 and width(second[0]) == 2
     return f"{first}{second}" if spaceless else f"{first} {second}"
 
 
 def _needs(cue: Cue) -> float:
     """Seconds that it takes to read a cue."""
-    return min(max(width(cue.text) / PER_SECOND, MIN_SECONDS), MAX_SECONDS)
+    return min(max(width(cue.text.strip()) / PER_SECOND, MIN_SECONDS), MAX_SECONDS)
 
 
 def _timed(cues: Sequence[Cue]) -> list[Cue]:
