@@ -16,14 +16,13 @@ from unitweave.metrics.latency import Chunk, average_token_delay
 from unitweave.score.live import (
     LiveScore,
     Source,
-    draw,
     evaluate_live,
     evaluate_offline,
     join_sources,
     measure_latency,
     read_sources,
-    table,
 )
+from unitweave.score.live_report import draw, table
 from unitweave.translate.translator import Translator
 from unitweave.translate.vad import SpeechDetector
 
@@ -109,8 +108,11 @@ def test_the_log_has_what_evaluators_read(
     assert (slow.asr_bleu, slow.text_bleu, slow.delays) == (score.asr_bleu, score.text_bleu, score.delays)
     assert slow.elapsed is not None and slow.elapsed.start_offset >= 9 and slow.computing > 9
     monkeypatch.undo()
-    offline = evaluate_offline(translator, sources[:1], Spelled())
+    offline = evaluate_offline(translator, sources[:1], Spelled(), tmp_path / "offline")
     assert offline.delays is None and offline.computing > 0
+    monkeypatch.setattr(Translator, "translate_all", fail)
+    assert evaluate_offline(translator, sources[:1], Spelled(), tmp_path / "offline") == offline
+    monkeypatch.undo()
     rows = table([offline, score]).splitlines()
     assert len(rows) == 4 and rows[3].startswith("| agreement n=2, 0.5 s |")
     other = LiveScore(**(asdict(score) | {"name": "utterance", "delays": score.delays, "elapsed": score.elapsed}))

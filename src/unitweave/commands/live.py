@@ -125,7 +125,8 @@ def evaluate(
     from unitweave.core.layout import RunLayout
     from unitweave.core.manifest import read_manifest
     from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
-    from unitweave.score.live import caption, draw, evaluate_live, evaluate_offline, join_sources, read_sources, table
+    from unitweave.score.live import evaluate_live, evaluate_offline, join_sources, read_sources
+    from unitweave.score.live_report import caption, draw, table
     from unitweave.translate.translator import Translator
 
     if threads:
@@ -139,7 +140,7 @@ def evaluate(
         for name, sources in (("", single), ("joined-", join_sources(single, joined))):
             if not sources:
                 continue
-            scores = [evaluate_offline(translator, sources, asr, batch_size)]
+            scores = [evaluate_offline(translator, sources, asr, out / f"{name}offline", batch_size)]
             for policy in policies or get_args(Policy):
                 for seconds in (chunk_seconds or [0.3, 0.5, 1.0]) if policy != "utterance" else [0.5]:
                     folder = out / (name + (policy if policy == "utterance" else f"{policy}-{seconds:g}"))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest, read_json_object, write_json, write_text
 from unitweave.core.manifest import Pair
-from unitweave.core.markdown import markdown_table
 from unitweave.core.natural import natural_pieces
 from unitweave.core.progress import meter
 from unitweave.core.scripts import join_words
@@ -39,6 +37,7 @@ from unitweave.translate.utterances import cut, join
 
 _JOINED, _PAUSES = (2, 4), (0.2, 0.8)  # recordings in a joined one, and seconds between them
 _VERSION = 2  # of what is measured
+_SCORE = "score.json"
 
 
 @dataclass(frozen=True)
@@ -139,9 +138,15 @@ def join_sources(sources: Sequence[Source], limit: int) -> list[Source]:
 
 
 def evaluate_offline(
-    translator: Translator, sources: Sequence[Source], recognizer: Recognizer, batch_size: int = 1
+    translator: Translator, sources: Sequence[Source], recognizer: Recognizer, folder: Path, batch_size: int = 1
 ) -> LiveScore:
-    """The same recordings translated as a whole, longer ones cut in their pauses: what live translation is up to."""
+    """The same recordings translated as a whole, longer ones cut in their pauses: what live translation is up to.
+
+    Writes folder/score.json; like `evaluate_live`, it does not do again what an earlier call has finished.
+    """
+    job = _job(translator, None, sources, recognizer, batch_size)
+    if finished := _finished(folder, job):
+        return finished
     cuts = [cut(translator, source.waveform) for source in sources]
     utterances = [one.waveform[start:end] for one, spans in zip(sources, cuts, strict=True) for start, end in spans]
     found: list[SpeechTranslation] = []
@@ -156,7 +161,9 @@ def evaluate_offline(
     computing = sum(sum(result.seconds.values()) for result in results) / seconds
     texts = [result.translation for result in results]
     waveforms = [result.waveform for result in results]
-    return _score("offline", sources, waveforms, texts, recognizer, None, None, computing)
+    score = _score("offline", sources, waveforms, texts, recognizer, None, None, computing)
+    write_json(folder / _SCORE, asdict(score) | {"job": job})
+    return score
 
 
 def evaluate_live(
@@ -173,14 +180,9 @@ def evaluate_live(
     with the same model, settings and sources has finished is not evaluated again. Of `batch_size` sessions that are
     answered together, each is counted its share of the computing.
     """
-    identity = [(s.id, len(s.waveform)) for s in sources]
-    job = json_digest(
-        [_VERSION, translator.fingerprint(), asdict(settings), recognizer.signature, identity, batch_size]
-    )
-    done = folder / "score.json"
-    if done.exists() and (kept := read_json_object(done)).pop("job", None) == job:
-        views = {key: Latency(**kept[key]) for key in ("delays", "elapsed")}
-        return LiveScore(**(kept | views))
+    job = _job(translator, settings, sources, recognizer, batch_size)
+    if finished := _finished(folder, job):
+        return finished
     lines, waveforms, texts = [], [], []
     seen: list[Latency] = []
     aware: list[Latency] = []
@@ -208,8 +210,28 @@ def evaluate_live(
     total = sum(len(source.waveform) for source in sources) / SAMPLE_RATE
     score = _score(name, sources, waveforms, texts, recognizer, _mean(seen), _mean(aware), computing / total)
     write_text(folder / "instances.log", "".join(json.dumps(line) + "\n" for line in lines))
-    write_json(done, asdict(score) | {"job": job})
+    write_json(folder / _SCORE, asdict(score) | {"job": job})
     return score
+
+
+def _job(
+    translator: Translator,
+    settings: LiveSettings | None,
+    sources: Sequence[Source],
+    recognizer: Recognizer,
+    batch_size: int,
+) -> str:
+    """A digest of all that a score depends on."""
+    identity = [(s.id, len(s.waveform)) for s in sources]
+    options = settings and asdict(settings)
+    return json_digest([_VERSION, translator.fingerprint(), options, recognizer.signature, identity, batch_size])
+
+
+def _finished(folder: Path, job: str) -> LiveScore | None:
+    """The score that an earlier call has written for this job."""
+    if not (folder / _SCORE).exists() or (kept := read_json_object(folder / _SCORE)).pop("job", None) != job:
+        return None
+    return LiveScore(**(kept | {key: kept[key] and Latency(**kept[key]) for key in ("delays", "elapsed")}))
 
 
 def measure_latency(
@@ -329,58 +351,3 @@ def _instance(
         "reference": source.reference,
         "source": source.id,
     }
-
-
-def table(scores: Sequence[LiveScore]) -> str:
-    """The scores as a Markdown table; in brackets with computing time."""
-    heads = ["", "ASR-BLEU", "text BLEU", "StartOffset", "first speech", "EndOffset", "ATD", "LAAL"]
-    rows = []
-    for score in scores:
-        cells = [score.name, f"{score.asr_bleu:.1f}", f"{score.text_bleu:.1f}"]
-        for key in ("start_offset", "first_speech", "end_offset", "atd", "laal"):
-            if score.delays is None or score.elapsed is None:
-                cells.append("")
-            else:
-                cells.append(f"{getattr(score.delays, key):.2f} ({getattr(score.elapsed, key):.2f})")
-        rows.append([*cells, f"{score.computing:.2f}"])
-    return markdown_table([*heads, "computing per second"], rows, "lr")
-
-
-def caption(sources: Sequence[Source], joined: bool) -> str:
-    """What was measured, as a title."""
-    seconds = sum(len(source.waveform) for source in sources) / SAMPLE_RATE / len(sources)
-    what = "joined recordings" if joined else "recordings"
-    return f"{len(sources)} {what} of {seconds:.1f} s on average"
-
-
-def draw(parts: Sequence[tuple[str, Sequence[LiveScore]]], path: Path) -> None:
-    """Quality against delay, side by side for each title: ASR-BLEU over ATD, hollow with computing time."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4 if len(parts) == 1 else 10.0, 4.0), layout="constrained")
-    for axes, (title, scores) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
-        _draw_curves(axes, scores)
-        axes.set_title(title, fontsize="medium")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-
-
-def _draw_curves(axes: Any, scores: Sequence[LiveScore]) -> None:
-    groups: dict[str, list[LiveScore]] = {}
-    for score in scores:
-        if score.delays is None:
-            axes.axhline(score.asr_bleu, color="0.5", linestyle="--", linewidth=1, label="offline")
-        else:
-            groups.setdefault(score.name.split(" ")[0], []).append(score)
-    for number, (policy, group) in enumerate(groups.items()):
-        color, marker = f"C{number}", "osD^"[number % 4]
-        for view, filled in (("delays", True), ("elapsed", False)):
-            points = sorted((getattr(score, view).atd, score.asr_bleu) for score in group)
-            style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1.2 if filled else 0.7}
-            label = policy if filled else None
-            face = color if filled else "white"
-            axes.plot(*zip(*points, strict=True), **style, markerfacecolor=face, label=label)
-    axes.set(xlabel="average token delay in seconds (hollow: with computing time)", ylabel="ASR-BLEU")
-    axes.set_ylim(0, 1.1 * max(score.asr_bleu for score in scores) + 1)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
