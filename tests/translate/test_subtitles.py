@@ -96,7 +96,7 @@ def test_marks_over_and_under_letters_take_no_room() -> None:
 @pytest.mark.parametrize(
     ("text", "ends"),
     [
-        ("Go to https://www.example.org/a/very/long/path/index.html?query=1&other=two#top and look", "./?&#=k"),
+        ("Go to https://www.example.org/a/very/long/path/index.html?query=1&other=two#top and look", "o./?&#=k"),
         ("Write to averylongfirstname.averylonglastname@averylongdomainname.example.com today.", ".@o"),
         ("non-" * 40, "-"),
     ],
