@@ -12,7 +12,7 @@ from typing import Any
 from unitweave import __version__
 from unitweave.config import RECIPES
 from unitweave.core.distributed import process_group, process_index, wait_for_the_main_message
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, printable
 from unitweave.core.files import TEMPORARY_PREFIX
 from unitweave.core.signals import Stopped, signals_handled
 
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         wait_for_the_main_message()
         rank = f" (process {process_index()})" if process_index() > 0 else ""
-        print(f"unitweave{rank}: {error}", file=sys.stderr)
+        print(f"unitweave{rank}: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("unitweave: interrupted; run the same command to resume", file=sys.stderr)
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             problem = f"{_final_name(Path(error.filename))}: {error.strerror}"
         else:
             raise
-        print(f"unitweave: {problem}", file=sys.stderr)
+        print(f"unitweave: {printable(problem)}", file=sys.stderr)
         return 2
 
 

@@ -103,3 +103,9 @@ def test_what_is_refused_leaves_no_folder(
     assert cli.main(["run", str(recipe), "--out", "run"]) == 2
     assert (tmp_path / "run").is_dir(), "the user's own folder stays"
     capsys.readouterr()
+
+
+def test_a_name_with_control_characters_makes_no_second_line(capsys: pytest.CaptureFixture) -> None:
+    for arguments in (["run", "a\nb", "--out", "run"], ["translate", "\x1b[31mred", "a.wav"], ["no\x1b[2J\r\n"]):
+        assert cli.main(arguments) == 2
+        assert capsys.readouterr().err.rstrip("\n").isprintable()

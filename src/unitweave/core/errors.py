@@ -1,5 +1,7 @@
 """The exceptions that stand for bad input."""
 
+import re
+
 
 class InputError(Exception):
     """What the user gave cannot be used: the message says what, where and what to do, in one line.
@@ -26,3 +28,8 @@ def first_line(error: Exception) -> str:
 def in_one_line(error: Exception) -> str:
     """An error's whole message, without line breaks, or the error's name where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text with its control characters escaped: a name with a line break makes no second line, nor colors."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: found[0].encode("unicode_escape").decode(), text)
