@@ -7,12 +7,14 @@ has (checkpoint.json): a damaged one is set aside, and the training goes on from
 import contextlib
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -21,8 +23,9 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import flush, is_disk_full, read_json, read_json_object, remove, write_json
 from unitweave.core.progress import echo
 from unitweave.core.records import from_json
-from unitweave.core.signals import deferred, stop_after_training
+from unitweave.core.signals import deferred, ignore_signals, stop_after_training
 from unitweave.core.stage import STAGE_FILE
+from unitweave.training.optimizers import make_optimizer
 
 ABOUT = "checkpoint.json"
 DAMAGED = "damaged-"
@@ -125,9 +128,52 @@ def _summary(path: Path) -> list[int]:
 
 
 class CheckpointedTrainer(Trainer):
-    """Trainer whose checkpoints are complete or absent, and which ends with one when a signal asks it to."""
+    """Trainer whose checkpoints are complete or absent, and which ends with one when a signal asks it to.
 
+    Attributes:
+        optimizer_name: The optimizer of the settings.
+        outer_learning_rate: Of the parameters outside of the inner layers; None: the same.
+        batching: What the data loader is given besides the dataset, which begins at the step to continue from.
+        dev_scores: Scores on the dev split at an optimizer step.
+    """
+
+    control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
+    train_dataset: Dataset
+    optimizer_name: str
+    outer_learning_rate: float | None = None
+    batching: Mapping[str, Any]
+    dev_scores: Callable[[int], dict[str, float]] | None = None
     _written_to: Path | None = None
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Make the optimizer that the settings name."""
+        if self.optimizer is None:
+            rate, decay = self.args.learning_rate, self.args.weight_decay
+            self.optimizer = make_optimizer(
+                self.optimizer_name, self.model, rate, decay, outer_learning_rate=self.outer_learning_rate
+            )
+        return self.optimizer
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The micro-batches of this process, in order: the data itself knows rank, accumulation and step."""
+        # A loader draws a seed when iteration starts. Drawn from torch's own generator, which a resumed training has
+        # restored by then, that seed would change the dropout of all that follows.
+        return DataLoader(
+            self.train_dataset,
+            num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=ignore_signals,
+            generator=torch.Generator().manual_seed(self.args.seed),
+            **self.batching,
+        )
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Scores on the dev split, which go to the loggers."""
+        assert self.dev_scores is not None
+        scores = self.dev_scores(self.state.global_step)
+        self.log(dict(scores))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
+        return scores
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's; after SIGTERM, SIGUSR1 or Ctrl-C the step is finished and a checkpoint written.

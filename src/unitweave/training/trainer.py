@@ -1,5 +1,6 @@
 """What every training stage on transformers' Trainer shares."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,21 @@ def training_arguments(work: Path, settings: EncoderTraining, **further: Any) ->
 
 
 class MeterCallback(TrainerCallback):
-    """Moves a progress meter with the Trainer's optimizer steps and shows the latest loss."""
+    """Moves a progress meter with the Trainer's optimizer steps and shows the latest losses.
 
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
+    Args:
+        meter: The meter.
+        line: What it shows of a log entry.
+    """
+
+    def __init__(self, meter: Meter, line: Callable[[dict[str, float]], str]) -> None:
+        self.meter, self.line, self.note = meter, line, ""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if logs and "loss" in logs:
+            self.note = self.line(logs)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
-        note = f"loss {loss:.3f}" if loss is not None else ""
-        self.meter.advance(state.global_step - self.meter.done, note)
+        self.meter.advance(state.global_step - self.meter.done, self.note)

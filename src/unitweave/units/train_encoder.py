@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
-    TrainerControl,
     TrainingArguments,
     set_seed,
 )
@@ -25,10 +24,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import echo, meter
-from unitweave.core.signals import ignore_signals
 from unitweave.core.stage import StageResult
 from unitweave.training.checkpoints import CheckpointedTrainer, last_checkpoint
-from unitweave.training.optimizers import make_optimizer
 from unitweave.training.trainer import MeterCallback, quiet_transformers, training_arguments
 from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder
 from unitweave.units.error_rates import (
@@ -122,56 +119,21 @@ class LengthBatches(Sampler[list[int]]):
 
 
 class EncoderTrainer(CheckpointedTrainer):
-    """Trainer with length-bucketed batches, evaluated by the error rates of its greedy CTC transcripts."""
+    """Trainer that is evaluated by the error rates of its greedy CTC transcripts."""
 
-    sampler: LengthBatches
-    train_dataset: SpeechDataset
     encoder: SpeechEncoder
-    control: TrainerControl
     dev: Recordings
-    optimizer_name: str = "adam"
-    head_learning_rate: float | None = None
-    optimizer: torch.optim.Optimizer | None
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The optimizer that the settings name."""
-        if self.optimizer is None:
-            args = self.args
-            self.optimizer = make_optimizer(
-                self.optimizer_name,
-                self.model,
-                args.learning_rate,
-                args.weight_decay,
-                outer_learning_rate=self.head_learning_rate,
-            )
-        return self.optimizer
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Batches of similar length: the sampler itself knows the process and where to go on."""
-        return DataLoader(
-            self.train_dataset,
-            batch_sampler=self.sampler,
-            collate_fn=self.train_dataset.collate,
-            num_workers=self.args.dataloader_num_workers,
-            worker_init_fn=ignore_signals,
-            # Of its own: drawing from torch's after a resumption has put that back would change all that follows.
-            generator=torch.Generator().manual_seed(self.args.seed),
-        )
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+    def dev_scores(self, step: int) -> dict[str, float]:
         """Error rates on the dev recordings, shared out over the processes; eval_wer is the languages' mean."""
         assigned = self.dev[self.args.process_index :: self.args.world_size]
         transcripts = transcribe(self.encoder._replace(model=self.model), assigned)
         if self.args.world_size > 1:
             transcripts = gather_object(transcripts)
         rates = error_rates_by_language(transcripts)
+        echo(f"encoder: step {step}: {', '.join(f'{name} {rate:.1f}' for name, rate in rates.items())}")
         words = [rate for name, rate in rates.items() if name.startswith("wer_")]
-        metrics = {f"eval_{name}": rate for name, rate in rates.items()} | {"eval_wer": sum(words) / len(words)}
-        self.log(dict(metrics))
-        shown = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
-        echo(f"encoder: step {self.state.global_step}: {shown}")
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return {f"eval_{name}": rate for name, rate in rates.items()} | {"eval_wer": sum(words) / len(words)}
 
 
 def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> StageResult:
@@ -195,16 +157,17 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     work = folder / "checkpoints"
     arguments = _arguments(work, settings)
     resume, done = last_checkpoint(work)
+    dataset = SpeechDataset(train, encoder)
     trainer = EncoderTrainer(
         model=model,
         args=arguments,
-        train_dataset=SpeechDataset(train, encoder),
+        train_dataset=dataset,
         eval_dataset=SpeechDataset(dev, encoder),
         callbacks=[EarlyStoppingCallback(settings.early_stopping_patience)] if settings.early_stopping_patience else [],
     )
-    trainer.optimizer_name, trainer.head_learning_rate = training.optimizer, settings.head_learning_rate
+    trainer.optimizer_name, trainer.outer_learning_rate = training.optimizer, settings.head_learning_rate
     trainer.encoder, trainer.dev = encoder, subsample(dev, settings.eval_recordings)
-    trainer.sampler = LengthBatches(
+    sampler = LengthBatches(
         train.seconds.tolist(),
         settings.batch_seconds,
         training.seed,
@@ -213,9 +176,10 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
         arguments.process_index,
         arguments.world_size,
     )
+    trainer.batching = {"batch_sampler": sampler, "collate_fn": dataset.collate}
     with meter("encoder: training", training.steps, done) as progress:
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(MeterCallback(progress))
+        trainer.add_callback(MeterCallback(progress, lambda logs: f"loss {logs['loss']:.3f}"))
         trainer.train(resume_from_checkpoint=resume and str(resume))
     steps = {"steps": trainer.state.global_step} if settings.early_stopping_patience else {}
     if not trainer.is_world_process_zero():

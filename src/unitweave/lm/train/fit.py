@@ -27,11 +27,11 @@ from unitweave.interleaving.schedules.adaptive import Adaptive
 from unitweave.interleaving.sequence import TrainingSequence
 from unitweave.lm.data.stream import FixedSequences, PackedDataset, SequenceDataset
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.lm.train.logs import LOG_FILE, LineCallback, report_callbacks, trim_log
+from unitweave.lm.train.logs import LOG_FILE, log_line, report_callbacks, trim_log
 from unitweave.lm.train.packed import PackedTraining
 from unitweave.lm.train.trainer import LmTrainer
 from unitweave.training.checkpoints import last_checkpoint
-from unitweave.training.trainer import quiet_transformers, training_arguments
+from unitweave.training.trainer import MeterCallback, quiet_transformers, training_arguments
 
 _UNIT_LOSS = "unit_dev_loss"
 
@@ -126,7 +126,7 @@ def fit(
 
         trainer = LmTrainer(model, arguments, packed, settings.optimizer, folder / LOG_FILE, ratio, decode_dev)
         trainer.remove_callback(PrinterCallback)
-        callbacks = [LineCallback(progress), *report_callbacks(settings.report_to, folder, first_step)]
+        callbacks = [MeterCallback(progress, log_line), *report_callbacks(settings.report_to, folder, first_step)]
         if evaluation is not None and evaluation.patience:
             callbacks.append(PatienceCallback(evaluation.patience, evaluation.first_counted))
         if isinstance(ratio, Adaptive):

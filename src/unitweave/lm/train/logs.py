@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 
 from unitweave.core.files import write_text
-from unitweave.core.progress import Meter, echo
+from unitweave.core.progress import echo
 
 LOG_FILE = "log.jsonl"
 _SHORT = {"loss_source": "src", "loss_transcript": "asr", "loss_translation": "mt", "loss_target": "tgt"}
@@ -89,22 +89,6 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
-
-
-class LineCallback(TrainerCallback):
-    """Advances the progress line with the optimizer steps and shows the latest losses."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.meter, self.note = meter, ""
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        if logs and "loss" in logs:
-            self.note = log_line(logs)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.meter.advance(state.global_step - self.meter.done, self.note)
 
 
 def log_line(logs: dict[str, float]) -> str:

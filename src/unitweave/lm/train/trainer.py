@@ -7,17 +7,14 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from torch.utils.data import DataLoader
-from transformers import TrainerControl, TrainingArguments
+from transformers import TrainingArguments
 
-from unitweave.core.signals import ignore_signals
 from unitweave.interleaving.sequence import SEGMENTS
 from unitweave.lm.data.packing import IGNORED
 from unitweave.lm.data.stream import PackedDataset
 from unitweave.lm.train.attention import BUCKET_INPUTS, FLASH_INPUTS, flash_fits, flash_works
 from unitweave.lm.train.logs import Throughput
 from unitweave.training.checkpoints import CheckpointedTrainer
-from unitweave.training.optimizers import make_optimizer
 
 # What a packed batch says about itself, for the loss and the log.
 _COUNTS = ("segments", "num_tokens", "sum_squared_lengths", "step_weight", "realized_ratio")
@@ -27,8 +24,7 @@ class LmTrainer(CheckpointedTrainer):
     """Trainer on packed micro-batches whose loss is normalized over the whole optimizer step."""
 
     loss_is_scaled_for_ga = True  # `step_weight` already spans all micro-batches and processes
-    optimizer: torch.optim.Optimizer | None
-    control: TrainerControl
+    batching = {"batch_size": None, "shuffle": False}  # noqa: RUF012
 
     def __init__(
         self,
@@ -40,36 +36,14 @@ class LmTrainer(CheckpointedTrainer):
         ratio: Callable[[int], float] | None,
         evaluate: Callable[[int], dict[str, float]] | None = None,
     ) -> None:
-        # Trainer asks for a data set to evaluate on; ours is inside `evaluate`.
+        # Trainer asks for a data set to evaluate on; ours is inside `dev_scores`.
         super().__init__(model=model, args=args, train_dataset=dataset, eval_dataset=dataset)
-        self._evaluate_dev = evaluate
-        self.optimizer_name, self.log_path, self.ratio = optimizer_name, log_path, ratio
+        self.dev_scores, self.optimizer_name, self.log_path, self.ratio = evaluate, optimizer_name, log_path, ratio
         self.model_accepts_loss_kwargs = False
         self._sums = torch.zeros(2, len(SEGMENTS) + 1, dtype=torch.float64, device=self.args.device)
         self._realized = 0.0  # fraction of the last step's words that stood as text
         self.throughput = Throughput(self.model, self.args)
         self._flash = self.args.bf16 and flash_fits(self.model.config) and flash_works(self.args.device)
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Make the optimizer that the settings name."""
-        if self.optimizer is None:
-            self.optimizer = make_optimizer(
-                self.optimizer_name, self.model, self.args.learning_rate, self.args.weight_decay
-            )
-        return self.optimizer
-
-    def get_train_dataloader(self) -> DataLoader:
-        """The micro-batches of this process, in order: the dataset itself knows rank, accumulation and step."""
-        # A loader draws a seed when iteration starts. Drawn from torch's own generator, which a resumed training has
-        # restored by then, that seed would change the dropout of all that follows.
-        return DataLoader(
-            self.train_dataset,
-            batch_size=None,
-            shuffle=False,
-            num_workers=self.args.dataloader_num_workers,
-            worker_init_fn=ignore_signals,
-            generator=torch.Generator().manual_seed(self.args.seed),
-        )
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of a micro-batch, pass by pass; gradients are exchanged once, at its end."""
@@ -114,14 +88,6 @@ class LmTrainer(CheckpointedTrainer):
             for batch in passes:
                 total += float(self._forward(self.model, self._prepare_inputs(batch))[0]) / batch["step_weight"]
         return float(broadcast_object_list([total])[0])
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Scores on the dev split, which go to the loggers."""
-        assert self._evaluate_dev is not None
-        scores = self._evaluate_dev(self.state.global_step)
-        self.log(dict(scores))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
-        return scores
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint as a resumed training would, adapters included."""
