@@ -32,24 +32,6 @@ SPLITS = ("train", "dev", "test")
 _PLAIN_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,150}\z"
 _FILE_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f/\\:\ud800-\udfff]+")
 
-_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("src_lang", pa.string(), nullable=False),
-        pa.field("tgt_lang", pa.string(), nullable=False),
-        pa.field("src_audio", pa.string()),
-        pa.field("tgt_audio", pa.string()),
-        pa.field("src_text", pa.string()),
-        pa.field("tgt_text", pa.string()),
-        pa.field("src_text_raw", pa.string()),
-        pa.field("tgt_text_raw", pa.string()),
-        pa.field("speaker", pa.string()),
-        pa.field("src_seconds", pa.float32()),
-        pa.field("tgt_seconds", pa.float32()),
-    ]
-)
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -68,6 +50,13 @@ class Pair:
     speaker: str = ""
     src_seconds: float = 0.0
     tgt_seconds: float = 0.0
+
+
+_REQUIRED = ("id", "split", "src_lang", "tgt_lang")
+_SCHEMA = pa.schema(
+    pa.field(f.name, pa.float32() if f.type is float else pa.string(), nullable=f.name not in _REQUIRED)
+    for f in fields(Pair)
+)
 
 
 def write_manifest(folder: Path, pairs: Sequence[Pair], metadata: dict[str, str] | None = None) -> Path:
@@ -205,12 +194,16 @@ def read_metadata(folder: Path) -> dict[str, str]:
     """The key-value metadata that the corpus command stored with the manifest."""
     path = Path(folder) / FILE_NAME
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        return schema_metadata(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no manifest; make one with 'unitweave corpus'") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable manifest ({error})") from None
-    return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
+def schema_metadata(path: Path) -> dict[str, str]:
+    """The key-value metadata of a Parquet file."""
+    return {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}
 
 
 def is_file_name(text: str) -> bool:

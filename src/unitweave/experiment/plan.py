@@ -10,9 +10,8 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from unitweave.config.interleave import SPEECH_TO_SPEECH
-from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe
+from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe, read_mapping
 from unitweave.core.errors import InputError
-from unitweave.core.files import read_yaml
 
 _OF_THE_GRID = ("steps", "seed", "batch_size")  # keys of lm.training that no system may set itself
 
@@ -108,7 +107,7 @@ def load_experiment(path: Path, pretrained: Mapping[str, str] | None = None) -> 
         InputError: It names the file and the key.
     """
     path = Path(path)
-    content = _read(path)
+    content = read_mapping(path)
     try:
         content = _with_base(content, path.parent)
         for name, folder in (pretrained or {}).items():
@@ -158,13 +157,6 @@ def _differ(first: Path, other: Path, key: str) -> InputError:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping, got {type(content).__name__}")
-    return content
-
-
 def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The content with its base recipe, without that one's systems, merged in."""
     if content.get("base") is None:
@@ -174,7 +166,7 @@ def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     source = builtin if builtin.exists() else folder / name
     if not source.exists():
         raise InputError(f"base: no recipe {name!r}: neither built in nor at {source}")
-    base = _read(source)
+    base = read_mapping(source)
     base.pop("systems", None)
     return content | {"base": None, "recipe": merged(base, content.get("recipe") or {})}
 

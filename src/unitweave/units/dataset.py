@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.files import atomic_path
 from unitweave.core.keyed import HashIndex
+from unitweave.core.manifest import schema_metadata
 from unitweave.core.stage import check_count
 
 FRAME_RATE = 50  # frames, and so units, a second
@@ -242,8 +243,7 @@ def read_units_metadata(folder: Path) -> dict[str, str]:
 def read_shard_metadata(path: Path) -> dict[str, str]:
     """Metadata of one shard, as `read_units_metadata`."""
     with _damage_named(path):
-        metadata = pq.read_schema(path).metadata or {}
-        return {key.decode(): value.decode() for key, value in metadata.items()}
+        return schema_metadata(path)
 
 
 def units_per_second(metadata: Mapping[str, str]) -> float:
