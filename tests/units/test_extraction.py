@@ -258,7 +258,7 @@ def test_two_gpus_of_a_process_make_the_shards_of_one(
     monkeypatch.setattr("unitweave.units.extractor.EncoderInference", Batched)
     for count in (1, 2):
         used.clear()
-        monkeypatch.setattr("unitweave.units.extract.own_devices", lambda count=count: [torch.device("cpu")] * count)
+        monkeypatch.setattr("unitweave.units.extract.local_devices", lambda count=count: [torch.device("cpu")] * count)
         extract_units(tmp_path / str(count), SETTINGS, corpus, *models)
         assert len(set(used)) == count
     assert contents(tmp_path / "1") == contents(tmp_path / "2")

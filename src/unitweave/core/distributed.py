@@ -72,7 +72,7 @@ def barrier() -> None:
             PartialState().wait_for_everyone()
 
 
-def own_share(items: Sequence[T]) -> Sequence[T]:
+def process_share(items: Sequence[T]) -> Sequence[T]:
     """This process's part of what all of them do together: every item is in one of the parts."""
     return items[process_index() :: num_processes()]
 

@@ -78,8 +78,8 @@ def assemble(
     for language in references.languages:
         keep = references.positions(language)
         some = {name: [own[i] for i in keep] for name, own in hypotheses.items()}
-        own_further = [further[i] for i in keep] if further else []
-        tests += _significance(some, [texts[i] for i in keep], settings, language, own_further) if some else []
+        chosen_further = [further[i] for i in keep] if further else []
+        tests += _significance(some, [texts[i] for i in keep], settings, language, chosen_further) if some else []
     return Scores(signature, systems, ceilings, tests)
 
 

@@ -76,8 +76,8 @@ def score_folders(
         for name, paths in systems.items():
             keys = list(paths)
             # Names differ between the folders (0.wav, 0_pred.wav): the order is that of the references.
-            own_sources = dict(zip(keys, sources.values(), strict=True)) if sources else {}
-            compared = SpeakerComparison(speakers, partial(_read, own_sources)) if speakers else None
+            recordings = dict(zip(keys, sources.values(), strict=True)) if sources else {}
+            compared = SpeakerComparison(speakers, partial(_read, recordings)) if speakers else None
             source = AudioSource(keys, partial(_read, paths), dict(zip(keys, targets, strict=True)))
             rated = evenly_spaced(keys, settings.mos_utterances or len(keys), centered=True)
             transcripts[name] = transcribe(source, recognizer, None, progress, predictors, rated, speakers=compared)

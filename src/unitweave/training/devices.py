@@ -15,7 +15,7 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def own_devices() -> list[torch.device]:
+def local_devices() -> list[torch.device]:
     """What this process may compute on: all GPUs of the machine, or its own one where a launcher started several."""
     if not torch.cuda.is_available() or num_processes() > 1:
         return [resolve_device("auto")]

@@ -107,14 +107,14 @@ def make_optimizer(
     inner: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
-    own_rate: list[nn.Parameter] = []  # of the outer layers, where theirs differs
+    outer_parameters: list[nn.Parameter] = []  # of the outer layers, where theirs differs
     for path, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         at_the_end = bool(set(outer_layers) & set(path.split(".")))
         hidden = id(parameter) not in outer and not at_the_end
         if outer_learning_rate is not None and at_the_end:
-            own_rate.append(parameter)
+            outer_parameters.append(parameter)
         elif name == "muon" and parameter.ndim == 2 and hidden:
             inner.append(parameter)
         else:
@@ -122,7 +122,7 @@ def make_optimizer(
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
-        {"params": own_rate, "weight_decay": 0.0, "lr": outer_learning_rate},
+        {"params": outer_parameters, "weight_decay": 0.0, "lr": outer_learning_rate},
     ]
     adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=betas, fused=True)
     if not inner:

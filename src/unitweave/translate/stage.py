@@ -12,7 +12,7 @@ import numpy as np
 
 from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.core.audio import write_audio
-from unitweave.core.distributed import barrier, num_processes, on_main, own_share
+from unitweave.core.distributed import barrier, num_processes, on_main, process_share
 from unitweave.core.errors import InputError
 from unitweave.core.files import write_lines, write_text
 from unitweave.core.manifest import Pair, read_manifest
@@ -96,7 +96,7 @@ def write_in_shards(
     """
     shards = [pairs[first : first + settings.shard_size] for first in range(0, len(pairs), settings.shard_size)]
     todo = on_main(lambda: [n for n, shard in enumerate(shards) if not _finished(folder, n, shard)])
-    assigned = own_share(todo)
+    assigned = process_share(todo)
     if assigned:
         write_batch = begin()
         with meter(_label(folder.name), sum(len(shards[n]) for n in assigned)) as progress:

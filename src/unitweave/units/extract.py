@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import torch
 
 from unitweave.config.units import ExtractionSettings
-from unitweave.core.distributed import barrier, on_main, own_share, process_index
+from unitweave.core.distributed import barrier, on_main, process_index, process_share
 from unitweave.core.errors import InputError
 from unitweave.core.files import remove_leftovers
 from unitweave.core.manifest import Manifest, read_manifest
 from unitweave.core.progress import meter
 from unitweave.core.stage import StageResult
-from unitweave.training.devices import own_devices
+from unitweave.training.devices import local_devices
 from unitweave.units.dataset import (
     SCHEMA,
     SIDES,
@@ -46,7 +46,7 @@ def extract_units(
     Raises:
         InputError: `folder` holds damaged shards or shards of another codebook, or a recording cannot be read.
     """
-    devices = own_devices()
+    devices = local_devices()
     extractor = UnitExtractor.load(encoder, codebook, settings.precision, devices[0])
     pairs = read_manifest(corpus)
     metadata = {
@@ -62,7 +62,7 @@ def extract_units(
         return [number for number in range(len(shards)) if not is_finished(folder, number, metadata)]
 
     numbers, ray = on_main(unfinished), settings.backend == "ray"
-    assigned = own_share(numbers) if not ray else numbers if process_index() == 0 else []
+    assigned = process_share(numbers) if not ray else numbers if process_index() == 0 else []
     todo: list[Shard] = [(number, list_recordings(shards[number])) for number in assigned]
     sizes = {number: len(items) for number, items in todo}
     with meter("units: extracting", sum(sizes.values())) as progress:

@@ -109,7 +109,7 @@ def import_units(
     if declared.num_units > MAX_UNITS:
         raise InputError(f"--num-units: units are stored in 16 bits, at most {MAX_UNITS} (got {declared.num_units})")
     pairs = read_manifest(corpus)
-    table, own_times = _read(kind, source, pairs)
+    table, row_times = _read(kind, source, pairs)
     if twice := table.duplicate():
         raise InputError(f"{source}: duplicate units of {'/'.join(twice)}")
     # Number of units [pairs, sides], below 0 where a recording has none; of more than these only batches are objects.
@@ -123,13 +123,13 @@ def import_units(
     if tokenizer is not None:
         _check_tokenizer(tokenizer, pairs, lengths, table, declared)
     by_encoder = encoder and times_by_encoder(encoder, pairs, lengths)
-    times = by_encoder or times_of_corpus(alignments, pairs, own_times)
+    times = by_encoder or times_of_corpus(alignments, pairs, row_times)
     skipped = [
         {"id": f"{ids[pair]}/{SIDES[side]}", "reason": f"no units in {source}"}
         for pair, side in np.argwhere(audio & (lengths < 0)).tolist()
     ]
     rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, table, times, declared, skipped)), SCHEMA)
-    aligned = _aligned_words(rows["scores"], source if alignments is None else alignments, alignments or len(own_times))
+    aligned = _aligned_words(rows["scores"], source if alignments is None else alignments, alignments or len(row_times))
     codebook = declared.codebook
     if not codebook:
         identity = ([row.id, row.side, row.units.tolist()] for part in rows.to_batches() for row in _unit_rows(part))

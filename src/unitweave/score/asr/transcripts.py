@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE, is_silent
-from unitweave.core.distributed import barrier, on_main, own_share, process_index
+from unitweave.core.distributed import barrier, on_main, process_index, process_share
 from unitweave.core.files import write_text
 from unitweave.core.progress import Meter
 from unitweave.core.records import read_records, to_json
@@ -88,11 +88,11 @@ def transcribe(
     meter.advance(sum(id in transcribed for id in source.ids))
     batches = [source.ids[first : first + BATCH] for first in range(0, len(source.ids), BATCH)]
     todo = [missing for batch in batches if (missing := [id for id in batch if id not in transcribed])]
-    own_log = log and log.with_name(f"{log.stem}.{process_index()}.jsonl")
-    for ids in own_share(todo) if log else todo:
+    process_log = log and log.with_name(f"{log.stem}.{process_index()}.jsonl")
+    for ids in process_share(todo) if log else todo:
         records = _transcribe_batch(ids, source, recognizer, predictors, set(rated), keep, speakers)
-        if own_log:
-            with own_log.open("a", encoding="utf-8") as file:
+        if process_log:
+            with process_log.open("a", encoding="utf-8") as file:
                 file.writelines(map(_line, records))
         transcribed |= {record.id: record for record in records}
         meter.advance(len(records))
