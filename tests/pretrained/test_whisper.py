@@ -138,7 +138,7 @@ def test_the_folder_is_transformers_whisper_with_the_weights_of_the_file(
     [
         (["toy-whisper", "--source", "hub"], "toy/whisper: the hub cannot be reached (HF_HUB_OFFLINE is set)"),
         (["gemma-3-270m", "--source", "hub"], "gemma-3-270m: is only available from packages"),
-        (["toy-whisper", "--trim-to", "corpus.csv"], "toy-whisper is no language model"),
+        (["toy-whisper", "--trim-to", "corpus.csv"], "toy-whisper is not a language model"),
     ],
 )
 def test_what_cannot_be_fetched_ends_with_a_line(
