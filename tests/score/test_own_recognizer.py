@@ -6,6 +6,7 @@ import pytest
 from unitweave.config.score import ScoreSettings
 from unitweave.core.errors import InputError
 from unitweave.score.asr.recognizers import choose_recognizer, identity, load_recognizer
+from unitweave.score.folder import audio_files
 
 SOURCE = """
 from unitweave.score.asr.recognizers import Recognizer
@@ -35,3 +36,20 @@ def test_an_unknown_recognizer_is_refused(tmp_path, monkeypatch) -> None:
         ScoreSettings(recognizer="wisper")
     with pytest.raises(InputError, match=r"score\.recognizer no_such_module:Asr: could not be imported"):
         choose_recognizer("no_such_module:Asr", "", ["en"])
+
+
+@pytest.mark.parametrize("languages", ["None", '("es", "sw")', '["sw"]'])
+def test_a_class_may_list_its_languages(languages: str, tmp_path, monkeypatch) -> None:
+    name = f"asr_of_{sum(map(ord, languages))}"
+    (tmp_path / f"{name}.py").write_text(f"{SOURCE}\n    supported_languages = {languages}\n")
+    monkeypatch.chdir(tmp_path)
+    assert choose_recognizer(f"{name}:Counter", "", ["sw"]) == (f"{name}:Counter", "")
+    if languages != "None":
+        with pytest.raises(InputError, match="does not support fr"):
+            choose_recognizer(f"{name}:Counter", "", ["fr"])
+
+
+def test_hidden_files_are_none_of_a_systems(tmp_path) -> None:
+    for name in ("a.wav", "._a.wav", ".b.wav"):  # macOS writes the second beside the first on other disks
+        (tmp_path / name).write_bytes(b"")
+    assert list(audio_files(tmp_path)) == ["a"]

@@ -148,11 +148,14 @@ def _read(paths: Mapping[str, Path], ids: Sequence[str]) -> list[np.ndarray | No
 
 
 def audio_files(folder: Path) -> dict[str, Path]:
-    """The audio files directly in `folder`, in natural order: name without suffix -> path."""
+    """The audio files directly in `folder`, but for hidden ones, in natural order: name without suffix -> path."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    paths = sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=lambda p: _natural(p.name))
+    paths = sorted(
+        (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")),
+        key=lambda p: _natural(p.name),
+    )
     if not paths:
         raise InputError(f"{folder}: no audio files in it ({', '.join(SUFFIXES)})")
     files: dict[str, Path] = {}

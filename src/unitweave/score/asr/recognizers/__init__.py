@@ -8,7 +8,7 @@ give it a score near 0.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -89,7 +89,9 @@ def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[
     try:
         if name == "auto":
             name, model = ("whisper", model or MULTILINGUAL) if model or codes != ["en"] else ("moonshine", "")
-        supported = _recognizer_class(name).supported_languages(model)
+        listed: Any = _recognizer_class(name).supported_languages  # a class of one's own may just list them
+        supported: Iterable[str] | None = listed(model) if callable(listed) else listed
+        supported = None if supported is None else frozenset(map(language_code, supported))
     except InputError as error:
         if model != MULTILINGUAL:
             raise
