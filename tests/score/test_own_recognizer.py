@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import soundfile
 
 from unitweave.config.score import ScoreSettings
 from unitweave.core.errors import InputError
 from unitweave.score.asr.recognizers import choose_recognizer, identity, load_recognizer
-from unitweave.score.folder import audio_files
+from unitweave.score.folder import audio_files, score_folders
 
 SOURCE = """
 from unitweave.score.asr.recognizers import Recognizer
@@ -53,3 +54,21 @@ def test_hidden_files_are_none_of_a_systems(tmp_path) -> None:
     for name in ("a.wav", "._a.wav", ".b.wav"):  # macOS writes the second beside the first on other disks
         (tmp_path / name).write_bytes(b"")
     assert list(audio_files(tmp_path)) == ["a"]
+
+
+@pytest.mark.parametrize(("name", "line"), [("Spanish", "2 es"), ("es-MX", "2 es"), ("Klingon", None)])
+def test_the_recognizer_is_told_the_code_of_a_language_whatever_it_is_called(
+    name: str, line: str | None, tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "my_asr.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wavs").mkdir()
+    soundfile.write(tmp_path / "wavs/a.wav", [0.5, -0.5], 16_000)
+    (tmp_path / "refs.txt").write_text("hola\n")
+    settings = ScoreSettings(recognizer="my_asr:Counter", mos=[], bootstrap_samples=10)
+    if line is None:
+        with pytest.raises(InputError, match="'klingon' is no language; give an ISO 639 code"):
+            score_folders([tmp_path / "wavs"], tmp_path / "refs.txt", settings, language=name)
+    else:
+        scores = score_folders([tmp_path / "wavs"], tmp_path / "refs.txt", settings, language=name)
+        assert scores.transcripts == {"wavs": {"a": line}}
