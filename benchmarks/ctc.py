@@ -1,10 +1,11 @@
-"""What kinds of errors an encoder's CTC output makes, and what a bias against the blank would change.
+"""What kinds of errors an encoder's CTC output makes, and what a bias against the blank or a beam search would change.
 
-    python benchmarks/ctc.py CORPUS ENCODER [--fold-accents]
+    python benchmarks/ctc.py CORPUS ENCODER [--fold-accents] [--beam 16] [--lm-texts SOURCE ...]
 
-Greedy transcripts of the dev and the test split, both sides. For each bias, which is subtracted from the blank's
-log-probability, prints the character error rate in its parts (substituted, inserted, deleted characters) and the word
-error rate; then, without a bias, the characters that are deleted most often.
+Transcripts of the dev and the test split, both sides. For the best path with each bias, which is subtracted from the
+blank's log-probability, and for a beam search with a character language model, whose weight and bias the dev split
+chooses, prints the character error rate in its parts (substituted, inserted, deleted characters) and the word error
+rate; then, of the best path without a bias, the characters that are deleted most often.
 """
 
 import argparse
@@ -13,13 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jiwer
-import numpy as np
 
 from unitweave.core.manifest import read_manifest
+from unitweave.units.ctc_beam import BeamSearch
 from unitweave.units.encoder import load_encoder
-from unitweave.units.error_rates import folded, transcribed_recordings
-from unitweave.units.inference import EncoderInference
-from unitweave.units.reading import read_features
+from unitweave.units.error_rates import SearchTrial, folded, map_outputs, transcribed_recordings
 
 BIASES = (0.0, 0.5, 1.0, 1.5, 2.0)
 
@@ -29,26 +28,35 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("encoder", type=Path, help="a folder of an encoder")
     parser.add_argument("--fold-accents", action="store_true", help="compare without acute accents and diaereses")
+    parser.add_argument("--beam", type=int, default=16, help="width of the search; 0: none")
+    parser.add_argument("--lm-texts", type=Path, nargs="+", default=[], help="further texts: corpora, or tables")
     options = parser.parse_args()
-    model, vocabulary, front_end = load_encoder(options.encoder)
-    inference = EncoderInference(model, front_end)
+    encoder = load_encoder(options.encoder)
     plain = folded if options.fold_accents else str
-    print("| split | language | recordings | bias | CER | substituted | inserted | deleted | WER |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    deleted: dict[str, Counter[str]] = {}
+    outputs = {}
     for split in ("dev", "test"):
-        items = list(transcribed_recordings(read_manifest(options.corpus, split), 30.0))
-        paths = [inference(read_features(front_end, [item]), [])[0][1].numpy() for item in items]
-        for language in sorted({item.language for item in items}):
-            own = [i for i, item in enumerate(items) if item.language == language]
-            references = [plain(items[i].text) for i in own]
-            for bias in BIASES:
-                offset = np.zeros(len(vocabulary.tokens), np.float32)
-                offset[vocabulary.blank] = bias
-                texts = [plain(vocabulary.decode((paths[i] - offset).argmax(-1).tolist())) for i in own]
-                print(f"| {split} | {language} | {len(own)} | {bias:g} | {rates(references, texts)} |", flush=True)
-                if not bias and split == "test":
-                    deleted[language] = deleted_characters(references, texts)
+        items = transcribed_recordings(read_manifest(options.corpus, split), 30.0)
+        for item, log_probs in map_outputs(encoder, items, lambda *found: found):
+            outputs.setdefault((split, item.language), []).append((plain(item.text), log_probs))
+    languages = sorted({language for _, language in outputs})
+    searches = {}
+    if options.beam:
+        trial = SearchTrial(options.corpus, languages, options.beam, options.lm_texts, plain, 30.0)
+        searches = trial.searches(encoder)
+    print("| split | language | recordings | decoding | CER | substituted | inserted | deleted | WER |")
+    print("| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    deleted: dict[str, Counter[str]] = {}
+    for (split, language), own in outputs.items():
+        decoders = {f"best path, blank -{bias:g}": BeamSearch(1, blank_bias=bias) for bias in BIASES}
+        if search := searches.get(language):
+            name = f"beam of {search.width}, LM {search.lm_weight:g}, blank -{search.blank_bias:g}"
+            decoders[name] = search
+        references = [reference for reference, _ in own]
+        for name, decode in decoders.items():
+            texts = [plain(decode(log_probs, encoder.vocabulary)) for _, log_probs in own]
+            print(f"| {split} | {language} | {len(own)} | {name} | {rates(references, texts)} |", flush=True)
+            if split == "test" and not decode.blank_bias and not decode.lm:
+                deleted[language] = deleted_characters(references, texts)
     for language, counts in deleted.items():
         total = sum(counts.values())
         most = ", ".join(f"{c if c != ' ' else 'space'} {100 * n / total:.0f} %" for c, n in counts.most_common(5))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,21 @@ def test_a_finished_stage_passes_where_nothing_can_be_written(tmp_path: Path, mo
         monkeypatch.setattr(os, name, refused)
     monkeypatch.setattr(files.tempfile, "mktemp", refused)
     run_stage(tmp_path, "corpus", {}, {}, nothing)
+
+
+def test_a_setting_that_came_later_leaves_finished_stages_finished_at_its_default(tmp_path: Path) -> None:
+    @dataclass
+    class Before:
+        steps: int = 1
+
+    @dataclass
+    class Now(Before):
+        folded: bool = field(default=False, metadata={"later": True})
+
+    def prints(settings: Before) -> str:
+        return run_stage(tmp_path, "lm", settings, {}, lambda folder: StageResult())
+
+    assert prints(Before()) == prints(Now()) != prints(Now(folded=True))
 
 
 def test_files_are_on_the_disk_before_they_get_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,6 +229,18 @@ def test_characters_that_the_pretrained_encoder_knew_keep_their_output_rows(corp
     assert torch.equal(third.lm_head.weight[others.ids["a"]], first.lm_head.weight[characters.ids["a"]])
 
 
+def test_accents_are_folded_in_training_and_an_accent_that_the_output_lacks_is_its_letter(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 4)
+    pairs = [replace(pair, src_text="cañón está", tgt_text="tré über") for pair in read_manifest(corpus)]
+    write_manifest(corpus, pairs)
+    result = train_encoder(tmp_path / "encoder", settings_of(steps=1, fold_accents=True), corpus)
+    vocabulary = load_encoder(tmp_path / "encoder/model").vocabulary
+    assert {"ñ", "a", "e", "o", "u"} <= set(vocabulary.tokens) and not set("óáéü") & set(vocabulary.tokens)
+    assert vocabulary.encode("cañón está über ж") == vocabulary.encode("cañon esta uber ж")
+    assert vocabulary.encode("ж") == [vocabulary.unknown]
+    assert result.counts["characters"] == 3 + len(set("cañonestrub"))
+
+
 def test_batches_are_of_similar_lengths_within_the_bound() -> None:
     seconds = [0.5 + (7 * i % 50) / 5 for i in range(200)]
     batches = LengthBatches(seconds, 30.0, seed=1, total=1)

@@ -1,8 +1,10 @@
 """Every speech encoder of transformers that can carry a CTC head: training, codebook, units, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import ASTConfig, ASTModel, AutoFeatureExtractor, AutoModelForCTC, Wav2Vec2FeatureExtractor
@@ -260,9 +262,12 @@ def test_encoders_are_compared_on_the_same_recordings(
         encoder.model.save_pretrained(tmp_path / f"{name}/encoder/model")
         encoder.vocabulary.save(tmp_path / f"{name}/encoder/model")
         Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / f"{name}/encoder/model")
-    monkeypatch.setattr(rates, "transcribe", lambda encoder, items: [
-        rates.Transcript(item.language, "está roja", "esta roja") for item in items
-    ])  # fmt: skip
+
+    def outputs(encoder, items, function):  # "esta roja", where the text is "está roja"
+        rows = np.log(np.eye(len(encoder.vocabulary.tokens))[encoder.vocabulary.encode("esta roja")] + 1e-3)
+        return [function(replace(item, text="está roja"), rows) for item in items]
+
+    monkeypatch.setattr(rates, "map_outputs", outputs)
     command = ["units", "error-rates", str(corpus), str(tmp_path / "a"), str(tmp_path / "b"), "--split", "dev"]
     assert main(command) == 0
     shown = capsys.readouterr().out
@@ -272,3 +277,10 @@ def test_encoders_are_compared_on_the_same_recordings(
     assert capsys.readouterr().out.count("| 0.0 | 0.0 | 0.0 | 0.0 |") == 2
     assert main([*command[:-1], "test"]) == 2
     assert "no recording with a transcript in the test split" in capsys.readouterr().err
+    assert main([*command[:-1], "train", "--beam", "4", "--lm-texts", str(corpus)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("a, beam of 4 (en LM 0.") == 1 and shown.count("| 11.1 | 50.0 | 11.1 | 50.0 |") >= 2
+    assert main([*command, "--beam", "8"]) == 2
+    assert "the dev split chooses its settings" in capsys.readouterr().err
+    assert main([*command[:-1], "train", "--lm-texts", str(corpus)]) == 2
+    assert "--lm-texts: needs --beam" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Units, word times, tokenizer and vocoder from elsewhere, at 25 units a second, up to a translated recording."""
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -220,6 +221,8 @@ def test_units_at_any_rate_come_in_with_their_word_frames(
         ({"frame_rate": 50.0}, r"--frame-rate 50 does not fit: only \d+ units for \d+ frames .* about 2[45]\.\d"),
         ({"num_units": 5}, "has unit .* but --num-units is 5"),
         ({"num_units": 70_000}, "at most 65536"),
+        ({"frame_rate": math.nan}, "--frame-rate: must be the units a second"),
+        ({"frame_rate": math.inf}, "--frame-rate: must be the units a second"),
     ],
 )
 def test_what_cannot_be_these_recordings_units_is_refused(
@@ -232,8 +235,69 @@ def test_what_cannot_be_these_recordings_units_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"units": None}, "record 1: units must be integers from 0"),
+        ({"units": [[1], [1, 2]]}, "record 1: units must be integers from 0"),
+        ({"units": [10**30]}, "record 1: units must be integers from 0"),
+        ({"units": [True, False]}, "record 1: units must be integers from 0"),
+        ({"side": ...}, "record 1: must be an object with id, side and units; it has no 'side'"),
+        ({"durations": 3}, "record 1: durations must be a positive integer"),
+        ({"durations": [10**12] * 8}, "record 1: durations must be a positive integer"),
+        ({"durations": [1]}, "record 1: durations must be a positive integer"),
+        ({"words": {"una": 1}}, "'words' must be a list of objects"),
+        ({"words": ["una"]}, "'words' must be a list of objects"),
+        ({"words": [{"word": "una", "start": "0:01", "end": "0:02"}]}, "could not convert"),
+        ({"words": [{"word": "a", "start": math.nan, "end": 0.1}]}, "'a' at nan to 0.1 s has a time that is no number"),
+        ({"words": [{"word": "a", "start": 0.1, "end": 0.0}]}, "'a' at 0.1 to 0 s ends before it begins"),
+        ({"words": [{"word": "a", "start": 0, "end": math.inf}]}, "'a' at 0 to inf s has a time that is no number"),
+        (
+            {"words": [{"word": "a", "start": 0.2, "end": 0.3}, {"word": "b", "start": 0.0, "end": 0.1}]},
+            "'b' at 0 to 0.1 s does not come after 'a' at 0.2 to 0.3 s",
+        ),
+        (
+            {"segments": [{"words": [{"word": w, "start": 0, "end": 0.25} for w in "ab"]}]},
+            "'b' at 0 to 0.25 s does not come after 'a'",
+        ),
+    ],
+)
+def test_records_that_cannot_be_taken_end_in_one_line(change: dict, message: str, corpus: Path, tmp_path: Path) -> None:
+    source = write_units(tmp_path / "units", corpus)
+    first, *others = (source / "units.jsonl").read_text().splitlines()
+    record = {key: value for key, value in (json.loads(first) | change).items() if value is not ...}
+    if change.get("durations") == [10**12] * 8:
+        record["units"] = record["units"][:8]
+    (source / "units.jsonl").write_text("\n".join([json.dumps(record), *others]))
+    with pytest.raises(InputError, match=message) as refused:
+        import_units(tmp_path / "out", "json", source, corpus, ABOUT)
+    assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("edges", "scores", "message"),
+    [
+        (([0, 3], [4, 6]), [1, 1], "begin before those of the word before it end"),
+        (([0, 4], [4, 9999]), [1, 1], "word frames lie outside of its"),
+        (([0, 4], [4, 6]), [1, math.nan], "the score of a word must be 0 to 1"),
+        (([0, 4], [4, 6]), [1, -2], "the score of a word must be 0 to 1"),
+    ],
+)
+def test_our_own_columns_are_checked_as_others_are(
+    edges: tuple, scores: list, message: str, corpus: Path, tmp_path: Path
+) -> None:
+    pair, side, units = next(one for one in sides(corpus) if len(str(getattr(one[0], f"{one[1]}_text")).split()) == 2)
+    starts, ends = (np.array(edge, np.int32) for edge in edges)
+    words = str(getattr(pair, f"{side}_text")).split()
+    row = UnitRow(pair.id, side, units.astype(np.uint16), words, starts, ends, np.array(scores, np.float32))
+    write_shard(tmp_path / "own", 0, pa.Table.from_batches(row_batches([row]), SCHEMA), {})
+    with pytest.raises(InputError, match=message):
+        import_units(tmp_path / "out", "parquet", tmp_path / "own", corpus, ABOUT)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("a.ctm", "u000 A 0.0 0.1 una\nu000 B 0.1 0.1 una", "line 2: 'u000' has words on the channels A and B"),
         ("a.ctm", "u000 1 0.0 9.5 una", "the word 'una' at 0 to 9.5 s lies outside of the recording of"),
         ("a.ctm", "u000 1 zero 0.5 una", "a.ctm, line 1: expected 'id channel start duration word"),
         ("000_src.TextGrid", "nonsense", "damaged alignment"),

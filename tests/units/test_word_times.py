@@ -28,6 +28,11 @@ LAYOUTS: dict[str, tuple[str, Any]] = {
     "Whisper": ("u.json", {"text": "x", "segments": [{"words": [A | {"probability": 0.9}, B]}, {"text": "no words"}]}),
     "transformers": ("u.json", {"text": "x", "chunks": [*TEXTS, {"text": " x", "timestamp": [0.9, None]}]}),
     "Gentle": ("u.json", {"transcript": "x", "words": [A | {"case": "success"}, {"word": "x", "case": "lost"}, B]}),
+    "WhisperX, words alone": ("u.json", {"word_segments": [A, LOST, B]}),
+    "CrisperWhisper": (
+        "u.json",
+        {"text": "x", "chunks": [TEXTS[0], {"text": " [UH]", "timestamp": [0.4, 0.45]}, TEXTS[1]]},
+    ),
     "Vosk": ("u.json", {"text": "x", "result": [A | {"conf": 1.0}, B | {"conf": 0.99}]}),
     "MFA": ("u.json", {"start": 0, "end": 2, "tiers": TIERS}),
     "a bare list": ("u.json", [A, B]),
@@ -63,6 +68,13 @@ def test_labels_of_silence_are_no_words_unless_the_transcript_has_them() -> None
     assert frames("silence", TimedWord("Silence", 0.0, 1.0)) == [25]
     assert frames("quiet", TimedWord("sil", 1.0, 9.0)) == [0], "a silence may outlast the recording"
     assert frames("a", TimedWord("a", -0.01, 1.0)) == [25], "rounded below 0"
+
+
+def test_words_that_overlap_a_little_share_what_they_both_have() -> None:
+    timed = [TimedWord("una", 0.0, 0.56), TimedWord("casa", 0.48, 1.0), TimedWord("roja", 0.96, 1.0)]
+    found = match_words(["una", "casa", "roja"], "es", timed, 1.0, 25, 25.0, "u/src")
+    assert (found.starts.tolist(), found.ends.tolist()) == ([0, 13, 24], [13, 24, 25])
+    assert (found.starts[1:] >= found.ends[:-1]).all()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from unitweave.commands.base import open_run
 from unitweave.config.recipe import find_recipe, load_with
-from unitweave.config.types import PositiveInt, PositiveNumber
+from unitweave.config.types import NonNegativeInt, PositiveInt, PositiveNumber
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
@@ -58,7 +58,15 @@ def alignment(run: Path, *, count: PositiveInt = 20, page: Path | None = None) -
         print(f"\npage: {page}")
 
 
-def error_rates(corpus: Path, encoders: list[Path], *, split: str = "test", fold_accents: bool = False) -> None:
+def error_rates(
+    corpus: Path,
+    encoders: list[Path],
+    *,
+    split: str = "test",
+    fold_accents: bool = False,
+    beam: NonNegativeInt = 0,
+    lm_texts: list[Path] = [],  # noqa: B006
+) -> None:
     """Compare encoders by WER and CER of their CTC output on the same recordings, per language.
 
     Args:
@@ -66,10 +74,18 @@ def error_rates(corpus: Path, encoders: list[Path], *, split: str = "test", fold
         encoders: Folders of encoders, or of runs that have one.
         split: Split of the corpus: train, dev or test.
         fold_accents: Compare without acute accents and diaereses, for transcripts that lack them.
+        beam: Also transcribe by a beam search of this width, such as 16, with a character language model of the train
+            split's transcripts; its weight and the bias against the blank are chosen on the dev split (0: do not).
+        lm_texts: Further texts for the language model: corpus folders (their train split) and tables of parallel text.
     """
+    if lm_texts and not beam:
+        raise InputError("--lm-texts: needs --beam")
+    if beam and split == "dev":
+        raise InputError("--beam: the dev split chooses its settings; give --split test")
+
     from unitweave.units.error_rates import compare
 
-    print(compare(encoders, corpus, split, fold_accents))
+    print(compare(encoders, corpus, split, fold_accents, beam=beam, lm_texts=lm_texts))
 
 
 def plan(recipe: str, *, overrides: dict[str, Any]) -> None:

@@ -56,6 +56,9 @@ class EncoderSettings(Settings):
     """Fraction of the frames that SpecAugment masks, in spans of 10."""
     mask_feature_prob: Ratio = 0.0
     """Fraction of the hidden dimensions that SpecAugment masks, in spans of 10."""
+    fold_accents: bool = field(default=False, metadata={"later": True})
+    """Write no acute accents and diaereses in the CTC output (a for á, u for ü; ñ and ç stay), where some transcripts
+    have them and others do not."""
     freeze_convolutions: bool = True
     """Do not train a pretrained encoder's convolutions over the waveform (wav2vec 2.0 and its relatives have them)."""
     freeze_layers: NonNegativeInt = 0

@@ -13,7 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def run_stage(
             doing this stage.
     """
     folder = Path(run) / name
-    plain = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
+    plain = _plain(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
     fingerprint = json_digest({"name": name, "settings": plain, "inputs": dict(inputs), "extra": extra})
     stage = {
         "format": FORMAT,
@@ -103,6 +103,15 @@ def run_stage(
         on_main(lambda: _finish(folder, stage, outcome, round(before + time.monotonic() - start, 1)))
     stop_after_stage()
     return fingerprint
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Settings as they are recorded: without those that came later, while they have their default.
+
+    So a stage that was finished before there was such a setting stays finished.
+    """
+    later = {field.name: field.default for field in fields(settings) if field.metadata.get("later")}
+    return {key: value for key, value in asdict(settings).items() if key not in later or value != later[key]}
 
 
 def _up_to_date(folder: Path, stage: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ One forward pass gives the hidden states that become units and the CTC output th
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +47,15 @@ class CharacterVocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Character ids of a normalized text, words separated by the delimiter."""
-        return [self.ids.get(c, self.unknown) for c in text.replace(" ", DELIMITER)]
+        return [self.ids.get(c, self.unknown) for c in self.spell(text).replace(" ", DELIMITER)]
+
+    def spell(self, text: str) -> str:
+        """The text as the CTC output can write it: an accented letter that it lacks is the letter without accent."""
+        return "".join(c if c == " " or c in self.ids else self._base(c) for c in text)
+
+    def _base(self, character: str) -> str:
+        base = unicodedata.normalize("NFD", character)[0]
+        return base if base in self.ids else character
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a greedy CTC path [frames] of character ids."""

@@ -6,17 +6,14 @@ json           *.json(l): a line {"id", "side" ("src" or "tgt"), "units"} for ea
 parquet        *.parquet with our own columns: id, side, units, words, starts, ends (frames), scores
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from unitweave.config.units import MAX_UNITS, ExtractionSettings
 from unitweave.core.audio import read_audio
@@ -44,7 +41,8 @@ from unitweave.units.extract import is_finished, summary
 from unitweave.units.fairseq import FORMATS as FAIRSEQ_FORMATS
 from unitweave.units.fairseq import read_fairseq
 from unitweave.units.tokenizer import SpeechTokenizer, check_agreement, configured_tokenizer
-from unitweave.units.word_times import TIMES, TimedWord, json_words, match_words, timed_row
+from unitweave.units.unit_files import read_json, read_parquet, unit_row
+from unitweave.units.word_times import TIMES, TimedWord, match_words
 
 FORMATS = (*FAIRSEQ_FORMATS, "json", "parquet")
 _TRIED = 3  # recordings on which a tokenizer is compared with the files
@@ -108,6 +106,8 @@ def import_units(
         raise InputError(f"--format must be one of {', '.join(FORMATS)} (got {kind!r})")
     if declared.num_units > MAX_UNITS:
         raise InputError(f"--num-units: units are stored in 16 bits, at most {MAX_UNITS} (got {declared.num_units})")
+    if not 0 < declared.frame_rate < np.inf:
+        raise InputError(f"--frame-rate: must be the units a second (got {declared.frame_rate:g})")
     pairs = read_manifest(corpus)
     table, row_times = _read(kind, source, pairs)
     if twice := table.duplicate():
@@ -173,10 +173,6 @@ def _aligned_words(scores: pa.ChunkedArray, source: Path, timed: object) -> int:
     if timed and aligned < len(flat) / 2:
         echo(f"units: only {aligned} of {len(flat)} words have times in {source}; the others stay speech in training")
     return aligned
-
-
-def _unit_rows(batch: pa.RecordBatch) -> Iterator[UnitRow]:
-    return rows_from_table(pa.Table.from_batches([batch]))
 
 
 def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, encoder: Path | None) -> StageResult:
@@ -249,9 +245,25 @@ def _row(
         frames = match_words(words, language, times, seconds, len(units), rate, name)
     elif given is not None and given[0] == words:
         frames = given[1]
-        if len(words) and (int(frames.ends.max()) > len(units) or (frames.starts > frames.ends).any()):
-            raise InputError(f"{name}: word frames lie outside of its {len(units)} units")
+        _check_frames(frames, len(units), name)
     return UnitRow(pair.id, side, units.astype(np.uint16), words, frames.starts, frames.ends, frames.scores)
+
+
+def _unit_rows(batch: pa.RecordBatch) -> Iterator[UnitRow]:
+    return rows_from_table(pa.Table.from_batches([batch]))
+
+
+def _check_frames(frames: WordFrames, number: int, name: str) -> None:
+    """Raise InputError where the frames or scores of words cannot be theirs."""
+    if not len(frames.starts):
+        return
+    if int(frames.ends.max()) > number or int(frames.starts.min()) < 0 or (frames.starts > frames.ends).any():
+        raise InputError(f"{name}: word frames lie outside of its {number} units")
+    there = frames.ends > frames.starts
+    if (frames.starts[there][1:] < frames.ends[there][:-1]).any():
+        raise InputError(f"{name}: the frames of a word begin before those of the word before it end")
+    if not ((frames.scores >= 0) & (frames.scores <= 1)).all():
+        raise InputError(f"{name}: the score of a word must be 0 to 1")
 
 
 def _check_units(table: UnitTable, pairs: Manifest, declared: UnitSource, source: Path) -> None:
@@ -324,7 +336,7 @@ def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTabl
     def rows() -> Iterator[UnitRow]:
         if kind in FAIRSEQ_FORMATS:
             for id_, side, units in read_fairseq(kind, source, set(pairs.column("split").unique().to_pylist())):
-                yield _unit_row(id_, side, units)
+                yield unit_row(id_, side, units)
             return
         suffixes = (".parquet",) if kind == "parquet" else (".json", ".jsonl")
         files = sorted(path for path in source.rglob("*") if path.suffix in suffixes)
@@ -332,7 +344,7 @@ def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTabl
             raise InputError(f"{source}: no {' or '.join(suffixes)} files")
         for path in files:
             try:
-                yield from _read_parquet(path) if kind == "parquet" else _read_json(path, times)
+                yield from read_parquet(path) if kind == "parquet" else read_json(path, times)
             except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}: not units in the format {kind} ({in_one_line(error)})") from None
 
@@ -342,52 +354,3 @@ def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTabl
         tables += row_batches(times, TIMES)
         times.clear()
     return UnitTable(found), UnitTable(tables)
-
-
-def _unit_row(id_: str, side: str, units: np.ndarray) -> UnitRow:
-    nothing = np.empty(0, np.int32)
-    return UnitRow(id_, side, units.astype(np.uint16), [], nothing, nothing, np.empty(0, np.float32))
-
-
-def _read_parquet(path: Path) -> Iterator[UnitRow]:
-    table = pq.read_table(path)
-    missing = [name for name in SCHEMA.names if name not in table.schema.names]
-    if missing:
-        raise InputError(f"{path}: lacks the column {missing[0]!r}")
-    for batch in table.select(SCHEMA.names).cast(SCHEMA).to_batches(max_chunksize=4096):
-        for row in _unit_rows(batch):
-            _check_side(path, row.side)
-            yield row
-
-
-def _read_json(path: Path, times: list[UnitRow]) -> Iterator[UnitRow]:
-    for number, record in enumerate(_records(path), start=1):
-        units = np.asarray(record["units"])
-        whole = units.ndim == 1 and (not len(units) or units.dtype.kind in "iu")
-        if not whole or (len(units) and not 0 <= units.min() <= units.max() < MAX_UNITS):
-            raise InputError(f"{path}, record {number}: units must be integers from 0 to {MAX_UNITS - 1}")
-        if "durations" in record:
-            durations = np.asarray(record["durations"])
-            if len(durations) != len(units) or durations.dtype.kind not in "iu" or (durations < 1).any():
-                raise InputError(f"{path}, record {number}: durations must be a positive integer for each unit")
-            units = np.repeat(units, durations)
-        id_, side = str(record["id"]), str(record["side"])
-        _check_side(path, side)
-        if "words" in record:
-            times.append(timed_row(id_, side, json_words(record), f"{path}, record {number}"))
-        yield _unit_row(id_, side, units)
-
-
-def _records(path: Path) -> Iterator[Any]:
-    """The records of a JSON file, or of the lines of one."""
-    with path.open(encoding="utf-8") as file:
-        if path.suffix == ".jsonl":
-            yield from (json.loads(line) for line in file if line.strip())
-            return
-        content = json.load(file)
-    yield from content if isinstance(content, list) else [content]
-
-
-def _check_side(path: Path, side: str) -> None:
-    if side not in SIDES:
-        raise InputError(f"{path}: side must be one of {', '.join(SIDES)} (got {side!r})")

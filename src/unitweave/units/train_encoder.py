@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder
 from unitweave.units.error_rates import (
     error_rates,
     error_rates_by_language,
+    folded,
     subsample,
     transcribe,
     transcribed_recordings,
@@ -123,6 +124,7 @@ class EncoderTrainer(CheckpointedTrainer):
 
     encoder: SpeechEncoder
     dev: Recordings
+    plain: Callable[[str], str] = str
 
     def dev_scores(self, step: int) -> dict[str, float]:
         """Error rates on the dev recordings, shared out over the processes; eval_wer is the languages' mean."""
@@ -130,7 +132,7 @@ class EncoderTrainer(CheckpointedTrainer):
         transcripts = transcribe(self.encoder._replace(model=self.model), assigned)
         if self.args.world_size > 1:
             transcripts = gather_object(transcripts)
-        rates = error_rates_by_language(transcripts)
+        rates = error_rates_by_language(transcripts, self.plain)
         echo(f"encoder: step {step}: {', '.join(f'{name} {rate:.1f}' for name, rate in rates.items())}")
         words = [rate for name, rate in rates.items() if name.startswith("wer_")]
         return {f"eval_{name}": rate for name, rate in rates.items()} | {"eval_wer": sum(words) / len(words)}
@@ -146,7 +148,8 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     training = settings.training
     train = transcribed_recordings(read_manifest(corpus, "train"), settings.max_seconds)
     dev = transcribed_recordings(read_manifest(corpus, "dev"), settings.max_seconds)
-    vocabulary = CharacterVocabulary.from_texts(item.text or "" for item in train)
+    plain = folded if settings.fold_accents else str
+    vocabulary = CharacterVocabulary.from_texts(plain(item.text or "") for item in train)
     set_seed(training.seed)
     encoder, extractor = initial_encoder(settings, vocabulary)
     model, front_end = encoder.model, encoder.front_end
@@ -166,7 +169,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
         callbacks=[EarlyStoppingCallback(settings.early_stopping_patience)] if settings.early_stopping_patience else [],
     )
     trainer.optimizer_name, trainer.outer_learning_rate = training.optimizer, settings.head_learning_rate
-    trainer.encoder, trainer.dev = encoder, subsample(dev, settings.eval_recordings)
+    trainer.encoder, trainer.dev, trainer.plain = encoder, subsample(dev, settings.eval_recordings), plain
     sampler = LengthBatches(
         train.seconds.tolist(),
         settings.batch_seconds,
@@ -196,7 +199,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
             "recordings": len(train),
             "characters": len(vocabulary.tokens),
             **steps,
-            **error_rates(folder / "model", dev),
+            **error_rates(folder / "model", dev, plain),
         },
         skipped=[{"id": i.name, "reason": "fewer frames than characters"} for i in too_short],
         obsolete=(work,),

@@ -11,6 +11,7 @@ SIDE is src or tgt. An utterance is found by its id or by the name of its record
 """
 
 import difflib
+import itertools
 import json
 import math
 import re
@@ -32,6 +33,7 @@ _NO_WORD = re.compile(r"[\s_-]*|<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}")  # such as <e
 _SILENCES = {"sil", "sp", "spn", "nsn", "silence", "pause"}  # unless they are words of the transcript
 _WORD_TIER = re.compile(r"\b(words?|ort-mau)$", re.IGNORECASE)
 _MAX_WORDS_PER_ENTRY = 2  # in the mean of a recording; more are whole sentences, and nobody aligned their words
+WORD_KEYS = ("words", "segments", "chunks", "result", "word_segments")  # of JSON, where the words are
 _SLACK_SECONDS = 0.1  # by which a last word may outlast its recording, next to a hundredth of its length
 
 
@@ -133,18 +135,17 @@ def match_words(
         name: What errors call the utterance.
 
     Raises:
-        InputError: A word ends before it begins, or lies outside of the recording.
+        InputError: A word ends before it begins, lies outside of the recording or not behind the word before it.
     """
     seconds = seconds or frames / frame_rate
     entries: list[tuple[str, float, float, float]] = []
+    before: TimedWord | None = None
     for word in timed:
         if word.word.strip().lower() in _SILENCES - set(words):
             continue
-        if not -_SLACK_SECONDS <= word.start <= word.end or word.end > seconds * 1.01 + _SLACK_SECONDS:
-            raise InputError(
-                f"{name}: the word {word.word!r} at {word.start:g} to {word.end:g} s lies outside of the recording of "
-                f"{seconds:.2f} s; is the alignment that of another recording, or not in seconds?"
-            )
+        _check_times(word, seconds, name)
+        _check_order(before, word, name)
+        before = word
         parts = normalize(word.word, language).split()
         letters, at = sum(map(len, parts)), max(0.0, word.start)
         share = max(0.0, word.end) - at
@@ -160,9 +161,40 @@ def match_words(
             first, last = (min(frames, round(edge * frame_rate)) for edge in (start, end))
             if last > first:
                 starts[block.a + i], ends[block.a + i], scores[block.a + i] = first, last, score
+    timed_ones = np.flatnonzero(ends > starts)
+    for one, two in itertools.pairwise(timed_ones):
+        if starts[two] < ends[one]:  # a little: each has a half of what they share
+            starts[two] = ends[one] = max(starts[one] + 1, (starts[two] + ends[one]) // 2)
+    scores[ends <= starts] = 0
     if ends.any():
         _fill_gaps(starts, ends, frames)
     return WordFrames(starts, ends, scores)
+
+
+def _check_times(word: TimedWord, seconds: float, name: str) -> None:
+    at = f"{name}: the word {word.word!r} at {word.start:g} to {word.end:g} s"
+    if not (math.isfinite(word.start) and math.isfinite(word.end)):
+        raise InputError(f"{at} has a time that is no number")
+    if word.end < word.start:
+        raise InputError(f"{at} ends before it begins")
+    if word.start < -_SLACK_SECONDS or word.end > seconds * 1.01 + _SLACK_SECONDS:
+        raise InputError(
+            f"{at} lies outside of the recording of {seconds:.2f} s; is the alignment that of another recording, or "
+            "not in seconds?"
+        )
+
+
+def _check_order(before: TimedWord | None, word: TimedWord, name: str) -> None:
+    """Raise InputError where two words of an alignment follow each other in the text, but not in time."""
+    if before is None:
+        return
+    shared = min(before.end, word.end) - max(before.start, word.start)
+    shorter = min(before.end - before.start, word.end - word.start)
+    if word.start < before.start - _SLACK_SECONDS or shared > max(_SLACK_SECONDS, shorter / 2):
+        raise InputError(
+            f"{name}: the word {word.word!r} at {word.start:g} to {word.end:g} s does not come after "
+            f"{before.word!r} at {before.start:g} to {before.end:g} s, which stands before it in the alignment"
+        )
 
 
 def _fill_gaps(starts: np.ndarray, ends: np.ndarray, frames: int) -> None:
@@ -184,15 +216,21 @@ def _fill_gaps(starts: np.ndarray, ends: np.ndarray, frames: int) -> None:
 
 def _ctm(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
     words: dict[str, list[TimedWord]] = {}
+    channels: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith((";;", "#")):
             continue
         try:
-            id_, _, start, duration, word, *rest = line.split()
+            id_, channel, start, duration, word, *rest = line.split()
             score = float(rest[0]) if rest and rest[0].upper() != "NA" else 1.0
             timed = TimedWord(word, float(start), round(float(start) + float(duration), 6), score)
         except ValueError:
             raise InputError(f"{path}, line {number}: expected 'id channel start duration word [confidence]'") from None
+        if channels.setdefault(id_, channel) != channel:
+            raise InputError(
+                f"{path}, line {number}: {id_!r} has words on the channels {channels[id_]} and {channel}; keep the one "
+                "that the recording has"
+            )
         words.setdefault(id_, []).append(timed)
     for id_, own in words.items():
         yield id_, sorted(own, key=lambda word: word.start)
@@ -243,10 +281,12 @@ def json_words(record: Mapping[str, Any]) -> list[TimedWord]:
             for name, tier in record["tiers"].items()
         }
         return _of_words(tiers)
-    name = next((name for name in ("words", "segments", "chunks", "result") if name in record), None)
+    name = next((name for name in WORD_KEYS if name in record), None)
     if name is None:
         raise ValueError(f"expected 'words', 'segments' or 'chunks'; it has {', '.join(record) or 'nothing'}")
-    entries = record[name]
+    entries = record[name] or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{name!r} must be a list of objects, each with a word, its start and its end")
     if name == "segments" and entries:
         entries = [word for segment in entries for word in segment.get("words") or ()]
         if not entries:
