@@ -288,6 +288,10 @@ def frames(target: Target, _: argparse.Namespace) -> Result:
     return attack_clients.frames(target)
 
 
+def costly(target: Target, _: argparse.Namespace) -> Result:
+    return attack_clients.costly(target)
+
+
 def live_sessions(target: Target, options: argparse.Namespace) -> Result:
     """Live sessions of noise, silence, bursts and what is no message, several at a time; half of them just leave."""
     rng = np.random.default_rng(options.seed)
@@ -401,6 +405,7 @@ ATTACKS: dict[str, Callable[[Target, argparse.Namespace], Result]] = {
     "bad-uploads": bad_recordings,
     "hang-ups": hang_ups,
     "frames": frames,
+    "costly": costly,
     "live": live_sessions,
     "slow-clients": slow_clients,
     "connections": many_connections,

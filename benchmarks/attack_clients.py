@@ -106,7 +106,7 @@ def idle(target: "Target") -> dict[str, int]:
     return {
         "waiting": target.health()["waiting"],
         "connections": sum(c.status == "CLOSE_WAIT" for c in process.net_connections()),
-        "files": len([p for p in target.temporary.glob("unitweave-*") if not p.name.startswith("unitweave-page")]),
+        "files": len([*target.temporary.glob("unitweave-serve-*/unitweave-*")]),
         "deleted files": sum("(deleted)" in os.path.realpath(p) and str(target.temporary) in os.path.realpath(p)
                              for p in Path(f"/proc/{target.process.pid}/fd").iterdir()),
     }  # fmt: skip
@@ -292,3 +292,36 @@ def live_session(target: "Target", seconds: float) -> int:
     code = session.code()
     session.close()
     return {"1000": 200, "1013": 503}.get(code, 0)
+
+
+def costly(target: "Target") -> tuple[int, str, bool]:
+    """Little to send and much to do: headers that take long to parse, uploads that are announced and do not come,
+    names that no file can have, samples byte by byte. Others are answered meanwhile."""
+    cookie, ranges = (
+        b'Cookie: a="' + b"\\\\" * 29_000 + b'"',
+        b"Range: bytes=" + b",".join([b"%d-" % i for i in range(9000)]),
+    )
+    names = ("a" * 256, "%F0%90%8C%B0" * 64, "a/" * 2000, "a%00b")
+    lines = [b"/v1/health HTTP/1.1\r\n" + cookie, b"/config HTTP/1.1\r\n" + cookie,
+             b"/static/img/logo.svg HTTP/1.1\r\n" + ranges,
+             *[f"{folder}{name} HTTP/1.1".encode() for name in names
+               for folder in ("/static/", "/assets/", "/svelte/", "/gradio_api/file=files/")]]  # fmt: skip
+    idle = [socket.create_connection(("127.0.0.1", target.port), timeout=SECONDS) for _ in range(16)]
+    for connection in idle:
+        connection.sendall(b"POST /v1/translate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n-")
+    session = Session(target)
+    session.send(frame(BINARY, b"x") * 100_000)
+    statuses: Counter[int] = Counter()
+    slowest = 0.0
+    for line in lines:
+        start = time.monotonic()
+        answer = target.raw(b"GET " + line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        slowest = max(slowest, time.monotonic() - start)
+        statuses[int(answer[9:12] or 0)] += 1
+    served = target.patient_upload(target.good())
+    session.close()
+    for connection in idle:
+        connection.close()
+    text = ", ".join(f"{status}: {count}" for status, count in sorted(statuses.items()))
+    held = served == 200 and slowest < 10 and not any(status == 0 or status >= 500 for status in statuses)
+    return len(lines) + len(idle) + 1, f"{text}; the slowest took {slowest:.1f} s; another upload: {served}", held

@@ -109,3 +109,31 @@ def test_a_name_with_control_characters_makes_no_second_line(capsys: pytest.Capt
     for arguments in (["run", "a\nb", "--out", "run"], ["translate", "\x1b[31mred", "a.wav"], ["no\x1b[2J\r\n"]):
         assert cli.main(arguments) == 2
         assert capsys.readouterr().err.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["translate", "nowhere", ""],
+        ["translate", "", "a.wav"],
+        ["serve", "nowhere", "--threads", "0"],
+        ["serve", "nowhere", "--allowed-host", ""],
+        ["corpus", "hub", "--dataset", "", "--out", "corpus"],
+        ["run", "demo", "--out", "/proc/x"],
+        ["export", "nowhere", "--out", "loop"],
+    ],
+)
+def test_odd_arguments_are_refused_in_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "loop").symlink_to("loop")
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
+def test_live_looks_at_the_model_before_the_microphone(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["live", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err

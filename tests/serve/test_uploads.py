@@ -3,9 +3,11 @@
 import asyncio
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -15,6 +17,7 @@ from unitweave.config.serve import ServerLimits
 from unitweave.serve import clients
 from unitweave.serve.batching import Busy
 from unitweave.serve.clients import PageSessions
+from unitweave.serve.responses import Responses
 from unitweave.serve.uploads import KEEP_SECONDS, Storage, UploadLimit, keep_tidy
 
 
@@ -133,3 +136,25 @@ def test_what_a_page_asks_for_while_it_listens_is_not_given_up_when_it_listens_a
         await asyncio.wait_for(left, 10)
 
     asyncio.run(main())
+
+
+def test_what_is_being_decoded_at_the_end_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unitweave.serve import app
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = []
+    for name in ("bind", "build_app", "make_server", "log_requests"):
+        monkeypatch.setattr(app, name, MagicMock(return_value=(None, None)) if name == "build_app" else MagicMock())
+    monkeypatch.setattr(app, "Translator", MagicMock())
+    monkeypatch.setattr(app, "run_server", lambda *_: made.append(Path(tempfile.mkdtemp())))  # by a thread that ends
+    app.serve_model(app.Service(MagicMock(), examples=None), ServerLimits())
+    assert made[0].is_relative_to(tmp_path) and not list(tmp_path.iterdir())
+    assert tempfile.gettempdir() == str(tmp_path)
+
+
+def test_a_request_that_the_end_of_the_server_cancels_is_no_error() -> None:
+    async def app(scope: dict, receive: object, send: object) -> None:
+        raise asyncio.CancelledError
+
+    scope = {"type": "http", "method": "GET", "path": "/"}
+    asyncio.run(Responses(app)(scope, None, None))  # type: ignore[arg-type]

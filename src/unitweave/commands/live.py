@@ -52,6 +52,11 @@ def live(
     if out is not None and out.with_name(out.name + ".wav") == audio:
         raise InputError(f"-o {out}: would overwrite the recording; give another name")
 
+    from unitweave.translate.package import find_parts
+
+    # Refuses what is no model before seconds of imports, and before the microphone is looked for.
+    parts = find_parts(model, system, trust_functions)
+
     import torch
 
     from unitweave.core.progress import echo
@@ -70,7 +75,7 @@ def live(
     source = microphone() if audio is None else recording(audio, fast)
     loudspeaker = None if out is not None or settings.text_only else Loudspeaker()
     dtype = torch.bfloat16 if bf16 else torch.float32
-    translator = Translator.from_pretrained(model, system, device, dtype, engine, trust_functions)
+    translator = Translator.from_parts(parts, device, dtype, engine)
     session = LiveTranslator(translator, settings, language, target_language)
     echo("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
     text_only = session.session.settings.text_only

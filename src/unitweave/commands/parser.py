@@ -90,7 +90,8 @@ def _add(parser: ArgumentParser, name: str, hint: Any, default: Any, meaning: st
         parser.add_argument(*names, action="store_true", **details)
         return
     kind = get_args(hint)[0] if get_origin(hint) is list else hint
-    details["type"] = _path if kind in (Path, Path | None) else kind
+    listed = positional or get_origin(hint) is list
+    details["type"] = _path if kind in (Path, Path | None) else _word if kind is str and listed else kind
     if get_origin(hint) is list:
         details["nargs"] = "+"
     if not positional:
@@ -101,11 +102,16 @@ def _add(parser: ArgumentParser, name: str, hint: Any, default: Any, meaning: st
     parser.add_argument(*names, **details)
 
 
-def _path(text: str) -> Path:
-    """A path. An empty one, as of a variable of the shell that is not set, would be the current folder."""
+def _word(text: str) -> str:
+    """A value that is not empty, as that of a variable of the shell is that is not set."""
     if not text:
         raise ArgumentTypeError("must not be empty")
-    return Path(text)
+    return text
+
+
+def _path(text: str) -> Path:
+    """A path. An empty one would be the current folder."""
+    return Path(_word(text))
 
 
 def _add_fields(parser: ArgumentParser, kind: type[Settings]) -> None:

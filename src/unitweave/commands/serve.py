@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unitweave.config.serve import ServerLimits
+from unitweave.config.types import PositiveInt
 from unitweave.core.errors import InputError
 from unitweave.core.functions import quick_imports
 
@@ -26,7 +27,7 @@ def serve(
     bf16: bool = False,
     engine: Literal["int8"] | None = None,
     device: str = "cpu",
-    threads: int | None = None,
+    threads: PositiveInt | None = None,
     trust_functions: bool = False,
     limits: ServerLimits,
 ) -> None:

@@ -46,7 +46,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
         InputError: The disk is full, whichever library (Python, pyarrow, torch, safetensors) noticed it.
     """
     path = Path(path).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = _temporary(path)
     try:
         yield temporary
@@ -67,6 +67,14 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
         raise
     finally:
         remove(temporary)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises InputError where there can be none, as in /proc."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no folder can be made there") from None
 
 
 def flush(path: Path) -> None:

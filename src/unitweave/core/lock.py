@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, remove, remove_leftovers
+from unitweave.core.files import TEMPORARY_PREFIX, make_folder, remove, remove_leftovers
 
 TOUCHED_EVERY = 30.0  # seconds
 STALE_AFTER = 240.0  # seconds without a touch after which a holder on another machine counts as dead
@@ -37,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
     if path in _held:
         raise InputError(f"{folder}: in use by this process")
     made = [parent for parent in path.parents if not parent.exists()]  # the innermost first
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor = _acquired(path, folder)
     _held.add(path)
     ended = threading.Event()

@@ -1,8 +1,9 @@
 """`unitweave serve`: a model, its page and its API, put together, served and cleaned up."""
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,8 +59,11 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
         own = service.parts.examples()
         examples = own if service.examples is None else find_examples(service.examples)
         access = Access(service.host, service.allowed_host, token)
-        with tempfile.TemporaryDirectory(prefix="unitweave-page-", ignore_cleanup_errors=True) as folder:
-            app, _ = build_app(translator, limits, access, None if service.no_page else Path(folder), examples)
+        with _temporary_folder() as root:
+            # Recordings that are being decoded at the end lie there too: their threads do not live to delete them.
+            folder = root / "page"
+            folder.mkdir()
+            app, _ = build_app(translator, limits, access, None if service.no_page else folder, examples)
             log_requests()
             host = f"[{service.host}]" if ":" in service.host else service.host
             address = f"http://{host}:{listener.getsockname()[1]}"
@@ -67,6 +71,18 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
             run_server(make_server(app, limits.max_connections), listener)
     finally:
         listener.close()
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder for all temporary files of this process, which goes with all that is in it."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="unitweave-serve-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
 
 
 def build_app(

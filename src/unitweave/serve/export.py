@@ -45,7 +45,7 @@ def export_run(
         InputError: A part is missing, is a link or does not fit the others; `out` is the working folder, holds
             files that an export would overwrite, or another process exports into it.
     """
-    run, out = Path(run), Path(out).resolve()
+    run, out = Path(run), Path(os.path.realpath(out))
     if engine is not None and engine not in ENGINES:
         raise InputError(f"--engine {engine}: must be one of {', '.join(ENGINES)}")
     if not run.is_dir():

@@ -1,5 +1,6 @@
 """What every response has in common: security headers, errors of one form, a line in the access log."""
 
+import asyncio
 import json
 import logging
 import time
@@ -50,6 +51,8 @@ class Responses:
         response = _Response(send)
         try:
             await self.app(scope, receive, response.send)
+        except asyncio.CancelledError:
+            pass  # the server ends, and this connection has been cut: uvicorn would log a traceback for each
         finally:
             # Percent-encoded and cut, so that nothing a client sends (a proxy's header names it) forges a line.
             client = quote(scope["client"][0], safe=":.")[:50] if scope.get("client") else "-"

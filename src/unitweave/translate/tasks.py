@@ -1,6 +1,7 @@
 """Which recordings the names on a command line mean, and where their results go. Imports no torch."""
 
 import glob
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +59,11 @@ def _recordings_in(folder: Path, out: Path) -> list[Path]:
     """The recordings below a folder, but for hidden ones and, where `out` is below it too, those in `out`."""
     results = _real(out)
     below = _real(folder) in results.parents
+    # Not rglob, which raises where a folder goes meanwhile.
+    found = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
     return [
         path
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(found)
         if path.suffix.lower() in SUFFIXES
         and _holds(path.is_file, if_hidden=True)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -109,6 +109,6 @@ class _Explained:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | ValueError) and not isinstance(error, InputError):
+        if isinstance(error, OSError | ValueError | IndexError) and not isinstance(error, InputError):
             words = in_one_line(error)
             raise InputError(f"{self.dataset}: cannot be loaded from the hub ({words[:300]})") from None
