@@ -34,7 +34,7 @@ def test_a_width_of_one_without_a_language_model_is_the_best_path(seed: int) -> 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_wide_search_finds_what_trying_all_paths_finds(seed: int) -> None:
-    log_probs, lm = random_output(seed, 5, sharpness=1.0), CharacterLM(TEXTS, order=3)
+    log_probs, lm = random_output(seed, 5, sharpness=1.0), CharacterLM([*TEXTS, "aa bb", "baab", "aa"], order=3)
     search = BeamSearch(1000, lm, lm_weight=0.6, blank_bias=0.4)
     best: dict[str, float] = {}
     for path in itertools.product(range(5), repeat=5):
@@ -45,8 +45,15 @@ def test_a_wide_search_finds_what_trying_all_paths_finds(seed: int) -> None:
     assert best[found] == pytest.approx(max(best.values()), abs=1e-9)
 
 
+def test_a_letter_stands_twice_only_with_a_blank_between() -> None:
+    lm, a, blank = CharacterLM(["aa"] * 50), VOCABULARY.ids["a"], VOCABULARY.blank
+    for path, text in (([a, a], "a"), ([a, blank, a], "aa")):
+        log_probs = np.log(np.eye(5)[path] + 1e-9)
+        assert BeamSearch(16, lm, lm_weight=1.0)(log_probs, VOCABULARY) == text
+
+
 def test_probabilities_of_what_follows_sum_to_one_and_know_the_texts() -> None:
-    lm = CharacterLM(TEXTS, order=3)
+    lm = CharacterLM([*TEXTS, "aa bb", "baab", "aa"], order=3)
     for context in (" ", " a", "a ", "ba", "bb", "never seen", ""):
         assert sum(math.exp(lm.log_prob(context, sign)) / 3 for sign in "ab ") == pytest.approx(1)
     assert lm.log_prob(" a", "b") > 0 > lm.log_prob(" a", "a"), "more and less probable than equal chances"
