@@ -333,6 +333,6 @@ def _to(server: Server) -> Any:
 def test_settings_of_a_client() -> None:
     settings, rate, known = read_settings({"sample_rate": 8000, "language": "es", "policy": "wait-k"}, 60)
     assert (settings.policy, rate, known.language) == ("wait-k", 8000, "es")
-    assert read_settings({}, 10)[0].max_utterance_seconds == 10
+    assert read_settings({"max_utterance_seconds": 10}, 10)[0].max_utterance_seconds == 10
     with pytest.raises(InputError, match="at most 10 here"):
         read_settings({"max_utterance_seconds": 20}, 10)

@@ -279,6 +279,23 @@ def test_endpoints_come_after_the_pause_and_short_sounds_are_dropped() -> None:
     assert spans([0.0] * 5 + [0.9] * 20 + [0.005] * pause, vad_threshold=0.1) == [(5, 25)]
 
 
+def test_the_longer_an_utterance_is_the_shorter_is_the_pause_that_ends_it() -> None:
+    def needed(spoken: int) -> int:
+        """Windows of silence after so many of speech, in utterances of at most 4 s."""
+        speech = [0.9] * spoken
+        return next(n for n in range(1, 99) if spans(speech + [0.1] * n + [0.9] * 8, max_utterance_seconds=4.0)[1:])
+
+    longest, full = windows(4.0), windows(0.5)
+    pauses = [needed(spoken) for spoken in range(8, longest - full - 8, 6)]
+    assert pauses == sorted(pauses, reverse=True)
+    assert full - 1 <= pauses[0] <= full and windows(0.1) <= pauses[-1] <= windows(0.2)
+
+
+def test_an_utterance_that_is_too_long_is_cut_in_its_longest_pause() -> None:
+    speech = [0.9] * 15 + [0.1] * 4 + [0.9] * 10 + [0.1] * 6 + [0.9] * windows(2.0)
+    assert spans(speech, max_utterance_seconds=2.0)[0] == (0, 29)
+
+
 def test_an_endless_utterance_is_cut_at_its_least_probable_speech() -> None:
     most = windows(2.0)
     probabilities = [0.9] * (2 * most)

@@ -10,10 +10,13 @@ from fastapi.testclient import TestClient
 
 from helpers.serving import SETTINGS, make_run, voice
 from unitweave.cli import main
+from unitweave.config.live import LiveSettings
 from unitweave.core.audio import read_audio, write_audio
 from unitweave.core.text import normalize
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.serve.api import make_app
+from unitweave.translate.constraints import ForcedPrefix
+from unitweave.translate.live.decoding import check_live
 from unitweave.translate.translator import Translator
 from unitweave.units.align import utterance_score
 
@@ -49,6 +52,21 @@ def test_noise_is_not_translated_and_that_is_said(run: Path, tmp_path: Path, cap
     with TestClient(make_app(Translator.from_pretrained(run))) as client:
         answer = client.post("/v1/translate", files={"audio": ("a.wav", (tmp_path / "short.wav").read_bytes())})
     assert answer.status_code == 400 and "no speech found" in answer.json()["error"]
+
+
+def test_live_utterances_are_as_long_as_those_the_model_was_trained_on(run: Path) -> None:
+    translator = Translator.from_pretrained(run)
+
+    def longest(most: float = 20.0, **changes: float) -> float | None:
+        settings = LiveSettings(**changes)  # type: ignore[arg-type]
+        return check_live(translator, settings, ForcedPrefix(), most).max_utterance_seconds
+
+    assert (longest(), longest(1.5), longest(max_utterance_seconds=7.0), longest(endpoint_seconds=3.0)) == (
+        2.0,
+        1.5,
+        7.0,
+        6.0,
+    )
 
 
 def test_a_dialogue_is_cut_into_utterances_as_the_model_was_trained_on(run: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 else:
     Policy = Literal[choices(POLICIES, "utterance")]
 MAX_PAD_SECONDS = 5.0
+MAX_UTTERANCE_SECONDS = 20.0  # where nothing is known of the model
 
 
 @dataclass
@@ -29,15 +30,16 @@ class LiveSettings(Settings):
     wait_words: PositiveInt = 3
     """Words that the translation stays behind the source (wait-k)."""
     endpoint_seconds: PositiveNumber = 0.5
-    """Seconds of silence that end an utterance."""
+    """Seconds of silence that end an utterance; towards its maximum length ever less is needed."""
     vad_threshold: Ratio = 0.5
     """Probability above which speech begins; it ends 0.15 below."""
     min_speech_seconds: NonNegativeNumber = 0.2
     """Minimum seconds of speech; shorter sounds are left out."""
     speech_pad_seconds: NonNegativeNumber = 0.2
     """Seconds kept before and after an utterance."""
-    max_utterance_seconds: PositiveNumber = 20.0
-    """Maximum seconds of an utterance; a longer one is cut at its least probable speech."""
+    max_utterance_seconds: PositiveNumber | None = None
+    """Maximum seconds of an utterance; a longer one is cut at its least probable speech. null takes those of the
+    recordings that the model was trained on, at most 20."""
     max_speed: PositiveNumber = 1.25
     """How much faster than normal the translation may be spoken to catch up, 1 or more."""
     max_lag_seconds: NonNegativeNumber = 1.0
@@ -55,13 +57,14 @@ class LiveSettings(Settings):
             )
         if self.max_speed < 1:
             raise InputError(f"max_speed: must be 1 or more (got {self.max_speed:g})")
-        if self.max_utterance_seconds < 1 or self.max_utterance_seconds > _MOST:
-            raise InputError(f"max_utterance_seconds: must be from 1 to {_MOST:g} (got {self.max_utterance_seconds:g})")
+        longest = self.max_utterance_seconds
+        if longest is not None and not 1 <= longest <= _MOST:
+            raise InputError(f"max_utterance_seconds: must be from 1 to {_MOST:g} (got {longest:g})")
         for name in ("chunk_seconds", "min_speech_seconds", "max_speed", "max_lag_seconds"):
             if (value := getattr(self, name)) > _MOST:
                 raise InputError(f"{name}: must be at most {_MOST:g} (got {value:g})")
-        if self.max_utterance_seconds <= self.endpoint_seconds:
+        if (longest or MAX_UTTERANCE_SECONDS) <= self.endpoint_seconds:
             raise InputError(
-                f"endpoint_seconds: must be below max_utterance_seconds, {self.max_utterance_seconds:g} "
+                f"endpoint_seconds: must be below max_utterance_seconds, {longest or MAX_UTTERANCE_SECONDS:g} "
                 f"(got {self.endpoint_seconds:g})"
             )

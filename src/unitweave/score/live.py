@@ -36,7 +36,7 @@ from unitweave.translate.translator import SpeechTranslation, Translator, Words
 from unitweave.translate.utterances import cut, join
 
 _JOINED, _PAUSES = (2, 4), (0.2, 0.8)  # recordings in a joined one, and seconds between them
-_VERSION = 2  # of what is measured
+_VERSION = 3  # of what is measured
 _SCORE = "score.json"
 
 

@@ -180,7 +180,7 @@ class _Connection:
         if self.session is None:
             settings, self._rate, forced = read_settings(content or {}, self.limits.max_audio_seconds)
             translator = self.batcher.translator
-            settings = check_live(translator, settings, forced)
+            settings = check_live(translator, settings, forced, self.limits.max_audio_seconds)
             model = self.batcher.live
             detector = await run_in_threadpool(SpeechDetector)  # which is read from a file
             self.session = LiveSession(settings, detector.probability, forced, model.has_texts, model.early_speech)
@@ -266,9 +266,8 @@ def read_settings(content: Mapping[str, Any], max_seconds: float) -> tuple[LiveS
             raise InputError(
                 f"{str(name)[:40]}: unknown setting; choose from: {', '.join(['sample_rate', *languages, *names])}"
             )
-    limit = min(max_seconds, LiveSettings.max_utterance_seconds)
-    settings = LiveSettings(**({"max_utterance_seconds": limit} | given))
-    if settings.max_utterance_seconds > max_seconds:
+    settings = LiveSettings(**given)
+    if (settings.max_utterance_seconds or 0) > max_seconds:
         raise InputError(f"max_utterance_seconds: must be at most {max_seconds:g} here")
     if settings.chunk_seconds < _MIN_CHUNK_SECONDS:
         raise InputError(f"chunk_seconds: must be at least {_MIN_CHUNK_SECONDS:g} here")

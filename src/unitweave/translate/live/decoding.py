@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unitweave.config.live import LiveSettings
+from unitweave.config.live import MAX_UTTERANCE_SECONDS, LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, Continuation, ForcedPrefix, Translation
@@ -22,6 +22,7 @@ from unitweave.translate.live.hypotheses import (
     words_as_text,
 )
 from unitweave.translate.translator import Translator
+from unitweave.translate.utterances import utterance_limit
 from unitweave.vocoder.base import at_16khz
 
 _UNITS_AT_ONCE = 40  # so that speech begins soon, and no session waits long for another
@@ -201,8 +202,16 @@ def _supported(scores: np.ndarray) -> float:
     return float(below[0]) / len(scores) if len(below) else 1.0
 
 
-def check_live(translator: Translator, settings: LiveSettings, forced: ForcedPrefix) -> LiveSettings:
-    """The settings for a model: texts alone where it has no speech.
+def check_live(
+    translator: Translator, settings: LiveSettings, forced: ForcedPrefix, max_seconds: float = MAX_UTTERANCE_SECONDS
+) -> LiveSettings:
+    """The settings for a model: utterances as long as those it was trained on, texts alone where it has no speech.
+
+    Args:
+        translator: The model.
+        settings: When to translate and to speak.
+        forced: The languages.
+        max_seconds: Maximum seconds of an utterance where the settings have none.
 
     Raises:
         InputError: The model does not allow the policy or the language, or does not translate.
@@ -215,4 +224,9 @@ def check_live(translator: Translator, settings: LiveSettings, forced: ForcedPre
         raise InputError(
             f"policy: {settings.policy} needs a model with texts, and this one was trained without; use utterance"
         )
-    return settings if vocabulary.has_speech else replace(settings, text_only=True)
+    longest = min(utterance_limit(translator), MAX_UTTERANCE_SECONDS, max_seconds)
+    return replace(
+        settings,
+        max_utterance_seconds=settings.max_utterance_seconds or max(longest, 2 * settings.endpoint_seconds),
+        text_only=settings.text_only or not vocabulary.has_speech,
+    )

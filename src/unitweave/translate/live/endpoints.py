@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from unitweave.config.live import LiveSettings
+from unitweave.config.live import MAX_UTTERANCE_SECONDS, LiveSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.translate.vad import WINDOW
 
+_SHORTEST_PAUSE = 0.1  # seconds that end an utterance of the maximum length
 _HYSTERESIS, _LOWEST = 0.15, 0.01  # speech ends so far below the probability at which it begins: Silero's own rules
 
 
@@ -23,6 +24,7 @@ class Endpointer:
     silence: int | None = None
     _window: int = -1
     _quietest: tuple[float, int] = (2.0, 0)
+    _longest_pause: tuple[int, int] = (0, 0)  # windows, and the one in which it began
 
     def advance(self, probability: float) -> tuple[int, int] | None:
         """Take in the next window.
@@ -35,23 +37,37 @@ class Endpointer:
         at = self._window
         if self.start is None:
             if probability >= s.vad_threshold:
-                self.start, self.silence, self._quietest = at, None, (2.0, at)
+                self._begin(at)
             return None
         if probability >= s.vad_threshold:
+            if self.silence is not None:
+                self._longest_pause = max(self._longest_pause, (at - self.silence, self.silence))
             self.silence = None
         elif probability < max(s.vad_threshold - _HYSTERESIS, _LOWEST) and self.silence is None:
             self.silence = at
         length = at + 1 - self.start
-        if self.silence is not None and at + 1 - self.silence >= windows(s.endpoint_seconds):
+        if self.silence is not None and at + 1 - self.silence >= self._pause(self.silence - self.start):
             return self._end(self.silence)
-        # In the last third of what an utterance may be, the quietest place is where it will be cut.
-        if length > 2 * windows(s.max_utterance_seconds) // 3 and probability <= self._quietest[0]:
+        # It will be cut in its longest pause; where there was none, at the quietest place of the last third.
+        if length > 2 * self._longest // 3 and probability <= self._quietest[0]:
             self._quietest = probability, at
-        if length >= windows(s.max_utterance_seconds):
-            start, cut = self.start, max(self.start + 1, self._quietest[1])
-            self.start, self.silence, self._quietest = cut, None, (2.0, cut)
+        if length >= self._longest:
+            paused, pause = self._longest_pause
+            start, cut = self.start, pause if paused >= windows(_SHORTEST_PAUSE) else self._quietest[1]
+            cut = max(start + 1, cut)
+            self._begin(cut)
             return start, cut
         return None
+
+    @property
+    def _longest(self) -> int:
+        return windows(self.settings.max_utterance_seconds or MAX_UTTERANCE_SECONDS)
+
+    def _pause(self, spoken: int) -> int:
+        """Windows of silence that end an utterance of so many: ever fewer, the longer it is."""
+        full, least = windows(self.settings.endpoint_seconds), windows(_SHORTEST_PAUSE)
+        share = min(1.0, spoken / self._longest)
+        return min(full, round(full + share * (least - full)))
 
     def finish(self) -> tuple[int, int] | None:
         """The utterance that the end of the input ends, if there is one."""
@@ -65,6 +81,9 @@ class Endpointer:
         if self.start is None:
             return 0
         return (self._window + 1 if self.silence is None else self.silence) - self.start
+
+    def _begin(self, start: int) -> None:
+        self.start, self.silence, self._quietest, self._longest_pause = start, None, (2.0, start), (0, start)
 
     def _end(self, last: int) -> tuple[int, int] | None:
         start, self.start, self.silence = self.start, None, None
