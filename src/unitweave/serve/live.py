@@ -153,6 +153,7 @@ class _Connection:
                 await self._take_text(message["text"])
             else:
                 await self._take_samples(message.get("bytes") or b"")
+            await asyncio.sleep(0)  # receiving what has arrived already lets nobody else have a turn
         # All input is here; a client that leaves before its answer frees the session.
         while (await self.socket.receive())["type"] != "websocket.disconnect":
             pass
