@@ -106,7 +106,7 @@ def test_committed_words_are_never_taken_back_and_all_are_spoken(policy: str, se
     model = Script(seconds)
     events = replay(TALK, itertools.repeat(777), model, policy=policy)
     ends = [event for event in events if isinstance(event, UtteranceEnd)]
-    assert [round(end.start, 1) for end in ends] == [0.2, 4.4]  # the click of 0.1 s is no utterance
+    assert [round(end.start, 1) for end in ends] == [0.3, 4.5]  # the click of 0.1 s is no utterance
     for end in ends:
         mine = [event.text for event in events if isinstance(event, CommittedText) and event.utterance == end.utterance]
         assert "".join(mine) == end.translation == " ".join(WORDS[: len(end.translation.split())])

@@ -35,8 +35,8 @@ class LiveSettings(Settings):
     """Probability above which speech begins; it ends 0.15 below."""
     min_speech_seconds: NonNegativeNumber = 0.2
     """Minimum seconds of speech; shorter sounds are left out."""
-    speech_pad_seconds: NonNegativeNumber = 0.2
-    """Seconds kept before and after an utterance."""
+    speech_pad_seconds: NonNegativeNumber = 0.12
+    """Seconds kept before and after an utterance, as where long recordings are cut."""
     max_utterance_seconds: PositiveNumber | None = None
     """Maximum seconds of an utterance; a longer one is cut at its least probable speech. null takes those of the
     recordings that the model was trained on, at most 20."""
