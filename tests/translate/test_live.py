@@ -510,12 +510,13 @@ def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
     last = [event for event in shown if isinstance(event, SpeechChunk)][-1]
     assert seconds == pytest.approx(last.start + len(last.waveform) / RATE, abs=1e-3)
     lines = (tmp_path / "out/talk.srt").read_text().splitlines()
-    words = " ".join(line for line in lines if not line.isdecimal() and "-->" not in line).split()
+    texts = "".join(line for line in lines if not line.isdecimal() and "-->" not in line)
     committed: dict[int, str] = {}
     for event in shown:
         if isinstance(event, CommittedText):
             committed[event.utterance] = committed.get(event.utterance, "") + event.text
-    assert words == " ".join(committed.values()).split() and words
+    # Without spaces: random words may be longer than a line.
+    assert texts.replace(" ", "") == "".join(committed.values()).replace(" ", "") != ""
     assert max(map(len, lines)) <= 42  # the usual rules of subtitles
     assert (tmp_path / "out/talk.vtt").read_text().startswith("WEBVTT")
 
