@@ -70,7 +70,7 @@ def written_out(chunks: list[Chunk]) -> float:
 
 
 # Source and reference words; delays, durations and elapsed times of the chunks in ms; and what SimulEval 1.1.4 says of
-# them (its ATDScorer and LAALScorer, without and with computing time).
+# them (its ATDScorer and LAALScorer, without and with computing time); OmniSTEval 0.1.10 says the same of LAAL.
 SIMULEVAL = [
     (2992, 3, [2992, 2992, 2992, 2992, 2992, 2992], [300, 300, 66, 600, 300, 300], [3382, 3418, 3489, 3805, 4121, 4348],
      2958.5714285714284, 3733.4285714285706, 2992.0, 3382.0),
