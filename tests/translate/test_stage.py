@@ -1,8 +1,10 @@
 """The translate stage: whole shards, the same bytes after an interruption, on two processes, through an engine."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from unitweave.translate import stage
 from unitweave.translate.constraints import LOOP_WINDOW
 from unitweave.translate.decode import PhaseDecoder
 from unitweave.translate.translator import Translator
-from unitweave.translate.vllm import EngineDecoder, Request
+from unitweave.translate.vllm import EngineDecoder, Request, start_vllm
 
 UTTERANCES = 10
 
@@ -147,3 +149,12 @@ def test_an_engine_gives_what_the_phase_decoder_gives(run: Path, changes: dict, 
         assert any(not one.complete and LOOP_WINDOW <= len(one.units) < 300 for one in found), lengths
     if happens == "text only":
         assert lengths == [0, 0] and len(asked) == 8
+
+
+def test_vllm_is_told_to_keep_the_checkpoints_precision(text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself it would round float32 to 16 bits."""
+    asked: dict[str, object] = {}
+    fake = SimpleNamespace(LLM=lambda folder, **settings: asked.update(settings), SamplingParams=dict)
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    start_vllm(text_lm_folder)
+    assert asked["dtype"] == "float32"

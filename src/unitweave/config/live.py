@@ -30,16 +30,16 @@ class LiveSettings(Settings):
     wait_words: PositiveInt = 3
     """Words that the translation stays behind the source (wait-k)."""
     endpoint_seconds: PositiveNumber = 0.5
-    """Seconds of silence that end an utterance; towards its maximum length ever less is needed."""
+    """Seconds of silence that end an utterance; the longer it is, the less is needed."""
     vad_threshold: Ratio = 0.5
     """Probability above which speech begins; it ends 0.15 below."""
     min_speech_seconds: NonNegativeNumber = 0.2
     """Minimum seconds of speech; shorter sounds are left out."""
     speech_pad_seconds: NonNegativeNumber = 0.12
-    """Seconds kept before and after an utterance, as where long recordings are cut."""
+    """Seconds kept before and after an utterance."""
     max_utterance_seconds: PositiveNumber | None = None
-    """Maximum seconds of an utterance; a longer one is cut at its least probable speech. null takes those of the
-    recordings that the model was trained on, at most 20."""
+    """Maximum seconds of an utterance; a longer one is cut in its longest pause or at its least probable speech.
+    null: as long as the recordings that the model was trained on, at most 20."""
     max_speed: PositiveNumber = 1.25
     """How much faster than normal the translation may be spoken to catch up, 1 or more."""
     max_lag_seconds: NonNegativeNumber = 1.0
