@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unitweave.core.natural import TextPiece, clean_text, natural_pieces, normalized_pieces
-from unitweave.core.scripts import join_words, split_clusters
+from unitweave.core.scripts import join_texts, join_words, split_clusters
 from unitweave.core.text import normalize
 
 BITS = [
@@ -123,3 +123,9 @@ def test_running_text_has_spaces_only_where_its_script_has_them() -> None:
     assert join_words("ส วั ส ดี ค รั บ") == "สวัสดีครับ"
     assert join_words("한국어 학교 el niño") == "한국어 학교 el niño"
     assert join_words("你好。 世界") == "你好。世界"
+
+
+def test_texts_one_behind_the_other_have_the_spaces_of_their_script() -> None:
+    assert join_texts(["", "好的。", "", "明天见", "OK", "再见"]) == "好的。明天见 OK 再见"
+    assert join_texts(["สวัสดี ครับ", "ไปไหนมา"]) == "สวัสดี ครับ ไปไหนมา", "Thai has spaces between sentences"
+    assert join_texts(["네.", "안녕 하세요"]) == "네. 안녕 하세요"

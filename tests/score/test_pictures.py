@@ -20,6 +20,9 @@ def test_the_reports_picture_draws_what_training_draws() -> None:
     assert interleaved_pieces(full, InterleaveSettings()) == [(True, "a"), (False, "5 units"), (True, "c d")]
     masked = InterleaveSettings(replace_with="mask", min_alignment_score=0.0)
     assert interleaved_pieces(word_boxes(row, 1.0, masked, False), masked) == [(True, "▒ ▒ ▒ ▒")]
+    row.words[:] = ["我", "们", "好", "吗"]
+    unspaced = InterleaveSettings(min_alignment_score=0.0)
+    assert interleaved_pieces(word_boxes(row, 1.0, unspaced, False), unspaced) == [(True, "我们好吗")]
     uniform = InterleaveSettings(boundaries="uniform")
     assert [(box.left, box.width, box.sure) for box in word_boxes(row, 0.5, uniform, False)] == [
         (0, 25, True), (25, 25, True), (50, 25, True), (75, 25, True),

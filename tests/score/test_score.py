@@ -172,6 +172,20 @@ def test_the_report_is_one_file_with_players_pictures_and_no_network(spoken_run,
 
 
 @pytest.mark.slow
+def test_the_report_shows_texts_of_scripts_without_spaces_as_they_are_written(spoken_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run)
+    path = run / "score" / "utterances.jsonl"
+    rows = [
+        json.loads(line) | {"source": "我 们 很 好", "reference": "ส วั ส ดี"} for line in path.read_text().splitlines()
+    ]
+    write_lines(path, rows)
+    page = write_report(tmp_path / "report.html", [run]).read_text()
+    assert "我 们" not in page and "ส วั" not in page
+    assert page.count("我们很好") > len(rows) and page.count("สวัสดี") > len(rows), "examples and the worst"
+
+
+@pytest.mark.slow
 def test_runs_scored_in_different_ways_are_never_in_one_table_unsaid(spoken_run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(spoken_run, other)

@@ -49,6 +49,8 @@ def test_a_short_cue_stays_as_long_as_it_takes_to_read_where_there_is_room() -> 
 
 def test_short_neighbors_become_one_cue_and_far_ones_stay_apart() -> None:
     assert [cue.text for cue in readable([Cue(0, 0.3, "No."), Cue(0.5, 0.9, "Never.")])] == ["No. Never."]
+    assert [cue.text for cue in readable([Cue(0, 0.3, "네"), Cue(0.5, 0.9, "아니요")])] == ["네 아니요"]
+    assert [cue.text for cue in readable([Cue(0, 0.3, "是"), Cue(0.5, 0.9, "不是")])] == ["是不是"]
     assert len(readable([Cue(0, 0.3, "No."), Cue(5.0, 5.4, "Never.")])) == 2
 
 

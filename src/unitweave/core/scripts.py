@@ -3,6 +3,7 @@
 import itertools
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 
 # Scripts that are written without spaces between words.
@@ -20,6 +21,7 @@ _OTHERS = (
 )
 SPACELESS = _HAN + _KANA + _BOPOMOFO + _THAI_LAO + _OTHERS
 _WIDE_PUNCTUATION = "\u3000-\u3003\u3008-\u3020\u3030\u303d\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+_FULL_WIDTH = re.compile(f"[{_HAN}{_KANA}{_BOPOMOFO}{_WIDE_PUNCTUATION}]")
 _STACKERS = "\u17d2\u1039\u1a60\ua9c0\u1b44"  # the consonant that follows is written below this one
 _BEFORE = "\u0e40-\u0e44\u0ec0-\u0ec4"  # Thai and Lao vowels that are written before the consonant they follow
 _AFTER = "\u0e30\u0e32\u0e33\u0e45\u0eb0\u0eb2\u0eb3\u102b\u102c"  # vowels that are letters and never begin a syllable
@@ -87,6 +89,18 @@ def join_words(text: str) -> str:
         return "" if _wide().fullmatch(text[before]) else " "
 
     return _needless_space().sub(closed, text) if not text.isascii() else text
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """Texts one behind the other, with a space between two unless both are of Chinese or Japanese there.
+
+    A space within a text stays: Thai has them between sentences.
+    """
+    whole = ""
+    for text in filter(None, texts):
+        closed = whole and _FULL_WIDTH.match(whole[-1]) and _FULL_WIDTH.match(text[0])
+        whole += text if closed or not whole else f" {text}"
+    return whole
 
 
 @cache

@@ -10,6 +10,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest, write_json
 from unitweave.core.manifest import FILE_NAME, Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.progress import echo, meter
+from unitweave.core.scripts import join_words
 from unitweave.core.stage import StageResult, versions
 from unitweave.corpus.assemble import ABOUT, SKIPPED, Skipped, count, import_manifest, open_corpus, report_skipped
 from unitweave.corpus.checks import audio_problem, pace_problem
@@ -69,7 +70,7 @@ def _speak(
     unspoken = len(problems)
     with RecordingStore(folder, 1) as recordings:
         texts = [
-            Text(path, str(_text(pair, side)), _language(pair, side))
+            Text(path, _text(pair, side), _language(pair, side))
             for path, pair in wanted.items()
             if path not in problems and not recordings.has(path, json_digest([identity, _text(pair, side)]))
         ]
@@ -124,8 +125,9 @@ def _audio(pair: Pair, side: str) -> str | None:
     return pair.tgt_audio if side == "target" else pair.src_audio
 
 
-def _text(pair: Pair, side: str) -> str | None:
-    return (pair.tgt_text_raw or pair.tgt_text) if side == "target" else (pair.src_text_raw or pair.src_text)
+def _text(pair: Pair, side: str) -> str:
+    raw, normalized = (pair.tgt_text_raw, pair.tgt_text) if side == "target" else (pair.src_text_raw, pair.src_text)
+    return raw or join_words(normalized or "")
 
 
 def _language(pair: Pair, side: str) -> str:

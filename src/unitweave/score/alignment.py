@@ -1,5 +1,6 @@
 """How well a run's transcripts fit its recordings: the worst-aligned utterances, and a page with their pictures."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +16,8 @@ from unitweave.core.files import write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Manifest, Pair, read_manifest
 from unitweave.core.markdown import markdown_table
+from unitweave.core.natural import normalized_pieces
+from unitweave.core.scripts import join_words
 from unitweave.units.align import utterance_score
 from unitweave.units.dataset import UnitRow, list_column, read_units, unit_batches
 
@@ -98,11 +101,12 @@ def as_table(recordings: Sequence[AlignedRecording]) -> str:
     """Recordings as a markdown table: score, name, split, and the words with those that are unsure in brackets."""
     rows = []
     for recording in recordings:
-        words = [
-            word if s >= _UNSURE else f"[{word}]"
-            for word, s in zip(recording.row.words, recording.row.scores, strict=True)
-        ]
-        rows.append((f"{recording.score:.2f}", recording.name, recording.pair.split, " ".join(words)))
+        words = normalized_pieces(" ".join(recording.row.words))
+        marked = "".join(
+            piece.text if s >= _UNSURE else re.sub(r"\S+", r"[\g<0>]", piece.text)
+            for piece, s in zip(words, recording.row.scores, strict=True)
+        )
+        rows.append((f"{recording.score:.2f}", recording.name, recording.pair.split, marked))
     return markdown_table(["score", "recording", "split", "words; [unsure ones]"], rows, "rl")
 
 
@@ -127,7 +131,7 @@ def _figure(recording: AlignedRecording) -> str:
     )
     return (
         f"<figure><figcaption>{escape(recording.name)}, {recording.score:.2f}: "
-        f"{escape(' '.join(recording.row.words))}</figcaption>"
+        f"{escape(join_words(' '.join(recording.row.words)))}</figcaption>"
         f'<div class=p><img alt="spectrogram" src="{spectrogram_uri(waveform)}">{words}</div>'
         f'<audio controls preload=none src="{audio_uri(waveform)}"></audio></figure>'
     )

@@ -11,6 +11,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.scripts import join_words
 from unitweave.score.outputs import read_outputs
 from unitweave.score.scores import ScoredUtterance, read_scores, read_utterances
 
@@ -68,8 +69,8 @@ def export_run(run: Path, out: Path) -> Path:
 
 
 def _write_references(folder: Path, pairs: Sequence[Pair], ids: Mapping[str, str]) -> None:
-    references = [_line(pair.tgt_text_raw or pair.tgt_text) for pair in pairs]
-    sources = [_line(pair.src_text_raw or pair.src_text) for pair in pairs]
+    references = [_line(pair.tgt_text_raw or join_words(pair.tgt_text or "")) for pair in pairs]
+    sources = [_line(pair.src_text_raw or join_words(pair.src_text or "")) for pair in pairs]
     _write_lines(folder / "references.txt", references)
     _write_lines(folder / "text", [f"{ids[pair.id]} {text}" for pair, text in zip(pairs, references, strict=True)])
     if all(sources):

@@ -19,7 +19,7 @@ from unitweave.core.files import json_digest, read_json_object, write_json, writ
 from unitweave.core.manifest import Pair
 from unitweave.core.natural import natural_pieces
 from unitweave.core.progress import meter
-from unitweave.core.scripts import join_words
+from unitweave.core.scripts import join_texts, join_words
 from unitweave.metrics.bleu import bleu
 from unitweave.metrics.latency import (
     Chunk,
@@ -104,9 +104,9 @@ def read_sources(pairs: Sequence[Pair], limit: int) -> list[Source]:
         Source(
             pair.id,
             read_audio(Path(pair.src_audio or "")),
-            pair.tgt_text_raw or pair.tgt_text or "",
+            pair.tgt_text_raw or join_words(pair.tgt_text or ""),
             pair.tgt_lang,
-            pair.src_text_raw or pair.src_text or "",
+            pair.src_text_raw or join_words(pair.src_text or ""),
             pair.src_lang,
         )
         for pair in usable
@@ -123,7 +123,7 @@ def join_sources(sources: Sequence[Source], limit: int) -> list[Source]:
         parts: list[np.ndarray] = []
         for source in group:
             parts += [source.waveform, np.zeros(round(rng.uniform(*_PAUSES) * SAMPLE_RATE), np.float32)]
-        texts = (join_words(" ".join(getattr(one, name) for one in group)) for name in ("reference", "transcript"))
+        texts = (join_texts(getattr(one, name) for one in group) for name in ("reference", "transcript"))
         reference, transcript = texts
         joined.append(
             replace(
@@ -278,7 +278,7 @@ def _text(events: Sequence[LiveEvent]) -> str:
     for event in events:
         if isinstance(event, CommittedText):
             hypotheses[event.utterance] = hypotheses.get(event.utterance, "") + event.text
-    return join_words(" ".join(hypotheses.values()))
+    return join_texts(hypotheses.values())
 
 
 def first_word_end(translator: Translator, source: Source) -> float:

@@ -14,6 +14,7 @@ import soundfile
 
 from unitweave.config.interleave import InterleaveSettings
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.scripts import join_words
 from unitweave.interleaving.sequence import interleave_speech, prepare_speech
 from unitweave.interleaving.spans import uniform_cuts
 from unitweave.units.dataset import UnitRow
@@ -151,7 +152,7 @@ def interleaved_pieces(boxes: Sequence[WordBox], settings: InterleaveSettings) -
                 units = 0
             word = "▒" if masked else box.word
             if pieces and pieces[-1][0]:
-                pieces[-1] = (True, f"{pieces[-1][1]} {word}")
+                pieces[-1] = (True, join_words(f"{pieces[-1][1]} {word}"))
             else:
                 pieces.append((True, word))
         else:

@@ -17,6 +17,7 @@ from unitweave.core.files import write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.records import read_json_lines
+from unitweave.core.scripts import join_words
 from unitweave.core.stage import STAGE_FILE, read_stage
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.score import pictures, table
@@ -79,6 +80,7 @@ def write_report(path: Path, runs: Sequence[Path]) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["running"] = join_words  # normalized texts, in which each ideograph is a word
     signatures = {run.scores.signature for run in data}
     page = environment.get_template("report.html.jinja").render(
         version=__version__,
@@ -335,8 +337,8 @@ def _example(run: RunData, id: str, interleaving: Interleaving) -> dict[str, Any
     pair, utterance = run.pairs[id], run.utterances[id]
     players = []
     for name, side, audio, text, units in (
-        ("Source", "source", pair.src_audio, utterance.source or "", run.units.get((id, "src"))),
-        ("Reference", "target", pair.tgt_audio, utterance.reference, run.units.get((id, "tgt"))),
+        ("Source", "source", pair.src_audio, join_words(utterance.source or ""), run.units.get((id, "src"))),
+        ("Reference", "target", pair.tgt_audio, join_words(utterance.reference), run.units.get((id, "tgt"))),
     ):
         player = _player(name, audio, text)
         if audio is not None and units is not None and len(units.words):
@@ -354,7 +356,7 @@ def _example(run: RunData, id: str, interleaving: Interleaving) -> dict[str, Any
         players.append(player | {"asr": output.asr_transcript, "transcript": output.transcript, "system": True})
     kept = run.folder / "score" / "resynthesized" / f"{id}.wav"
     if RESYNTHESIS in utterance.outputs and kept.exists():
-        player = _player("Reference units, resynthesized", str(kept), utterance.reference)
+        player = _player("Reference units, resynthesized", str(kept), join_words(utterance.reference))
         players.append(player | {"asr": utterance.outputs[RESYNTHESIS].asr_transcript})
     return {"id": id, "language": pair.src_lang, "players": players}
 

@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.scripts import join_words
 
 _BARS, _HEIGHT = 250, 64
 _WIDTH = 4 * _BARS
@@ -38,7 +39,7 @@ def timeline(
         f'title="{escape(word)}, {start:.2f} to {end:.2f} s">{escape(word)}</span>'
         for (word, start, end), row in zip(timed, rows, strict=True)
     )
-    untimed = " ".join(escape(word) for word, start, end in words if end <= start)
+    untimed = escape(join_words(" ".join(word for word, start, end in words if end <= start)))
     rest = f'<p class="uw-rest">without a time: {untimed}</p>' if untimed else ""
     width = f"{total:.1f}rem"
     return (

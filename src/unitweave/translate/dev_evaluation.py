@@ -14,6 +14,7 @@ from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.natural import clean_text, comparable_text
 from unitweave.core.progress import echo
 from unitweave.core.sequences import evenly_spaced
+from unitweave.lm.data.dataset import running_text
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.lm.train.fit import EvaluatorFactory
 from unitweave.lm.train.logs import trim_log
@@ -105,12 +106,13 @@ class DevSet:
 
     def _report(self, step: int, scores: dict[str, float], examples: list[tuple[Pair, Translation]]) -> None:
         echo(f"step {step}, dev: " + ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))
+        texts = self.vocabulary.texts
         shown = [
             {
                 "id": pair.id,
-                "source": pair.src_text,
+                "source": running_text(str(pair.src_text), pair.src_text_raw, texts),
                 "transcript": translation.transcript,
-                "reference": pair.tgt_text,
+                "reference": running_text(str(pair.tgt_text), pair.tgt_text_raw, texts),
                 "translation": translation.translation,
             }
             for pair, translation in examples

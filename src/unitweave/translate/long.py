@@ -18,7 +18,7 @@ from unitweave.core.audio import SAMPLE_RATE, read_audio, stream_audio, write_au
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json, read_json_object, remove, remove_leftovers, write_json
 from unitweave.core.progress import meter
-from unitweave.core.scripts import join_words
+from unitweave.core.scripts import join_texts
 from unitweave.translate.decode import ForcedPrefix
 from unitweave.translate.subtitles import Cue, write_subtitles
 from unitweave.translate.translator import MIN_SAMPLES, SpeechTranslation, Translator, check_audible
@@ -177,8 +177,8 @@ def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, rate: 
         "job": job,
         "language": language,
         "target_language": next((s["target_language"] for s in segments if s["target_language"]), ""),
-        "transcript": join_words(" ".join(s["transcript"] for s in segments if s["transcript"])),
-        "translation": join_words(" ".join(s["translation"] for s in segments if s["translation"])),
+        "transcript": join_texts(s["transcript"] for s in segments),
+        "translation": join_texts(s["translation"] for s in segments),
         "complete": all(s["complete"] for s in segments),
         "confidence": round(_mean(sure), 4) if sure else None,
         "in_domain": sum(flags) > len(flags) / 2 if flags else None,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unitweave.core.files import write_text
-from unitweave.core.scripts import cluster_starts
+from unitweave.core.scripts import cluster_starts, join_texts
 
 LINE = 42  # characters
 LINES = 2
@@ -157,9 +157,7 @@ def _merged(cues: Sequence[Cue]) -> list[Cue]:
 def _joined(first: str, second: str) -> str:
     if not first.endswith(_BOUNDARY):  # pieces of one text
         return first + second
-    first = first.rstrip()
-    spaceless = width(first[-1]) == 2 and width(second[0]) == 2
-    return f"{first}{second}" if spaceless else f"{first} {second}"
+    return join_texts((first.rstrip(), second))
 
 
 def _needs(cue: Cue) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 
 from unitweave.config.translate import SegmentationSettings
 from unitweave.core.audio import SAMPLE_RATE
-from unitweave.core.scripts import join_words
+from unitweave.core.scripts import join_texts
 from unitweave.translate.translator import SpeechTranslation, Translator
 from unitweave.translate.vad import find_spans
 
@@ -51,8 +51,8 @@ def join(parts: Sequence[SpeechTranslation], spans: Sequence[tuple[int, int]], s
         waveform=np.concatenate([np.zeros(0, np.float32), *track]),
         sampling_rate=SAMPLE_RATE,
         language=next((part.language for part in parts if part.language), ""),
-        transcript=join_words(" ".join(part.transcript for part in parts if part.transcript)),
-        translation=join_words(" ".join(part.translation for part in parts if part.translation)),
+        transcript=join_texts(part.transcript for part in parts),
+        translation=join_texts(part.translation for part in parts),
         units=np.concatenate([part.units for part in parts]),
         complete=all(part.complete for part in parts),
         score=float(np.average([part.score for part in parts], weights=seconds)),
