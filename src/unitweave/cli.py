@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Waiting OpenMP threads spin but briefly: beside a busy process, endless spinning slows everything down tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours say what is going on
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else a line for each attempt where there is no network
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with signals_handled(), process_group():

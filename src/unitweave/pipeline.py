@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from unitweave.config.corpus import EmbeddedCorpus, SynthesizedCorpus
 from unitweave.config.interleave import FROM_SPEECH, Texts
+from unitweave.config.lm import LmSettings
 from unitweave.config.recipe import Recipe, keep_recipe
+from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
 from unitweave.core.files import content_digests, file_digest
 from unitweave.core.functions import imported_on_call
@@ -20,17 +22,18 @@ from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest
 from unitweave.core.progress import echo
-from unitweave.core.stage import STAGE_FILE, StageResult, read_stage, run_stage, stage_fingerprint
+from unitweave.core.stage import STAGE_FILE, StageResult, is_done, read_stage, run_stage, stage_fingerprint
 from unitweave.core.text import NORMALIZER
 from unitweave.corpus.assemble import import_manifest
 from unitweave.corpus.embedded.corpus import build_embedded, embedded_settings, embedded_text, plan_digest
 from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken_settings
 from unitweave.corpus.speech_engines import speech_identity
-from unitweave.corpus.tasks import check_directions, check_tasks, describe_tasks
+from unitweave.corpus.tasks import describe_tasks
 from unitweave.interleaving.schedules.function import Function
+from unitweave.preflight import STAGES, check_corpus, check_run, check_source, directions_of, expected_directions
 from unitweave.score.identity import scored_by
 from unitweave.score.outputs import read_outputs
-from unitweave.vocoder.config import check_vocoder_exists, check_vocoder_rates
+from unitweave.vocoder.config import check_vocoder_rates
 
 if TYPE_CHECKING:
     from unitweave.lm.data.text import MultilingualSentence
@@ -62,15 +65,12 @@ class Run:
     def corpus(self) -> str:
         """The utterance pairs."""
         choice = self.recipe.corpus
-        if sum(source is not None for source in (choice.manifest, choice.embedded, choice.synthesized)) != 1:
-            raise InputError("corpus: name one source: 'manifest' (a corpus folder), 'embedded' or 'synthesized'")
+        check_source(choice)
         if choice.embedded is not None:
             return self._embedded(choice.embedded)
         if choice.synthesized is not None:
             return self._spoken(choice.synthesized)
         source = Path(str(choice.manifest))
-        if not (source / MANIFEST).exists():
-            raise InputError(f"corpus.manifest {source}: no manifest there; make one with 'unitweave corpus'")
         manifest = {"manifest": file_digest(source / MANIFEST)}
         if (speak := choice.speak) is not None:
             counted = replace(choice, speak=replace(speak, workers=0))
@@ -134,8 +134,9 @@ class Run:
     def corpus_and_units(self) -> None:
         """The corpus and its units; imported ones are kept."""
         self.corpus()
-        self.check_tasks()
-        self._check_languages()
+        pairs = read_manifest(self.layout.corpus)
+        echo(f"corpus: {describe_tasks(pairs)}")
+        check_corpus(self.recipe, pairs)
         if self.has_imported_units():
             echo("units: imported ones kept ('unitweave units extract' replaces them)")
             return
@@ -173,11 +174,10 @@ class Run:
         settings, layout = self.recipe.systems[name], self.layout
         text_lm = layout.text_lm_model if settings.pretrained is None else None
         schedule = settings.schedule
-        named = replace(settings, schedule=replace(schedule, function=schedule.function_name))
         ratios = Function(schedule, settings.training.steps).ratios if schedule.function is not None else None
         return self._stage(
             layout.lm(name),
-            named,
+            self.lm_settings(name),
             (layout.corpus, layout.units, *([layout.text_lm] if text_lm else [])),
             lambda f: train_lm(
                 f, settings, layout.corpus, layout.units, text_lm, dev_evaluator(layout.corpus, settings.evaluation)
@@ -185,6 +185,11 @@ class Run:
             [content_digests(settings.pretrained, settings.extra_text), ratios],
             every_process=True,
         )
+
+    def lm_settings(self, name: str) -> LmSettings:
+        """A system's settings as its stage records them: a schedule's function by its name."""
+        settings = self.recipe.systems[name]
+        return replace(settings, schedule=replace(settings.schedule, function=settings.schedule.function_name))
 
     def vocoder(self) -> str:
         """Train the vocoder, which turns units into a waveform, or take the one that the recipe names."""
@@ -219,6 +224,8 @@ class Run:
         settings, layout, systems = self.recipe.score, self.layout, self.from_speech
         if not systems:
             raise InputError(f"score: no system takes speech; that needs one of the tasks {', '.join(FROM_SPEECH)}")
+        if settings.cascades:
+            self.check(stages=["score"])  # before hours of these
         outputs = {name: layout.translate(name) for name in [*systems, *settings.cascades]}
         for name in settings.cascades:
             self.cascade(name)
@@ -243,7 +250,7 @@ class Run:
             ids = read_outputs(layout.translate(systems[0]), pairs)
             return translate_by_cascade(folder, settings, self.recipe.translate, [pairs[id] for id in ids])
 
-        identity = check_cascade(name, settings, self._directions)
+        identity = check_cascade(name, settings, self.directions)
         return self._stage(layout.translate(name), settings, reads, work, identity, every_process=True)
 
     @property
@@ -256,15 +263,16 @@ class Run:
         """The systems whose tasks make a model that takes speech, and gives speech or text."""
         return [name for name, system in self.recipe.systems.items() if system.from_speech]
 
-    def check_tasks(self) -> None:
-        """Raise InputError where the corpus cannot serve a task that a system is to be trained on."""
-        pairs = read_manifest(self.layout.corpus)
-        echo(f"corpus: {describe_tasks(pairs)}")
-        for name, system in self.recipe.systems.items():
-            check_tasks(pairs, system.tasks, f"systems.{name}", extra_text=system.extra_text is not None)
+    def check(self, systems: Sequence[str] | None = None, stages: Sequence[str] = STAGES) -> None:
+        """Raise InputError for what these systems (default: all) and stages need and what is not there."""
+        for name in self.recipe.score.cascades:
+            if name in self.recipe.systems:
+                raise InputError(f"score.cascades.{name}: is also the name of a system; choose another name")
+        on_main(lambda: check_run(self, list(self.recipe.systems) if systems is None else systems, stages))
 
     def all(self) -> None:
         """Every stage, in order; a system that takes no speech is trained and no more."""
+        self.check()
         self.corpus_and_units()
         if self.speaking:
             check_vocoder_rates(self.recipe.vocoder, self.layout.units)
@@ -285,24 +293,14 @@ class Run:
     @property
     def targets(self) -> set[str]:
         """The target languages of the corpus."""
-        return {pair.tgt_lang for pair in read_manifest(self.layout.corpus)}
+        return {target for _, target in self.directions}
 
     @property
-    def _directions(self) -> set[tuple[str, str]]:
-        """Source and target languages of the corpus."""
-        return {(pair.src_lang, pair.tgt_lang) for pair in read_manifest(self.layout.corpus)}
-
-    def _check_languages(self) -> None:
-        """Raise InputError for directions that the end of the run could not serve, before anything is trained."""
-        for system in self.recipe.systems.values():
-            check_directions(self._directions, system.tasks)
-        if self.speaking:
-            scored_by(self.recipe.score, self.targets)
-            check_vocoder_exists(self.recipe.vocoder)
-        for name, cascade in self.recipe.score.cascades.items():
-            if name in self.recipe.systems:
-                raise InputError(f"score.cascades.{name}: is also the name of a system; choose another name")
-            check_cascade(name, cascade, self._directions)
+    def directions(self) -> set[tuple[str, str]]:
+        """Source and target languages of the corpus, or of the one that will be made."""
+        if is_done(self.folder, self.layout.name(self.layout.corpus)):
+            return directions_of(read_manifest(self.layout.corpus))
+        return expected_directions(self.recipe.corpus)
 
     def _stage(
         self,

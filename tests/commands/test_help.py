@@ -69,7 +69,7 @@ def test_help_shows_nothing_of_python(command, capsys: pytest.CaptureFixture[str
         ("run", "-o PATH, --out PATH The run folder. (required)"),
         ("run", "--vocoder.training.learning_rate X Peak learning rate, after the warm-up; the matrices that Muon"),
         ("run", "--lm.schedule.start X Text ratio at step 0 (not for points and function). (0 to 1, default: 0.9)"),
-        ("corpus cvss", "--splits {train,dev,test} [{train,dev,test} ...] Splits to take. (default: train dev test)"),
+        ("corpus cvss", "--splits {train,dev,test} ... Splits to take. (default: train dev test)"),
         ("corpus", "--corpus.embedded.train N|{KEY: VALUE,...} Utterance pairs for training"),
     ],
 )

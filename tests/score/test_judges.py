@@ -181,7 +181,7 @@ def test_a_speaker_model_of_transformers_embeds_voices_and_any_other_is_refused(
     random_checkpoint(tmp_path / "encoder", "wavlm")
     with pytest.raises(InputError, match="not a speaker-verification model"):
         load_speaker_model(ScoreSettings(speaker_model=str(tmp_path / "encoder")))
-    with pytest.raises(InputError, match="could not be loaded"):
+    with pytest.raises(InputError, match="no such model folder"):
         load_speaker_model(ScoreSettings(speaker_model=str(tmp_path / "nothing")))
 
 

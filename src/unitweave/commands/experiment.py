@@ -49,7 +49,7 @@ def experiment(
     check_run_folder(out)
     trials = chosen(grid.trials, only)
     if measure:
-        prepare(out, grid, content)
+        prepare(out, grid, content, trials)
         measure_models(out, grid, trials, measure)
     if plan:
         _show_plan(out, grid, trials)

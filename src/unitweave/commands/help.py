@@ -49,6 +49,11 @@ class HelpFormatter(DefaultHelpFormatter):
         finally:
             action.option_strings = given
 
+    def _format_args(self, action: Action, default_metavar: str) -> str:
+        text: str = super()._format_args(action, default_metavar)
+        # Several of a list of choices: "{a,b} [{a,b} ...]" would give the whole list twice.
+        return f"{action.metavar} ..." if action.nargs == "+" and str(action.metavar).startswith("{") else text
+
 
 def metavar(hint: Any) -> str | None:
     """A short word for the values of a type; None where argparse shows its choices."""

@@ -107,5 +107,7 @@ def train_lm(run: Path, *, system: str | None = None, recipe: Path | None = None
         systems = opened.recipe.systems
         if system and system not in systems:
             raise InputError(f"{run}: the recipe has no system {system!r}; it has: {', '.join(systems)}")
-        for name in [system] if system else systems:
+        chosen = [system] if system else list(systems)
+        opened.check(chosen, ["lm"])
+        for name in chosen:
             opened.lm(name)

@@ -42,6 +42,14 @@ class SmallLm(Settings):
     vocab_size: PositiveInt = 1024
     """Size of the BPE vocabulary."""
 
+    def check(self) -> None:
+        """Raise InputError for a shape that no model can have."""
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise InputError(
+                f"shape.hidden_size: must be a multiple of twice the number of heads, {2 * self.num_attention_heads} "
+                f"(got {self.hidden_size})"
+            )
+
 
 @dataclass
 class TextLmSettings(Settings):

@@ -1,5 +1,6 @@
 """Settings of the units: the speech encoder, the codebook and the extraction."""
 
+import importlib.util
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -132,6 +133,11 @@ class ExtractionSettings(Settings):
     """Threads (with Ray: encoder actors); 0: one per core."""
     backend: Literal["local", "ray"] = "local"
     """local (this process) or ray (a Ray Data pipeline, which can span several machines)."""
+
+    def check(self) -> None:
+        """Raise InputError where Ray is asked for and not installed."""
+        if self.backend == "ray" and importlib.util.find_spec("ray") is None:
+            raise InputError("backend: ray needs the package ray: pip install 'unitweave[ray]'")
 
     def in_fingerprint(self) -> dict[str, object]:
         """The settings that the shards depend on; with others changed, an interrupted extraction still resumes."""

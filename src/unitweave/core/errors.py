@@ -1,6 +1,8 @@
 """The exceptions that stand for bad input."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 
 class InputError(Exception):
@@ -17,6 +19,15 @@ class AudioError(InputError):
     def __init__(self, name: str, problem: str, detail: str = "") -> None:
         self.problem, self.detail = problem, detail
         super().__init__(f"{name}: {problem}" + (f" ({detail})" if detail else ""))
+
+
+@contextlib.contextmanager
+def error_prefix(what: str) -> Iterator[None]:
+    """Put the setting, or whatever a block is about, before what it refuses; once where that names it already."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(what) else f"{what}: {error}") from None
 
 
 def first_line(error: Exception) -> str:

@@ -72,7 +72,7 @@ def run_stage(
             doing this stage.
     """
     folder = Path(run) / name
-    plain = _plain(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
+    plain = _recorded(settings)
     fingerprint = json_digest({"name": name, "settings": plain, "inputs": dict(inputs), "extra": extra})
     stage = {
         "format": FORMAT,
@@ -105,11 +105,13 @@ def run_stage(
     return fingerprint
 
 
-def _plain(settings: Any) -> dict[str, Any]:
+def _recorded(settings: Any) -> Any:
     """Settings as they are recorded: without those that came later, while they have their default.
 
     So a stage that was finished before there was such a setting stays finished.
     """
+    if not is_dataclass(settings) or isinstance(settings, type):
+        return settings
     later = {field.name: field.default for field in fields(settings) if field.metadata.get("later")}
     return {key: value for key, value in asdict(settings).items() if key not in later or value != later[key]}
 
@@ -235,6 +237,16 @@ def read_stage(run: Path, name: str) -> dict[str, Any]:
                 f"{path}: damaged ({key!r} is missing or invalid); delete the folder to do the stage again"
             )
     return record
+
+
+def is_done(run: Path, name: str) -> bool:
+    """Whether a stage has been finished, with whatever settings."""
+    return (Path(run) / name / STAGE_FILE).exists() and read_stage(run, name)["status"] == "done"
+
+
+def is_done_with(run: Path, name: str, settings: Any) -> bool:
+    """Whether a stage has been finished with these settings; what it read may have changed since."""
+    return is_done(run, name) and json_digest(_recorded(settings)) == json_digest(read_stage(run, name)["settings"])
 
 
 def stage_fingerprint(run: Path, name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 
+from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import content_digests, remove, weights_digest, write_text
 from unitweave.core.progress import echo
@@ -24,9 +25,9 @@ from unitweave.experiment.hours import estimate
 from unitweave.experiment.plan import ExperimentPlan, Trial
 from unitweave.experiment.state import EXPERIMENT_FILE, is_done, is_needed
 from unitweave.experiment.subsets import write_subset
-from unitweave.lm.model.start import check_loadable
 from unitweave.lm.train.finetune import train_lm
 from unitweave.pipeline import Run
+from unitweave.preflight import STAGES
 from unitweave.score.identity import scored_by
 from unitweave.score.score import score_run
 from unitweave.translate.dev_evaluation import DEV_FILE, dev_evaluator
@@ -77,11 +78,14 @@ class Grid(Run):
                     remove(folder / provenance.FILE_NAME)  # refused before it began: the earlier result is restored
                 raise
 
-        # A pretrained model is identified by its weights, not by their folder.
-        weights = None if settings.pretrained is None else weights_digest(settings.pretrained) or settings.pretrained
-        counted = settings if weights is None else replace(settings, pretrained=weights)
         reads = (subset, layout.units, *([layout.text_lm] if text_lm else []))
-        return self._stage(layout.lm(name), counted, reads, work, content_digests(settings.extra_text))
+        return self._stage(layout.lm(name), self.lm_settings(name), reads, work, content_digests(settings.extra_text))
+
+    def lm_settings(self, name: str) -> LmSettings:
+        """A trial's settings as its stage records them: a pretrained model by its weights, not by their folder."""
+        settings = self.recipe.systems[name]
+        weights = None if settings.pretrained is None else weights_digest(settings.pretrained) or settings.pretrained
+        return settings if weights is None else replace(settings, pretrained=weights)
 
     def score_trial(self, trial: Trial) -> str:
         """The scores of one trial on the test split. The ceilings, which all trials share, come with the first one."""
@@ -142,26 +146,21 @@ def chosen(trials: Sequence[Trial], only: Sequence[str]) -> list[Trial]:
     return [c for c in trials if not only or any(fnmatch.fnmatchcase(c.name, pattern) for pattern in only)]
 
 
-def prepare(folder: Path, plan: ExperimentPlan, content: dict[str, Any]) -> None:
+def prepare(folder: Path, plan: ExperimentPlan, content: dict[str, Any], trials: Sequence[Trial]) -> None:
     """The stages that all trials share, and a copy of the experiment; one process runs them, the others wait.
 
-    Raises InputError when the folder is an archive, from which nothing can continue.
+    Raises InputError when the folder is an archive, from which nothing can continue, or something is missing that these
+    trials need.
     """
     if is_archive(folder):
         raise InputError(
             f"{folder}: an archive without models; give another --out, and pass both to 'unitweave experiment results'"
         )
+    to_score = [] if all(is_done(folder, plan, trial) for trial in trials) else ["score"]
+    Grid(folder, plan).check([trial.name for trial in trials], [*STAGES[:-1], *to_score])
     write_text(folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     with _locked(folder, "shared", wait=True):
         Grid(folder, plan).shared()
-
-
-def check_pretrained(plan: ExperimentPlan, trials: Sequence[Trial]) -> None:
-    """Raise InputError for weights that are missing, before anything that was trained from them is touched."""
-    names = dict.fromkeys(plan.recipe.systems[trial.name].pretrained for trial in trials)
-    for name in names:
-        if name is not None:
-            check_loadable(name)
 
 
 def run_session(
@@ -188,13 +187,12 @@ def run_session(
     """
     folder = Path(folder)
     trials = chosen(plan.trials, only)
-    check_pretrained(plan, trials)
     grid = Grid(folder, plan, command)
     end = None if hours is None else time.monotonic() + 3600 * hours
     complete, begun = True, False
     try:
         with _alarm(end):
-            prepare(folder, plan, content)
+            prepare(folder, plan, content, trials)
             for number, trial in enumerate(trials, 1):
                 if not is_needed([folder], plan, trial):
                     complete &= is_needed([folder], plan, trial) is False

@@ -22,12 +22,16 @@ from unitweave.core.markdown import markdown_table
 from unitweave.core.progress import echo
 from unitweave.core.records import read_json_lines
 from unitweave.core.stage import STAGE_FILE, read_stage
+from unitweave.corpus.embedded.corpus import plan_digest
+from unitweave.lm.estimate import model_config
 from unitweave.lm.plan import Lengths, make_plan, measure
+from unitweave.pipeline import Run
 from unitweave.rehearsal.models import write_encoder, write_language_model
 from unitweave.rehearsal.recipe import chosen_systems, model_name, rehearsal_recipe
 from unitweave.training.devices import use_bf16
 from unitweave.training.hardware import GIB
 from unitweave.units import estimate
+from unitweave.units.initial_encoder import check_layer
 
 REPORT_FILE = "rehearsal.json"
 TOLERANCE = 0.15  # by which a measurement may differ from its plan
@@ -90,8 +94,9 @@ class Rehearsal:
 
     def all(self) -> None:
         """Every stage; one that an earlier call did is not done again."""
-        self._write_models()
         recipe, _ = load_with(self.recipe_file, {})
+        self._check(recipe)
+        self._write_models()
         self._do("corpus", "synthesized")
         self._train("encoder", lambda: self._plan_encoder(recipe))
         self._do("codebook", "clustered")
@@ -111,6 +116,25 @@ class Rehearsal:
     def _is_there(self, step: Step) -> bool:
         """Whether what a step did is still in the run."""
         return step.stage.startswith("export") or (self.layout.folder / step.stage / STAGE_FILE).exists()
+
+    def _check(self, recipe: Recipe) -> None:
+        """Raise InputError for what a later stage would refuse, before gigabytes of weights are written."""
+        assert recipe.corpus.embedded is not None
+        plan_digest(recipe.corpus.embedded)  # refuses where the speech engines are missing
+        if self.given.encoder.pretrained:
+            check_layer(
+                self.given.codebook.layer, estimate.encoder_config(self.given.encoder.pretrained).num_hidden_layers
+            )
+        for system in chosen_systems(self.given).values():
+            if system.pretrained:
+                model_config(system.pretrained, recipe.text_lm.shape)
+        without_models = replace(
+            recipe,
+            encoder=replace(recipe.encoder, pretrained=None),
+            codebook=replace(recipe.codebook, layer=1),
+            systems={name: replace(system, pretrained=None) for name, system in recipe.systems.items()},
+        )
+        Run(self.layout.folder, without_models).check(stages=["units", "lm", "vocoder"])
 
     def _write_models(self) -> None:
         if self.given.encoder.pretrained and not (self.models / "encoder").exists():

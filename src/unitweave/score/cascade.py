@@ -64,6 +64,13 @@ def check_cascade(name: str, settings: CascadeSettings, directions: Iterable[tup
     return " ".join(parts)
 
 
+def try_cascade(settings: CascadeSettings, directions: Iterable[tuple[str, str]]) -> None:
+    """Load the parts of a cascade once. Raises InputError where one is missing or does not know a language."""
+    load_engine(settings.speech).check({target for _, target in directions})
+    _recognizer(settings.recognizer, {source for source, _ in directions})
+    _translator(settings.translator, directions)
+
+
 def translate_by_cascade(
     folder: Path, settings: CascadeSettings, sizes: TranslateSettings, pairs: Sequence[Pair]
 ) -> StageResult:
@@ -86,7 +93,7 @@ def translate_by_cascade(
     def begin() -> WriteBatch:
         directions = {(pair.src_lang, pair.tgt_lang) for pair in pairs}
         transcribe = _recognizer(settings.recognizer, {source for source, _ in directions})
-        translate, engine = _translator(settings.translator), load_engine(settings.speech)
+        translate, engine = _translator(settings.translator, directions), load_engine(settings.speech)
 
         def write(part: Sequence[Pair]) -> list[str]:
             transcripts: dict[str, str] = {}
@@ -146,7 +153,7 @@ def _transcribed(command: str, waveform: np.ndarray, language: str) -> str:
         return " ".join(_output(command, "", audio=str(path), language=language).split())
 
 
-def _translator(settings: CascadeTranslator) -> TranslateTexts:
+def _translator(settings: CascadeTranslator, directions: Iterable[tuple[str, str]]) -> TranslateTexts:
     if settings.engine == "function":
         function = imported(str(settings.function), "translator.function")
         return lambda texts, source, target: _as_many(function(list(texts), source, target), texts, "the function")
@@ -158,7 +165,9 @@ def _translator(settings: CascadeTranslator) -> TranslateTexts:
             return _as_many(_output(command, lines, source=source, target=target).splitlines(), texts, "the command")
 
         return translate
-    return TranslationModel(settings.model).translate
+    model = TranslationModel(settings.model)
+    model.check({language for direction in directions for language in direction})
+    return model.translate
 
 
 def _as_many(returned: Any, texts: Sequence[str], what: str) -> list[str]:
@@ -200,6 +209,12 @@ class TranslationModel:
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
             raise InputError(f"translator.model {model}: could not be loaded ({first_line(error)})") from None
         self._model: Any = network.to(self._device).eval()
+
+    def check(self, languages: Iterable[str]) -> None:
+        """Raise InputError for a language that a model of many languages does not know."""
+        if hasattr(self._tokenizer, "src_lang"):
+            for language in sorted(languages):
+                self._code(language)
 
     @torch.inference_mode()
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:

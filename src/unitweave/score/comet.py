@@ -24,6 +24,13 @@ _HOW = "python -m venv comet && comet/bin/pip install unbabel-comet"
 
 def check_comet(settings: ScoreSettings, sources: Sequence[str]) -> None:
     """Raise InputError where COMET is wanted and its program is not installed, or source texts are missing."""
+    check_comet_program(settings)
+    if settings.comet and (not sources or not all(text.strip() for text in sources)):
+        raise InputError("score.comet: COMET needs the source text of every utterance; leave score.comet empty")
+
+
+def check_comet_program(settings: ScoreSettings) -> None:
+    """Raise InputError where COMET is wanted and its program is not installed."""
     if not settings.comet:
         return
     words = shlex.split(settings.comet_command)
@@ -32,8 +39,6 @@ def check_comet(settings: ScoreSettings, sources: Sequence[str]) -> None:
             f"score.comet: the program {settings.comet_command!r} is not installed. It needs an environment of its "
             f"own ({_HOW}): set score.comet_command to its program (comet/bin/comet-score), or leave score.comet empty"
         )
-    if not all(text.strip() for text in sources) or not sources:
-        raise InputError("score.comet: COMET needs the source text of every utterance; leave score.comet empty")
 
 
 def add_comet(

@@ -9,10 +9,11 @@ import torch
 
 from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import SAMPLE_RATE
-from unitweave.core.errors import InputError, first_line
+from unitweave.core.errors import InputError, error_prefix, first_line
 from unitweave.core.functions import imported
 from unitweave.score.asr import checkpoints
 from unitweave.training.devices import resolve_device
+from unitweave.training.model_files import check_model_folder
 
 _MIN_SECONDS = 1.0  # shorter speech is repeated: the convolutions over time of an x-vector head need some frames
 
@@ -42,6 +43,8 @@ class XVectors:
         name, _, revision = (model, "", "") if Path(model).is_dir() else model.partition("@")
         options: dict[str, Any] = {"revision": revision} if revision else {}
         options["trust_remote_code"] = False
+        with error_prefix("score.speaker_model"):
+            check_model_folder(name, weights=False)
         try:
             self._extractor = AutoFeatureExtractor.from_pretrained(name, **options)
             network, report = AutoModelForAudioXVector.from_pretrained(name, output_loading_info=True, **options)

@@ -5,12 +5,14 @@ that would make transformers fetch code, quantize, or load an adapter are refuse
 """
 
 import contextlib
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from unitweave.core.errors import InputError, first_line
@@ -37,7 +39,9 @@ _LOADING_ERRORS = (
     SafetensorError,
     StrictDataclassError,
 )
+_NEW_PARAMETERS = 1 << 24  # that a checkpoint may lack, such as those of a new output layer
 _MAX_VOCABULARY = 1 << 22  # the largest published vocabularies have some 2^18 tokens; the table must fit into memory
+_MAX_LAYERS = 4096  # each costs time and memory to make, even without weights
 
 
 def check_model_folder(path: Path | str, weights: bool = True) -> dict[str, Any]:
@@ -51,11 +55,13 @@ def check_model_folder(path: Path | str, weights: bool = True) -> dict[str, Any]
         The content of config.json; empty for a hub name.
 
     Raises:
-        InputError: config.json is missing, damaged, or has a setting that is refused; the weights are missing, not
-            in safetensors, or cut off; the tokenizer asks for code from elsewhere.
+        InputError: There is no such folder and no such name can be on the hub; config.json is missing, damaged, or has
+            a setting that is refused; the weights are missing, not in safetensors, or cut off; the tokenizer asks for
+            code from elsewhere.
     """
     folder = Path(path)
     if not folder.is_dir():
+        check_hub_name(str(path))
         return {}
     config = read_json_object(folder / "config.json")
     check_model_config(config, folder / "config.json")
@@ -67,6 +73,15 @@ def check_model_folder(path: Path | str, weights: bool = True) -> dict[str, Any]
         for file in weight_files(folder):
             check_safetensors(file)
     return config
+
+
+def check_hub_name(name: str) -> None:
+    """Raise InputError for what is no folder here and cannot be a model's name on the hub either."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        what = "is a file; name the model's folder" if Path(name).is_file() else "no such model folder"
+        raise InputError(f"{name}: {what} (and no name on the hub, which is OWNER/NAME)") from None
 
 
 def check_model_config(config: Mapping[str, Any], where: Path | str) -> None:
@@ -89,6 +104,9 @@ def check_model_config(config: Mapping[str, Any], where: Path | str) -> None:
         size = part.get("vocab_size")
         if size is not None and not (isinstance(size, int) and 0 <= size <= _MAX_VOCABULARY):
             raise InputError(f"{where}: vocab_size must be a number up to {_MAX_VOCABULARY} (got {size!r})")
+        for key, value in part.items():
+            if isinstance(value, int) and value > _MAX_LAYERS and re.search("layers?$|experts$", str(key)):
+                raise InputError(f"{where}: {key} must be a number up to {_MAX_LAYERS} (got {value})")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -114,6 +132,33 @@ def weight_files(folder: Path) -> list[Path]:
                 )
             raise InputError(f"{file}: no such file; the model folder is incomplete")
     return files
+
+
+def check_parameters(path: Path | str, build: Callable[[], Any]) -> None:
+    """Refuse a config.json that describes another model than the weights are of, before any memory is taken for it.
+
+    Args:
+        path: A model folder that `check_model_folder` has passed; a hub name is left alone.
+        build: Makes the model of its configuration; called where tensors have no storage.
+
+    Raises:
+        InputError: The model cannot be made, or has more than twice the parameters that the folder has.
+    """
+    if not Path(path).is_dir():
+        return
+    import torch
+
+    with loading_errors(path, "model"), torch.device("meta"):
+        described = sum(parameter.numel() for parameter in build().parameters())
+    stored = 0
+    for file in weight_files(Path(path)):
+        with safetensors_errors(file), safe_open(file, "pt") as tensors:
+            stored += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    if described > 2 * stored + _NEW_PARAMETERS:
+        raise InputError(
+            f"{path}: config.json describes a model of {described:,} parameters, but the weights have {stored:,}; "
+            "copy the model folder again"
+        )
 
 
 def check_safetensors(path: Path) -> None:

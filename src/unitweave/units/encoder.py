@@ -24,7 +24,13 @@ from unitweave.config.units import SmallEncoder
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, file_digest, read_json_object
 from unitweave.core.sequences import collapse_ctc
-from unitweave.training.model_files import SAFE_LOADING, WEIGHTS_FILE, check_model_folder, loading_errors
+from unitweave.training.model_files import (
+    SAFE_LOADING,
+    WEIGHTS_FILE,
+    check_model_folder,
+    check_parameters,
+    loading_errors,
+)
 from unitweave.units.front_end import FrontEnd, check_model_type, load_feature_extractor
 from unitweave.units.whisper import WhisperForCTC
 
@@ -136,6 +142,21 @@ def ctc_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     return WhisperForCTC if config.model_type == "whisper" else MODEL_FOR_CTC_MAPPING[type(config)]
 
 
+def check_encoder_folder(folder: Path) -> PretrainedConfig:
+    """The configuration of a trained encoder, whose weights are not loaded.
+
+    Raises:
+        InputError: The folder holds no encoder, or its files do not fit together.
+    """
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder}: no encoder here; train one with 'unitweave units train-encoder'")
+    check_model_type(check_model_folder(folder), str(folder / "config.json"))
+    with loading_errors(folder, "speech encoder"):
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    check_parameters(folder, lambda: ctc_class(config)(config))
+    return config
+
+
 def load_encoder(folder: Path | str, device: str | torch.device = "cpu") -> SpeechEncoder:
     """Load a trained encoder, in evaluation mode and float32.
 
@@ -143,12 +164,9 @@ def load_encoder(folder: Path | str, device: str | torch.device = "cpu") -> Spee
         InputError: The folder holds no encoder, or one of its files is missing, damaged or not supported.
     """
     folder = Path(folder)
-    if not (folder / "config.json").exists():
-        raise InputError(f"{folder}: no encoder here; train one with 'unitweave units train-encoder'")
-    check_model_type(check_model_folder(folder), str(folder / "config.json"))
+    config = check_encoder_folder(folder)
     vocabulary = CharacterVocabulary.load(folder)
     with loading_errors(folder, "speech encoder"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         model, report = ctc_class(config).from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **SAFE_LOADING
         )

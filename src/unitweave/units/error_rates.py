@@ -18,7 +18,7 @@ from unitweave.corpus.readers.text_table import read_parallel_text
 from unitweave.metrics.error_rates import character_error_rate, word_error_rate
 from unitweave.training.devices import resolve_device
 from unitweave.units.ctc_beam import BeamSearch, CharacterLM, choose_search, sample_characters
-from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder, load_encoder
+from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder, check_encoder_folder, load_encoder
 from unitweave.units.inference import EncoderInference, single_threads
 from unitweave.units.reading import map_ordered, read_features
 from unitweave.units.sampling import Recording, Recordings, group_rows, list_recordings
@@ -142,9 +142,11 @@ def compare(
     languages, numbers = list(groups), ", ".join(f"{language} {len(own)}" for language, own in groups.items())
     plain = folded if fold_accents else str
     trial = SearchTrial(corpus, languages, beam, lm_texts, plain, max_seconds) if beam else None
+    models = [f if (f / "config.json").exists() else RunLayout(f).encoder_model for f in encoders]
+    for model in models:  # before the first one has transcribed everything
+        check_encoder_folder(model)
     rows = []
-    for folder in encoders:
-        model = folder if (folder / "config.json").exists() else RunLayout(folder).encoder_model
+    for folder, model in zip(encoders, models, strict=True):
         encoder = load_encoder(model, resolve_device("auto"))
         for name, rates in _rates(encoder, items, plain, trial.searches(encoder) if trial else {}):
             cells = (f"{rates[f'{rate}_{language}']:.1f}" for language in languages for rate in ("cer", "wer"))

@@ -14,7 +14,7 @@ from transformers import AutoConfig, PretrainedConfig, Wav2Vec2BertConfig
 from unitweave.config.units import EncoderSettings
 from unitweave.core.markdown import markdown_table
 from unitweave.training.hardware import GIB, GPUS, Gpu
-from unitweave.training.model_files import check_model_folder, loading_errors
+from unitweave.training.model_files import check_hub_name, check_model_folder, loading_errors
 from unitweave.units.encoder import CharacterVocabulary, ctc_class, new_encoder
 from unitweave.units.front_end import FrontEnd, check_model_type
 
@@ -99,7 +99,8 @@ def _shape(settings: EncoderSettings) -> tuple[PretrainedConfig, int]:
 
 def encoder_config(pretrained: str) -> PretrainedConfig:
     """The shape of an encoder in a folder; a hub name counts as facebook/w2v-bert-2.0, transformers' default."""
-    if not (Path(pretrained) / "config.json").exists():
+    if not Path(pretrained).is_dir():
+        check_hub_name(pretrained)
         return Wav2Vec2BertConfig(vocab_size=64)
     check_model_type(check_model_folder(pretrained, weights=False), pretrained)
     with loading_errors(pretrained, "configuration of the speech encoder"):

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, FeatureExtractionMixin, PreTrainedModel, SeamlessM4TFeatureExtractor
+from transformers import (
+    AutoConfig,
+    FeatureExtractionMixin,
+    PretrainedConfig,
+    PreTrainedModel,
+    SeamlessM4TFeatureExtractor,
+)
 
 from unitweave.config.units import EncoderSettings
 from unitweave.core.errors import InputError
@@ -14,11 +20,48 @@ from unitweave.training.model_files import (
     SAFE_LOADING,
     check_model_config,
     check_model_folder,
+    check_parameters,
     loading_errors,
     safetensors_errors,
 )
+from unitweave.units.dataset import FRAME_RATE
 from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder, ctc_class, ctc_config, new_encoder
 from unitweave.units.front_end import FrontEnd, check_model_type, load_feature_extractor
+
+
+def check_initial_encoder(settings: EncoderSettings, layer: int) -> float:
+    """What can be known of an encoder and its layer for the units before it is trained.
+
+    Returns:
+        Its frames a second.
+
+    Raises:
+        InputError: The pretrained encoder is missing or not one that can be trained here, or has no such layer.
+    """
+    blocks, rate = settings.shape.num_hidden_layers, float(FRAME_RATE)
+    if settings.pretrained is not None:
+        config, _ = _pretrained_config(settings.pretrained)
+        blocks, rate = config.num_hidden_layers, FrontEnd.of(config).frame_rate
+        check_parameters(settings.pretrained, lambda: ctc_class(config)(config))
+    check_layer(layer, blocks)
+    return rate
+
+
+def check_layer(layer: int, blocks: int) -> None:
+    """Raise InputError where an encoder of so many layers does not have the one that the codebook is made of."""
+    if layer > blocks:
+        raise InputError(f"codebook.layer: the encoder has layers 1 to {blocks} (got {layer})")
+
+
+def _pretrained_config(name: str) -> tuple[PretrainedConfig, FeatureExtractionMixin]:
+    """The configuration and the feature extractor of a pretrained encoder. Raises InputError where it is none."""
+    where = f"encoder.pretrained {name!r}"
+    check_model_folder(name)
+    with loading_errors(where, "speech encoder"):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    check_model_config(config.to_dict(), where)
+    check_model_type(config.to_dict(), where)
+    return config, load_feature_extractor(name, config)
 
 
 def initial_encoder(
@@ -33,12 +76,7 @@ def initial_encoder(
         model = new_encoder(settings.shape, vocabulary, **_regularization(settings))
         return SpeechEncoder(model, vocabulary, FrontEnd.of(model.config)), SeamlessM4TFeatureExtractor()
     name, where = settings.pretrained, f"encoder.pretrained {settings.pretrained!r}"
-    check_model_folder(name)
-    with loading_errors(where, "speech encoder"):
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    check_model_config(config.to_dict(), where)
-    check_model_type(config.to_dict(), where)
-    extractor = load_feature_extractor(name, config)
+    config, extractor = _pretrained_config(name)
     front_end = FrontEnd.of(config, bool(getattr(extractor, "do_normalize", False)))
     # Set one by one: Whisper's configuration has no CTC settings, and would pass them on to the class.
     for key, value in (ctc_config(vocabulary) | _regularization(settings)).items():

@@ -26,11 +26,21 @@ def adopt_vocoder(folder: Path, settings: VocoderSettings, units: Path) -> Stage
         InputError: It is no vocoder, or one of other units, another number of units or another frame rate.
     """
     metadata = read_units_metadata(units)
-    codebook, num_units, frame_rate = metadata["codebook"], int(metadata["num_units"]), units_per_second(metadata)
+    vocoder = named_vocoder(settings, int(metadata["num_units"]), units_per_second(metadata), metadata["codebook"])
+    vocoder.save_pretrained(folder)
+    return StageResult(counts={"sample_rate": vocoder.sample_rate, "speakers": max(1, len(vocoder.speakers))})
+
+
+def named_vocoder(settings: VocoderSettings, num_units: int, frame_rate: float, codebook: str | None = None) -> Vocoder:
+    """The vocoder that the settings name, tried; the codebook is left alone where it is not known yet (None).
+
+    Raises:
+        InputError: As for `adopt_vocoder`.
+    """
     if settings.function is not None:
         name = f"vocoder.function {settings.function}"
         vocoder: Vocoder = FunctionVocoder(
-            settings.function, settings.options, num_units=num_units, codebook=codebook, frame_rate=frame_rate,
+            settings.function, settings.options, num_units=num_units, codebook=codebook or "", frame_rate=frame_rate,
             sample_rate=settings.sample_rate, speakers=settings.speakers,
             predicts_durations=settings.duration_predictor,
         )  # fmt: skip
@@ -42,13 +52,12 @@ def adopt_vocoder(folder: Path, settings: VocoderSettings, units: Path) -> Stage
     if not same_rate(vocoder.frame_rate, frame_rate):
         raise InputError(f"{name}: takes {vocoder.frame_rate:g} units a second, but the units have {frame_rate:g}")
     _try(vocoder, name)
-    vocoder.save_pretrained(folder)
-    return StageResult(counts={"sample_rate": vocoder.sample_rate, "speakers": max(1, len(vocoder.speakers))})
+    return vocoder
 
 
-def _pretrained(path: Path, codebook: str) -> Vocoder:
+def _pretrained(path: Path, codebook: str | None) -> Vocoder:
     if path.is_file():
-        return FairseqVocoder.convert(path, codebook)
+        return FairseqVocoder.convert(path, codebook or "")
     if not path.is_dir():
         raise InputError(f"vocoder.pretrained {path}: no such file or folder")
     record = read_json_object(path / CONFIG_FILE)
@@ -63,7 +72,7 @@ def _pretrained(path: Path, codebook: str) -> Vocoder:
         raise InputError(
             f"vocoder.pretrained {path}: {len(checkpoints)} files that could be the checkpoint; name the file"
         )
-    return FairseqVocoder.convert(checkpoints[0], codebook)
+    return FairseqVocoder.convert(checkpoints[0], codebook or "")
 
 
 def _try(vocoder: Vocoder, name: str) -> None:

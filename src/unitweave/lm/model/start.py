@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from tokenizers import AddedToken
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,7 +21,13 @@ from unitweave.core.errors import InputError
 from unitweave.interleaving.sequence import Example, Speech
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
 from unitweave.lm.model.vocabulary import FILE_NAME, ROW_MULTIPLE, Vocabulary, extend_model, extend_tokenizer
-from unitweave.training.model_files import SAFE_LOADING, check_model_config, check_model_folder, loading_errors
+from unitweave.training.model_files import (
+    SAFE_LOADING,
+    check_model_config,
+    check_model_folder,
+    check_parameters,
+    loading_errors,
+)
 
 _MAX_TOKENS_PER_UNIT = 20  # text tokens that a unit's row starts from
 _MIN_COUNT = 3  # words that a unit and a token must share
@@ -48,9 +55,21 @@ def load_causal_lm(
     return model, tokenizer
 
 
-def check_loadable(name: str) -> None:
-    """Raise InputError when there is no causal LM of this name, without loading its weights."""
-    load_config(name)
+def check_loadable(name: str) -> PretrainedConfig:
+    """Check a causal LM and its tokenizer without loading its weights.
+
+    Returns:
+        Its configuration.
+
+    Raises:
+        InputError: There is no causal LM of this name, it is damaged or of a kind that is refused.
+    """
+    config = load_config(name)
+    load_tokenizer(name)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(f"{name}: must be a causal language model (got {config.model_type})")
+    check_parameters(name, lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    return config
 
 
 def load_config(name: str | Path, weights: bool = True) -> PretrainedConfig:
@@ -71,8 +90,8 @@ def load_tokenizer(name: str | Path, local_files_only: bool = False) -> PreTrain
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=local_files_only)
 
 
-def earlier_vocabulary(name: str, num_units: int, codebook: str, deduplicate: bool) -> Vocabulary | None:
-    """The vocabulary of a model that unitweave trained; None for a text LLM.
+def earlier_vocabulary(name: str, num_units: int, codebook: str | None, deduplicate: bool) -> Vocabulary | None:
+    """The vocabulary of a model that unitweave trained; None for a text LLM. A codebook of None is not known yet.
 
     Raises:
         InputError: The run's units are not the ones that the model was trained on.
@@ -85,7 +104,7 @@ def earlier_vocabulary(name: str, num_units: int, codebook: str, deduplicate: bo
             f"{name}: this model was trained on a codebook of {vocabulary.num_units} units, and the run's has "
             f"{num_units}; use units of the same codebook, or start from a text LLM"
         )
-    if vocabulary.codebook != codebook:
+    if codebook is not None and vocabulary.codebook != codebook:
         raise InputError(
             f"{name}: this model was trained on units of the codebook {vocabulary.codebook}, these are of {codebook}; "
             "extract units with the model's codebook, or start from a text LLM"

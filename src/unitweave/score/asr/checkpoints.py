@@ -5,6 +5,7 @@ from typing import Any
 
 from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import file_digest, json_digest
+from unitweave.training.model_files import check_hub_name
 
 
 def load(kind: Any, model: str) -> Any:
@@ -13,6 +14,8 @@ def load(kind: Any, model: str) -> Any:
     from transformers import PreTrainedModel
 
     name, _, revision = (model, "", "") if Path(model).is_dir() else model.partition("@")
+    if not Path(name).is_dir():
+        check_hub_name(name)
     options = {"revision": revision} if revision else {}
     try:
         if not issubclass(kind, PreTrainedModel):

@@ -1,0 +1,46 @@
+"""What can be known of a language model's training before anything that comes before it is done."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from unitweave.config.lm import LmSettings
+from unitweave.core.errors import InputError
+from unitweave.interleaving.schedule import text_ratio
+from unitweave.lm.data.dataset import read_extra_text
+from unitweave.lm.model.start import check_loadable, earlier_vocabulary
+from unitweave.lm.train.finetune import token_limit
+
+
+def check_system(settings: LmSettings, num_units: int) -> None:
+    """Raise InputError for what the fine-tuning of a system would refuse.
+
+    Args:
+        settings: The system's settings.
+        num_units: Size of the codebook that the units will have.
+    """
+    if settings.pretrained is not None:
+        config = check_loadable(settings.pretrained)
+        earlier_vocabulary(settings.pretrained, num_units, None, settings.deduplicate)
+        token_limit(settings.max_tokens, config)
+        if settings.lora is not None and settings.lora.target_modules:
+            _check_modules(settings.lora.target_modules, config)
+    text_ratio(settings.schedule, settings.training.steps)
+    if settings.extra_text is not None:
+        read_extra_text(Path(settings.extra_text))
+    if settings.training.deepspeed is not None and not Path(settings.training.deepspeed).is_file():
+        raise InputError(f"training.deepspeed {settings.training.deepspeed}: no such file")
+    if (backend := settings.training.torch_compile_backend) is not None:
+        known = torch.compiler.list_backends()
+        if backend not in known:
+            raise InputError(f"training.torch_compile_backend: must be one of {', '.join(known)} (got {backend!r})")
+
+
+def _check_modules(names: list[str], config: PretrainedConfig) -> None:
+    """Raise InputError where none of the names is one of the model's layers, as peft matches them."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    paths = [path for path, _ in model.named_modules()]
+    if not any(path == name or path.endswith(f".{name}") for path in paths for name in names):
+        raise InputError(f"lora.target_modules: the model has no layers named {', '.join(names)}")
