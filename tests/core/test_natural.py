@@ -57,12 +57,28 @@ BITS = [
     "…",
     "3D",
     *("½", "3½", "m²", "&", "+", "007", "n.º 5", "R$ 5,00", "l'80%", "5€", "−5 °C", "①", "US$1.5 million", 'צה"ל'),
+    *(
+        "1/2",
+        "/",
+        "3 / 4",
+        "14:30",
+        "14h",
+        "h",
+        "10–12",
+        "1990s",
+        "’80s",
+        "5 km/h",
+        "km",
+        "555-1234",
+        "+1 555 123 4567",
+    ),
+    *("§", "±", "×", "₹500", "₺", "#5", "No.", "siglo", "siglo XX", "y V", "Chapter", "XIXe siècle", "⅔", "Uhr", "pm"),
     "1st-class",
     "A/B",
 ]
 texts = st.lists(st.tuples(st.sampled_from(BITS), st.sampled_from([" ", "", "  ", "\u00a0"])), max_size=8)
 JOINED = texts.map(lambda parts: "".join(map("".join, parts)))
-LANGUAGES = ["en", "es", "fr", "ca", "zh", "ja", "th", "ar", "tr", "xx"]
+LANGUAGES = ["en", "es", "fr", "de", "ca", "zh", "ja", "th", "ar", "tr", "xx"]
 
 
 @settings(deadline=None)

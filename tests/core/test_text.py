@@ -26,7 +26,9 @@ texts = st.one_of(
                 "1,5",
                 "1 234",
                 "3rd",
-                *"%½²①$€°C&-−º№",
+                *"%½²①$€°C&-−º№⅓‰₹₩₺§×±÷–:/#",
+                *("1/2", " 3 / 4", "14:30", "14h", "h", "1990", "2015s", "s", "er", "siglo ", "XX", "Ve siècle"),
+                *("km/h", " km", "555-1234", "+1 555 123 4567", "World War I", "Chapter V"),
                 "007",
                 " $",
                 "n.º",
@@ -111,9 +113,10 @@ def test_examples_of_each_rule(language, text, expected):
         ("en", "$1.5 million, $5 milk", "one point five million dollars five dollars milk"),
         ("en", "£3.50, US$1", "three pounds fifty one dollar"),
         ("en", "AT&T, C++ & 2+2=4", "at and t c plus plus and two plus two equals four"),
-        ("en", "½ cup, 3¼, ⅛, H₂O, ②, x³, 5 ㎏", "half cup three and a quarter one eight h two o two x cubed five kg"),
+        ("en", "½ cup, 3¼, ⅛, H₂O, ②, x³, 5 ㎏", "half cup three and a quarter one eight h two o two x cubed "
+         "five kilograms"),
         ("en", "−5 °C, -5°, 5-6", "minus five degrees celsius minus five degrees five six"),
-        ("en", "007 at 10:05, 1 000", "zero zero seven at ten five one zero zero zero"),
+        ("en", "007 at 10:05, 1 000", "zero zero seven at ten oh five one zero zero zero"),
         ("es", "el 1.º, la 2.ª, el 3er, n.º 5", "el primero la segunda el tercero número cinco"),
         ("es", "100 m², 3,5 %, 1 €", "cien m cuadrado tres coma cinco por ciento uno euro"),
         ("es", "20 °C", "veinte grados celsius"),
@@ -136,7 +139,7 @@ def test_examples_of_each_rule(language, text, expected):
         ("he", 'צה"ל צ׳ק', "צהל צ'ק"),
         ("hy", "Ինչո՞ւ", "ինչու"),
         ("hi", "5%", "5 प्रतिशत"),
-        ("ta", "5%", "5"),
+        ("ta", "5%", "5 சதவீதம்"),
         ("en", "yes,50% (a,$5)", "yes fifty percent a five dollars"),
         ("en", "$1.00, $2.00", "one dollar two dollars"),
         ("en", "1,00,000", "one hundred thousand"),
@@ -156,7 +159,84 @@ def test_signs_that_are_read_aloud_are_words(language: str, text: str, expected:
     assert normalize(text, language) == expected
 
 
-@pytest.mark.parametrize("language", sorted(code for code in CVSS if code not in ("cy", "mn", "ta")))
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("en", "1/2 cup, 3 / 4, 1 1/2 and 2 ⅔", "half cup three quarters one and a half and two and two thirds"),
+        ("en", "1/2/2020, 24/7, 5/6", "one two twenty twenty twenty four seven five six"),
+        ("en", "10–12, 5–10%, 1990–95", "ten to twelve five to ten percent nineteen ninety to ninety five"),
+        ("en", "in 1990, 1,990 and $1990, 2005, 2015", "in nineteen ninety one thousand nine hundred and ninety and "
+         "one thousand nine hundred and ninety dollars two thousand and five twenty fifteen"),
+        ("en", "the 1990s, ’80s and mid-30s", "the nineteen nineties eighties and mid thirties"),
+        ("en", "at 3:00 pm, 3:00, 15:00 or 7:05; 3pm", "at three pm three o'clock fifteen hundred or seven oh five "
+         "three pm"),
+        ("en", "555-1234, 500-1000", "five five five one two three four five hundred one thousand"),
+        ("en", "+1 (555) 123-4567", "plus one five five five one two three four five six seven"),
+        ("en", "5 km/h, 10km, 3 km², 3×4 ±5 ÷6, § 5, #3, No. 2", "five kilometers per hour ten kilometers three km "
+         "squared three times four plus or minus five divided by six section five number three number two"),
+        ("en", "5 ¢ ₹500 ₩1 ₽2 5‰ ₺7", "five cents five hundred rupees one won two rubles five per mille seven lira"),
+        ("en", "World War II, Chapter V, the part I like, XX", "world war two chapter five the part i like xx"),
+        ("es", "3/4 de litro a las 3:00 o 14:30 h", "tres cuartos de litro a las tres o catorce y treinta"),
+        ("es", "siglos V y XX, 10–12, 5 km/h", "siglos quinto y veinte diez a doce cinco kilómetros por hora"),
+        ("fr", "14h30, 1 h, le XIXe siècle, Ier siècle", "quatorze heures trente une heure le dix neuvième siècle "
+         "premier siècle"),
+        ("de", "14:30 Uhr, 1:05; die 1990er, 1990", "vierzehn uhr dreißig ein uhr fünf die neunzehnhundertneunziger "
+         "neunzehnhundertneunzig"),
+        ("it", "XX secolo, ore 14:00", "ventesimo secolo ore quattordici"),
+        ("pt", "14h30, 2:00, século V", "catorze e trinta duas horas século quinto"),
+        ("nl", "14:30 uur, 3/4", "veertien uur dertig driekwart"),
+        ("ru", "1 км/ч, 22 кг, ₽5, 1/2", "один километр в час двадцать два килограмма пять рублей половина"),
+        ("zh", "14:30，5‰", "14 点 30 分 千 分 之 5"),
+        ("ja", "1:30、5km", "一 時 三 十 分 五 キ ロ メ ー ト ル"),
+        ("el", "5 €, 3,000", "5 ευρώ 3 0 0 0"),
+        ("en", "1500 km, $ 1990, 1990", "one thousand five hundred kilometers one thousand nine hundred and ninety "
+         "dollars nineteen ninety"),
+        ("ta", "₹5", "5 rupee"),
+        ("xx", "1/2 14:30 10–12", "1 2 14 30 10 12"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_not_one_number_are_read_as_people_read_them(language: str, text: str, expected: str) -> None:
+    assert normalize(text, language) == expected
+
+
+NUMBERS = [
+    "1/2",
+    "24/7",
+    "3/12",
+    "14:30",
+    "3:00",
+    "1990",
+    "1990s",
+    "10–12",
+    "5-6",
+    "555-1234",
+    "+49 171 1234567",
+    "16:9",
+]
+NUMBERS += ["5 km/h", "1.5", "1,5", "1st", "№ 5", "#5", "§ 5", "3×4", "±5", "½", "3½", "2024-03-05", "06 12 34 56 78"]
+NUMBERS += (
+    [f"5 {c}" for c in "%‰¢$€£¥₹₩₽₺₴₫°"] + [f"{c}5" for c in "$€£¥₹₩₽₺₴₫"] + ["14h", "5 kg", "1 1/2", "007", "3pm"]
+)
+
+
+@pytest.mark.parametrize("language", ["en", "es", "fr", "de", "it", "pt", "ru", "zh", "tr", "th", "el", "ta", "xx"])
+def test_no_number_is_lost_and_its_neighbors_stay(language: str) -> None:
+    for number in NUMBERS:
+        words = normalize(f"abc {number} xyz", language).split()
+        assert words[0] == "abc" and words[-1] == "xyz", number
+        digits = len(re.findall(r"\d+|½", number))
+        assert len(words) - 2 >= (digits if number not in ("1/2", "3:00", "1 1/2", "1,5", "1.5", "3½") else 1), number
+        assert normalize(number, language).split() == words[1:-1], number
+
+
+@pytest.mark.parametrize("language", [*CVSS, "el", "hi", "ko", "he", "th", "pl"])
+@pytest.mark.parametrize("sign", "%$€£₹₩₽¢₺")
+def test_a_sign_with_a_number_has_a_word_in_every_language_with_words_for_signs(language: str, sign: str) -> None:
+    assert len(normalize(f"5 {sign}", language).split()) > len(normalize("5", language).split())
+    assert normalize(f"5{sign}", language) == normalize(f"5 {sign}", language)
+
+
+@pytest.mark.parametrize("language", CVSS)
 def test_no_language_loses_a_percent_sign_or_a_currency(language: str) -> None:
     words = normalize("5 %", language).split()
     assert len(words) > len(normalize("5", language).split())

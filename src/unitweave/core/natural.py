@@ -141,5 +141,5 @@ def _attached(pieces: list[TextPiece]) -> list[TextPiece]:
 
 
 def _opens(text: str, following: str) -> bool:
-    sign = text[-1] in "#$€£¥" and not following.startswith(" ")
+    sign = (text[-1] in "#§№±" or unicodedata.category(text[-1]) == "Sc") and not following.startswith(" ")
     return sign or text[-1] in "¿¡" or unicodedata.category(text[-1]) in ("Ps", "Pi")

@@ -4,8 +4,9 @@ What `normalize` does, in this order
     1. NFC; compatibility characters in their ordinary form (ligatures, full- and half-width, presentation forms);
        characters that nobody sees deleted (soft hyphen, zero-width characters, marks of direction, variation
        selectors), and the Arabic tatweel
-    2. signs that are read aloud written out where the language has words for them here (`spoken_signs`): percent,
-       currencies behind their number, degrees, fractions, squares, &, +, =, @, №
+    2. numbers that are read in their own way (`spoken_numbers`: times, years, telephone numbers, 1/2, 10–12, siglo XX),
+       and signs that are read aloud written out where the language has words for them here (`spoken_signs`): percent,
+       currencies behind their number, degrees, km/h, fractions, squares, &, +, =, @, №, §, ×
     3. numbers written out in the language (num2words): integers, ordinals where the language marks
        them with letters, decimals with each digit behind the point by itself; thousands may be grouped; more than
        15 digits, and three or more that begin with 0, are read one by one. Languages that num2words lacks (Chinese,
@@ -20,7 +21,7 @@ What `normalize` does, in this order
        there and spans have something to count; Latin words and digits stay whole
     8. white space becomes single spaces, none at the ends
 
-Applying it twice changes nothing. A change to any rule is a new name in NORMALIZER.
+Applying it twice changes nothing. A release that changes any rule has a new name in NORMALIZER.
 """
 
 import functools
@@ -31,6 +32,7 @@ from num2words import num2words
 
 from unitweave.core.languages import TWO_LETTER_CODES
 from unitweave.core.scripts import plain_forms, split_clusters, without_invisible
+from unitweave.core.spoken_numbers import rewritten
 from unitweave.core.spoken_signs import written_out
 
 NORMALIZER = "unitweave-3"
@@ -89,6 +91,7 @@ def normalize(text: str, language: str) -> str:
     text = unicodedata.normalize("NFC", plain_forms(without_invisible(text)).replace("\u0640", ""))
     text = re.sub(r"\s{2,}", " ", text)  # how many spaces there are says nothing
     text = _GERSHAYIM.sub("", text)
+    text = rewritten(text, _NUM2WORDS.get(language, language))
     text = written_out(text, _NUM2WORDS.get(language, language))
     text = _number_pattern(language).sub(lambda match: _spoken(match, language), text)
     if language == "tr":
@@ -160,9 +163,10 @@ def _spoken(match: re.Match[str], language: str) -> str:
     whole = "".join(str(unicodedata.decimal(c)) for c in match["whole"] if c.isdecimal())
     part = "".join(str(unicodedata.decimal(c)) for c in match["part"] or "")
     ordinal = match["ordinal"] or ""
+    one_by_one = len(whole) > _MAX_DIGITS or (whole.startswith("0") and len(whole) > _MAX_LEADING_ZERO)
     if not _has_numbers(language):
-        return " ".join(filter(None, (whole, part, ordinal)))
-    if len(whole) > _MAX_DIGITS or (whole.startswith("0") and len(whole) > _MAX_LEADING_ZERO):
+        return " ".join(filter(None, (*(whole if one_by_one else [whole]), *part, ordinal)))
+    if one_by_one:
         words = _digit_by_digit(whole, language)
     else:
         words = _in_words(whole, "ordinal" if ordinal else "cardinal", language)
