@@ -13,6 +13,7 @@ SCHEDULES = "interleaving/schedules"  # each file there is a shape
 Task = Literal["s2st", "s2tt", "asr", "mt", "tts", "direct"]
 Texts = Literal["natural", "normalized"]
 Segment = Literal["source", "transcript", "translation", "target"]
+SpeechSegment = Literal["source", "target"]
 if TYPE_CHECKING:
     Shape = str
 else:

@@ -10,6 +10,7 @@ from unitweave.config.interleave import (
     TASK_SEGMENTS,
     InterleaveSettings,
     ScheduleSettings,
+    SpeechSegment,
     Task,
     Texts,
 )
@@ -122,6 +123,9 @@ class LmSettings(Settings):
     texts: Texts = "normalized"
     """How transcript, translation and interleaved words are written: natural (as the corpus has them, cased and
     punctuated) or normalized (lower case, numbers in words, no punctuation)."""
+    unit_noise: dict[SpeechSegment, RatioBelowOne] = field(default_factory=dict)
+    """Fraction of the units (source, target) in whose place the model reads random ones in training; what it predicts
+    stays the same. With little speech it keeps the model from learning that by heart."""
     deduplicate: bool = False
     """Merge repeated units; the vocoder then needs a duration predictor."""
     language_temperature: PositiveNumber = 1.0

@@ -80,12 +80,14 @@ class TrainingSequence:
     Attributes:
         words: Words of the speech on the sides that are interleaved.
         replaced: How many of them stand as text (or mask).
+        inputs: int32 [length], what the model reads instead of `ids` (see `noise.py`); None: `ids` themselves.
     """
 
     ids: np.ndarray
     segments: np.ndarray
     words: int = 0
     replaced: int = 0
+    inputs: np.ndarray | None = None
 
 
 def prepare_speech(

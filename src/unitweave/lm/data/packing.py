@@ -80,7 +80,8 @@ def pack(sequences: Sequence[TrainingSequence], loss_weights: Sequence[float], p
     segments = np.zeros(tokens, dtype=np.int64)
     positions = np.zeros(tokens, dtype=np.int64)
     if len(sequences):
-        ids[:used] = np.concatenate([s.ids for s in sequences])
+        ids[:used] = np.concatenate([s.ids if s.inputs is None else s.inputs for s in sequences])
+        predicted = np.concatenate([s.ids for s in sequences])
         codes = np.concatenate([s.segments for s in sequences])
         positions[:used] = np.arange(used) - np.repeat(starts[:-1], lengths)
         # Position i predicts token i + 1 of its own sequence; the last one of each predicts nothing. Labels are
@@ -88,7 +89,7 @@ def pack(sequences: Sequence[TrainingSequence], loss_weights: Sequence[float], p
         inner = np.ones(used, dtype=bool)
         inner[starts[1:] - 1] = False
         inside = np.flatnonzero(inner)
-        labels[inside] = ids[inside + 1]
+        labels[inside] = predicted[inside + 1]
         segments[inside] = codes[inside + 1]
     weights = np.asarray(loss_weights, dtype=np.float32)[segments]
     labels[weights == 0] = IGNORED

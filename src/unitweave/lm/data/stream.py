@@ -3,14 +3,15 @@
 Workers, processes, gradient accumulation and restarts decide only who computes which part of a step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
-from unitweave.config.interleave import InterleaveSettings, Task
+from unitweave.config.interleave import InterleaveSettings, SpeechSegment, Task
+from unitweave.interleaving.noise import add_unit_noise
 from unitweave.interleaving.prefixes import draw_prefix
 from unitweave.interleaving.schedule import utterance_ratio
 from unitweave.interleaving.sequence import (
@@ -61,6 +62,8 @@ class InterleavedDataset:
     extra_ratio: float = 0.0  # fraction of the drawn examples that come from `extra`
     max_tokens: int | None = None  # longer sequences are cut
     spread: float = 0.0  # of the utterances' ratios around the step's
+    unit_noise: Mapping[SpeechSegment, float] = field(default_factory=dict)  # fraction of the units read as others
+    units: range = range(0)  # token ids of the units
 
     def sequences(self, step: int) -> list[TrainingSequence]:
         """The interleaved sequences of an optimizer step."""
@@ -75,12 +78,13 @@ class InterleavedDataset:
             drawn_ratio = utterance_ratio(ratio, self.spread, rng)
             drawn.append(draw_sequence(example, task, drawn_ratio, self.interleave, self.markers, rng))
         limit = self.max_tokens
-        return [
+        made = [
             sequence
             if limit is None or len(sequence.ids) <= limit
             else replace(sequence, ids=sequence.ids[:limit], segments=sequence.segments[:limit])
             for sequence in join_pieces(drawn)
         ]
+        return add_unit_noise(made, self.unit_noise, self.units, (self.seed, step))
 
     def _draw(self, position: int, tasks: Sequence[Task], rng: Random) -> tuple[Example, str]:
         """The example at a position of the endless stream, and which of the tasks to train on it."""

@@ -137,6 +137,8 @@ def train_lm(
         extra_ratio=settings.extra_text_ratio,
         max_tokens=limit,
         spread=settings.schedule.spread,
+        unit_noise=settings.unit_noise,
+        units=range(vocabulary.unit_offset, vocabulary.unit_offset + vocabulary.num_units),
     )
     unit_dev: list[TrainingSequence] = []
     if settings.schedule.shape == "adaptive":
