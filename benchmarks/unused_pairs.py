@@ -1,0 +1,70 @@
+"""How well does a run translate and speak what its language model has not met, the test split aside?
+
+`python benchmarks/unused_pairs.py RUN` takes the dev split and some of the training pairs that `lm.train_pairs` leaves
+out (encoder, vocoder and text LM have met those). It prints text BLEU, ASR-BLEU and agreement WER (what a system wrote
+against what the recognizer heard) of every system of the run: for choices that must not be made on the test split.
+"""
+
+import argparse
+from pathlib import Path
+
+import jiwer
+import sacrebleu
+
+from unitweave.config.recipe import load_recipe
+from unitweave.core.layout import RunLayout
+from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.sequences import evenly_spaced
+from unitweave.lm.data.subset import choose_subset
+from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
+from unitweave.training.devices import resolve_device
+from unitweave.translate.decode import PhaseDecoder
+from unitweave.units.dataset import read_units
+from unitweave.vocoder.base import Vocoder, at_16khz
+
+BATCH = 32
+
+
+def unused_pairs(run: RunLayout, train_pairs: float, count: int) -> list[Pair]:
+    """The dev split, and `count` training pairs that the language model was not trained on."""
+    train = list(read_manifest(run.corpus, "train"))
+    used = {pair.id for pair in choose_subset(train, train_pairs)}
+    return [*read_manifest(run.corpus, "dev"), *evenly_spaced([pair for pair in train if pair.id not in used], count)]
+
+
+def main() -> None:
+    """Print a table: one row for each system."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--pairs", type=int, default=140, help="training pairs beside the dev split")
+    arguments = parser.parse_args()
+    run = RunLayout(arguments.run)
+    recipe = load_recipe(run.recipe)
+    pairs = unused_pairs(run, recipe.lm.train_pairs or 1, arguments.pairs)
+    units = read_units(run.units, [pair.id for pair in pairs])
+    language = pairs[0].tgt_lang
+    recognizer = load_recognizer(*choose_recognizer("auto", "", {language}))
+    print(f"{len(pairs)} pairs\n\n| | text BLEU | ASR-BLEU | agreement WER |\n|---| ---: | ---: | ---: |")
+    for system in sorted(path.parent.name for path in (arguments.run / "lm").glob("*/model")):
+        decoder = PhaseDecoder.load(run.lm(system) / "model", resolve_device("cpu"))
+        vocoder = Vocoder.from_pretrained(run.vocoder, decoder.vocabulary.codebook, resolve_device("cpu"))
+        written, heard = [], []
+        for first in range(0, len(pairs), BATCH):
+            sources = [units[pair.id, "src"].units for pair in pairs[first : first + BATCH]]
+            translations = decoder.translate(sources, recipe.translate)
+            written += [translation.translation for translation in translations]
+            speech = vocoder.synthesize([t.units for t in translations], None, decoder.vocabulary.deduplicate)
+            heard += recognizer.transcribe([at_16khz(waveform, vocoder.sample_rate) for waveform in speech], language)
+        references = [pair.tgt_text or "" for pair in pairs]
+        heard = [recognizer.clean_hypothesis(text, language) for text in heard]
+        cleaned = [[recognizer.clean_reference(text, language) for text in texts] for texts in (references, written)]
+        scores = (
+            sacrebleu.corpus_bleu(written, [references]).score,
+            sacrebleu.corpus_bleu(heard, [cleaned[0]]).score,
+            100 * jiwer.wer([text or "-" for text in cleaned[1]], heard),
+        )
+        print(f"| {system} | " + " | ".join(f"{score:.1f}" for score in scores) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
