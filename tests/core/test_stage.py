@@ -141,11 +141,13 @@ def test_a_setting_that_came_later_leaves_finished_stages_finished_at_its_defaul
     @dataclass
     class Now(Before):
         folded: bool = field(default=False, metadata={"later": True})
+        noise: dict[str, float] = field(default_factory=dict, metadata={"later": True})
 
     def prints(settings: Before) -> str:
         return run_stage(tmp_path, "lm", settings, {}, lambda folder: StageResult())
 
     assert prints(Before()) == prints(Now()) != prints(Now(folded=True))
+    assert prints(Now()) != prints(Now(noise={"source": 0.1}))
 
 
 def test_files_are_on_the_disk_before_they_get_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

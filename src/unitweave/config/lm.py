@@ -16,6 +16,7 @@ from unitweave.config.interleave import (
 )
 from unitweave.config.training import LmTraining
 from unitweave.config.types import (
+    LATER,
     NonNegativeInt,
     NonNegativeNumber,
     PositiveInt,
@@ -123,7 +124,7 @@ class LmSettings(Settings):
     texts: Texts = "normalized"
     """How transcript, translation and interleaved words are written: natural (as the corpus has them, cased and
     punctuated) or normalized (lower case, numbers in words, no punctuation)."""
-    unit_noise: dict[SpeechSegment, RatioBelowOne] = field(default_factory=dict)
+    unit_noise: dict[SpeechSegment, RatioBelowOne] = field(default_factory=dict, metadata=LATER)
     """Fraction of the units (source, target) in whose place the model reads random ones in training; what it predicts
     stays the same. With little speech it keeps the model from learning that by heart."""
     deduplicate: bool = False

@@ -11,6 +11,9 @@ from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
 from unitweave.core.errors import InputError
 
+# Metadata of a setting that came later than runs that were finished without it: at its default it leaves them finished.
+LATER = {"later": True}
+
 if TYPE_CHECKING:
     PositiveInt = int
     NonNegativeInt = int

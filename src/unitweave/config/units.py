@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from unitweave.config.training import EncoderTraining, Precision
-from unitweave.config.types import NonNegativeInt, PositiveInt, PositiveNumber, Ratio, RatioBelowOne, Seed, Settings
+from unitweave.config.types import (
+    LATER,
+    NonNegativeInt,
+    PositiveInt,
+    PositiveNumber,
+    Ratio,
+    RatioBelowOne,
+    Seed,
+    Settings,
+)
 from unitweave.core.errors import InputError
 
 MAX_UNITS = 2**16  # units are stored in 16 bits
@@ -57,7 +66,7 @@ class EncoderSettings(Settings):
     """Fraction of the frames that SpecAugment masks, in spans of 10."""
     mask_feature_prob: Ratio = 0.0
     """Fraction of the hidden dimensions that SpecAugment masks, in spans of 10."""
-    fold_accents: bool = field(default=False, metadata={"later": True})
+    fold_accents: bool = field(default=False, metadata=LATER)
     """Write no acute accents and diaereses in the CTC output (a for á, u for ü; ñ and ç stay), where some transcripts
     have them and others do not."""
     freeze_convolutions: bool = True

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from unitweave.config.training import VocoderTraining
-from unitweave.config.types import NonNegativeInt, NonNegativeNumber, PositiveInt, PositiveNumber, Settings
+from unitweave.config.types import LATER, NonNegativeInt, NonNegativeNumber, PositiveInt, PositiveNumber, Settings
 from unitweave.core.choices import choices
 from unitweave.core.errors import InputError
 
@@ -20,15 +20,15 @@ else:
 class VocoderSettings(Settings):
     """Settings of the unit vocoder and its training."""
 
-    pretrained: str | None = None
+    pretrained: str | None = field(default=None, metadata=LATER)
     """A vocoder to use instead of training one: the folder of one of ours, or a checkpoint of fairseq's unit HiFi-GAN
     with its config.json beside it."""
-    function: str | None = None
+    function: str | None = field(default=None, metadata=LATER)
     """`module:name` of a Python function to use instead: called with `options`, it returns a function of units (int64
     [frames]) and the name of a speaker that returns a waveform (float32 [samples] at `sample_rate`)."""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, metadata=LATER)
     """Keyword arguments of `function`."""
-    speakers: list[str] = field(default_factory=list)
+    speakers: list[str] = field(default_factory=list, metadata=LATER)
     """Names of the voices of `function`; empty for a single one."""
     generator: GeneratorName = "vocos"
     """vocos (fast) or hifigan (the paper's)."""

@@ -13,7 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,11 @@ def _recorded(settings: Any) -> Any:
     """
     if not is_dataclass(settings) or isinstance(settings, type):
         return settings
-    later = {field.name: field.default for field in fields(settings) if field.metadata.get("later")}
+    later = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(settings)
+        if field.metadata.get("later")
+    }
     return {key: value for key, value in asdict(settings).items() if key not in later or value != later[key]}
 
 
