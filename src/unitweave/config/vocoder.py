@@ -41,7 +41,7 @@ class VocoderSettings(Settings):
     """Learn one voice for each speaker of the manifest instead of a single one."""
     duration_predictor: bool = False
     """Also train a duration predictor, for deduplicated units; with `function`: it takes deduplicated units."""
-    sample_rate: PositiveInt = 16_000
+    sample_rate: PositiveInt = field(default=16_000, metadata=LATER)
     """Sampling rate of the speech in Hz, a multiple of the units' frame rate: 16000, 22050, 24000, ..."""
     segment_frames: PositiveInt = 64
     """Units of a training segment (64 are 1.3 s at 50 units a second)."""
