@@ -252,9 +252,13 @@ class TableCorpus(Settings):
     """Settings of `unitweave corpus table`."""
 
     table: list[str]
-    """CSV, TSV, JSON Lines or Parquet files."""
+    """CSV, TSV, JSON Lines, Parquet or spreadsheet files, or folders of Kaldi, LibriSpeech, MuST-C or FLEURS."""
     out: str
     """The corpus folder."""
+    join: str | None = None
+    """Another table or such a folder, whose rows belong to those of the tables; its column NAME is joined.NAME."""
+    on: str | None = None
+    """Column by which they belong together, or COLUMN=COLUMN OF THE OTHER (default: sentence, id or path)."""
     audio_root: str | None = None
     """Folder that relative paths start from (default: the table's folder)."""
     encoding: str = "utf-8"
@@ -317,7 +321,8 @@ class Columns(Settings):
     speaker: str | None = None
     """Column with the speaker of the source recording."""
     split: str | None = None
-    """Column with train, dev or test (default: drawn, with the ratios below)."""
+    """Column with train, dev or test (default: several tables' names where all say it, else drawn, with the ratios
+    below)."""
     lacks_text: str | None = None
     """Column that says which side has no text: source, target or both."""
     src_lang: str | None = None

@@ -9,7 +9,7 @@ from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.stage import StageResult
 from unitweave.corpus.assemble import close_corpus, open_corpus
 from unitweave.corpus.readers.records import Record, with_fields
-from unitweave.corpus.readers.table import SPLIT_NAMES, RowCollector, resolve
+from unitweave.corpus.readers.table import SPLIT_NAMES, TABLE_SPLIT, RowCollector, resolve
 from unitweave.corpus.recording_store import RecordingStore
 
 
@@ -28,16 +28,13 @@ def build_hub(settings: HubCorpus, columns: Columns, limits: RowLimits) -> Stage
         collector = RowCollector(folder, recordings)
         for name, split in splits.items():
             records = _records(streams[name], split if plans[name].split is None else None, settings.dataset)
-            plan = plans[name] if plans[name].split else Columns(**vars(plans[name]) | {"split": _SPLIT})
+            plan = plans[name] if plans[name].split else Columns(**vars(plans[name]) | {"split": TABLE_SPLIT})
             collector.add(
-                plan, records, f"{Path(settings.dataset).name}-{name}", _split_size(streams[name], name), root
+                plan, records, f"{Path(settings.dataset).name}-{name}", _split_size(streams[name], name), (root, root)
             )
         return close_corpus(
             folder, "hub", settings, collector.rows, collector.skipped, recordings, limits, settings.allow_skipped
         )
-
-
-_SPLIT = "unitweave split"  # the column by which a record says the split of the hub it is from
 
 
 def _datasets() -> Any:
@@ -96,7 +93,7 @@ def _split_size(stream: Any, split: str) -> int:
 def _records(stream: Any, split: str | None, name: str) -> Iterator[Record]:
     with _Explained(name):
         for number, values in enumerate(stream, start=1):
-            yield Record(number, values | {_SPLIT: split} if split else values)
+            yield Record(number, values | {TABLE_SPLIT: split} if split else values)
 
 
 class _Explained:

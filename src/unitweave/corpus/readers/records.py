@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 
 from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.file_kinds import file_kind
+from unitweave.core.progress import echo
 
 csv.field_size_limit(1 << 24)
 _SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 _JSON = (".jsonl", ".ndjson", ".json")
-FORMATS = (*_SEPARATED, *_JSON, ".parquet")
-_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+FORMATS = (*_SEPARATED, *_JSON, ".parquet", ".xlsx", ".ods")
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 _DELIMITERS = ",;\t|"
 _JSON_ROWS = 100  # objects of a JSON file whose keys are its columns: a key may be missing where there is no value
 _MAX_JSON_ARRAY = 1 << 30  # bytes of a file that is one JSON array, and is read whole
@@ -49,8 +50,9 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
     """Read the rows of a table in the format of its suffix.
 
     Args:
-        path: A .csv, .tsv, .tab, .txt, .jsonl, .ndjson, .json or .parquet file. A .csv may be separated by semicolons,
-            tabs or bars, as its header or a first line `sep=;` shows; a .json has an object a line, or one array.
+        path: A .csv, .tsv, .tab, .txt, .jsonl, .ndjson, .json, .parquet, .xlsx, .xls or .ods file. A .csv may be
+            separated by semicolons, tabs or bars, as its header or a first line `sep=;` shows; a .json has an object a
+            line, or one array.
         encoding: Encoding of text files; a byte order mark overrides it. Bytes that do not fit become lone
             surrogates, by which the checks recognize them.
         quoted: Whether fields of .csv and .tsv may be in double quotes; None: in .csv yes, in .tsv no.
@@ -62,6 +64,8 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
     if not path.is_file():
         raise InputError(f"{path}: no such table")
     if suffix in _SPREADSHEETS:
+        return _spreadsheet(path)
+    if suffix == ".numbers":
         raise InputError(f"{path}: a spreadsheet; save it as CSV (UTF-8) and give that file")
     if suffix not in FORMATS:
         raise InputError(f"{path}: a table's name ends in one of {', '.join(FORMATS)}")
@@ -117,7 +121,9 @@ def with_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a table has; for text tables about as many as it has lines."""
+    """How many rows a table has; for text tables about as many as it has lines, for spreadsheets 0: unknown."""
+    if path.suffix.lower() in _SPREADSHEETS:
+        return 0
     if path.suffix.lower() == ".parquet":
         return int(pq.read_metadata(path).num_rows)
     with path.open("rb") as file:
@@ -240,6 +246,40 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
         if any(cell.strip() for cell in cells):  # spreadsheets have empty rows, between others and behind the last
             yield Record(number, dict(zip(header, cells, strict=True)))
         lines.next_row(after=lines.last)
+
+
+def _spreadsheet(path: Path) -> Iterator[Record]:
+    """The first sheet that has cells."""
+    try:
+        from python_calamine import CalamineError, CalamineWorkbook
+    except ImportError:
+        raise InputError(
+            f"{path}: a spreadsheet; save it as CSV (UTF-8) and give that, or pip install 'unitweave[spreadsheets]'"
+        ) from None
+    try:
+        with CalamineWorkbook.from_path(str(path)) as book:
+            sheets = {name: book.get_sheet_by_name(name).to_python() for name in book.sheet_names}
+    except (CalamineError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not readable as a spreadsheet ({in_one_line(error)}); save it as CSV (UTF-8)"
+        ) from None
+    filled = {name: rows for name, rows in sheets.items() if any(any(map(_cell, row)) for row in rows)}
+    if not filled:
+        raise InputError(f"{path}: the table is empty; its first line names the columns")
+    name, rows = next(iter(filled.items()))
+    if len(filled) > 1:
+        echo(f"{path}: the sheet {name!r} is read, not {', '.join(map(repr, list(filled)[1:]))}")
+    start = next(i for i, row in enumerate(rows) if any(map(_cell, row)))
+    header = _column_names([_cell(cell) for cell in rows[start]], path, "utf-8")
+    for number, row in enumerate(rows[start + 1 :], start=1):
+        cells = [_cell(cell) for cell in row]
+        if any(cell.strip() for cell in cells):
+            yield Record(number, {name: cell for name, cell in zip(header, cells, strict=True) if name})
+
+
+def _cell(value: Any) -> str:
+    """A cell as it is shown: 3 where the sheet holds 3.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _column_names(header: list[str], path: Path, encoding: str) -> list[str]:

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from unitweave.core.stage import StageResult
 from unitweave.core.text import language_code, normalize
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
 from unitweave.corpus.readers.archives import signature, stamp
+from unitweave.corpus.readers.folders import folder_columns, folder_records, split_in_name
+from unitweave.corpus.readers.joins import PREFIX, Join, joined_defaults
 from unitweave.corpus.readers.parts import TIME_COLUMNS, RecordingPart, cut_tasks, part_of, unused_times
 from unitweave.corpus.readers.paths import find_recording
 from unitweave.corpus.readers.records import Record, count_rows, read_records, table_columns, with_fields
@@ -30,6 +33,8 @@ SPLIT_NAMES = {
     **dict.fromkeys(("dev", "development", "validation", "valid", "val"), "dev"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
+TABLE_SPLIT = "unitweave split"  # the column by which a record says the split that its table is named after
+_QUOTED = {"yes": True, "no": False, "auto": None}
 _MANIFEST_COLUMNS = ("id", "src_audio", "tgt_audio", "src_text", "tgt_text", "split", "speaker")
 _ID_BYTES = 150  # of the readable part of a rewritten id: file systems count bytes, and 80 CJK characters are 240
 # What programs write into an empty cell, or a spreadsheet where a formula fails.
@@ -40,23 +45,70 @@ _LACKS_TEXT: dict[str, tuple[str, ...]] = {**_LACKS, "both": ("src", "tgt")}
 
 def build_table(settings: TableCorpus, columns: Columns, limits: RowLimits) -> StageResult:
     """Make a corpus folder from tables; what an interrupted call wrote is kept. Raises InputError."""
-    quoted = {"yes": True, "no": False, "auto": None}[settings.quoted]
     tables = [Path(table) for table in settings.table]
-    plans = [(table, resolve(columns, table_columns(table, settings.encoding, quoted), str(table))) for table in tables]
+    plans = _plans(tables, settings, columns)
     folder = Path(settings.out)
-    for table, plan in plans:
-        if name := unused_times(plan, table_columns(table, settings.encoding, quoted)):
-            echo(f"{table}: whole recordings are read; if {name!r} says where a row begins, give --src-start")
     open_corpus(folder, "table", settings)
     with RecordingStore(folder, settings.workers) as recordings:
         collector = RowCollector(folder, recordings)
-        for (table, plan), name in zip(plans, table_names(tables), strict=True):
-            root = Path(settings.audio_root) if settings.audio_root else table.parent
-            records = read_records(table, settings.encoding, quoted)
-            collector.add(plan, records, name, count_rows(table), root)
+        for (table, plan, join), name in zip(plans, table_names(tables), strict=True):
+            root = Path(settings.audio_root) if settings.audio_root else table if table.is_dir() else table.parent
+            records = _records(table, settings)
+            records = join(records, str(table)) if join else records
+            if plan.split == TABLE_SPLIT:
+                records = _with_split(records, split_in_name(table.stem))
+            roots = (root, _root_of_joined(settings, plan, root))
+            collector.add(plan, records, name, 0 if table.is_dir() or join else count_rows(table), roots)
         return close_corpus(
             folder, "table", settings, collector.rows, collector.skipped, recordings, limits, settings.allow_skipped
         )
+
+
+def _plans(tables: Sequence[Path], settings: TableCorpus, columns: Columns) -> list[tuple[Path, Columns, Join | None]]:
+    """The columns of each table, and the rows that belong to it."""
+    other = Path(settings.join) if settings.join else None
+    theirs = _names(other, settings) if other else []
+    plans: list[tuple[Path, Columns, Join | None]] = []
+    for table in tables:
+        names, join, given = _names(table, settings), None, vars(columns)
+        if other:
+            join = Join(_records(other, settings), theirs, names, settings.on, str(other))
+            names = [*names, *join.columns]
+            given = given | {key: name for key, name in joined_defaults(names).items() if given[key] is None}
+        plan = resolve(Columns(**given), names, str(table))
+        if name := unused_times(plan, names):
+            echo(f"{table}: whole recordings are read; if {name!r} says where a row begins, give --src-start")
+        plans.append((table, plan, join))
+    splits = [split_in_name(table.stem) for table in tables]
+    if len(set(tables)) > 1 and all(splits) and all(plan.split is None for _, plan, _ in plans):
+        shown = ", ".join(f"{table.name} is {split}" for table, split in zip(tables, splits, strict=True))
+        echo(f"corpus: splits by the tables' names: {shown}")
+        plans = [(table, Columns(**vars(plan) | {"split": TABLE_SPLIT}), join) for table, plan, join in plans]
+    return plans
+
+
+def _names(table: Path, settings: TableCorpus) -> list[str]:
+    if table.is_dir():
+        return folder_columns(table)
+    return table_columns(table, settings.encoding, _QUOTED[settings.quoted])
+
+
+def _records(table: Path, settings: TableCorpus) -> Iterator[Record]:
+    if table.is_dir():
+        return folder_records(table)
+    return read_records(table, settings.encoding, _QUOTED[settings.quoted])
+
+
+def _with_split(records: Iterable[Record], split: str) -> Iterator[Record]:
+    for record in records:
+        yield replace(record, values={**record.values, TABLE_SPLIT: split} if record.values else {})
+
+
+def _root_of_joined(settings: TableCorpus, plan: Columns, root: Path) -> Path:
+    """Where the target's recordings are: beside the second table where they are named there."""
+    if settings.audio_root or not settings.join or not (plan.tgt_audio or "").startswith(f"{PREFIX}."):
+        return root
+    return Path(settings.join) if Path(settings.join).is_dir() else Path(settings.join).parent
 
 
 def table_names(tables: Sequence[Path]) -> list[str]:
@@ -83,6 +135,10 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
     for field in _MANIFEST_COLUMNS:
         if given[field] is None and field in names:
             given[field] = field
+    for side in ("src", "tgt"):
+        times = [f"{side}_start", f"{side}_end" if f"{side}_end" in names else f"{side}_duration"]
+        if not any(given[field] for field in TIME_COLUMNS if field.startswith(side)) and times[0] in names:
+            given |= {field: field for field in times if field in names}
     for field in ("src_lang", "tgt_lang"):
         if given[field] is None and given[f"{field}_column"] is None and field in names:
             given[f"{field}_column"] = field
@@ -128,22 +184,30 @@ class RowCollector:
         records: Iterable[Record],
         name: str,
         total: int,
-        root: Path,
+        roots: tuple[Path, Path],
     ) -> None:
-        """Take over every row; `total` (0 where unknown) is for the progress, `root` is where paths start from."""
+        """Take over every row.
+
+        Args:
+            columns: What they hold.
+            records: The rows.
+            name: What rows without an id are called after.
+            total: How many there are, for the progress; 0 where unknown.
+            roots: Where the paths of sources and targets start from.
+        """
         progress_line = meter(f"corpus: {name}", total) if total else contextlib.nullcontext(Meter(name, 0))
         with progress_line as progress:
 
             def tasks() -> Iterator[RecordingTask]:
                 for record in records:
-                    yield from self._tasks(columns, record, name, root)
+                    yield from self._tasks(columns, record, name, roots)
                     progress.advance()
                 while self._parts:
                     yield from cut_tasks(*self._parts.popitem())
 
             self.recordings.make(tasks())
 
-    def _tasks(self, columns: Columns, record: Record, name: str, root: Path) -> Iterator[RecordingTask]:
+    def _tasks(self, columns: Columns, record: Record, name: str, roots: tuple[Path, Path]) -> Iterator[RecordingTask]:
         fallback = f"{name}-{record.number:06d}"
         if record.problem:
             self.skipped.append(Skipped(fallback, columns.src_lang or "", "the row cannot be read", record.problem))
@@ -163,8 +227,8 @@ class RowCollector:
             return
         self._taken.add(row.id)
         self.rows.append(row)
-        sides = zip((row.src, row.tgt), (columns.src_audio, columns.tgt_audio), spans, strict=True)
-        for side, column, span in sides:
+        sides = zip((row.src, row.tgt), (columns.src_audio, columns.tgt_audio), spans, roots, strict=True)
+        for side, column, span, root in sides:
             cell = audio_cell(values.get(column), root) if column else None
             if not side.audio or cell is None:
                 continue
