@@ -1,6 +1,7 @@
 """Corpora with recordings and translations but no target speech: what they can serve, and how the speech is made."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -224,3 +225,61 @@ def test_texts_that_an_engine_cannot_speak_are_skipped_with_its_reason(
     assert main(["corpus", "speak", str(corpus), *arguments]) == 0
     assert {pair.id for pair in read_manifest(tmp_path / "o")} == {f"r{i}" for i in (0, 1, 2, 3, 5)}
     assert "could not be synthesized: exit code 1: no voice for this" in (tmp_path / "o/skipped.tsv").read_text()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (": > {out}", "none of the first 3 texts was synthesized; it wrote an empty file"),
+        ("cp EMPTY {out}", "none of the first 3 texts was synthesized; the sound is empty"),
+        ("true {out}", "none of the first 3 texts was synthesized; it wrote no file"),
+        ("sleep 60; echo {out}", "none of the first 2 texts was synthesized; the command took longer than 1 s"),
+        (
+            "sleep 60 & echo $! > PID; echo {out}",
+            "none of the first 2 texts was synthesized; the command took longer than 1 s",
+        ),
+    ],
+)
+def test_an_engine_that_hangs_or_writes_no_sound_is_stopped_early(
+    command: str,
+    told: str,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("unitweave.corpus.speak._ALL_OF_THE_FIRST", 3)
+    monkeypatch.setattr("unitweave.corpus.speech_engines._TIMEOUT", 1)
+    (tmp_path / "empty.wav").write_bytes(encoded(SOUND[:0], 8_000, "WAV"))
+    started = tmp_path / "pid"
+    command = command.replace("EMPTY", str(tmp_path / "empty.wav")).replace("PID", str(started))
+    arguments = ["--out", str(tmp_path / "s"), "--engine", "command", "--command", command, "--workers", "2"]
+    assert main(["corpus", "speak", str(corpus), *arguments]) == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+    if started.exists():
+        with pytest.raises(ProcessLookupError):  # what a command started does not outlive it
+            os.kill(int(started.read_text()), 0)
+
+
+def test_an_engine_that_fails_midway_stops_and_the_same_command_resumes(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken: list[str] = []
+
+    def engine(text: str, language: str) -> object:
+        if len(spoken) >= 2:
+            raise ConnectionError("the server is gone")
+        spoken.append(text)
+        return SOUND, 8_000
+
+    monkeypatch.setattr(sys.modules[__name__], "speak", engine)
+    monkeypatch.setattr("unitweave.corpus.speak._IN_A_ROW", 3)
+    arguments = ["--out", str(tmp_path / "s"), "--engine", "function", "--function", f"{__name__}:speak"]
+    assert main(["corpus", "speak", str(corpus), *arguments]) == 2
+    assert "3 texts one after the other could not be synthesized; ConnectionError" in capsys.readouterr().err
+    assert not (tmp_path / "s/manifest.parquet").exists()
+    before = list(spoken)
+    monkeypatch.setattr(sys.modules[__name__], "speak", lambda text, _: spoken.append(text) or (SOUND, 8_000))
+    assert main(["corpus", "speak", str(corpus), *arguments]) == 0
+    assert len(read_manifest(tmp_path / "s")) == 6 and len(spoken) == 6 == len({*spoken}) and spoken[:2] == before

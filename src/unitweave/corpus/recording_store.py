@@ -108,6 +108,10 @@ class RecordingStore:
                     self._note(pending.popleft()[1].result())
             while pending:
                 self._note(pending.popleft()[1].result())
+        except InputError:  # as where an engine ends; what it made until then is kept
+            while pending:
+                self._note(pending.popleft()[1].result())
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

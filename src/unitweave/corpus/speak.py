@@ -19,6 +19,8 @@ from unitweave.corpus.speech_engines import SpeechEngine, Text, load_engine
 from unitweave.corpus.tasks import describe_tasks
 
 _ALL_OF_THE_FIRST = 20  # texts that all fail: the engine, and not the text, is what is wrong
+_SLOW_OF_THE_FIRST = 2  # likewise of those that take as long as they may
+_IN_A_ROW = 100  # likewise later
 
 
 def speak_corpus(source: Path, out: Path, settings: SpeakSettings) -> StageResult:
@@ -79,17 +81,23 @@ def _speak(
 
         def tasks() -> Iterator[RecordingTask]:
             with meter("corpus: speaking", len(texts)) as progress:
+                row = slow = 0  # of failures one after the other
                 for speech in engine.speak(texts):
                     progress.advance()
-                    failed = len(problems) - unspoken + 1
-                    if speech.problem and nothing_yet and progress.done == failed == _ALL_OF_THE_FIRST:
-                        raise InputError(
-                            f"{folder}: none of the first {_ALL_OF_THE_FIRST} texts was synthesized; {speech.problem}"
-                        )
-                    if speech.problem:
-                        problems[speech.text.key] = f"could not be synthesized: {speech.problem}"
+                    if not (failure := speech.failure):
+                        row = slow = 0
+                        yield RecordingTask(speech.text.key, json_digest([identity, speech.text.text]), speech.content)
                         continue
-                    yield RecordingTask(speech.text.key, json_digest([identity, speech.text.text]), speech.content)
+                    row, slow = row + 1, slow + speech.timed_out
+                    problems[speech.text.key] = f"could not be synthesized: {failure}"
+                    first = nothing_yet and progress.done == row
+                    if first and (row == _ALL_OF_THE_FIRST or slow == _SLOW_OF_THE_FIRST):
+                        raise InputError(f"{folder}: none of the first {row} texts was synthesized; {failure}")
+                    if row == _IN_A_ROW:
+                        raise InputError(
+                            f"{folder}: {row} texts one after the other could not be synthesized; {failure}. What was "
+                            "made before is kept; the same command resumes there"
+                        )
 
         recordings.make(tasks())
         for path, pair in wanted.items():

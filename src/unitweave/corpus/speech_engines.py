@@ -1,21 +1,26 @@
 """Engines that read texts aloud: Pico, eSpeak and Kokoro, Piper, any shell command, any Python function."""
 
 import contextlib
+import io
 import re
 import shlex
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import soundfile
+
 from unitweave.config.corpus import SpeakSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import file_digest, json_digest
 from unitweave.core.functions import imported
 from unitweave.core.machine import usable_cores
+from unitweave.core.shell import run_shell
 from unitweave.corpus import kokoro
 from unitweave.corpus.embedded.engines import Utterance, Voice, check_engines, synthesize_all
 from unitweave.corpus.samples import audio_file
@@ -41,6 +46,16 @@ class SynthesisResult:
     text: Text
     content: bytes
     problem: str = ""
+    timed_out: bool = False
+
+    @property
+    def failure(self) -> str:
+        """What went wrong; also where the file has no sound in it."""
+        if self.problem or not self.content:
+            return self.problem or "it wrote an empty file"
+        with contextlib.suppress(soundfile.SoundFileError):  # other formats are read later
+            return "" if soundfile.info(io.BytesIO(self.content)).frames else "the sound is empty"
+        return ""
 
 
 class SpeechEngine(Protocol):
@@ -111,7 +126,7 @@ class CommandEngine:
     """A shell command: the text comes on its standard input, and it writes the file {out}."""
 
     def __init__(self, settings: SpeakSettings) -> None:
-        self.settings = settings
+        self.settings, self._stop = settings, threading.Event()
         if settings.engine == "piper" and not settings.model:
             raise InputError("--engine piper: name the voice's .onnx file with --model")
         if settings.engine == "command" and not settings.command:
@@ -139,7 +154,7 @@ class CommandEngine:
             words = shlex.split(self._command(Text("", "", ""), "x.wav"))
         except ValueError as error:
             raise InputError(f"--command: {self.template!r} cannot be read by a shell ({error})") from None
-        program = next((word for word in words if not re.match(r"\w+=", word)), "")
+        program = next((word.lstrip("(") for word in words if not re.match(r"\w+=", word)), "")
         # Asked of the shell, which knows words of its own, too.
         if subprocess.run(["sh", "-c", 'command -v "$1"', "sh", program], capture_output=True, check=False).returncode:
             raise InputError(f"--engine {self.settings.engine}: the program {program!r} is not installed")
@@ -149,18 +164,19 @@ class CommandEngine:
     def speak(self, texts: Sequence[Text]) -> Iterator[SynthesisResult]:
         """In threads, each of which waits for a command."""
         with ThreadPoolExecutor(self.settings.workers or usable_cores()) as pool:
-            yield from pool.map(self._speak, texts)
+            self._stop.clear()
+            try:
+                yield from pool.map(self._speak, texts)
+            finally:
+                self._stop.set()  # of those that still run, where nobody wants the rest
 
     def _speak(self, text: Text) -> SynthesisResult:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "speech.wav"
             try:
-                done = subprocess.run(
-                    self._command(text, str(out)), shell=True, input=text.text.encode(), capture_output=True,
-                    timeout=_TIMEOUT, check=False,
-                )  # fmt: skip
+                done = run_shell(self._command(text, str(out)), text.text, _TIMEOUT, self._stop)
             except subprocess.TimeoutExpired:
-                return SynthesisResult(text, b"", f"the command took longer than {_TIMEOUT} s")
+                return SynthesisResult(text, b"", f"the command took longer than {_TIMEOUT} s", timed_out=True)
             if done.returncode or not out.is_file():
                 stderr = done.stderr.decode("utf-8", "replace").strip().splitlines()
                 problem = f"exit code {done.returncode}" if done.returncode else "it wrote no file"

@@ -18,6 +18,7 @@ from unitweave.core.errors import InputError, first_line
 from unitweave.core.functions import imported
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import echo
+from unitweave.core.shell import run_shell
 from unitweave.core.stage import StageResult
 from unitweave.corpus.speech_engines import Text, load_engine, speech_identity
 from unitweave.score.asr import checkpoints
@@ -185,9 +186,7 @@ def _output(command: str, text: str, **values: str) -> str:
         names = ", ".join(f"{{{name}}}" for name in values)
         raise InputError(f"command: {command!r} may only contain {names}") from None
     try:
-        done = subprocess.run(
-            filled, shell=True, input=text.encode(), capture_output=True, timeout=_TIMEOUT, check=False
-        )
+        done = run_shell(filled, text, _TIMEOUT)
     except subprocess.TimeoutExpired:
         raise InputError(f"command {command!r}: took longer than {_TIMEOUT} s") from None
     if done.returncode:
