@@ -95,8 +95,11 @@ def _check_planned_corpus(recipe: Recipe) -> None:
     check_source(recipe.corpus)
     if made := recipe.corpus.embedded or recipe.corpus.synthesized:
         _check_splits(recipe, {"train"} | {split for split in ("dev", "test") if getattr(made, split)})
-    elif recipe.corpus.speak is None:
-        check_corpus(recipe, read_manifest(Path(str(recipe.corpus.manifest))))
+        return
+    pairs = read_manifest(Path(str(recipe.corpus.manifest)))
+    _check_splits(recipe, set(pairs.column("split").unique().to_pylist()))
+    if recipe.corpus.speak is None:
+        check_corpus(recipe, pairs)
 
 
 def expected_directions(corpus: CorpusSettings) -> set[tuple[str, str]]:
@@ -124,7 +127,6 @@ def check_corpus(recipe: Recipe, pairs: Manifest) -> None:
         check_directions(directions_of(pairs), system.tasks)
         with error_prefix(f"systems.{name}.train_pairs"):
             train_subset(pairs, system.train_pairs)
-    _check_splits(recipe, set(pairs.column("split").unique().to_pylist()))
     speaker = recipe.translate.speaker
     if recipe.vocoder.multi_speaker and not recipe.vocoder.from_elsewhere and speaker is not None:
         known = pairs.where(pc.equal(pairs.column("split"), "train")).column("speaker").unique().to_pylist()

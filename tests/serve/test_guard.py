@@ -222,6 +222,16 @@ def test_uploads_to_the_page_are_bounded(server: SimpleNamespace, monkeypatch: p
         {"data": []},
         {"data": None},
         {"data": [None] * 9},
+        {"data": ["files/x", None, None]},
+        {"data": [[], None, None]},
+        {"data": [{"path": None}, None, None]},
+        {"data": [{"url": "http://127.0.0.1/"}, None, None]},
+        {"data": [None, "no such language", None]},
+        {"data": [None, None, ["en"]]},
+        {"data": [None, {}, None]},
+        {"data": [9], "fn_index": 0},
+        {"data": [True], "fn_index": 0},
+        {"data": ["0"], "fn_index": 0},
         {"session_hash": None},
         {"session_hash": 5},
         {"session_hash": "../x"},
@@ -229,10 +239,17 @@ def test_uploads_to_the_page_are_bounded(server: SimpleNamespace, monkeypatch: p
     ],
 )
 def test_malformed_requests_of_the_page_are_refused(server: SimpleNamespace, change: dict[str, Any]) -> None:
-    body = {"data": [None, None, None], "fn_index": 0, "session_hash": "s", **change}
+    body = {"data": [None, None, None], "fn_index": 1, "session_hash": "s", **change}
     status, answer = ask(server, "/gradio_api/queue/join", body)
     assert status == 422 and list(json.loads(answer)) == ["error"]
     assert ask(server, "/gradio_api/queue/data?session_hash=never-joined")[0] == 404
+
+
+def test_of_a_call_only_what_the_page_sends_reaches_gradio(server: SimpleNamespace) -> None:
+    odd = {"batched": True, "event_id": [], "request": {"x": 1}, "trigger_id": "x", "event_data": 5, "simple_format": 7}
+    body = {"data": [None, None, None], "fn_index": 1, "session_hash": "odd", **odd}
+    assert ask(server, "/gradio_api/queue/join", body)[0] == 200
+    assert b'"success":true' in ask(server, "/gradio_api/queue/data?session_hash=odd")[1].replace(b" ", b"")
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset"])

@@ -5,6 +5,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,6 +74,39 @@ def test_a_client_that_goes_on_sending_after_its_answer_is_cut_off(server: Simpl
             for _ in range(200):
                 raw.sendall(b"x")
                 time.sleep(0.05)
+
+
+CHUNKED = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n"
+MULTIPART = CHUNKED % b"multipart/form-data; boundary=b"
+PIECE = b"1\r\nx\r\n"
+ENDLESS = {  # what begins, and what follows for ever
+    "a recording": (b"POST /v1/translate" + MULTIPART, PIECE),
+    "a stream's recording": (b"POST /v1/stream" + MULTIPART, PIECE),
+    "an upload to the page": (b"POST /gradio_api/upload" + MULTIPART, PIECE),
+    "a click": (b"POST /gradio_api/queue/join" + CHUNKED % b"application/json", b"1\r\n[\r\n"),
+    "to nowhere": (b"POST /nothing" + MULTIPART, PIECE),
+    "with a wrong method": (b"DELETE /v1/health" + MULTIPART, PIECE),
+    "with a GET": (b"GET /v1/health" + MULTIPART, PIECE),
+    "trailers": (b"POST /v1/translate" + MULTIPART + PIECE + b"0\r\n", b"a: b\r\n"),
+    "an extension of a chunk": (b"POST /v1/translate" + MULTIPART + b"1", b";a=b"),
+    "head lines": (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"a: b\r\n"),
+}
+
+
+def test_what_never_ends_is_cut_off_however_steadily_it_comes(server: SimpleNamespace) -> None:
+    def seconds(begin: bytes, more: bytes) -> float:
+        start = time.monotonic()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+            raw.sendall(begin)
+            with suppress(OSError):
+                while time.monotonic() - start < 20:
+                    raw.sendall(more)
+                    time.sleep(0.05)
+        return time.monotonic() - start
+
+    with ThreadPoolExecutor(len(ENDLESS)) as pool:
+        lasted = dict(zip(ENDLESS, pool.map(lambda kind: seconds(*ENDLESS[kind]), ENDLESS), strict=True))
+    assert max(lasted.values()) < 15, lasted
 
 
 def test_a_client_that_does_not_read_is_cut_off(server: SimpleNamespace) -> None:

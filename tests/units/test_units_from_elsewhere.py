@@ -421,22 +421,24 @@ def test_my_units_my_text_grids_and_my_vocoder_up_to_a_translated_recording(
 
 
 @pytest.mark.parametrize(
-    ("vocoder", "message", "units"),
+    ("vocoder", "message"),
     [
-        ({"sample_rate": 16_010}, "vocoder.sample_rate: must be a multiple of the units' 25 a second", True),
-        ({"function": "own_tokenizer:load_vocoder", "sample_rate": 8_000}, "makes 6.00 s of 2.00 s", True),
-        ({"function": "own_tokenizer:nothing"}, "could not be imported", False),
-        ({"pretrained": "nowhere"}, "vocoder.pretrained nowhere: no such file or folder", False),
+        ({"sample_rate": 16_010}, "vocoder.sample_rate: must be a multiple of the units' 25 a second"),
+        ({"function": "own_tokenizer:load_vocoder", "sample_rate": 8_000}, "makes 6.00 s of 2.00 s"),
+        ({"function": "own_tokenizer:nothing"}, "could not be imported"),
+        ({"pretrained": "nowhere"}, "vocoder.pretrained nowhere: no such file or folder"),
     ],
 )
-def test_a_vocoder_that_does_not_fit_is_refused_before_anything_is_trained(
-    vocoder: dict, message: str, units: bool, corpus: Path, tmp_path: Path
+def test_a_vocoder_that_does_not_fit_is_refused_before_anything_is_done(
+    vocoder: dict, message: str, corpus: Path, tmp_path: Path, text_lm_folder: Path
 ) -> None:
+    pairs = list(read_manifest(corpus))
+    write_manifest(corpus, [*pairs[1:], replace(pairs[0], split="test")])
     write_times(tmp_path / "times", corpus, "ctm")
-    run = Run(tmp_path / "run", parse_recipe(recipe(tmp_path / "lm", alignments="times") | {"vocoder": vocoder}))
+    run = Run(tmp_path / "run", parse_recipe(recipe(text_lm_folder, alignments="times") | {"vocoder": vocoder}))
     with pytest.raises(InputError, match=message):
         run.all()
-    assert run.layout.units.exists() == units and not (tmp_path / "run/lm").exists()
+    assert not run.folder.exists()
 
 
 def test_units_that_the_named_tokenizer_does_not_make_are_refused(corpus: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from unitweave.serve.api import make_app
 from unitweave.serve.batching import Batcher
 from unitweave.serve.security import Access, check_access, protect
 from unitweave.serve.server import bind, log_requests, make_server, run_server
+from unitweave.training.devices import share_freed_memory
 from unitweave.translate.package import Parts
 from unitweave.translate.translator import Translator
 
@@ -51,6 +52,7 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
     """
     token = check_access(service.host, service.token, service.allow_anonymous)
     listener = bind(service.host, service.port)
+    share_freed_memory()
     try:
         if service.threads:
             torch.set_num_threads(service.threads)

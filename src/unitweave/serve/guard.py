@@ -8,7 +8,7 @@ version and every route of gradio, whose own check (`has_launched` in page.py) i
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -52,7 +52,8 @@ class PageGuard:
         app: The application with the page mounted at `/`.
         storage: The page's recordings.
         sessions: The page's sessions.
-        inputs: For each function of the page, by its index, how many inputs it takes.
+        inputs: For each function of the page, by its index, what checks each of its inputs: it returns the value as
+            gradio may have it, or raises InputError.
         script: A script for the page.
         max_lasting: Requests of open pages at the same time, which last until the page is closed.
     """
@@ -62,7 +63,7 @@ class PageGuard:
         app: ASGIApp,
         storage: Storage,
         sessions: PageSessions,
-        inputs: Mapping[int, int],
+        inputs: Mapping[int, Sequence[Callable[[Any], Any]]],
         script: str,
         max_lasting: int,
     ) -> None:
@@ -145,11 +146,16 @@ class PageGuard:
         except InputError as error:
             await send_error(send, 403, str(error))
             return
-        problem = self._problem(content, scope["path"])
-        if problem:
-            await send_error(send, 422, problem)
+        joins = scope["path"] == "/gradio_api/queue/join"
+        try:
+            if joins:
+                body = json.dumps(self._call(content)).encode()
+            elif not isinstance(content, dict) or not isinstance(content.get("session_hash", ""), str):
+                raise InputError("the request must be an object with a session_hash")
+        except InputError as error:
+            await send_error(send, 422, str(error))
             return
-        if scope["path"] == "/gradio_api/queue/join":
+        if joins:
             self.sessions.join(content["session_hash"])
         headers = MutableHeaders(raw=[pair for pair in scope["headers"] if pair[0] != b"transfer-encoding"])
         headers["content-length"], headers["content-type"] = str(len(body)), "application/json"
@@ -165,22 +171,30 @@ class PageGuard:
 
         await self.app({**scope, "headers": headers.raw}, replay, _Rewriter(send, self.storage).send)
 
-    def _problem(self, content: Any, path: str) -> str | None:
-        """What gradio would fail on."""
+    def _call(self, content: Any) -> dict[str, Any]:
+        """A call of one of the page's functions, with what it takes and nothing else.
+
+        Raises:
+            InputError: gradio would fail on it.
+        """
         if not isinstance(content, dict):
-            return "the request must be an object"
-        if not isinstance(content.get("session_hash", ""), str):
-            return "session_hash: must be a string"
-        if path != "/gradio_api/queue/join":
-            return None
-        function, data = content.get("fn_index"), content.get("data")
+            raise InputError("the request must be an object")
+        function, data, session = (content.get(key) for key in ("fn_index", "data", "session_hash"))
         if isinstance(function, bool) or not isinstance(function, int) or function not in self.inputs:
-            return "fn_index: no such function"
-        if not isinstance(data, list) or len(data) != self.inputs[function]:
-            return f"data: must be a list of {self.inputs[function]} values"
-        if not re.fullmatch(r"[\w-]{1,64}", content.get("session_hash", ""), re.ASCII):
-            return "session_hash: must be 1 to 64 letters and digits"
-        return None
+            raise InputError("fn_index: no such function")
+        checks = self.inputs[function]
+        if not isinstance(data, list) or len(data) != len(checks):
+            raise InputError(f"data: must be a list of {len(checks)} values")
+        if not isinstance(session, str) or not re.fullmatch(r"[\w-]{1,64}", session, re.ASCII):
+            raise InputError("session_hash: must be 1 to 64 letters and digits")
+        trigger = content.get("trigger_id")
+        return {
+            "data": [check(value) for check, value in zip(checks, data, strict=True)],
+            "event_data": None,
+            "fn_index": function,
+            "trigger_id": trigger if type(trigger) is int else None,
+            "session_hash": session,
+        }
 
     def _with_paths(self, value: Any) -> Any:
         """A JSON value with the paths of files in place of their names, at any depth. Raises InputError."""

@@ -4,7 +4,7 @@ import asyncio
 import html
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def mount_page(app: FastAPI, title: str, folder: Path, examples: Sequence[Path] 
     storage = app.state.storage = Storage(folder, limits.max_storage_mb * 1e6 / 2)
     translate.storage, sessions = storage, translate.sessions
     _add_uploads(app, storage)
-    inputs = {index: len(function.inputs) for index, function in page.fns.items()}
+    inputs = {index: [_check_of(part) for part in function.inputs] for index, function in page.fns.items()}
     app.add_middleware(PageGuard, storage=storage, sessions=sessions, inputs=inputs, script=_SCRIPT + live_page.SCRIPT,
                        max_lasting=limits.max_connections // 2)  # fmt: skip
     return gr.mount_gradio_app(
@@ -150,6 +150,28 @@ class PageTranslator:
         lines += timeline(result.waveform, words, label, result.sampling_rate)
         speech = result.sampling_rate, to_pcm(result.waveform)
         return _message(_summary(result)), result.transcript, result.translation, speech, lines
+
+
+def _check_of(component: Any) -> Callable[[Any], Any]:
+    """What checks a client's value for one of the page's components: gradio writes a traceback for each wrong one."""
+
+    def check_file(value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+            raise InputError("data: must be a recording that was uploaded to this page")
+        return {"path": value["path"], "meta": {"_type": "gradio.FileData"}}
+
+    def check_choice(value: Any) -> Any:
+        if value is not None and (type(value) not in (str, int) or value not in choices):
+            raise InputError("data: must be one of the choices")
+        return value
+
+    if isinstance(component, gr.Audio):
+        return check_file
+    # A dataset's value is the number of an example.
+    choices = range(len(component.samples)) if isinstance(component, gr.Dataset) else [c for _, c in component.choices]
+    return check_choice
 
 
 def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tuple[gr.Blocks, PageTranslator]:
