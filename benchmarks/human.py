@@ -82,7 +82,7 @@ def read_engines(path: Path) -> tuple[Counts, Counts]:
 def read_people(lines: Sequence[dict[str, Any]]) -> tuple[Counts, Counts]:
     """The same, counted."""
     references = [line["reference"] for line in lines]
-    systems = [key for key in lines[0] if key.startswith("gemma_")]
+    systems = [key for key in lines[0] if key.startswith("gemma_") or key == "cascade"]
     texts = {s: sentence_counts([line[s]["translation"] for line in lines], references) for s in systems}
     if all(line["whisper"] for line in lines):
         texts["whisper"] = sentence_counts([line["whisper"] for line in lines], references)
