@@ -23,6 +23,7 @@ from unitweave.core.errors import InputError
 from unitweave.serve.app import build_app
 from unitweave.serve.batching import Batcher
 from unitweave.serve.live import read_settings
+from unitweave.serve.live_page import live_panel
 from unitweave.serve.security import Access
 from unitweave.serve.wav import to_pcm
 from unitweave.translate.live.events import SpeechChunk, UtteranceEnd
@@ -124,6 +125,14 @@ def test_a_session_gives_what_the_live_translator_gives(server: Server, translat
     }
     speech = np.concatenate([event.waveform for event in expected if isinstance(event, SpeechChunk)])
     assert np.abs(np.frombuffer(sound, "<i2") - to_pcm(speech).astype(int)).max() <= 2
+
+
+def test_the_page_offers_a_target_that_follows_only_where_one_does() -> None:
+    targets = [("English", "en"), ("French", "fr"), ("German", "de")]
+    menus = [live_panel([("Spanish", "es")], targets, True, follows) for follows in (True, False)]
+    assert ["what follows from it" in menu for menu in menus] == [True, False]
+    assert all(menu.index('value="en"') < menu.index('value="fr"') and "label hidden" not in menu for menu in menus)
+    assert "<label hidden>" in live_panel([("Spanish", "es")], targets[:1], True)
 
 
 def test_odd_chunks_and_other_rates_give_the_same_words(server: Server) -> None:

@@ -1,6 +1,7 @@
 """Translating files: Python use, whole folders, long recordings, interruption; on a tiny random model."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -362,6 +363,25 @@ def test_patterns_collisions_and_overwriting(tmp_path: Path) -> None:
         find_tasks([str(tmp_path / "*.ogg")], tmp_path / "out")
     with pytest.raises(InputError, match="no recordings"):
         find_tasks([str(tmp_path / "out2")] if (tmp_path / "out2").mkdir() is None else [], tmp_path / "out")
+
+
+def test_names_come_from_standard_input_and_long_ones_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(content: bytes) -> list[Path]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return [task.source for task in find_tasks(["-"], tmp_path / "out")]
+
+    long = "ö" * 120 + ".wav"
+    for name in ("a b.wav", "two\nlines.wav", long):
+        (tmp_path / name).touch()
+    assert given(f"{tmp_path}/a b.wav\r\n\n{tmp_path}/{long}\n".encode()) == [tmp_path / "a b.wav", tmp_path / long]
+    assert given(f"{tmp_path}/two\nlines.wav\0".encode()) == [tmp_path / "two\nlines.wav"]
+    for content, words in ((b"RIFF....WAVE", "got a recording"), (b"\n", "has no names")):
+        with pytest.raises(InputError, match=words):
+            given(content)
+    (task,) = find_tasks([str(tmp_path / long)], tmp_path / "out")
+    assert task.stem.name.startswith("öö") and len(os.fsencode(task.stem.name)) < 200
+    other = find_tasks([str(tmp_path / f"{long[:-5]}x.wav")], tmp_path / "out")[0]
+    assert other.stem != task.stem
 
 
 def test_results_are_never_written_over_a_source_by_another_name(tmp_path: Path) -> None:

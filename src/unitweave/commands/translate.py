@@ -37,7 +37,8 @@ def translate(
 
     Args:
         model: A run folder, an exported model, or the name of one on the hub (OWNER/NAME).
-        audio: Recordings, folders of recordings, or patterns such as 'talks/*.mp3'.
+        audio: Recordings, folders of recordings, or patterns such as 'talks/*.mp3'; - reads such names from
+            standard input, one a line.
         out: Folder for the results.
         system: Which system of a run folder (default: scheduled, or the only one).
         text_only: Stop after the translation; no speech.

@@ -161,15 +161,25 @@ _POLICIES = {
 }
 
 
-def live_panel(languages: Sequence[tuple[str, str]], targets: Sequence[tuple[str, str]], has_texts: bool) -> str:
-    """The tab's content. Everything in it is escaped; the script above does the rest."""
+def live_panel(
+    languages: Sequence[tuple[str, str]], targets: Sequence[tuple[str, str]], has_texts: bool, follows: bool = True
+) -> str:
+    """The tab's content. Everything in it is escaped; the script above does the rest.
+
+    Args:
+        languages: Name and code of each source language.
+        targets: Likewise of the target languages.
+        has_texts: Whether the model writes texts.
+        follows: Whether it knows the target where none is chosen; else the first one is.
+    """
+    targets = [*([("what follows from it", "")] if follows else []), *targets]
     policies = list(_POLICIES.items()) if has_texts else list(_POLICIES.items())[:1]
-    several = "" if len(targets) > 1 else " hidden"
+    several = "" if len([code for _, code in targets if code]) > 1 else " hidden"
     return (
         '<div class="uw-live"><button id="uw-live-button" type="button">Start</button>'
         f"<label>Translate {_select('policy', [(text, value) for value, text in policies])}</label>"
         f"<label>Language {_select('language', [('detect', ''), *languages])}</label>"
-        f"<label{several}>Into {_select('target_language', [('what follows from it', ''), *targets])}</label>"
+        f"<label{several}>Into {_select('target_language', targets)}</label>"
         '<label><input id="uw-live-speech" type="checkbox" checked> Speak the translation</label></div>'
         '<div id="uw-live-state" class="uw-message" role="status">Press Start and speak. With headphones the '
         "microphone does not hear the translation.</div>"

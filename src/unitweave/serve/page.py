@@ -182,7 +182,8 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
     languages = [(language_name(code), code) for code in v.sources]
     others = [target for target in v.targets if target != default]
     targets = [(language_name(code), code) for code in ([default] if default else []) + others]
-    if not default and all(len(v.targets_from(source)) == 1 for source in v.sources):
+    follows = not default and all(len(v.targets_from(source)) == 1 for source in v.sources)
+    if follows:
         targets.insert(0, _DETECTED)  # follows from the language of the recording
     name = language_name(v.targets[0]) if len(v.targets) == 1 else "Translation"
     translate = PageTranslator(batcher)
@@ -214,7 +215,8 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
                 live_page.live_panel(
                     languages,
                     [pair for pair in targets if pair[1] in v.targets],
-                    batcher.translator.decoder.vocabulary.has_texts,
+                    v.has_texts,
+                    bool(default) or follows,
                 )
             )
         gr.Markdown("<small>For programs: the [HTTP API](docs).</small>")

@@ -1,14 +1,21 @@
 """Which recordings the names on a command line mean, and where their results go. Imports no torch."""
 
 import glob
+import itertools
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
+from unitweave.core.file_kinds import file_kind
+from unitweave.core.files import json_digest
 
+_MAX_NAMES = 1 << 28  # bytes of standard input
+_NAME_BYTES = 215  # file systems take 255, and results are written under longer names first
+_SOUND = (b"RIFF", b"OggS", b"fLaC", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\x1aE\xdf\xa3", b"FORM")
 _RESULTS = (".wav", ".json", ".srt", ".vtt")
 
 
@@ -26,11 +33,13 @@ def find_tasks(names: Sequence[str], out: Path) -> list[FileTask]:
     A folder's recordings keep their places below it; what lies in `out` below it is taken for results. Two that would
     get the same result file keep their suffixes.
 
+    A name "-" stands for the names on standard input, one a line or, as of `find -print0`, between zero bytes.
+
     Raises:
         InputError: A name matches nothing, or results would overwrite a source.
     """
     recordings: dict[Path, Path] = {}  # recording -> its place below `out`
-    for name in names:
+    for name in itertools.chain.from_iterable(_from_stdin() if name == "-" else [name] for name in names):
         path = Path(name)
         if _holds(path.is_dir, if_hidden=False):
             inside = _recordings_in(path, out)
@@ -46,6 +55,7 @@ def find_tasks(names: Sequence[str], out: Path) -> list[FileTask]:
             recordings |= {p: Path(p.name) for p in matching}
         else:
             recordings[path] = Path(path.name)
+    recordings = {source: place.with_name(_short_name(place.name)) for source, place in recordings.items()}
     stems = [place.with_suffix("") for place in recordings.values()]
     tasks = [
         FileTask(source, out / (place if stems.count(place.with_suffix("")) > 1 else place.with_suffix("")))
@@ -53,6 +63,28 @@ def find_tasks(names: Sequence[str], out: Path) -> list[FileTask]:
     ]
     _check_targets(tasks)
     return tasks
+
+
+def _from_stdin() -> list[str]:
+    """The names on standard input. Raises InputError where it holds a recording, or nothing."""
+    content = sys.stdin.buffer.read(_MAX_NAMES)
+    if kind := file_kind(content[:64]) or ("a recording" if content.startswith(_SOUND) else ""):
+        raise InputError(
+            f"-: standard input must have names of recordings, one a line (got {kind}); give a file's name"
+        )
+    names = [os.fsdecode(name) for name in content.split(b"\0" if b"\0" in content else b"\n")]
+    if not (names := [name for name in (name.rstrip("\r") for name in names) if name.strip()]):
+        raise InputError("-: standard input has no names of recordings")
+    return names
+
+
+def _short_name(name: str) -> str:
+    """The name, cut where suffixes of results would make it too long for a file system."""
+    if len(os.fsencode(name)) <= _NAME_BYTES:
+        return name
+    suffix = Path(name).suffix[:10]
+    kept = os.fsencode(name)[: _NAME_BYTES - 30].decode(errors="ignore")
+    return f"{kept}-{json_digest(name)[:8]}{suffix}"
 
 
 def _recordings_in(folder: Path, out: Path) -> list[Path]:
