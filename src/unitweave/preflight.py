@@ -97,9 +97,9 @@ def _check_planned_corpus(recipe: Recipe) -> None:
         _check_splits(recipe, {"train"} | {split for split in ("dev", "test") if getattr(made, split)})
         return
     pairs = read_manifest(Path(str(recipe.corpus.manifest)))
-    _check_splits(recipe, set(pairs.column("split").unique().to_pylist()))
     if recipe.corpus.speak is None:
         check_corpus(recipe, pairs)
+    _check_splits(recipe, set(pairs.column("split").unique().to_pylist()))
 
 
 def expected_directions(corpus: CorpusSettings) -> set[tuple[str, str]]:

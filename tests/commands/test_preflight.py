@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> di
 
 
 @pytest.fixture
-def nothing_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def nothing_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A current folder, in which no stage of a run may begin."""
 
     def begun(*_: object, **__: object) -> None:
@@ -85,7 +86,9 @@ def nothing_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(rehearse, "write_language_model", begun)
     monkeypatch.setattr(rehearse, "write_encoder", begun)
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("ray", "vllm") else find(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
+    monkeypatch.syspath_prepend(tmp_path_factory.mktemp("current"))  # as the current folder of `python -c`
+    (Path(sys.path[0]) / "vllm").mkdir()  # no package, but a folder of its name
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     return tmp_path

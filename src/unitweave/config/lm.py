@@ -1,6 +1,5 @@
 """Settings of the language models: the small text LM, and the systems that are trained on speech."""
 
-import importlib.util
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +24,7 @@ from unitweave.config.types import (
     Settings,
 )
 from unitweave.core.errors import InputError
+from unitweave.core.functions import is_installed
 
 MIN_TOKENS = 16  # a sequence has up to six markers and two language tags
 
@@ -82,7 +82,7 @@ class LoraSettings(Settings):
 
     def check(self) -> None:
         """Raise InputError when peft is not installed."""
-        if importlib.util.find_spec("peft") is None:
+        if not is_installed("peft"):
             raise InputError("lora needs the package peft: pip install 'unitweave[lora]'")
 
 

@@ -1,6 +1,5 @@
 """How a model is trained: one set of settings, of which every stage that trains a model has its own values."""
 
-import importlib.util
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +13,7 @@ from unitweave.config.types import (
     Settings,
 )
 from unitweave.core.errors import InputError
+from unitweave.core.functions import is_installed
 
 Precision = Literal["bf16", "fp32"]
 # transformers' other schedules need arguments of their own, or a dev loss.
@@ -124,9 +124,9 @@ class LmTraining(EncoderTraining):
     def check(self) -> None:
         """Raise InputError for settings that exclude each other, or need a package that is not installed."""
         for name in self.report_to:
-            if importlib.util.find_spec(name) is None:
+            if not is_installed(name):
                 raise InputError(f"training.report_to: {name} is not installed; pip install {name}")
-        if self.deepspeed is not None and importlib.util.find_spec("deepspeed") is None:
+        if self.deepspeed is not None and not is_installed("deepspeed"):
             raise InputError("training.deepspeed needs the package deepspeed: pip install deepspeed")
         if (self.fsdp or self.deepspeed) and self.optimizer == "muon":
             raise InputError("training.optimizer: muon needs whole matrices and cannot be used with fsdp or deepspeed")

@@ -1,11 +1,11 @@
 """Settings of translation: decoding, and the segmentation of long recordings."""
 
-import importlib.util
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Ratio, Seed, Settings
 from unitweave.core.errors import InputError
+from unitweave.core.functions import is_installed
 
 
 @dataclass
@@ -49,7 +49,7 @@ class TranslateSettings(DecodingSettings):
         """Raise InputError for an engine that is not there, or that cannot do what is asked of it."""
         if self.engine == "vllm" and self.num_beams > 1:
             raise InputError("engine: vllm has no beam search over the texts; set num_beams: 1 or engine: local")
-        if self.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        if self.engine == "vllm" and not is_installed("vllm"):
             raise InputError("engine: vllm needs the package vllm: pip install vllm")
 
     def in_fingerprint(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Settings of the units: the speech encoder, the codebook and the extraction."""
 
-import importlib.util
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from unitweave.config.types import (
     Settings,
 )
 from unitweave.core.errors import InputError
+from unitweave.core.functions import is_installed
 
 MAX_UNITS = 2**16  # units are stored in 16 bits
 
@@ -145,7 +145,7 @@ class ExtractionSettings(Settings):
 
     def check(self) -> None:
         """Raise InputError where Ray is asked for and not installed."""
-        if self.backend == "ray" and importlib.util.find_spec("ray") is None:
+        if self.backend == "ray" and not is_installed("ray"):
             raise InputError("backend: ray needs the package ray: pip install 'unitweave[ray]'")
 
     def in_fingerprint(self) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.core.errors import InputError
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; a mere folder of its name, in the current folder say, is none."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def untrusted(folder: Path, setting: str) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
+from unitweave.core.functions import is_installed
 
 _BLOCK = 1 << 20
 
@@ -134,7 +135,7 @@ def assemble(model: PackagedModel, path: Path) -> None:
 
     Raises InputError when a package is missing (it names the pip command) or the file is not the known one.
     """
-    if model.kind == "gguf" and importlib.util.find_spec("gguf") is None:
+    if model.kind == "gguf" and not is_installed("gguf"):
         raise InputError(f"{model.name}: reading its weights needs the package gguf: {model.install}")
     digest = hashlib.sha256()
     with atomic_path(path) as temporary:

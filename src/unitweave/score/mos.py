@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.functions import is_installed
 
 UTMOS_HUB = "tarepan/SpeechMOS:v1.2.0"
 
@@ -39,7 +40,7 @@ def load_predictors(names: Sequence[str], device: str = "auto") -> tuple[list[Pr
 
 def installed(names: Sequence[str]) -> list[str]:
     """Those of `names` whose packages are installed, with versions; UTMOS, which comes from torch.hub, always."""
-    packages = importlib.util.find_spec("speechmos") and importlib.util.find_spec("onnxruntime")
+    packages = is_installed("speechmos") and is_installed("onnxruntime")
     predictors = [f"dnsmos-{importlib.metadata.version('speechmos')}"] if "dnsmos" in names and packages else []
     return [*predictors, *(name for name in names if name != "dnsmos")]
 
@@ -62,7 +63,7 @@ class Dnsmos:
 
     def __init__(self) -> None:
         package = importlib.util.find_spec("speechmos")
-        if package is None or importlib.util.find_spec("onnxruntime") is None:
+        if package is None or not (is_installed("speechmos") and is_installed("onnxruntime")):
             raise _Missing("not installed; try: pip install speechmos onnxruntime")
         import onnxruntime
         import torch

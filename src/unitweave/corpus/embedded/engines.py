@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import functools
 import hashlib
-import importlib.util
 import json
 import math
 import os
@@ -31,6 +30,7 @@ import soxr
 
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.errors import InputError
+from unitweave.core.functions import is_installed
 from unitweave.core.machine import usable_cores
 from unitweave.corpus import kokoro
 
@@ -84,7 +84,7 @@ def check_engines(voices: Iterable[Voice]) -> None:
         if voice.engine not in ENGINES:
             raise InputError(f"voice {voice.name!r}: engine must be one of {', '.join(ENGINES)} (got {voice.engine!r})")
         for package in ENGINES[voice.engine]:
-            if importlib.util.find_spec(package.removesuffix("-fork").replace("-", "_")) is None:
+            if not is_installed(package.removesuffix("-fork").replace("-", "_")):
                 extra = "kokoro" if voice.engine == "kokoro" else "demo"
                 raise InputError(f"speech synthesis needs the package {package}: pip install 'unitweave[{extra}]'")
         for field, low, high in (("pitch", 50, 190), ("rate", 50, 200), ("tract", 80, 125)):
