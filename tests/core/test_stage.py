@@ -202,3 +202,11 @@ def test_all_processes_wait_for_the_main_one_whether_the_recipe_is_there_or_not(
     for times in (1, 2):
         keep_recipe(tmp_path / "run", "demo", {})
         assert len(waited) == times
+
+
+@pytest.mark.parametrize("name", ["corpus", "encoder", "codebook", "units", "text_lm", "lm/a", "vocoder", "score"])
+def test_a_stage_that_is_missing_is_named_with_the_command_that_does_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"stage not done yet; run 'unitweave [\w -]+ {tmp_path}' or") as raised:
+        stage.read_stage(tmp_path, name)
+    words = str(raised.value).split("'unitweave ")[1].split(f" {tmp_path}")[0]
+    assert words in {command.words for command in cli.COMMANDS}

@@ -214,11 +214,20 @@ def _clean(folder: Path, obsolete: Sequence[Path]) -> None:
         write_json(folder / STAGE_FILE, record)
 
 
+# Of the stages that have a command of their own.
+_COMMANDS = {
+    "corpus": "corpus", "encoder": "units train-encoder", "codebook": "units codebook", "units": "units extract",
+    "text_lm": "lm text", "lm": "lm train", "vocoder": "vocoder train", "score": "score",
+}  # fmt: skip
+
+
 def read_stage(run: Path, name: str) -> dict[str, Any]:
     """The stage.json of a stage. Raises InputError when there is none or it is of another version."""
     path = Path(run) / name / STAGE_FILE
     if not path.exists():
-        raise InputError(f"{path.parent}: stage not done yet; run 'unitweave run' or the stage's own command first")
+        command = _COMMANDS.get(name.split("/")[0])
+        first = f"'unitweave {command} {run}' or " if command else ""
+        raise InputError(f"{path.parent}: stage not done yet; run {first}'unitweave run' first")
     record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else "none"
