@@ -9,12 +9,15 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import psutil
 import pytest
 import yaml
 
@@ -84,6 +87,10 @@ def mutations(name: str, content: bytes, rng: random.Random) -> Iterator[tuple[s
         for key in list(value)[:8] if isinstance(value, dict) else []:
             yield f"without {key}", json.dumps({k: v for k, v in value.items() if k != key}).encode()
             yield f"{key} is a list", json.dumps(value | {key: [[1]]}).encode()
+        numbers = [key for key, held in value.items() if type(held) is int] if isinstance(value, dict) else []
+        for key in numbers:
+            for number in (10**9, -1, 0):
+                yield f"{key} is {number}", json.dumps(value | {key: number}).encode()
 
 
 def foreign_keys(content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -112,6 +119,17 @@ def outcome(arguments: list[str], capsys: pytest.CaptureFixture) -> tuple[int, s
     capsys.readouterr()
     code = main(arguments)
     return code, capsys.readouterr().err
+
+
+@contextmanager
+def little_memory(gib: int = 8) -> Iterator[None]:
+    """So much more memory than now and no more: what a damaged size asks for must not take down the machine."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (gib << 30), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def said_in_one_line(error: str) -> bool:
@@ -156,7 +174,8 @@ def test_a_damaged_artifact_is_one_line_and_nothing_else_changes(
         before = digests(copy)
         places = {"run": copy, "recipe": recipe, "wav": wav, "out": tmp_path / str(number) / "out"}
         try:
-            code, error = outcome([word.format(**places) for word in command], capsys)
+            with little_memory():
+                code, error = outcome([word.format(**places) for word in command], capsys)
         except BaseException as problem:
             faults.append(f"{what}: {type(problem).__name__}: {str(problem)[:200]}")
             continue

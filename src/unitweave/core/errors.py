@@ -4,6 +4,8 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+_LONGEST = 400  # characters of another library's message: some list all weights of a model
+
 
 class InputError(Exception):
     """What the user gave cannot be used: the message says what, where and what to do, in one line.
@@ -31,9 +33,10 @@ def error_prefix(what: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or the error's name where it has none."""
+    """The first line of an error's message, if need be cut, or the error's name where it has none."""
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 
 def in_one_line(error: Exception) -> str:

@@ -74,7 +74,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError:
-        raise InputError(f"{folder}: no folder can be made there") from None
+        raise InputError(f"{folder}: the folder could not be created") from None
 
 
 def flush(path: Path) -> None:

@@ -176,7 +176,8 @@ def load_encoder(folder: Path | str, device: str | torch.device = "cpu") -> Spee
         raise InputError(f"{folder}: damaged: weights are missing, the first is {missing[0]}; train the encoder again")
     if model.config.vocab_size != len(vocabulary.tokens):
         raise InputError(
-            f"{folder}: vocab.json has {len(vocabulary.tokens)} characters, the CTC output {model.config.vocab_size}"
+            f"{folder}: vocab.json has {len(vocabulary.tokens)} characters, the CTC output {model.config.vocab_size}; "
+            "train the encoder again"
         )
     return SpeechEncoder(model.to(device).eval(), vocabulary, load_front_end(folder, model.config))
 

@@ -1,11 +1,32 @@
 """Recognizers from checkpoints of transformers: loading them, and naming them down to their revision."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import file_digest, json_digest
 from unitweave.training.model_files import check_hub_name
+
+
+class CheckpointRecognizer:
+    """What recognizers from checkpoints have in common; `default_model` is that of the protocol that one follows."""
+
+    default_model: ClassVar[str]
+
+    def __init__(self, model: str, device: Any) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, model: str, device: str) -> Self:
+        """The protocol's own checkpoint, or `model`: a folder, a hub name, or a hub name@revision."""
+        from unitweave.training.devices import resolve_device
+
+        return cls(model or cls.default_model, resolve_device(device))
+
+    @classmethod
+    def identity(cls, model: str) -> str:
+        """Digest of a local folder, or name on the hub, without loading anything."""
+        return f"{cls.__name__.lower()} {identity(model or cls.default_model)}"
 
 
 def load(kind: Any, model: str) -> Any:

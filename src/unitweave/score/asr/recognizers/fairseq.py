@@ -11,10 +11,8 @@ from unitweave.score.asr import checkpoints
 if TYPE_CHECKING:
     import torch
 
-DEFAULT_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 
-
-class Fairseq:
+class Fairseq(checkpoints.CheckpointRecognizer):
     """fairseq's ASR-BLEU: wav2vec 2.0 CTC, greedy; hypothesis lower-cased, reference as it is.
 
     After examples/speech_to_speech/asr_bleu of fairseq: the waveform is normalized to zero mean and
@@ -22,6 +20,8 @@ class Fairseq:
     tokens are merged, blanks dropped, "|" is the space, nothing else is touched. Where the tool
     means to mix stereo down but does not (it scores the left channel), unitweave mixes.
     """
+
+    default_model = "facebook/wav2vec2-large-960h-lv60-self"
 
     def __init__(self, model: str, device: "torch.device") -> None:
         from transformers import AutoTokenizer, Wav2Vec2ForCTC
@@ -34,18 +34,6 @@ class Fairseq:
         self._tokens = tokenizer.convert_ids_to_tokens(range(network.config.vocab_size))
         self._space = "|" if "|" in self._tokens else " "
         self.signature = f"wav2vec2-ctc-greedy,{checkpoints.revision(model, network)}"
-
-    @classmethod
-    def load(cls, model: str, device: str) -> "Fairseq":
-        """The protocol's own checkpoint, or `model`: a folder, a hub name, or a hub name@revision."""
-        from unitweave.training.devices import resolve_device
-
-        return cls(model or DEFAULT_MODEL, resolve_device(device))
-
-    @staticmethod
-    def identity(model: str) -> str:
-        """Digest of a local folder, or name on the hub, without loading anything."""
-        return f"fairseq {checkpoints.identity(model or DEFAULT_MODEL)}"
 
     @staticmethod
     def supported_languages(model: str) -> frozenset[str] | None:

@@ -13,10 +13,8 @@ from unitweave.score.asr import checkpoints
 if TYPE_CHECKING:
     import torch
 
-DEFAULT_MODEL = "openai/whisper-medium.en"
 
-
-class Whisper:
+class Whisper(checkpoints.CheckpointRecognizer):
     """Seamless's ASR-BLEU: Whisper medium.en, greedy, and Whisper's English normalizer on both sides.
 
     The normalizer folds British into American spelling with a table that comes with the checkpoint
@@ -24,6 +22,7 @@ class Whisper:
     too, with unitweave's normalization on both sides, which writes numbers out as the corpus does.
     """
 
+    default_model = "openai/whisper-medium.en"
     batch = 8
 
     def __init__(self, model: str, device: "torch.device") -> None:
@@ -41,21 +40,9 @@ class Whisper:
         self._multilingual = bool(getattr(self._model.generation_config, "is_multilingual", False))
 
     @classmethod
-    def load(cls, model: str, device: str) -> "Whisper":
-        """The protocol's own checkpoint, or `model`: a folder, a hub name, or a hub name@revision."""
-        from unitweave.training.devices import resolve_device
-
-        return cls(model or DEFAULT_MODEL, resolve_device(device))
-
-    @staticmethod
-    def identity(model: str) -> str:
-        """Digest of a local folder, or name on the hub, without loading anything."""
-        return f"whisper {checkpoints.identity(model or DEFAULT_MODEL)}"
-
-    @staticmethod
-    def supported_languages(model: str) -> frozenset[str]:
+    def supported_languages(cls, model: str) -> frozenset[str]:
         """English, or the languages in the generation config of a multilingual checkpoint."""
-        name = model or DEFAULT_MODEL
+        name = model or cls.default_model
         if not Path(name).is_dir() and name.partition("@")[0].endswith(".en"):
             return frozenset({"en"})
         from transformers import GenerationConfig
