@@ -13,7 +13,7 @@ from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json, write_json
-from unitweave.core.manifest import Pair, write_manifest
+from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.stage import FORMAT, run_stage
 from unitweave.score import score as stage
 from unitweave.score.asr.recognizers import NoRecognizer
@@ -183,6 +183,14 @@ def test_the_report_shows_texts_of_scripts_without_spaces_as_they_are_written(sp
     page = write_report(tmp_path / "report.html", [run]).read_text()
     assert "我 们" not in page and "ส วั" not in page
     assert page.count("我们很好") > len(rows) and page.count("สวัสดี") > len(rows), "examples and the worst"
+
+
+def test_references_of_normalized_text_alone_are_read_as_they_are_written(tmp_path):
+    pair = Pair("u", "test", "zh", "ja", None, None, "我 们 好", "猫 で す", src_seconds=1.0)
+    write_manifest(tmp_path, [pair])
+    references = stage._references(read_manifest(tmp_path, "test"), stage._target_units(tmp_path, ["u"]))
+    assert (references.texts, references.source_texts) == (["猫です"], ["我们好"])
+    assert (references.translation, references.transcript) == (["猫 で す"], ["我 们 好"])
 
 
 @pytest.mark.slow

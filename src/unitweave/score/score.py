@@ -18,6 +18,7 @@ from unitweave.core.files import json_digest
 from unitweave.core.keyed import Keyed, Lazy
 from unitweave.core.manifest import Manifest, Pair, read_manifest
 from unitweave.core.progress import echo, meter
+from unitweave.core.scripts import join_words
 from unitweave.core.sequences import deduplicate, evenly_spaced
 from unitweave.core.stage import StageResult
 from unitweave.lm.data.dataset import language_groups
@@ -146,7 +147,7 @@ def _common_ids(outputs: Mapping[str, Mapping[str, SystemOutput]], pairs: Mappin
 def _references(pairs: Manifest, units: UnitTable) -> References:
     names = ("id", "tgt_text_raw", "tgt_text", "src_text_raw", "src_text", "src_lang", "tgt_lang")
     ids, raw, translation, source_raw, transcript, *codes = (pairs.column(name).to_pylist() for name in names)
-    texts = [written or other or "" for written, other in zip(raw, translation, strict=True)]
+    texts = [written or join_words(other or "") for written, other in zip(raw, translation, strict=True)]
     for id, text in zip(ids, texts, strict=True):
         if not text.strip():
             raise InputError(f"utterance {id}: no reference translation in the manifest")
@@ -162,7 +163,7 @@ def _references(pairs: Manifest, units: UnitTable) -> References:
         target_language=targets,
         natural=all(raw),
         source_seconds=pairs.column("src_seconds").to_pylist(),
-        source_texts=[raw or other or "" for raw, other in zip(source_raw, transcript, strict=True)],
+        source_texts=[raw or join_words(other or "") for raw, other in zip(source_raw, transcript, strict=True)],
     )
 
 
