@@ -30,6 +30,7 @@ _REFUSED_KEYS = {
     "adapter_config": "merge the adapter into its base model first",
 }
 _LOADING_ERRORS = (
+    ArithmeticError,  # a division by a size of 0
     OSError,
     ValueError,
     RuntimeError,

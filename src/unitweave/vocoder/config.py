@@ -12,6 +12,7 @@ from unitweave.units.dataset import read_units_metadata, same_rate, units_per_se
 
 EXCITATIONS = ("harmonic", "none")
 FORMAT = 1
+_MAX_LAYERS, _MAX_RATE = 1000, 1_000_000
 _SAMPLE_RATES = (8_000, 16_000, 22_050, 24_000, 44_100, 48_000)  # that are in use
 
 
@@ -77,6 +78,10 @@ class UnitVocoderConfig:
             )
         if self.excitation not in EXCITATIONS:
             raise InputError(f"vocoder: excitation must be one of {', '.join(EXCITATIONS)} (got {self.excitation!r})")
+        if max(self.layers, self.fine_layers) > _MAX_LAYERS:  # each costs time and memory, even without weights
+            raise InputError(
+                f"vocoder: layers must be at most {_MAX_LAYERS} (got {max(self.layers, self.fine_layers)})"
+            )
         if self.hop % self.upsample or self.n_fft != 4 * self.hop // self.upsample:
             raise InputError(
                 f"vocoder: n_fft must be 4 * {self.hop} / upsample (got {self.n_fft} with upsample {self.upsample})"

@@ -12,7 +12,7 @@ from unitweave.config.vocoder import GENERATORS
 from unitweave.core.choices import chosen
 from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import atomic_path, read_json_object, write_json
-from unitweave.training.model_files import safetensors_errors
+from unitweave.training.model_files import check_parameters, safetensors_errors
 from unitweave.vocoder.config import FORMAT, UnitVocoderConfig
 from unitweave.vocoder.durations import DurationPredictor
 from unitweave.vocoder.excitation import Position
@@ -119,10 +119,10 @@ class UnitVocoder(nn.Module):
             raise InputError(f"{folder / CONFIG_FILE}: damaged: invalid values ({error})") from None
         with safetensors_errors(folder / WEIGHTS_FILE, "train the vocoder again"):
             weights = load_file(folder / WEIGHTS_FILE)
-        # Before the model is built: a damaged config.json could ask for more memory than there is.
         table = weights.get("embedding.weight")
         if table is None or list(table.shape) != [config.num_units, config.dim]:
             raise InputError(f"{folder / WEIGHTS_FILE}: not the weights of the vocoder that {CONFIG_FILE} describes")
+        check_parameters(folder, lambda: cls(config))
         try:
             model = cls(config)
             model.load_state_dict(weights)

@@ -50,6 +50,7 @@ def load_causal_lm(
     """
     config = load_config(name)
     tokenizer = load_tokenizer(name)
+    _check_size(name, config)
     with loading_errors(name, "language model"):
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype, **SAFE_LOADING)
     return model, tokenizer
@@ -68,8 +69,12 @@ def check_loadable(name: str) -> PretrainedConfig:
     load_tokenizer(name)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(f"{name}: must be a causal language model (got {config.model_type})")
-    check_parameters(name, lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    _check_size(name, config)
     return config
+
+
+def _check_size(name: str | Path, config: PretrainedConfig) -> None:
+    check_parameters(name, lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
 
 def load_config(name: str | Path, weights: bool = True) -> PretrainedConfig:

@@ -24,6 +24,7 @@ from unitweave.interleaving.sequence import Markers
 FILE_NAME = "unitweave.json"
 FORMAT = 1
 ROW_MULTIPLE = 64
+_MAX_SIZE = 1 << 22  # tokens; as in training/model_files.py
 _MARKERS = ("source", "transcript", "translation", "target", "end", "mask")
 
 
@@ -137,9 +138,12 @@ class Vocabulary:
         try:
             vocabulary = cls(**content)
             ids = [vocabulary.text_size, vocabulary.unit_offset, vocabulary.num_units, *vocabulary.languages.values()]
+            ids += [*vocabulary.markers.values(), *([] if vocabulary.begin is None else [vocabulary.begin])]
             complete = vocabulary.markers.keys() == set(_MARKERS) and isinstance(vocabulary.tasks, list)
             complete = complete and isinstance(vocabulary.frame_rate, int | float) and vocabulary.frame_rate > 0
-            complete = complete and all(isinstance(i, int) for i in (*ids, *vocabulary.markers.values()))
+            complete = complete and all(type(i) is int and i >= 0 for i in ids) and vocabulary.num_units > 0
+            complete = complete and vocabulary.text_size <= vocabulary.unit_offset and vocabulary.size <= _MAX_SIZE
+            complete = complete and (vocabulary.begin or 0) < vocabulary.size
             complete = complete and vocabulary.texts in get_args(Texts)
             complete = complete and {*vocabulary.sources, *vocabulary.targets} <= vocabulary.languages.keys()
         except (TypeError, ValueError, AttributeError):
