@@ -36,7 +36,7 @@ def add_unit_noise(
     rng = np.random.default_rng(seed)
     ids = np.concatenate([sequence.ids for sequence in sequences])
     segments = np.concatenate([sequence.segments for sequence in sequences])
-    fractions = np.array([0.0, *(noise.get(name, 0.0) for name in SEGMENTS)])  # type: ignore[call-overload]
+    fractions = np.array([0.0, *(noise.get(name, 0.0) for name in SEGMENTS)])
     is_unit = (ids >= units.start) & (ids < units.stop)
     hit = is_unit & (rng.random(len(ids)) < fractions[segments])
     inputs = ids.copy()
