@@ -30,7 +30,8 @@ CASES = {
     "the text LM's shape": ({"text_lm": {"shape": {"hidden_size": 255}}}, "text_lm.shape.hidden_size: must be"),
     "a system's LM": ({"systems": {"a": {}, "b": {"pretrained": "/no/where"}}}, "systems.b (or lm): /no/where:"),
     "an encoder as the LM": ({"lm": {"pretrained": "W2V"}}, "must be a causal language model (got wav2vec2)"),
-    "an LM of another size": ({"lm": {"pretrained": "LARGE"}}, "config.json describes a model of"),
+    "an LM of another size": ({"lm": {"pretrained": "LARGE"}}, "mlp.gate_proj.weight as [1000000000, "),
+    "an LM of no size": ({"lm": {"pretrained": "EMPTY"}}, "config.json describes model.embed_tokens.weight as ["),
     "an LM without tokenizer": ({"lm": {"pretrained": "BARE"}}, "could not load the tokenizer"),
     "extra text": ({"lm": {"extra_text": "no.tsv"}}, "no.tsv: no such table"),
     "a schedule's function": ({"lm": {"schedule": {"shape": "function", "function": "no:thing"}}}, "schedule.function"),
@@ -68,11 +69,15 @@ def models(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> di
     shutil.copytree(text_lm_folder, folder / "LARGE")
     config = json.loads((folder / "LARGE/config.json").read_text())
     (folder / "LARGE/config.json").write_text(json.dumps(config | {"intermediate_size": 10**9}))
+    shutil.copytree(text_lm_folder, folder / "EMPTY")
+    (folder / "EMPTY/config.json").write_text(json.dumps(config | {"hidden_size": 0}))
     shutil.copytree(text_lm_folder, folder / "BARE", ignore=shutil.ignore_patterns("token*"))
     shutil.copytree(text_lm_folder, folder / "W2V")
     (folder / "W2V/config.json").write_text(json.dumps({"model_type": "wav2vec2"}))
     write_manifest(folder / "TEXTS", [Pair("a", "train", "es", "en", None, None, "hola", "hello")], {})
-    return {name: str(folder / name) for name in ("LARGE", "BARE", "W2V", "TEXTS")} | {"LM": str(text_lm_folder)}
+    return {name: str(folder / name) for name in ("LARGE", "EMPTY", "BARE", "W2V", "TEXTS")} | {
+        "LM": str(text_lm_folder)
+    }
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ that would make transformers fetch code, quantize, or load an adapter are refuse
 import contextlib
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -135,29 +136,38 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def check_parameters(path: Path | str, build: Callable[[], Any]) -> None:
+def check_parameters(path: Path | str, build: Callable[[], Any], new_head: bool = False) -> None:
     """Refuse a config.json that describes another model than the weights are of, before any memory is taken for it.
 
     Args:
         path: A model folder that `check_model_folder` has passed; a hub name is left alone.
         build: Makes the model of its configuration; called where tensors have no storage.
+        new_head: Whether weights of other shapes may be replaced by new ones.
 
     Raises:
-        InputError: The model cannot be made, or has more than twice the parameters that the folder has.
+        InputError: The model cannot be made, has weights of other shapes than the folder, or more than twice as many.
     """
     if not Path(path).is_dir():
         return
     import torch
 
-    with loading_errors(path, "model"), torch.device("meta"):
-        described = sum(parameter.numel() for parameter in build().parameters())
-    stored = 0
+    with loading_errors(path, "model"), torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a size of 0, which the comparison shows
+        described = {name: list(parameter.shape) for name, parameter in build().named_parameters()}
+    stored: dict[str, list[int]] = {}
     for file in weight_files(Path(path)):
         with safetensors_errors(file), safe_open(file, "pt") as tensors:
-            stored += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    if described > 2 * stored + _NEW_PARAMETERS:
+            stored |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    for name, shape in described.items():
+        if not new_head and stored.get(name, shape) != shape:
+            raise InputError(
+                f"{path}: config.json describes {name} as {shape}, but the weights have {stored[name]}; copy the model "
+                "folder again"
+            )
+    numbers = [sum(map(math.prod, shapes.values())) for shapes in (described, stored)]
+    if numbers[0] > 2 * numbers[1] + _NEW_PARAMETERS:
         raise InputError(
-            f"{path}: config.json describes a model of {described:,} parameters, but the weights have {stored:,}; "
+            f"{path}: config.json describes a model of {numbers[0]:,} parameters, but the weights have {numbers[1]:,}; "
             "copy the model folder again"
         )
 

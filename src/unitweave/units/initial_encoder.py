@@ -42,7 +42,7 @@ def check_initial_encoder(settings: EncoderSettings, layer: int) -> float:
     if settings.pretrained is not None:
         config, _ = _pretrained_config(settings.pretrained)
         blocks, rate = config.num_hidden_layers, FrontEnd.of(config).frame_rate
-        check_parameters(settings.pretrained, lambda: ctc_class(config)(config))
+        check_parameters(settings.pretrained, lambda: ctc_class(config)(config), new_head=True)
     check_layer(layer, blocks)
     return rate
 
