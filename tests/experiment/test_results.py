@@ -523,8 +523,14 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     content = CONTENT | {"models": {"scratch": {}, "other": {"pretrained": str(weights)}}}
     content["grid"] = [block | {"models": ["scratch"]} for block in CONTENT["grid"]]
     (run / "experiment.yaml").write_text(yaml.safe_dump(content))
+    stage = run / "subsets/some/stage.json"
+    record = json.loads(stage.read_text())
+    stage.write_text(
+        json.dumps(record | {"provenance": {"command": "unitweave experiment x --out /home/me/run --plan"}})
+    )
     write_archive(kept, run)
     assert "somewhere" not in (kept / "experiment.yaml").read_text(), "of nobody's business"
+    assert "x --out FOLDER --plan" in (kept / "subsets/some/stage.json").read_text()
     before = {path: file_digest(path) for path in kept.rglob("*") if path.is_file()}
     write_archive(kept, run)  # again, with the same trials
     shutil.rmtree(run / "scores/scratch_some_mask_10_s1")

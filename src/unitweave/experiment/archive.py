@@ -1,5 +1,6 @@
 """What the page of results is written from, without models and recordings: small enough to keep and publish."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -61,9 +62,19 @@ def write_archive(archive: Path, run: Path) -> list[Trial]:
             if (run / file).exists():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run / file, folder / file)
+                if file.endswith(STAGE_FILE):
+                    _without_folder(folder / file)
         record = {"format": FORMAT, "build": build_digest(run), "trials": [trial.name for trial in trials]}
         write_json(folder / FILE_NAME, record | {"versions": versions()})
     return trials
+
+
+def _without_folder(path: Path) -> None:
+    """Leave the run's folder out of the command in a stage.json: it says something of one machine alone."""
+    record = read_json(path)
+    if command := record.get("provenance", {}).get("command"):
+        record["provenance"]["command"] = re.sub(r"(?<=--out )\S+|(?<=-o )\S+", "FOLDER", command)
+        write_json(path, record)
 
 
 def _check_target(archive: Path, trials: set[str]) -> None:

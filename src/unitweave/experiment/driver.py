@@ -58,7 +58,10 @@ class Grid(Run):
         amount = self.plan.experiment.data[name]
         layout = self.layout
         return self._stage(
-            layout.subset(name), {"amount": amount}, (layout.corpus,), lambda f: write_subset(f, layout.corpus, amount)
+            layout.subset(name),
+            {"amount": amount},
+            (layout.corpus,),
+            lambda f: write_subset(f, layout.corpus, amount, self.recipe.lm.train_pairs),
         )
 
     def lm(self, name: str) -> str:

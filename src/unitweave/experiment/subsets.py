@@ -8,11 +8,16 @@ from unitweave.core.stage import StageResult
 from unitweave.lm.data.subset import choose_subset
 
 
-def write_subset(folder: Path, corpus: Path, amount: float | Mapping[str, float]) -> StageResult:
-    """A manifest in `folder` with a part of the training pairs of `corpus`; the recordings stay where they are."""
+def write_subset(
+    folder: Path, corpus: Path, amount: float | Mapping[str, float], train_pairs: float | None = None
+) -> StageResult:
+    """A manifest in `folder` with a part of the training pairs of `corpus`; the recordings stay where they are.
+
+    What is counted is what a language model gets of it, which takes no more than `train_pairs` (`lm.train_pairs`).
+    """
     pairs = choose_subset(read_manifest(corpus), amount)
     write_manifest(folder, pairs, read_metadata(corpus))
-    return StageResult(counts=count_training(pairs))
+    return StageResult(counts=count_training(pairs if train_pairs is None else choose_subset(pairs, train_pairs)))
 
 
 def count_training(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
