@@ -32,6 +32,8 @@ CASES = {
     "an encoder as the LM": ({"lm": {"pretrained": "W2V"}}, "must be a causal language model (got wav2vec2)"),
     "an LM of another size": ({"lm": {"pretrained": "LARGE"}}, "mlp.gate_proj.weight as [1000000000, "),
     "an LM of no size": ({"lm": {"pretrained": "EMPTY"}}, "config.json describes model.embed_tokens.weight as ["),
+    "an LM without layers": ({"lm": {"pretrained": "FLAT"}}, "num_hidden_layers must be 1 or more (got -1)"),
+    "an LM of fewer layers": ({"lm": {"pretrained": "SHORT"}}, "config.json describes a model without it"),
     "an LM without tokenizer": ({"lm": {"pretrained": "BARE"}}, "could not load the tokenizer"),
     "extra text": ({"lm": {"extra_text": "no.tsv"}}, "no.tsv: no such table"),
     "a schedule's function": ({"lm": {"schedule": {"shape": "function", "function": "no:thing"}}}, "schedule.function"),
@@ -71,11 +73,14 @@ def models(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> di
     (folder / "LARGE/config.json").write_text(json.dumps(config | {"intermediate_size": 10**9}))
     shutil.copytree(text_lm_folder, folder / "EMPTY")
     (folder / "EMPTY/config.json").write_text(json.dumps(config | {"hidden_size": 0}))
+    for name, layers in (("FLAT", -1), ("SHORT", config["num_hidden_layers"] - 1)):
+        shutil.copytree(text_lm_folder, folder / name)
+        (folder / name / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}))
     shutil.copytree(text_lm_folder, folder / "BARE", ignore=shutil.ignore_patterns("token*"))
     shutil.copytree(text_lm_folder, folder / "W2V")
     (folder / "W2V/config.json").write_text(json.dumps({"model_type": "wav2vec2"}))
     write_manifest(folder / "TEXTS", [Pair("a", "train", "es", "en", None, None, "hola", "hello")], {})
-    return {name: str(folder / name) for name in ("LARGE", "EMPTY", "BARE", "W2V", "TEXTS")} | {
+    return {name: str(folder / name) for name in ("LARGE", "EMPTY", "FLAT", "SHORT", "BARE", "W2V", "TEXTS")} | {
         "LM": str(text_lm_folder)
     }
 

@@ -34,8 +34,9 @@ def set_keys(path: Path, **keys: object) -> None:
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pickles can run code"),
         (lambda f: (f / "config.json").write_text("[]"), "config.json: damaged"),
         (lambda f: (f / "tokenizer.json").write_text('{"broken'), "could not load the tokenizer"),
+        (lambda f: set_keys(f / "tokenizer_config.json", model_max_length=[[1]]), "could not load the tokenizer"),
         (lambda f: set_keys(f / "config.json", vocab_size=10**9), "vocab_size must be"),
-        (lambda f: set_keys(f / "config.json", hidden_size=48), "could not load the language model"),
+        (lambda f: set_keys(f / "config.json", hidden_size=48), r"as \[300, 48\], but the weights have \[300, 32\]"),
         (
             lambda f: set_keys(f / "config.json", quantization_config={"quant_method": "x"}),
             "quantization_config",

@@ -41,8 +41,10 @@ _LOADING_ERRORS = (
     SafetensorError,
     StrictDataclassError,
 )
+_LAYER = re.compile(r"\.\d+\.")
 _NEW_PARAMETERS = 1 << 24  # that a checkpoint may lack, such as those of a new output layer
 _MAX_VOCABULARY = 1 << 22  # the largest published vocabularies have some 2^18 tokens; the table must fit into memory
+_NUMBERS_OF_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 _MAX_LAYERS = 4096  # each costs time and memory to make, even without weights
 
 
@@ -109,6 +111,8 @@ def check_model_config(config: Mapping[str, Any], where: Path | str) -> None:
         for key, value in part.items():
             if isinstance(value, int) and value > _MAX_LAYERS and re.search("layers?$|experts$", str(key)):
                 raise InputError(f"{where}: {key} must be a number up to {_MAX_LAYERS} (got {value})")
+            if key in _NUMBERS_OF_LAYERS and isinstance(value, int) and value < 1:
+                raise InputError(f"{where}: {key} must be 1 or more (got {value})")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -163,6 +167,16 @@ def check_parameters(path: Path | str, build: Callable[[], Any], new_head: bool 
             raise InputError(
                 f"{path}: config.json describes {name} as {shape}, but the weights have {stored[name]}; copy the model "
                 "folder again"
+            )
+    # Weights of layers that the model does not have would be left out, and what is left would still compute something.
+    # Those that predict further tokens (DeepSeek's, GLM's) are meant to be.
+    exact = not new_head and not read_json_object(Path(path) / "config.json").get("num_nextn_predict_layers")
+    numberless = {_LAYER.sub(".", name) for name in described}
+    for name in sorted(stored.keys() - described.keys()):
+        if exact and _LAYER.search(name) and _LAYER.sub(".", name) in numberless:
+            raise InputError(
+                f"{path}: the weights have {name}, but config.json describes a model without it; copy the model folder "
+                "again"
             )
     numbers = [sum(map(math.prod, shapes.values())) for shapes in (described, stored)]
     if numbers[0] > 2 * numbers[1] + _NEW_PARAMETERS:

@@ -92,7 +92,9 @@ def load_config(name: str | Path, weights: bool = True) -> PretrainedConfig:
 def load_tokenizer(name: str | Path, local_files_only: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a causal LM. Raises InputError when it is missing or damaged."""
     with loading_errors(name, "tokenizer"):
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=local_files_only)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=local_files_only)
+        tokenizer("a")  # settings of a wrong type show only now
+    return tokenizer
 
 
 def earlier_vocabulary(name: str, num_units: int, codebook: str | None, deduplicate: bool) -> Vocabulary | None:
