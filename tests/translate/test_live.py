@@ -309,8 +309,8 @@ def test_an_endless_utterance_is_cut_at_its_least_probable_speech() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"policy": "agreement", "agreement": 1}, "agreement: must be 2 or more"),
-        ({"max_speed": 0.5}, "max_speed: must be 1 or more"),
+        ({"policy": "agreement", "agreement": 1}, "agreement: must be a whole number, 2 or above"),
+        ({"max_speed": 0.5}, "max_speed: must be a finite number, 1 or above"),
         ({"speech_pad_seconds": 1e9}, "speech_pad_seconds: must be at most 5"),
         ({"max_utterance_seconds": 90}, "max_utterance_seconds: must be from 1 to 60"),
         ({"max_utterance_seconds": 1, "endpoint_seconds": 3}, "endpoint_seconds: must be below"),

@@ -13,10 +13,12 @@ from unitweave.config.types import Settings
 _NUMBERS = {  # as it is written after the option, and its range
     "int": ("N", ""),
     "PositiveInt": ("N", "at least 1"),
+    "TwoOrMore": ("N", "at least 2"),
     "NonNegativeInt": ("N", "at least 0"),
     "Seed": ("N", "at least 0"),
     "float": ("X", ""),
     "PositiveNumber": ("X", "above 0"),
+    "OneOrMore": ("X", "at least 1"),
     "NonNegativeNumber": ("X", "at least 0"),
     "ClosedUnitInterval": ("X", "0 to 1"),
     "RatioBelowOne": ("X", "0 to below 1"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Ratio, Settings
+from unitweave.config.types import NonNegativeNumber, OneOrMore, PositiveInt, PositiveNumber, Ratio, Settings, TwoOrMore
 from unitweave.core.choices import choices
 from unitweave.core.errors import InputError
 
@@ -25,8 +25,8 @@ class LiveSettings(Settings):
     """When words are committed: at the end of an utterance, when successive hypotheses agree, or k words late."""
     chunk_seconds: PositiveNumber = 0.5
     """Seconds between two decodings of an utterance that is not over (agreement and wait-k)."""
-    agreement: PositiveInt = 2
-    """Successive hypotheses that have to agree on a word (agreement), 2 or more."""
+    agreement: TwoOrMore = 2
+    """Successive hypotheses that have to agree on a word (agreement)."""
     wait_words: PositiveInt = 3
     """Words that the translation stays behind the source (wait-k)."""
     endpoint_seconds: PositiveNumber = 0.5
@@ -40,8 +40,8 @@ class LiveSettings(Settings):
     max_utterance_seconds: PositiveNumber | None = None
     """Maximum seconds of an utterance; a longer one is cut in its longest pause or at its least probable speech.
     null: as long as the recordings that the model was trained on, at most 20."""
-    max_speed: PositiveNumber = 1.25
-    """How much faster than normal the translation may be spoken to catch up, 1 or more."""
+    max_speed: OneOrMore = 1.25
+    """How much faster than normal the translation may be spoken to catch up."""
     max_lag_seconds: NonNegativeNumber = 1.0
     """Seconds that new speech may wait for older speech before speaking gets faster."""
     text_only: bool = False
@@ -49,14 +49,10 @@ class LiveSettings(Settings):
 
     def check(self) -> None:
         """Raise InputError for values that no policy can work with."""
-        if self.policy == "agreement" and self.agreement < 2:
-            raise InputError(f"agreement: must be 2 or more (got {self.agreement})")
         if self.speech_pad_seconds > MAX_PAD_SECONDS:  # it is kept all the time, and belongs to every utterance
             raise InputError(
                 f"speech_pad_seconds: must be at most {MAX_PAD_SECONDS:g} (got {self.speech_pad_seconds:g})"
             )
-        if self.max_speed < 1:
-            raise InputError(f"max_speed: must be 1 or more (got {self.max_speed:g})")
         longest = self.max_utterance_seconds
         if longest is not None and not 1 <= longest <= _MOST:
             raise InputError(f"max_utterance_seconds: must be from 1 to {_MOST:g} (got {longest:g})")

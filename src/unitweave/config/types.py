@@ -16,27 +16,33 @@ LATER = {"later": True}
 
 if TYPE_CHECKING:
     PositiveInt = int
+    TwoOrMore = int
     NonNegativeInt = int
     Seed = int
     PositiveNumber = float
+    OneOrMore = float
     NonNegativeNumber = float
     Ratio = float
     RatioBelowOne = float
 else:
     _INFINITY = sys.float_info.max  # infinity and NaN are above it, or not comparable
     PositiveInt = restricted_number_type("PositiveInt", int, (">", 0))
+    TwoOrMore = restricted_number_type("TwoOrMore", int, (">=", 2))
     NonNegativeInt = restricted_number_type("NonNegativeInt", int, (">=", 0))
     Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
     PositiveNumber = restricted_number_type("PositiveNumber", float, [(">", 0), ("<=", _INFINITY)])
+    OneOrMore = restricted_number_type("OneOrMore", float, [(">=", 1), ("<=", _INFINITY)])
     NonNegativeNumber = restricted_number_type("NonNegativeNumber", float, [(">=", 0), ("<=", _INFINITY)])
     Ratio = ClosedUnitInterval
     RatioBelowOne = restricted_number_type("RatioBelowOne", float, [(">=", 0), ("<", 1)])
 
 RANGES = {
     "PositiveInt": "a whole number above 0",
+    "TwoOrMore": "a whole number, 2 or above",
     "NonNegativeInt": "a whole number, 0 or above",
     "Seed": "a whole number from 0 to below 2**32",
     "PositiveNumber": "a finite number above 0",
+    "OneOrMore": "a finite number, 1 or above",
     "NonNegativeNumber": "a finite number, 0 or above",
     "ClosedUnitInterval": "a number from 0 to 1",
     "RatioBelowOne": "a number from 0 to below 1",
