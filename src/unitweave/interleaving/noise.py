@@ -3,8 +3,8 @@
 A model that has met each of a few hundred recordings many times predicts a unit from the units before it, as it stood
 there last time, and hardly looks at the text: what it then says for a new text is something else. Where some of the
 units before are wrong, only the text tells what comes next. What is predicted stays as it is, as in the word dropout of
-Bowman et al. (2016, arXiv 1511.06349); each replaced unit becomes another one, as in scheduled sampling (Bengio et al.
-2015, arXiv 1506.03099), and not a token that decoding never sees.
+Bowman et al. (2016, arXiv 1511.06349); but each replaced unit becomes another unit, not a token that decoding
+never sees.
 """
 
 from collections.abc import Mapping
