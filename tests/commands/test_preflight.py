@@ -125,6 +125,7 @@ def test_what_is_missing_is_known_before_the_first_stage(
     assert [path.name for path in nothing_done.iterdir()] == ["recipe.yaml"]
 
 
+@pytest.mark.slow
 def test_a_rehearsal_looks_for_all_before_it_writes_models(
     nothing_done: Path, models: dict[str, str], capsys: pytest.CaptureFixture
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_rehearsal_looks_for_all_before_it_writes_models(
         assert said.count("\n") == 1 and message in said, said
 
 
+@pytest.mark.slow
 def test_an_experiment_looks_for_what_its_trials_need(
     nothing_done: Path, models: dict[str, str], capsys: pytest.CaptureFixture
 ) -> None:

@@ -81,6 +81,7 @@ JOINED = texts.map(lambda parts: "".join(map("".join, parts)))
 LANGUAGES = ["en", "es", "fr", "de", "ca", "zh", "ja", "th", "ar", "tr", "xx"]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @example("1.234,5  ½", "en")
 @example("1.234,5  $5", "en")
@@ -99,6 +100,7 @@ def test_pieces_add_up_to_the_text_and_their_words_to_the_normalized_text(text: 
         at += piece.words
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.text(max_size=30) | JOINED, st.sampled_from(LANGUAGES))
 def test_normalized_words_come_back_from_running_text(text: str, language: str) -> None:

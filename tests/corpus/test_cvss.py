@@ -70,6 +70,7 @@ def test_every_clip_of_every_language_and_split_comes_in_with_its_texts(mini: Mi
     assert {pair.src_text for pair in pairs.values()} >= {"dijo sí", "el niño la niña", "我 有 3 只 猫"}
 
 
+@pytest.mark.slow
 def test_recordings_are_the_clips_at_16_khz(mini: Miniature, corpus: Path) -> None:
     pair = read_manifest(corpus, "train")[0]
     for path, seconds in ((pair.src_audio, 1.5), (pair.tgt_audio, 1.2)):
@@ -213,6 +214,7 @@ def test_a_stray_carriage_return_is_a_space(mini: Miniature, tmp_path: Path) -> 
     assert len(pairs) == 10 and "El mar" in {pair.src_text_raw for pair in pairs}
 
 
+@pytest.mark.slow
 def test_a_bad_row_of_covost_costs_itself_alone(mini: Miniature, tmp_path: Path) -> None:
     """A line feed, a backslash before a tab or at the end, an extra tab, a field of megabytes, a last line cut off."""
     lines = (mini.folder / "covost_v2.es_en.tsv").read_text().splitlines()
@@ -352,6 +354,7 @@ def rebuilt(mini: Miniature, folder: Path, changes: dict[str, bytes | None]) -> 
             "--common-voice", str(folder / "es.tar.gz"), "--out", str(folder / "out")]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_bad_clips_are_skipped_with_id_and_reason(mini: Miniature, tmp_path: Path) -> None:
     names = [name for name in mini.clips if "_es_" in name][:4]
     silence = encoded(0 * tone(1.0, 48_000, 0), 48_000, "MP3")

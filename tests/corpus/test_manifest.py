@@ -167,6 +167,7 @@ def test_the_number_of_workers_does_not_redo_the_embedded_corpus(
     assert len(built) == 2 and built[1].workers == 3
 
 
+@pytest.mark.slow
 def test_stats_count_pairs_speakers_hours_and_shared_recordings_once(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -74,6 +74,7 @@ def test_no_sentence_comes_twice_and_each_language_translates_one_to_one(many: l
         assert not repeated, (code, repeated[:3])
 
 
+@pytest.mark.slow
 def test_sentences_have_three_to_twelve_words(many: list[Sentence]) -> None:
     for s in many:
         for code, text in s.text.items():

@@ -299,6 +299,7 @@ def test_parts_of_the_test_split_are_shown_apart(folder: Path, tmp_path: Path) -
             assert row[first + 2].startswith(f"{means[1] - means[0]:+.1f} [")
 
 
+@pytest.mark.slow
 def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folder: Path) -> None:
     text = page.read_text()
     grid = read_grid(folder)

@@ -78,6 +78,7 @@ def test_a_schedule_that_cannot_be_is_refused(bad: dict) -> None:
         text_ratio(ScheduleSettings(**bad), 100)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 40), st.floats(0, 1), st.floats(0.3, 10), st.integers(0, 2**40))
 def test_spans_are_disjoint_in_order_inside_and_of_the_right_size(n: int, ratio: float, mean: float, seed: int) -> None:
@@ -247,6 +248,7 @@ def test_a_run_that_crosses_a_word_boundary_goes_to_the_word_in_which_it_begins(
     assert one.units.tolist() == [5, 6, 7] and one.cuts.tolist() == [0, 2, 3]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 3), st.floats(0, 1), st.integers(0, 2**31))
 def test_deduplicated_speech_is_exactly_the_runs_and_woven_word_by_word(

@@ -18,6 +18,7 @@ def clean():
     return [sequence for step in range(60) for sequence in speech_source().sequences(step)]
 
 
+@pytest.mark.slow
 def test_only_units_are_replaced_by_units_and_labels_stay(clean):
     for before, after in zip(clean, add_unit_noise(clean, NOISE, UNITS, (7,)), strict=True):
         assert np.array_equal(after.ids, before.ids)

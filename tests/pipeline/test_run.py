@@ -21,6 +21,7 @@ def planned_stages(monkeypatch: pytest.MonkeyPatch, folder: Path, systems: dict[
     return done
 
 
+@pytest.mark.slow
 def test_a_system_that_takes_no_speech_is_trained_and_left_out_and_one_that_gives_text_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

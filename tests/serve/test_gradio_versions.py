@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gradio", reason="needs unitweave[serve]")
+if find_spec("gradio") is None:  # which is not imported here: it takes seconds, in quick runs for nothing
+    pytest.skip("needs unitweave[serve]", allow_module_level=True)
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 ROOT = Path(__file__).parents[2]

@@ -9,6 +9,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 
-pytest.importorskip("gradio", reason="needs unitweave[serve]")
-
-import gradio
+if find_spec("gradio") is None:  # which is not imported here: it takes seconds, in quick runs for nothing
+    pytest.skip("needs unitweave[serve]", allow_module_level=True)
 
 from helpers.serving import make_run, post, running, speech, voice, wav
 from unitweave.config.serve import ServerLimits
@@ -191,6 +191,8 @@ def test_no_path_of_the_server_is_shown(server: SimpleNamespace) -> None:
     by_outputs = {len(d["outputs"]): d["id"] for d in json.loads(shown[1])["dependencies"]}
     shown.append(json.dumps(on_the_page(server, by_outputs[1], [0])).encode())
     shown.append(upload(server, [wav()])[1])
+    import gradio
+
     hidden = {str(server.uploads), str(server.elsewhere), str(Path.home()), str(Path(gradio.__file__).parent)}
     for text in shown:
         assert not [path for path in hidden if path.encode() in text]

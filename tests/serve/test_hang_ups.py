@@ -6,13 +6,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-pytest.importorskip("gradio", reason="needs unitweave[serve]")
+if find_spec("gradio") is None:  # which is not imported here: it takes seconds, in quick runs for nothing
+    pytest.skip("needs unitweave[serve]", allow_module_level=True)
 pytest.importorskip("websockets", reason="needs unitweave[serve]")
 
 from helpers.serving import make_run, post, raw_live, running, speech, until, wav

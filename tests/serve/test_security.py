@@ -5,11 +5,13 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gradio", reason="needs unitweave[serve]")
+if find_spec("gradio") is None:  # which is not imported here: it takes seconds, in quick runs for nothing
+    pytest.skip("needs unitweave[serve]", allow_module_level=True)
 
 from starlette.datastructures import Headers
 

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("gradio", reason="needs unitweave[serve]")
+if find_spec("gradio") is None:  # which is not imported here: it takes seconds, in quick runs for nothing
+    pytest.skip("needs unitweave[serve]", allow_module_level=True)
 
 from helpers.processes import Program, command
 from helpers.serving import make_run, raw_request, running, speech, until, voice

@@ -93,6 +93,7 @@ def test_a_choice_of_targets_has_to_be_made_and_each_row_has_its_own(base: Phase
         targets(trained_on(base, "es-en"), ForcedPrefix(target_language="es"))
 
 
+@pytest.mark.slow
 def test_given_texts_are_normalized_in_their_own_language(base: PhaseDecoder) -> None:
     spanish = ForcedPrefix(translation="El 3 de mayo cuesta 1.234,5")
     (result,) = trained_on(base, "en-es").translate(SOURCES[:1], SHORT, [spanish])

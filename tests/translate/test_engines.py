@@ -109,6 +109,7 @@ def test_a_batch_gives_what_each_utterance_gets_alone(decoder: PhaseDecoder, sou
         assert np.array_equal(alone.units, together.units)
 
 
+@pytest.mark.slow
 def test_stages_limits_and_given_texts_hold(decoder: PhaseDecoder, sources: list) -> None:
     words = "a cat"
     given = [ForcedPrefix(translation=words, language="es")] * len(sources)

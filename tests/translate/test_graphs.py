@@ -62,6 +62,7 @@ def test_buffers_belong_to_one_batch_at_a_time(decoder: PhaseDecoder) -> None:
     assert graphs.cache(1, 5) is not None
 
 
+@pytest.mark.slow
 def test_memory_is_asked_for_before_it_is_taken(decoder: PhaseDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = StepGraphs(decoder.model)
     decoder._graphs = graphs

@@ -386,6 +386,7 @@ def test_an_open_prefix_is_repeated_and_a_new_word_follows(translator: Translato
         assert found.head[0] in translator.decoder.vocabulary.languages.values()
 
 
+@pytest.mark.slow
 def test_words_that_the_encoder_does_not_find_in_what_was_heard_are_not_supported(translator: Translator) -> None:
     scores = [np.array(one, np.float32) for one in ([1, 1, 1, 1], [1, 0.9, 0.1, 1], [0, 1])]
     assert [_supported(one) for one in scores] == [1.0, 0.5, 0.0]
@@ -457,6 +458,7 @@ def test_words_that_are_spoken_early_have_the_units_of_the_whole_text(
     assert last.units == whole
 
 
+@pytest.mark.slow
 def test_a_model_without_texts_is_spoken_at_the_end_and_refuses_other_policies(translator: Translator) -> None:
     old = translator.decoder
     direct = Translator(
@@ -521,6 +523,7 @@ def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
     assert (tmp_path / "out/talk.vtt").read_text().startswith("WEBVTT")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_was_written_before_it(
     translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

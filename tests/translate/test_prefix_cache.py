@@ -92,6 +92,7 @@ def test_an_utterance_of_which_nothing_changed_is_read_in_one_step(
     assert again.cache.shared(decoder.prompt(second)) >= 36
 
 
+@pytest.mark.slow
 def test_speech_goes_on_from_what_its_texts_and_its_first_units_left(
     decoder: PhaseDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,6 +255,7 @@ def test_recordings_that_whisper_cannot_take_at_once_are_not_trained_on(tmp_path
         assert [item.id for item in usable] == names and [item.id for item in too_short] == ["c"]
 
 
+@pytest.mark.slow
 def test_encoders_are_compared_on_the_same_recordings(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
