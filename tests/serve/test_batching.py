@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,15 @@ def test_a_given_text_that_is_too_long_for_its_recording_is_refused(batcher: Bat
     for known in (ForcedPrefix(transcript="a " * 999, language="es"), ForcedPrefix(translation="1" * 1900)):
         with pytest.raises(InputError, match=r"too long for a recording of 0\.3 s"):
             batcher.submit(Job(speech(0.3), known))
+    assert batcher.waiting == 0
+
+
+@pytest.mark.parametrize("marker", ["<|end|>", "yes <|unit_3|>", "<|target|> no"])
+def test_a_given_text_holds_no_markers(batcher: Batcher, monkeypatch: pytest.MonkeyPatch, marker: str) -> None:
+    constraints = batcher.translator.decoder.constraints
+    monkeypatch.setattr(constraints, "vocabulary", replace(constraints.vocabulary, texts="natural"))
+    with pytest.raises(InputError, match="translation: must be text, without"):
+        batcher.submit(Job(speech(0.3), ForcedPrefix(translation=marker)))
     assert batcher.waiting == 0
 
 

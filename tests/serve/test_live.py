@@ -16,7 +16,7 @@ pytest.importorskip("websockets", reason="needs unitweave[serve]")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from helpers.serving import make_run, raw_live, running, speech, until
+from helpers.serving import make_run, raw_live, raw_request, running, speech, until
 from unitweave.config.live import LiveSettings
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
@@ -333,6 +333,18 @@ def test_strangers_are_refused_before_the_handshake(server: Server, serve: Calla
     assert refusal(locked, Authorization="Bearer wrong-horse-battery") == 401
     assert refusal(locked, f"/v1/live?token={TOKEN}") == 401
     assert refusal(locked, Authorization=f"Bearer {TOKEN}") == 101
+
+
+@pytest.mark.parametrize("wrong", [("13", "12"), ("-Key: AAAA", "-Key: A"), ("-Key", "-Other"), ("GET", "POST")])
+def test_what_is_no_handshake_is_an_error_of_the_documented_form(server: Server, wrong: tuple[str, str]) -> None:
+    handshake = (
+        "GET /v1/live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    answer = raw_request(server.port, handshake.replace(*wrong).encode()).decode()
+    head, _, body = answer.partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 4") and "X-Content-Type-Options: nosniff" in head
+    assert list(json.loads(body)) == ["error"] and "Failed" not in body
 
 
 def _to(server: Server) -> Any:

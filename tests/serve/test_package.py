@@ -14,6 +14,7 @@ from helpers.scoring import SIGNATURE, system_scores
 from helpers.serving import SETTINGS, make_run, speech, wav
 from unitweave.cli import main
 from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair, write_manifest
 from unitweave.metrics.intervals import Interval
 from unitweave.score.scores import Scores, write_scores
 from unitweave.serve.export import export_run, push
@@ -286,3 +287,23 @@ def test_a_run_folder_from_elsewhere_runs_no_code_of_its_own(
     assert main(command) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "os:system" in error and "--trust-functions" in error and not Path("ran").exists()
+
+
+@pytest.mark.parametrize("way", ["named by the manifest", "linked in the corpus", "linked in an export"])
+def test_a_folder_from_elsewhere_shows_no_recording_that_did_not_come_with_it(
+    run: Path, package: Path, tmp_path: Path, way: str
+) -> None:
+    secret, folder = tmp_path / "secret.txt", tmp_path / "folder"
+    secret.write_text("a private line")
+    shutil.copytree(package if way.endswith("export") else run, folder)
+    audio = folder / ("examples" if way.endswith("export") else "corpus")
+    shutil.rmtree(audio, ignore_errors=True)
+    audio.mkdir()
+    (audio / "own.wav").write_bytes(wav(0.5))
+    (audio / "link.wav").symlink_to(secret)
+    named = [secret, audio / "../../secret.txt"] if way.startswith("named") else [audio / "link.wav"]
+    if audio.name == "corpus":
+        recordings = [*named, audio / "own.wav"]
+        pairs = [Pair(f"u{i}", "test", "es", "en", str(p), None, "si", "yes") for i, p in enumerate(recordings)]
+        write_manifest(audio, pairs)
+    assert [path.name for path in find_parts(folder).examples()] == ["own.wav"]

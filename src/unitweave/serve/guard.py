@@ -129,7 +129,7 @@ class PageGuard:
             self._lasting -= lasting
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request with a JSON body on, with the paths of the files that it names."""
+        """Pass on what a request with a JSON body takes and nothing else, with the path of the file that it names."""
         if scope["method"] != "POST":
             await send_error(send, 405, "method not allowed", {"Allow": "POST"})
             return
@@ -138,23 +138,25 @@ class PageGuard:
             await send_error(send, 413, "the request is too large")
             return
         try:
-            content = self._with_paths(json.loads(body))
-            body = json.dumps(content, allow_nan=False).encode()  # Python reads NaN and infinities; JSON has none
+            content = json.loads(body)
+            json.dumps(content, allow_nan=False)  # Python reads NaN and infinities; JSON has none
         except (ValueError, RecursionError):
             await send_error(send, 400, "the request is not valid JSON")
             return
-        except InputError as error:
-            await send_error(send, 403, str(error))
-            return
         joins = scope["path"] == "/gradio_api/queue/join"
         try:
-            if joins:
-                body = json.dumps(self._call(content)).encode()
-            elif not isinstance(content, dict) or not isinstance(content.get("session_hash", ""), str):
-                raise InputError("the request must be an object with a session_hash")
+            content = self._call(content) if joins else _event(content)
         except InputError as error:
             await send_error(send, 422, str(error))
             return
+        try:
+            # Only here: to look for thousands of files would stop the server.
+            for file in [value for value in content.get("data", ()) if isinstance(value, dict)]:
+                file["path"] = str(self.storage.upload_path(file["path"]))
+        except InputError as error:
+            await send_error(send, 403, str(error))
+            return
+        body = json.dumps(content).encode()
         if joins:
             self.sessions.join(content["session_hash"])
         headers = MutableHeaders(raw=[pair for pair in scope["headers"] if pair[0] != b"transfer-encoding"])
@@ -196,16 +198,12 @@ class PageGuard:
             "session_hash": session,
         }
 
-    def _with_paths(self, value: Any) -> Any:
-        """A JSON value with the paths of files in place of their names, at any depth. Raises InputError."""
-        if isinstance(value, dict):
-            return {
-                key: self._path(inner) if key == "path" else self._with_paths(inner) for key, inner in value.items()
-            }
-        return [self._with_paths(inner) for inner in value] if isinstance(value, list) else value
 
-    def _path(self, name: Any) -> str | None:
-        return None if name is None else str(self.storage.upload_path(name))
+def _event(content: Any) -> dict[str, Any]:
+    """What names a call that is to be canceled, and nothing else. Raises InputError where gradio would fail on it."""
+    if not isinstance(content, dict) or not isinstance(content.get("session_hash", ""), str):
+        raise InputError("the request must be an object with a session_hash")
+    return {key: content[key] for key in ("session_hash", "fn_index", "event_id") if key in content}
 
 
 def _is_in_folder(path: str) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
+from websockets.http11 import Response
 
 HEAD_SECONDS = 10.0
 WRITE_SECONDS = 30.0
@@ -163,6 +165,14 @@ class TimedWebSocket(WebSocketsSansIOProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._watch: _Watch | None = None
         self._gone = asyncio.Event()
+        self.conn.reject = self._rejection  # type: ignore[method-assign]
+
+    def _rejection(self, status: int, text: str) -> Response:
+        """The answer to a handshake that is none, in the documented form."""
+        error = text.removeprefix("Failed to open a WebSocket connection: ").strip().rstrip(".").lower()
+        head, _, body = _plain_response(status, error).partition(b"\r\n\r\n")
+        headers = Headers([tuple(line.split(": ", 1)) for line in head.decode().split("\r\n")[1:]])  # type: ignore[misc]
+        return Response(status, HTTPStatus(status).phrase, headers, body)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._watch = _Watch(transport, self.loop)

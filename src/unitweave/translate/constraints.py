@@ -121,8 +121,8 @@ class Constraints:
         self.vocabulary, self._words = vocabulary, WordTokens(tokenizer)
         self.first = TRANSCRIPT_TAG if vocabulary.has_texts else UNITS
         markers = vocabulary.markers
-        special = set(tokenizer.all_special_ids)
-        self.text = [i for i in range(vocabulary.text_size) if i not in special]
+        self._special = set(tokenizer.all_special_ids)
+        self.text = [i for i in range(vocabulary.text_size) if i not in self._special]
         allowed = torch.full((DONE + 1, rows), -torch.inf)
         after_transcript = markers["end" if vocabulary.task == "asr" else "translation"]
         after_translation = markers["target" if vocabulary.has_speech else "end"]
@@ -161,7 +161,8 @@ class Constraints:
             target_language: The language to translate into where the prefix names none.
 
         Raises:
-            InputError: A language is unknown or missing, or the model has no texts and can be given none.
+            InputError: A language is unknown or missing, a text holds markers, or the model has none and can be given
+                none.
         """
         prefix = prefix or ForcedPrefix()
         source = self.vocabulary.language_code(prefix.language)
@@ -186,7 +187,10 @@ class Constraints:
         ):
             if text is not None:
                 text = clean_text(text) if natural else join_words(_normalized(text, codes, name))
-                found[phase] = [*self._words.text(text).tolist(), int(self.closing[phase])]
+                tokens = self._words.text(text).tolist()
+                if any(token in self._special or token >= self.vocabulary.text_size for token in tokens):
+                    raise InputError(f"{name}: must be text, without the model's own markers such as <|end|>")
+                found[phase] = [*tokens, int(self.closing[phase])]
         return found
 
     def _checked_target(self, source: str | None, target: str | None) -> str | None:

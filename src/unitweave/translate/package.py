@@ -39,6 +39,7 @@ class Parts:
     settings: DecodingSettings = field(default_factory=DecodingSettings)  # how the maker decodes with it
     units: ExtractionSettings = field(default_factory=ExtractionSettings)  # the tokenizer, where it is not ours
     trust_functions: bool = False  # whether Python functions that the parts name may be imported and called
+    root: Path | None = None  # the folder that all of it came with
 
     @classmethod
     def of_run(cls, run: Path, system: str | None = None) -> "Parts":
@@ -57,7 +58,8 @@ class Parts:
                 f"{run}: its units were imported, and no tokenizer is set; name the one that made them, "
                 f"units.tokenizer in {layout.recipe.name}"
             )
-        return cls(layout.lm_model(system), layout.encoder_model, layout.codebook, layout.vocoder, settings, units)
+        model = layout.lm_model(system)
+        return cls(model, layout.encoder_model, layout.codebook, layout.vocoder, settings, units, root=run)
 
     @classmethod
     def of_package(cls, folder: Path) -> "Parts":
@@ -66,20 +68,27 @@ class Parts:
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise InputError(f"{folder / PACKAGE_FILE}: written by another version of unitweave; export the run again")
         settings = parse_settings(DecodingSettings, about.get("decode") or {}, "decode")
-        return cls(folder, folder / "encoder", folder / "codebook", folder / "vocoder", settings)
+        return cls(folder, folder / "encoder", folder / "codebook", folder / "vocoder", settings, root=folder)
 
     def examples(self) -> list[Path]:
-        """Recordings to try the model with: an export's examples, or three of a run's test split."""
+        """Recordings to try the model with: an export's examples, or three of a run's test split.
+
+        A folder of somebody else's may link to any file, and its manifest name any: none outside is taken.
+        """
         own = self.language_model / "examples"
         if own.is_dir():
-            return sorted(own.glob("*.wav"))
+            return [path for path in sorted(own.glob("*.wav")) if self._came_with(path)]
         from unitweave.core.manifest import FILE_NAME, read_manifest  # pyarrow: not for a model that is refused
 
         corpus = self.encoder.parent.parent / "corpus"
         if not (corpus / FILE_NAME).exists():
             return []
         recordings = [Path(p.src_audio) for p in read_manifest(corpus, "test") if p.src_audio]
-        return [path for path in recordings[:: max(1, len(recordings) // 3)][:3] if path.exists()]
+        return [path for path in recordings[:: max(1, len(recordings) // 3)][:3] if self._came_with(path)]
+
+    def _came_with(self, path: Path) -> bool:
+        """Whether a path is a file in the folder that the parts came with, links followed."""
+        return self.root is not None and path.is_file() and path.resolve().is_relative_to(self.root.resolve())
 
     def utterance_seconds(self) -> float | None:
         """The longest source recording of the run's training data, for models whose record does not say it."""
@@ -163,7 +172,8 @@ def find_parts(path: Path | str, system: str | None = None, trust_functions: boo
             raise InputError(untrusted(folder, f"units.tokenizer {parts.units.tokenizer}"))
         return replace(parts, trust_functions=trust_functions)
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)):
-        return Parts.of_package(download(str(path)))
+        folder = download(str(path))
+        return replace(Parts.of_package(folder), root=folder.parents[1])  # in the hub's cache files are links
     raise InputError(f"{path}: {_NOTHING}")
 
 
