@@ -137,3 +137,11 @@ def test_odd_arguments_are_refused_in_one_line(
 def test_live_looks_at_the_model_before_the_microphone(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["live", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_an_error_that_repeats_a_long_value_is_short(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["translate", "nowhere", "a.wav", "--num-beams", "[" * 5000]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("unitweave: translate: --num-beams: must be ") and len(said) < 1000
+    assert cli.main(["translate", "n" * 5000, "a.wav"]) == 2
+    assert "File name too long" in (said := capsys.readouterr().err) and len(said) < 1000, "what to do is not cut"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from helpers.serving import speech
 from unitweave.core import ffmpeg
-from unitweave.core.audio import header_seconds, read_audio, stream_audio
+from unitweave.core.audio import SAMPLE_RATE, header_seconds, read_audio, stream_audio, write_audio
 from unitweave.core.errors import AudioError, InputError
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
@@ -232,3 +233,25 @@ def test_an_ffmpeg_that_hangs_or_never_ends_is_stopped(tmp_path: Path, monkeypat
     monkeypatch.setattr(ffmpeg, "_SECONDS", 1)
     with pytest.raises(AudioError, match="more processor time than it is allowed"):
         read_audio(tmp_path / "a.m4a")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_an_interrupted_sound_is_written_whole_or_not_at_all(suffix: str, tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, 20 * SAMPLE_RATE)
+    write_audio(whole := tmp_path / f"whole.{suffix}", waveform)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(30):
+            path = tmp_path / f"{number}.{suffix}"
+            with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.0002 * (number + 1), 1)
+                write_audio(path, waveform)
+                signal.pause()  # it was written first
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert not path.exists() or path.read_bytes() == whole.read_bytes()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

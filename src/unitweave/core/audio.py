@@ -177,11 +177,20 @@ def write_audio(path: Path, waveform: np.ndarray, sample_rate: int = SAMPLE_RATE
     It is on the disk only once the stage that wrote it is done: there may be a hundred thousand of them.
     """
     path = Path(path)
-    # By way of memory, since libsndfile does not say why a file cannot be written.
-    encoded = io.BytesIO()
-    soundfile.write(encoded, np.clip(waveform, -1.0, 1.0), sample_rate, format=path.suffix[1:], subtype="PCM_16")
+    encoded = encode_audio(np.clip(waveform, -1.0, 1.0), sample_rate, path.suffix[1:])
     with atomic_path(path, durable=False) as temporary:
-        temporary.write_bytes(encoded.getvalue())
+        temporary.write_bytes(encoded)  # not by libsndfile, which does not say why a file cannot be written
+
+
+def encode_audio(waveform: np.ndarray, sample_rate: int, format: str, subtype: str = "PCM_16") -> bytes:
+    """The bytes of a sound file of [samples] or [samples, channels]; whole, or none where the user interrupts it."""
+    # A file in memory: to a buffer libsndfile writes by callbacks into Python, and an interrupt in one of them is
+    # swallowed and leaves a damaged sound.
+    in_memory = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create(""), "w+b") if in_memory else tempfile.TemporaryFile() as file:
+        soundfile.write(file.fileno(), waveform, sample_rate, subtype, format=format, closefd=False)
+        file.seek(0)
+        return file.read()
 
 
 def _source_name(source: Path | str | bytes, name: str | None) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 _LONGEST = 400  # characters of another library's message: some list all weights of a model
+_LONGEST_LINE = 1000  # characters of an error at the terminal: some repeat what they were given
 
 
 class InputError(Exception):
@@ -45,5 +46,10 @@ def in_one_line(error: Exception) -> str:
 
 
 def printable(text: str) -> str:
-    """A text with its control characters escaped: a name with a line break makes no second line, nor colors."""
+    """A text with its control characters escaped: a name with a line break makes no second line, nor colors.
+
+    A very long one is cut in its middle: what to do stands at the end.
+    """
+    if len(text) > _LONGEST_LINE:
+        text = f"{text[: _LONGEST_LINE // 2]} ... {text[-_LONGEST_LINE // 3 :]}"
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: found[0].encode("unicode_escape").decode(), text)

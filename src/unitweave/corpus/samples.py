@@ -1,12 +1,10 @@
 """Sound in memory as the content of an audio file, for the one reader of all recordings."""
 
-import io
 from typing import Any
 
 import numpy as np
-import soundfile
 
-from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.audio import SAMPLE_RATE, encode_audio
 from unitweave.core.errors import InputError
 
 
@@ -32,6 +30,4 @@ def audio_file(result: Any) -> bytes:
         waveform = waveform.T  # the channels come first, as torch has them
     if waveform.ndim not in (1, 2) or not 1_000 <= rate <= 768_000:
         raise InputError("sound must be samples, (samples, rate in Hz), or the bytes of an audio file")
-    file = io.BytesIO()
-    soundfile.write(file, waveform, rate, format="WAV", subtype="FLOAT")
-    return file.getvalue()
+    return encode_audio(waveform, rate, "WAV", "FLOAT")

@@ -2,18 +2,16 @@
 
 import base64
 import io
-import tempfile
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 
 import numpy as np
 import soundfile
 
 from unitweave.config.interleave import InterleaveSettings
-from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.audio import SAMPLE_RATE, encode_audio
 from unitweave.core.scripts import join_words
 from unitweave.interleaving.sequence import interleave_speech, prepare_speech
 from unitweave.interleaving.spans import uniform_cuts
@@ -52,16 +50,12 @@ class WordBox:
 
 def audio_uri(waveform: np.ndarray) -> str:
     """A float32 waveform [samples] at 16 kHz as a data URI: Ogg/Opus where this soundfile can, else WAV."""
-    # Through a file with a name: libsndfile writes to a buffer by callbacks into Python, and an interrupt in one of
-    # them is swallowed and leaves a sound that is cut off.
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sound"
-        for container, subtype, mime in (("OGG", "OPUS", "audio/ogg"), ("WAV", "PCM_16", "audio/wav")):
-            try:
-                soundfile.write(str(path), np.clip(waveform, -1.0, 1.0), SAMPLE_RATE, subtype, format=container)
-            except (soundfile.SoundFileError, ValueError):
-                continue
-            return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    for container, subtype, mime in (("OGG", "OPUS", "audio/ogg"), ("WAV", "PCM_16", "audio/wav")):
+        try:
+            content = encode_audio(np.clip(waveform, -1.0, 1.0), SAMPLE_RATE, container, subtype)
+        except (soundfile.SoundFileError, ValueError):
+            continue
+        return f"data:{mime};base64,{base64.b64encode(content).decode()}"
     raise RuntimeError("soundfile writes neither Opus nor WAV")
 
 

@@ -1,12 +1,10 @@
 """Speech as 16-bit wav files, whole or while it is made."""
 
-import io
 import struct
 
 import numpy as np
-import soundfile
 
-from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.audio import SAMPLE_RATE, encode_audio
 
 _UNKNOWN = 0xFFFFFFFF  # a length that streaming players accept
 
@@ -29,6 +27,4 @@ def wav_header(sampling_rate: int = SAMPLE_RATE) -> bytes:
 
 def wav_bytes(waveform: np.ndarray, sampling_rate: int = SAMPLE_RATE) -> bytes:
     """A whole wav file of a waveform in [-1, 1]."""
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(waveform, -1, 1), sampling_rate, format="WAV", subtype="PCM_16")
-    return file.getvalue()
+    return encode_audio(np.clip(waveform, -1, 1), sampling_rate, "WAV")
