@@ -42,6 +42,12 @@ def test_other_errors_of_a_writer_are_left_alone(tmp_path: Path) -> None:
         (b"lm: 2026-13-45", "month must be in"),
         (b"corpus: [", "while parsing"),
         (b"\xff\xfe\xff", "not readable as YAML"),
+        (b"lm: &x {training: *x}", "an alias that holds itself"),
+        (
+            b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + b"".join(b"%c: &%c [" % (c, c) + b",".join([b"*%c" % (c - 1)] * 10) + b"]\n" for c in b"bcdefgh"),
+            "more than 100000 values",
+        ),
     ],
 )
 def test_yaml_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:

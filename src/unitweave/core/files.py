@@ -17,6 +17,7 @@ from unitweave.core.errors import InputError, in_one_line
 
 TEMPORARY_PREFIX = ".tmp-"
 _RANDOM = 8  # characters of a temporary name that tempfile chooses
+_MAX_VALUES = 100_000  # of a YAML file, those that its aliases repeat included
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # torch's and safetensors' writers raise errors of their own, without an errno.
 _DISK_FULL_WORDS = (
@@ -193,15 +194,23 @@ def read_yaml(path: Path) -> Any:
     """Read a YAML file (its safe subset).
 
     Raises:
-        InputError: The file is missing or not valid YAML.
+        InputError: The file is missing or not valid YAML, or its aliases make too much of it.
     """
     import yaml
 
     with _reading(path, "YAML"):
         try:
-            return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             raise ValueError(in_one_line(error)) from None
+        waiting, count = [content], 0
+        while waiting:
+            value = waiting.pop()
+            waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            count += 1
+            if count > _MAX_VALUES:  # an alias within what it stands for, or aliases of aliases
+                raise ValueError(f"more than {_MAX_VALUES} values, or an alias that holds itself")
+        return content
 
 
 @contextlib.contextmanager
