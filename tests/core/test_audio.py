@@ -151,6 +151,8 @@ def test_fuzzed_headers_never_end_in_a_traceback(start: int, junk: bytes, kind: 
         (b"hello, no sound\n" * 50, "it is text"),
         ("señal, ningún sonido".encode(), "it is text"),
         (b"<!DOCTYPE html>\n<HTML><body>404</body></HTML>", "it is a web page"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(300), "it is a picture"),
+        (b"\x93NUMPY\x01\0" + bytes(300), "it is a NumPy array"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "it is a pointer of Git LFS"),
     ],
 )

@@ -346,7 +346,7 @@ def test_nemo_manifests_and_json_arrays_are_read_and_a_spreadsheet_is_named(
         ("lfs.jsonl", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (
             "pretty.json",
-            b'{\n "data": [\n  {\n   "a": 1\n  }\n ]\n}',
+            b'{\n "data": [\n  {\n   "a": 1\n  }\n ',
             "an object a line, or one array of objects",
         ),
         ("title.csv", b"My recordings\nfile,es,en\na.wav,b,c\n", "a table has column names first"),

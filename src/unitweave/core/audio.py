@@ -42,6 +42,7 @@ _UNKNOWN = 2**63 - 1  # libsndfile's number of frames for a stream whose header 
 _COPY_BYTES = 1 << 20
 _BLOCK_VALUES = 1_000_000  # samples of all channels in a block
 _SLACK_SECONDS = 0.1  # by which a recording may differ from its manifest, next to a hundredth of its length
+_MAX_MISSING = 0.05  # of the sound that a header announces
 _CANCELLED = 0.01  # power of the mix, of one channel's, below which the channels have cancelled each other
 _LOUD = 2.0  # floats beyond it are no overshoot of full scale any more
 _INTEGER_SCALES = (1 << 15, 1 << 23, 1 << 31)  # full scale of integers, where floats have it in place of 1
@@ -55,6 +56,7 @@ def read_audio(
     max_seconds: float | None = None,
     expected_seconds: float | None = None,
     sample_rate: int = SAMPLE_RATE,
+    complete: bool = False,
 ) -> np.ndarray:
     """Read a whole recording.
 
@@ -66,6 +68,7 @@ def read_audio(
         expected_seconds: How long the manifest says that it lasts; 0 and None where nobody knows. A recording that
             lasts otherwise is refused: it was cut or replaced after the corpus was built.
         sample_rate: Hz that it is wanted at.
+        complete: Refuse a WAV or MP3 of which less is there than its header announces, as after a broken download.
 
     Returns:
         float32 [samples] at `sample_rate`, 16 kHz by default.
@@ -75,7 +78,7 @@ def read_audio(
             sampling rate or values that are not numbers.
     """
     name = _source_name(source, name)
-    with _decoded(source, name, max_seconds, whole=True) as (rate, blocks):
+    with _decoded(source, name, max_seconds, whole=True, complete=complete) as (rate, blocks):
         mono = np.concatenate([np.zeros(0, np.float32), *blocks])
     # Resampled in one piece: in blocks, as `stream_audio` does it, the last digits differ.
     if mono.size and rate != sample_rate:
@@ -199,11 +202,11 @@ def _source_name(source: Path | str | bytes, name: str | None) -> str:
 
 @contextlib.contextmanager
 def _decoded(
-    source: Path | str | bytes, name: str, max_seconds: float | None, whole: bool = False
+    source: Path | str | bytes, name: str, max_seconds: float | None, whole: bool = False, complete: bool = False
 ) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
     """Sampling rate and mono blocks of a recording: finite numbers, no more of them than max_seconds allow."""
     with _opened(source, name) as content:
-        parts = _parts(content)
+        parts = _parts(content, name if complete else "")
         if parts is not None:
             yield SAMPLE_RATE, _checked(_joined(content, parts, name), SAMPLE_RATE, name, max_seconds)
             return
@@ -247,16 +250,23 @@ def _is_gsm(content: BinaryIO) -> bool:
     return size > 0 and size % _GSM_FRAME == 0 and all(byte >> 4 == 0b1101 for byte in head[::_GSM_FRAME])
 
 
-def _parts(content: BinaryIO) -> list[JoinedRecording] | None:
-    """The recordings in a file of several; None for one that a decoder reads whole."""
+def _parts(content: BinaryIO, complete: str = "") -> list[JoinedRecording] | None:
+    """The recordings in a file of several; None for one that a decoder reads whole.
+
+    Raises AudioError with the name `complete`, where one is given, for a recording of which a part is missing.
+    """
     if isinstance(content, io.BytesIO):
-        parts = locate_recordings(content.getbuffer())
-    elif os.fstat(content.fileno()).st_size == 0:
+        parts, size = locate_recordings(content.getbuffer()), content.getbuffer().nbytes
+    elif (size := os.fstat(content.fileno()).st_size) == 0:
         return None
     else:
         with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
             parts = locate_recordings(view)
-    return parts if len(parts) > 1 or parts[0].head else None
+    if complete and parts[-1].missing > _MAX_MISSING:
+        detail = f"its header announces more; {1 - parts[-1].missing:.0%} of it is there"
+        raise AudioError(complete, "the recording is cut off", detail)
+    first = parts[0]
+    return parts if len(parts) > 1 or first.head or (first.start, first.end) != (0, size) else None
 
 
 def _joined(content: BinaryIO, parts: Sequence[JoinedRecording], name: str) -> Iterator[np.ndarray]:
@@ -339,10 +349,13 @@ def _read_blocks(file: soundfile.SoundFile, name: str, whole: bool) -> Iterator[
 
 
 def _mixed(block: np.ndarray) -> np.ndarray:
-    """[samples, channels] as mono. Of two channels of opposite polarity, which would cancel each other, the first."""
+    """[samples, channels] as mono; of channels that would cancel each other, the (first) loudest."""
     mono = block.mean(axis=1)
-    if block.shape[1] == 2 and len(block) and np.square(mono).mean() < _CANCELLED * np.square(block[:, 0]).mean():
-        return np.ascontiguousarray(block[:, 0])
+    if block.shape[1] > 1 and len(block):
+        power = np.square(block).mean(axis=0)
+        loudest = 0 if block.shape[1] == 2 else int(power.argmax())
+        if np.square(mono).mean() < _CANCELLED * power[loudest]:
+            return np.ascontiguousarray(block[:, loudest])
     return mono
 
 
@@ -365,4 +378,6 @@ def _resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
 
 def _reason(error: Exception) -> str:
+    if "possibly a pipe" in str(error):  # libsndfile's words for an MP3 in memory that has no whole frame
+        return "no sound was found in it"
     return str(error).rstrip(".").rsplit(": ", 1)[-1] or type(error).__name__

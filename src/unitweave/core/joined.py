@@ -22,30 +22,36 @@ _TAG = re.compile(b"Xing|Info")  # of a frame without sound that says how many f
 _SYNC = re.compile(b"\xff[\xe0-\xff]|ID3")
 _FLAC = re.compile(b"fLaC[\x00\x80]\x00\x00\x22")
 _STRAY_BYTES = 1024  # behind a WAV, that are not taken for sound
+_MPEG_TAGS = (0x50, 0x55)  # of a WAV's format
+_UNKNOWN_BYTES = 0x7FFF0000  # and more are what writers announce that do not know yet
 _SLACK_FRAMES = 2  # encoders do not agree on whether the frame with the tag counts
 _TAG_KBITS_INDEX = 9  # bit rate of a frame that is large enough for a tag
 
 
 @dataclass(frozen=True)
 class JoinedRecording:
-    """One of the recordings: bytes [start, end), to be read behind the bytes of `head`."""
+    """One of the recordings: bytes [start, end), to be read behind the bytes of `head`.
+
+    `missing` is the fraction of the sound that its header announces and that is not there.
+    """
 
     start: int
     end: int
     head: bytes = b""
+    missing: float = 0.0
 
 
 def locate_recordings(data: memoryview) -> list[JoinedRecording]:
     """The recordings in a file's content; a single one unless it is MP3, Ogg, FLAC or WAV of several."""
     head = bytes(data[:4])
     if head == b"OggS":
-        starts = list(_ogg_starts(data))
-    elif head == b"fLaC":
+        return _ogg_parts(data)
+    if head == b"fLaC":
         starts = [match.start() for match in _FLAC.finditer(data)] or [0]
     elif head == b"RIFF":
         starts = list(_riff_starts(data))
-        if len(starts) == 1 and (part := _unfinished_wav(data)):
-            return [part]
+        if len(starts) == 1:
+            return [_mpeg_in_wav(data) or _unfinished_wav(data) or JoinedRecording(0, len(data), b"", _missing(data))]
     elif head == b".snd":
         starts = list(_au_starts(data))
     elif head[:3] == b"ID3" or _frame(data, 0):
@@ -63,23 +69,57 @@ def _riff_starts(data: memoryview) -> Iterator[int]:
         at += 8 + size + size % 2
 
 
+def _chunks(data: memoryview, at: int = 12) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place of the content, and size that is announced, of each chunk of a RIFF file from `at` on."""
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        yield bytes(data[at : at + 4]), at + 8, size
+        at += 8 + size + size % 2
+
+
+def _sound_chunk(data: memoryview) -> tuple[int, int] | None:
+    """Place and announced size of a WAV's sound; None where it has none."""
+    return next(((at, size) for name, at, size in _chunks(data) if name == b"data"), None)
+
+
+def _mpeg_in_wav(data: memoryview) -> JoinedRecording | None:
+    """The MPEG audio in a WAV's wrapping, which decoders of WAV do not read; None for any other WAV."""
+    found = next((at for name, at, _ in _chunks(data) if name == b"fmt "), None)
+    sound = _sound_chunk(data)
+    if found is None or sound is None or int.from_bytes(data[found : found + 2], "little") not in _MPEG_TAGS:
+        return None
+    return JoinedRecording(sound[0], min(sum(sound), len(data)))
+
+
+def _missing(data: memoryview) -> float:
+    at, size = _sound_chunk(data) or (0, 0)
+    return max(1 - (len(data) - at) / size, 0.0) if 0 < size < _UNKNOWN_BYTES else 0.0
+
+
 def _unfinished_wav(data: memoryview) -> JoinedRecording | None:
     """A WAV whose data chunk claims less than what is there, behind a header without a length; None for any other."""
-    at = 12
-    while data[at : at + 4] != b"data":
-        if at + 8 > len(data):
-            return None
-        size = int.from_bytes(data[at + 4 : at + 8], "little")
-        at += 8 + size + size % 2
-    size = int.from_bytes(data[at + 4 : at + 8], "little")
-    end = at + 8 + size + size % 2
-    rest = len(data) - end
-    # Behind the sound there may be other chunks, tags, or a few stray bytes.
-    chunk = bytes(data[end : end + 4]).isalnum() or bytes(data[end : end + 3]) in (b"ID3", b"TAG")
-    if rest < max(_STRAY_BYTES, size // 100) or (chunk and size):
+    sound = _sound_chunk(data)
+    if sound is None:
+        return None
+    at, size = sound
+    end = at + size + size % 2
+    if len(data) - end < max(_STRAY_BYTES, size // 100) or _is_no_sound(data, end, size > 0):
         return None
     unknown = b"\xff" * 4
-    return JoinedRecording(at + 8, len(data), b"".join((b"RIFF", unknown, data[8 : at + 4], unknown)))
+    return JoinedRecording(at, len(data), b"".join((b"RIFF", unknown, data[8 : at - 4], unknown)))
+
+
+def _is_no_sound(data: memoryview, at: int, length_known: bool) -> bool:
+    """Whether what stands behind a WAV's sound is other chunks, tags, or zeros that fill up a block."""
+    name = bytes(data[at : at + 4])
+    if length_known and (name.isalnum() or name[:3] in (b"ID3", b"TAG")):
+        return True
+    behind = at
+    for chunk, start, size in _chunks(data, at):
+        behind = start + size if re.fullmatch(b"[ -~]{4}", chunk) else 0
+        if not behind:
+            break
+    return 0 <= len(data) - behind < 8 or (length_known and not bytes(data[at:]).strip(b"\0"))
 
 
 def _au_starts(data: memoryview) -> Iterator[int]:
@@ -91,17 +131,18 @@ def _au_starts(data: memoryview) -> Iterator[int]:
         yield 0
 
 
-def _ogg_starts(data: memoryview) -> Iterator[int]:
-    """Where a stream begins after pages of another; streams that begin together are one recording."""
-    at, in_stream = 0, True
-    yield 0
+def _ogg_parts(data: memoryview) -> list[JoinedRecording]:
+    """A part where a stream begins after pages of another; streams that begin together are one recording."""
+    at, in_stream, starts = 0, True, [0]
     while data[at : at + 4] == b"OggS" and at + 27 <= len(data):
         first_page = bool(data[at + 5] & 2)
         if first_page and not in_stream:
-            yield at
+            starts.append(at)
         in_stream = first_page
         segments = data[at + 26]
         at += 27 + segments + sum(data[at + 27 : at + 27 + segments])
+    end = len(data) if at > len(data) or bytes(data[at:]).strip(b"\0") else at  # zeros behind it confuse decoders
+    return [JoinedRecording(start, behind) for start, behind in zip(starts, [*starts[1:], end], strict=True)]
 
 
 def _frame(data: memoryview, at: int) -> tuple[int, tuple[int, int, int]] | None:
@@ -171,7 +212,7 @@ def _repaired(part: _Frames, end: int) -> JoinedRecording:
     if part.counted is None and not varies:
         return JoinedRecording(part.start, end)
     if part.counted is not None and part.counted + _SLACK_FRAMES >= part.frames:
-        return JoinedRecording(part.start, end)
+        return JoinedRecording(part.start, end, b"", max(1 - (part.frames + _SLACK_FRAMES) / (part.counted or 1), 0.0))
     # The last byte's upper bits say how many channels there are, and the side information depends on them.
     header = bytes((0xFF, part.header[1] | 1, _TAG_KBITS_INDEX << 4 | part.header[2] & 0x0C, part.header[3]))
     frame = _frame(memoryview(header), 0)

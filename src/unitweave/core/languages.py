@@ -3,19 +3,29 @@
 from collections.abc import Iterable
 from functools import cache
 
-# Other names of languages that have a code of two letters: ISO 639-3 and 639-2, earlier codes, English names.
+# Other names of languages that have a code of two letters: ISO 639-3 and 639-2, earlier codes, English names, and what
+# the larger ones are called in themselves.
 _OTHER_NAMES = """
-ar ara arb arabic; bg bul bulgarian; bn ben bengali; ca cat catalan; cs ces cze czech; cy cym wel welsh; da dan danish;
-de deu ger german; el ell gre greek; en eng english; es spa spanish castilian; et est ekk estonian; eu eus baq basque;
-fa fas per pes persian; fi fin finnish; fr fra fre french; ga gle irish; gl glg galician; he heb iw hebrew;
-hi hin hindi; hr hrv croatian; hu hun hungarian; hy hye arm armenian; id ind in indonesian; is isl ice icelandic;
-it ita italian;
-ja jpn japanese; ka kat geo georgian; kk kaz kazakh; km khm khmer; ko kor korean; lo lao; lt lit lithuanian;
-lv lav lvs latvian; mk mkd mac macedonian; mn mon khk mongolian; ms msa may malay; mt mlt maltese; my mya bur burmese;
-nl nld dut dutch flemish; no nor norwegian; pl pol polish; pt por portuguese; ro ron rum romanian; ru rus russian;
-sk slk slo slovak; sl slv slovenian slovene; sq sqi alb albanian; sr srp serbian; sv swe swedish; sw swa swh swahili;
-ta tam tamil; te tel telugu; th tha thai; tl tgl tagalog; tr tur turkish; uk ukr ukrainian; ur urd urdu; uz uzb uzbek;
-vi vie vietnamese; yi yid ji yiddish; zh zho chi cmn chinese mandarin
+af afr afrikaans; am amh amharic; ar ara arb arabic العربية; az aze azj azerbaijani; be bel belarusian;
+bg bul bulgarian български; bn ben bengali বাংলা; bo bod tib tibetan; bs bos bosnian; ca cat catalan català;
+cs ces cze czech čeština; cy cym wel welsh cymraeg; da dan danish dansk; de deu ger german deutsch;
+el ell gre greek ελληνικά; en eng english; eo epo esperanto; es spa spanish castilian español castellano;
+et est ekk estonian eesti; eu eus baq basque euskara; fa fas per pes persian farsi فارسی; fi fin finnish suomi;
+fr fra fre french français; ga gle irish gaeilge; gl glg galician galego; gu guj gujarati; ha hau hausa;
+he heb iw hebrew עברית; hi hin hindi हिन्दी; hr hrv croatian hrvatski; hu hun hungarian magyar; hy hye arm armenian;
+id ind in indonesian; ig ibo igbo; is isl ice icelandic íslenska; it ita italian italiano; ja jpn japanese 日本語;
+jv jav jw javanese; ka kat geo georgian ქართული; kk kaz kazakh; km khm khmer; kn kan kannada; ko kor korean 한국어;
+ku kur kurdish; ky kir kyrgyz; lb ltz luxembourgish; lo lao; lt lit lithuanian lietuvių; lv lav lvs latvian latviešu;
+mg mlg malagasy; mi mri mao maori māori; mk mkd mac macedonian; ml mal malayalam; mn mon khk mongolian; mr mar marathi;
+ms msa may malay; mt mlt maltese; my mya bur burmese; ne nep npi nepali; nl nld dut dutch flemish nederlands;
+no nor norwegian norsk; or ori ory odia; pa pan punjabi; pl pol polish polski; ps pus pashto;
+pt por portuguese português;
+ro ron rum romanian română; ru rus russian русский; rw kin kinyarwanda; sd snd sindhi; si sin sinhala;
+sk slk slo slovak; sl slv slovenian slovene; sn sna shona; so som somali; sq sqi alb albanian shqip; sr srp serbian;
+sv swe swedish svenska; sw swa swh swahili kiswahili; ta tam tamil; te tel telugu; tg tgk tajik; th tha thai ไทย;
+tk tuk turkmen; tl tgl tagalog; tr tur turkish türkçe; tt tat tatar; uk ukr ukrainian українська; ur urd urdu اردو;
+uz uzb uzn uzbek; vi vie vietnamese; wo wol wolof; yi yid ji yiddish; yo yor yoruba;
+zh zho chi cmn chinese mandarin 中文; zu zul zulu
 """
 TWO_LETTER_CODES = {
     name: code for code, *names in (entry.split() for entry in _OTHER_NAMES.split(";")) for name in names

@@ -107,10 +107,21 @@ def normalize(text: str, language: str) -> str:
     return unicodedata.normalize("NFC", " ".join(filter(None, words)))
 
 
+@functools.lru_cache(maxsize=1024)
 def language_code(language: str) -> str:
-    """The ISO 639-1 code of a language, as manifests have it: "zh" of "zh-CN" and "cmn", "es" of "es_MX" and "spa"."""
-    code = language.strip().lower().replace("_", "-").split("-")[0]
-    return TWO_LETTER_CODES.get(code, code)
+    """The ISO 639-1 code of a language, however a table calls it.
+
+    "es" of "es_MX", "spa", "Spanish", "español" and "Spanish (Mexico)", "zh" of "zh-CN" and "cmn". What is no language
+    that is known here stays as it is, in lower case.
+    """
+    name = unicodedata.normalize("NFC", without_invisible(language)).strip().lower()
+    code = name.replace("_", "-").split("-")[0]
+    if code in TWO_LETTER_CODES or re.fullmatch("[a-z]{2,3}", code):
+        return TWO_LETTER_CODES.get(code, code)
+    if with_region := re.fullmatch(r"([a-z]{2,3})[ (]+(?:[a-z]{2}|[a-z]{4}|\d{3})\)?", name):  # pt BR, zh (Hans)
+        return TWO_LETTER_CODES.get(with_region[1], with_region[1])
+    named = {TWO_LETTER_CODES.get(word) for word in re.findall(r"[^\W\d_]{4,}", name)} - {None}
+    return str(named.pop()) if len(named) == 1 else code  # "Mexican Spanish", but not "Spanish/English"
 
 
 def rules(language: str) -> dict[str, str]:

@@ -161,7 +161,7 @@ def _make(folder: Path, task: RecordingTask) -> ConvertedRecording:
         if isinstance(task.audio, AudioError):
             raise task.audio
         audio = task.audio
-        waveform = audio if isinstance(audio, np.ndarray) else read_audio(audio, task.path, _MAX_SECONDS)
+        waveform = audio if isinstance(audio, np.ndarray) else read_audio(audio, task.path, _MAX_SECONDS, complete=True)
     except AudioError as error:
         remove(path)
         detail = error.detail or (str(task.audio) if isinstance(task.audio, Path) else "")

@@ -7,14 +7,16 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from unitweave.core.audio import SUFFIXES
+from unitweave.core.scripts import without_invisible
 
 
 def find_recording(root: Path, cell: str) -> Path:
     """The recording that a cell of a table means.
 
-    A name that is no file as it stands may begin with ~, have backslashes for slashes, be a file: address, differ in
-    case or in how its accents are composed (as between macOS and elsewhere), or lack its suffix, where only one file
-    can be meant.
+    A name that is no file as it stands may begin with ~, have backslashes for slashes, be a file: address, have
+    invisible characters (Windows copies paths with a mark of direction), differ in case or in how its accents are
+    composed (as between macOS and elsewhere), or lack its suffix, where only one file can be meant. Of an absolute path
+    that does not exist, as one of another machine, the longest end that does exist below `root` is taken.
 
     Args:
         root: The folder that relative names start from.
@@ -29,18 +31,29 @@ def find_recording(root: Path, cell: str) -> Path:
             return plain
     except (OSError, ValueError):
         return plain
-    name = cell.strip().strip("\"'").strip()
+    name = without_invisible(cell).strip().strip("\"'").strip()
     if address := re.match(r"file:(//(localhost)?(?=/))?", name):
         name = unquote(name[address.end() :])
-    path = root / re.sub(r"^~(?=/)", str(Path.home()), name.replace("\\", "/"))
-    if not path.name:
+    name = re.sub(r"^~(?=/)", str(Path.home()), name.replace("\\", "/"))
+    if found := _alike(root / name):
+        return found
+    if not re.match(r"/|[A-Za-z]:/", name):
         return plain
+    parts = [part for part in name.split("/") if part][1:]
+    ends = ("/".join(parts[i:]) for i in range(len(parts)) if not {".", ".."} & {*parts[i:]})
+    return next((found for end in ends if (found := _alike(root / end))), plain)
+
+
+def _alike(path: Path) -> Path | None:
+    """The only file that a name can mean; None where there is none, or several are."""
+    if not path.name:
+        return None
     path = _folder(path.parent) / path.name
     names, stems = _listing(path.parent)
-    for known, key in ((names, path.name), (stems, path.name)):
-        if len(found := known.get(_key(key), [])) == 1:
+    for known in (names, stems):
+        if len(found := known.get(_key(path.name), [])) == 1:
             return path.parent / found[0]
-    return plain
+    return None
 
 
 @lru_cache(maxsize=64)

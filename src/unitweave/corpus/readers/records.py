@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.file_kinds import file_kind
 from unitweave.core.progress import echo
+from unitweave.core.scripts import without_invisible
+from unitweave.corpus.readers.json_tables import json_rows, parse_json
 
 csv.field_size_limit(1 << 24)
 _SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
@@ -24,7 +26,7 @@ FORMATS = (*_SEPARATED, *_JSON, ".parquet", ".xlsx", ".ods")
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 _DELIMITERS = ",;\t|"
 _JSON_ROWS = 100  # objects of a JSON file whose keys are its columns: a key may be missing where there is no value
-_MAX_JSON_ARRAY = 1 << 30  # bytes of a file that is one JSON array, and is read whole
+_MAX_JSON = 1 << 30  # bytes of a JSON file that is read whole
 _BATCH_ROWS = 64  # rows of a Parquet file held in memory, with their audio
 _BLANK_LINES = 100  # above a header
 _MAX_LINE = 1 << 24  # characters; a longer line is skipped without reading it into memory
@@ -51,11 +53,12 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
 
     Args:
         path: A .csv, .tsv, .tab, .txt, .jsonl, .ndjson, .json, .parquet, .xlsx, .xls or .ods file. A .csv may be
-            separated by semicolons, tabs or bars, as its header or a first line `sep=;` shows; a .json has an object a
-            line, or one array.
+            separated by semicolons, tabs or bars, as its header or a first line `sep=;` shows; a JSON file has an
+            object a line, or is one value as `json_rows` takes it.
         encoding: Encoding of text files; a byte order mark overrides it. Bytes that do not fit become lone
             surrogates, by which the checks recognize them.
-        quoted: Whether fields of .csv and .tsv may be in double quotes; None: in .csv yes, in .tsv no.
+        quoted: Whether fields of .csv and .tsv may be in double quotes; None: in .csv yes, in .tsv where all names of
+            its header are.
 
     Raises:
         InputError: The file is missing, has another suffix, or is not a table at all.
@@ -75,8 +78,9 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
         if kind := file_kind(file.read(64)):
             raise InputError(f"{path}: not a table of text, but {kind}")
     if suffix in _JSON:
-        return _json_lines(path, encoding) if not _is_json_array(path) else _json_array(path)
-    return _separated(path, encoding, _SEPARATED[suffix], suffix == ".csv" if quoted is None else quoted)
+        rows = _whole_json(path, encoding)
+        return _json_lines(path, encoding) if rows is None else _json_objects(rows)
+    return _separated(path, encoding, _SEPARATED[suffix], True if suffix == ".csv" and quoted is None else quoted)
 
 
 def table_columns(path: Path, encoding: str = "utf-8", quoted: bool | None = None) -> list[str]:
@@ -196,7 +200,7 @@ class _ReadAgain:
         self.first, self._row = after + 1, []
 
 
-def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Iterator[Record]:
+def _separated(path: Path, encoding: str, delimiter: str, quoted: bool | None) -> Iterator[Record]:
     content = _lines(path, encoding)
     lines = _ReadAgain(content)
     first, blank = "", -1
@@ -208,6 +212,8 @@ def _separated(path: Path, encoding: str, delimiter: str, quoted: bool) -> Itera
     else:
         delimiter = _delimiter(first, delimiter)
         lines.put_back(first)
+    if quoted is None:
+        quoted = all(re.fullmatch('"[^"]*"', name.strip()) for name in first.split(delimiter))
     reader = csv.reader(
         lines,
         delimiter=delimiter,
@@ -288,7 +294,7 @@ def _column_names(header: list[str], path: Path, encoding: str) -> list[str]:
     Raises:
         InputError: They are not in the table's encoding.
     """
-    names = [unicodedata.normalize("NFC", " ".join(name.split())) for name in header]
+    names = [unicodedata.normalize("NFC", " ".join(without_invisible(name).split())) for name in header]
     if odd := next((name for name in names if re.search("[\udc80-\udcff]", name)), None):
         shown = odd.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
         raise InputError(
@@ -310,23 +316,36 @@ def _delimiter(header: str, usual: str) -> str:
     return delimiter if bare.count(delimiter) > bare.count(usual) else usual
 
 
-def _is_json_array(path: Path) -> bool:
-    if path.suffix.lower() != ".json":
-        return False
-    with path.open("rb") as file:
-        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+def _whole_json(path: Path, encoding: str) -> list[Any] | None:
+    """The rows of a JSON file that is one value; None for one with an object a line.
 
-
-def _json_array(path: Path) -> Iterator[Record]:
-    """The objects of a file that is one JSON array."""
-    if path.stat().st_size > _MAX_JSON_ARRAY:
-        raise InputError(f"{path}: a JSON array of more than a gigabyte; write one object per line (.jsonl)")
+    Raises:
+        InputError: It is one array, and too large or damaged.
+    """
+    lines = (line for line in _lines(path, encoding) if line.strip())
+    first = next(lines, "").strip()
+    begins_array, one_line = first.startswith("["), next(lines, None) is None
     try:
-        rows = json.loads(path.read_bytes())
-    except RecursionError:
-        raise InputError(f"{path}: not valid JSON (nested too deeply)") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None
+        value = json.loads(first)
+    except (ValueError, RecursionError):
+        value = None
+    if value is not None and not one_line and (isinstance(value, dict) or path.suffix.lower() != ".json"):
+        return None
+    if path.stat().st_size > _MAX_JSON:
+        if begins_array:
+            raise InputError(f"{path}: a JSON array of more than a gigabyte; write one object per line (.jsonl)")
+        return None
+    try:
+        rows = json_rows(parse_json("".join(_lines(path, encoding))) if value is None or not one_line else value)
+        return rows if path.suffix.lower() == ".json" or any(isinstance(row, dict) for row in rows) else None
+    except (ValueError, RecursionError) as error:
+        if not begins_array or path.suffix.lower() != ".json":
+            return None
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError(f"{path}: not valid JSON ({reason})") from None
+
+
+def _json_objects(rows: list[Any]) -> Iterator[Record]:
     for number, values in enumerate(rows, start=1):
         is_mapping = isinstance(values, dict)
         problem = "" if is_mapping else f"entry {number}: expected a JSON object (got {type(values).__name__})"

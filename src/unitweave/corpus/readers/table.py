@@ -14,6 +14,7 @@ from typing import Any
 from unitweave.config.corpus import Columns, RowLimits, TableCorpus
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
+from unitweave.core.file_kinds import is_text
 from unitweave.core.manifest import is_file_name
 from unitweave.core.progress import Meter, echo, meter
 from unitweave.core.stage import StageResult
@@ -36,6 +37,8 @@ SPLIT_NAMES = {
 TABLE_SPLIT = "unitweave split"  # the column by which a record says the split that its table is named after
 _QUOTED = {"yes": True, "no": False, "auto": None}
 _MANIFEST_COLUMNS = ("id", "src_audio", "tgt_audio", "src_text", "tgt_text", "split", "speaker")
+_MAX_PATH = 4096  # bytes of a path, which is no recording
+_CODE = re.compile("[a-z]{2,3}")
 _ID_BYTES = 150  # of the readable part of a rewritten id: file systems count bytes, and 80 CJK characters are 240
 # What programs write into an empty cell, or a spreadsheet where a formula fails.
 _NO_VALUE = ("NULL", "NaN", "<NA>", "\\N", "#N/A", "#N/D", "#NV", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!")
@@ -149,9 +152,9 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
             if len(alike) != 1:
                 flag = field.replace("_", "-")
                 hint = ""
-                if shown.count(", ") == 0 or any(
-                    name.lower().endswith(SUFFIXES) or name.startswith("#") for name in names
-                ):
+                if len(names) == 1:
+                    hint = "; its first line names the columns, separated by commas, semicolons, tabs or bars"
+                elif any(name.lower().endswith(SUFFIXES) or name.startswith("#") for name in names):
                     hint = "; the first line of a table names its columns, without anything above it"
                 raise InputError(f"{where}: has no column {given[field]!r} (--{flag}); it has {shown}{hint}")
             given[field] = alike[0]
@@ -163,6 +166,10 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
         if given[field] is None and given[f"{field}_column"] is None:
             flag = field.replace("_", "-")
             raise InputError(f"{where}: give its language with --{flag} CODE or --{flag}-column COLUMN")
+        if given[field] is not None and not _CODE.fullmatch(language_code(given[field])):
+            raise InputError(
+                f"--{field.replace('_', '-')}: must be an ISO 639 code or a language (got {given[field]!r})"
+            )
     if columns.split_by == "speaker" and given["speaker"] is None:
         raise InputError(f"{where}: --split-by speaker needs the column --speaker")
     return Columns(**given)
@@ -255,6 +262,8 @@ def audio_cell(cell: Any, root: Path) -> tuple[str, bytes | Path] | None:
             cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, list):
         raise InputError("--src-audio, --tgt-audio: samples without a rate; use {array, sampling_rate}, bytes or paths")
+    if isinstance(cell, bytes) and len(cell) <= _MAX_PATH and is_text(cell):
+        cell = cell.decode()
     if isinstance(cell, bytes):
         return signature(len(cell), hashlib.blake2b(cell, digest_size=8).hexdigest()), cell
     if not cell:
@@ -285,7 +294,7 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
         )
     )
     for code in (source, target):
-        if not re.fullmatch(r"[a-z]{2,3}", code):
+        if not _CODE.fullmatch(code):
             return Skipped(id, source, "the language is not an ISO 639 code", repr(code))
     lacking = _LACKS_TEXT.get(cell(columns.lacks_text).strip().lower())
     if lacking is None:
@@ -298,8 +307,9 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
         "tgt": None if columns.tgt_text is None or "tgt" in lacking else text(columns.tgt_text),
     }
     speaker = cell(columns.speaker)
-    split = SPLIT_NAMES.get(cell(columns.split).strip().lower()) if columns.split else ""
-    if split is None:
+    named = cell(columns.split).strip().lower() if columns.split else ""
+    split = SPLIT_NAMES.get(named) or split_in_name(named)  # dev-clean
+    if columns.split and not split:
         return Skipped(id, source, "the split must be train, dev or test", repr(cell(columns.split)))
     if not split:
         sentence = normalize(texts["tgt"] or "", target) or normalize(texts["src"] or "", source)
