@@ -73,12 +73,13 @@ BITS = [
         "+1 555 123 4567",
     ),
     *("§", "±", "×", "₹500", "₺", "#5", "No.", "siglo", "siglo XX", "y V", "Chapter", "XIXe siècle", "⅔", "Uhr", "pm"),
+    *("שָׁלוֹם", "מַה־שְּׁלוֹמְךָ", "السَّلامُ", "İzmir", "Şi", "นํ้า", "เเม่", "അവന്\u200d", "1.2.3", "$2m", "3-я", "二○二四"),
     "1st-class",
     "A/B",
 ]
 texts = st.lists(st.tuples(st.sampled_from(BITS), st.sampled_from([" ", "", "  ", "\u00a0"])), max_size=8)
 JOINED = texts.map(lambda parts: "".join(map("".join, parts)))
-LANGUAGES = ["en", "es", "fr", "de", "ca", "zh", "ja", "th", "ar", "tr", "xx"]
+LANGUAGES = ["en", "he", "ru", "es", "fr", "de", "ca", "zh", "ja", "th", "ar", "tr", "xx"]
 
 
 @pytest.mark.slow

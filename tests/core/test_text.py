@@ -47,6 +47,8 @@ texts = st.one_of(
                 "กำ",
                 "ខ្ញុំ",
                 "ﬁ",
+                *("שָׁ", "מַה־", "הٰ", "يك", "i\u0307", "I\u0307", "Ş", "เเ", "ํา", "ํ้า", "ำ้", "ನ", "ന്\u200d", "○", "二"),
+                *("1.2.3", "3-я", "-го", "$2m", "£3bn", "l.l"),
                 "Ａ",
                 "\ufe0f",
                 "\u0301",
@@ -199,6 +201,37 @@ def test_numbers_that_are_not_one_number_are_read_as_people_read_them(language: 
     assert normalize(text, language) == expected
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("he", "שָׁלוֹם, מַה־שְּׁלוֹמְךָ?", "שלום מה שלומך"),
+        ("yi", "אַן", "אַן"),
+        ("ar", "السَّلامُ عليكُم، هٰذا", "السلام عليكم هذا"),
+        ("fa", "كتاب علي", "کتاب علی"),
+        ("ar", "کتاب", "كتاب"),
+        ("ur", "يہ ۵۰٪ ہے", "یہ 50 فیصد ہے"),
+        ("az", "İldırım IŞIQ", "ildırım ışıq"),
+        ("en", "İstanbul i\u0307stanbul", "istanbul istanbul"),
+        ("ro", "Şi ţara", "și țara"),
+        ("th", "กํา นํ้า นำ้ เเม่", "กำ น้ำ น้ำ แม่"),
+        ("lo", "ນໍ້າ ເເມ່", "ນ້ຳ ແມ່"),
+        ("ml", "അവന്\u200d", "അവൻ"),
+        ("ca", "col.legi, intel•ligent", "col·legi intel·ligent"),
+        ("zh", "二○二四年", "二 〇 二 四 年"),
+        ("en", "£1m, €3bn and $2.5K; $5 milk", "one million pounds three billion euros and two point five thousand "
+         "dollars five dollars milk"),
+        ("en", "1.2.3 at 192.168.0.1, 1.5.", "one two three at one hundred and ninety two one hundred and sixty eight "
+         "zero one one point five"),
+        ("de", "1,2,3 und 1.234,5", "eins zwei drei und eintausendzweihundertvierunddreißig komma fünf"),
+        ("ru", "3-я, 10-го, 90-е, 5-е, 1990-х", "третья десятого девяностые пятое тысяча девятьсот девяностых"),
+        ("uk", "5-й", "п'ятий"),
+        ("gl", "5 %", "5 por cento"),
+    ],
+)  # fmt: skip
+def test_what_looks_or_sounds_the_same_is_written_in_one_way(language: str, text: str, expected: str) -> None:
+    assert normalize(text, language) == expected == normalize(expected, language)
+
+
 NUMBERS = [
     "1/2",
     "24/7",
@@ -229,7 +262,7 @@ def test_no_number_is_lost_and_its_neighbors_stay(language: str) -> None:
         assert normalize(number, language).split() == words[1:-1], number
 
 
-@pytest.mark.parametrize("language", [*CVSS, "el", "hi", "ko", "he", "th", "pl"])
+@pytest.mark.parametrize("language", [*CVSS, "el", "hi", "ko", "he", "th", "pl", "ur", "mr", "az", "ka", "is"])
 @pytest.mark.parametrize("sign", "%$€£₹₩₽¢₺")
 def test_a_sign_with_a_number_has_a_word_in_every_language_with_words_for_signs(language: str, sign: str) -> None:
     assert len(normalize(f"5 {sign}", language).split()) > len(normalize("5", language).split())

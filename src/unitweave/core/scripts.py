@@ -134,6 +134,46 @@ def _is_invisible(character: str) -> bool:
     return unicodedata.category(character) == "Cf" or _IGNORED.match(character) is not None
 
 
+# Marks that show how a word is read and that most texts leave out: Hebrew points and accents, Arabic vowel signs.
+_POINTING = re.compile(
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u0652\u0656-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7"
+    "\u06e8\u06ea-\u06ed\u08d3-\u08e1\u08e3-\u08ff]"
+)
+_POINTED_LANGUAGES = ("yi",)  # in which they tell letters apart
+# Letters that look the same and have a code for each of several languages.
+_LETTERS_OF = {
+    "ro": str.maketrans("ŞşŢţ", "ȘșȚț"),
+    **dict.fromkeys(("fa", "ur"), str.maketrans("يك", "یک")),
+    "ar": str.maketrans("یک", "يك"),
+}
+_CHILLU = dict(zip("ണനരലളക", "ൺൻർൽൾൿ", strict=True)) | {"ত": "ৎ"}
+_SEQUENCES = (  # what is typed for one letter, or in another order than Unicode's
+    (re.compile("([ണനരലളക])\u0d4d\u200d|(ত)\u09cd\u200d"), lambda match: _CHILLU[match[1] or match[2]]),
+    (re.compile("เเ"), "แ"),
+    (re.compile("ເເ"), "ແ"),
+    (re.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32|\u0e33([\u0e48-\u0e4b])"), lambda m: f"{m[1] or m[2] or ''}\u0e33"),
+    (re.compile("\u0ecd([\u0ec8-\u0ecb]?)\u0eb2|\u0eb3([\u0ec8-\u0ecb])"), lambda m: f"{m[1] or m[2] or ''}\u0eb3"),
+    (re.compile("(?<=[一二三四五六七八九〇○])[○◯]|[○◯](?=[一二三四五六七八九])"), "〇"),
+)
+
+
+def one_spelling(text: str, language: str) -> str:
+    """The text with one spelling of what looks the same: letters of another language, sequences, signs of reading.
+
+    Args:
+        text: In NFC, with its invisible characters, of which Indic letters are made.
+        language: ISO 639-1 code.
+    """
+    if text.isascii():
+        return text
+    if max(text) >= "\u0590":
+        for pattern, letter in _SEQUENCES:
+            text = pattern.sub(letter, text)
+        if language not in _POINTED_LANGUAGES:
+            text = _POINTING.sub("", text)
+    return text.translate(_LETTERS_OF[language]) if language in _LETTERS_OF else text
+
+
 def plain_forms(text: str) -> str:
     """Compatibility characters in their ordinary form: ligatures, full- and half-width, presentation and styled forms.
 

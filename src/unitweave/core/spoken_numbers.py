@@ -52,6 +52,17 @@ _HOURS = {
     "es": {1: "una", 21: "veintiuna"}, "it": {1: "una"}, "de": {1: "ein"},
     "ca": {1: "una", 2: "dues", 21: "vint-i-una", 22: "vint-i-dues"},
 }  # fmt: skip
+_SCALES = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion"}
+_SHORT_SCALE = re.compile(
+    r"((?<![^\W\d_])[$€£]\s?\d[\d,]*(?:\.\d+)?)\s?(?:(k)|(m)(?:n|ln)?|(b)n?|(t)n)(?!\w)", re.IGNORECASE
+)
+# Russian ordinals by their endings: case, number and gender for num2words.
+_RU_ORDINAL = re.compile(r"(?<![\w.,-])(\d{1,4})-(а?я|ое|е|[ео]?го|[ео]?му|[ую]?ю|[ыи]?м|[ыи]?х|[ыи]?ми)(?!\w)")
+_RU_FORMS = {
+    "я": {"gender": "f"}, "е": {"gender": "n"}, "о": {"case": "g"}, "у": {"case": "d"},
+    "ю": {"case": "a", "gender": "f"}, "м": {"case": "p"}, "х": {"case": "g", "plural": True},
+    "и": {"case": "i", "plural": True},
+}  # fmt: skip
 _ROMAN = r"(?=[IVX])X{0,3}(?:IX|IV|V?I{0,3})(?![\w'’])"
 _CENTURY = {"es": "siglos?", "pt": "séculos?", "ca": "segles?", "it": "secol[oi]"}
 _AND = {"es": "y", "pt": "e", "ca": "i", "it": "e"}
@@ -74,6 +85,10 @@ def rewritten(text: str, language: str) -> str:
     text = _roman(text, language)
     if not re.search(r"\d", text):
         return text
+    if language == "en":
+        text = _SHORT_SCALE.sub(lambda match: f"{match[1]} {_SCALES[str(match[match.lastindex or 1]).lower()]}", text)
+    if language == "ru":
+        text = _RU_ORDINAL.sub(_russian_ordinal, text)
     text = _PHONE.sub(_phone, text)
     text = _COLON.sub(lambda match: _time(match, language), text)
     if language in _H_LANGUAGES:
@@ -129,6 +144,14 @@ def _decade(digits: str, language: str) -> str:
     if language == "de":
         return f"{words}er"
     return f" {words[:-1]}ies " if words.endswith("y") else f" {words}s "
+
+
+def _russian_ordinal(match: re.Match[str]) -> str:
+    """3-я is третья, 10-го is десятого, and 90-е are девяностые."""
+    number, form = int(match[1]), _RU_FORMS[match[2][-1]]
+    if match[2] == "е" and number % 10 == 0 and number >= 20:
+        form = {"plural": True}
+    return str(num2words(number, lang="ru", to="ordinal", **form))
 
 
 def _fraction(match: re.Match[str]) -> str:

@@ -55,6 +55,22 @@ cy: y cant; a; plws; yn hafal i; -; gradd; ewro; doler; punt
 mn: хувь; ба; нэмэх; тэнцүү; -; хэм; евро; доллар; фунт
 ta: சதவீதம்; மற்றும்; கூட்டல்; சமம்; -; டிகிரி; யூரோ; டாலர்; பவுண்டு
 et: protsent|protsenti; ja; pluss; võrdub; -; kraad|kraadi; euro|eurot; dollar|dollarit; -; -; number; -; -
+ur: فیصد; اور; جمع; برابر; -; ڈگری; یورو; ڈالر; پاؤنڈ
+mr: टक्के; आणि; अधिक; बरोबर; -; अंश; युरो; डॉलर; पाउंड
+gu: ટકા; અને; વત્તા; બરાબર; -; ડિગ્રી; યુરો; ડોલર; પાઉન્ડ
+te: శాతం; మరియు; ప్లస్; సమానం; -; డిగ్రీలు; యూరోలు; డాలర్లు; పౌండ్లు
+ml: ശതമാനം; -; -; -; -; ഡിഗ്രി; യൂറോ; ഡോളർ; പൗണ്ട്
+pa: ਪ੍ਰਤੀਸ਼ਤ; ਅਤੇ; -; -; -; ਡਿਗਰੀ; ਯੂਰੋ; ਡਾਲਰ; ਪੌਂਡ
+ne: प्रतिशत; र; -; -; -; डिग्री; युरो; डलर; पाउन्ड
+az: faiz; və; üstəgəl; bərabərdir; -; dərəcə; avro; dollar; funt
+be: працэнтаў; і; плюс; роўна; -; градусаў; еўра; долараў; фунтаў
+mk: проценти; и; плус; еднакво; -; степени; евра; долари; фунти
+ka: პროცენტი; და; -; -; -; გრადუსი; ევრო; დოლარი; ფუნტი
+hy: տոկոս; և; -; -; -; աստիճան; եվրո; դոլար; ֆունտ
+is: prósent; og; plús; -; -; gráður; evrur; dollarar; pund
+af: persent; en; plus; -; -; grade; euro; dollar; pond
+gl: por cento; e; máis; -; -; graos; euros; dólares; libras
+ms: peratus; dan; tambah; -; -; darjah; euro; dolar; paun
 """  # noqa: E501
 # Likewise of more signs; units only behind a number, and where numbers become words (else "5: km" would be read on the
 # second time).

@@ -3,7 +3,8 @@
 What `normalize` does, in this order
     1. NFC; compatibility characters in their ordinary form (ligatures, full- and half-width, presentation forms);
        characters that nobody sees deleted (soft hyphen, zero-width characters, marks of direction, variation
-       selectors), and the Arabic tatweel
+       selectors), and the Arabic tatweel; one spelling of what looks the same (Romanian ş and ș, Persian and Arabic
+       ک and ك, Thai เเ and แ); Hebrew points and Arabic vowel signs deleted, which most texts and recognizers leave out
     2. numbers that are read in their own way (`spoken_numbers`: times, years, telephone numbers, 1/2, 10–12, siglo XX),
        and signs that are read aloud written out where the language has words for them here (`spoken_signs`): percent,
        currencies behind their number, degrees, km/h, fractions, squares, &, +, =, @, №, §, ×
@@ -11,7 +12,7 @@ What `normalize` does, in this order
        them with letters, decimals with each digit behind the point by itself; thousands may be grouped; more than
        15 digits, and three or more that begin with 0, are read one by one. Languages that num2words lacks (Chinese,
        Greek, Hindi, Estonian, ...) keep their digits.
-    4. lower case (Turkish I and İ as Turkish has them)
+    4. lower case (Turkish and Azerbaijani I is ı; İ is i everywhere)
     5. typographic apostrophes become '; one between two letters stays, every other goes; marks that Armenian and
        Hebrew write within a word (of stress, of an abbreviation) do not divide it
     6. hyphens, all other punctuation and symbols become spaces; letters, accents and vowel signs stay,
@@ -31,7 +32,7 @@ import unicodedata
 from num2words import num2words
 
 from unitweave.core.languages import TWO_LETTER_CODES
-from unitweave.core.scripts import plain_forms, split_clusters, without_invisible
+from unitweave.core.scripts import one_spelling, plain_forms, split_clusters, without_invisible
 from unitweave.core.spoken_numbers import rewritten
 from unitweave.core.spoken_signs import written_out
 
@@ -54,6 +55,7 @@ _POINT_LANGUAGES = {
 _SPACE_LANGUAGES = {
     "fr", "ru", "uk", "be", "bg", "pl", "cs", "sk", "hu", "fi", "et", "lv", "lt", "sv", "no", "nb", "nn",
 }  # fmt: skip
+_DOTLESS = ("tr", "az")  # in which the small letter of I is ı
 _MAX_LEADING_ZERO = 2  # digits; longer numbers that begin with 0 are no quantities
 _MAX_DIGITS = 15  # longer ones are telephone or serial numbers
 # num2words' own decimals are wrong in several languages: 12.05 is "twelve and a half" in Persian.
@@ -72,6 +74,7 @@ _ORDINALS = {
     "nl": "e|ste|de",
     "sv": ":?[ae]",
     "ru": "-?(?:ый|ой|ий|й)",
+    "uk": "-?(?:ий|й)",
     "tr": "['’]?[ıiuü]nc[ıiuü]",
     "es": r"\.?[ºª]|er|r[oa]|d[oa]|t[oa]|v[oa]|n[oa]|m[oa]",
     "ca": r"\.?[ºª]|r|n|t|è",
@@ -88,17 +91,21 @@ def normalize(text: str, language: str) -> str:
     """
     language = language_code(language)
     text = re.sub(r"(?<=\d)，(?!\d{3}(?!\d))", ", ", text)  # a full-width comma ends a clause, but in １，０００
+    text = one_spelling(unicodedata.normalize("NFC", text), language)
     text = unicodedata.normalize("NFC", plain_forms(without_invisible(text)).replace("\u0640", ""))
+    text = one_spelling(text, language)  # what the ordinary forms are made of
     text = re.sub(r"\s{2,}", " ", text)  # how many spaces there are says nothing
     text = _GERSHAYIM.sub("", text)
     text = rewritten(text, _NUM2WORDS.get(language, language))
     text = written_out(text, _NUM2WORDS.get(language, language))
     text = _number_pattern(language).sub(lambda match: _spoken(match, language), text)
-    if language == "tr":
-        text = text.replace("İ", "i").replace("I", "ı")
-    text = unicodedata.normalize("NFC", text.lower()).translate(_APOSTROPHES)
+    if language in _DOTLESS:
+        text = text.replace("I", "ı")
+    text = unicodedata.normalize("NFC", text.replace("İ", "i").lower()).translate(_APOSTROPHES)
+    if language != "lt":  # which writes a dot below an accent
+        text = text.replace("i\u0307", "i")
     if language == "ca":
-        text = re.sub("l[·‧](?=l)|ŀ(?=l)", "l·", text)
+        text = re.sub("l[·‧.•∙⋅](?=l)|ŀ(?=l)", "l·", text)
     kept = "".join(c if c in "'·" or _is_word_character(c) else " " for c in text)
     kept = re.sub("(?<!l)·|·(?!l)" if language == "ca" else "·", " ", kept)
     kept = split_clusters(kept)
@@ -132,7 +139,7 @@ def rules(language: str) -> dict[str, str]:
         "unicode": "NFC, compatibility forms made ordinary, invisible characters deleted",
         "numbers": f"written out; point {point!r}, groups {group!r}" if _has_numbers(language) else "kept as digits",
         "signs": "read aloud where the language has words for them",
-        "case": "lower" + (", dotted and dotless i kept apart" if language == "tr" else ""),
+        "case": "lower" + (", dotted and dotless i kept apart" if language in _DOTLESS else ""),
         "apostrophes": "kept between letters",
         "punctuation": "spaces" + (", l·l kept" if language == "ca" else ""),
         "words": "between spaces; one per ideograph, kana or cluster of scripts without spaces",
@@ -166,7 +173,9 @@ def _number_pattern(language: str) -> re.Pattern[str]:
     else:
         groups += r"|\d{1,3}(?: \d{3})*(?: 0\d{2})(?: \d{3})*(?! ?\d)"
     ordinal = rf"(?P<ordinal>{_ORDINALS[language]})(?![^\W\d_])" if language in _ORDINALS else r"(?P<ordinal>(?!))"
-    return re.compile(rf"(?P<whole>{groups}|\d+)(?:(?:[{point}٫](?P<part>\d+))|{ordinal})?", re.IGNORECASE)
+    # Of 1.2.3 or 192.168.0.1 no point is one of decimals.
+    decimals = rf"(?<!\d[{point}٫]\d)[{point}٫](?P<part>\d++(?![{point}٫]\d))"
+    return re.compile(rf"(?P<whole>{groups}|\d+)(?:{decimals}|{ordinal})?", re.IGNORECASE)
 
 
 def _spoken(match: re.Match[str], language: str) -> str:
