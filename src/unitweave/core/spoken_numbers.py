@@ -8,6 +8,7 @@ are fractions), scores, ranges with a hyphen, German ordinals (3. Mai), roman nu
 
 import functools
 import re
+from typing import Any
 
 from num2words import num2words
 
@@ -58,7 +59,7 @@ _SHORT_SCALE = re.compile(
 )
 # Russian ordinals by their endings: case, number and gender for num2words.
 _RU_ORDINAL = re.compile(r"(?<![\w.,-])(\d{1,4})-(а?я|ое|е|[ео]?го|[ео]?му|[ую]?ю|[ыи]?м|[ыи]?х|[ыи]?ми)(?!\w)")
-_RU_FORMS = {
+_RU_FORMS: dict[str, dict[str, Any]] = {
     "я": {"gender": "f"}, "е": {"gender": "n"}, "о": {"case": "g"}, "у": {"case": "d"},
     "ю": {"case": "a", "gender": "f"}, "м": {"case": "p"}, "х": {"case": "g", "plural": True},
     "и": {"case": "i", "plural": True},

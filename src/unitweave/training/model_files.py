@@ -134,7 +134,7 @@ def weight_files(folder: Path) -> list[Path]:
             if pickles:
                 raise InputError(
                     f"{folder}: has {pickles[0]} but no {file.name}; pickles can run code and are not "
-                    "loaded; save the model again as safetensors"
+                    f"loaded; 'unitweave fetch {folder} --out FOLDER' writes the model again as safetensors"
                 )
             raise InputError(f"{file}: no such file; the model folder is incomplete")
     return files
