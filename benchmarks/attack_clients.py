@@ -1,11 +1,11 @@
 """Clients that hang up in every phase of a request or of a live session, are slow, many, or make much work."""
 
 import argparse
-import os
+import contextlib
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,9 +33,15 @@ def idle(target: Target) -> dict[str, int]:
         "waiting": target.health()["waiting"],
         "connections": sum(c.status == "CLOSE_WAIT" for c in process.net_connections()),
         "files": len([*target.temporary.glob("unitweave-serve-*/unitweave-*")]),
-        "deleted files": sum("(deleted)" in os.path.realpath(p) and str(target.temporary) in os.path.realpath(p)
-                             for p in Path(f"/proc/{target.process.pid}/fd").iterdir()),
+        "deleted files": sum("(deleted)" in one and str(target.temporary) in one for one in _descriptors(process.pid)),
     }  # fmt: skip
+
+
+def _descriptors(pid: int) -> Iterator[str]:
+    """What the open descriptors of a process lead to."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield str(link.readlink())
 
 
 def hang_ups(target: Target, options: argparse.Namespace) -> Result:
