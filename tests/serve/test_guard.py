@@ -275,6 +275,11 @@ def test_numbers_that_json_does_not_have_are_refused(server: SimpleNamespace, pa
     assert refused.value.code == 400 and list(json.loads(refused.value.read())) == ["error"]
 
 
+def test_the_page_calls_its_functions_through_the_route_that_is_open(server: SimpleNamespace) -> None:
+    functions = json.loads(ask(server, "/config")[1])["dependencies"]
+    assert len(functions) == 2 and all(function["queue"] for function in functions)
+
+
 def on_the_page(server: SimpleNamespace, function: int, data: list[Any]) -> dict[str, Any]:
     """What the page gets for a click, asked for as its script does."""
     session = uuid.uuid4().hex

@@ -29,12 +29,17 @@ def untrusted(folder: Path, setting: str) -> str:
 @contextmanager
 def quick_imports() -> Iterator[None]:
     """For imports of torch and transformers: they make a million objects that stay, among which looking for garbage
-    again and again costs a second."""
-    enabled = gc.isenabled()
+    again and again costs a second. Where scipy is installed, transformers imports hundreds of its modules for losses
+    of object detection; hidden, it counts as not installed."""
+    enabled, hidden = gc.isenabled(), "scipy" not in sys.modules
     gc.disable()
+    if hidden:
+        sys.modules["scipy"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
+        if hidden:
+            del sys.modules["scipy"]
         gc.freeze()
         if enabled:
             gc.enable()

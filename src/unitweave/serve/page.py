@@ -223,6 +223,8 @@ def make_page(batcher: Batcher, title: str, examples: Sequence[Path] = ()) -> tu
         outputs = [message, transcript, translation, speech, words]
         button.click(translate.__call__, [source, language, target], outputs, api_visibility="private",
                      concurrency_limit=limits.max_queue, show_progress="minimal")  # fmt: skip
+    for function in page.fns.values():
+        function.queue = True  # that of the examples would go through a route that is closed
     page.queue(max_size=limits.max_queue)
     return page, translate
 
