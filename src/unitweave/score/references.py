@@ -1,5 +1,6 @@
 """A file of references for folders of audio files: which texts belong to which file."""
 
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,17 +8,27 @@ from pathlib import Path
 
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
+from unitweave.core.progress import echo
 from unitweave.core.text import language_code
 from unitweave.corpus.readers.records import detect_encoding, read_records, table_columns
 
-_NAMES = ("name", "file", "id", "path", "audio")  # headings of the column that names the audio file
+_NAMES = (
+    "name",
+    "file",
+    "filename",
+    "file_name",
+    "id",
+    "path",
+    "audio",
+)  # headings of the column that names the audio file
 _HEADINGS = {
     "language": "language", "src_lang": "language", "source_language": "language",
     "tgt_lang": "target", "target_language": "target",
     "src_text": "source", "source": "source", "source_text": "source",
 }  # fmt: skip
-_TABLES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
-_TEXT = re.compile(r"(reference|text|translation|tgt_text|target)s?[ _-]?\d*$")
+_TABLES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xlsm", ".xls", ".ods")
+_SEPARATORS = ",;|: "  # between name and text, where all lines begin with the name of a file
+_TEXT = re.compile(r"(reference|text|sentence|transcript|transcription|translation|tgt_text|target)s?[ _-]?\d*$")
 _CODE = re.compile(r"[a-z]{2,3}(-\w+)?$")
 
 
@@ -45,15 +56,13 @@ def read_references(path: Path, files: Mapping[str, Path]) -> ReferenceTable:
 
     Plain lines are one reference for each file. Lines with tabs are name, [language,] reference, further references;
     or what a heading in the first line says: name, language, target_language, source_text, reference, reference_2, ...
-    A .csv, .json, .jsonl or .parquet file has such headings, too.
+    Lines that all begin with a file's name, as Kaldi's do, are name and reference. A table (.csv, .jsonl, .parquet,
+    .xlsx, ...) has such headings, in any order, and in JSON a reference may be a list of several.
 
     Raises:
         InputError: Files and references are not one to one, or a line has columns that nobody can know.
     """
-    if path.suffix.lower() in _TABLES:
-        rows = _read_table(path)
-    else:
-        rows = [[cell.strip() for cell in line.split("\t")] for line in _read_lines(path)]
+    rows = _read_table(path, files) if path.suffix.lower() in _TABLES else _split_lines(_read_lines(path), files)
     if all(len(row) == 1 for row in rows):
         if len(rows) != len(files):
             raise InputError(f"{path}: {len(rows)} references for {len(files)} audio files; each file needs one")
@@ -70,7 +79,7 @@ def read_references(path: Path, files: Mapping[str, Path]) -> ReferenceTable:
         # A column for each reference, some of which may be empty: but not the first.
         texts = [text for text in [*cells["text"], *row[len(roles) :]] if text]
         if not cells["text"] or not cells["text"][0]:
-            raise InputError(f"{path}, line {number}: not 'name<TAB>text'")
+            raise InputError(f"{path}, line {number}: no reference; each line is 'name<TAB>text', or what headings say")
         for role in roles:
             if role not in ("text", "name") and not "".join(cells[role]):
                 raise InputError(f"{path}, line {number}: an empty {role}")
@@ -92,15 +101,57 @@ def read_references(path: Path, files: Mapping[str, Path]) -> ReferenceTable:
     return ReferenceTable(column("text"), further if any(further) else [], languages, targets, column("source"))
 
 
-def _read_table(path: Path) -> list[list[str]]:
-    """The headings and the rows of a table."""
-    names = table_columns(path)
-    rows = [names]
-    for record in read_records(path):
-        if record.problem:
-            raise InputError(f"{path}, {record.problem}")
-        cells = [record.values.get(name) for name in names]
-        rows.append(["" if cell is None else " ".join(str(cell).split()) for cell in cells])
+def _read_table(path: Path, files: Mapping[str, Path]) -> list[list[str]]:
+    """The headings, the name's first, and the rows of a table; a JSON object from names to texts is such a table."""
+    records = list(read_records(path))
+    if problem := next((record.problem for record in records if record.problem), ""):
+        raise InputError(f"{path}, {problem}")
+    if len(records) == 1 and all(_stem(name, files) is not None for name in records[0].values):
+        return [["name", "reference"], *([name, _text(path, text)] for name, text in records[0].values.items())]
+    columns = table_columns(path)
+    if (name := next((column for column in columns if column.lower() in _NAMES), None)) is None:
+        used = columns  # without headings
+    else:
+        known = [column for column in columns if column.lower() in _HEADINGS or _TEXT.match(column.lower())]
+        used = [name, *(column for column in known if column != name)]
+        if not any(_TEXT.match(column.lower()) and column.lower() not in _HEADINGS for column in known):
+            raise InputError(f"{path}: no column 'reference'; it has {', '.join(filter(None, columns))}")
+        if unused := [column for column in columns if column and column not in used]:
+            echo(f"{path}: columns that are not used: {', '.join(unused)}")
+    rows: list[list[str]] = []
+    several = {
+        column: max((len(value) for r in records if isinstance(value := r.values.get(column), list)), default=1)
+        for column in used
+    }
+    headings = [column for column in used for _ in range(several[column])]
+    for record in records:
+        row: list[str] = []
+        for column in used:
+            value = record.values.get(column)
+            texts = [_text(path, text) for text in (value if isinstance(value, list) else [value])]
+            row += texts + [""] * (several[column] - len(texts))
+        rows.append(row)
+    return [headings, *rows]
+
+
+def _text(path: Path, value: object) -> str:
+    if isinstance(value, list | dict | bool):
+        raise InputError(f"{path}: a reference must be a text, or a list of several (got {value!r:.60})")
+    return "" if value is None else " ".join(str(value).split())
+
+
+def _split_lines(lines: Sequence[str], files: Mapping[str, Path]) -> list[list[str]]:
+    """The cells of lines: between tabs, or name and text where all lines begin with the name of another file."""
+    if lines and all(re.fullmatch('"[^"]*"', cell) for cell in lines[0].split("\t")):
+        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter="\t")]
+    rows = [[cell.strip() for cell in line.split("\t")] for line in lines]
+    if any(len(row) > 1 for row in rows):
+        return rows
+    for separator in _SEPARATORS:
+        named = [line.strip().partition(separator) for line in lines]
+        names = {_stem(name.strip(), files) for name, found, _ in named if found}
+        if len(names - {None}) == len(lines) > 0:
+            return [[name.strip(), text.strip()] for name, _, text in named]
     return rows
 
 
