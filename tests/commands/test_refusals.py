@@ -134,6 +134,28 @@ def test_odd_arguments_are_refused_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["loop"]
 
 
+@pytest.mark.parametrize(
+    ("out", "problem"),
+    [
+        (".", "must be a name"),
+        ("/", "must be a name"),
+        ("..", "must be a name"),
+        ("talk", "would overwrite"),  # the recording by another spelling of its name
+        ("link", "would overwrite"),
+    ],
+)
+def test_live_writes_to_a_name_and_not_over_its_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, out: str, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    audio = tmp_path / "talk.wav"
+    audio.write_bytes(b"RIFF")
+    (tmp_path / "link.wav").symlink_to("talk.wav")
+    assert cli.main(["live", "nowhere", "--audio", str(audio), "-o", out]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"-o {out}: {problem}" in said and audio.read_bytes() == b"RIFF"
+
+
 def test_live_looks_at_the_model_before_the_microphone(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["live", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import struct
 import wave
 from collections.abc import Iterator
 from dataclasses import replace
@@ -524,20 +525,24 @@ def test_an_interrupted_session_leaves_a_valid_wav_and_subtitles(
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_what_was_written_before_it(
-    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(errno.ENOSPC, "No space left on device"), "No space left on device"), (struct.error(), "at most 4 GiB")],
+)
+def test_a_full_disk_or_file_leaves_what_was_written_before_it(
+    translator: Translator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     written: list[int] = []
     write = wave.Wave_write.writeframes
 
     def full(self: wave.Wave_write, data: bytes) -> None:
         if any(data) and any(written):  # the second piece of speech
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         written.append(len(data) if any(data) else 0)
         write(self, data)
 
     monkeypatch.setattr(wave.Wave_write, "writeframes", full)
-    with pytest.raises(InputError, match=r"talk: cannot be written \(No space left on device\); what was"):
+    with pytest.raises(InputError, match=rf"talk: cannot be written \(.*{reason}.*\); what was"):
         run_live(live(translator), [heard()], tmp_path / "talk", None, lambda _: None)
     with wave.open(str(tmp_path / "talk.wav")) as track:
         assert 2 * track.getnframes() > sum(written) > 0

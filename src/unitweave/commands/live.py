@@ -49,8 +49,8 @@ def live(
     """
     if fast and audio is None:
         raise InputError("--fast: needs a recording (--audio)")
-    if out is not None and out.with_name(out.name + ".wav") == audio:
-        raise InputError(f"-o {out}: would overwrite the recording; give another name")
+    if out is not None:
+        _check_out(out, audio)
 
     from unitweave.translate.package import find_parts
 
@@ -156,6 +156,15 @@ def evaluate(
         print(text)
         write_text(out / "table.md", text + "\n")
         draw(parts, out / "latency.png")
+
+
+def _check_out(out: Path, audio: Path | None) -> None:
+    """Raise InputError where no file can be named after `out`, or the recording is one of those that are written."""
+    if out.name in ("", ".."):
+        raise InputError(f"-o {out}: must be a name to which .wav, .srt and .vtt are added, as in -o {out / 'talk'}")
+    written = out.with_name(out.name + ".wav")
+    if audio is not None and written.exists() and audio.exists() and written.samefile(audio):
+        raise InputError(f"-o {out}: would overwrite the recording; give another name")
 
 
 def _printer(json_lines: bool):  # type: ignore[no-untyped-def]

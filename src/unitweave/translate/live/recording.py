@@ -4,11 +4,12 @@ Both are valid whenever writing stops, so that an interrupted session keeps what
 """
 
 import contextlib
+import struct
 import wave
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class LiveRecording:
         self._subtitles = [
             (stem.with_name(stem.name + suffix), make) for suffix, make in ((".srt", srt), (".vtt", vtt))
         ]
+        self._file: BinaryIO | None = None
         self._track: wave.Wave_write | None = None
         self._at = 0  # samples written
         self._cues: list[Cue] = []
@@ -43,7 +45,8 @@ class LiveRecording:
             self._stem.parent.mkdir(parents=True, exist_ok=True)
             if self.audio is not None:
                 # Not under a temporary name: whoever listens to a long session can open it while it grows.
-                self._track = wave.open(str(self.audio), "wb")
+                self._file = self.audio.open("wb")
+                self._track = wave.open(self._file, "wb")
                 self._track.setnchannels(1)
                 self._track.setsampwidth(2)
                 self._track.setframerate(SAMPLE_RATE)
@@ -54,8 +57,9 @@ class LiveRecording:
     ) -> None:
         with self._errors():
             try:
-                if self._track is not None:
-                    self._track.close()
+                if self._track is not None and self._file is not None:
+                    with self._file:
+                        self._track.close()
             finally:
                 self._write_subtitles()
 
@@ -81,10 +85,9 @@ class LiveRecording:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
-            raise InputError(
-                f"-o {self._stem}: cannot be written ({error.strerror}); what was written before is kept"
-            ) from None
+        except (OSError, struct.error) as error:  # the latter where a header cannot say how much there is
+            reason = error.strerror if isinstance(error, OSError) else "a wav file holds at most 4 GiB, 37 hours"
+            raise InputError(f"-o {self._stem}: cannot be written ({reason}); what was written before is kept") from None
 
     def _write_subtitles(self) -> None:
         for path, make in self._subtitles:
