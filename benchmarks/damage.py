@@ -1,13 +1,14 @@
 """Every file of a run is damaged in every way, and the command that reads it is run: one clear line, no traceback.
 
     python benchmarks/damage.py [--folder FOLDER] [--processes 2] [--only TEXT] [--seed 0] [--ways WAY ...]
-        [--seconds 250]
+        [--sample] [--seconds 250]
 
 A run of tiny settings is made first (that of soak.py), a model exported from it, and copies that were killed amid a
 training, with their checkpoints. Each case is a copy with one damaged file. A command may end with exit code 2 and
 one line, or with 0 where the damage cannot be seen or a checkpoint is set aside; anything else is listed, and the
 exit code is 1. A training that takes a step has read its files, and counts as done. `--seconds` ends the session;
 with `--folder` the next one goes on with the cases that are left, and with those that were not as they should be.
+All cases take some 40 minutes of processor time; `--sample` draws one command for each kind of file and way.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -145,6 +147,19 @@ def cases(bases: dict[str, Path], ways: list[str]) -> Iterator[Case]:
                     yield Case(base, file, way, removed, command)
 
 
+def sampled(chosen: list[Case], seed: int) -> list[Case]:
+    """One case of each kind: a file damaged in a way, with a command drawn from those that read it.
+
+    Files whose names differ in a number alone (recordings, shards, checkpoints) are of one kind, and so are those of
+    two systems.
+    """
+    kinds: dict[tuple[str, str, str], list[Case]] = {}
+    for one in chosen:
+        file = re.sub(r"[0-9a-f]{6,}|\d+", "N", one.file.replace("baseline", "scheduled").replace("partial/", ""))
+        kinds.setdefault((one.base.name, file, one.way), []).append(one)
+    return [random.Random(f"{seed} {kind}").choice(found) for kind, found in kinds.items()]
+
+
 def run_case(case: Case, place: Path, recipe: Path, seed: int) -> int | None:
     """Start a case in a fork; returns its process, None where it does not apply."""
     rng = random.Random(f"{seed} {case.file} {case.way}")
@@ -226,6 +241,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", default="", help="files and commands that contain this")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--sample", action="store_true", help="one case of each kind of file and way")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -245,6 +261,8 @@ def main() -> None:
     record = folder / f"done-{options.seed}.json"
     ended: dict[str, tuple[int, str]] = json.loads(record.read_text()) if record.exists() else {}
     chosen = [one for one in cases(bases, options.ways) if options.only in f"{one.file} {one.command}"]
+    if options.sample:
+        chosen = sampled(chosen, options.seed)
     todo = [one for one in chosen if ended.get(one.name, (0, "not tried"))[1]]
     random.Random(options.seed).shuffle(todo)
     for name in IMPORTED:

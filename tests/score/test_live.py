@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from helpers.serving import make_run, speech
 from unitweave.config.live import LiveSettings
@@ -22,7 +23,9 @@ from unitweave.score.live import (
     measure_latency,
     read_sources,
 )
+from unitweave.score.live_log import text_instance
 from unitweave.score.live_report import draw, table
+from unitweave.translate.live.events import CommittedText, LiveEvent
 from unitweave.translate.translator import Translator
 from unitweave.translate.vad import SpeechDetector
 
@@ -85,6 +88,17 @@ def test_the_log_has_what_evaluators_read(
     samples, rate = soundfile.read(spoken["prediction"])
     assert rate == 16_000 and 1000 * len(samples) / rate == pytest.approx(spoken["prediction_length"])
     assert spoken["prediction_length"] == pytest.approx(starts[-1] + lengths[-1] - starts[0], abs=0.1)
+    # Texts as SimulEval and OmniSTEval read them: a time for each word, of when it was committed.
+    texts = [json.loads(line) for line in (tmp_path / "agreement/text/instances.log").read_text().splitlines()]
+    assert [line["prediction"] for line in texts][1] == "" and texts[1]["delays"] == texts[1]["elapsed"] == []
+    assert len(texts[0]["prediction"].split()) == len(texts[0]["delays"]) == texts[0]["prediction_length"] > 0
+    assert texts[0]["delays"] == sorted(texts[0]["delays"]) and max(texts[0]["delays"]) <= 1700
+    segments = yaml.safe_load((tmp_path / "agreement/text/segments.yaml").read_text())
+    assert segments == [
+        {"wav": "a", "offset": 0.0, "duration": 1.7},
+        {"wav": "b", "offset": 0.0, "duration": 1.25},
+    ]
+    assert (tmp_path / "agreement/text/references.txt").read_text() == "one two\nthree four\n"
     # The score is the log's.
     chunks = [
         Chunk(d / 1000, s / 1000, e / 1000)
@@ -120,6 +134,23 @@ def test_the_log_has_what_evaluators_read(
     assert (tmp_path / "p.png").stat().st_size > 5000
 
 
+def committed(*texts: tuple[int, str, float]) -> list[tuple[LiveEvent, float]]:
+    return [(CommittedText(number, heard, heard, text), heard + 0.2) for number, text, heard in texts]
+
+
+def test_each_word_of_the_log_of_texts_has_the_time_at_which_its_last_part_was_committed() -> None:
+    source = Source("x", np.zeros(16_000 * 9, np.float32), "a reference")
+    line = text_instance(0, source, committed((0, "well", 1.0), (0, "-known facts", 2.0), (1, "are old", 9.5)))
+    assert line["prediction"] == "well-known facts are old" and line["source"] == ["x"]
+    assert line["delays"] == [2000.0, 2000.0, 9000.0, 9000.0]  # no more than there is can be heard
+    assert line["elapsed"] == pytest.approx([2200, 2200, 9700, 9700])
+    japanese = text_instance(
+        0, source, committed((0, "\u732b\u304c", 1.0), (0, "\u3044\u308b", 2.0), (1, "\u72ac", 3.0))
+    )
+    assert japanese["prediction"] == "\u732b\u304c\u3044\u308b\u72ac" and japanese["prediction_length"] == 5
+    assert japanese["delays"] == [1000, 1000, 2000, 2000, 3000]
+
+
 def test_recordings_are_joined_with_pauses(tmp_path: Path) -> None:
     for name in "abcdefg":
         soundfile.write(tmp_path / f"{name}.wav", speech(0.5), 16_000)
@@ -133,6 +164,11 @@ def test_recordings_are_joined_with_pauses(tmp_path: Path) -> None:
         assert one.transcript == one.reference.replace("text", "dice") and 2 <= count <= 4
         pauses = len(one.waveform) / 16_000 - 0.5 * count
         assert 0.2 * (count - 1) <= pauses <= 0.8 * (count - 1)
+        assert " ".join(segment.reference for segment in one.segments) == one.reference
+        for segment in one.segments:
+            begin = round(segment.offset * 16_000)
+            part = one.waveform[begin : begin + round(segment.duration * 16_000)]
+            np.testing.assert_array_equal(part, sources[0].waveform)
     assert [len(one.waveform) for one in join_sources(sources, 10)] == [len(one.waveform) for one in joined]
     assert len(join_sources(sources, 1)) == 1 and join_sources(sources[:1], 5) == []
     with pytest.raises(InputError, match="no recordings"):

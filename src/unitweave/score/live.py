@@ -4,7 +4,6 @@ Each recording is a session of its own that ends with it, so no policy waits for
 delays are seconds of source that were heard, elapsed times count computing on this machine.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,9 +12,9 @@ from random import Random
 import numpy as np
 
 from unitweave.config.live import LiveSettings
-from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
+from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import json_digest, read_json_object, write_json, write_text
+from unitweave.core.files import json_digest, read_json_object, write_json
 from unitweave.core.manifest import Pair
 from unitweave.core.natural import natural_pieces
 from unitweave.core.progress import meter
@@ -30,6 +29,7 @@ from unitweave.metrics.latency import (
     start_offset,
 )
 from unitweave.score.asr.recognizers import Recognizer
+from unitweave.score.live_log import Segment, Source, speech_instance, text_instance, word_delays, write_logs
 from unitweave.score.live_replay import replay
 from unitweave.translate.live.events import CommittedText, LiveEvent, SpeechChunk
 from unitweave.translate.translator import SpeechTranslation, Translator, Words
@@ -38,18 +38,6 @@ from unitweave.translate.utterances import cut, join
 _JOINED, _PAUSES = (2, 4), (0.2, 0.8)  # recordings in a joined one, and seconds between them
 _VERSION = 3  # of what is measured
 _SCORE = "score.json"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A recording, or several joined ones, with the reference translation, what is said, and the languages of both."""
-
-    id: str
-    waveform: np.ndarray
-    reference: str
-    language: str = "en"
-    transcript: str = ""
-    source_language: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,7 +109,10 @@ def join_sources(sources: Sequence[Source], limit: int) -> list[Source]:
         group = sources[first : first + rng.randint(*_JOINED)]
         first += len(group)
         parts: list[np.ndarray] = []
+        segments = []
         for source in group:
+            offset = sum(map(len, parts)) / SAMPLE_RATE
+            segments.append(Segment(offset, len(source.waveform) / SAMPLE_RATE, source.reference))
             parts += [source.waveform, np.zeros(round(rng.uniform(*_PAUSES) * SAMPLE_RATE), np.float32)]
         texts = (join_texts(getattr(one, name) for one in group) for name in ("reference", "transcript"))
         reference, transcript = texts
@@ -132,6 +123,7 @@ def join_sources(sources: Sequence[Source], limit: int) -> list[Source]:
                 waveform=np.concatenate(parts[:-1]),
                 reference=reference,
                 transcript=transcript,
+                segments=tuple(segments),
             )
         )
     return joined
@@ -176,14 +168,14 @@ def evaluate_live(
 ) -> LiveScore:
     """Translate every source live and score it.
 
-    Writes folder/instances.log and folder/wavs, as SimulEval does, and folder/score.json. A folder that an earlier call
-    with the same model, settings and sources has finished is not evaluated again. Of `batch_size` sessions that are
-    answered together, each is counted its share of the computing.
+    Writes folder/instances.log and folder/wavs, as SimulEval does, folder/text for evaluators of texts, and
+    folder/score.json. A folder that an earlier call with the same model, settings and sources has finished is not
+    evaluated again. Of `batch_size` sessions that are answered together, each is counted its share of the computing.
     """
     job = _job(translator, settings, sources, recognizer, batch_size)
     if finished := _finished(folder, job):
         return finished
-    lines, waveforms, texts = [], [], []
+    said, written, waveforms, texts = [], [], [], []
     seen: list[Latency] = []
     aware: list[Latency] = []
     computing = 0.0
@@ -199,17 +191,19 @@ def evaluate_live(
             chunks = [Chunk(min(e.heard, seconds), len(e.waveform) / SAMPLE_RATE, elapsed) for e, elapsed in speech]
             joined = np.concatenate([np.zeros(0, np.float32), *(event.waveform for event, _ in speech)])
             waveforms.append(joined)
+            words: Words = []
             if chunks:
                 words = translator.align(joined, texts[-1], source.language)
                 count = len(natural_pieces(source.reference, source.language))
                 first = first_word_end(translator, source)
                 seen.append(measure_latency(chunks, words, seconds, count, first))
                 aware.append(measure_latency(chunks, words, seconds, count, first, computation_aware=True))
-            lines.append(_instance(index, source, chunks, [event.waveform for event, _ in speech], folder))
+            said.append(speech_instance(index, source, chunks, [e.waveform for e, _ in speech], words, folder))
+            written.append(text_instance(index, source, timed))
             progress.advance()
     total = sum(len(source.waveform) for source in sources) / SAMPLE_RATE
     score = _score(name, sources, waveforms, texts, recognizer, _mean(seen), _mean(aware), computing / total)
-    write_text(folder / "instances.log", "".join(json.dumps(line) + "\n" for line in lines))
+    write_logs(folder, sources, said, written)
     write_json(folder / _SCORE, asdict(score) | {"job": job})
     return score
 
@@ -253,20 +247,12 @@ def measure_latency(
         computation_aware: Whether computing time counts.
     """
     put_out = [chunk.elapsed if computation_aware else chunk.delay for chunk in chunks]
-    lengths = [chunk.seconds for chunk in chunks]
-    played = play_times(put_out, lengths)
-    begins = np.append(0.0, np.cumsum(lengths))
-
-    def when(second: float) -> float:
-        """When a moment of the speech is played."""
-        place = min(int(np.searchsorted(begins, second, side="right")) - 1, len(chunks) - 1)
-        return float(played[place] + second - begins[place])
-
-    delays = [when(start) for _, start, end in words if end > start] or [played[0]]
+    played = play_times(put_out, [chunk.seconds for chunk in chunks])
+    delays = word_delays(chunks, words, computation_aware)
     return Latency(
         start_offset(played),
         start_offset(played) - first_word,
-        end_offset([played[-1] + lengths[-1]], source_seconds),
+        end_offset([played[-1] + chunks[-1].seconds], source_seconds),
         average_token_delay(chunks, computation_aware),
         length_adaptive_average_lagging(delays, source_seconds, reference_words),
     )
@@ -321,33 +307,3 @@ def _score(
     text_bleu, _ = bleu([recognizer.clean_hypothesis(text, language) for text in texts], references, samples=0)
     scores = (round(asr_bleu.score, 2), round(text_bleu.score, 2))
     return LiveScore(name, len(sources), *scores, len(sources) - len(audible), delays, elapsed, round(computing, 4))
-
-
-def _instance(
-    index: int, source: Source, chunks: Sequence[Chunk], waveforms: Sequence[np.ndarray], folder: Path
-) -> dict[str, object]:
-    """A line of SimulEval's instances.log, in milliseconds, and its wav file: silence where nothing is played."""
-    delays, lengths = [chunk.delay for chunk in chunks], [chunk.seconds for chunk in chunks]
-    played = play_times(delays, lengths)
-    track: list[np.ndarray] = []
-    at = played[0] if played else 0.0
-    for start, waveform in zip(played, waveforms, strict=True):
-        track += [np.zeros(round((start - at) * SAMPLE_RATE), np.float32), waveform]
-        at = start + len(waveform) / SAMPLE_RATE
-    path = (folder / "wavs" / f"{index}_pred.wav").resolve()
-    joined = np.concatenate([np.zeros(0, np.float32), *track])
-    write_audio(path, joined)
-    seconds = len(source.waveform) / SAMPLE_RATE
-    return {
-        "index": index,
-        "prediction": str(path),
-        "delays": [1000 * delay for delay in delays],
-        "durations": [1000 * length for length in lengths],
-        "prediction_offset": 1000 * (played[0] if played else seconds),
-        "elapsed": [1000 * chunk.elapsed for chunk in chunks],
-        "intervals": [[1000 * start, 1000 * length] for start, length in zip(played, lengths, strict=True)],
-        "prediction_length": 1000 * len(joined) / SAMPLE_RATE,
-        "source_length": 1000 * seconds,
-        "reference": source.reference,
-        "source": source.id,
-    }

@@ -87,7 +87,9 @@ class LiveRecording:
             yield
         except (OSError, struct.error) as error:  # the latter where a header cannot say how much there is
             reason = error.strerror if isinstance(error, OSError) else "a wav file holds at most 4 GiB, 37 hours"
-            raise InputError(f"-o {self._stem}: cannot be written ({reason}); what was written before is kept") from None
+            raise InputError(
+                f"-o {self._stem}: cannot be written ({reason}); what was written before is kept"
+            ) from None
 
     def _write_subtitles(self) -> None:
         for path, make in self._subtitles:
