@@ -1,6 +1,5 @@
 """Schedule, spans and sequences: the method's own rules."""
 
-import dataclasses
 import itertools
 from random import Random
 
@@ -27,7 +26,7 @@ from unitweave.interleaving.sequence import (
     interleave_speech,
     prepare_speech,
 )
-from unitweave.interleaving.spans import draw_spans, spread_over, word_cuts
+from unitweave.interleaving.spans import _below, _draw_slots, draw_spans, spread_over, word_cuts
 
 MARKERS = Markers(source=900, transcript=901, translation=902, target=903, end=904, mask=905)
 
@@ -185,7 +184,7 @@ def test_the_ratio_is_one_of_all_words_as_far_as_the_sure_ones_reach(
 ) -> None:
     one = speech(words, seed)
     eligible = np.sort(np.random.default_rng(seed).permutation(words)[: max(0, words - unsure)])
-    one = dataclasses.replace(one, eligible=eligible)
+    one = one._replace(eligible=eligible)
     reached = min(ratio * words, len(eligible))
     rng, drawn = Random(seed), []
     for _ in range(400):
@@ -363,3 +362,13 @@ def test_an_utterances_ratio_is_even_around_the_schedules(ratio: float, spread: 
     assert abs(sum(drawn) / len(drawn) - ratio) <= 0.3 * width + 1e-9
     if not width:
         assert set(drawn) == {ratio}
+
+
+@given(slots=st.integers(1, 40), share=st.floats(0, 1), seed=st.integers(0, 2**70))
+def test_the_quick_draws_are_those_of_the_standard_library(slots: int, share: float, seed: int) -> None:
+    quick, own = Random(0), Random(seed)
+    super(Random, quick).seed(seed)  # as the stream of batches seeds it
+    count = max(1, round(share * slots))
+    assert _draw_slots(slots, count, quick) == sorted(own.sample(range(slots), count))
+    assert _below(slots, quick) == own.randrange(slots)
+    assert quick.getstate() == own.getstate()

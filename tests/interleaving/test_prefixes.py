@@ -1,6 +1,5 @@
 """Beginnings of utterance pairs: words, units and tokens stay together, and as many are cut as was asked for."""
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -22,7 +21,7 @@ def example_of(seed: int) -> Example:
     """A pair whose texts have their language tags."""
     one = random_example(seed)
     texts = {"transcript": (ES, one.source.text), "translation": (EN, one.target.text)}
-    return replace(one, **{name: np.append(tag, text).astype(np.int32) for name, (tag, text) in texts.items()})
+    return one._replace(**{name: np.append(tag, text).astype(np.int32) for name, (tag, text) in texts.items()})
 
 
 def check_beginning(cut, whole, words: int) -> None:
@@ -69,16 +68,16 @@ def test_recordings_are_cut_only_between_words_that_are_surely_aligned() -> None
     speech = example_of(4).target
     words = len(speech.cuts) - 1
     assert cut_places(speech) == list(range(1, words))
-    unsure = replace(speech, eligible=speech.eligible[speech.eligible != 2])
+    unsure = speech._replace(eligible=speech.eligible[speech.eligible != 2])
     assert cut_places(unsure) == [word for word in range(1, words) if word not in (2, 3)]
     assert cut_places(None) == [] and cut_places(first_words(speech, 1)) == []
 
 
 def test_pairs_whose_text_is_not_what_is_said_stay_whole() -> None:
     whole = example_of(4)
-    other = replace(whole, translation=np.append(whole.translation, 7).astype(np.int32))
+    other = whole._replace(translation=np.append(whole.translation, 7).astype(np.int32))
     assert target_prefix(other, 1) is other and source_prefix(other, 3) is other
-    silent = replace(whole, target=None)
+    silent = whole._replace(target=None)
     assert target_prefix(silent, 1) is silent and source_prefix(silent, 1) is silent
 
 

@@ -81,11 +81,10 @@ def tables(
 
 
 def same(one: Example, two: Example) -> bool:
-    for field in fields(Example):
-        a, b = getattr(one, field.name), getattr(two, field.name)
+    for a, b in zip(one, two, strict=True):
         if (a is None) != (b is None):
             return False
-        parts = [(a, b)] if not isinstance(a, Speech) else [(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)]
+        parts = [(a, b)] if not isinstance(a, Speech) else zip(a, b, strict=True)
         if a is not None and not all(x.tolist() == y.tolist() for x, y in parts):
             return False
     return True

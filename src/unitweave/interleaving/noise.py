@@ -8,7 +8,6 @@ never sees.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -42,4 +41,4 @@ def add_unit_noise(
     inputs = ids.copy()
     inputs[hit] = rng.integers(units.start, units.stop, int(hit.sum()))
     parts = np.split(inputs, np.cumsum([len(sequence.ids) for sequence in sequences])[:-1])
-    return [replace(sequence, inputs=part) for sequence, part in zip(sequences, parts, strict=True)]
+    return [sequence._replace(inputs=part) for sequence, part in zip(sequences, parts, strict=True)]

@@ -5,7 +5,6 @@ the beginning of the source with the transcript of what was heard and as large a
 prefix pairs, Niehues et al. 2018, arXiv 1808.00491).
 """
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -58,7 +57,7 @@ def target_prefix(example: Example, words: int) -> Example:
     if example.target is None or not _matches(example.target, example.translation):
         return example
     target = first_words(example.target, words)
-    return replace(example, target=target, translation=_first_tokens(example.translation, target))
+    return example._replace(target=target, translation=_first_tokens(example.translation, target))
 
 
 def source_prefix(example: Example, words: int) -> Example:
@@ -69,7 +68,7 @@ def source_prefix(example: Example, words: int) -> Example:
     if example.source is None or not _matches(example.source, example.transcript):
         return example
     source = first_words(example.source, words)
-    cut = replace(example, source=source, transcript=_first_tokens(example.transcript, source))
+    cut = example._replace(source=source, transcript=_first_tokens(example.transcript, source))
     if example.target is None:
         return cut if example.translation is None else example
     wanted = words * (len(example.target.cuts) - 1) // (len(example.source.cuts) - 1)
@@ -77,7 +76,7 @@ def source_prefix(example: Example, words: int) -> Example:
     if not places or not _matches(example.target, example.translation):
         return example
     target = first_words(example.target, places[-1])
-    return replace(cut, target=target, translation=_first_tokens(example.translation, target))
+    return cut._replace(target=target, translation=_first_tokens(example.translation, target))
 
 
 def _matches(speech: Speech, text: np.ndarray | None) -> bool:

@@ -8,7 +8,6 @@ that it says of a text. Pure functions; token ids come from the caller.
 """
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 from typing import NamedTuple, get_args
@@ -27,8 +26,7 @@ SEGMENTS = get_args(Segment)
 TASKS = {task: tuple(SEGMENTS.index(segment) + 1 for segment in segments) for task, segments in TASK_SEGMENTS.items()}
 
 
-@dataclass(frozen=True)
-class Markers:
+class Markers(NamedTuple):
     """Token ids of the stage markers."""
 
     source: int
@@ -44,8 +42,7 @@ class Markers:
         return (self.source, self.transcript, self.translation, self.target)[segment - 1]
 
 
-@dataclass(frozen=True)
-class Speech:
+class Speech(NamedTuple):
     """One recording as token ids, cut into words.
 
     Attributes:
@@ -63,8 +60,7 @@ class Speech:
     eligible: np.ndarray
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """One utterance pair, ready to be interleaved; a side that the pair lacks is None."""
 
     source: Speech | None
@@ -73,8 +69,7 @@ class Example:
     translation: np.ndarray | None  # int32: likewise
 
 
-@dataclass(frozen=True)
-class TrainingSequence:
+class TrainingSequence(NamedTuple):
     """A training sequence: token ids int32 [length] and the segment code of each, uint8 [length].
 
     Attributes:

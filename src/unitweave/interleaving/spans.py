@@ -28,29 +28,27 @@ def draw_spans(words: int, ratio: float, mean_length: float, rng: Random) -> lis
         return []
     if count >= words:
         return [(0, words)]
-    table = _poisson_table(mean_length)
+    table, random = _poisson_table(mean_length), rng.random
     lengths = []
     left = count
-    while left:
-        length = min(left, 1 + bisect_right(table, rng.random()))
-        lengths.append(length)
-        left -= length
+    while left > 0:
+        lengths.append(min(left, 1 + bisect_right(table, random())))
+        left -= lengths[-1]
     # A circle of `words - count` words of speech and `len(lengths)` spans: which of its places are spans.
-    slots = sorted(rng.sample(range(words - count + len(lengths)), len(lengths)))
-    before = rng.randrange(words)  # how far the circle is turned; then what comes before a span besides its slot
+    slots = _draw_slots(words - count + len(lengths), len(lengths), rng)
+    before = _below(words, rng)  # how far the circle is turned; then what comes before a span besides its slot
     spans: list[tuple[int, int]] = []  # those up to the circle's seam
     after: list[tuple[int, int]] = []  # those after it, which come first
     for slot, length in zip(slots, lengths, strict=True):
         first = slot + before
         last = first + length
         before += length - 1  # the span takes the room of its words, and not that of its slot
-        if first >= words:
-            _add_span(after, first - words, last - words)
-        elif last <= words:
-            _add_span(spans, first, last)
-        else:
-            _add_span(spans, first, words)
-            _add_span(after, 0, last - words)
+        part = spans
+        if last > words:
+            if first < words:
+                _add_span(spans, first, words)
+            part, first, last = after, max(0, first - words), last - words
+        _add_span(part, first, last)
     if after and spans and after[-1][1] == spans[0][0]:
         spans[0] = (after.pop()[0], spans[0][1])
     return after + spans
@@ -62,6 +60,29 @@ def _add_span(spans: list[tuple[int, int]], first: int, last: int) -> None:
         spans[-1] = (spans[-1][0], last)
     else:
         spans.append((first, last))
+
+
+def _below(number: int, rng: Random) -> int:
+    """What `rng.randrange(number)` draws, without its checks, which take several times as long."""
+    bits = number.bit_length()
+    drawn = rng.getrandbits(bits)
+    while drawn >= number:
+        drawn = rng.getrandbits(bits)
+    return drawn
+
+
+def _draw_slots(slots: int, count: int, rng: Random) -> list[int]:
+    """What `sorted(rng.sample(range(slots), count))` draws; for the usual few slots without its checks."""
+    if count == 1:
+        return [_below(slots, rng)]
+    if slots > 21:  # `sample` draws from a list up to there
+        return sorted(rng.sample(range(slots), count))
+    left, drawn = list(range(slots)), []
+    for size in range(slots, slots - count, -1):
+        place = _below(size, rng)
+        drawn.append(left[place])
+        left[place] = left[size - 1]
+    return sorted(drawn)
 
 
 @lru_cache(maxsize=16)

@@ -89,7 +89,7 @@ def text_instance(index: int, source: Source, events: Sequence[tuple[LiveEvent, 
     counts = [len("".join(one.split())) for one in utterances.values()]
     before = dict(zip(utterances, np.cumsum([0, *counts]), strict=False))
     places = [before[utterance] + length for utterance, length, _, _ in ends]
-    at = np.searchsorted(places, np.cumsum([len(unit) for unit in units], dtype=np.int64)) if units else []
+    at = np.searchsorted(places, np.cumsum([len(unit) for unit in units], dtype=np.int64)).tolist()
     return {
         "index": index,
         "prediction": text,

@@ -83,26 +83,25 @@ class ExampleTable(Sequence[Example]):
         self._folder, self._unit_offset = folder, unit_offset
         self._speech_firsts, self._speech = _mapped(folder / _SPEECH)
         self._texts_firsts, self._texts = _mapped(folder / _TEXTS)
-        # As a plain array: slicing one that knows of its file takes many times as long.
-        self._recordings = np.load(folder / _ROWS, mmap_mode="r").view(np.ndarray)
+        # As memoryviews of a plain array: one that knows of its file takes many times as long.
+        self._sources, self._targets = (row.data for row in np.load(folder / _ROWS, mmap_mode="r").view(np.ndarray))
         self._pairs: np.ndarray | None = None  # which of the pairs, where not all
 
     def __len__(self) -> int:
-        return int(self._recordings.shape[1]) if self._pairs is None else len(self._pairs)
+        return len(self._sources) if self._pairs is None else len(self._pairs)
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
         pair = index if self._pairs is None else int(self._pairs[index])
-        source, target = self._recordings[:, pair].tolist()
         number = bisect_right(self._texts_firsts, pair) - 1
         row = pair - self._texts_firsts[number]
         # A text has its language tag at least: without a token there is none.
         (first, at), (second, to) = self._texts[number]
         transcript, translation = first[at[row] : at[row + 1]], second[to[row] : to[row + 1]]
         return Example(
-            self._of_recording(source),
-            self._of_recording(target),
+            self._of_recording(self._sources[pair]),
+            self._of_recording(self._targets[pair]),
             transcript if len(transcript) else None,
             translation if len(translation) else None,
         )
@@ -127,8 +126,14 @@ class ExampleTable(Sequence[Example]):
         number = bisect_right(self._speech_firsts, recording) - 1
         row = recording - self._speech_firsts[number]
         end = row + 1
-        units, cuts, text, text_cuts, eligible = [values[at[row] : at[end]] for values, at in self._speech[number]]
-        return Speech(np.add(units, self._unit_offset, dtype=np.int32), cuts, text, text_cuts, eligible)
+        (units, a), (cuts, b), (text, c), (text_cuts, d), (eligible, e) = self._speech[number]
+        return Speech(
+            np.add(units[a[row] : a[end]], self._unit_offset, dtype=np.int32),
+            cuts[b[row] : b[end]],
+            text[c[row] : c[end]],
+            text_cuts[d[row] : d[end]],
+            eligible[e[row] : e[end]],
+        )
 
 
 def load_examples(

@@ -179,7 +179,6 @@ def step_weight(sequences: Sequence[TrainingSequence], loss_weights: Sequence[fl
     It is 1 where no token has a weight, as in a step whose few sequences all belong to a task that is not predicted:
     the loss is 0 then, and not 0/0.
     """
-    counts = np.zeros(len(SEGMENTS) + 1)
-    for sequence in sequences:
-        counts += np.bincount(sequence.segments[1:], minlength=len(counts))
+    segments = np.concatenate([np.zeros(0, np.uint8), *(sequence.segments[1:] for sequence in sequences)])
+    counts = np.bincount(segments, minlength=len(SEGMENTS) + 1)
     return float(counts @ np.asarray(loss_weights)) or 1.0

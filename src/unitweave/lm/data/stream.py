@@ -4,7 +4,7 @@ Workers, processes, gradient accumulation and restarts decide only who computes 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
@@ -70,9 +70,11 @@ class InterleavedDataset:
         ratio = self.ratio(step)
         tasks = [name for name, weight in self.tasks.items() if weight > 0]
         drawn = []
+        rng = Random(0)
+        seed = super(Random, rng).seed  # that of integers, without a look at what it is given
         for position in range(step * self.batch_size, (step + 1) * self.batch_size):
-            # A generator for each position: what it draws depends on no other utterance, process or worker.
-            rng = Random((self.seed << 64) + position)
+            # Seeded for each position: what it draws depends on no other utterance, process or worker.
+            seed((self.seed << 64) + position)
             example, task = self._draw(position, tasks, rng)
             example = draw_prefix(example, self.interleave, rng)
             drawn_ratio = utterance_ratio(ratio, self.spread, rng)
@@ -81,7 +83,7 @@ class InterleavedDataset:
         made = [
             sequence
             if limit is None or len(sequence.ids) <= limit
-            else replace(sequence, ids=sequence.ids[:limit], segments=sequence.segments[:limit])
+            else sequence._replace(ids=sequence.ids[:limit], segments=sequence.segments[:limit])
             for sequence in join_pieces(drawn)
         ]
         return add_unit_noise(made, self.unit_noise, self.units, (self.seed, step))
