@@ -246,6 +246,8 @@ def test_what_cannot_be_these_recordings_units_is_refused(
         ({"durations": [10**12] * 8}, "record 1: durations must be a positive integer"),
         ({"durations": [1]}, "record 1: durations must be a positive integer"),
         ({"words": {"una": 1}}, "'words' must be a list of objects"),
+        ({"words": [{"w": "una", "begin": 0}]}, "a word has 'word', 'start' and 'end'; it has 'w', 'begin'"),
+        ({"units": "1 2 x"}, "record 1: units must be integers from 0 to 65535, in a list or a text"),
         ({"words": ["una"]}, "'words' must be a list of objects"),
         ({"words": [{"word": "una", "start": "0:01", "end": "0:02"}]}, "could not convert"),
         ({"words": [{"word": "a", "start": math.nan, "end": 0.1}]}, "'a' at nan to 0.1 s has a time that is no number"),
@@ -271,6 +273,27 @@ def test_records_that_cannot_be_taken_end_in_one_line(change: dict, message: str
     with pytest.raises(InputError, match=message) as refused:
         import_units(tmp_path / "out", "json", source, corpus, ABOUT)
     assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_units_as_text_and_recordings_by_any_name_come_in(encoding: str, corpus: Path, tmp_path: Path) -> None:
+    names = {"src": "source", "tgt": "target"}
+    (tmp_path / "u").mkdir()
+    (tmp_path / "times/src").mkdir(parents=True)
+    lines, ctm = [], []
+    for i, (pair, side, units) in enumerate(sides(corpus)):
+        audio = getattr(pair, f"{side}_audio")
+        name = (pair.id, f"{pair.id}.wav", f"C:\\clips\\{pair.id}.mp3", audio, Path(audio).name)[i % 5]
+        text = (" ", ", ")[i % 2].join(map(str, units.tolist()))
+        lines.append(json.dumps({"id": name, "side": names[side], "units": text}))
+        words = times_of(pair, side) if side == "src" else []
+        ctm += [f"{name.split(chr(92))[-1]} 1 {w.start:.4f} {w.end - w.start:.4f} {w.word}\n" for w in words]
+    (tmp_path / "u/units.jsonl").write_text("\n".join(lines), encoding=encoding)
+    (tmp_path / "times/src/all.ctm").write_text("".join(ctm))
+    import_units(tmp_path / "out", "json", tmp_path / "u", corpus, ABOUT, tmp_path / "times")
+    rows = read_units(tmp_path / "out")
+    assert all(np.array_equal(rows[pair.id, side].units, units) for pair, side, units in sides(corpus))
+    assert all((rows[pair.id, "src"].scores == 1).all() for pair in read_manifest(corpus))
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_words_that_overlap_a_little_share_what_they_both_have() -> None:
         ("u.TextGrid", GRID.format(2) + WORDS.format("a") + WORDS.format("b"), "no single interval tier 'words'"),
         ("u.TextGrid", GRID.format(1) + POINTS, "it has none"),
         ("all.json", [{"id": "u", "words": [A]}, {"words": [B]}], "record 2 is not an object with an id"),
-        ("u.json", {"words": [{"start": 0, "end": 1}]}, "damaged alignment .*text"),
+        ("u.json", {"words": [{"start": 0, "end": 1}]}, "damaged alignment .*a word has 'word'"),
     ],
 )
 def test_times_that_are_not_those_of_words_end_in_one_line(

@@ -8,6 +8,7 @@ import numpy as np
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Manifest, Pair
 from unitweave.units.dataset import SIDES, UnitTable, row_batches
+from unitweave.units.unit_files import plain_name
 from unitweave.units.word_times import TIMES, TimedWord, read_word_times, timed_row, timed_words
 
 Times = Callable[[Pair, str], list[TimedWord] | None]  # the words of a pair's recording on a side
@@ -28,7 +29,7 @@ def times_of_corpus(alignments: Path | None, pairs: Manifest, own: UnitTable | N
     if alignments is not None:
         sides = [side for side in SIDES if (alignments / side).is_dir()]
         rows = (
-            timed_row(name, side, words, str(alignments / side))
+            timed_row(plain_name(name), side, words, str(alignments / side))
             for side in sides
             for name, words in read_word_times(alignments / side)
         )
@@ -36,7 +37,7 @@ def times_of_corpus(alignments: Path | None, pairs: Manifest, own: UnitTable | N
 
     def times(pair: Pair, side: str) -> list[TimedWord] | None:
         audio = getattr(pair, f"{side}_audio")
-        names = (pair.id, Path(audio).stem) if audio and len(tables) else ()
+        names = (plain_name(pair.id), plain_name(audio)) if audio and len(tables) else ()
         row = next((tables[name, side] for name in names if (name, side) in tables), None)
         return timed_words(row if row is not None or own is None else own.get((pair.id, side)))
 
@@ -50,8 +51,8 @@ def times_of_corpus(alignments: Path | None, pairs: Manifest, own: UnitTable | N
 def _names(pairs: Manifest) -> Iterator[str]:
     """What the recordings of pairs may be called by."""
     for pair in pairs:
-        yield pair.id
-        yield from (Path(audio).stem for audio in (pair.src_audio, pair.tgt_audio) if audio)
+        yield plain_name(pair.id)
+        yield from (plain_name(audio) for audio in (pair.src_audio, pair.tgt_audio) if audio)
 
 
 def times_by_encoder(encoder: Path, pairs: Manifest, lengths: np.ndarray) -> Times:

@@ -41,7 +41,7 @@ from unitweave.units.extract import is_finished, summary
 from unitweave.units.fairseq import FORMATS as FAIRSEQ_FORMATS
 from unitweave.units.fairseq import read_fairseq
 from unitweave.units.tokenizer import SpeechTokenizer, check_agreement, configured_tokenizer
-from unitweave.units.unit_files import read_json, read_parquet, unit_row
+from unitweave.units.unit_files import UtteranceNames, read_json, read_parquet, unit_row
 from unitweave.units.word_times import TIMES, TimedWord, match_words
 
 FORMATS = (*FAIRSEQ_FORMATS, "json", "parquet")
@@ -332,6 +332,7 @@ def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTabl
     """Units, with the frames of words where the files have them; and the seconds of words."""
     times: list[UnitRow] = []  # those of the batch that is being read
     tables: list[pa.RecordBatch] = []
+    names = UtteranceNames(pairs)
 
     def rows() -> Iterator[UnitRow]:
         if kind in FAIRSEQ_FORMATS:
@@ -344,7 +345,7 @@ def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTabl
             raise InputError(f"{source}: no {' or '.join(suffixes)} files")
         for path in files:
             try:
-                yield from read_parquet(path) if kind == "parquet" else read_json(path, times)
+                yield from read_parquet(path) if kind == "parquet" else read_json(path, times, names)
             except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}: not units in the format {kind} ({in_one_line(error)})") from None
 

@@ -296,6 +296,8 @@ def json_words(record: Mapping[str, Any]) -> list[TimedWord]:
 
 def _json_word(entry: Mapping[str, Any]) -> TimedWord | None:
     """A word; None for one that the aligner did not find."""
+    if not {"word", "text"} & entry.keys():
+        raise ValueError(f"a word has 'word', 'start' and 'end'; it has {', '.join(map(repr, entry)) or 'nothing'}")
     text = entry["word"] if "word" in entry else entry["text"]
     start, end = entry["timestamp"] if "timestamp" in entry else (entry.get("start"), entry.get("end"))
     if start is None or end is None:
