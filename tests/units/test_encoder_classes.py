@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import ASTConfig, ASTModel, AutoFeatureExtractor, AutoModelForCTC, Wav2Vec2FeatureExtractor
 
 import unitweave.units.error_rates as rates
@@ -198,7 +199,7 @@ def test_what_is_no_encoder_with_frames_is_refused_in_one_line(corpus: Path, tmp
     with pytest.raises(InputError, match=r"at 16000 Hz .*at 8000 Hz"):
         train_encoder(tmp_path / "b", settings_of(tmp_path / "hub"), corpus)
     (tmp_path / "hub/preprocessor_config.json").unlink()
-    with pytest.raises(InputError, match="could not load the feature extractor"):
+    with pytest.raises(InputError, match=r"has no preprocessor_config\.json, .*do_normalize"):
         train_encoder(tmp_path / "c", settings_of(tmp_path / "hub"), corpus)
     config = json.loads((tmp_path / "hub/config.json").read_text())
     (tmp_path / "hub/config.json").write_text(json.dumps(config | {"model_type": "nonsense"}))
@@ -215,6 +216,7 @@ def test_what_is_no_encoder_with_frames_is_refused_in_one_line(corpus: Path, tmp
             {"conv_stride": [50, 80, 80], "conv_kernel": [50, 80, 80]},
             "has 0.05 frames a second .* need 4 to",
         ),
+        ("wav2vec2", {"conv_stride": [5, 0, 8]}, "conv_stride and conv_kernel must be 1 or more"),
         (
             "wav2vec2-bert",
             {"feature_projection_input_dim": 80},
@@ -230,6 +232,22 @@ def test_an_encoder_without_usable_frames_is_refused_when_it_is_loaded(
     (tmp_path / "hub/config.json").write_text(json.dumps(config | changes))
     with pytest.raises(InputError, match=message):
         initial_encoder(settings_of(tmp_path / "hub"), CharacterVocabulary.from_texts(WORDS))
+
+
+@pytest.mark.parametrize(("width", "bias"), [(24, True), (32, False), (32, True)])
+def test_an_output_layer_of_any_kind_may_come_with_a_checkpoint(width: int, bias: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "hub"
+    random_checkpoint(folder, "wav2vec2")
+    tensors = {f"wav2vec2.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    tensors["lm_head.weight"] = torch.full((4, width), 7.0)
+    tensors |= {"lm_head.bias": torch.full((4,), 3.0)} if bias else {}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "vocab.json").write_text(json.dumps({"A": 1, "|": 2, "eng": {"a": 0}, "b": 99}))
+    vocabulary = CharacterVocabulary.from_texts(WORDS)
+    head = initial_encoder(settings_of(folder), vocabulary)[0].model.lm_head
+    row = vocabulary.ids["a"]
+    assert bool((head.weight[row] == 7).all()) == (width == 32), "behind an adapter it was trained on something else"
+    assert width != 32 or head.bias[row] == (3 if bias else 0)
 
 
 def test_an_adapter_of_w2v_bert_and_what_goes_with_it_are_left_out(tmp_path: Path) -> None:

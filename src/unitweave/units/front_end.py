@@ -90,6 +90,8 @@ class FrontEnd:
             return cls("fbank", fbank.FEATURE_SIZE)
         if config.model_type == "whisper":
             return cls("mel", config.num_mel_bins, max_length=2 * config.max_source_positions)
+        if min(*config.conv_stride, *config.conv_kernel) < 1:
+            raise InputError(f"encoder: conv_stride and conv_kernel must be 1 or more (got {list(config.conv_stride)})")
         front_end = cls(
             "waveform",
             normalize=normalize,
@@ -233,6 +235,13 @@ def load_feature_extractor(name: str | Path, config: PretrainedConfig) -> Featur
         return SeamlessM4TFeatureExtractor()
     if config.model_type == "whisper":
         return WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+    described = ("preprocessor_config.json", "processor_config.json")
+    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in described):
+        raise InputError(
+            f"{name}: has no preprocessor_config.json, which says whether waveforms are normalized; copy it from the "
+            'checkpoint\'s page, or write {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": true} '
+            "(or false) into it"
+        )
     with loading_errors(name, "feature extractor (preprocessor_config.json)"):
         extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
     if not isinstance(extractor, Wav2Vec2FeatureExtractor) or extractor.sampling_rate != SAMPLE_RATE:

@@ -130,7 +130,11 @@ def _keep_known_characters(model: PreTrainedModel, vocabulary: CharacterVocabula
     with safetensors_errors(weights), safe_open(weights, "pt") as tensors:
         if "lm_head.weight" not in tensors.keys():  # noqa: SIM118 - it is no dictionary
             return
-        weight, bias = tensors.get_tensor("lm_head.weight"), tensors.get_tensor("lm_head.bias")
+        weight = tensors.get_tensor("lm_head.weight")
+        biased = "lm_head.bias" in tensors.keys()  # noqa: SIM118
+        bias = tensors.get_tensor("lm_head.bias") if biased else weight.new_zeros(len(weight))
+    if weight.shape[1:] != model.lm_head.weight.shape[1:]:
+        return  # it was trained behind an adapter of another width
     model.lm_head.reset_parameters()  # of the same size but for another alphabet, it was loaded as it is
     for token, row in vocabulary.ids.items():
         if alphabet.get(token, len(weight)) < len(weight):
