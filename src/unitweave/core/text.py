@@ -93,12 +93,12 @@ def normalize(text: str, language: str) -> str:
     text = re.sub(r"(?<=\d)，(?!\d{3}(?!\d))", ", ", text)  # a full-width comma ends a clause, but in １，０００
     text = one_spelling(unicodedata.normalize("NFC", text), language)
     text = unicodedata.normalize("NFC", plain_forms(without_invisible(text)).replace("\u0640", ""))
-    text = one_spelling(text, language)  # what the ordinary forms are made of
     text = re.sub(r"\s{2,}", " ", text)  # how many spaces there are says nothing
     text = _GERSHAYIM.sub("", text)
     text = rewritten(text, _NUM2WORDS.get(language, language))
     text = written_out(text, _NUM2WORDS.get(language, language))
     text = _number_pattern(language).sub(lambda match: _spoken(match, language), text)
+    text = one_spelling(text, language)  # also of what ordinary forms are made of, and of num2words' words
     if language in _DOTLESS:
         text = text.replace("I", "ı")
     text = unicodedata.normalize("NFC", text.replace("İ", "i").lower()).translate(_APOSTROPHES)
