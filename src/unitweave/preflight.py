@@ -5,7 +5,7 @@ of large models the configuration, the tokenizer and the heads of the weight fil
 already need nothing.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from unitweave.core.functions import imported_on_call
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import Manifest, read_manifest
 from unitweave.core.stage import is_done, is_done_with, read_stage
+from unitweave.core.text import language_code
 from unitweave.corpus.tasks import check_directions, check_tasks
 from unitweave.lm.data.subset import train_subset
 from unitweave.training.model_files import check_model_folder
@@ -62,6 +63,7 @@ def check_run(run: "Run", systems: Sequence[str], stages: Sequence[str] = STAGES
     chosen = {name: recipe.systems[name] for name in systems}
     if not is_done(run.folder, layout.name(layout.corpus)):
         _check_planned_corpus(recipe)
+    _check_target(run, chosen.values())
     num_units, frame_rate = _units(run, due, "units" in stages)
     if "lm" in stages:
         for name, system in chosen.items():
@@ -80,6 +82,16 @@ def check_run(run: "Run", systems: Sequence[str], stages: Sequence[str] = STAGES
                     try_cascade(cascade, run.directions)
         if speaking and due(layout.score, recipe.score.in_fingerprint()):
             check_scoring(recipe.score, run.targets)
+
+
+def _check_target(run: "Run", systems: Iterable[LmSettings]) -> None:
+    """Raise InputError for a default target language that no system will translate into."""
+    wanted = run.recipe.translate.target_language
+    # What is trained on from an earlier model keeps that one's directions.
+    earlier = any(system.pretrained and (Path(system.pretrained) / "unitweave.json").exists() for system in systems)
+    if wanted and not earlier and language_code(wanted) not in run.targets:
+        into = ", ".join(sorted(run.targets))
+        raise InputError(f"translate.target_language: the corpus has translations into {into} (got {wanted!r})")
 
 
 def check_source(corpus: CorpusSettings) -> None:

@@ -53,6 +53,10 @@ CASES = {
     "a recognizer's class": ({"score": {"recognizer": "no:Thing"}}, "score.recognizer no:Thing"),
     "a speaker model": ({"score": {"speaker_model": "/no/where"}}, "score.speaker_model: /no/where: no such model"),
     "COMET": ({"score": {"comet": "x", "comet_command": "no-such-program"}}, "score.comet: the program"),
+    "a target language": (
+        {"translate": {"target_language": "fr"}},
+        "translate.target_language: the corpus has translations into en (got 'fr')",
+    ),
     "a device": ({"score": {"device": "cuda:99"}}, "score.device"),
     "a part of a cascade": ({"score": {"cascades": {"c": PART | TRANSLATOR}}}, "score.cascades.c: translator.model"),
     "a test split": ({"corpus": {"embedded": {"test": 0}}}, "corpus: the test split has no pairs, which translating"),

@@ -212,6 +212,17 @@ def test_further_text_is_deterministic_and_holds_nothing_that_is_tested():
     assert found and not any(held_out & phrasebook.content_pairs(s) for s in found)
 
 
+def test_directions_may_be_named_as_people_name_languages() -> None:
+    settings = replace(SMALL, directions=["Spanish-English", "EN-deu"], train=5)
+    settings.check()
+    assert settings.pairs == [("es", "en"), ("en", "de")]
+    for wrong in (["es-en", "Spanish-eng"], ["es-en-fr"], ["es-12"]):
+        with pytest.raises(InputError, match="must be different pairs of languages such as en-es"):
+            replace(SMALL, directions=wrong, train=5).check()
+    with pytest.raises(InputError, match="must be different languages such as es"):
+        replace(SMALL, languages=["es", "Spanish"], train=5).check()
+
+
 def test_directions_from_english_and_between_other_languages(tmp_path):
     one, two = LANGUAGES
     settings = replace(SMALL, directions=[f"en-{one}", f"{one}-{two}", "en-en", f"{one}-en"], train=5)

@@ -1,5 +1,6 @@
 """Settings of the corpus: where it comes from, and how speech is synthesized."""
 
+import re
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +15,7 @@ from unitweave.config.types import (
     Settings,
 )
 from unitweave.core.errors import InputError
+from unitweave.core.languages import TWO_LETTER_CODES
 
 Split = Literal["train", "dev", "test"]
 SpeechEngineName = Literal["pico", "espeak", "kokoro"]
@@ -26,6 +28,12 @@ _LATER = (
 
 def _field_default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _code(language: str) -> str:
+    """The code of a language, which may be called ES, spa or Spanish."""
+    name = language.strip().lower()
+    return TWO_LETTER_CODES.get(name, name)
 
 
 @dataclass
@@ -76,7 +84,8 @@ class SynthesisSettings(Settings):
     def pairs(self) -> list[tuple[str, str]]:
         """Source and target language of each direction."""
         named = [(source, target) for source, _, target in (direction.partition("-") for direction in self.directions)]
-        return named or [(language, "en") for language in self.languages]
+        named = named or [(language, "en") for language in self.languages]
+        return [(_code(source), _code(target)) for source, target in named]
 
     @property
     def worded(self) -> list[str]:
@@ -104,9 +113,11 @@ class SynthesisSettings(Settings):
         """Raise InputError for languages or noise that cannot be used."""
         if not self.languages or len(set(self.languages)) < len(self.languages):
             raise InputError(f"{self.key}.languages: must be one or more different languages (got {self.languages})")
-        if len(set(self.directions)) < len(self.directions) or not all(
-            source and target for source, target in self.pairs
+        if len(set(self.pairs)) < len(self.pairs) or not all(
+            re.fullmatch("[a-z]{2,3}", code) for pair in self.pairs for code in pair
         ):
+            if not self.directions:
+                raise InputError(f"{self.key}.languages: must be different languages such as es (got {self.languages})")
             raise InputError(
                 f"{self.key}.directions: must be different pairs of languages such as en-es (got {self.directions})"
             )
