@@ -15,6 +15,10 @@ CASES = [
     ("translate", "nowhere", "a.wav", "--num-beams", "0"),
     ("serve", "nowhere"),
     ("serve", "nowhere", "--max-queue", "0"),
+    ("serve", "nowhere", "--port", "70000"),
+    ("serve", "nowhere", "--host", "0.0.0.0"),
+    ("units", "alignment", "nowhere"),
+    ("live", "evaluate", "nowhere", "--out", "live", "--policies", "clairvoyance"),
     ("export", "nowhere", "--out", "exported"),
     ("run", "nowhere", "--out", "run"),
     ("run", "demo", "--out", "run", "--lm.training.steps", "-3"),
@@ -132,6 +136,11 @@ def test_odd_arguments_are_refused_in_one_line(
     assert cli.main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
+def test_an_item_of_a_list_is_named_by_its_flag(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["live", "evaluate", "nowhere", "--out", "live", "--policies", "utterance", "x"]) == 2
+    assert "live evaluate: --policies: must be one of utterance, agreement, wait-k (got x)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

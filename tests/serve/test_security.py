@@ -18,9 +18,10 @@ from starlette.datastructures import Headers
 from helpers.serving import make_run, raw_request, running
 from unitweave.config.serve import ServerLimits
 from unitweave.core.errors import InputError
+from unitweave.serve.access import check_access
 from unitweave.serve.app import build_app
 from unitweave.serve.responses import access_log
-from unitweave.serve.security import Access, Gate, check_access, host_name
+from unitweave.serve.security import Access, Gate, host_name
 from unitweave.translate.translator import Translator
 
 pytestmark = pytest.mark.slow

@@ -164,7 +164,7 @@ def test_an_address_that_cannot_be_used_is_named_in_one_line(
         port = str(taken.getsockname()[1])
         for options, words in (
             (["--port", port], f"port {port}"),
-            (["--port", "70000"], "between 0 and 65535"),
+            (["--port", "70000"], "--port: must be a whole number from 0 to 65535 (got 70000)"),
             (["--host", "no.such.host.invalid", "--allow-anonymous"], "no.such.host.invalid"),
             (["--host", "x" * 300, "--allow-anonymous"], "--host"),
             (["--host", "192.0.2.7", "--allow-anonymous", "--port", "0"], "192.0.2.7"),

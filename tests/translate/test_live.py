@@ -32,6 +32,8 @@ from unitweave.translate.live.run import run_live
 from unitweave.translate.live.session import LiveSession
 from unitweave.translate.live.translator import LiveTranslator
 from unitweave.translate.translator import Translator
+from unitweave.vocoder.model import UnitVocoder
+from unitweave.vocoder.synthesis import TrainedVocoder
 
 WORDS = [f"w{i}" for i in range(40)]
 POLICIES = ["utterance", "agreement", "wait-k"]
@@ -346,16 +348,33 @@ def heard(seconds: float = 2.6) -> np.ndarray:
     return np.concatenate([np.zeros(4000, np.float32), 3 * speech(seconds), np.zeros(12_000, np.float32)])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("policy", ["utterance", "agreement"])
-def test_a_model_gives_the_same_live_translation_in_any_chunks(translator: Translator, policy: str) -> None:
-    def events(size: int) -> list[dict]:
-        samples = heard()
-        chunks = (samples[at : at + size] for at in range(0, len(samples), size))
-        return plain(list(live(translator, policy=policy).translate(chunks)))
+def without_repetitions(translator: Translator) -> Translator:
+    """The same model, as if its units were without repetitions: their durations are predicted."""
+    old = translator.decoder
+    decoder = PhaseDecoder(old.model, old.tokenizer, replace(old.vocabulary, deduplicate=True))
+    decoder._output_layer = old._output_layer  # which the model has already
+    config = replace(translator.speech_vocoder.model.config, durations=True)  # type: ignore[attr-defined]
+    made = Translator(translator.tokenizer, decoder, TrainedVocoder(UnitVocoder(config)))
+    made.settings = translator.settings
+    return made
 
-    whole = events(10**6)
-    assert events(1600) == whole
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "deduplicated"), [("utterance", False), ("agreement", False), ("agreement", True), ("wait-k", True)]
+)
+def test_a_model_gives_the_same_live_translation_in_any_chunks(
+    translator: Translator, policy: str, deduplicated: bool
+) -> None:
+    model = without_repetitions(translator) if deduplicated else translator
+
+    def events(size: int) -> list[dict]:
+        samples = heard(1.4)
+        chunks = (samples[at : at + size] for at in range(0, len(samples), size))
+        return plain(list(live(model, policy=policy).translate(chunks)))
+
+    whole = events(16_000)
+    assert events(16) == whole  # a millisecond at a time, as a second
     assert [one["event"] for one in whole].count("end") == 1 and "speech" in [one["event"] for one in whole]
 
 

@@ -16,6 +16,7 @@ _NUMBERS = {  # as it is written after the option, and its range
     "TwoOrMore": ("N", "at least 2"),
     "NonNegativeInt": ("N", "at least 0"),
     "Seed": ("N", "at least 0"),
+    "Port": ("N", "0 to 65535"),
     "float": ("X", ""),
     "PositiveNumber": ("X", "above 0"),
     "OneOrMore": ("X", "at least 1"),

@@ -56,6 +56,9 @@ def live(
 
     # Refuses what is no model before seconds of imports, and before the microphone is looked for.
     parts = find_parts(model, system, trust_functions)
+    from unitweave.translate.live.sources import Loudspeaker, microphone, recording
+
+    source = None if audio is None else recording(audio, fast)
 
     import torch
 
@@ -65,14 +68,13 @@ def live(
     with quick_imports():
         from unitweave.translate.live.decoding import LiveDecoder
         from unitweave.translate.live.run import run_live
-        from unitweave.translate.live.sources import Loudspeaker, microphone, recording
         from unitweave.translate.live.translator import LiveTranslator
         from unitweave.translate.translator import Translator
 
     check_device(device, "--device")
     if threads:
         torch.set_num_threads(threads)
-    source = microphone() if audio is None else recording(audio, fast)
+    source = source or microphone()
     loudspeaker = None if out is not None or settings.text_only else Loudspeaker()
     dtype = torch.bfloat16 if bf16 else torch.float32
     translator = Translator.from_parts(parts, device, dtype, engine)

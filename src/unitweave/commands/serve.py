@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unitweave.config.serve import ServerLimits
-from unitweave.config.types import PositiveInt
+from unitweave.config.types import Port, PositiveInt
 from unitweave.core.errors import InputError
 from unitweave.core.functions import quick_imports
+from unitweave.serve.access import check_access
 
 
 def serve(
@@ -18,7 +19,7 @@ def serve(
     *,
     system: str | None = None,
     host: str = "127.0.0.1",
-    port: int = 7860,
+    port: Port = 7860,
     allowed_host: list[str] = [],  # noqa: B006
     token: str | None = None,
     allow_anonymous: bool = False,
@@ -54,6 +55,7 @@ def serve(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a closed terminal ends the server as SIGTERM does
             signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    token = check_access(host, token, allow_anonymous)
     used_here = ("model", "system", "trust_functions", "limits")
     options: dict[str, Any] = {key: value for key, value in locals().items() if key not in (*used_here, "used_here")}
 

@@ -48,6 +48,9 @@ def alignment(run: Path, *, count: PositiveInt = 20, page: Path | None = None) -
         count: Number of recordings to list.
         page: HTML file to write, with their spectrograms, word boundaries and sound.
     """
+    if not RunLayout(run).corpus.is_dir():
+        raise InputError(f"{run}: not a run folder (no corpus)")
+
     from unitweave.score.alignment import as_table, worst_aligned, write_page
 
     scores, worst, spread = worst_aligned(run, count)

@@ -246,7 +246,7 @@ def builtin_recipes() -> list[Path]:
 def one_line(error: Exception) -> str:
     """What jsonargparse says of a value or a key, on one line and in plain words."""
     text = " ".join(str(error).split())
-    keys = re.findall(r'Parser key "([\w.]+)":', text)
+    keys = re.findall(r'Parser key "([\w.]+)"(?: element \d+)?:', text)
     key = ".".join(keys)
     if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
         return f"{match[1]}.{match[2]}: no such setting; {_where_listed(match[1])}"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     PositiveInt = int
     TwoOrMore = int
     NonNegativeInt = int
+    Port = int
     Seed = int
     PositiveNumber = float
     OneOrMore = float
@@ -29,6 +30,7 @@ else:
     PositiveInt = restricted_number_type("PositiveInt", int, (">", 0))
     TwoOrMore = restricted_number_type("TwoOrMore", int, (">=", 2))
     NonNegativeInt = restricted_number_type("NonNegativeInt", int, (">=", 0))
+    Port = restricted_number_type("Port", int, [(">=", 0), ("<=", 65535)])
     Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
     PositiveNumber = restricted_number_type("PositiveNumber", float, [(">", 0), ("<=", _INFINITY)])
     OneOrMore = restricted_number_type("OneOrMore", float, [(">=", 1), ("<=", _INFINITY)])
@@ -40,6 +42,7 @@ RANGES = {
     "PositiveInt": "a whole number above 0",
     "TwoOrMore": "a whole number, 2 or above",
     "NonNegativeInt": "a whole number, 0 or above",
+    "Port": "a whole number from 0 to 65535",
     "Seed": "a whole number from 0 to below 2**32",
     "PositiveNumber": "a finite number above 0",
     "OneOrMore": "a finite number, 1 or above",

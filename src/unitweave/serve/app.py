@@ -17,7 +17,7 @@ from unitweave.core.functions import quick_imports
 from unitweave.core.progress import echo
 from unitweave.serve.api import make_app
 from unitweave.serve.batching import Batcher
-from unitweave.serve.security import Access, check_access, protect
+from unitweave.serve.security import Access, protect
 from unitweave.serve.server import bind, log_requests, make_server, run_server
 from unitweave.training.devices import share_freed_memory
 from unitweave.translate.package import Parts
@@ -50,7 +50,7 @@ def serve_model(service: Service, limits: ServerLimits) -> None:
     Raises:
         InputError: A setting, the model, the address or an installed package does not allow it.
     """
-    token = check_access(service.host, service.token, service.allow_anonymous)
+    token = service.token
     listener = bind(service.host, service.port)
     share_freed_memory()
     try:

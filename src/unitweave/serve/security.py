@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import ipaddress
-import os
 import secrets
 from collections.abc import Iterable
 from urllib.parse import parse_qs, urlsplit
@@ -13,13 +12,11 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unitweave.config.serve import ServerLimits
-from unitweave.core.errors import InputError
+from unitweave.serve.access import bare_name
 from unitweave.serve.responses import Responses, send_error
 from unitweave.serve.uploads import UploadLimit
 
-TOKEN_VARIABLE = "UNITWEAVE_TOKEN"
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
-_MIN_TOKEN = 16
 _LOGIN = "/login"
 WEBSOCKETS = ("/v1/live",)
 _LOGIN_BYTES = 4096
@@ -42,8 +39,8 @@ class Access:
     """
 
     def __init__(self, host: str = "127.0.0.1", allowed_hosts: Iterable[str] = (), token: str | None = None) -> None:
-        self.allowed = frozenset(_bare(name) for name in allowed_hosts)
-        self.names = _LOCAL | self.allowed | ({_bare(host)} if not is_wildcard(host) else set())
+        self.allowed = frozenset(bare_name(name) for name in allowed_hosts)
+        self.names = _LOCAL | self.allowed | ({bare_name(host)} if not is_wildcard(host) else set())
         self.token = token
         # The cookie must not be the token itself, and is worth nothing after a restart.
         self._cookie = hmac.new(secrets.token_bytes(32), (token or "").encode(), hashlib.sha256).hexdigest()
@@ -183,27 +180,10 @@ def protect(app: ASGIApp, access: Access, limits: ServerLimits) -> ASGIApp:
     return Responses(UploadLimit(Gate(app, access), limits))
 
 
-def check_access(host: str, token: str | None, anonymous: bool) -> str | None:
-    """The token to ask clients for, from the command line or the environment.
-
-    Raises:
-        InputError: The token is too short, or other machines could use the server without one.
-    """
-    token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
-    if token is not None and (len(token) < _MIN_TOKEN or not token.isascii() or not token.isprintable()):
-        raise InputError(f"the access token must have at least {_MIN_TOKEN} printable ASCII characters")
-    if token is None and not anonymous and not _is_loopback(host):
-        raise InputError(
-            f"--host {host}: anyone on the network could use the server; set a token ({TOKEN_VARIABLE} or --token), "
-            "or allow it with --allow-anonymous"
-        )
-    return token
-
-
 def is_wildcard(host: str) -> bool:
     """Whether a host stands for all addresses of the machine."""
     try:
-        return ipaddress.ip_address(_bare(host)).is_unspecified
+        return ipaddress.ip_address(bare_name(host)).is_unspecified
     except ValueError:
         return host == ""
 
@@ -224,18 +204,7 @@ def host_name(header: str) -> str | None:
         or parts.fragment
         or not parts.hostname
     )
-    return None if malformed else _bare(parts.hostname or "")
-
-
-def _bare(name: str) -> str:
-    return name.lower().strip("[]").removesuffix(".")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(_bare(host)).is_loopback
-    except ValueError:
-        return _bare(host) == "localhost"
+    return None if malformed else bare_name(parts.hostname or "")
 
 
 def _cookie_name(port: object) -> str:

@@ -24,13 +24,11 @@ def bind(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
-        InputError: The port is in use or not allowed, or the host is no address of this machine.
+        InputError: The port is in use, or the host is no address of this machine.
     """
-    if not 0 <= port <= 65535:
-        raise InputError(f"--port {port}: must be between 0 and 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
