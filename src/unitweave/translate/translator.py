@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from unitweave.config.translate import DecodingSettings
-from unitweave.core.audio import SAMPLE_RATE, is_silent, read_audio, write_audio
+from unitweave.core.audio import SAMPLE_RATE, is_silent, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import file_digest, json_digest
 from unitweave.core.natural import natural_pieces
 from unitweave.core.text import normalize
+from unitweave.corpus.samples import Recording, as_waveform
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer, Translation, Wanted
 from unitweave.translate.engines import model_precision
@@ -184,7 +185,7 @@ class Translator:
 
     def translate(
         self,
-        recording: np.ndarray | Path | str,
+        recording: Recording,
         settings: DecodingSettings | None = None,
         prefix: ForcedPrefix | None = None,
         target_language: str | None = None,
@@ -192,7 +193,8 @@ class Translator:
         """Translate one recording.
 
         Args:
-            recording: A file, or float32 [samples] at 16 kHz.
+            recording: A file, its bytes, (samples, rate in Hz), or samples at 16 kHz: floats or integers, of any
+                number of channels.
             settings: How to decode (default: as the model's maker does).
             prefix: The transcript, the translation and the languages, as far as they are known.
             target_language: Code of the language to translate into; needed where the model has several.
@@ -206,7 +208,7 @@ class Translator:
 
     def translate_all(
         self,
-        recordings: Sequence[np.ndarray | Path | str],
+        recordings: Sequence[Recording],
         settings: DecodingSettings | None = None,
         prefixes: Sequence[ForcedPrefix | None] | None = None,
         streamer: Streamer | None = None,
@@ -215,7 +217,7 @@ class Translator:
         """Translate several recordings together.
 
         Args:
-            recordings: Files, or float32 [samples] at 16 kHz.
+            recordings: As `translate` takes them.
             settings: How to decode (default: as the model's maker does).
             prefixes: What is known about each recording.
             streamer: Gets texts and units as they are decoded (`stream_speech` turns units into sound).
@@ -227,9 +229,9 @@ class Translator:
         settings = settings or self.settings
         for prefix in prefixes or [None]:
             self.check_prefix(prefix, settings)
-        waveforms = [r if isinstance(r, np.ndarray) else read_audio(Path(r)) for r in recordings]
+        waveforms = [as_waveform(recording) for recording in recordings]
         for recording, waveform in zip(recordings, waveforms, strict=True):
-            check_audible(waveform, "the recording" if isinstance(recording, np.ndarray) else str(recording))
+            check_audible(waveform, str(recording) if isinstance(recording, str | Path) else "the recording")
         clock = [time.monotonic()]
         encoded = self.encode(waveforms)
         sources = [units for units, _ in encoded]
