@@ -42,6 +42,11 @@ LAYOUTS: dict[str, tuple[str, Any]] = {
     "points and an empty tier": ("u.TextGrid", GRID.format(3) + EMPTY + POINTS + WORDS.format("speaker - words")),
     "WebMAUS": ("u.TextGrid", GRID.format(2) + WORDS.format("ORT-MAU") + WORDS.format("MAU")),
     "CTM": ("a.ctm", CTM),
+    "MFA's CSV": (
+        "u.csv",
+        "Begin,End,Label,Type,Speaker\n0.1,0.4,una,words,s\n0.5,0.9,casa,words,s\n0.1,0.2,u,phones,s\n",
+    ),
+    "Audacity": ("u.txt", "0.100000\t0.400000\tuna\n0.500000\t0.900000\tcasa\n"),
 }
 
 
@@ -59,6 +64,17 @@ def test_what_aligners_and_recognizers_write_gives_words_and_times(layout: str, 
     assert not np.isnan(scores).any() and (scores[0] == 0) == (layout == "no score")
     found = match_words(["una", "casa"], "es", timed, 2.0, 50, 25.0, "u/src")
     assert (found.starts.tolist(), found.ends.tolist()) == ([2, 12], [10, 22])
+
+
+def test_texts_and_tables_of_something_else_are_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, "u.txt", "una casa\t2\tx\n")
+    write(tmp_path, "notes.txt", "")
+    write(tmp_path, "table.csv", "file,text\nu,una casa\n")
+    with pytest.raises(InputError, match=r"no alignments; expected .*\.csv or \.txt"):
+        list(read_word_times(tmp_path))
+    write(tmp_path, "bad.csv", "Begin,End,Label\nx,2,una\n")
+    with pytest.raises(InputError, match=r"bad\.csv: damaged alignment"):
+        list(read_word_times(tmp_path))
 
 
 def test_labels_of_silence_are_no_words_unless_the_transcript_has_them() -> None:

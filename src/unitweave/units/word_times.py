@@ -6,10 +6,14 @@ TextGrid  SIDE/NAME.TextGrid  long or short; the interval tier "words", as the M
 JSON      SIDE/*.json(l)      {"id": ..., "words": [{"word": ..., "start": ..., "end": ..., "score": ...}]} in each
                               line or in a list, or a file NAME.json as WhisperX, Whisper, transformers' pipeline,
                               Gentle, Vosk or the Montreal Forced Aligner write it
+CSV       SIDE/NAME.csv       the columns Begin, End, Label, of the rows whose Type is words, as the Montreal Forced
+                              Aligner writes them
+labels    SIDE/NAME.txt       `start<TAB>end<TAB>word` in each line, as Audacity writes them; other texts are left alone
 
 SIDE is src or tgt. An utterance is found by its id or by the name of its recording.
 """
 
+import csv
 import difflib
 import itertools
 import json
@@ -29,6 +33,7 @@ from unitweave.units.align import WordFrames
 from unitweave.units.dataset import SCHEMA, UnitRow
 
 _TOKEN = re.compile(r'"(?:[^"]|"")*"|\[[^\]\n]*\]|(?<![\w.])-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?')  # of a TextGrid
+_NUMBER = re.compile(r"-?\d+(?:\.\d*)?")
 _NO_WORD = re.compile(r"[\s_-]*|<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}")  # such as <eps>, [noise], {SL}
 _SILENCES = {"sil", "sp", "spn", "nsn", "silence", "pause"}  # unless they are words of the transcript
 _WORD_TIER = re.compile(r"\b(words?|ort-mau)$", re.IGNORECASE)
@@ -89,7 +94,7 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
     """
     names: set[str] = set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        read = {".ctm": _ctm, ".textgrid": _text_grid, ".json": _json, ".jsonl": _json}.get(path.suffix.lower())
+        read = _READERS.get(path.suffix.lower())
         if read is None:
             continue
         text = _decoded(path)
@@ -108,7 +113,7 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
                 )
             yield name, words
     if not names:
-        raise InputError(f"{folder}: no alignments; expected .ctm, .TextGrid, .json or .jsonl files")
+        raise InputError(f"{folder}: no alignments; expected .ctm, .TextGrid, .json, .jsonl, .csv or .txt files")
 
 
 def match_words(
@@ -261,6 +266,19 @@ def _of_words(tiers: Mapping[str, list[TimedWord]]) -> list[TimedWord]:
     return tiers[wanted[0]]
 
 
+def _csv(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
+    rows = [{(key or "").lower(): cell for key, cell in row.items()} for row in csv.DictReader(text.splitlines())]
+    if rows and {"begin", "end", "label"} <= rows[0].keys():  # else a table of something else
+        words = [row for row in rows if row.get("type", "words") == "words"]
+        yield path.stem, [TimedWord(row["label"], float(row["begin"]), float(row["end"])) for row in words]
+
+
+def _labels(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
+    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+    if lines and all(len(line) == 3 and _NUMBER.fullmatch(line[0]) and _NUMBER.fullmatch(line[1]) for line in lines):
+        yield path.stem, [TimedWord(word, float(start), float(end)) for start, end, word in lines]
+
+
 def _json(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
     lines = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
     content: Any = lines if lines is not None else json.loads(text)
@@ -313,3 +331,8 @@ def _decoded(path: Path) -> str:
         return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: neither UTF-8 nor UTF-16 text") from None
+
+
+_READERS = {
+    ".ctm": _ctm, ".textgrid": _text_grid, ".json": _json, ".jsonl": _json, ".csv": _csv, ".txt": _labels,
+}  # fmt: skip
