@@ -10,11 +10,13 @@ import soundfile
 
 from helpers.serving import speech
 from unitweave.cli import main
+from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.text import language_code
 from unitweave.corpus.readers.json_tables import json_rows, parse_json
 from unitweave.corpus.readers.paths import find_recording
 from unitweave.corpus.readers.records import read_records, table_columns
+from unitweave.corpus.readers.text_table import ParallelText, read_parallel_text
 
 ROWS = [{"file": f"a{i}.wav", "es": text, "en": "yes"} for i, text in enumerate(("hola", "día"))]
 FLAGS = ["--src-audio", "file", "--src-text", "es", "--tgt-text", "en", "--test-ratio", "0", "--dev-ratio", "0"]
@@ -126,3 +128,19 @@ def test_a_language_that_is_none_is_refused_before_a_recording_is_read(
     assert main([*arguments, "--src-lang", "es", "--tgt-lang", "Klingon"]) == 2
     assert "--tgt-lang: must be an ISO 639 code or a language (got 'Klingon')" in capsys.readouterr().err
     assert not (folder / "c").exists()
+
+
+def test_parallel_text_is_checked_as_a_corpus_is(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    header = "SRC_LANG,tgt_lang,Src_Text,tgt_text\n"
+    path.write_text(header + "Spanish (Mexico),EN,canción,song\n")
+    assert read_parallel_text(path) == [ParallelText("es", "en", "canción", "song")]
+    path.write_text(header + "es,Klingon,canción,song\n")
+    with pytest.raises(InputError, match="row 1: tgt_lang 'Klingon' is no language"):
+        read_parallel_text(path)
+    rows = ["es,en,canciÃ³n,song", "es,en,sol,sun", "es,en,aÃ±o y niÃ±o,year and child"]
+    path.write_text(header + "\n".join(rows))
+    with pytest.raises(InputError, match=r"texts have the wrong encoding: UTF-8 read as .* should be 'canción'"):
+        read_parallel_text(path)
+    path.write_text(header + "\n".join(rows[:2]))
+    assert len(read_parallel_text(path)) == 2, "a single row is no reason to stop"

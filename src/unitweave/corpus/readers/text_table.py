@@ -1,12 +1,18 @@
 """Tables of parallel text with the columns src_lang, tgt_lang, src_text, tgt_text."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from unitweave.core.errors import InputError
+from unitweave.core.sequences import evenly_spaced
 from unitweave.core.text import language_code
+from unitweave.corpus.checks import encoding_problem
 from unitweave.corpus.readers.records import read_records
+
+_TRIED = 200  # rows, of all parts of the table
+_DAMAGED = 2  # of them that are no chance
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,8 @@ def read_parallel_text(path: Path) -> list[ParallelText]:
     """The rows of a table in any format of `read_records`; further columns are ignored.
 
     Raises:
-        InputError: The table cannot be read, or a row lacks a column or is in another encoding; names file and row.
+        InputError: The table cannot be read, a row lacks a column or has a language that is none, or texts are in
+            another encoding; names file and row.
     """
     path = Path(path)
     columns = [field.name for field in fields(ParallelText)]
@@ -31,13 +38,30 @@ def read_parallel_text(path: Path) -> list[ParallelText]:
     for record in read_records(path):
         if record.problem:
             raise InputError(f"{path}, {record.problem}")
-        values = {name: str(record.values.get(name) or "") for name in columns}
+        cells = {name.lower(): cell for name, cell in record.values.items()} | dict(record.values)
+        values = {name: str(cells.get(name) or "") for name in columns}
         if missing := [name for name in columns if not values[name].strip()]:
             raise InputError(f"{path}, row {record.number}: no {missing[0]}; the columns are {', '.join(columns)}")
         if re.search("[\udc80-\udcff]", values["src_text"] + values["tgt_text"]):
             raise InputError(f"{path}, row {record.number}: the text has the wrong encoding; save the table as UTF-8")
-        values |= {name: language_code(values[name]) for name in ("src_lang", "tgt_lang")}
+        for name in ("src_lang", "tgt_lang"):
+            code = language_code(values[name])
+            if not re.fullmatch("[a-z]{2,3}", code):
+                raise InputError(f"{path}, row {record.number}: {name} {values[name]!r} is no language")
+            values[name] = code
         made.append(ParallelText(**values))
     if not made:
         raise InputError(f"{path}: has no sentence pairs")
+    _check_encoding(path, made)
     return made
+
+
+def _check_encoding(path: Path, rows: Sequence[ParallelText]) -> None:
+    """Raise InputError where several of some rows show that the table was saved in another encoding."""
+    damaged = [
+        problem
+        for row in evenly_spaced(rows, _TRIED)
+        if (problem := encoding_problem(row.src_text, row.src_lang) or encoding_problem(row.tgt_text, row.tgt_lang))
+    ]
+    if len(damaged) >= min(_DAMAGED, len(rows)):
+        raise InputError(f"{path}: texts have the wrong encoding: {damaged[0]}")
