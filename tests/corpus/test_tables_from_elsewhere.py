@@ -78,6 +78,12 @@ def test_a_table_of_one_column_is_told_what_separates_columns(folder: Path, caps
     assert "it has file^es^en; its first line names the columns, separated by commas" in capsys.readouterr().err
 
 
+def test_a_compressed_table_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "t.csv.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(InputError, match="a compressed table; unpack it"):
+        read_records(tmp_path / "t.csv.gz")
+
+
 def test_splits_and_paths_as_bytes_are_understood(folder: Path) -> None:
     columns = {"file": [b"a0.wav", b"a1.wav"], "es": ["hola", "día"], "en": ["x", "y"], "split": ["dev-clean", "Train"]}
     pq.write_table(pa.table(columns), folder / "t.parquet")

@@ -70,6 +70,8 @@ def read_records(path: Path, encoding: str = "utf-8", quoted: bool | None = None
         return _spreadsheet(path)
     if suffix == ".numbers":
         raise InputError(f"{path}: a spreadsheet; save it as CSV (UTF-8) and give that file")
+    if suffix in (".gz", ".bz2", ".xz", ".zst", ".zip"):
+        raise InputError(f"{path}: a compressed table; unpack it and give that file")
     if suffix not in FORMATS:
         raise InputError(f"{path}: a table's name ends in one of {', '.join(FORMATS)}")
     if suffix == ".parquet":
