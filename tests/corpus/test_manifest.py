@@ -252,7 +252,7 @@ def test_the_recorded_rules_say_what_normalization_does(language: str) -> None:
         ("de", "Straße, GRÖSSE", "straße grösse"),
         ("pt", "Não, coração", "não coração"),
         ("ru", "Ещё раз, пожалуйста!", "ещё раз пожалуйста"),
-        ("ar", "مَرْحَبًا، كيف الحال؟", "مَرْحَبًا كيف الحال"),
+        ("ar", "مَرْحَبًا، كيف الحال؟", "مرحبا كيف الحال"),
         ("zh-CN", "你好，世界！", "你 好 世 界"),
         ("ja", "東京タワー。", "東 京 タ ワ ー"),
     ],
