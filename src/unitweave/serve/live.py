@@ -170,7 +170,7 @@ class _Connection:
             self._ended = True
             self._changed.set()
         elif self.session is not None:
-            raise LiveProblem('after the samples have begun, the only text message is {"event": "finish"}', INVALID)
+            raise LiveProblem('after the first message, the only text message is {"event": "finish"}', INVALID)
         elif not isinstance(content, dict):
             raise LiveProblem("the settings must be an object", INVALID)
         else:

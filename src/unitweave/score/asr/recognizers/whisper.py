@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.files import read_json_object
 from unitweave.core.text import NORMALIZER, language_code, normalize
 from unitweave.score.asr import checkpoints
 
@@ -45,12 +46,16 @@ class Whisper(checkpoints.CheckpointRecognizer):
         name = model or cls.default_model
         if not Path(name).is_dir() and name.partition("@")[0].endswith(".en"):
             return frozenset({"en"})
-        from transformers import GenerationConfig
+        file = Path(name) / "generation_config.json"
+        if file.is_file():  # a finished run asks for it, and need not import transformers
+            config = read_json_object(file)
+        else:
+            from transformers import GenerationConfig
 
-        config = checkpoints.load(GenerationConfig, name)
-        if not getattr(config, "is_multilingual", False):
+            config = checkpoints.load(GenerationConfig, name).to_dict()
+        if not config.get("is_multilingual", False):
             return frozenset({"en"})
-        return frozenset(tag.strip("<|>") for tag in getattr(config, "lang_to_id", {"<|en|>": 0}))
+        return frozenset(tag.strip("<|>") for tag in config.get("lang_to_id") or {"<|en|>": 0})
 
     def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
         """Raw transcripts of float32 waveforms [samples] at 16 kHz in a language, in their order; 30 s windows."""
