@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -233,6 +234,15 @@ def test_a_given_text_is_said_and_the_rest_follows_from_it(decoder: PhaseDecoder
     results = decoder.translate(sources, short(), given)
     assert results[2].transcript == free[2].transcript, "what comes before the given text is the model's own"
     assert all(same(results[i], free[i]) for i in (1, 3, 4))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_weights_that_are_no_numbers_are_damaged(text_lm_folder: Path, sources: list, streamed: bool) -> None:
+    damaged = random_decoder(text_lm_folder)
+    with torch.no_grad():
+        damaged.model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(InputError, match="weights are damaged"):
+        damaged.translate(sources[:2], short(), streamer=MagicMock() if streamed else None)
 
 
 def test_units_out_of_the_book_and_unknown_languages_are_refused(decoder: PhaseDecoder, sources: list) -> None:

@@ -121,6 +121,12 @@ class PhaseDecoder(UnitLanguageModel):
         return _in_batches(sources, settings.batch_size, run)
 
 
+def _check_numbers(state: DecoderState, place: int) -> None:
+    """Raise InputError where the model's logits were no numbers: what was decoded from them means nothing."""
+    if bool(state.score[place].isnan().any()):
+        raise InputError("the language model's weights are damaged: it computes NaN; train it or fetch it again")
+
+
 def _in_batches(
     sources: Sequence[np.ndarray], batch_size: int, run: Callable[[list[int]], list[Translation]]
 ) -> list[Translation]:
@@ -279,6 +285,7 @@ class _Batch:
             self.tokens[row].append(tokens[i])
             texts_end = before[i] == TRANSLATION and after[i] != TRANSLATION
             if self.streamer and (texts_end or (before[i] == TRANSCRIPT and after[i] == DONE)):
+                _check_numbers(state, i)
                 self.streamer.texts(self.indices[row], self.decoder.read(self.tokens[row]))
             if before[i] == UNITS and after[i] == UNITS:
                 self.units[row].append(tokens[i] - offset)
@@ -294,6 +301,7 @@ class _Batch:
         return len(self.continuations[row].units) + self.continuations[row].max_units
 
     def _finish(self, row: int, state: DecoderState, place: int) -> None:
+        _check_numbers(state, place)
         result = self.decoder.read(self.tokens[row])
         score, count = state.score[place].tolist(), state.count[place].tolist()
         for name, phases in PHASE_NAMES.items():
