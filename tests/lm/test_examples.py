@@ -19,8 +19,9 @@ from unitweave.core.stage import FORMAT
 from unitweave.interleaving.sequence import TASKS, Example, Markers, Speech, has_segments, interleave
 from unitweave.lm.data import examples as examples_module
 from unitweave.lm.data.dataset import all_languages, load_pairs, make_example
-from unitweave.lm.data.examples import ExampleTable, Sizes, load_examples
+from unitweave.lm.data.examples import ExampleTable, load_examples
 from unitweave.lm.data.sampler import UtteranceSampler
+from unitweave.lm.data.sizes import Sizes
 from unitweave.lm.data.stream import InterleavedDataset
 from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.start import load_tokenizer

@@ -11,7 +11,7 @@ from unitweave.core.manifest import Pair
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.interleaving.sequence import SEGMENTS, SOURCE, TARGET, TASKS
 from unitweave.lm.data.dataset import language_groups
-from unitweave.lm.data.examples import Sizes
+from unitweave.lm.data.sizes import Sizes
 
 _FAR = 0.9  # a realized ratio below this fraction of the nominal one is warned of
 

@@ -6,7 +6,6 @@ a million pairs take seconds to prepare, and next to no memory of a process' own
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from unitweave.core.files import atomic_path
 from unitweave.core.manifest import Manifest
 from unitweave.core.scripts import join_words
 from unitweave.core.sequences import run_starts
-from unitweave.interleaving.sequence import TASKS, Example, Markers, Speech
+from unitweave.interleaving.sequence import Example, Speech
 from unitweave.lm.data.dataset import TEXTS_AT_ONCE, pair_speech, pair_text, prepare_texts
+from unitweave.lm.data.sizes import Sizes
 from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.units.dataset import SIDES, list_column, rows_from_table, unit_batches
@@ -31,43 +31,6 @@ _PAIRS_AT_ONCE = 50_000
 _SPEECH, _TEXTS, _ROWS = "speech.arrow", "texts.arrow", "recordings.npy"
 _Columns = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> flat values, offsets [rows + 1]
 _Mapped = list[list[tuple[np.ndarray, memoryview]]]  # the same of each record batch
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What can be said of examples before any of them is made.
-
-    Attributes:
-        tokens: int32 [4, pairs]: tokens of the source units, transcript, translation and target units, language tags
-            included; -1 where a pair has none.
-        words: int32 [2, pairs]: words of the source and of the target speech.
-        replaceable: int32 [2, pairs]: those of them that may stand as text.
-    """
-
-    tokens: np.ndarray
-    words: np.ndarray
-    replaceable: np.ndarray
-
-    def max_lengths(self, tasks: Sequence[str], markers: Markers) -> np.ndarray:
-        """How long the longest sequence of a pair may become.
-
-        Args:
-            tasks: The tasks that are trained.
-            markers: The stage markers, which count as tokens too.
-
-        Returns:
-            int64 [pairs]: tokens with all speech as units; -1 where the pair has the segments of none of the tasks.
-        """
-        lengths = np.full(self.tokens.shape[1], -1, np.int64)
-        for task in tasks:
-            parts = self.tokens[[segment - 1 for segment in TASKS[task]]].astype(np.int64)
-            total = (1 if markers.begin is None else 2) + (parts + 1).sum(0)
-            lengths = np.maximum(lengths, np.where((parts >= 0).all(0), total, -1))
-        return lengths
-
-    def take(self, kept: np.ndarray) -> "Sizes":
-        """Those of some of the pairs."""
-        return Sizes(self.tokens[:, kept], self.words[:, kept], self.replaceable[:, kept])
 
 
 class ExampleTable(Sequence[Example]):

@@ -30,8 +30,9 @@ from unitweave.lm.data.dataset import (
     read_extra_text,
     running_text,
 )
-from unitweave.lm.data.examples import FOLDER, Sizes, load_examples
+from unitweave.lm.data.examples import FOLDER, load_examples
 from unitweave.lm.data.sampler import UtteranceSampler
+from unitweave.lm.data.sizes import Sizes
 from unitweave.lm.data.stream import InterleavedDataset
 from unitweave.lm.data.subset import train_subset
 from unitweave.lm.data.tokens import WordTokens, space_before
