@@ -96,19 +96,14 @@ def transcribe(options: argparse.Namespace, recordings: Sequence[Recording]) -> 
     """What Whisper makes of each recording, by id, as the lines of `options.out` have it."""
     known = {line["id"]: line for line in map(json.loads, options.out.open())} if options.out.exists() else {}
     left = [one for one in recordings if one.pair.id not in known]
-    processor = WhisperProcessor.from_pretrained(options.model)
-    model = WhisperForConditionalGeneration.from_pretrained(options.model).to(options.device).eval()
-    if options.window < 30:
-        encoder, frames = model.model.encoder, 50 * options.window
-        model.config.max_source_positions = encoder.max_source_positions = frames
-        encoder.embed_positions = torch.nn.Embedding.from_pretrained(encoder.embed_positions.weight[:frames])
-        processor.feature_extractor.n_samples = SAMPLE_RATE * options.window
-        processor.feature_extractor.nb_max_frames = 2 * frames
+    model, processor = load_whisper(options.model, options.device, options.window)
     with options.out.open("a", encoding="utf-8") as out:
         for first in range(0, len(left), options.batch):
             batch = left[first : first + options.batch]
             made = [""] * len(batch) if options.word_times_only else translate(model, processor, batch)
-            for one, translation, own in zip(batch, made, word_times(model, processor, batch), strict=True):
+            for one, translation, own in zip(
+                batch, made, word_times(model, processor, [one.audio for one in batch], batch[0].language), strict=True
+            ):
                 line = {"id": one.pair.id, "reference": one.pair.tgt_text, "translation": translation}
                 known[one.pair.id] = line | {"source": one.text, "words": own}
                 out.write(json.dumps(known[one.pair.id], ensure_ascii=False) + "\n")
@@ -143,25 +138,39 @@ def translate(model: Any, processor: Any, batch: Sequence[Recording]) -> list[st
     return [normalize(text, "en") for text in processor.batch_decode(tokens, skip_special_tokens=True)]
 
 
-def word_times(model: Any, processor: Any, batch: Sequence[Recording]) -> list[list[tuple[str, float, float]]]:
+def load_whisper(name: str, device: str, window: int = 30) -> tuple[Any, Any]:
+    """Whisper and its processor; with a shorter window it takes less than 30 s at a time, and less computing."""
+    processor = WhisperProcessor.from_pretrained(name)
+    model = WhisperForConditionalGeneration.from_pretrained(name).to(device).eval()
+    if window < 30:
+        encoder, frames = model.model.encoder, 50 * window
+        model.config.max_source_positions = encoder.max_source_positions = frames
+        encoder.embed_positions = torch.nn.Embedding.from_pretrained(encoder.embed_positions.weight[:frames])
+        processor.feature_extractor.n_samples = SAMPLE_RATE * window
+        processor.feature_extractor.nb_max_frames = 2 * frames
+    return model, processor
+
+
+def word_times(
+    model: Any, processor: Any, batch: Sequence[np.ndarray], language: str
+) -> list[list[tuple[str, float, float]]]:
     """Whisper's transcript of each recording: normalized words with start and end in seconds."""
     processor.tokenizer.pad_token = processor.tokenizer.pad_token or processor.tokenizer.eos_token  # for the batches
     recognize = pipeline(
         "automatic-speech-recognition", model=model, tokenizer=processor.tokenizer,
         feature_extractor=processor.feature_extractor, device=model.device,
     )  # fmt: skip
-    language = language_name(batch[0].language).lower()
     results = recognize(
-        [{"raw": one.audio, "sampling_rate": SAMPLE_RATE} for one in batch],
+        [{"raw": audio, "sampling_rate": SAMPLE_RATE} for audio in batch],
         batch_size=len(batch), return_timestamps="word",
-        generate_kwargs={"task": "transcribe", "language": language, "max_new_tokens": 128},
+        generate_kwargs={"task": "transcribe", "language": language_name(language).lower(), "max_new_tokens": 128},
     )  # fmt: skip
     found = []
-    for one, result in zip(batch, results, strict=True):
+    for result in results:
         own = []
         for chunk in result["chunks"]:
             start, end = chunk["timestamp"]
-            text = normalize(chunk["text"], one.language).replace(" ", "")
+            text = normalize(chunk["text"], language).replace(" ", "")
             if text and start is not None and end is not None:
                 own.append((text, float(start), float(end)))
         found.append(own)

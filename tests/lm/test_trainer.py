@@ -357,8 +357,10 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before_and_training_goes
     failed = run(limited + script(folder), tmp_path)
     assert "InputError" in failed.printed and "no space for the checkpoint of step 6" in failed.printed, failed.printed
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["checkpoint-3"]
+    (folder / "dev.jsonl").write_text('{"step": 3, "bleu": 1}\n{"step": 5, "bleu": 2}\n{"step": 6, "bl')
     train(folder)
     assert same_training(folder, plain)
+    assert (folder / "dev.jsonl").read_text() == '{"step": 3, "bleu": 1}\n', "later scores will be written again"
 
 
 def test_the_log_says_ratio_losses_per_segment_and_speed(plain: Path) -> None:
