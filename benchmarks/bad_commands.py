@@ -22,6 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from forks import forked
 from unitweave.cli import COMMANDS, Command, main
 from unitweave.config.recipe import section_types
 from unitweave.config.types import Settings
@@ -133,23 +134,13 @@ def outcome(line: list[str], place: Path) -> str:
     """What is wrong with how a command line ended; "" where nothing is."""
     place.mkdir()
     log = place.with_suffix(".log")
-    pid = os.fork()
-    if not pid:
-        code = 70
-        try:
-            os.chdir(place)
-            for target, number in ((os.devnull, 0), (log, 1), (log, 2)):
-                os.dup2(os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
-            resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-            code = main(line)
-        except BaseException:
-            import traceback
 
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+    def run() -> int:
+        os.chdir(place)
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        return main(line)
+
+    pid = forked(log, run)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     said = log.read_text(errors="replace") if log.exists() else ""
     left = [path.relative_to(place).as_posix() for path in place.rglob("*")]

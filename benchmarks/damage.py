@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import torch
 
+from forks import forked
 from soak import kill_at, prepare, start
 from unitweave.cli import main as unitweave
 from unitweave.core.files import write_json
@@ -173,27 +174,16 @@ def run_case(case: Case, place: Path, recipe: Path, seed: int) -> int | None:
         (place / "run" / case.file).write_bytes(content)
     for name in case.removed:
         shutil.rmtree(place / "run" / name)
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 70
-    try:
-        descriptor = os.open(place / "log", os.O_WRONLY | os.O_CREAT)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
+
+    def run() -> int:
         signal.alarm(120)
         recording = next((recipe.parent / "whole-1/corpus/audio").rglob("*.wav"))
-        code = unitweave(case.command.format(run=place / "run", recipe=recipe, recording=recording).split())
-    except Began:
-        code = 0
-    except BaseException:
-        import traceback
+        try:
+            return unitweave(case.command.format(run=place / "run", recipe=recipe, recording=recording).split())
+        except Began:
+            return 0
 
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    return forked(place / "log", run)
 
 
 def stop_trainings_at_their_first_step() -> None:

@@ -16,10 +16,10 @@ from unitweave.config.lm import LmSettings
 from unitweave.config.recipe import Recipe
 from unitweave.core.errors import InputError, error_prefix
 from unitweave.core.functions import imported_on_call
+from unitweave.core.languages import language_code
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import Manifest, read_manifest
 from unitweave.core.stage import is_done, is_done_with, read_stage
-from unitweave.core.text import language_code
 from unitweave.corpus.tasks import check_directions, check_tasks
 from unitweave.lm.data.subset import train_subset
 from unitweave.training.model_files import check_model_folder

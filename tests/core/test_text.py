@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitweave.core.text import language_code, normalize
+from unitweave.core.languages import language_code
+from unitweave.core.text import normalize
 
 CVSS = ["ar", "ca", "cy", "de", "es", "et", "fa", "fr", "id", "it", "ja", "lv", "mn", "nl", "pt", "ru", "sl"]
 CVSS += ["sv-SE", "ta", "tr", "zh-CN"]

@@ -16,9 +16,10 @@ from unitweave.cli import main
 from unitweave.config.recipe import parse_recipe
 from unitweave.core.audio import is_silent, read_audio
 from unitweave.core.errors import AudioError, InputError
+from unitweave.core.languages import language_code
 from unitweave.core.manifest import Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.stage import StageResult, read_stage
-from unitweave.core.text import NORMALIZER, language_code, normalize, rules
+from unitweave.core.text import NORMALIZER, normalize, rules
 from unitweave.corpus import assemble, recording_store
 from unitweave.corpus.recording_store import RecordingTask
 from unitweave.corpus.stats import language_splits

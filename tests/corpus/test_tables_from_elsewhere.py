@@ -11,8 +11,8 @@ import soundfile
 from helpers.serving import speech
 from unitweave.cli import main
 from unitweave.core.errors import InputError
+from unitweave.core.languages import language_code
 from unitweave.core.manifest import Pair, read_manifest
-from unitweave.core.text import language_code
 from unitweave.corpus.readers.json_tables import json_rows, parse_json
 from unitweave.corpus.readers.paths import find_recording
 from unitweave.corpus.readers.records import read_records, table_columns
@@ -142,7 +142,7 @@ def test_parallel_text_is_checked_as_a_corpus_is(tmp_path: Path) -> None:
     path.write_text(header + "Spanish (Mexico),EN,canción,song\n")
     assert read_parallel_text(path) == [ParallelText("es", "en", "canción", "song")]
     path.write_text(header + "es,Klingon,canción,song\n")
-    with pytest.raises(InputError, match="row 1: tgt_lang 'Klingon' is no language"):
+    with pytest.raises(InputError, match="row 1: tgt_lang 'Klingon' is not a language"):
         read_parallel_text(path)
     rows = ["es,en,canciÃ³n,song", "es,en,sol,sun", "es,en,aÃ±o y niÃ±o,year and child"]
     path.write_text(header + "\n".join(rows))

@@ -67,7 +67,7 @@ def test_the_recognizer_is_told_the_code_of_a_language_whatever_it_is_called(
     (tmp_path / "refs.txt").write_text("hola\n")
     settings = ScoreSettings(recognizer="my_asr:Counter", mos=[], bootstrap_samples=10)
     if line is None:
-        with pytest.raises(InputError, match="'klingon' is no language; give an ISO 639 code"):
+        with pytest.raises(InputError, match="'klingon' is not a language; give an ISO 639 code"):
             score_folders([tmp_path / "wavs"], tmp_path / "refs.txt", settings, language=name)
     else:
         scores = score_folders([tmp_path / "wavs"], tmp_path / "refs.txt", settings, language=name)

@@ -1,6 +1,5 @@
 """Settings of the corpus: where it comes from, and how speech is synthesized."""
 
-import re
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +14,7 @@ from unitweave.config.types import (
     Settings,
 )
 from unitweave.core.errors import InputError
-from unitweave.core.languages import TWO_LETTER_CODES
+from unitweave.core.languages import is_language_code, language_code
 
 Split = Literal["train", "dev", "test"]
 SpeechEngineName = Literal["pico", "espeak", "kokoro"]
@@ -28,12 +27,6 @@ _LATER = (
 
 def _field_default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def _code(language: str) -> str:
-    """The code of a language, which may be called ES, spa or Spanish."""
-    name = language.strip().lower()
-    return TWO_LETTER_CODES.get(name, name)
 
 
 @dataclass
@@ -85,7 +78,7 @@ class SynthesisSettings(Settings):
         """Source and target language of each direction."""
         named = [(source, target) for source, _, target in (direction.partition("-") for direction in self.directions)]
         named = named or [(language, "en") for language in self.languages]
-        return [(_code(source), _code(target)) for source, target in named]
+        return [(language_code(source), language_code(target)) for source, target in named]
 
     @property
     def worded(self) -> list[str]:
@@ -114,7 +107,7 @@ class SynthesisSettings(Settings):
         if not self.languages or len(set(self.languages)) < len(self.languages):
             raise InputError(f"{self.key}.languages: must be one or more different languages (got {self.languages})")
         if len(set(self.pairs)) < len(self.pairs) or not all(
-            re.fullmatch("[a-z]{2,3}", code) for pair in self.pairs for code in pair
+            is_language_code(code) for pair in self.pairs for code in pair
         ):
             if not self.directions:
                 raise InputError(f"{self.key}.languages: must be different languages such as es (got {self.languages})")

@@ -1,7 +1,11 @@
 """Names of languages, for pages and model cards."""
 
+import re
+import unicodedata
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
+
+from unitweave.core.scripts import without_invisible
 
 # Other names of languages that have a code of two letters: ISO 639-3 and 639-2, earlier codes, English names, and what
 # the larger ones are called in themselves.
@@ -27,9 +31,29 @@ tk tuk turkmen; tl tgl tagalog; tr tur turkish türkçe; tt tat tatar; uk ukr uk
 uz uzb uzn uzbek; vi vie vietnamese; wo wol wolof; yi yid ji yiddish; yo yor yoruba;
 zh zho chi cmn chinese mandarin 中文; zu zul zulu
 """
-TWO_LETTER_CODES = {
-    name: code for code, *names in (entry.split() for entry in _OTHER_NAMES.split(";")) for name in names
-}
+_CODES = {name: code for code, *names in (entry.split() for entry in _OTHER_NAMES.split(";")) for name in names}
+
+
+@lru_cache(maxsize=1024)
+def language_code(language: str) -> str:
+    """The ISO 639-1 code of a language, however a table calls it.
+
+    "es" of "es_MX", "spa", "Spanish", "español" and "Spanish (Mexico)", "zh" of "zh-CN" and "cmn". A name that
+    is not known here stays as it is, in lower case.
+    """
+    name = unicodedata.normalize("NFC", without_invisible(language)).strip().lower()
+    code = name.replace("_", "-").split("-")[0]
+    if code in _CODES or is_language_code(code):
+        return _CODES.get(code, code)
+    if with_region := re.fullmatch(r"([a-z]{2,3})[ (]+(?:[a-z]{2}|[a-z]{4}|\d{3})\)?", name):  # pt BR, zh (Hans)
+        return _CODES.get(with_region[1], with_region[1])
+    named = {_CODES.get(word) for word in re.findall(r"[^\W\d_]{4,}", name)} - {None}
+    return str(named.pop()) if len(named) == 1 else code  # "Mexican Spanish", but not "Spanish/English"
+
+
+def is_language_code(code: str) -> bool:
+    """Whether a code has the form of ISO 639: two or three letters, in lower case."""
+    return re.fullmatch("[a-z]{2,3}", code) is not None
 
 
 @cache

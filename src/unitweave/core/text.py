@@ -31,7 +31,7 @@ import unicodedata
 
 from num2words import num2words
 
-from unitweave.core.languages import TWO_LETTER_CODES
+from unitweave.core.languages import language_code
 from unitweave.core.scripts import one_spelling, plain_forms, split_clusters, without_invisible
 from unitweave.core.spoken_numbers import rewritten
 from unitweave.core.spoken_signs import written_out
@@ -112,23 +112,6 @@ def normalize(text: str, language: str) -> str:
     kept = re.sub(r"(?<![^\W\d_])'|'(?![^\W\d_])", " ", kept)
     words = kept.split() if kept.isascii() else map(_without_orphans, kept.split())
     return unicodedata.normalize("NFC", " ".join(filter(None, words)))
-
-
-@functools.lru_cache(maxsize=1024)
-def language_code(language: str) -> str:
-    """The ISO 639-1 code of a language, however a table calls it.
-
-    "es" of "es_MX", "spa", "Spanish", "español" and "Spanish (Mexico)", "zh" of "zh-CN" and "cmn". What is no language
-    that is known here stays as it is, in lower case.
-    """
-    name = unicodedata.normalize("NFC", without_invisible(language)).strip().lower()
-    code = name.replace("_", "-").split("-")[0]
-    if code in TWO_LETTER_CODES or re.fullmatch("[a-z]{2,3}", code):
-        return TWO_LETTER_CODES.get(code, code)
-    if with_region := re.fullmatch(r"([a-z]{2,3})[ (]+(?:[a-z]{2}|[a-z]{4}|\d{3})\)?", name):  # pt BR, zh (Hans)
-        return TWO_LETTER_CODES.get(with_region[1], with_region[1])
-    named = {TWO_LETTER_CODES.get(word) for word in re.findall(r"[^\W\d_]{4,}", name)} - {None}
-    return str(named.pop()) if len(named) == 1 else code  # "Mexican Spanish", but not "Spanish/English"
 
 
 def rules(language: str) -> dict[str, str]:

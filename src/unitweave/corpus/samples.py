@@ -8,7 +8,7 @@ import numpy as np
 from unitweave.core.audio import SAMPLE_RATE, encode_audio, read_audio
 from unitweave.core.errors import InputError
 
-Recording = np.ndarray | tuple[np.ndarray, int] | bytes | Path | str  # a recording as Python programs hold it
+AudioInput = np.ndarray | tuple[np.ndarray, int] | bytes | Path | str  # a recording as Python programs hold it
 
 
 def as_waveform(recording: Any) -> np.ndarray:
@@ -18,7 +18,7 @@ def as_waveform(recording: Any) -> np.ndarray:
         recording: A file, or what `audio_file` takes. float32 [samples] come back as they are.
 
     Raises:
-        InputError: It cannot be read, or is no sound.
+        InputError: It cannot be read as audio.
     """
     if isinstance(recording, str | Path):
         return read_audio(Path(recording))

@@ -33,7 +33,7 @@ def convert_pickled(source: Path, folder: Path, about: str) -> dict[str, Any]:
         What that file says.
 
     Raises:
-        InputError: There are no such weights, they hold more than tensors, or `folder` holds something else.
+        InputError: The pickled weights are missing or hold more than tensors, or `folder` holds something else.
     """
     source, folder = Path(source).resolve(), Path(folder).resolve()
     check_model_config(read_json_object(source / "config.json"), source / "config.json")

@@ -10,9 +10,9 @@ import numpy as np
 from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import SAMPLE_RATE, SUFFIXES, read_audio
 from unitweave.core.errors import InputError
+from unitweave.core.languages import is_language_code, language_code
 from unitweave.core.progress import echo, meter
 from unitweave.core.sequences import evenly_spaced
-from unitweave.core.text import language_code
 from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
 from unitweave.score.asr.transcripts import AudioSource, transcribe
 from unitweave.score.assemble import assemble
@@ -61,8 +61,8 @@ def score_folders(
     ids = list(systems[first])
     texts = _matched(systems, references, language_code(language))
     targets = texts.target_language
-    if odd := next((code for code in targets if not re.fullmatch("[a-z]{2,3}", code)), None):
-        raise InputError(f"{references}: {odd!r} is no language; give an ISO 639 code or its English name")
+    if odd := next((code for code in targets if not is_language_code(code)), None):
+        raise InputError(f"{references}: {odd!r} is not a language; give an ISO 639 code or its English name")
     chosen = choose_recognizer(settings.recognizer, settings.recognizer_model, targets)
     check_comet(settings, texts.source_texts)
     sources = _source_files(source_speech, ids)

@@ -8,19 +8,12 @@ from pathlib import Path
 
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
+from unitweave.core.languages import language_code
 from unitweave.core.progress import echo
-from unitweave.core.text import language_code
 from unitweave.corpus.readers.records import detect_encoding, read_records, table_columns
 
-_NAMES = (
-    "name",
-    "file",
-    "filename",
-    "file_name",
-    "id",
-    "path",
-    "audio",
-)  # headings of the column that names the audio file
+# Headings of the column that names the audio file.
+_NAMES = ("name", "file", "filename", "file_name", "id", "path", "audio")
 _HEADINGS = {
     "language": "language", "src_lang": "language", "source_language": "language",
     "tgt_lang": "target", "target_language": "target",

@@ -168,7 +168,7 @@ class TimedWebSocket(WebSocketsSansIOProtocol):
         self.conn.reject = self._rejection  # type: ignore[method-assign]
 
     def _rejection(self, status: int, text: str) -> Response:
-        """The answer to a handshake that is none, in the documented form."""
+        """The answer to a malformed handshake, in the documented form."""
         error = text.removeprefix("Failed to open a WebSocket connection: ").strip().rstrip(".").lower()
         head, _, body = _plain_response(status, error).partition(b"\r\n\r\n")
         headers = Headers([tuple(line.split(": ", 1)) for line in head.decode().split("\r\n")[1:]])  # type: ignore[misc]

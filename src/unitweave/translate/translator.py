@@ -16,7 +16,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import file_digest, json_digest
 from unitweave.core.natural import natural_pieces
 from unitweave.core.text import normalize
-from unitweave.corpus.samples import Recording, as_waveform
+from unitweave.corpus.samples import AudioInput, as_waveform
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer, Translation, Wanted
 from unitweave.translate.engines import model_precision
@@ -185,7 +185,7 @@ class Translator:
 
     def translate(
         self,
-        recording: Recording,
+        recording: AudioInput,
         settings: DecodingSettings | None = None,
         prefix: ForcedPrefix | None = None,
         target_language: str | None = None,
@@ -208,7 +208,7 @@ class Translator:
 
     def translate_all(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[AudioInput],
         settings: DecodingSettings | None = None,
         prefixes: Sequence[ForcedPrefix | None] | None = None,
         streamer: Streamer | None = None,

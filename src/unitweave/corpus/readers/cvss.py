@@ -13,9 +13,9 @@ from pathlib import Path
 from unitweave.config.corpus import CvssCorpus, RowLimits
 from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest, read_json_object, write_json
+from unitweave.core.languages import language_code
 from unitweave.core.progress import echo
 from unitweave.core.stage import StageResult
-from unitweave.core.text import language_code
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
 from unitweave.corpus.readers.archives import containers, is_archive, members, stamp
 from unitweave.corpus.readers.covost import (

@@ -15,10 +15,11 @@ from unitweave.config.corpus import Columns, RowLimits, TableCorpus
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
 from unitweave.core.file_kinds import is_text
+from unitweave.core.languages import is_language_code, language_code
 from unitweave.core.manifest import is_file_name
 from unitweave.core.progress import Meter, echo, meter
 from unitweave.core.stage import StageResult
-from unitweave.core.text import language_code, normalize
+from unitweave.core.text import normalize
 from unitweave.corpus.assemble import Row, Side, Skipped, close_corpus, open_corpus
 from unitweave.corpus.readers.archives import signature, stamp
 from unitweave.corpus.readers.folders import folder_columns, folder_records, split_in_name
@@ -37,8 +38,7 @@ SPLIT_NAMES = {
 TABLE_SPLIT = "unitweave split"  # the column by which a record says the split that its table is named after
 _QUOTED = {"yes": True, "no": False, "auto": None}
 _MANIFEST_COLUMNS = ("id", "src_audio", "tgt_audio", "src_text", "tgt_text", "split", "speaker")
-_MAX_PATH = 4096  # bytes of a path, which is no recording
-_CODE = re.compile("[a-z]{2,3}")
+_MAX_PATH = 4096  # bytes; more than a path has are a recording
 _ID_BYTES = 150  # of the readable part of a rewritten id: file systems count bytes, and 80 CJK characters are 240
 # What programs write into an empty cell, or a spreadsheet where a formula fails.
 _NO_VALUE = ("NULL", "NaN", "<NA>", "\\N", "#N/A", "#N/D", "#NV", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!")
@@ -166,7 +166,7 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> Columns:
         if given[field] is None and given[f"{field}_column"] is None:
             flag = field.replace("_", "-")
             raise InputError(f"{where}: give its language with --{flag} CODE or --{flag}-column COLUMN")
-        if given[field] is not None and not _CODE.fullmatch(language_code(given[field])):
+        if given[field] is not None and not is_language_code(language_code(given[field])):
             raise InputError(
                 f"--{field.replace('_', '-')}: must be an ISO 639 code or a language (got {given[field]!r})"
             )
@@ -294,7 +294,7 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
         )
     )
     for code in (source, target):
-        if not _CODE.fullmatch(code):
+        if not is_language_code(code):
             return Skipped(id, source, "the language is not an ISO 639 code", repr(code))
     lacking = _LACKS_TEXT.get(cell(columns.lacks_text).strip().lower())
     if lacking is None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from unitweave.core.errors import InputError
+from unitweave.core.languages import is_language_code, language_code
 from unitweave.core.sequences import evenly_spaced
-from unitweave.core.text import language_code
 from unitweave.corpus.checks import encoding_problem
 from unitweave.corpus.readers.records import read_records
 
 _TRIED = 200  # rows, of all parts of the table
-_DAMAGED = 2  # of them that are no chance
+_DAMAGED = 2  # of them from which on it is not by chance
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ def read_parallel_text(path: Path) -> list[ParallelText]:
     """The rows of a table in any format of `read_records`; further columns are ignored.
 
     Raises:
-        InputError: The table cannot be read, a row lacks a column or has a language that is none, or texts are in
-            another encoding; names file and row.
+        InputError: The table cannot be read, a row lacks a column or names an unknown language, or texts are
+            in another encoding; names file and row.
     """
     path = Path(path)
     columns = [field.name for field in fields(ParallelText)]
@@ -46,8 +46,8 @@ def read_parallel_text(path: Path) -> list[ParallelText]:
             raise InputError(f"{path}, row {record.number}: the text has the wrong encoding; save the table as UTF-8")
         for name in ("src_lang", "tgt_lang"):
             code = language_code(values[name])
-            if not re.fullmatch("[a-z]{2,3}", code):
-                raise InputError(f"{path}, row {record.number}: {name} {values[name]!r} is no language")
+            if not is_language_code(code):
+                raise InputError(f"{path}, row {record.number}: {name} {values[name]!r} is not a language code or name")
             values[name] = code
         made.append(ParallelText(**values))
     if not made:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from unitweave.config.interleave import FROM_SPEECH, SPEECH_TO_SPEECH, Texts
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object, write_json
-from unitweave.core.text import language_code
+from unitweave.core.languages import language_code
 from unitweave.interleaving.sequence import Markers
 
 FILE_NAME = "unitweave.json"

@@ -16,7 +16,7 @@ from unitweave.config.score import BUILT_IN_RECOGNIZERS, RECOGNIZERS
 from unitweave.core.choices import chosen
 from unitweave.core.errors import InputError
 from unitweave.core.functions import imported
-from unitweave.core.text import language_code
+from unitweave.core.languages import language_code
 
 
 class Recognizer(Protocol):

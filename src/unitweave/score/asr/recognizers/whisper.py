@@ -8,7 +8,8 @@ import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.files import read_json_object
-from unitweave.core.text import NORMALIZER, language_code, normalize
+from unitweave.core.languages import language_code
+from unitweave.core.text import NORMALIZER, normalize
 from unitweave.score.asr import checkpoints
 
 if TYPE_CHECKING:
