@@ -106,8 +106,12 @@ class SynthesisSettings(Settings):
         """Raise InputError for languages or noise that cannot be used."""
         if not self.languages or len(set(self.languages)) < len(self.languages):
             raise InputError(f"{self.key}.languages: must be one or more different languages (got {self.languages})")
-        if len(set(self.pairs)) < len(self.pairs) or not all(
-            is_language_code(code) for pair in self.pairs for code in pair
+        if (
+            len(set(self.pairs)) < len(self.pairs)
+            or any(
+                direction.count("-") != 1 for direction in self.directions
+            )  # in es-en-fr, en-fr would be taken for a regional English
+            or not all(is_language_code(code) for pair in self.pairs for code in pair)
         ):
             if not self.directions:
                 raise InputError(f"{self.key}.languages: must be different languages such as es (got {self.languages})")
