@@ -82,12 +82,12 @@ def packed_attention(
         gather_index = scatter_index = torch.arange(tokens, device=q.device)
         bucket_shapes = ((1, tokens),)
     gathered = [_Gather.apply(x, gather_index, scatter_index) for x in (q, k, v)]  # [slots, heads, head]
-    outs, first = [], 0
-    for count, length in bucket_shapes:
-        slots = slice(first, first + count * length)
-        bucket = [x[slots].unflatten(0, (count, length)).transpose(1, 2) for x in gathered]  # [count, heads, length, h]
-        outs.append(_bucket_attention(bucket[0], bucket[1], bucket[2], scale, dropout, sliding_window, softcap))
-        first += count * length
+    # Split and not sliced: a slice's gradient is as large as all buckets, and they would be summed up one by one.
+    parts = [x.split([count * length for count, length in bucket_shapes]) for x in gathered]
+    outs = []
+    for shape, *bucket in zip(bucket_shapes, *parts, strict=True):
+        q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in bucket)  # [count, heads, length, head]
+        outs.append(_bucket_attention(q, k, v, scale, dropout, sliding_window, softcap))
     return _Scatter.apply(torch.cat(outs), gather_index, scatter_index, tokens)[None], None
 
 
