@@ -38,7 +38,6 @@ CASES = {
     "extra text": ({"lm": {"extra_text": "no.tsv"}}, "no.tsv: no such table"),
     "a schedule's function": ({"lm": {"schedule": {"shape": "function", "function": "no:thing"}}}, "schedule.function"),
     "DeepSpeed's file": ({"lm": {"training": {"deepspeed": "no.json"}}}, "deepspeed"),
-    "a compiler": ({"lm": {"training": {"torch_compile_backend": "gcc"}}}, "torch_compile_backend: must be one of"),
     "LoRA's layers": (
         {"lm": {"pretrained": "LM", "lora": {"target_modules": ["nope"]}}},
         "lora.target_modules: the model has no layers named nope",
@@ -127,6 +126,16 @@ def test_what_is_missing_is_known_before_the_first_stage(
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and message in said, said
     assert [path.name for path in nothing_done.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_compiler_that_is_missing_is_known_before_the_first_stage(
+    nothing_done: Path, models: dict[str, str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    recipe = recipe_file(nothing_done, {"lm": {"training": {"compile_layers": True}}}, models)
+    assert main(["run", recipe, "--out", "run"]) == 2
+    assert "training.compile_layers: no C++ compiler no-such-compiler" in capsys.readouterr().err
 
 
 @pytest.mark.slow

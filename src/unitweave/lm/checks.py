@@ -1,5 +1,7 @@
 """What can be known of a language model's training before anything that comes before it is done."""
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -31,10 +33,15 @@ def check_system(settings: LmSettings, num_units: int) -> None:
         read_extra_text(Path(settings.extra_text))
     if settings.training.deepspeed is not None and not Path(settings.training.deepspeed).is_file():
         raise InputError(f"training.deepspeed {settings.training.deepspeed}: no such file")
-    if (backend := settings.training.torch_compile_backend) is not None:
-        known = torch.compiler.list_backends()
-        if backend not in known:
-            raise InputError(f"training.torch_compile_backend: must be one of {', '.join(known)} (got {backend!r})")
+    if settings.training.compile_layers:
+        check_compiler("training.compile_layers")
+
+
+def check_compiler(setting: str) -> None:
+    """Raise InputError where the CPU is to run compiled code and there is no compiler; `setting` says who wants it."""
+    compiler = os.environ.get("CXX") or "g++"  # as torch's inductor looks for it
+    if not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise InputError(f"{setting}: no C++ compiler {compiler}; install one, or let CXX name it")
 
 
 def _check_modules(names: list[str], config: PretrainedConfig) -> None:

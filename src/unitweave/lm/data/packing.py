@@ -14,6 +14,16 @@ IGNORED = -100
 _BUCKET_COST = 20_000  # overhead of one more bucket, in squared tokens of attention
 
 
+class BucketShapes:
+    """The shapes of a packed row's buckets, (sequences, length) each.
+
+    Not a plain tuple: torch.compile would compile the layers anew for every number of buckets.
+    """
+
+    def __init__(self, *shapes: tuple[int, int]) -> None:
+        self.shapes = shapes
+
+
 def split_step(sequences: Sequence[TrainingSequence], parts: int) -> list[list[int]]:
     """Split a step's sequences into micro-batches of about equal token counts and similar lengths.
 
@@ -103,7 +113,7 @@ def pack(sequences: Sequence[TrainingSequence], loss_weights: Sequence[float], p
         "position_ids": torch.from_numpy(positions)[None],
         "gather_index": torch.from_numpy(gather_index),
         "scatter_index": torch.from_numpy(scatter_index),
-        "bucket_shapes": bucket_shapes,
+        "bucket_shapes": BucketShapes(*bucket_shapes),
         "cu_seqlens": torch.from_numpy(cu_seqlens.astype(np.int32)),
         "max_seqlen": -(-max_seqlen // 512) * 512,  # rounded, so that the kernel sees few different ones
         "labels": torch.from_numpy(labels),

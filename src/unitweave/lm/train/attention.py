@@ -16,6 +16,8 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 
+from unitweave.lm.data.packing import BucketShapes
+
 PACKED = "unitweave_packed"
 # The entries of a packed batch that each of the two kernels needs.
 BUCKET_INPUTS, FLASH_INPUTS = ("gather_index", "scatter_index", "bucket_shapes"), ("cu_seqlens", "max_seqlen")
@@ -31,7 +33,7 @@ def packed_attention(
     dropout: float = 0.0,
     gather_index: torch.Tensor | None = None,
     scatter_index: torch.Tensor | None = None,
-    bucket_shapes: tuple[tuple[int, int], ...] = (),
+    bucket_shapes: BucketShapes | None = None,
     cu_seqlens: torch.Tensor | None = None,
     max_seqlen: int = 0,
     sliding_window: int | None = None,
@@ -53,7 +55,7 @@ def packed_attention(
         dropout: Probability of dropping an attention weight.
         gather_index: int64 [slots]: the token in each slot of all buckets, one bucket after the other.
         scatter_index: int64 [used tokens]: the slot of each token; tokens behind the last sequence get zeros.
-        bucket_shapes: (sequences, max_seqlen) of each bucket.
+        bucket_shapes: Of each bucket.
         cu_seqlens: int32 [sequences + 1]: where each sequence begins in the row.
         max_seqlen: No sequence is longer than this.
         sliding_window: How many tokens back, its own included, a token sees; None is all.
@@ -78,14 +80,14 @@ def packed_attention(
                 "flash attention has no dropout and no softcap; pass `gather_index` and `scatter_index` instead"
             )
         return _flash(q, k, v, cu_seqlens, max_seqlen, scale, sliding_window)[None], None
-    if gather_index is None or scatter_index is None:
+    if gather_index is None or scatter_index is None or bucket_shapes is None:
         gather_index = scatter_index = torch.arange(tokens, device=q.device)
-        bucket_shapes = ((1, tokens),)
+        bucket_shapes = BucketShapes((1, tokens))
     gathered = [_Gather.apply(x, gather_index, scatter_index) for x in (q, k, v)]  # [slots, heads, head]
     # Split and not sliced: a slice's gradient is as large as all buckets, and they would be summed up one by one.
-    parts = [x.split([count * length for count, length in bucket_shapes]) for x in gathered]
+    parts = [x.split([count * length for count, length in bucket_shapes.shapes]) for x in gathered]
     outs = []
-    for shape, *bucket in zip(bucket_shapes, *parts, strict=True):
+    for shape, *bucket in zip(bucket_shapes.shapes, *parts, strict=True):
         q, k, v = (x.unflatten(0, shape).transpose(1, 2) for x in bucket)  # [count, heads, length, head]
         outs.append(_bucket_attention(q, k, v, scale, dropout, sliding_window, softcap))
     return _Scatter.apply(torch.cat(outs), gather_index, scatter_index, tokens)[None], None
@@ -106,7 +108,7 @@ def flash_works(device: torch.device) -> bool:
     # One bucket of two sequences, 32 and 64 long: the first one's slots from 32 on are padding.
     gather_index = (torch.arange(64, device=device)[None] + torch.tensor([0, 32], device=device)[:, None]).reshape(-1)
     scatter_index = torch.cat([torch.arange(32), torch.arange(64, 128)]).to(device)
-    bucket = {"gather_index": gather_index, "scatter_index": scatter_index, "bucket_shapes": ((2, 64),)}
+    bucket = {"gather_index": gather_index, "scatter_index": scatter_index, "bucket_shapes": BucketShapes((2, 64))}
     flash = {"cu_seqlens": torch.tensor([0, 32, 96], dtype=torch.int32, device=device), "max_seqlen": 64}
 
     def outcome(how: dict[str, Any]) -> list[torch.Tensor]:

@@ -117,7 +117,7 @@ def fit(
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     progress_line = meter(label, settings.steps, first_step)
-    with PackedTraining(causal, settings.cross_entropy) as packing, progress_line as progress:
+    with PackedTraining(causal, settings.cross_entropy, settings.compile_layers) as packing, progress_line as progress:
 
         def decode_dev(step: int) -> dict[str, float]:
             assert evaluation is not None
@@ -238,8 +238,6 @@ def _arguments(work: Path, settings: LmTraining, evaluation: DevEvaluation | Non
         restore_callback_states_from_checkpoint=keeps_best,  # how long the score has not risen
         save_total_limit=None,  # checkpoints.py removes the one before when the next is whole
         report_to=[name for name in settings.report_to if name != "tensorboard"],
-        torch_compile=settings.torch_compile_backend is not None,
-        torch_compile_backend=settings.torch_compile_backend,
         fsdp="full_shard" if settings.fsdp else None,
         fsdp_config={"version": 2} if settings.fsdp else None,
         deepspeed=settings.deepspeed,

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from unitweave.core.errors import InputError
 from unitweave.lm.model.lora import rows_in_tables
-from unitweave.lm.train.attention import PACKED
+from unitweave.lm.train.attention import PACKED, packed_attention
 from unitweave.lm.train.isolation import check_isolation
 from unitweave.lm.train.loss import chunked_loss, plain_loss
 from unitweave.training.devices import release_freed_memory
@@ -30,12 +31,15 @@ class PackedTraining:
                 ...  # decode the dev split with an ordinary causal LM
     """
 
-    def __init__(self, model: PreTrainedModel, cross_entropy: Literal["chunked", "plain"]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, cross_entropy: Literal["chunked", "plain"], compile_layers: bool = False
+    ) -> None:
         """Check that the model can be trained so; nothing is changed yet.
 
         Args:
             model: A causal LM (without a LoRA wrapper around it).
             cross_entropy: "chunked" computes logits a few hundred tokens at a time, "plain" all at once.
+            compile_layers: Compile the decoder layers, once for rows of any length.
 
         Raises:
             InputError: For an architecture that does not keep packed sequences apart, and, with "chunked", for a model
@@ -48,6 +52,14 @@ class PackedTraining:
             )
         check_isolation(model)
         self._attention = str(model.config._attn_implementation)
+        self._layers: list[nn.Module] = []
+        if compile_layers:
+            # The attention depends on the lengths, which the layers around it do not see.
+            AttentionInterface.register(PACKED, torch.compiler.disable(packed_attention))
+            self._layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+            for layer in self._layers:
+                layer.compile(dynamic=True)
+        self._compiled = [layer._compiled_call_impl for layer in self._layers]
         self._forward: Any = MethodType(_forward_with_loss(type(model), self.chunked), model)
 
     def __enter__(self) -> "PackedTraining":
@@ -73,11 +85,15 @@ class PackedTraining:
     def _install(self) -> None:
         self.model.forward = self._forward
         self.model.set_attn_implementation(PACKED)
+        for layer, compiled in zip(self._layers, self._compiled, strict=True):
+            layer._compiled_call_impl = compiled
 
     def _remove(self) -> None:
         # Not only ours: accelerate may have wrapped it (for autocast), and its wrapper has to come back with it.
         self._forward = self.model.__dict__.pop("forward", self._forward)
         self.model.set_attn_implementation(self._attention)
+        for layer in self._layers:
+            layer._compiled_call_impl = None  # decoding has other shapes, a token at a time
 
 
 def _forward_with_loss(kind: type[PreTrainedModel], chunked: bool) -> Any:
