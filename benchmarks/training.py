@@ -1,6 +1,6 @@
 """Useful tokens a second of training, against the usual way, as a markdown table. Needs a run with units.
 
-    python benchmarks/training.py RUN [--text-lm FOLDER | --shape llama-1b] [--steps 24] [--rounds 2]
+    python benchmarks/training.py RUN [--text-lm FOLDER | --shape gemma-270m] [--steps 24] [--rounds 2] [--compile]
 
 "grouped" is the strong usual way, transformers' Trainer with sequences interleaved beforehand, batches grouped by
 length and padded to a multiple of 64, an attention mask, the model's own loss; "random" is the same with random
@@ -9,6 +9,7 @@ batches padded to their longest. "unitweave" is `fit`, interleaving as it goes. 
 fastest turn of each counts, in processor time, which other processes on the machine change little (on a GPU by the
 clock). Padding is never counted as useful. MFU is stated against a matrix product measured in the same run.
 
+--compile adds ours with `compile_layers`; its first turn, or 40 steps, compile, so give it --rounds 2.
 --schedule adds what the schedule saves by itself: utterances a second at each text ratio, since text in place of
 units makes sequences shorter, and over the whole of the paper's schedule and training against its baseline.
 """
@@ -25,6 +26,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -54,6 +57,11 @@ from unitweave.lm.train.logs import matrix_peak, training_flops
 from unitweave.training.devices import use_bf16
 from unitweave.training.trainer import quiet_transformers
 
+# Gemma 3 270M, its vocabulary trimmed to what a small corpus has.
+GEMMA = Gemma3TextConfig(
+    hidden_size=640, num_hidden_layers=18, num_attention_heads=4, num_key_value_heads=1, head_dim=256,
+    intermediate_size=2048, sliding_window=512, query_pre_attn_scalar=256, vocab_size=8192,
+)  # fmt: skip
 WARM_UP = 4  # steps that are not timed
 
 
@@ -72,6 +80,8 @@ def load(options: argparse.Namespace) -> tuple[Any, PreTrainedModel, Interleaved
         if options.shape == "llama-1b":
             config = model_config("meta-llama/Llama-3.2-1B", SmallLm())
             return LlamaForCausalLM(LlamaConfig(**(config.to_dict() | {"vocab_size": 130_368})))
+        if options.shape == "gemma-270m":
+            return Gemma3ForCausalLM(GEMMA)
         made, _ = load_causal_lm(str(options.text_lm or options.run / "text_lm/model"))
         extend_model(made, vocabulary, 1)
         return made
@@ -158,11 +168,13 @@ def usual(model: PreTrainedModel, source: InterleavedDataset, steps: int, precis
     return sum(used[WARM_UP:steps]) / (clock.times[steps - 1] - clock.times[WARM_UP - 1])
 
 
-def ours(model: PreTrainedModel, source: InterleavedDataset, steps: int, precision: str) -> float:
+def ours(
+    model: PreTrainedModel, source: InterleavedDataset, steps: int, precision: str, compiled: bool = False
+) -> float:
     """Useful tokens a second of `fit`, without its first steps."""
     settings = LmTraining(
         steps=steps, batch_size=source.batch_size, learning_rate=1e-4, logging_steps=10**6, save_steps=10**6,
-        precision=precision, report_to=[],
+        precision=precision, report_to=[], compile_layers=compiled,
     )  # fmt: skip
     tokens = [sum(len(sequence.ids) for sequence in source.sequences(step)) for step in range(steps)]
     clock, usual_callbacks = Clock(), fit_module.report_callbacks
@@ -200,11 +212,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder with corpus and units")
     parser.add_argument("--text-lm", type=Path, help="model folder (default: RUN/text_lm/model)")
-    parser.add_argument("--shape", choices=["small", "llama-1b"], default="small", help="llama-1b: random weights")
+    parser.add_argument("--shape", choices=["small", "gemma-270m", "llama-1b"], default="small", help="random weights")
     parser.add_argument("--batch", type=int, default=16, help="pairs a step")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--precision", choices=["bf16", "fp32"], nargs="+", default=["bf16"], help="of the usual way")
+    parser.add_argument("--compile", action="store_true", help="also with compiled layers")
     parser.add_argument("--schedule", action="store_true", help="also what the schedule saves")
     options = parser.parse_args()
     quiet_transformers()
@@ -215,7 +228,9 @@ def main() -> None:
             for grouped in (True, False):
                 name = f"{'grouped' if grouped else 'random'} ({precision})"
                 best[name] = max(best.get(name, 0), usual(model(), source, options.steps, precision, grouped))
-        best["unitweave (bf16)"] = max(best.get("unitweave (bf16)", 0), ours(model(), source, options.steps, "bf16"))
+        for compiled in (False, True)[: 1 + options.compile]:
+            name = "unitweave (bf16)" + ", compiled" * compiled
+            best[name] = max(best.get(name, 0), ours(model(), source, options.steps, "bf16", compiled))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     peak = matrix_peak(device, torch.bfloat16 if use_bf16("bf16") else torch.float32)
     per_token, per_square = training_flops(model())
