@@ -9,7 +9,7 @@ batches padded to their longest. "unitweave" is `fit`, interleaving as it goes. 
 fastest turn of each counts, in processor time, which other processes on the machine change little (on a GPU by the
 clock). Padding is never counted as useful. MFU is stated against a matrix product measured in the same run.
 
---compile adds ours with `compile_layers`; its first turn, or 40 steps, compile, so give it --rounds 2.
+--compile adds ours with `torch_compile_backend: inductor`; its first turn, or 40 steps, compile, so give it --rounds 2.
 --schedule adds what the schedule saves by itself: utterances a second at each text ratio, since text in place of
 units makes sequences shorter, and over the whole of the paper's schedule and training against its baseline.
 """
@@ -174,7 +174,7 @@ def ours(
     """Useful tokens a second of `fit`, without its first steps."""
     settings = LmTraining(
         steps=steps, batch_size=source.batch_size, learning_rate=1e-4, logging_steps=10**6, save_steps=10**6,
-        precision=precision, report_to=[], compile_layers=compiled,
+        precision=precision, report_to=[], torch_compile_backend="inductor" if compiled else None,
     )  # fmt: skip
     tokens = [sum(len(sequence.ids) for sequence in source.sequences(step)) for step in range(steps)]
     clock, usual_callbacks = Clock(), fit_module.report_callbacks

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 check_initial_encoder = imported_on_call("units.initial_encoder:check_initial_encoder")
 configured_tokenizer = imported_on_call("units.tokenizer:configured_tokenizer")
 check_system = imported_on_call("lm.checks:check_system")
-check_compiler = imported_on_call("lm.checks:check_compiler")
+check_compile_backend = imported_on_call("lm.checks:check_compile_backend")
 named_vocoder = imported_on_call("vocoder.adopt:named_vocoder")
 check_scoring = imported_on_call("score.checks:check_scoring")
 try_cascade = imported_on_call("score.cascade:try_cascade")
@@ -66,8 +66,9 @@ def check_run(run: "Run", systems: Sequence[str], stages: Sequence[str] = STAGES
         _check_planned_corpus(recipe)
     _check_target(run, chosen.values())
     num_units, frame_rate = _units(run, due, "units" in stages)
-    if recipe.text_lm.training.compile_layers and "lm" in stages and due(layout.text_lm, recipe.text_lm):
-        check_compiler("text_lm.training.compile_layers")
+    backend = recipe.text_lm.training.torch_compile_backend
+    if backend is not None and "lm" in stages and due(layout.text_lm, recipe.text_lm):
+        check_compile_backend(backend, "text_lm.training.torch_compile_backend")
     if "lm" in stages:
         for name, system in chosen.items():
             if due(layout.lm(name), run.lm_settings(name)):

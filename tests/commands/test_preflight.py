@@ -38,6 +38,7 @@ CASES = {
     "extra text": ({"lm": {"extra_text": "no.tsv"}}, "no.tsv: no such table"),
     "a schedule's function": ({"lm": {"schedule": {"shape": "function", "function": "no:thing"}}}, "schedule.function"),
     "DeepSpeed's file": ({"lm": {"training": {"deepspeed": "no.json"}}}, "deepspeed"),
+    "a compiler": ({"lm": {"training": {"torch_compile_backend": "gcc"}}}, "torch_compile_backend: must be one of"),
     "LoRA's layers": (
         {"lm": {"pretrained": "LM", "lora": {"target_modules": ["nope"]}}},
         "lora.target_modules: the model has no layers named nope",
@@ -133,9 +134,9 @@ def test_a_compiler_that_is_missing_is_known_before_the_first_stage(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    recipe = recipe_file(nothing_done, {"lm": {"training": {"compile_layers": True}}}, models)
+    recipe = recipe_file(nothing_done, {"lm": {"training": {"torch_compile_backend": "inductor"}}}, models)
     assert main(["run", recipe, "--out", "run"]) == 2
-    assert "training.compile_layers: no C++ compiler no-such-compiler" in capsys.readouterr().err
+    assert "training.torch_compile_backend: no C++ compiler no-such-compiler" in capsys.readouterr().err
 
 
 @pytest.mark.slow

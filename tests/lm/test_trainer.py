@@ -228,7 +228,7 @@ def test_a_sharded_training_killed_and_resumed_equals_one_left_alone(
         {"gradient_checkpointing": True},
         {"cross_entropy": "plain"},
         {"max_tokens_per_forward": 60},
-        {"compile_layers": True},
+        {"torch_compile_backend": "inductor"},
         {"dataloader_num_workers": 1},
     ],
 )

@@ -109,8 +109,8 @@ class LmTraining(EncoderTraining):
     """Utterance pairs (or sentence pairs) per optimizer step, over all processes."""
     max_tokens_per_forward: PositiveInt | None = None
     """Maximum tokens of one forward pass; a larger micro-batch takes several. null: no limit."""
-    compile_layers: bool = False
-    """Compile the model's layers, for rows of any length: faster, last digits differ. A CPU needs a C++ compiler."""
+    torch_compile_backend: str | None = None
+    """Backend of torch.compile for the model's layers, usually inductor, which is faster; null compiles nothing."""
     cross_entropy: Literal["chunked", "plain"] = "chunked"
     """chunked never holds all logits at once; plain does."""
     fsdp: bool = False

@@ -33,14 +33,17 @@ def check_system(settings: LmSettings, num_units: int) -> None:
         read_extra_text(Path(settings.extra_text))
     if settings.training.deepspeed is not None and not Path(settings.training.deepspeed).is_file():
         raise InputError(f"training.deepspeed {settings.training.deepspeed}: no such file")
-    if settings.training.compile_layers:
-        check_compiler("training.compile_layers")
+    if (backend := settings.training.torch_compile_backend) is not None:
+        check_compile_backend(backend, "training.torch_compile_backend")
 
 
-def check_compiler(setting: str) -> None:
-    """Raise InputError where the CPU is to run compiled code and there is no compiler; `setting` says who wants it."""
-    compiler = os.environ.get("CXX") or "g++"  # as torch's inductor looks for it
-    if not torch.cuda.is_available() and shutil.which(compiler) is None:
+def check_compile_backend(backend: str, setting: str) -> None:
+    """Raise InputError where torch cannot compile with this backend here; `setting` says whose it is."""
+    known = torch.compiler.list_backends()
+    if backend not in known:
+        raise InputError(f"{setting}: must be one of {', '.join(known)} (got {backend!r})")
+    compiler = os.environ.get("CXX") or "g++"  # as inductor looks for it
+    if backend == "inductor" and not torch.cuda.is_available() and shutil.which(compiler) is None:
         raise InputError(f"{setting}: no C++ compiler {compiler}; install one, or let CXX name it")
 
 

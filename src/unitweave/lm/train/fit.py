@@ -117,7 +117,10 @@ def fit(
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     progress_line = meter(label, settings.steps, first_step)
-    with PackedTraining(causal, settings.cross_entropy, settings.compile_layers) as packing, progress_line as progress:
+    with (
+        PackedTraining(causal, settings.cross_entropy, settings.torch_compile_backend) as packing,
+        progress_line as progress,
+    ):
 
         def decode_dev(step: int) -> dict[str, float]:
             assert evaluation is not None

@@ -32,14 +32,14 @@ class PackedTraining:
     """
 
     def __init__(
-        self, model: PreTrainedModel, cross_entropy: Literal["chunked", "plain"], compile_layers: bool = False
+        self, model: PreTrainedModel, cross_entropy: Literal["chunked", "plain"], compile_backend: str | None = None
     ) -> None:
         """Check that the model can be trained so; nothing is changed yet.
 
         Args:
             model: A causal LM (without a LoRA wrapper around it).
             cross_entropy: "chunked" computes logits a few hundred tokens at a time, "plain" all at once.
-            compile_layers: Compile the decoder layers, once for rows of any length.
+            compile_backend: Compile the decoder layers with this backend of torch.compile, once for rows of any length.
 
         Raises:
             InputError: For an architecture that does not keep packed sequences apart, and, with "chunked", for a model
@@ -53,12 +53,12 @@ class PackedTraining:
         check_isolation(model)
         self._attention = str(model.config._attn_implementation)
         self._layers: list[nn.Module] = []
-        if compile_layers:
+        if compile_backend is not None:
             # The attention depends on the lengths, which the layers around it do not see.
             AttentionInterface.register(PACKED, torch.compiler.disable(packed_attention))
             self._layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
             for layer in self._layers:
-                layer.compile(dynamic=True)
+                layer.compile(backend=compile_backend, dynamic=True)
         self._compiled = [layer._compiled_call_impl for layer in self._layers]
         self._forward: Any = MethodType(_forward_with_loss(type(model), self.chunked), model)
 
