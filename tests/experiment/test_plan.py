@@ -113,7 +113,6 @@ def test_a_grid_that_cannot_be_is_refused_with_its_key(changes: dict[str, Any], 
 def test_built_in_experiments_can_be_read() -> None:
     found = {path.stem: load_experiment(path)[0] for path in builtin_experiments()}
     assert set(found) == {
-        "beyond",
         "demo",
         "replication",
         "gemma",
