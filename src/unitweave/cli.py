@@ -14,6 +14,7 @@ from unitweave.config import RECIPES
 from unitweave.core.distributed import process_group, process_index, wait_for_the_main_message
 from unitweave.core.errors import InputError, printable
 from unitweave.core.files import TEMPORARY_PREFIX
+from unitweave.core.imports import end_with_this_command
 from unitweave.core.signals import Stopped, signals_handled
 
 
@@ -90,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours say what is going on
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else a line for each attempt where there is no network
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        end_with_this_command()
     try:
         with signals_handled(), process_group():
             return _dispatch(arguments)

@@ -17,7 +17,7 @@ from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
 from unitweave.core.files import content_digests, file_digest
-from unitweave.core.functions import imported_on_call
+from unitweave.core.imports import imported_on_call
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import read_manifest

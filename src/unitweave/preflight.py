@@ -15,7 +15,7 @@ from unitweave.config.corpus import CorpusSettings
 from unitweave.config.lm import LmSettings
 from unitweave.config.recipe import Recipe
 from unitweave.core.errors import InputError, error_prefix
-from unitweave.core.functions import imported_on_call
+from unitweave.core.imports import imported_on_call
 from unitweave.core.languages import language_code
 from unitweave.core.manifest import FILE_NAME as MANIFEST
 from unitweave.core.manifest import Manifest, read_manifest

@@ -7,7 +7,8 @@ import pytest
 
 from helpers.serving import SETTINGS, make_run, speech
 from unitweave.serve.export import export_run
-from unitweave.translate.translator import MIN_SAMPLES, Translator
+from unitweave.translate.checks import MIN_SAMPLES
+from unitweave.translate.translator import Translator
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from unitweave.config.live import LiveSettings, Policy
 from unitweave.config.score import RecognizerName
 from unitweave.config.types import NonNegativeInt, PositiveInt
 from unitweave.core.errors import InputError
-from unitweave.core.functions import quick_imports
+from unitweave.core.imports import quick_imports
 from unitweave.core.lock import locked
 
 
@@ -56,22 +56,26 @@ def live(
 
     # Refuses what is no model before seconds of imports, and before the microphone is looked for.
     parts = find_parts(model, system, trust_functions)
+    from unitweave.translate.checks import check_languages, check_service
     from unitweave.translate.live.sources import Loudspeaker, microphone, recording
 
     source = None if audio is None else recording(audio, fast)
-
-    import torch
+    check_service(parts, engine, device, bf16)
+    check_languages(parts, language, target_language)
 
     from unitweave.core.progress import echo
-    from unitweave.training.devices import check_device
 
-    with quick_imports():
+    with quick_imports(only_decoding=not trust_functions):
+        import torch
+
+        from unitweave.training.devices import check_device
+
+        check_device(device, "--device")
         from unitweave.translate.live.decoding import LiveDecoder
         from unitweave.translate.live.run import run_live
         from unitweave.translate.live.translator import LiveTranslator
         from unitweave.translate.translator import Translator
 
-    check_device(device, "--device")
     if threads:
         torch.set_num_threads(threads)
     source = source or microphone()

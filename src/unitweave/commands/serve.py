@@ -10,7 +10,7 @@ from typing import Any, Literal
 from unitweave.config.serve import ServerLimits
 from unitweave.config.types import Port, PositiveInt
 from unitweave.core.errors import InputError
-from unitweave.core.functions import quick_imports
+from unitweave.core.imports import quick_imports
 from unitweave.serve.access import check_access
 
 
@@ -59,17 +59,19 @@ def serve(
     used_here = ("model", "system", "trust_functions", "limits")
     options: dict[str, Any] = {key: value for key, value in locals().items() if key not in (*used_here, "used_here")}
 
+    from unitweave.translate.checks import check_service
     from unitweave.translate.package import find_parts
 
     parts = find_parts(model, system, trust_functions)  # refuses what is no model before seconds of imports
+    check_service(parts, engine, device, bf16)
     try:
-        with quick_imports():
+        with quick_imports(only_decoding=not trust_functions):
+            from unitweave.training.devices import check_device
+
+            check_device(device, "--device")
             from unitweave.serve.app import Service, serve_model
     except ModuleNotFoundError as error:
         raise InputError(f"the server needs {error.name}: pip install 'unitweave[serve]'") from None
-    from unitweave.training.devices import check_device
-
-    check_device(device, "--device")
     serve_model(Service(parts, **options), limits)
     # Everything is cleaned up. Taking the interpreter down can last many seconds, and could crash below a batch that
     # is still in a long computation.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from unitweave.config.translate import SegmentationSettings
 from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Seed
 from unitweave.core.errors import InputError
-from unitweave.core.functions import quick_imports
+from unitweave.core.imports import quick_imports
 
 
 def translate(
@@ -67,6 +67,7 @@ def translate(
     from dataclasses import replace
 
     from unitweave.core.progress import echo
+    from unitweave.translate.checks import check_languages, check_recordings, check_service
     from unitweave.translate.package import find_parts
     from unitweave.translate.tasks import find_tasks
 
@@ -74,22 +75,29 @@ def translate(
     tasks = find_tasks(audio, out)
     if len(tasks) == 1 and not tasks[0].source.exists():
         raise InputError(f"{tasks[0].source}: no such audio file")
+    if len(tasks) > 1 and (transcript is not None or translation is not None):
+        raise InputError(f"--transcript and --translation need a single recording (got {len(tasks)})")
+    check_service(parts, engine, device, bf16)
+    check_languages(parts, language, target_language)
+    if errors := check_recordings(tasks):
+        for error in errors if len(tasks) > 1 else ():
+            echo(error)
+        raise InputError(_summary(errors, len(tasks)))
 
     # From here on it is worth seconds of imports.
-    with quick_imports():
+    with quick_imports(only_decoding=not trust_functions):
         import torch
 
         from unitweave.training.devices import check_device
+
+        check_device(device, "--device")
         from unitweave.translate.decode import ForcedPrefix
         from unitweave.translate.files import translate_files
         from unitweave.translate.translator import UNSURE, Translator
 
-    check_device(device, "--device")
     forced = None
     if any(given is not None for given in (transcript, translation, language, target_language)):
         forced = ForcedPrefix(transcript, translation, language, target_language)
-        if len(tasks) > 1 and (transcript is not None or translation is not None):
-            raise InputError(f"--transcript and --translation need a single recording (got {len(tasks)})")
     dtype = torch.bfloat16 if bf16 else torch.float32
     translator = Translator.from_parts(parts, device, dtype, engine)
     named = {"num_beams": num_beams, "temperature": temperature, "batch_size": batch_size, "seed": seed}
@@ -108,10 +116,15 @@ def translate(
             echo(f"{done.task.source}: {UNSURE}")
         wav = done.task.stem.with_name(done.task.stem.name + ".wav")
         print(_one_line(({} if settings.text_only else {"audio": str(wav)}) | shown), flush=True)
-    if failed and len(tasks) == 1:
-        raise InputError(failed[0])
     if failed:
-        raise InputError(f"{len(failed)} of {len(tasks)} recordings could not be translated, the first: {failed[0]}")
+        raise InputError(_summary(failed, len(tasks)))
+
+
+def _summary(failed: list[str], recordings: int) -> str:
+    """What is said at the end of the recordings that could not be translated."""
+    if recordings == 1:
+        return failed[0]
+    return f"{len(failed)} of {recordings} recordings could not be translated, the first: {failed[0]}"
 
 
 def _one_line(about: dict[str, Any]) -> str:

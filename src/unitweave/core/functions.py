@@ -1,11 +1,9 @@
 """Python functions of the user that settings name as `module:name`."""
 
-import gc
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +22,6 @@ def untrusted(folder: Path, setting: str) -> str:
         f"{folder}: runs code of its own ({setting}); if you know where it is from, allow it with --trust-functions "
         "(in Python, trust_functions=True)"
     )
-
-
-@contextmanager
-def quick_imports() -> Iterator[None]:
-    """For imports of torch and transformers: they make a million objects that stay, among which looking for garbage
-    again and again costs a second. Where scipy is installed, transformers imports hundreds of its modules for losses
-    of object detection; hidden, it counts as not installed."""
-    enabled, hidden = gc.isenabled(), "scipy" not in sys.modules
-    gc.disable()
-    if hidden:
-        sys.modules["scipy"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if hidden:
-            del sys.modules["scipy"]
-        gc.freeze()
-        if enabled:
-            gc.enable()
-
-
-def imported_on_call(name: str) -> Callable[..., Any]:
-    """A function of this package, `module:function`, whose module is imported when it is called."""
-    module, _, attribute = name.partition(":")
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        with quick_imports():
-            function = getattr(importlib.import_module(f"unitweave.{module}"), attribute)
-        return function(*arguments, **named)
-
-    return call
 
 
 def imported(name: str, setting: str) -> Callable[..., Any]:

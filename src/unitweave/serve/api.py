@@ -30,8 +30,9 @@ from unitweave.serve.live import add_live
 from unitweave.serve.reference import reference_page
 from unitweave.serve.uploads import Storage, keep_tidy
 from unitweave.serve.wav import to_pcm, wav_bytes, wav_header
+from unitweave.translate.checks import check_audible
 from unitweave.translate.decode import ForcedPrefix, Translation
-from unitweave.translate.translator import Translator, check_audible
+from unitweave.translate.translator import Translator
 from unitweave.translate.vad import find_speech
 
 _BLOCK = 1 << 20

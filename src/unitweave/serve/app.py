@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from unitweave.config.serve import ServerLimits
 from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
-from unitweave.core.functions import quick_imports
+from unitweave.core.imports import quick_imports
 from unitweave.core.progress import echo
 from unitweave.serve.api import make_app
 from unitweave.serve.batching import Batcher

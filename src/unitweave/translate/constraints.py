@@ -167,7 +167,7 @@ class Constraints:
         prefix = prefix or ForcedPrefix()
         source = self.vocabulary.language_code(prefix.language)
         target = self.vocabulary.language_code(prefix.target_language or target_language)
-        target = self._checked_target(source, target)
+        target = self.vocabulary.target_code(source, target)
         found: dict[int, list[int]] = {}
         if self.first == UNITS:
             if prefix.transcript is not None or prefix.translation is not None or source:
@@ -192,25 +192,6 @@ class Constraints:
                     raise InputError(f"{name}: must be text, without the model's own markers such as <|end|>")
                 found[phase] = [*tokens, int(self.closing[phase])]
         return found
-
-    def _checked_target(self, source: str | None, target: str | None) -> str | None:
-        """The language to translate into; None where the source language, as the model identifies it, decides.
-
-        Raises:
-            InputError: A language is not one of the model's, or a choice is missing.
-        """
-        v = self.vocabulary
-        for name, code, choices in (("language", source, v.sources), ("target_language", target, v.targets)):
-            if code is not None and code not in (choices or v.languages):
-                raise InputError(f"{name}: must be one of {', '.join(choices or sorted(v.languages))} (got {code!r})")
-        if target is not None or v.task == "asr":
-            return target
-        ambiguous = [language for language in ([source] if source else v.sources) if len(v.targets_from(language)) > 1]
-        if ambiguous:
-            targets = ", ".join(v.targets_from(ambiguous[0]))
-            raise InputError(f"target_language: from {ambiguous[0]} this model translates into {targets}; choose one")
-        possible = v.targets_from(source)
-        return possible[0] if len(possible) == 1 else None
 
 
 def _normalized(text: str, languages: Sequence[str], name: str) -> str:

@@ -5,26 +5,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from unitweave.core.errors import InputError
 from unitweave.lm.model.start import load_causal_lm, load_tokenizer
+from unitweave.translate.checks import check_engine
 from unitweave.translate.int8 import Int8Linear, is_int8, load_int8
 from unitweave.translate.output_layer import PhaseOutputLayer
 from unitweave.translate.step_attention import use_step_attention
 from unitweave.translate.weights import load_converted
-
-ENGINES = ("int8",)
-
-
-def check_engine(engine: str | None, device: str | torch.device, dtype: torch.dtype) -> None:
-    """Raise InputError for an engine that does not exist or does not fit the device or the precision."""
-    if engine is None:
-        return
-    if engine not in ENGINES:
-        raise InputError(f"engine must be one of {', '.join(ENGINES)} (got {engine!r})")
-    if torch.device(device).type != "cpu":
-        raise InputError(f"engine {engine} runs on the CPU; remove the device {device} or the engine")
-    if dtype != torch.float32:
-        raise InputError(f"engine {engine} sets the precision itself; remove bfloat16 or the engine")
 
 
 def load_language_model(

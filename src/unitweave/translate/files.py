@@ -10,11 +10,12 @@ from unitweave.core.audio import lasts_longer, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import file_digest, json_digest, read_json, write_json
 from unitweave.core.progress import meter
+from unitweave.translate.checks import check_audible
 from unitweave.translate.decode import ForcedPrefix
 from unitweave.translate.long import translate_long
 from unitweave.translate.subtitles import Cue, write_subtitles
 from unitweave.translate.tasks import FileTask
-from unitweave.translate.translator import SpeechTranslation, Translator, check_audible
+from unitweave.translate.translator import SpeechTranslation, Translator
 from unitweave.translate.utterances import segmentation_for, utterance_limit
 from unitweave.translate.vad import find_speech
 

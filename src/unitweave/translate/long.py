@@ -19,9 +19,10 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json, read_json_object, remove, remove_leftovers, write_json
 from unitweave.core.progress import meter
 from unitweave.core.scripts import join_texts
+from unitweave.translate.checks import MIN_SAMPLES, check_audible
 from unitweave.translate.decode import ForcedPrefix
 from unitweave.translate.subtitles import Cue, write_subtitles
-from unitweave.translate.translator import MIN_SAMPLES, SpeechTranslation, Translator, check_audible
+from unitweave.translate.translator import SpeechTranslation, Translator
 from unitweave.translate.vad import SpeechDetector, cut_out, speech_spans
 
 _BATCH_SECONDS = 60.0  # of padded speech at a time: a long recording takes the memory of a dense minute

@@ -101,7 +101,7 @@ class Parts:
 
     def check(self) -> str:
         """Raise InputError unless all parts speak the units of one codebook; returns its fingerprint."""
-        from unitweave.lm.model.vocabulary import Vocabulary  # transformers: not for a model that is refused
+        from unitweave.lm.model.vocabulary import Vocabulary
 
         vocabulary = Vocabulary.load(self.language_model)
         if self.units.tokenizer is not None:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from unitweave.config.translate import DecodingSettings
-from unitweave.core.audio import SAMPLE_RATE, is_silent, write_audio
+from unitweave.core.audio import SAMPLE_RATE, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import file_digest, json_digest
 from unitweave.core.natural import natural_pieces
 from unitweave.core.text import normalize
 from unitweave.corpus.samples import AudioInput, as_waveform
+from unitweave.translate.checks import MIN_SAMPLES, check_audible
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Streamer, Translation, Wanted
 from unitweave.translate.engines import model_precision
@@ -31,7 +32,6 @@ UNSURE = (
     "the transcript does not fit the recording: probably another language, noise, or speech unlike the training data"
 )
 _BATCH_SECONDS = 120.0  # seconds of padded speech in one pass of the encoder
-MIN_SAMPLES = 800  # at 16 kHz: every encoder makes a frame of 50 ms
 Words = list[tuple[str, float, float]]  # each with the seconds at which it begins and ends
 
 
@@ -381,11 +381,3 @@ class Translator:
             result.append((piece.text.strip(), float(start) / rate, float(end) / rate))
             first = last
         return result
-
-
-def check_audible(waveform: np.ndarray, name: str) -> None:
-    """Raise InputError when a waveform at 16 kHz is too short for a frame of any encoder, or only silence."""
-    if len(waveform) < MIN_SAMPLES:
-        raise InputError(f"{name}: too short to translate; it lasts {len(waveform) / SAMPLE_RATE:.3f} s")
-    if is_silent(waveform):
-        raise InputError(f"{name}: the recording is silent")

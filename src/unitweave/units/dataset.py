@@ -28,7 +28,6 @@ SIDES = ("src", "tgt")
 _LISTS = ("units", "starts", "ends", "scores")
 _ROWS_AT_ONCE = 50_000  # some 60 MB
 RATE_TOLERANCE = 1e-4  # relative
-_SLACK_FRAMES = 3  # encoders yield up to 2 frames fewer than samples / 320; more means a mix-up
 
 SCHEMA = pa.schema(
     [
@@ -260,15 +259,6 @@ def units_per_second(metadata: Mapping[str, str]) -> float:
 def same_rate(one: float, other: float) -> bool:
     """Whether two frame rates are the same but for rounding: 86.13 stands for 22050 / 256."""
     return abs(one - other) <= RATE_TOLERANCE * other
-
-
-def length_mismatch(units: int, frames: float) -> str:
-    """How many units there are for a recording of so many frames, where that cannot be; "" where it can."""
-    if units > frames + _SLACK_FRAMES:
-        return f"{units} units but only {int(frames)} frames of audio"
-    if units < frames - _SLACK_FRAMES:
-        return f"only {units} units for {int(frames)} frames of audio"
-    return ""
 
 
 def _split(column: pa.ListArray) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ from unitweave.config.units import SmallEncoder
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, file_digest, read_json_object
 from unitweave.core.sequences import collapse_ctc
+from unitweave.training.building import quickly_built
 from unitweave.training.model_files import (
     SAFE_LOADING,
     WEIGHTS_FILE,
@@ -167,8 +168,10 @@ def load_encoder(folder: Path | str, device: str | torch.device = "cpu") -> Spee
     config = check_encoder_folder(folder)
     vocabulary = CharacterVocabulary.load(folder)
     with loading_errors(folder, "speech encoder"):
-        model, report = ctc_class(config).from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, **SAFE_LOADING
+        model, report = quickly_built(
+            lambda: ctc_class(config).from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, **SAFE_LOADING
+            )
         )
     # transformers fills weights that are not there with random ones. The mask's vector plays no part here.
     missing = sorted(key for key in report["missing_keys"] if "masked_spec_embed" not in key)

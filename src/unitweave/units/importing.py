@@ -30,7 +30,6 @@ from unitweave.units.dataset import (
     SIDES,
     UnitRow,
     UnitTable,
-    length_mismatch,
     list_column,
     row_batches,
     rows_from_table,
@@ -40,7 +39,7 @@ from unitweave.units.dataset import (
 from unitweave.units.extract import is_finished, summary
 from unitweave.units.fairseq import FORMATS as FAIRSEQ_FORMATS
 from unitweave.units.fairseq import read_fairseq
-from unitweave.units.tokenizer import SpeechTokenizer, check_agreement, configured_tokenizer
+from unitweave.units.tokenizer import SpeechTokenizer, check_agreement, configured_tokenizer, length_mismatch
 from unitweave.units.unit_files import UtteranceNames, read_json, read_parquet, unit_row
 from unitweave.units.word_times import TIMES, TimedWord, match_words
 

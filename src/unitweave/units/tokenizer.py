@@ -14,8 +14,8 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest
 from unitweave.core.functions import imported
 from unitweave.core.sequences import deduplicate
-from unitweave.units.dataset import length_mismatch
 
+_SLACK_FRAMES = 3  # encoders yield up to 2 frames fewer than samples / 320; more means a mix-up
 _MIN_AGREEMENT = 0.9  # fraction of units that a tokenizer and imported files have in common
 
 
@@ -123,3 +123,12 @@ def check_agreement(tokenizer: SpeechTokenizer, audio: Path, units: np.ndarray, 
             f"units.tokenizer: makes other units than the imported ones: {100 * agreement:.0f} % of those of {name} "
             "agree; give the tokenizer that made them"
         )
+
+
+def length_mismatch(units: int, frames: float) -> str:
+    """How many units there are for a recording of so many frames, where that cannot be; "" where it can."""
+    if units > frames + _SLACK_FRAMES:
+        return f"{units} units but only {int(frames)} frames of audio"
+    if units < frames - _SLACK_FRAMES:
+        return f"only {units} units for {int(frames)} frames of audio"
+    return ""

@@ -17,7 +17,8 @@ from torch import Tensor
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Manifest, read_manifest
-from unitweave.units.dataset import UnitTable, length_mismatch, read_units
+from unitweave.units.dataset import UnitTable, read_units
+from unitweave.units.tokenizer import length_mismatch
 
 MINIMUM_FRAMES = 8
 _CACHED_RECORDINGS = 4096

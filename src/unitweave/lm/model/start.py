@@ -21,6 +21,7 @@ from unitweave.core.errors import InputError
 from unitweave.interleaving.sequence import Example, Speech
 from unitweave.lm.model.trim import trim_model, trim_tokenizer
 from unitweave.lm.model.vocabulary import FILE_NAME, ROW_MULTIPLE, Vocabulary, extend_model, extend_tokenizer
+from unitweave.training.building import quickly_built
 from unitweave.training.model_files import (
     SAFE_LOADING,
     check_model_config,
@@ -52,7 +53,9 @@ def load_causal_lm(
     tokenizer = load_tokenizer(name)
     _check_size(name, config)
     with loading_errors(name, "language model"):
-        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype, **SAFE_LOADING)
+        model = quickly_built(
+            lambda: AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype, **SAFE_LOADING)
+        )
     return model, tokenizer
 
 

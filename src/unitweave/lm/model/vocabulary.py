@@ -8,18 +8,18 @@ to a multiple of 64 and every one of them is initialized.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import torch
-from tokenizers import AddedToken
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.config.interleave import FROM_SPEECH, SPEECH_TO_SPEECH, Texts
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object, write_json
 from unitweave.core.languages import language_code
 from unitweave.interleaving.sequence import Markers
+
+if TYPE_CHECKING:  # a model's record is read, and may be refused, before torch and transformers are imported
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FILE_NAME = "unitweave.json"
 FORMAT = 1
@@ -103,6 +103,30 @@ class Vocabulary:
         """The languages that the model translates into from `source` (None: from any), sorted."""
         return sorted({target for language, target in self.directions if source in (None, language)})
 
+    def target_code(self, source: str | None, target: str | None) -> str | None:
+        """The language to translate into; None where the source language, as the model identifies it, decides.
+
+        Args:
+            source: Code of the source language; None leaves it to the model.
+            target: Code of the language to translate into, where it is known.
+
+        Raises:
+            InputError: A language is not one of the model's, or a choice is missing.
+        """
+        for name, code, choices in (("language", source, self.sources), ("target_language", target, self.targets)):
+            if code is not None and code not in (choices or self.languages):
+                raise InputError(
+                    f"{name}: must be one of {', '.join(choices or sorted(self.languages))} (got {code!r})"
+                )
+        if target is not None or self.task == "asr":
+            return target
+        ambiguous = [code for code in ([source] if source else self.sources) if len(self.targets_from(code)) > 1]
+        if ambiguous:
+            targets = ", ".join(self.targets_from(ambiguous[0]))
+            raise InputError(f"target_language: from {ambiguous[0]} this model translates into {targets}; choose one")
+        into = self.targets_from(source)
+        return into[0] if len(into) == 1 else None
+
     @property
     def has_speech(self) -> bool:
         """Whether the model goes on to target units, with or without texts in between."""
@@ -154,7 +178,7 @@ class Vocabulary:
 
 
 def extend_tokenizer(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     num_units: int,
     languages: Sequence[str],
     codebook: str,
@@ -168,6 +192,8 @@ def extend_tokenizer(
     Raises:
         InputError: The tokenizer already has one of them, or gives them no contiguous ids.
     """
+    from tokenizers import AddedToken
+
     text_size = len(tokenizer)
     names = [f"<|unit_{u}|>" for u in range(num_units)]
     names += [f"<|{marker}|>" for marker in _MARKERS] + [f"<|{language}|>" for language in languages]
@@ -191,9 +217,8 @@ def extend_tokenizer(
     )
 
 
-@torch.no_grad()
 def extend_model(
-    model: PreTrainedModel, vocabulary: Vocabulary, seed: int, unit_text: Sequence[np.ndarray] | None = None
+    model: "PreTrainedModel", vocabulary: Vocabulary, seed: int, unit_text: Sequence[np.ndarray] | None = None
 ) -> None:
     """Grow the model's embeddings (and output layer, where untied) for the new tokens, in place.
 
@@ -208,16 +233,20 @@ def extend_model(
         unit_text: For each unit the text tokens of the words it occurs in, int [count]; the unit's row then starts at
             the mean of those tokens' rows instead.
     """
+    import torch
+
     rows = -(-vocabulary.size // ROW_MULTIPLE) * ROW_MULTIPLE
-    model.resize_token_embeddings(max(rows, model.get_input_embeddings().num_embeddings), mean_resizing=False)
+    with torch.no_grad():
+        model.resize_token_embeddings(max(rows, model.get_input_embeddings().num_embeddings), mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
     tables = {id(t): t for t in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
-    for table in tables.values():
-        text = table[: vocabulary.text_size].float()
-        new = table.shape[0] - vocabulary.text_size
-        noise = torch.randn(new, table.shape[1], generator=generator) * (text.std(dim=0) / 10).cpu()
-        table[vocabulary.text_size :] = (text.mean(dim=0) + noise.to(table.device)).to(table.dtype)
-        for unit, tokens in enumerate(unit_text or []):
-            if len(tokens):
-                row = vocabulary.unit_offset + unit
-                table[row] = (text[torch.as_tensor(tokens)].mean(dim=0) + noise[unit].to(table.device)).to(table.dtype)
+    with torch.no_grad():
+        for table in tables.values():
+            text = table[: vocabulary.text_size].float()
+            new = table.shape[0] - vocabulary.text_size
+            noise = torch.randn(new, table.shape[1], generator=generator) * (text.std(dim=0) / 10).cpu()
+            table[vocabulary.text_size :] = (text.mean(dim=0) + noise.to(table.device)).to(table.dtype)
+            for unit, tokens in enumerate(unit_text or []):
+                if len(tokens):
+                    mean = text[torch.as_tensor(tokens)].mean(dim=0)
+                    table[vocabulary.unit_offset + unit] = (mean + noise[unit].to(table.device)).to(table.dtype)
