@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from unitweave.config.corpus import CorpusSettings
 from unitweave.config.lm import LmSettings
 from unitweave.config.recipe import Recipe
+from unitweave.config.units import check_layer
 from unitweave.core.errors import InputError, error_prefix
 from unitweave.core.imports import imported_on_call
 from unitweave.core.languages import language_code
@@ -22,7 +23,7 @@ from unitweave.core.manifest import Manifest, read_manifest
 from unitweave.core.stage import is_done, is_done_with, read_stage
 from unitweave.corpus.tasks import check_directions, check_tasks
 from unitweave.lm.data.subset import train_subset
-from unitweave.training.model_files import check_model_folder
+from unitweave.training.model_files import check_reachable
 from unitweave.units.dataset import FRAME_RATE, SIDES, read_units_metadata, units_per_second
 from unitweave.vocoder.config import check_vocoder_exists, timing
 
@@ -74,7 +75,7 @@ def check_run(run: "Run", systems: Sequence[str], stages: Sequence[str] = STAGES
             if due(layout.lm(name), run.lm_settings(name)):
                 with error_prefix(f"systems.{name} (or lm)"):
                     if system.pretrained is not None:
-                        check_model_folder(system.pretrained)
+                        check_reachable(system.pretrained)
                     check_system(system, num_units)
     speaking = [system for system in chosen.values() if system.speech_to_speech]
     if "vocoder" in stages and speaking and due(layout.vocoder, recipe.vocoder):
@@ -179,8 +180,12 @@ def _units(run: "Run", due: _Due, wanted: bool) -> tuple[int, float]:
     if by_encoder and (due(layout.encoder, recipe.encoder) or due(layout.units, counted)):
         with error_prefix("encoder.pretrained"):
             if recipe.encoder.pretrained is not None:
-                check_model_folder(recipe.encoder.pretrained)
-        rate = check_initial_encoder(recipe.encoder, layer)
+                check_reachable(recipe.encoder.pretrained)
+        if recipe.encoder.pretrained is None:
+            check_layer(layer, recipe.encoder.shape.num_hidden_layers)
+            rate = float(FRAME_RATE)
+        else:
+            rate = check_initial_encoder(recipe.encoder, layer)
         frame_rate = rate if recipe.units.tokenizer is None else frame_rate
     if recipe.units.tokenizer is not None and due(layout.units, counted):
         folder = recipe.units.alignments

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from unitweave.config.types import PositiveInt, PositiveNumber
 from unitweave.core.errors import InputError
+from unitweave.core.imports import quick_imports
 
 if TYPE_CHECKING:
     from unitweave.experiment.plan import ExperimentPlan, Trial
@@ -34,9 +35,6 @@ def experiment(
         page: Markdown file for the results (default: results.md in the folder).
     """
     from unitweave.core.layout import check_run_folder
-    from unitweave.experiment.driver import chosen, prepare, run_session
-    from unitweave.experiment.hours import measure as measure_models
-    from unitweave.experiment.page import write_page
     from unitweave.experiment.plan import builtin_experiments, load_experiment
 
     builtin = {path.stem: path for path in builtin_experiments()}
@@ -47,6 +45,12 @@ def experiment(
         path = builtin[experiment]
     grid, content = load_experiment(path, dict(_named(text) for text in pretrained))
     check_run_folder(out)
+
+    with quick_imports():
+        from unitweave.experiment.driver import chosen, prepare, run_session
+        from unitweave.experiment.hours import measure as measure_models
+        from unitweave.experiment.page import write_page
+
     trials = chosen(grid.trials, only)
     if measure:
         prepare(out, grid, content, trials)

@@ -62,6 +62,8 @@ def live(
     source = None if audio is None else recording(audio, fast)
     check_service(parts, engine, device, bf16)
     check_languages(parts, language, target_language)
+    source = source or microphone()
+    loudspeaker = None if out is not None or settings.text_only else Loudspeaker()
 
     from unitweave.core.progress import echo
 
@@ -78,8 +80,6 @@ def live(
 
     if threads:
         torch.set_num_threads(threads)
-    source = source or microphone()
-    loudspeaker = None if out is not None or settings.text_only else Loudspeaker()
     dtype = torch.bfloat16 if bf16 else torch.float32
     translator = Translator.from_parts(parts, device, dtype, engine)
     session = LiveTranslator(translator, settings, language, target_language)
@@ -130,21 +130,31 @@ def evaluate(
         threads: CPU threads.
         trust_functions: Run the Python functions that a run folder names (only for runs that you know).
     """
-    import torch
-
     from unitweave.core.files import write_text
     from unitweave.core.layout import RunLayout
     from unitweave.core.manifest import read_manifest
-    from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
-    from unitweave.score.live import evaluate_live, evaluate_offline, join_sources, read_sources
-    from unitweave.score.live_report import caption, draw, table
-    from unitweave.translate.translator import Translator
+    from unitweave.translate.checks import check_service
+    from unitweave.translate.package import find_parts
+
+    pairs = read_manifest(RunLayout(run).corpus, split)
+    model = find_parts(run, system, trust_functions)
+    check_service(model)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: must be a folder for the results")
+
+    with quick_imports():
+        import torch
+
+        from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
+        from unitweave.score.live import evaluate_live, evaluate_offline, join_sources, read_sources
+        from unitweave.score.live_report import caption, draw, table
+        from unitweave.translate.translator import Translator
 
     if threads:
         torch.set_num_threads(threads)
-    single = read_sources(read_manifest(RunLayout(run).corpus, split), utterances)
+    single = read_sources(pairs, utterances)
     chosen = choose_recognizer(recognizer, recognizer_model, {source.language for source in single})
-    translator = Translator.from_pretrained(run, system, trust_functions=trust_functions)
+    translator = Translator.from_parts(model)
     asr = load_recognizer(*chosen)
     with locked(out):
         parts = []

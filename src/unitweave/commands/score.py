@@ -7,6 +7,7 @@ from unitweave.commands.base import open_run
 from unitweave.config.recipe import parse_settings
 from unitweave.config.score import ScoreSettings
 from unitweave.core.errors import InputError
+from unitweave.core.imports import quick_imports
 from unitweave.core.layout import RunLayout
 
 
@@ -33,13 +34,16 @@ def score(
         out: With --references: JSON file for the scores.
         export: Also write the run's translations into this new folder, in the layout of public evaluation suites.
     """
-    from unitweave.score.table import print_table
-
     if references is not None:
         settings = parse_settings(ScoreSettings, overrides.get("score", {}), "score")
         if export:
             raise InputError("unitweave score: --export is for a run; your folders are what the suites read")
-        from unitweave.score.folder import score_folders
+        for folder in paths:
+            if not folder.is_dir():
+                raise InputError(f"{folder}: no such folder")
+        with quick_imports():
+            from unitweave.score.folder import score_folders
+            from unitweave.score.table import print_table
 
         print_table(score_folders(paths, references, settings, out, reference_speech, language, source_speech))
         return
@@ -50,6 +54,7 @@ def score(
     open_run(paths[0], None, overrides).score()
 
     from unitweave.score.scores import read_scores
+    from unitweave.score.table import print_table
 
     print_table(read_scores(RunLayout(paths[0]).score))
     if export:

@@ -59,11 +59,14 @@ def serve(
     used_here = ("model", "system", "trust_functions", "limits")
     options: dict[str, Any] = {key: value for key, value in locals().items() if key not in (*used_here, "used_here")}
 
+    from unitweave.serve.examples import find_examples
     from unitweave.translate.checks import check_service
     from unitweave.translate.package import find_parts
 
     parts = find_parts(model, system, trust_functions)  # refuses what is no model before seconds of imports
     check_service(parts, engine, device, bf16)
+    if examples is not None:
+        find_examples(examples)
     try:
         with quick_imports(only_decoding=not trust_functions):
             from unitweave.training.devices import check_device

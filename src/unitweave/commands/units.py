@@ -9,6 +9,7 @@ from unitweave.config.recipe import find_recipe, load_with
 from unitweave.config.types import NonNegativeInt, PositiveInt, PositiveNumber
 from unitweave.config.units import ExtractionSettings
 from unitweave.core.errors import InputError
+from unitweave.core.imports import quick_imports
 from unitweave.core.layout import RunLayout
 from unitweave.core.lock import locked
 
@@ -32,11 +33,18 @@ def probe_layers(run: Path, *, layers: str = "", overrides: dict[str, Any]) -> N
         raise InputError(f"--layers {layers}: must be numbers separated by commas, as in 1,2,3") from None
     recipe, _ = load_with(layout.recipe, overrides)
 
+    from unitweave.core.files import read_json_object
     from unitweave.core.stage import stage_fingerprint
-    from unitweave.units.probe import as_table, probe_layers
 
     for stage in ("corpus", "encoder"):
         stage_fingerprint(run, stage)
+    blocks = read_json_object(layout.encoder_model / "config.json").get("num_hidden_layers")
+    if isinstance(blocks, int) and (wrong := [layer for layer in numbers if not 1 <= layer <= blocks]):
+        raise InputError(f"--layers: the encoder has layers 1 to {blocks} (got {wrong[0]})")
+
+    with quick_imports():
+        from unitweave.units.probe import as_table, probe_layers
+
     print(as_table(probe_layers(layout.corpus, layout.encoder_model, recipe.codebook, numbers)))
 
 
@@ -86,7 +94,17 @@ def error_rates(
     if beam and split == "dev":
         raise InputError("--beam: the dev split chooses its settings; give --split test")
 
-    from unitweave.units.error_rates import compare
+    from unitweave.core.manifest import read_manifest
+
+    if not len(read_manifest(corpus, split)):
+        raise InputError(f"{corpus}: no recording with a transcript in the {split} split")
+    for folder in encoders:
+        own = folder if (folder / "config.json").exists() else RunLayout(folder).encoder_model
+        if not (own / "config.json").exists():
+            raise InputError(f"{own}: no encoder here; train one with 'unitweave units train-encoder'")
+
+    with quick_imports():
+        from unitweave.units.error_rates import compare
 
     print(compare(encoders, corpus, split, fold_accents, beam=beam, lm_texts=lm_texts))
 

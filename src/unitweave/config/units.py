@@ -156,3 +156,9 @@ class ExtractionSettings(Settings):
                 "shard_size": self.shard_size
             }
         return {"precision": self.precision, "shard_size": self.shard_size}
+
+
+def check_layer(layer: int, blocks: int) -> None:
+    """Raise InputError where an encoder of so many layers does not have the one that the codebook is made of."""
+    if layer > blocks:
+        raise InputError(f"codebook.layer: the encoder has layers 1 to {blocks} (got {layer})")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from unitweave.core.errors import InputError
 
+DEV_FILE = "dev.jsonl"  # in a system's folder: the evaluations on the dev split
+
 
 @dataclass(frozen=True)
 class RunLayout:

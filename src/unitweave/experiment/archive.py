@@ -10,13 +10,12 @@ import yaml
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, file_digest, json_digest, read_json, write_json, write_text
-from unitweave.core.layout import RunLayout
+from unitweave.core.layout import DEV_FILE, RunLayout
 from unitweave.core.manifest import read_manifest, write_manifest
 from unitweave.core.stage import STAGE_FILE, versions
 from unitweave.experiment.plan import Trial, parse_experiment
 from unitweave.experiment.provenance import FILE_NAME as SESSIONS
 from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder, trial_state
-from unitweave.translate.dev_evaluation import DEV_FILE
 
 FILE_NAME = "archive.json"
 FORMAT = 2

@@ -17,6 +17,7 @@ import yaml
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.core.files import content_digests, remove, weights_digest, write_text
+from unitweave.core.layout import DEV_FILE
 from unitweave.core.progress import echo
 from unitweave.core.stage import STAGE_FILE, StageResult
 from unitweave.experiment import provenance
@@ -30,7 +31,7 @@ from unitweave.pipeline import Run
 from unitweave.preflight import STAGES
 from unitweave.score.identity import scored_by
 from unitweave.score.score import score_run
-from unitweave.translate.dev_evaluation import DEV_FILE, dev_evaluator
+from unitweave.translate.dev_evaluation import dev_evaluator
 
 
 class TimeUp(BaseException):

@@ -8,11 +8,10 @@ from typing import Any
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_yaml, weights_digest
-from unitweave.core.layout import RunLayout
+from unitweave.core.layout import DEV_FILE, RunLayout
 from unitweave.core.records import read_json_lines
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import ExperimentPlan, Trial
-from unitweave.translate.dev_evaluation import DEV_FILE
 
 EXPERIMENT_FILE = "experiment.yaml"
 _FREE = ("tasks",)  # mappings whose keys the user chooses, so that each one counts

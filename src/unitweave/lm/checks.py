@@ -3,16 +3,15 @@
 import os
 import shutil
 from pathlib import Path
-
-import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from typing import TYPE_CHECKING
 
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.lm.data.dataset import read_extra_text
-from unitweave.lm.model.start import check_loadable, earlier_vocabulary
-from unitweave.lm.train.finetune import token_limit
+
+if TYPE_CHECKING:  # what a path or a schedule alone tells is said without torch
+    from transformers import PretrainedConfig
 
 
 def check_system(settings: LmSettings, num_units: int) -> None:
@@ -22,23 +21,28 @@ def check_system(settings: LmSettings, num_units: int) -> None:
         settings: The system's settings.
         num_units: Size of the codebook that the units will have.
     """
-    if settings.pretrained is not None:
-        config = check_loadable(settings.pretrained)
-        earlier_vocabulary(settings.pretrained, num_units, None, settings.deduplicate)
-        token_limit(settings.max_tokens, config)
-        if settings.lora is not None and settings.lora.target_modules:
-            _check_modules(settings.lora.target_modules, config)
     text_ratio(settings.schedule, settings.training.steps)
     if settings.extra_text is not None:
         read_extra_text(Path(settings.extra_text))
     if settings.training.deepspeed is not None and not Path(settings.training.deepspeed).is_file():
         raise InputError(f"training.deepspeed {settings.training.deepspeed}: no such file")
+    if settings.pretrained is not None:
+        from unitweave.lm.model.start import check_loadable, earlier_vocabulary
+        from unitweave.lm.train.finetune import token_limit
+
+        config = check_loadable(settings.pretrained)
+        earlier_vocabulary(settings.pretrained, num_units, None, settings.deduplicate)
+        token_limit(settings.max_tokens, config)
+        if settings.lora is not None and settings.lora.target_modules:
+            _check_modules(settings.lora.target_modules, config)
     if (backend := settings.training.torch_compile_backend) is not None:
         check_compile_backend(backend, "training.torch_compile_backend")
 
 
 def check_compile_backend(backend: str, setting: str) -> None:
     """Raise InputError where torch cannot compile with this backend here; `setting` says whose it is."""
+    import torch
+
     known = torch.compiler.list_backends()
     if backend not in known:
         raise InputError(f"{setting}: must be one of {', '.join(known)} (got {backend!r})")
@@ -47,8 +51,11 @@ def check_compile_backend(backend: str, setting: str) -> None:
         raise InputError(f"{setting}: no C++ compiler {compiler}; install one, or let CXX name it")
 
 
-def _check_modules(names: list[str], config: PretrainedConfig) -> None:
+def _check_modules(names: list[str], config: "PretrainedConfig") -> None:
     """Raise InputError where none of the names is one of the model's layers, as peft matches them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     paths = [path for path, _ in model.named_modules()]

@@ -14,6 +14,7 @@ import yaml
 
 from unitweave.config.recipe import Recipe, load_with
 from unitweave.config.training import Precision
+from unitweave.config.units import check_layer
 from unitweave.core.errors import InputError
 from unitweave.core.files import discard, read_json, write_json, write_text
 from unitweave.core.layout import RunLayout
@@ -31,7 +32,6 @@ from unitweave.rehearsal.recipe import chosen_systems, model_name, rehearsal_rec
 from unitweave.training.devices import use_bf16
 from unitweave.training.hardware import GIB
 from unitweave.units import estimate
-from unitweave.units.initial_encoder import check_layer
 
 REPORT_FILE = "rehearsal.json"
 TOLERANCE = 0.15  # by which a measurement may differ from its plan

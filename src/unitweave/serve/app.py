@@ -11,19 +11,17 @@ import torch
 from starlette.types import ASGIApp
 
 from unitweave.config.serve import ServerLimits
-from unitweave.core.audio import SUFFIXES
 from unitweave.core.errors import InputError
 from unitweave.core.imports import quick_imports
 from unitweave.core.progress import echo
 from unitweave.serve.api import make_app
 from unitweave.serve.batching import Batcher
+from unitweave.serve.examples import find_examples
 from unitweave.serve.security import Access, protect
 from unitweave.serve.server import bind, log_requests, make_server, run_server
 from unitweave.training.devices import share_freed_memory
 from unitweave.translate.package import Parts
 from unitweave.translate.translator import Translator
-
-_MAX_EXAMPLES = 6
 
 
 @dataclass
@@ -107,11 +105,3 @@ def build_app(
             raise InputError(f"the page needs {error.name}: pip install 'unitweave[serve]', or --no-page") from None
         app = mount_page(app, "unitweave", page_folder, examples)
     return protect(app, access, limits), app.state.batcher
-
-
-def find_examples(folder: Path) -> list[Path]:
-    """The first recordings of a folder. Raises InputError if there are none."""
-    recordings = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
-    if not recordings:
-        raise InputError(f"{folder}: no recordings in this folder")
-    return recordings[:_MAX_EXAMPLES]

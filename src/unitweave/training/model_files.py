@@ -79,13 +79,24 @@ def check_model_folder(path: Path | str, weights: bool = True) -> dict[str, Any]
     return config
 
 
+def check_reachable(name: str) -> None:
+    """As `check_model_folder`, and for a name on the hub that its configuration is there or can be fetched."""
+    check_model_folder(name)
+    if not Path(name).is_dir():
+        from huggingface_hub import hf_hub_download
+
+        with loading_errors(name, "model's configuration"):
+            hf_hub_download(name, "config.json")
+
+
 def check_hub_name(name: str) -> None:
     """Raise InputError for what is no folder here and cannot be a model's name on the hub either."""
+    if Path(name).is_file():
+        raise InputError(f"{name}: is a file; name the model's folder (or a name on the hub, which is OWNER/NAME)")
     try:
         validate_repo_id(name)
     except HFValidationError:
-        what = "is a file; name the model's folder" if Path(name).is_file() else "no such model folder"
-        raise InputError(f"{name}: {what} (and no name on the hub, which is OWNER/NAME)") from None
+        raise InputError(f"{name}: no such model folder (and no name on the hub, which is OWNER/NAME)") from None
 
 
 def check_model_config(config: Mapping[str, Any], where: Path | str) -> None:

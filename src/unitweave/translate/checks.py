@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unitweave.config.vocoder import BUILT_IN_GENERATORS
 from unitweave.core.audio import SAMPLE_RATE, is_silent, lasts_longer, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object
@@ -36,7 +37,7 @@ def check_engine(engine: str | None, device: "str | torch.device", dtype: "str |
         raise InputError(f"engine {engine} sets the precision itself; remove bfloat16 or the engine")
 
 
-def check_service(parts: Parts, engine: str | None, device: str, bf16: bool) -> None:
+def check_service(parts: Parts, engine: str | None = None, device: str = "cpu", bf16: bool = False) -> None:
     """Raise InputError for an engine that does not fit, and for parts that are missing, damaged or of other units."""
     check_engine(engine, device, "torch.bfloat16" if bf16 else "torch.float32")
     parts.check()
@@ -44,7 +45,8 @@ def check_service(parts: Parts, engine: str | None, device: str, bf16: bool) -> 
     if parts.units.tokenizer is None:
         check_safetensors(parts.codebook / "codebook.safetensors")
         _check_encoder(parts.encoder)
-    if (parts.vocoder / "model.safetensors").exists():
+    record = parts.vocoder / "config.json"
+    if record.exists() and read_json_object(record).get("generator") in BUILT_IN_GENERATORS:
         check_safetensors(parts.vocoder / "model.safetensors")
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unitweave.config.lm import EvaluationSettings
 from unitweave.config.translate import DecodingSettings
+from unitweave.core.layout import DEV_FILE
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.natural import clean_text, comparable_text
 from unitweave.core.progress import echo
@@ -22,8 +23,6 @@ from unitweave.metrics.bleu import bleu
 from unitweave.metrics.error_rates import word_error_rate
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Translation
 from unitweave.units.dataset import UnitRow, read_units
-
-DEV_FILE = "dev.jsonl"
 
 
 def choose(pairs: Sequence[Pair], count: int) -> list[Pair]:

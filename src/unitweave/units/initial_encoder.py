@@ -13,7 +13,7 @@ from transformers import (
     SeamlessM4TFeatureExtractor,
 )
 
-from unitweave.config.units import EncoderSettings
+from unitweave.config.units import EncoderSettings, check_layer
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object
 from unitweave.training.model_files import (
@@ -45,12 +45,6 @@ def check_initial_encoder(settings: EncoderSettings, layer: int) -> float:
         check_parameters(settings.pretrained, lambda: ctc_class(config)(config), new_head=True)
     check_layer(layer, blocks)
     return rate
-
-
-def check_layer(layer: int, blocks: int) -> None:
-    """Raise InputError where an encoder of so many layers does not have the one that the codebook is made of."""
-    if layer > blocks:
-        raise InputError(f"codebook.layer: the encoder has layers 1 to {blocks} (got {layer})")
 
 
 def _pretrained_config(name: str) -> tuple[PretrainedConfig, FeatureExtractionMixin]:

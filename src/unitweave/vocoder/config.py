@@ -8,7 +8,6 @@ from unitweave.config.vocoder import BUILT_IN_GENERATORS, VocoderSettings
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError
 from unitweave.core.functions import imported
-from unitweave.units.dataset import read_units_metadata, same_rate, units_per_second
 
 EXCITATIONS = ("harmonic", "none")
 FORMAT = 1
@@ -113,6 +112,8 @@ def timing(frame_rate: float, sample_rate: int) -> dict[str, Any]:
     Raises:
         InputError: A unit does not last a whole number of samples.
     """
+    from unitweave.units.dataset import same_rate  # with pyarrow, which a translation does not need
+
     hop = round(sample_rate / frame_rate)
     if not hop or not same_rate(sample_rate / hop, frame_rate):
         fitting = [rate for rate in _SAMPLE_RATES if same_rate(rate / round(rate / frame_rate), frame_rate)]
@@ -156,5 +157,7 @@ def check_vocoder_exists(settings: VocoderSettings) -> None:
 
 def check_vocoder_rates(settings: VocoderSettings, units: Path) -> None:
     """Raise InputError where a vocoder that is to be trained could not have its sampling rate with a run's units."""
+    from unitweave.units.dataset import read_units_metadata, units_per_second
+
     if not settings.from_elsewhere:
         timing(units_per_second(read_units_metadata(units)), settings.sample_rate)
