@@ -30,7 +30,8 @@ def quick_imports(only_decoding: bool = False) -> Iterator[None]:
             transformers then has no use for, a process that ends with its command leaves out torch's compiler, tensors
             spread over processes, and accelerate.
     """
-    hidden = [] if "scipy" in sys.modules else ["scipy"]
+    # scikit-learn, which transformers 5.18 imports where it is installed, needs scipy.
+    hidden = [] if {"scipy", "sklearn"} & sys.modules.keys() else ["scipy", "sklearn"]
     # In a program of somebody else's, and where transformers has looked already, all stays as it is.
     less = only_decoding and _one_command and not {"accelerate", "transformers"} & sys.modules.keys()
     if less:
