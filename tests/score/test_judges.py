@@ -10,7 +10,7 @@ import pytest
 import sacrebleu
 import soundfile
 import torch
-from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, WavLMConfig, WavLMForXVector
 
 from helpers.cvss_miniature import tone
 from helpers.encoders import random_checkpoint
@@ -18,7 +18,9 @@ from unitweave.cli import main
 from unitweave.config.score import ScoreSettings
 from unitweave.core.errors import InputError
 from unitweave.score import folder as folders
+from unitweave.score.asr import checkpoints
 from unitweave.score.asr.recognizers import NoRecognizer
+from unitweave.score.cascade import TranslationModel
 from unitweave.score.references import read_references
 from unitweave.score.scores import Scores
 from unitweave.score.speakers import SpeakerComparison, load_speaker_model
@@ -239,3 +241,16 @@ def test_settings_that_came_later_leave_earlier_scores_as_they_are() -> None:
         "mos_utterances", "ceilings", "examples",
     ]  # fmt: skip
     assert json.dumps(ScoreSettings(comet="x").in_fingerprint()) != json.dumps(plain)
+
+
+@pytest.mark.parametrize("use", ["a recognizer", "a speaker model", "a translation model"])
+def test_models_that_score_are_not_read_from_pickles(tmp_path: Path, use: str) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "wav2vec2"}')
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model.bin but no model.safetensors; .* 'unitweave fetch"):
+        if use == "a recognizer":
+            checkpoints.load(Wav2Vec2ForCTC, str(tmp_path))
+        elif use == "a speaker model":
+            load_speaker_model(ScoreSettings(speaker_model=str(tmp_path)))
+        else:
+            TranslationModel(str(tmp_path))

@@ -14,7 +14,7 @@ import torch
 from unitweave.config.score import CascadeRecognizer, CascadeSettings, CascadeTranslator
 from unitweave.config.translate import TranslateSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
-from unitweave.core.errors import InputError, first_line
+from unitweave.core.errors import InputError, error_prefix, first_line
 from unitweave.core.functions import imported
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import echo
@@ -24,6 +24,7 @@ from unitweave.corpus.speech_engines import Text, load_engine, speech_identity
 from unitweave.score.asr import checkpoints
 from unitweave.score.asr.recognizers import choose_recognizer, identity, load_recognizer
 from unitweave.training.devices import resolve_device
+from unitweave.training.model_files import SAFE_LOADING, check_model_folder
 from unitweave.translate.stage import SHARDS, WriteBatch, write_in_shards
 
 _TIMEOUT = 600  # seconds for one call of a command
@@ -202,9 +203,11 @@ class TranslationModel:
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         self.name, self._device = model, resolve_device("auto")
+        with error_prefix("translator.model"):
+            check_model_folder(model)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-            network = AutoModelForSeq2SeqLM.from_pretrained(model, trust_remote_code=False)
+            network = AutoModelForSeq2SeqLM.from_pretrained(model, **SAFE_LOADING)
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
             raise InputError(f"translator.model {model}: could not be loaded ({first_line(error)})") from None
         self._model: Any = network.to(self._device).eval()

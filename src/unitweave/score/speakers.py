@@ -13,7 +13,7 @@ from unitweave.core.errors import InputError, error_prefix, first_line
 from unitweave.core.functions import imported
 from unitweave.score.asr import checkpoints
 from unitweave.training.devices import resolve_device
-from unitweave.training.model_files import check_model_folder
+from unitweave.training.model_files import SAFE_LOADING, check_model_folder
 
 _MIN_SECONDS = 1.0  # shorter speech is repeated: the convolutions over time of an x-vector head need some frames
 
@@ -42,12 +42,13 @@ class XVectors:
 
         name, _, revision = (model, "", "") if Path(model).is_dir() else model.partition("@")
         options: dict[str, Any] = {"revision": revision} if revision else {}
-        options["trust_remote_code"] = False
         with error_prefix("score.speaker_model"):
-            check_model_folder(name, weights=False)
+            check_model_folder(name)
         try:
-            self._extractor = AutoFeatureExtractor.from_pretrained(name, **options)
-            network, report = AutoModelForAudioXVector.from_pretrained(name, output_loading_info=True, **options)
+            self._extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False, **options)
+            network, report = AutoModelForAudioXVector.from_pretrained(
+                name, output_loading_info=True, **options, **SAFE_LOADING
+            )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise InputError(f"score.speaker_model {model}: could not be loaded ({first_line(error)})") from None
         # Weights that only training uses (the mask, the loss over its speakers) may be missing; the rest must be there.

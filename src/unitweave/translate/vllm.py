@@ -304,7 +304,9 @@ def start_vllm(model: Path) -> Generate:
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
-        dtype = str(AutoConfig.from_pretrained(model).dtype or torch.float32).removeprefix("torch.")
+        dtype = str(AutoConfig.from_pretrained(model, trust_remote_code=False).dtype or torch.float32).removeprefix(
+            "torch."
+        )
         return vllm_generate(LLM(str(model), dtype=dtype, enable_prefix_caching=True))
     finally:
         for name, value in before.items():

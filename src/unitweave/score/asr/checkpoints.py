@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import file_digest, json_digest
-from unitweave.training.model_files import check_hub_name
+from unitweave.training.model_files import SAFE_LOADING, check_hub_name, check_model_folder
 
 
 class CheckpointRecognizer:
@@ -38,10 +38,12 @@ def load(kind: Any, model: str) -> Any:
     if not Path(name).is_dir():
         check_hub_name(name)
     options = {"revision": revision} if revision else {}
+    if issubclass(kind, PreTrainedModel):
+        check_model_folder(name)
     try:
         if not issubclass(kind, PreTrainedModel):
             return kind.from_pretrained(name, **options)
-        network, report = kind.from_pretrained(name, output_loading_info=True, **options)
+        network, report = kind.from_pretrained(name, output_loading_info=True, **options, **SAFE_LOADING)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{model}: could not load it as {kind.__name__} ({first_line(error)}); give a local folder"
