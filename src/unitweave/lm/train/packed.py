@@ -60,6 +60,8 @@ class PackedTraining:
             for layer in self._layers:
                 layer.compile(backend=compile_backend, dynamic=True)
         self._compiled = [layer._compiled_call_impl for layer in self._layers]
+        for layer in self._layers:
+            layer._compiled_call_impl = None  # until training begins
         self._forward: Any = MethodType(_forward_with_loss(type(model), self.chunked), model)
 
     def __enter__(self) -> "PackedTraining":
