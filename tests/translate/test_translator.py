@@ -262,6 +262,16 @@ def test_a_short_recording_whose_header_says_no_length_is_a_short_one(
     assert "single utterance of at most 0.5 s" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--transcript", "--translation"])
+@pytest.mark.parametrize("text", ["", " ", "..."])
+def test_a_given_text_without_words_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, flag: str, text: str
+) -> None:
+    soundfile.write(tmp_path / "voice.wav", voice(0.5), 16_000)
+    assert main(["translate", str(run), str(tmp_path / "voice.wav"), "-o", str(tmp_path / "out"), flag, text]) == 2
+    assert f"{flag}: has no words" in capsys.readouterr().err
+
+
 def test_silence_is_told_from_speech(translator: Translator, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(40 * 16_000), 16_000)
     with pytest.raises(InputError, match="no speech found"):

@@ -6,7 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
@@ -22,13 +24,15 @@ from unitweave.core.files import write_json
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.stage import FORMAT
 from unitweave.training.hardware import GPUS
+from unitweave.units import features as fbank
 from unitweave.units import train_encoder as module
 from unitweave.units.encoder import CharacterVocabulary, load_encoder
 from unitweave.units.error_rates import Transcript, error_rates_by_language, subsample
 from unitweave.units.estimate import estimate
+from unitweave.units.front_end import FrontEnd
 from unitweave.units.initial_encoder import initial_encoder
 from unitweave.units.sampling import list_recordings
-from unitweave.units.train_encoder import LengthBatches, train_encoder
+from unitweave.units.train_encoder import LengthBatches, Reading, SpeechDataset, train_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +93,7 @@ def test_training_stops_when_the_error_rate_does_and_keeps_the_best(corpus: Path
 
 
 def test_an_interrupted_training_goes_on_to_the_same_encoder(corpus: Path, tmp_path: Path) -> None:
-    settings = settings_of(steps=6, save_steps=2, spec_augment=True, layerdrop=0.5)
+    settings = settings_of(steps=6, save_steps=2, spec_augment=True, layerdrop=0.5, speed_perturbation=0.1)
     train_encoder(tmp_path / "whole", settings, corpus)
 
     class Stop(Exception):
@@ -246,9 +250,10 @@ def test_batches_are_of_similar_lengths_within_the_bound() -> None:
     batches = LengthBatches(seconds, 30.0, seed=1, total=1)
     for epoch in range(3):
         found = batches.epoch(epoch)
-        assert sorted(i for batch in found for i in batch) == list(range(200))
+        assert sorted(place for batch in found for place, _ in batch) == list(range(200))
+        assert {speed for batch in found for _, speed in batch} == {1.0}
         for batch in found:
-            longest, shortest = max(seconds[i] for i in batch), min(seconds[i] for i in batch)
+            longest, shortest = max(seconds[i] for i, _ in batch), min(seconds[i] for i, _ in batch)
             assert longest * len(batch) <= 30.0 + 1e-6 or len(batch) == 1
             assert longest - shortest < 3.0
 
@@ -262,6 +267,48 @@ def test_the_stream_of_batches_is_the_same_for_any_number_of_processes_and_where
     assert list(LengthBatches(seconds, 22.5, 1, 90, first=71)) == whole[71:]
     shares = [list(LengthBatches(seconds, 22.5, 1, 45, rank=rank, processes=2)) for rank in (0, 1)]
     assert [batch for pair in zip(*shares, strict=True) for batch in pair] == whole
+
+
+def test_speeds_are_drawn_anew_in_each_epoch_and_batches_are_as_long_as_their_slowed_recordings() -> None:
+    seconds = [0.5 + random.Random(i).random() * 10 for i in range(300)]
+    batches = LengthBatches(seconds, 22.5, 1, total=200, speed_perturbation=0.2)
+    epochs = [{place: speed for batch in batches.epoch(e) for place, speed in batch} for e in range(2)]
+    for speeds in epochs:
+        assert speeds.keys() == set(range(300))
+        assert all(0.8 <= speed <= 1.2 for speed in speeds.values())
+        assert min(speeds.values()) < 0.85 and max(speeds.values()) > 1.15
+    assert sum(epochs[0][place] == epochs[1][place] for place in range(300)) == 0
+    for batch in batches.epoch(0):
+        assert max(seconds[i] / speed for i, speed in batch) * len(batch) <= 22.5 + 1e-6 or len(batch) == 1
+    resumed = LengthBatches(seconds, 22.5, 1, 200, first=130, speed_perturbation=0.2)
+    assert list(resumed) == list(batches)[130:]
+
+
+def test_a_recording_that_is_read_faster_is_shorter_and_higher(tmp_path: Path) -> None:
+    tone = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000).astype(np.float32) * 0.3
+    soundfile.write(tmp_path / "tone.wav", tone, 16_000)
+    pairs = [Pair("a", "train", "es", "en", str(tmp_path / "tone.wav"), None, "un tono", None, src_seconds=1.0)]
+    write_manifest(tmp_path, pairs)
+    items = list_recordings(read_manifest(tmp_path))
+    encoder, _ = initial_encoder(settings_of(), CharacterVocabulary.from_texts(["un tono"]))
+    dataset = SpeechDataset(items, encoder._replace(front_end=FrontEnd("waveform", convolutions=((400, 320),))))
+    for speed in (0.9, 1.0, 1.1):
+        sample = dataset[Reading(0, speed)]
+        waveform = sample["features"][:, 0].numpy()
+        assert len(waveform) == pytest.approx(16_000 / speed, abs=1)
+        spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+        assert spectrum.argmax() * 16_000 / len(waveform) == pytest.approx(1000 * speed, abs=2)
+        assert sample["labels"] == encoder.vocabulary.encode("un tono")
+
+
+@pytest.mark.parametrize("perturbation", [0.0, 0.5])
+def test_recordings_must_be_long_enough_at_the_fastest_speed(tmp_path: Path, perturbation: float) -> None:
+    soundfile.write(tmp_path / "short.wav", np.zeros(4_800, np.float32), 16_000)  # 0.3 s, some 14 frames
+    pairs = [Pair("a", "train", "es", "en", str(tmp_path / "short.wav"), None, "doce signos!", None, src_seconds=0.3)]
+    write_manifest(tmp_path, pairs)
+    front_end = FrontEnd("fbank", fbank.FEATURE_SIZE)
+    kept, short = module._long_enough(list_recordings(read_manifest(tmp_path)), front_end, perturbation)
+    assert (len(kept), len(short)) == ((0, 1) if perturbation else (1, 0))
 
 
 def test_error_rates_are_per_language_and_a_few_are_spread(tmp_path: Path) -> None:

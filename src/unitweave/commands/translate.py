@@ -77,6 +77,9 @@ def translate(
         raise InputError(f"{tasks[0].source}: no such audio file")
     if len(tasks) > 1 and (transcript is not None or translation is not None):
         raise InputError(f"--transcript and --translation need a single recording (got {len(tasks)})")
+    for flag, text in (("--transcript", transcript), ("--translation", translation)):
+        if text is not None and not any(map(str.isalnum, text)):
+            raise InputError(f"{flag}: has no words; without it the model finds them itself")
     check_service(parts, engine, device, bf16)
     check_languages(parts, language, target_language)
     if errors := check_recordings(tasks):

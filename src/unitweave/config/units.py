@@ -66,6 +66,9 @@ class EncoderSettings(Settings):
     """Fraction of the frames that SpecAugment masks, in spans of 10."""
     mask_feature_prob: Ratio = 0.0
     """Fraction of the hidden dimensions that SpecAugment masks, in spans of 10."""
+    speed_perturbation: RatioBelowOne = field(default=0.0, metadata=LATER)
+    """Read training recordings up to this much slower and lower, or faster and higher; 0.1: speeds from 0.9 to 1.1,
+    drawn anew in each epoch. More voices where few people were recorded."""
     fold_accents: bool = field(default=False, metadata=LATER)
     """Write no acute accents and diaereses in the CTC output (a for á, u for ü; ñ and ç stay), where some transcripts
     have them and others do not."""

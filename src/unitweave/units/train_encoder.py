@@ -4,10 +4,11 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
+import soxr
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler
@@ -19,7 +20,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from unitweave.config.units import EncoderSettings
-from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path
 from unitweave.core.manifest import read_manifest
@@ -38,8 +39,14 @@ from unitweave.units.error_rates import (
 )
 from unitweave.units.front_end import FrontEnd
 from unitweave.units.initial_encoder import initial_encoder
-from unitweave.units.reading import read_features
 from unitweave.units.sampling import Recording, Recordings
+
+
+class Reading(NamedTuple):
+    """A recording's place in the dataset, and how many times as fast as it was spoken it is read."""
+
+    place: int
+    speed: float = 1.0
 
 
 class SpeechDataset(Dataset):
@@ -51,9 +58,12 @@ class SpeechDataset(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self.items[index]
-        (features,) = read_features(self.front_end, [item])
+    def __getitem__(self, reading: Reading) -> dict[str, Any]:
+        item = self.items[reading.place]
+        waveform = read_audio(item.audio, expected_seconds=item.seconds)
+        if reading.speed != 1:
+            waveform = soxr.resample(waveform, SAMPLE_RATE * reading.speed, SAMPLE_RATE, quality="HQ")
+        (features,) = self.front_end.extract([waveform])
         return {"features": features, "labels": self.vocabulary.encode(item.text or "")}
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -65,7 +75,7 @@ class SpeechDataset(Dataset):
         return {**self.front_end.batch([s["features"] for s in samples]), "labels": labels}
 
 
-class LengthBatches(Sampler[list[int]]):
+class LengthBatches(Sampler[list[Reading]]):
     """Batches of recordings of similar length, a bounded number of seconds each, in an order drawn from the seed.
 
     One process's share of an endless stream: epochs, which differ a little in their number of batches, follow
@@ -79,6 +89,7 @@ class LengthBatches(Sampler[list[int]]):
         first: How many of them are done already.
         rank: Of this process.
         processes: How many there are.
+        speed_perturbation: How far speeds, drawn for each recording in each epoch, may be from 1.
     """
 
     def __init__(
@@ -90,33 +101,42 @@ class LengthBatches(Sampler[list[int]]):
         first: int = 0,
         rank: int = 0,
         processes: int = 1,
+        speed_perturbation: float = 0.0,
     ) -> None:
         self.seconds, self.batch_seconds, self.seed = seconds, batch_seconds, seed
+        self.speed_perturbation = speed_perturbation
         self.total, self.first, self.rank, self.processes = total, first, rank, processes
 
     def __len__(self) -> int:
         return self.total
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Reading]]:
         stream = itertools.chain.from_iterable(map(self.epoch, itertools.count()))
         assigned = itertools.islice(stream, self.rank, None, self.processes)
         yield from itertools.islice(assigned, self.first, self.total)
 
-    def epoch(self, number: int) -> list[list[int]]:
+    def epoch(self, number: int) -> list[list[Reading]]:
         """The batches of an epoch, each recording in one of them."""
         rng = random.Random(self.seed * 1_000_003 + number)
+        speeds = self._speeds(number)
+        lengths = [seconds / speed for seconds, speed in zip(self.seconds, speeds, strict=True)]
         # Lengths are sorted with a little noise, so that a recording meets other ones in each epoch.
-        order = sorted(range(len(self.seconds)), key=lambda i: self.seconds[i] * rng.uniform(0.9, 1.1))
-        batches: list[list[int]] = [[]]
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i] * rng.uniform(0.9, 1.1))
+        batches: list[list[Reading]] = [[]]
         max_seconds = 0.0
         for i in order:
-            max_seconds = max(max_seconds, self.seconds[i])
+            max_seconds = max(max_seconds, lengths[i])
             if batches[-1] and max_seconds * (len(batches[-1]) + 1) > self.batch_seconds:
                 batches.append([])
-                max_seconds = self.seconds[i]
-            batches[-1].append(i)
+                max_seconds = lengths[i]
+            batches[-1].append(Reading(i, speeds[i]))
         rng.shuffle(batches)
         return batches
+
+    def _speeds(self, epoch: int) -> list[float]:
+        width = self.speed_perturbation
+        rng = random.Random(f"speeds {self.seed} {epoch}")
+        return [1 + rng.uniform(-width, width) for _ in self.seconds]
 
 
 class EncoderTrainer(CheckpointedTrainer):
@@ -153,7 +173,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     set_seed(training.seed)
     encoder, extractor = initial_encoder(settings, vocabulary)
     model, front_end = encoder.model, encoder.front_end
-    train, too_short = _long_enough(train, front_end)
+    train, too_short = _long_enough(train, front_end, settings.speed_perturbation)
     _check(settings, corpus, train, dev, too_short)
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -178,6 +198,7 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
         done * training.gradient_accumulation_steps,
         arguments.process_index,
         arguments.world_size,
+        settings.speed_perturbation,
     )
     trainer.batching = {"batch_sampler": sampler, "collate_fn": dataset.collate}
     with meter("encoder: training", training.steps, done) as progress:
@@ -206,13 +227,16 @@ def train_encoder(folder: Path, settings: EncoderSettings, corpus: Path) -> Stag
     )
 
 
-def _long_enough(items: Recordings, front_end: FrontEnd) -> tuple[Recordings, Recordings]:
-    """The recordings that have a frame for each character, and those that have not; without those that the encoder
-    cannot take at once, as if `max_seconds` left them out."""
-    samples = (items.seconds * SAMPLE_RATE).astype(np.int64)
+def _long_enough(
+    items: Recordings, front_end: FrontEnd, speed_perturbation: float = 0.0
+) -> tuple[Recordings, Recordings]:
+    """The recordings that have a frame for each character at any speed, and those that have not; without those that the
+    encoder cannot take at once, as if `max_seconds` left them out."""
+    samples = items.seconds * SAMPLE_RATE
+    shortest = (samples / (1 + speed_perturbation)).astype(np.int64)
     characters = pc.utf8_length(pc.fill_null(items.column("text"), "")).to_numpy(zero_copy_only=False)
-    fits = samples <= front_end.max_samples
-    frames = np.fromiter(map(front_end.ctc_frames, samples.tolist()), np.int64, len(samples))
+    fits = (samples / (1 - speed_perturbation)).astype(np.int64) <= front_end.max_samples
+    frames = np.fromiter(map(front_end.ctc_frames, shortest.tolist()), np.int64, len(items))
     return items.take(fits & (frames >= characters)), items.take(fits & (frames < characters))
 
 
