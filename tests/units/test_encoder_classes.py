@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ASTConfig, ASTModel, AutoFeatureExtractor, AutoModelForCTC, Wav2Vec2FeatureExtractor
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    AutoFeatureExtractor,
+    AutoModelForCTC,
+    HubertModel,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
 
 import unitweave.units.error_rates as rates
 import unitweave.units.train_encoder as module
@@ -26,7 +34,7 @@ from unitweave.units.extract import extract_units
 from unitweave.units.extractor import UnitExtractor
 from unitweave.units.front_end import MODEL_TYPES
 from unitweave.units.inference import EncoderInference
-from unitweave.units.initial_encoder import initial_encoder
+from unitweave.units.initial_encoder import check_initial_encoder, initial_encoder
 from unitweave.units.probe import probe_layers
 from unitweave.units.sampling import list_recordings
 from unitweave.units.train_codebook import train_codebook
@@ -248,6 +256,59 @@ def test_an_output_layer_of_any_kind_may_come_with_a_checkpoint(width: int, bias
     row = vocabulary.ids["a"]
     assert bool((head.weight[row] == 7).all()) == (width == 32), "behind an adapter it was trained on something else"
     assert width != 32 or head.bias[row] == (3 if bias else 0)
+
+
+@pytest.mark.parametrize("kind", MODEL_TYPES)
+def test_a_folder_of_each_class_without_an_output_layer_passes_the_checks_before_a_run(
+    kind: str, tmp_path: Path
+) -> None:
+    random_checkpoint(tmp_path / "hub", kind)  # some have no vocab_size: w2v-BERT 2.0, Conformer
+    rate = check_initial_encoder(EncoderSettings(pretrained=str(tmp_path / "hub")), layer=2)
+    assert rate == (25 if kind.startswith("sew") else 50)
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_blank_delimiter_and_letters_keep_their_rows_whatever_they_are_called(shards: bool, tmp_path: Path) -> None:
+    vocabulary = CharacterVocabulary.from_texts(WORDS)
+    config = random_checkpoint(tmp_path / "base", "wav2vec2").config
+    config.vocab_size, config.pad_token_id = len(vocabulary.tokens), 5  # the same number, but another alphabet
+    model = Wav2Vec2ForCTC(config)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(torch.arange(config.vocab_size)[:, None].expand_as(model.lm_head.weight))
+    model.save_pretrained(tmp_path / "hub", max_shard_size="30KB" if shards else "1GB")
+    assert (tmp_path / "hub/model.safetensors.index.json").exists() == shards
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "hub")
+    alphabet = {"[UNK]": 4, "[PAD]": 5, "_": 1, "a": 2, "D": 3}
+    (tmp_path / "hub/vocab.json").write_text(json.dumps({"eng": alphabet, "spa": {"a": 7}}))  # as MMS has it
+    (tmp_path / "hub/tokenizer_config.json").write_text(json.dumps({"target_lang": "eng", "word_delimiter_token": "_"}))
+    weight = initial_encoder(settings_of(tmp_path / "hub"), vocabulary)[0].model.lm_head.weight
+    for token, row in {"<pad>": 5, "|": 1, "a": 2, "d": 3}.items():
+        assert (weight[vocabulary.ids[token]] == row).all(), token
+    assert weight[vocabulary.ids["e"]].abs().max() < 1, "new, and not that of another character"
+    (tmp_path / "hub/vocab.json").unlink()
+    assert initial_encoder(settings_of(tmp_path / "hub"), vocabulary)[0].model.lm_head.weight.abs().max() < 1
+
+
+def test_whispers_encoder_may_have_been_saved_without_the_model_around_it(tmp_path: Path) -> None:
+    encoder = random_checkpoint(tmp_path / "hub", "whisper").encoder
+    encoder.save_pretrained(tmp_path / "hub")
+    loaded = initial_encoder(settings_of(tmp_path / "hub"), CharacterVocabulary.from_texts(WORDS))[0].model.encoder
+    assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in encoder.state_dict().items())
+
+
+def test_a_hubert_whose_positions_are_normalized_over_time_is_computed_one_by_one(tmp_path: Path) -> None:
+    config = random_checkpoint(tmp_path / "base", "hubert+layer").config
+    config.conv_pos_batch_norm = True  # as mHuBERT's
+    model = HubertModel(config).eval()
+    model.encoder.pos_conv_embed.batch_norm.running_mean.fill_(1.0)
+    model.save_pretrained(tmp_path / "hub")
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "hub")
+    encoder, _ = initial_encoder(settings_of(tmp_path / "hub"), CharacterVocabulary.from_texts(WORDS))
+    (features,) = encoder.front_end.extract([waveform(1, 9_000)])
+    (((hidden,), _),) = EncoderInference(encoder.model.eval(), encoder.front_end, batched=True)([features], [2])
+    with torch.inference_mode():
+        expected = model(features.T, output_hidden_states=True).hidden_states[2][0]
+    torch.testing.assert_close(hidden, expected)
 
 
 def test_an_adapter_of_w2v_bert_and_what_goes_with_it_are_left_out(tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ class FrontEnd:
             normalize=normalize,
             convolutions=tuple(zip(config.conv_kernel, config.conv_stride, strict=True)),
             squeeze=getattr(config, "squeeze_factor", 1),
-            masked=config.model_type in _MASKED_TYPES and config.feat_extract_norm == "layer",
+            masked=config.model_type in _MASKED_TYPES
+            and config.feat_extract_norm == "layer"
+            and not getattr(config, "conv_pos_batch_norm", False),  # HuBERT's, after which padding is no longer 0
         )
         slowest, fastest = _FRAME_RATES
         if not slowest <= front_end.frame_rate <= fastest:

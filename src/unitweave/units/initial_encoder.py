@@ -23,10 +23,22 @@ from unitweave.training.model_files import (
     check_parameters,
     loading_errors,
     safetensors_errors,
+    weight_files,
 )
 from unitweave.units.dataset import FRAME_RATE
-from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder, ctc_class, ctc_config, new_encoder
+from unitweave.units.encoder import (
+    BLANK,
+    DELIMITER,
+    CharacterVocabulary,
+    SpeechEncoder,
+    ctc_class,
+    ctc_config,
+    new_encoder,
+)
 from unitweave.units.front_end import FrontEnd, check_model_type, load_feature_extractor
+
+# Where Whisper's encoder was saved without the model around it, its weights have no prefix.
+_WHISPERS_ENCODER_ALONE = {"^(?=conv[12]|layers|layer_norm|embed_positions)": "encoder."}
 
 
 def check_initial_encoder(settings: EncoderSettings, layer: int) -> float:
@@ -42,6 +54,7 @@ def check_initial_encoder(settings: EncoderSettings, layer: int) -> float:
     if settings.pretrained is not None:
         config, _ = _pretrained_config(settings.pretrained)
         blocks, rate = config.num_hidden_layers, FrontEnd.of(config).frame_rate
+        config.vocab_size = config.vocab_size or 1  # None where there is no output layer, as in w2v-BERT 2.0
         check_parameters(settings.pretrained, lambda: ctc_class(config)(config), new_head=True)
     check_layer(layer, blocks)
     return rate
@@ -72,6 +85,7 @@ def initial_encoder(
     name, where = settings.pretrained, f"encoder.pretrained {settings.pretrained!r}"
     config, extractor = _pretrained_config(name)
     front_end = FrontEnd.of(config, bool(getattr(extractor, "do_normalize", False)))
+    blank = config.pad_token_id
     # Set one by one: Whisper's configuration has no CTC settings, and would pass them on to the class.
     for key, value in (ctc_config(vocabulary) | _regularization(settings)).items():
         setattr(config, "encoder_layerdrop" if (key, front_end.kind) == ("layerdrop", "mel") else key, value)
@@ -87,6 +101,7 @@ def initial_encoder(
             output_loading_info=True,
             config=config,
             dtype=torch.float32,
+            key_mapping=_WHISPERS_ENCODER_ALONE if front_end.kind == "mel" else None,
             **SAFE_LOADING,
         )
     missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
@@ -95,7 +110,7 @@ def initial_encoder(
         raise InputError(
             f"{where} lacks weights of a {config.model_type} model: {absent[0]} and {len(absent) - 1} more"
         )
-    _keep_known_characters(model, vocabulary, Path(name))
+    _keep_known_characters(model, vocabulary, Path(name), blank, "lm_head.weight" not in missing)
     if settings.freeze_convolutions and front_end.kind == "waveform":
         model.freeze_feature_encoder()
     _freeze_layers(model, settings.freeze_layers)
@@ -112,28 +127,55 @@ def _freeze_layers(model: PreTrainedModel, count: int) -> None:
 
 
 @torch.no_grad()
-def _keep_known_characters(model: PreTrainedModel, vocabulary: CharacterVocabulary, folder: Path) -> None:
-    """Give characters that the encoder in `folder` could already write their rows of its output layer."""
-    weights = folder / "model.safetensors"
-    if not (weights.exists() and (folder / "vocab.json").exists()):
-        return  # without CTC output, as facebook/w2v-bert-2.0, or from the hub: the output layer begins anew
-    rows = {
-        token: row for token, row in read_json_object(folder / "vocab.json").items() if type(row) is int and row >= 0
-    }
-    alphabet = {token.lower(): row for token, row in rows.items()} | rows  # some alphabets are in capitals
-    with safetensors_errors(weights), safe_open(weights, "pt") as tensors:
-        if "lm_head.weight" not in tensors.keys():  # noqa: SIM118 - it is no dictionary
-            return
-        weight = tensors.get_tensor("lm_head.weight")
-        biased = "lm_head.bias" in tensors.keys()  # noqa: SIM118
-        bias = tensors.get_tensor("lm_head.bias") if biased else weight.new_zeros(len(weight))
-    if weight.shape[1:] != model.lm_head.weight.shape[1:]:
-        return  # it was trained behind an adapter of another width
-    model.lm_head.reset_parameters()  # of the same size but for another alphabet, it was loaded as it is
+def _keep_known_characters(
+    model: PreTrainedModel, vocabulary: CharacterVocabulary, folder: Path, blank: int | None, loaded: bool
+) -> None:
+    """Give characters that the encoder in `folder` could already write their rows of its output layer.
+
+    Args:
+        model: The encoder with a new output layer.
+        vocabulary: The characters of its rows.
+        folder: The checkpoint; a name on the hub, or one without vocab.json, has no characters.
+        blank: Row of the checkpoint's blank.
+        loaded: Whether the layer was loaded as it is, since it has the size, but not the alphabet, of the new one.
+    """
+    layer = _output_layer(folder) if (folder / "vocab.json").exists() else None
+    kept = layer is not None and layer[0].shape[1:] == model.lm_head.weight.shape[1:]  # else it has an adapter's width
+    if loaded or kept:
+        model.lm_head.reset_parameters()
+    if layer is None or not kept:
+        return
+    rows = _known_rows(folder, blank)
     for token, row in vocabulary.ids.items():
-        if alphabet.get(token, len(weight)) < len(weight):
-            model.lm_head.weight[row] = weight[alphabet[token]]
-            model.lm_head.bias[row] = bias[alphabet[token]]
+        if rows.get(token, len(layer[0])) < len(layer[0]):
+            model.lm_head.weight[row], model.lm_head.bias[row] = (part[rows[token]] for part in layer)
+
+
+def _output_layer(folder: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Weight [characters, width] and bias [characters] of a checkpoint's CTC output; None where it has none."""
+    found: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
+        with safetensors_errors(file), safe_open(file, "pt") as tensors:
+            names = {"lm_head.weight", "lm_head.bias"} & set(tensors.keys())
+            found |= {name: tensors.get_tensor(name) for name in names}
+    if (weight := found.get("lm_head.weight")) is None:
+        return None
+    return weight, found.get("lm_head.bias", weight.new_zeros(len(weight)))
+
+
+def _known_rows(folder: Path, blank: int | None) -> dict[str, int]:
+    """The rows of a checkpoint's CTC output, by character, and by our names of the blank and of the delimiter."""
+    names = read_json_object(folder / "vocab.json")
+    path = folder / "tokenizer_config.json"
+    about = read_json_object(path) if path.exists() else {}
+    # MMS has an alphabet for each language. The weights are those of one, which the tokenizer names.
+    if isinstance(alphabet := names.get(str(about.get("target_lang"))), dict):
+        names = alphabet
+    rows = {token: row for token, row in names.items() if type(row) is int and row >= 0}
+    rows = {token.lower(): row for token, row in rows.items()} | rows  # some alphabets are in capitals
+    # Many checkpoints call the blank [PAD]; whatever its name, CTC takes it from the configuration.
+    named = {DELIMITER: rows.get(str(about.get("word_delimiter_token"))), BLANK: blank}
+    return {token: row for token, row in named.items() if row is not None} | rows
 
 
 def _regularization(settings: EncoderSettings) -> dict[str, object]:
