@@ -73,6 +73,27 @@ def test_exported_units_come_back(kind: str, sides: tuple, folders: tuple[Path, 
     assert metadata["num_units"] == "50" and metadata["codebook"].startswith("imported-")
 
 
+def test_labels_beside_a_manifest_and_recordings_by_their_names_come_in(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    corpus, units = folders
+    export_units(tmp_path / "out", "fairseq", corpus, units)
+    for path in sorted((tmp_path / "out/src").glob("*.txt")):  # as HuBERT's dump_km_label.py writes them
+        path.with_suffix(".km").write_text("".join(line.split("|")[1] for line in path.open()))
+        path.unlink()
+    for path in sorted((tmp_path / "out/tgt").glob("*.txt")):  # as textless_nlp's scripts name them, on Windows
+        lines = [f"{line.split('|')[0][1:]}_tgt|{line.split('|')[1]}" for line in path.open()]
+        path.write_text("".join(lines), encoding="utf-8-sig")
+    (tmp_path / "out/tgt/valid.txt").rename(tmp_path / "out/tgt/dev.txt")
+    import_units(tmp_path / "back", "fairseq", tmp_path / "out", corpus, UnitSource(50))
+    before, after = read_units(units), read_units(tmp_path / "back")
+    assert set(after) == set(before) and all(np.array_equal(after[key].units, before[key].units) for key in before)
+    with (tmp_path / "out/src/train.km").open("a") as file:
+        file.write("1 2 3\n")
+    with pytest.raises(InputError, match=r"train\.km: has 7 lines, but .*train\.tsv 6 recordings"):
+        import_units(tmp_path / "no", "fairseq", tmp_path / "out", corpus, UnitSource(50))
+
+
 def test_units_without_their_repetitions_are_refused_and_a_single_misfit_is_skipped(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -296,9 +296,27 @@ def test_units_as_text_and_recordings_by_any_name_come_in(encoding: str, corpus:
     assert all((rows[pair.id, "src"].scores == 1).all() for pair in read_manifest(corpus))
 
 
+def test_our_own_columns_may_spell_the_words_otherwise(corpus: Path, tmp_path: Path) -> None:
+    rows = []
+    for pair, side, units in sides(corpus):
+        words = [word.upper() + "." for word in str(getattr(pair, f"{side}_text")).split()]
+        ends = ((1 + np.arange(len(words))) * len(units) // len(words)).astype(np.int32)
+        starts = np.append(0, ends[:-1]).astype(np.int32)
+        rows.append(UnitRow(pair.id, side, units, words, starts, ends, np.full(len(words), 0.9, np.float32)))
+    write_shard(tmp_path / "theirs", 0, rows, {})
+    result = import_units(tmp_path / "out", "parquet", tmp_path / "theirs", corpus, ABOUT)
+    assert result.counts["aligned_words"] == result.counts["words"] > 20
+    back = read_units(tmp_path / "out")
+    assert all(np.array_equal(back[row.id, row.side].ends, row.ends) for row in rows)
+    write_shard(tmp_path / "theirs", 0, [replace(row, words=["zzz"] * len(row.words)) for row in rows], {})
+    with pytest.raises(InputError, match="none of the corpus's .* words has a time there"):
+        import_units(tmp_path / "no", "parquet", tmp_path / "theirs", corpus, ABOUT)
+
+
 @pytest.mark.parametrize(
     ("edges", "scores", "message"),
     [
+        (([0], [4, 6]), [1, 1], "words, starts, ends and scores must be of the same length"),
         (([0, 3], [4, 6]), [1, 1], "begin before those of the word before it end"),
         (([0, 4], [4, 9999]), [1, 1], "word frames lie outside of its"),
         (([0, 4], [4, 6]), [1, math.nan], "the score of a word must be 0 to 1"),

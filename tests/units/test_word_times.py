@@ -46,6 +46,9 @@ LAYOUTS: dict[str, tuple[str, Any]] = {
         "u.csv",
         "Begin,End,Label,Type,Speaker\n0.1,0.4,una,words,s\n0.5,0.9,casa,words,s\n0.1,0.2,u,phones,s\n",
     ),
+    "a table": ("u.csv", "word,start,end\nuna,0.1,0.4\ncasa,0.5,0.9\n"),
+    "Kaldi's file without a suffix": ("ctm", "u 1 0.1 0.3 una\nu 1 0.5 0.4 casa\n"),
+    "durations": ("u.json", {"words": [A | {"end": None, "duration": 0.3}, B]}),
     "Audacity": ("u.txt", "0.100000\t0.400000\tuna\n0.500000\t0.900000\tcasa\n"),
 }
 
@@ -70,7 +73,7 @@ def test_texts_and_tables_of_something_else_are_left_alone(tmp_path: Path) -> No
     write(tmp_path, "u.txt", "una casa\t2\tx\n")
     write(tmp_path, "notes.txt", "")
     write(tmp_path, "table.csv", "file,text\nu,una casa\n")
-    with pytest.raises(InputError, match=r"no alignments; expected .*\.csv or \.txt"):
+    with pytest.raises(InputError, match=r"no alignments; expected .*\.csv with the columns .* or \.txt with start"):
         list(read_word_times(tmp_path))
     write(tmp_path, "bad.csv", "Begin,End,Label\nx,2,una\n")
     with pytest.raises(InputError, match=r"bad\.csv: damaged alignment"):

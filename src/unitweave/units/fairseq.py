@@ -2,13 +2,15 @@
 
 unit file   SIDE/SPLIT.txt   `id|u1 u2 u3`, one line a recording; read by splitting at the first `|`
 manifest    SIDE/SPLIT.tsv   the root folder, then `relative path<TAB>samples at 16 kHz` in the same order
+labels      SIDE/SPLIT.km    `u1 u2 u3`, a line for each recording of SIDE/SPLIT.tsv; only read
 S2UT        SPLIT.tsv        a header, then id, src_audio, src_n_frames (10 ms), tgt_audio (the units), tgt_n_frames
 
 fairseq calls our split dev "valid". Unit files and manifests are those of examples/textless_nlp and
-examples/hubert, the S2UT table that of examples/speech_to_speech/preprocessing/prep_s2ut_data.py.
+examples/hubert, labels those of the latter's dump_km_label.py, the S2UT table that of examples/speech_to_speech/preprocessing/prep_s2ut_data.py.
 """
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +31,7 @@ _NAMES = {"train": "train", "dev": "valid", "test": "test"}
 _HOP = 160  # samples of one of fairseq's 10 ms frames
 
 Spelled = Callable[[Pair, str], tuple[str, int]]  # pair, side -> units as text, and how many
+Reader = Callable[[Path], Iterator[tuple[str, np.ndarray]]]  # file -> ids or recordings, and units
 
 
 def export_units(folder: Path, kind: str, corpus: Path, units: Path, reduce: bool = False) -> list[Path]:
@@ -104,6 +107,17 @@ def read_unit_file(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         yield id_, _parsed(spelled, path, number)
 
 
+def read_labels(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Recordings and units from HuBERT's labels and the manifest beside them. Raises InputError that names the line."""
+    manifest = path.with_suffix(".tsv")
+    recordings = [line.split("\t")[0] for _, line in _lines(manifest)][1:]
+    labels = [line for _, line in _lines(path, blank=True)]
+    if len(labels) != len(recordings):
+        raise InputError(f"{path}: has {len(labels)} lines, but {manifest} {len(recordings)} recordings")
+    for number, (recording, line) in enumerate(zip(recordings, labels, strict=True), start=1):
+        yield recording, _parsed(line, path, number)
+
+
 def read_s2ut(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Ids and target units from an S2UT table. Raises InputError that names the line."""
     seen: set[str] = set()
@@ -133,24 +147,33 @@ def _check_new(id_: str, seen: set[str], path: Path, number: int) -> None:
 
 
 def read_fairseq(kind: str, source: Path, splits: set[str]) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Id, side and units of the splits from a folder in one of FORMATS. Raises InputError where there are none."""
+    """Id or recording, side and units of the splits from a folder in one of FORMATS.
+
+    Raises:
+        InputError: There are none, or a line is damaged.
+    """
     sides: Mapping[str, str] = {"tgt": ""} if kind == "s2ut" else {side: side for side in SIDES}
-    suffix, read = (".tsv", read_s2ut) if kind == "s2ut" else (".txt", read_unit_file)
-    files = [(side, source / below / (_NAMES[split] + suffix)) for side, below in sides.items() for split in SPLITS]
-    files = [(side, path) for side, path in files if path.exists() and path.stem in {_NAMES[split] for split in splits}]
-    if not files:
-        expected = "train.tsv, valid.tsv, test.tsv" if kind == "s2ut" else "src/train.txt, tgt/train.txt, ..."
+    readers: Mapping[str, Reader] = (
+        {".tsv": read_s2ut} if kind == "s2ut" else {".txt": read_unit_file, ".km": read_labels}
+    )
+    found = False
+    for side, split in itertools.product(sides, (split for split in SPLITS if split in splits)):
+        names = (name + suffix for name in (_NAMES[split], split) for suffix in readers)
+        path = next((path for path in (source / sides[side] / name for name in names) if path.is_file()), None)
+        if path is not None:
+            found = True
+            yield from ((id_, side, units) for id_, units in readers[path.suffix](path))
+    if not found:
+        expected = "train.tsv, valid.tsv, test.tsv" if kind == "s2ut" else "src/train.txt, tgt/train.txt, ... (or .km)"
         raise InputError(f"{source}: no {kind} files; expected {expected}")
-    for side, path in files:
-        for id_, units in read(path):
-            yield id_, side, units
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, blank: bool = False) -> Iterator[tuple[int, str]]:
+    """Numbers and lines of a file; blank ones where they are asked for."""
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
+                if blank or line.strip():
                     yield number, line.rstrip("\r\n")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

@@ -128,7 +128,9 @@ def import_units(
         for pair, side in np.argwhere(audio & (lengths < 0)).tolist()
     ]
     rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, table, times, declared, skipped)), SCHEMA)
-    aligned = _aligned_words(rows["scores"], source if alignments is None else alignments, alignments or len(row_times))
+    given = any(pc.any(pc.greater(batch.column("scores").flatten(), 0)).as_py() for batch in table.batches)
+    timed = alignments or len(row_times) or given
+    aligned = _aligned_words(rows["scores"], source if alignments is None else alignments, timed)
     codebook = declared.codebook
     if not codebook:
         identity = ([row.id, row.side, row.units.tolist()] for part in rows.to_batches() for row in _unit_rows(part))
@@ -239,12 +241,14 @@ def _row(
     seconds, name = getattr(pair, f"{side}_seconds"), f"{pair.id}/{side}"
     nowhere = np.zeros(len(words), np.int32)
     frames = WordFrames(nowhere, nowhere, np.zeros(len(words), np.float32))
+    rate = len(units) / seconds if declared.deduplicated and seconds and len(units) else declared.frame_rate
     if times is not None and words and len(units):
-        rate = len(units) / seconds if declared.deduplicated and seconds else declared.frame_rate
         frames = match_words(words, language, times, seconds, len(units), rate, name)
-    elif given is not None and given[0] == words:
-        frames = given[1]
-        _check_frames(frames, len(units), name)
+    elif given is not None and given[0]:
+        spelled, frames = given
+        _check_frames(spelled, frames, len(units), name)
+        if spelled != words and len(units):  # in capitals, say
+            frames = match_words(words, language, _timed(spelled, frames, rate), seconds, len(units), rate, name)
     return UnitRow(pair.id, side, units.astype(np.uint16), words, frames.starts, frames.ends, frames.scores)
 
 
@@ -252,10 +256,16 @@ def _unit_rows(batch: pa.RecordBatch) -> Iterator[UnitRow]:
     return rows_from_table(pa.Table.from_batches([batch]))
 
 
-def _check_frames(frames: WordFrames, number: int, name: str) -> None:
+def _timed(words: Sequence[str], frames: WordFrames, rate: float) -> list[TimedWord]:
+    """Words that have frames, at `rate` a second, as an alignment in seconds."""
+    found = zip(words, frames.starts.tolist(), frames.ends.tolist(), frames.scores.tolist(), strict=True)
+    return [TimedWord(word, start / rate, end / rate, score) for word, start, end, score in found if end > start]
+
+
+def _check_frames(words: Sequence[str], frames: WordFrames, number: int, name: str) -> None:
     """Raise InputError where the frames or scores of words cannot be theirs."""
-    if not len(frames.starts):
-        return
+    if not len(words) == len(frames.starts) == len(frames.ends) == len(frames.scores):
+        raise InputError(f"{name}: words, starts, ends and scores must be of the same length")
     if int(frames.ends.max()) > number or int(frames.starts.min()) < 0 or (frames.starts > frames.ends).any():
         raise InputError(f"{name}: word frames lie outside of its {number} units")
     there = frames.ends > frames.starts
@@ -335,8 +345,8 @@ def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTabl
 
     def rows() -> Iterator[UnitRow]:
         if kind in FAIRSEQ_FORMATS:
-            for id_, side, units in read_fairseq(kind, source, set(pairs.column("split").unique().to_pylist())):
-                yield unit_row(id_, side, units)
+            for name, side, units in read_fairseq(kind, source, set(pairs.column("split").unique().to_pylist())):
+                yield unit_row(names.id(name, side), side, units)
             return
         suffixes = (".parquet",) if kind == "parquet" else (".json", ".jsonl")
         files = sorted(path for path in source.rglob("*") if path.suffix in suffixes)

@@ -38,6 +38,7 @@ _NO_WORD = re.compile(r"[\s_-]*|<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}")  # such as <e
 _SILENCES = {"sil", "sp", "spn", "nsn", "silence", "pause"}  # unless they are words of the transcript
 _WORD_TIER = re.compile(r"\b(words?|ort-mau)$", re.IGNORECASE)
 _MAX_WORDS_PER_ENTRY = 2  # in the mean of a recording; more are whole sentences, and nobody aligned their words
+_COLUMNS = {"begin": "start", "label": "word", "text": "word"}  # of CSV, by other names
 WORD_KEYS = ("words", "segments", "chunks", "result", "word_segments")  # of JSON, where the words are
 _SLACK_SECONDS = 0.1  # by which a last word may outlast its recording, next to a hundredth of its length
 
@@ -94,7 +95,7 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
     """
     names: set[str] = set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        read = _READERS.get(path.suffix.lower())
+        read = _READERS.get((path.suffix or f".{path.name}").lower())  # Kaldi's file is called ctm
         if read is None:
             continue
         text = _decoded(path)
@@ -113,7 +114,10 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
                 )
             yield name, words
     if not names:
-        raise InputError(f"{folder}: no alignments; expected .ctm, .TextGrid, .json, .jsonl, .csv or .txt files")
+        raise InputError(
+            f"{folder}: no alignments; expected .ctm, .TextGrid, .json or .jsonl files, .csv with the columns Begin, End, "
+            "Label, or .txt with start<TAB>end<TAB>word in each line"
+        )
 
 
 def match_words(
@@ -267,10 +271,13 @@ def _of_words(tiers: Mapping[str, list[TimedWord]]) -> list[TimedWord]:
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
-    rows = [{(key or "").lower(): cell for key, cell in row.items()} for row in csv.DictReader(text.splitlines())]
-    if rows and {"begin", "end", "label"} <= rows[0].keys():  # else a table of something else
+    rows = [
+        {_COLUMNS.get((key or "").lower(), (key or "").lower()): cell for key, cell in row.items()}
+        for row in csv.DictReader(text.splitlines())
+    ]
+    if rows and {"start", "end", "word"} <= rows[0].keys():  # else a table of something else
         words = [row for row in rows if row.get("type", "words") == "words"]
-        yield path.stem, [TimedWord(row["label"], float(row["begin"]), float(row["end"])) for row in words]
+        yield path.stem, [TimedWord(row["word"], float(row["start"]), float(row["end"])) for row in words]
 
 
 def _labels(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
@@ -318,6 +325,8 @@ def _json_word(entry: Mapping[str, Any]) -> TimedWord | None:
         raise ValueError(f"a word has 'word', 'start' and 'end'; it has {', '.join(map(repr, entry)) or 'nothing'}")
     text = entry["word"] if "word" in entry else entry["text"]
     start, end = entry["timestamp"] if "timestamp" in entry else (entry.get("start"), entry.get("end"))
+    if end is None and start is not None and entry.get("duration") is not None:
+        end = float(start) + float(entry["duration"])
     if start is None or end is None:
         return None
     keys = ("score", "confidence", "probability", "conf")
