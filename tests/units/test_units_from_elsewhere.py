@@ -38,7 +38,7 @@ from unitweave.units.dataset import (
     write_shard,
 )
 from unitweave.units.importing import UnitSource, import_units
-from unitweave.units.tokenizer import ExternalTokenizer
+from unitweave.units.tokenizer import ExternalTokenizer, check_repeatable
 from unitweave.units.word_times import TimedWord, match_words, read_word_times
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -309,7 +309,7 @@ def test_our_own_columns_may_spell_the_words_otherwise(corpus: Path, tmp_path: P
     back = read_units(tmp_path / "out")
     assert all(np.array_equal(back[row.id, row.side].ends, row.ends) for row in rows)
     write_shard(tmp_path / "theirs", 0, [replace(row, words=["zzz"] * len(row.words)) for row in rows], {})
-    with pytest.raises(InputError, match="none of the corpus's .* words has a time there"):
+    with pytest.raises(InputError, match=r"none of the corpus's .* words has a time there"):
         import_units(tmp_path / "no", "parquet", tmp_path / "theirs", corpus, ABOUT)
 
 
@@ -387,6 +387,28 @@ class Floats(Made):
 
 class Lost(Made):
     def tokenize(self, waveforms): return []
+
+class Nothing(Made):
+    def tokenize(self, waveforms): return None
+
+class Pairs(Made):
+    def tokenize(self, waveforms): return [(Made.units(self, len(w)), np.zeros((9, 4))) for w in waveforms]
+
+class Rows(Made):
+    def units(self, samples): return Made.units(self, samples)[None]
+
+class Fails(Made):
+    def units(self, samples): raise ValueError("no such layer\\nsecond line")
+
+class Shifting(Made):
+    def tokenize(self, waveforms): return [(self.units(len(w)) + len(waveforms)) % 10 for w in waveforms]
+
+class Tensors(Made):
+    def units(self, samples):
+        import torch
+        return torch.arange(samples // 640, dtype=torch.int32) % 10
+
+def needs_folder(folder): return Made()
 """
 
 
@@ -395,8 +417,14 @@ class Lost(Made):
     [
         ("Large", {}, "gave unit 10, but its num_units is 10"),
         ("Fast", {}, "50 units but only 25 frames of audio at its frame_rate of 25"),
-        ("Floats", {}, "must be a one-dimensional array of integers"),
+        ("Floats", {}, r"must be a one-dimensional array of integers \(got float64 \[25\]\)"),
+        ("Rows", {}, r"must be a one-dimensional array of integers \(got int64 \[1, 25\]\)"),
+        ("Pairs", {}, r"must be a one-dimensional array of integers \(got tuple\)"),
         ("Lost", {}, "gave 0 results for 1 recordings"),
+        ("Nothing", {}, r"must return a list, with the units of each recording \(got None\)"),
+        ("Fails", {}, r"their_tokenizers:Fails: raised ValueError: no such layer \(their_tokenizers.py, line \d+\)"),
+        ("needs_folder", {}, r"their_tokenizers:needs_folder: raised TypeError: .* missing 1 required .* 'folder'"),
+        ("Made", {"num_units": 70_000}, "its num_units must be an integer from 1 to 65536"),
         ("Made", {"frame_rate": 0}, "frame_rate must be the units a second"),
         ("Made", {"num_units": None}, "must return an object with num_units"),
         ("None_", {}, "could not be imported"),
@@ -408,8 +436,42 @@ def test_a_tokenizer_that_does_not_keep_its_word_is_named(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "their_tokenizers", raising=False)
     (tmp_path / "their_tokenizers.py").write_text(TOKENIZERS)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refused:
         ExternalTokenizer(f"their_tokenizers:{function}", options).tokenize([np.zeros(16_000, np.float32)])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_tokenizer_may_return_tensors_and_lists_but_not_other_units_next_to_other_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_tokenizers", raising=False)
+    (tmp_path / "their_tokenizers.py").write_text(TOKENIZERS)
+    waveforms, names = [np.zeros(16_000, np.float32), np.zeros(8_000, np.float32)], ["a/src", "b/src"]
+    tensors = ExternalTokenizer("their_tokenizers:Tensors", {})
+    assert tensors.tokenize(waveforms)[1].units.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    check_repeatable(tensors, waveforms, names)
+    with pytest.raises(InputError, match=r"other units of a/src next to other recordings than alone: 0 % agree"):
+        check_repeatable(ExternalTokenizer("their_tokenizers:Shifting", {}), waveforms, names)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("def load(:\n", r"could not be imported \(SyntaxError: "),
+        ("raise RuntimeError('no GPU')\n", r"could not be imported \(RuntimeError: no GPU \(broken.py, line 1\)\)"),
+        ("import no_such_package\n", r"could not be imported \(No module named 'no_such_package'\)"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named(
+    module: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text(module)
+    with pytest.raises(InputError, match=rf"units.tokenizer broken:load: {message}"):
+        ExternalTokenizer("broken:load", {})
+    with pytest.raises(InputError, match="must be module:name"):
+        ExternalTokenizer("./broken:load", {})
 
 
 def recipe(text_lm: Path, **units: object) -> dict:
@@ -530,6 +592,9 @@ def test_a_tokenizer_that_recordings_do_not_fit_ends_before_anything_is_written(
     with pytest.raises(
         InputError, match=r"u000/src: units.tokenizer their_tokenizers:Fast: .* at its frame_rate of 25"
     ):
+        tokenize_corpus(tmp_path / "out", settings, corpus, None)
+    settings = ExtractionSettings(tokenizer="their_tokenizers:Shifting")
+    with pytest.raises(InputError, match=r"makes other units of u000/src next to other recordings"):
         tokenize_corpus(tmp_path / "out", settings, corpus, None)
     assert not (tmp_path / "out").exists()
 

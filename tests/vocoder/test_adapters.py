@@ -264,6 +264,55 @@ def test_a_function_of_the_users_is_a_vocoder_with_its_own_rate_and_voices(
         VocoderSettings(function="a:b", pretrained="c")
 
 
+VOICES = """
+import numpy as np
+import torch
+
+def load(kind):
+    def speak(units, speaker):
+        wave = 0.1 * np.sin(np.arange(960 * len(units)) / 20)
+        if kind == "raises":
+            raise ValueError("no such voice")
+        return {
+            "tensor": torch.from_numpy(wave).bfloat16().requires_grad_(), "list": wave.tolist(),
+            "integers": (wave * 32767).astype(np.int16), "too loud": wave * 32767, "channels": wave[None],
+            "nothing": None, "nan": wave * np.nan,
+        }[kind]
+    return None if kind == "no function" else speak
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("raises", r"my_voices:load: raised ValueError: no such voice \(my_voices.py, line 9\)"),
+        ("integers", r"must return one channel of float samples \[samples\] \(got int16 \[48000\]\)"),
+        ("too loud", r"must return finite samples from -1 to 1 \(got 3276.7\)"),
+        ("channels", r"must return one channel of float samples \[samples\] \(got float64 \[1, 48000\]\)"),
+        ("nothing", r"must return one channel of float samples \[samples\] \(got NoneType\)"),
+        ("nan", r"must return finite samples from -1 to 1 \(got nan\)"),
+        ("no function", r"must return a function of units and speaker \(got None\)"),
+        ("tensor", ""),
+        ("list", ""),
+    ],
+)
+def test_what_a_function_may_return_and_what_it_may_not(
+    kind: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_voices.py").write_text(VOICES)
+    settings = VocoderSettings(function="my_voices:load", options={"kind": kind}, sample_rate=24_000)
+    units = units_folder(tmp_path / "units")
+    if not message:
+        adopt_vocoder(tmp_path / "voc", settings, units)
+        (made,) = Vocoder.from_pretrained(tmp_path / "voc", trust_functions=True).synthesize([some_units(9)])
+        assert made.dtype == np.float32 and made.shape == (9 * 960,)
+        return
+    with pytest.raises(InputError, match=message) as refused:
+        adopt_vocoder(tmp_path / "voc", settings, units)
+    assert "\n" not in str(refused.value) and not (tmp_path / "voc").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("generator", ["vocos", "hifigan"])
 @pytest.mark.parametrize(("frame_rate", "sample_rate"), [(25, 16_000), (12.5, 24_000), (75, 24_000), (50, 22_050)])

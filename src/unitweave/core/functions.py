@@ -1,13 +1,17 @@
 """Python functions of the user that settings name as `module:name`."""
 
+import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from unitweave.core.errors import InputError
+import numpy as np
+
+from unitweave.core.errors import InputError, first_line
 
 
 def is_installed(package: str) -> bool:
@@ -24,6 +28,34 @@ def untrusted(folder: Path, setting: str) -> str:
     )
 
 
+@contextlib.contextmanager
+def function_errors(name: str, what: str) -> Iterator[None]:
+    """Turn what a function of the user raises into an InputError with the line that raised it.
+
+    Only the call belongs into the block: anything else in it that fails would be a bug here.
+
+    Args:
+        name: The function, `module:name`.
+        what: The setting and the function, for the message.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: raised {_described(error, name.partition(':')[0])}") from error
+
+
+def _described(error: Exception, module: str) -> str:
+    """An error with its last line in a module of the user, as far as it comes from there."""
+    file = f"{module.rpartition('.')[2]}.py"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).name == file]
+    where = f" ({file}, line {lines[-1]})" if lines else ""
+    message = first_line(error) if str(error).strip() else ""
+    return type(error).__name__ + (f": {message}" if message else "") + where
+
+
 def imported(name: str, setting: str) -> Callable[..., Any]:
     """The function of `module:name`, looked for in the current folder as well.
 
@@ -35,15 +67,36 @@ def imported(name: str, setting: str) -> Callable[..., Any]:
         InputError: There is no such function.
     """
     module, _, attribute = name.partition(":")
-    if not module or not attribute:
+    if not module or not attribute or module.startswith(".") or "/" in module:
         raise InputError(f"{setting}: must be module:name (got {name!r})")
     sys.path.insert(0, str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{setting} {name}: could not be imported ({error})") from None
+    except Exception as error:  # whatever its module does when it is imported
+        raise InputError(f"{setting} {name}: could not be imported ({_described(error, module)})") from error
     finally:
         sys.path.pop(0)
     if not callable(function):
         raise InputError(f"{setting} {name}: is not a function")
     return function
+
+
+def as_array(values: Any) -> np.ndarray | None:
+    """What a function of the user returned, a list, an array or a tensor on any device, as an array.
+
+    None where it is nothing of the kind, or rows of different lengths.
+    """
+    if callable(getattr(values, "detach", None)):  # a tensor of torch, which need not be imported
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values  # numpy has no bfloat16
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError):
+        return None
+
+
+def about_array(values: Any, array: np.ndarray | None) -> str:
+    """Type and shape of what a function returned, of which `as_array` made `array`, for messages."""
+    return type(values).__name__ if array is None or array.dtype == object else f"{array.dtype} {list(array.shape)}"

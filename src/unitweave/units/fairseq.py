@@ -6,7 +6,8 @@ labels      SIDE/SPLIT.km    `u1 u2 u3`, a line for each recording of SIDE/SPLIT
 S2UT        SPLIT.tsv        a header, then id, src_audio, src_n_frames (10 ms), tgt_audio (the units), tgt_n_frames
 
 fairseq calls our split dev "valid". Unit files and manifests are those of examples/textless_nlp and
-examples/hubert, labels those of the latter's dump_km_label.py, the S2UT table that of examples/speech_to_speech/preprocessing/prep_s2ut_data.py.
+examples/hubert, labels those of the latter's dump_km_label.py, the S2UT table that of
+examples/speech_to_speech/preprocessing/prep_s2ut_data.py.
 """
 
 import contextlib

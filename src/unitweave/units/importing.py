@@ -39,7 +39,13 @@ from unitweave.units.dataset import (
 from unitweave.units.extract import is_finished, summary
 from unitweave.units.fairseq import FORMATS as FAIRSEQ_FORMATS
 from unitweave.units.fairseq import read_fairseq
-from unitweave.units.tokenizer import SpeechTokenizer, check_agreement, configured_tokenizer, length_mismatch
+from unitweave.units.tokenizer import (
+    SpeechTokenizer,
+    check_agreement,
+    check_repeatable,
+    configured_tokenizer,
+    length_mismatch,
+)
 from unitweave.units.unit_files import UtteranceNames, read_json, read_parquet, unit_row
 from unitweave.units.word_times import TIMES, TimedWord, match_words
 
@@ -193,10 +199,12 @@ def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, en
     declared = UnitSource(tokenizer.num_units, tokenizer.frame_rate, codebook=tokenizer.fingerprint)
     metadata, pairs = declared.metadata(declared.codebook), read_manifest(corpus)
     times = times_of_corpus(Path(settings.alignments) if settings.alignments is not None else None, pairs)
-    for pair in evenly_spaced(pairs, _TRIED):  # of all parts of the corpus, before hours are spent
-        for side in SIDES:
-            if getattr(pair, f"{side}_audio"):
-                _tokenized(tokenizer, pair, side)
+    tried = [  # of all parts of the corpus, before hours are spent
+        (pair, side) for pair in evenly_spaced(pairs, _TRIED) for side in SIDES if getattr(pair, f"{side}_audio")
+    ]
+    for pair, side in tried:
+        _tokenized(tokenizer, pair, side)
+    _check_repeatable(tokenizer, tried)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     with meter("units: tokenizing", len(pairs)) as progress:
@@ -329,12 +337,18 @@ def _check_tokenizer(
         if not (same_rate(actual, given) if name == "frame_rate" else actual == given):
             raise InputError(f"--{name.replace('_', '-')}: is {given:g}, but units.tokenizer has {actual:g}")
     present = np.argwhere(lengths >= 0)
-    for at in evenly_spaced(range(len(present)), _TRIED):
-        place, number = present[at].tolist()
-        pair, side = pairs[place], SIDES[number]
+    places = [present[at].tolist() for at in evenly_spaced(range(len(present)), _TRIED)]
+    tried = [(pairs[place], SIDES[number]) for place, number in places]
+    for pair, side in tried:
         units = table[pair.id, side].units
         audio = Path(getattr(pair, f"{side}_audio"))
         check_agreement(tokenizer, audio, units, declared.deduplicated, f"{pair.id}/{side}")
+    _check_repeatable(tokenizer, tried)
+
+
+def _check_repeatable(tokenizer: SpeechTokenizer, recordings: Sequence[tuple[Pair, str]]) -> None:
+    waveforms = [read_audio(getattr(pair, f"{side}_audio")) for pair, side in recordings]
+    check_repeatable(tokenizer, waveforms, [f"{pair.id}/{side}" for pair, side in recordings])
 
 
 def _read(kind: str, source: Path, pairs: Manifest) -> tuple[UnitTable, UnitTable]:

@@ -1,6 +1,6 @@
 """Speech tokenizers under one protocol: our encoder with its codebook, and any other that a setting names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -12,7 +12,7 @@ from unitweave.config.units import MAX_UNITS, ExtractionSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest
-from unitweave.core.functions import imported
+from unitweave.core.functions import about_array, as_array, function_errors, imported
 from unitweave.core.sequences import deduplicate
 
 _SLACK_FRAMES = 3  # encoders yield up to 2 frames fewer than samples / 320; more means a mix-up
@@ -69,15 +69,15 @@ class ExternalTokenizer:
     """
 
     def __init__(self, function: str, options: dict[str, Any]) -> None:
-        self.name = f"units.tokenizer {function}"
-        self._made = imported(function, "units.tokenizer")(**options)
+        self.name, self._function = f"units.tokenizer {function}", function
+        load = imported(function, "units.tokenizer")
+        with function_errors(function, self.name):
+            self._made = load(**options)
         num_units, rate = getattr(self._made, "num_units", None), getattr(self._made, "frame_rate", None)
-        if (
-            not isinstance(num_units, Integral)
-            or not 0 < int(num_units) <= MAX_UNITS
-            or not callable(getattr(self._made, "tokenize", None))
-        ):
+        if num_units is None or not callable(getattr(self._made, "tokenize", None)):
             raise InputError(f"{self.name}: must return an object with num_units, frame_rate and tokenize(waveforms)")
+        if not isinstance(num_units, Integral) or not 0 < int(num_units) <= MAX_UNITS:
+            raise InputError(f"{self.name}: its num_units must be an integer from 1 to {MAX_UNITS} (got {num_units!r})")
         if not isinstance(rate, Real) or not 0 < float(rate) <= 1000:
             raise InputError(f"{self.name}: its frame_rate must be the units a second (got {rate!r})")
         self.num_units, self.frame_rate = int(num_units), float(rate)
@@ -90,21 +90,48 @@ class ExternalTokenizer:
         Raises:
             InputError: A unit is outside the codebook, or there are too many or too few for the waveform.
         """
-        tokens = list(self._made.tokenize(list(waveforms)))
+        with function_errors(self._function, self.name):
+            returned = self._made.tokenize(list(waveforms))
+            tokens = list(returned) if isinstance(returned, Iterable) else None
+        if tokens is None:
+            raise InputError(
+                f"{self.name}: must return a list, with the units of each recording (got {returned!r:.80})"
+            )
         if len(tokens) != len(waveforms):
             raise InputError(f"{self.name}: gave {len(tokens)} results for {len(waveforms)} recordings")
         return [self._checked(units, len(waveform) / 16_000) for units, waveform in zip(tokens, waveforms, strict=True)]
 
     def _checked(self, tokens: Any, seconds: float) -> SpeechTokens:
-        units = np.asarray(getattr(tokens, "units", tokens))
-        if units.ndim != 1 or (len(units) and units.dtype.kind not in "iu"):
-            raise InputError(f"{self.name}: units must be a one-dimensional array of integers")
+        given = getattr(tokens, "units", tokens)
+        units = as_array(given)
+        if units is None or units.ndim != 1 or (len(units) and units.dtype.kind not in "iu"):
+            raise InputError(
+                f"{self.name}: units must be a one-dimensional array of integers (got {about_array(given, units)})"
+            )
         if len(units) and not 0 <= int(units.min()) <= int(units.max()) < self.num_units:
             wrong = units.min() if units.min() < 0 else units.max()
             raise InputError(f"{self.name}: gave unit {wrong}, but its num_units is {self.num_units}")
         if reason := length_mismatch(len(units), seconds * self.frame_rate):
             raise InputError(f"{self.name}: {reason} at its frame_rate of {self.frame_rate:g}")
         return SpeechTokens(units.astype(np.uint16), getattr(tokens, "features", None))
+
+
+def check_repeatable(tokenizer: SpeechTokenizer, waveforms: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Raise InputError where a tokenizer makes other units of a recording each time, or next to other recordings."""
+    alone = [tokenizer.tokenize([waveform])[0].units for waveform in waveforms]
+    for name, one, other in zip(names, alone, tokenizer.tokenize(waveforms), strict=True):
+        if len(one) != len(other.units) or _agreement(one, other.units) < _MIN_AGREEMENT:
+            raise InputError(
+                f"units.tokenizer: makes other units of {name} next to other recordings than alone: "
+                f"{100 * _agreement(one, other.units):.0f} % agree; tokenize(waveforms) must give a recording the same "
+                "units each time"
+            )
+
+
+def _agreement(units: np.ndarray, others: np.ndarray) -> float:
+    """The fraction of units that two results have in common, as far as both go."""
+    common = min(len(units), len(others))
+    return float((units[:common] == others[:common]).mean()) if common else float(len(units) == len(others))
 
 
 def configured_tokenizer(settings: ExtractionSettings) -> ExternalTokenizer | None:
@@ -116,8 +143,7 @@ def check_agreement(tokenizer: SpeechTokenizer, audio: Path, units: np.ndarray, 
     """Raise InputError where a tokenizer makes clearly other units of a recording than those that were imported."""
     (tokens,) = tokenizer.tokenize([read_audio(audio)])
     tokenized = deduplicate(tokens.units)[0] if deduplicated else tokens.units
-    common = min(len(tokenized), len(units))
-    agreement = float((tokenized[:common] == units[:common]).mean()) if common else 0.0
+    agreement = _agreement(tokenized, units)
     if agreement < _MIN_AGREEMENT:
         raise InputError(
             f"units.tokenizer: makes other units than the imported ones: {100 * agreement:.0f} % of those of {name} "

@@ -115,8 +115,8 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
             yield name, words
     if not names:
         raise InputError(
-            f"{folder}: no alignments; expected .ctm, .TextGrid, .json or .jsonl files, .csv with the columns Begin, End, "
-            "Label, or .txt with start<TAB>end<TAB>word in each line"
+            f"{folder}: no alignments; expected .ctm, .TextGrid, .json or .jsonl files, .csv with the columns Begin, "
+            "End, Label, or .txt with start<TAB>end<TAB>word in each line"
         )
 
 

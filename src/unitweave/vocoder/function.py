@@ -8,10 +8,12 @@ import numpy as np
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object, write_json
-from unitweave.core.functions import imported
+from unitweave.core.functions import about_array, as_array, function_errors, imported
 from unitweave.vocoder.base import CONFIG_FILE, Vocoder
 
 _FIELDS = ("num_units", "codebook", "frame_rate", "sample_rate", "speakers", "predicts_durations")
+
+_LOUDEST = 100.0  # a voice may exceed 1 a little, and is cut off there; more are integers that were not divided
 
 # Units int64 [frames] and the name of a speaker (None: the only voice) -> float32 [samples].
 Synthesis = Callable[[np.ndarray, str | None], np.ndarray]
@@ -30,9 +32,12 @@ class FunctionVocoder(Vocoder):
     def __init__(self, function: str, options: dict[str, Any], **about: Any) -> None:
         super().__init__(**about)
         self.function, self.options = function, options
-        made = imported(function, "vocoder.function")(**options)
+        self._name = f"vocoder.function {function}"
+        load = imported(function, "vocoder.function")
+        with function_errors(function, self._name):
+            made = load(**options)
         if not callable(made):
-            raise InputError(f"vocoder.function {function}: must return a function of units and speaker")
+            raise InputError(f"{self._name}: must return a function of units and speaker (got {made!r:.80})")
         self._synthesis: Synthesis = made
 
     @classmethod
@@ -64,7 +69,14 @@ class FunctionVocoder(Vocoder):
     def _one(self, units: np.ndarray, speaker: str | None) -> np.ndarray:
         if not len(units):
             return np.zeros(0, np.float32)
-        waveform = np.asarray(self._synthesis(units, speaker), dtype=np.float32)
-        if waveform.ndim != 1 or not np.isfinite(waveform).all():
-            raise InputError(f"vocoder.function {self.function}: must return one channel of finite samples [samples]")
-        return waveform
+        with function_errors(self.function, self._name):
+            made = self._synthesis(units, speaker)
+        waveform = as_array(made)
+        if waveform is None or waveform.ndim != 1 or (len(waveform) and waveform.dtype.kind != "f"):
+            raise InputError(
+                f"{self._name}: must return one channel of float samples [samples] (got {about_array(made, waveform)})"
+            )
+        peak = float(np.abs(waveform).max(initial=0.0))
+        if not peak <= _LOUDEST:
+            raise InputError(f"{self._name}: must return finite samples from -1 to 1 (got {peak:g})")
+        return waveform.astype(np.float32)
