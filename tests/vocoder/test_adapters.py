@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,20 @@ def test_fairseqs_checkpoint_gives_fairseqs_samples_whole_streamed_and_with_pred
         vocoder.synthesize([np.array([20])])
 
 
+def test_weight_norm_may_have_torchs_newer_names(fairseq: tuple[Path, FairseqsLayout], tmp_path: Path) -> None:
+    folder, reference = fairseq
+    for name in ("old", "new"):
+        adopt_vocoder(tmp_path / name, VocoderSettings(pretrained=str(folder)), units_folder(tmp_path / "units"))
+        new = ("parametrizations.weight.original0", "parametrizations.weight.original1")
+        state = {
+            key.replace("weight_g", new[0]).replace("weight_v", new[1]): part
+            for key, part in reference.state_dict().items()
+        }
+        torch.save({"generator": state}, folder / "g_00500000")
+    old, new = (Vocoder.from_pretrained(tmp_path / name).synthesize([some_units(9)])[0] for name in ("old", "new"))
+    np.testing.assert_array_equal(old, new)
+
+
 def test_a_stream_of_fairseqs_begins_once_its_context_is_known(
     fairseq: tuple[Path, FairseqsLayout], tmp_path: Path
 ) -> None:
@@ -186,7 +201,12 @@ class Unpickled:
         ({"upsample_rates": [5, 4, 4, 2, 2]}, "50 units a second, but the units have 25"),
         ("pickle", "not a checkpoint of fairseq's unit HiFi-GAN"),
         ("none", "0 files that could be the checkpoint"),
-        ("other", "not a checkpoint of fairseq's unit HiFi-GAN"),
+        ("other", r"not a checkpoint of fairseq's unit HiFi-GAN \(it has no weights under the name generator\)"),
+        (
+            "arguments",
+            r"not a checkpoint of fairseq's unit HiFi-GAN \(it holds more than tensors, which could run code",
+        ),
+        ({"upsample_rates": [5, 4, 4, 4, 0]}, "does not fit its config.json"),
     ],
 )
 def test_what_is_no_vocoder_of_these_units_is_refused(
@@ -201,6 +221,8 @@ def test_what_is_no_vocoder_of_these_units_is_refused(
         checkpoint.unlink()
     elif change == "other":
         torch.save({"model": {}}, checkpoint)
+    elif change == "arguments":
+        torch.save({"generator": {}, "args": Namespace(lr=1)}, checkpoint)
     else:
         (folder / "config.json").write_text(json.dumps(CONFIG | change))
     with pytest.raises(InputError, match=message) as refused:

@@ -5,6 +5,7 @@ config.json: an embedding of the units (`dict`), HiFi-GAN's convolutions under w
 repetitions a duration predictor (`dur_predictor`). It is read with `weights_only` and kept as safetensors.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,6 +24,7 @@ from unitweave.training.model_files import safetensors_errors
 from unitweave.vocoder.base import CONFIG_FILE, Vocoder
 
 WEIGHTS_FILE = "model.safetensors"
+_PARAMETRIZED = re.compile(r"parametrizations\.weight\.original([01])$")  # torch's newer names of weight_g, weight_v
 # The keys of the checkpoint's config.json that shape the model, with fairseq's names.
 _SHAPE = ("upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "resblock_kernel_sizes",
           "resblock_dilation_sizes")  # fmt: skip
@@ -103,11 +105,13 @@ class FairseqVocoder(Vocoder):
         config = read_json_object(checkpoint.with_name(CONFIG_FILE))
         try:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            if not isinstance(content, dict) or "generator" not in content:
+                raise TypeError("it has no weights under the name generator")
             weights = _converted(content["generator"])
         except (OSError, RuntimeError, UnpicklingError, KeyError, TypeError, AttributeError, EOFError) as error:
-            raise InputError(
-                f"{checkpoint}: not a checkpoint of fairseq's unit HiFi-GAN ({first_line(error)})"
-            ) from None
+            pickled = "it holds more than tensors, which could run code, or no tensors at all"
+            reason = pickled if isinstance(error, UnpicklingError) else first_line(error)
+            raise InputError(f"{checkpoint}: not a checkpoint of fairseq's unit HiFi-GAN ({reason})") from None
         for key in ("f0", "embedder_params"):
             if config.get(key):
                 raise InputError(f"{checkpoint}: its config has {key}, which units alone do not give")
@@ -135,7 +139,7 @@ class FairseqVocoder(Vocoder):
             if wrong:
                 raise ValueError(f"no weights for or of {wrong[0]}")
             return cls(model, config, device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise InputError(f"{name}: does not fit its {CONFIG_FILE} ({first_line(error)})") from None
 
     def save_pretrained(self, folder: Path) -> None:
@@ -210,6 +214,9 @@ class FairseqVocoder(Vocoder):
 def _converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights under the names of `CodeHifiGan`, with the weight norm multiplied out."""
     weights: dict[str, Tensor] = {}
+    state = {
+        _PARAMETRIZED.sub(lambda found: "weight_" + "gv"[int(found[1])], name): part for name, part in state.items()
+    }
     for name, value in state.items():
         if name.endswith(".weight_g"):
             continue
