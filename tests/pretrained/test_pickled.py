@@ -79,7 +79,7 @@ def test_code_in_a_pickle_does_not_run_and_other_content_is_refused(
     folder, _ = pickled
     monkeypatch.chdir(tmp_path)
     for content, message in (
-        (pickle.dumps(_Attack()), "not readable as weights alone"),
+        (pickle.dumps(_Attack()), "not readable as weights alone: it is damaged, or holds more than tensors"),
         (b"", "not readable as weights alone"),
         (b"PK\x03\x04 cut off", "not readable as weights alone"),
     ):

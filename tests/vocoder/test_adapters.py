@@ -282,6 +282,9 @@ def test_a_function_of_the_users_is_a_vocoder_with_its_own_rate_and_voices(
         wrong = VocoderSettings(**({"function": "my_sines:load", "sample_rate": 24_000} | changes))
         with pytest.raises(InputError, match=message):
             adopt_vocoder(tmp_path / "wrong", wrong, tmp_path / "units")
+    unknown = VocoderSettings(function="my_sines:load", sample_rate=24_000, speakers=["low", "nobody"])
+    with pytest.raises(InputError, match=r"my_sines:load: raised KeyError: 'nobody' \(my_sines.py, line 7\)"):
+        adopt_vocoder(tmp_path / "wrong", unknown, tmp_path / "units")
     with pytest.raises(InputError, match="not both"):
         VocoderSettings(function="a:b", pretrained="c")
 

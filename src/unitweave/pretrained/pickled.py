@@ -77,7 +77,12 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; the model folder is incomplete") from None
-    except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError, TypeError) as error:
+    except UnpicklingError:  # whose message would have it read in spite of that
+        raise InputError(
+            f"{path}: not readable as weights alone: it is damaged, or holds more than tensors, which could run code; "
+            "save the model with transformers' save_pretrained"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not readable as weights alone ({first_line(error)})") from None
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise InputError(f"{path}: holds more than tensors; save the model with transformers' save_pretrained")

@@ -76,8 +76,10 @@ def _pretrained(path: Path, codebook: str | None) -> Vocoder:
 
 
 def _try(vocoder: Vocoder, name: str) -> None:
-    """Raise InputError unless the speech of some units lasts as long as the units do."""
+    """Raise InputError unless the speech of some units lasts as long as the units do, in the first and last voice."""
     units = np.arange(max(1, round(_TRIAL_SECONDS * vocoder.frame_rate))) % vocoder.num_units
+    if len(vocoder.speakers) > 1:
+        vocoder.synthesize([units], vocoder.speakers[-1])
     (waveform,) = vocoder.synthesize([units])
     seconds, wanted = len(waveform) / vocoder.sample_rate, len(units) / vocoder.frame_rate
     if not vocoder.predicts_durations and abs(seconds - wanted) > _SLACK_SECONDS + 0.1 * wanted:
