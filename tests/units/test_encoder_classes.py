@@ -292,8 +292,13 @@ def test_blank_delimiter_and_letters_keep_their_rows_whatever_they_are_called(sh
 def test_whispers_encoder_may_have_been_saved_without_the_model_around_it(tmp_path: Path) -> None:
     encoder = random_checkpoint(tmp_path / "hub", "whisper").encoder
     encoder.save_pretrained(tmp_path / "hub")
-    loaded = initial_encoder(settings_of(tmp_path / "hub"), CharacterVocabulary.from_texts(WORDS))[0].model.encoder
-    assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in encoder.state_dict().items())
+    loaded, extractor = initial_encoder(settings_of(tmp_path / "hub"), CharacterVocabulary.from_texts(WORDS))
+    loaded.model.save_pretrained(tmp_path / "saved")
+    loaded.vocabulary.save(tmp_path / "saved")
+    extractor.save_pretrained(tmp_path / "saved")
+    for model in (loaded.model, load_encoder(tmp_path / "saved").model):
+        state = model.encoder.state_dict()
+        assert all(torch.equal(weight, state[name]) for name, weight in encoder.state_dict().items())
 
 
 def test_a_hubert_whose_positions_are_normalized_over_time_is_computed_one_by_one(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def initial_encoder(
         config.bos_token_id, config.eos_token_id, config.decoder_start_token_id = None, None, vocabulary.blank
     if config.model_type == "wav2vec2-bert":
         config.use_intermediate_ffn_before_adapter = False  # it goes with the adapter
+    alone = config.architectures == ["WhisperEncoder"]
     with loading_errors(where, "speech encoder"):
         model, loading = ctc_class(config).from_pretrained(
             name,
@@ -101,7 +102,7 @@ def initial_encoder(
             output_loading_info=True,
             config=config,
             dtype=torch.float32,
-            key_mapping=_WHISPERS_ENCODER_ALONE if front_end.kind == "mel" else None,
+            key_mapping=_WHISPERS_ENCODER_ALONE if alone else None,
             **SAFE_LOADING,
         )
     missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
@@ -110,6 +111,9 @@ def initial_encoder(
         raise InputError(
             f"{where} lacks weights of a {config.model_type} model: {absent[0]} and {len(absent) - 1} more"
         )
+    if alone:  # transformers would also save it under the names that it was loaded by
+        renamed, model = model, ctc_class(config)(config)
+        model.load_state_dict(renamed.state_dict())
     _keep_known_characters(model, vocabulary, Path(name), blank, "lm_head.weight" not in missing)
     if settings.freeze_convolutions and front_end.kind == "waveform":
         model.freeze_feature_encoder()
