@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers.tiny_run import tiny_recipe
 from unitweave.cli import main
@@ -70,6 +72,26 @@ def test_a_rehearsal_does_every_stage_once_and_goes_on_where_it_stopped(
     assert main(["rehearse", str(recipe), "--out", str(out), "--size", "small", "--again", "vocoder"]) == 0
     again = [(stage, code) for stage, code in in_this_process if stage != "score"]
     assert again == [("codebook", 0), ("vocoder", -9), ("vocoder", 0)], "what is gone, and what is asked for"
+
+
+@pytest.mark.slow
+def test_a_tokenizer_and_a_vocoder_from_elsewhere_are_rehearsed_without_what_they_replace(
+    tmp_path: Path, text_lm_folder: Path, in_this_process: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_tokenizer", raising=False)
+    shutil.copy(Path(__file__).parents[2] / "examples/own_tokenizer.py", tmp_path)
+    recipe = tiny_recipe(tmp_path, text_lm_folder)
+    content = yaml.safe_load(recipe.read_text()) | {
+        "units": {"tokenizer": "own_tokenizer:load_tokenizer", "alignments": "of-another-corpus"},
+        "vocoder": {"function": "own_tokenizer:load_vocoder", "sample_rate": 24_000},
+    }
+    recipe.write_text(yaml.safe_dump(content))
+    assert main(["rehearse", str(recipe), "--out", "out", "--size", "small"]) == 0
+    stages = ["corpus", "encoder", "encoder", "units", "lm", "lm", "vocoder", "translate"]
+    assert [stage for stage, _ in in_this_process[:-1]] == stages and in_this_process[-1][0] == "score"
+    report = json.loads(Path("out/rehearsal.json").read_text())
+    assert {step["status"] for step in report["steps"][:-1]} == {"done"}
 
 
 def test_a_measurement_that_is_not_as_planned_is_marked() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from unitweave.config.lm import LmSettings
 from unitweave.config.recipe import Recipe, merged
-from unitweave.core.files import json_digest
+from unitweave.core.files import json_digest, read_json_object
 
 STEPS = 2
 LORA = {"rank": 64}
@@ -58,10 +58,13 @@ def rehearsal_recipe(
             "max_frames": max(units, 3000),
             "max_iterations": 1,
         },
-        "units": {"shard_size": 8, "backend": "local"},
+        # Word times of the recipe's own corpus: here an encoder makes them.
+        "units": {"shard_size": 8, "backend": "local", "alignments": None},
         "text_lm": {"extra_sentences": 0, "copy_task_steps": 0, "training": _lm_training(training, whole_batches)},
         "vocoder": {
             "training": {"steps": STEPS, "save_steps": 1} | ({} if whole_batches else {"batch_size": 2}),
+            # Ours belongs to the codebook that it was trained on, which is not that of the rehearsal.
+            **({"pretrained": None} if _is_ours(recipe.vocoder.pretrained) else {}),
             # The discriminators come in at the second step.
             **({"adversarial_start_step": 1} if recipe.vocoder.adversarial_start_step is not None else {}),
         },
@@ -99,6 +102,12 @@ def _system(
     if lora and system.lora is None:
         changes["lora"] = LORA
     return changes
+
+
+def _is_ours(vocoder: str | None) -> bool:
+    """Whether it is the folder of a vocoder that unitweave trained."""
+    config = Path(vocoder or "") / "config.json"
+    return vocoder is not None and config.is_file() and "generator" in read_json_object(config)
 
 
 def _lm_training(training: Mapping[str, Any], whole_batches: bool) -> dict[str, Any]:

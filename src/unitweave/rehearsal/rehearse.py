@@ -32,6 +32,9 @@ from unitweave.rehearsal.recipe import chosen_systems, model_name, rehearsal_rec
 from unitweave.training.devices import use_bf16
 from unitweave.training.hardware import GIB
 from unitweave.units import estimate
+from unitweave.units.dataset import FRAME_RATE
+from unitweave.units.front_end import FrontEnd
+from unitweave.vocoder.config import check_vocoder_exists
 
 REPORT_FILE = "rehearsal.json"
 TOLERANCE = 0.15  # by which a measurement may differ from its plan
@@ -99,18 +102,23 @@ class Rehearsal:
         self._write_models()
         self._do("corpus", "synthesized")
         self._train("encoder", lambda: self._plan_encoder(recipe))
-        self._do("codebook", "clustered")
+        if recipe.units.tokenizer is None:
+            self._do("codebook", "clustered")
         self._do("units", "extracted")
         if not all(system.pretrained for system in recipe.systems.values()):
             self._train("text_lm", lambda: None)
         for name in recipe.systems:
             self._train("lm", lambda name=name: self._plan_lm(recipe, name), name)
         if any(system.speech_to_speech for system in recipe.systems.values()):
-            self._train("vocoder", lambda: None)
+            if recipe.vocoder.from_elsewhere:
+                self._do("vocoder", "taken from elsewhere")
+            else:
+                self._train("vocoder", lambda: None)
         for name, system in recipe.systems.items():
             if system.speech_to_speech:
                 self._do("translate", "two utterances", name)
-                self._do("export", "exported", name)
+                if recipe.units.tokenizer is None and recipe.vocoder.function is None:  # exported models carry no code
+                    self._do("export", "exported", name)
         self._do("score", "scored", optional=True)
 
     def _is_there(self, step: Step) -> bool:
@@ -121,10 +129,13 @@ class Rehearsal:
         """Raise InputError for what a later stage would refuse, before gigabytes of weights are written."""
         assert recipe.corpus.embedded is not None
         plan_digest(recipe.corpus.embedded)  # refuses where the speech engines are missing
-        if self.given.encoder.pretrained:
-            check_layer(
-                self.given.codebook.layer, estimate.encoder_config(self.given.encoder.pretrained).num_hidden_layers
-            )
+        stages = ["units", "lm", "vocoder"]
+        if self.given.encoder.pretrained and recipe.units.tokenizer is None:
+            config = estimate.encoder_config(self.given.encoder.pretrained)
+            check_layer(self.given.codebook.layer, config.num_hidden_layers)
+            if FrontEnd.of(config).frame_rate != FRAME_RATE:  # that of the encoder which stands in for it below
+                stages.remove("vocoder")
+                check_vocoder_exists(self.given.vocoder)
         for system in chosen_systems(self.given).values():
             if system.pretrained:
                 model_config(system.pretrained, recipe.text_lm.shape)
@@ -133,8 +144,9 @@ class Rehearsal:
             encoder=replace(recipe.encoder, pretrained=None),
             codebook=replace(recipe.codebook, layer=1),
             systems={name: replace(system, pretrained=None) for name, system in recipe.systems.items()},
+            vocoder=self.given.vocoder,
         )
-        Run(self.layout.folder, without_models).check(stages=["units", "lm", "vocoder"])
+        Run(self.layout.folder, without_models).check(stages=stages)
 
     def _write_models(self) -> None:
         if self.given.encoder.pretrained and not (self.models / "encoder").exists():
