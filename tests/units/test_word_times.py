@@ -40,6 +40,10 @@ LAYOUTS: dict[str, tuple[str, Any]] = {
     "lines": ("all.jsonl", {"id": "u", "words": [A, {"word": "x", "start": None, "end": None}, B]}),
     "no score": ("u.json", [A | {"score": float("nan")}, B]),
     "points and an empty tier": ("u.TextGrid", GRID.format(3) + EMPTY + POINTS + WORDS.format("speaker - words")),
+    "old and short": (
+        "u.TextGrid",
+        'File type = "ooTextFile short"\n"TextGrid"\n\n0\n2\n<exists>\n1\n' + WORDS.format("words"),
+    ),
     "WebMAUS": ("u.TextGrid", GRID.format(2) + WORDS.format("ORT-MAU") + WORDS.format("MAU")),
     "CTM": ("a.ctm", CTM),
     "MFA's CSV": (
@@ -59,7 +63,7 @@ def write(folder: Path, name: str, content: object, encoding: str = "utf-8") -> 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
 def test_what_aligners_and_recognizers_write_gives_words_and_times(layout: str, encoding: str, tmp_path: Path) -> None:
     write(tmp_path, *LAYOUTS[layout], encoding)
     timed = next(words for name, words in read_word_times(tmp_path) if name == "u")

@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from unitweave.core.errors import InputError
 from unitweave.core.text import normalize
+from unitweave.corpus.readers.records import detect_encoding
 from unitweave.units.align import WordFrames
 from unitweave.units.dataset import SCHEMA, UnitRow
 
@@ -248,7 +249,7 @@ def _ctm(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
 def _text_grid(path: Path, text: str) -> Iterator[tuple[str, list[TimedWord]]]:
     # The long and the short form have the same values in the same order; the long one has labels between them.
     tokens = [token[1:-1] if token[0] == '"' else token for token in _TOKEN.findall(text) if token[0] != "["]
-    if tokens[:2] != ["ooTextFile", "TextGrid"]:
+    if not tokens[0].startswith("ooTextFile") or tokens[1] != "TextGrid":  # older ones say "ooTextFile short"
         raise ValueError("not a TextGrid")
     tiers: dict[str, list[TimedWord]] = {}
     at = 5  # after the two names, xmin, xmax and the number of tiers
@@ -337,7 +338,7 @@ def _json_word(entry: Mapping[str, Any]) -> TimedWord | None:
 def _decoded(path: Path) -> str:
     content = path.read_bytes()
     try:
-        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        return content.decode(detect_encoding(content[:64], "utf-8"))
     except UnicodeDecodeError:
         raise InputError(f"{path}: neither UTF-8 nor UTF-16 text") from None
 
