@@ -486,6 +486,23 @@ def recipe(text_lm: Path, **units: object) -> dict:
     }
 
 
+def test_runs_with_units_of_the_same_name_have_the_same_codebook(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_units(tmp_path / "my-units", corpus)
+    Path("my.yaml").write_text(yaml.safe_dump({"corpus": {"manifest": "corpus"}}))
+    imported = ["--format", "json", "--from", "my-units", "--num-units", "41", "--frame-rate", "25"]
+    for run in ("one", "two"):
+        assert main(["corpus", run, "--recipe", "my.yaml"]) == 0
+        assert main(["units", "import", run, *imported, "--codebook", "hubert-k41"]) == 0
+        assert read_units_metadata(Path(run, "units"))["codebook"] == "named-hubert-k41"
+        record = json.loads((tmp_path / "my-units/units.jsonl").read_text().splitlines()[0])
+        (tmp_path / "my-units/units.jsonl").write_text(json.dumps(record))  # the other run has other recordings
+    named = ["--codebook", "x", "--units.tokenizer", "own_tokenizer:load_tokenizer"]
+    assert main(["units", "import", "one", *imported, *named]) == 2
+    assert "--codebook: units.tokenizer names the codebook already" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_my_units_my_text_grids_and_my_vocoder_up_to_a_translated_recording(
     corpus: Path, tmp_path: Path, text_lm_folder: Path, capsys: pytest.CaptureFixture[str]

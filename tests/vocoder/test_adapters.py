@@ -239,6 +239,8 @@ def test_a_vocoder_of_other_units_is_refused(fairseq: tuple[Path, FairseqsLayout
     assert Vocoder.from_pretrained(tmp_path / "voc", "book").frame_rate == 25
     with pytest.raises(InputError, match="codebook book, not of other"):
         adopt_vocoder(tmp_path / "voc", settings, units_folder(tmp_path / "others", codebook="other"))
+    with pytest.raises(InputError, match="if they are the same units, give both 'units import' the same --codebook"):
+        adopt_vocoder(tmp_path / "voc", settings, units_folder(tmp_path / "imported", codebook="imported-1"))
     with pytest.raises(InputError, match="takes 20 units, but the codebook has 21"):
         adopt_vocoder(
             tmp_path / "voc", VocoderSettings(pretrained=str(fairseq[0])), units_folder(tmp_path / "more", 21)

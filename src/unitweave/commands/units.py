@@ -151,6 +151,7 @@ def import_units(
     deduplicated: bool = False,
     alignments: Path | None = None,
     align: bool = False,
+    codebook: str | None = None,
     overrides: dict[str, Any],
 ) -> None:
     """Take the units of a run from elsewhere.
@@ -167,6 +168,8 @@ def import_units(
         deduplicated: The units have no repetitions.
         alignments: Folder with word times in src/ and tgt/: CTM, TextGrid or JSON.
         align: Find the word times with the run's encoder (unitweave units train-encoder).
+        codebook: A name for the codebook, where no `units.tokenizer` is named: runs with units of the same name can
+            share a vocoder and models.
     """
     for folder in (from_, alignments):
         if folder is not None and not folder.is_dir():
@@ -191,7 +194,10 @@ def import_units(
         below = "" if folder == from_ else "alignments/"
         inputs |= {below + str(path.relative_to(folder)): file_digest(path) for path in files}
     tokenizer = configured_tokenizer(settings)
-    about = UnitSource(num_units, frame_rate, deduplicated, "" if tokenizer is None else tokenizer.fingerprint)
+    if tokenizer is not None and codebook is not None:
+        raise InputError("--codebook: units.tokenizer names the codebook already; give one of them")
+    name = tokenizer.fingerprint if tokenizer is not None else f"named-{codebook}" if codebook else ""
+    about = UnitSource(num_units, frame_rate, deduplicated, name)
     encoder = layout.encoder_model if align else None
     run_stage(
         run,

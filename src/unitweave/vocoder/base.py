@@ -142,7 +142,11 @@ class Vocoder(ABC):
     def check_codebook(self, codebook: str | None, name: Path | str) -> None:
         """Raise InputError unless its units are those of the codebook; None skips the check."""
         if codebook is not None and codebook != self.codebook:
-            raise InputError(f"{name}: trained on units of codebook {self.codebook}, not of {codebook}; train another")
+            same = "; if they are the same units, give both 'units import' the same --codebook"
+            remedy = same if codebook.startswith("imported-") else ""
+            raise InputError(
+                f"{name}: trained on units of codebook {self.codebook}, not of {codebook}; train another{remedy}"
+            )
 
     def checked(self, units: np.ndarray, name: str) -> np.ndarray:
         """The units as int64 [frames]. Raises InputError where they are no units of the codebook."""
