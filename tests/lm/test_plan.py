@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoConfig
 
@@ -173,3 +174,20 @@ def test_what_the_alignment_allows_is_said_per_language_warned_of_and_refused_wh
     assert str(planned.value) == str(refused.value), "the plan foretells what training refuses"
     baseline = settings(pretrained=str(text_lm_folder), schedule=ScheduleSettings(shape="none"))
     assert train_lm(tmp_path / "z", baseline, none / "corpus", none / "units").counts["pairs"] == 8
+
+
+def test_units_without_repetitions_are_refused_in_the_plan_as_in_training(tmp_path: Path, text_lm_folder: Path) -> None:
+    from unitweave.lm.train.finetune import train_lm
+
+    data = made_up_corpus(tmp_path)
+    shard = data / "units/units-00000.parquet"
+    table = pq.read_table(shard)
+    pq.write_table(table.replace_schema_metadata(table.schema.metadata | {b"deduplicated": b"true"}), shard)
+    repeated = settings(pretrained=str(text_lm_folder))
+    for asked in (
+        lambda: measure(repeated, data / "corpus", data / "units", None),
+        lambda: train_lm(tmp_path / "x", repeated, data / "corpus", data / "units"),
+    ):
+        with pytest.raises(InputError, match=r"lm.deduplicate: set it to true; the units were imported without"):
+            asked()
+    assert measure(settings(deduplicate=True), data / "corpus", data / "units", None)

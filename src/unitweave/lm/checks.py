@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,12 @@ def check_system(settings: LmSettings, num_units: int) -> None:
             _check_modules(settings.lora.target_modules, config)
     if (backend := settings.training.torch_compile_backend) is not None:
         check_compile_backend(backend, "training.torch_compile_backend")
+
+
+def check_repetitions(settings: LmSettings, units: Mapping[str, str]) -> None:
+    """Raise InputError where a system wants repeated units, and the units (their metadata) were imported without."""
+    if units.get("deduplicated") and not settings.deduplicate:
+        raise InputError("lm.deduplicate: set it to true; the units were imported without repetitions")
 
 
 def check_compile_backend(backend: str, setting: str) -> None:

@@ -15,6 +15,7 @@ from unitweave.config.lm import LmSettings, SmallLm
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Manifest, read_manifest
 from unitweave.interleaving.schedule import text_ratio
+from unitweave.lm.checks import check_repetitions
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
 from unitweave.lm.data.dataset import all_languages, codebook_identity, load_pairs
 from unitweave.lm.data.examples import prepare_examples
@@ -66,11 +67,15 @@ def measure(settings: LmSettings, corpus: Path | None, units: Path | None, token
 
     Returns:
         The lengths, None without a corpus.
+
+    Raises:
+        InputError: The units have no repetitions, and the system wants them.
     """
     local = None if tokenizer is None else _local_tokenizer(tokenizer)
     tasks = [task for task, weight in settings.tasks.items() if weight > 0]
     coverage: dict[str, Coverage] = {}
     if corpus is not None and units is not None:
+        check_repetitions(settings, read_units_metadata(units))
         pairs = train_subset(load_pairs(corpus, units, "train"), settings.train_pairs)
         languages = all_languages(pairs)
         tokens = vocabulary = None

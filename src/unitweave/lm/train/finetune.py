@@ -20,6 +20,7 @@ from unitweave.core.stage import StageResult
 from unitweave.corpus.tasks import check_directions
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.interleaving.sequence import Example, Markers, TrainingSequence, has_segments, interleave
+from unitweave.lm.checks import check_repetitions
 from unitweave.lm.data.coverage import Coverage, check_coverage, coverage_line, interleaved_coverage
 from unitweave.lm.data.dataset import (
     all_languages,
@@ -79,8 +80,7 @@ def train_lm(
     name = settings.pretrained or str(text_lm)
     codebook, num_units = codebook_identity(units)
     metadata = read_units_metadata(units)
-    if metadata.get("deduplicated") and not settings.deduplicate:
-        raise InputError("lm.deduplicate: set it to true; the units were imported without repetitions")
+    check_repetitions(settings, metadata)
     earlier = earlier_vocabulary(name, num_units, codebook, settings.deduplicate)
     with PartialState().main_process_first():  # one download where the processes share a disk
         model, tokenizer = load_causal_lm(name)
