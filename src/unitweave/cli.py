@@ -162,7 +162,9 @@ def _dispatch(arguments: list[str]) -> int:
         words = command.words.split()
         if arguments[: len(words)] == words:
             rest = arguments[len(words) : len(words) + 1]
-            if len(words) == 1 and rest and not Path(rest[0]).exists() and (meant := _alike([*words, *rest], (2,))):
+            new = any(option.partition("=")[0] == "--recipe" for option in arguments)  # the name of a run that begins
+            absent = len(words) == 1 and rest and not new and not Path(rest[0]).exists()
+            if absent and (meant := _alike([*words, *rest], (2,))):
                 raise InputError(f"no command '{' '.join([*words, *rest])}'{meant}; 'unitweave --help' lists them")
             _call(command, arguments[len(words) :])
             return 0

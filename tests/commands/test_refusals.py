@@ -74,6 +74,7 @@ def test_a_full_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         ("foo bar", ""),
         ("corpus data", ""),
         ("corpus there", ""),
+        ("corpus stat --recipe nowhere.yaml", ""),
     ],
 )
 def test_a_slip_of_a_command_is_told_what_was_meant(
