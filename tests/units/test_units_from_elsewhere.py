@@ -367,6 +367,26 @@ def test_alignments_of_the_same_utterance_twice_are_refused(tmp_path: Path) -> N
         list(read_word_times(tmp_path))
 
 
+def test_an_alignment_whose_name_two_recordings_share_is_that_of_neither(corpus: Path, tmp_path: Path) -> None:
+    pairs = list(read_manifest(corpus))
+    for i in (0, 1):  # as clips of several speakers are called
+        (tmp_path / f"speaker{i}").mkdir()
+        clip = shutil.copy(str(pairs[i].src_audio), tmp_path / f"speaker{i}/clip.wav")
+        pairs[i] = replace(pairs[i], src_audio=str(clip), src_text="una")
+    write_manifest(corpus, pairs)
+    source, times = write_units(tmp_path / "units", corpus), tmp_path / "times/src"
+    times.mkdir(parents=True)
+    word = str(pairs[2].src_text).split()[0]
+    (times / "all.ctm").write_text(f"clip 1 0.0 0.2 una\n{pairs[2].id} 1 0.0 0.2 {word}\n")
+    import_units(tmp_path / "out", "json", source, corpus, ABOUT, tmp_path / "times")
+    aligned = [id_ for (id_, _), row in read_units(tmp_path / "out").items() if row.scores.any()]
+    assert aligned == [pairs[2].id], "the alignment called clip is that of neither"
+    with (times / "all.ctm").open("a") as file:
+        file.write(f"{Path(str(pairs[2].src_audio)).name} 1 0.0 0.2 {word}\n")
+    with pytest.raises(InputError, match=r"two alignments of u002/src, by its id and by the recording's name"):
+        import_units(tmp_path / "no", "json", source, corpus, ABOUT, tmp_path / "times")
+
+
 TOKENIZERS = """
 import numpy as np
 

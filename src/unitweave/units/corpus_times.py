@@ -1,6 +1,6 @@
 """The word times of a corpus whose units come from elsewhere: from files of alignments, or by an encoder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Manifest, Pair
 from unitweave.units.dataset import SIDES, UnitTable, row_batches
-from unitweave.units.unit_files import plain_name
+from unitweave.units.unit_files import UtteranceNames
 from unitweave.units.word_times import TIMES, TimedWord, read_word_times, timed_row, timed_words
 
 Times = Callable[[Pair, str], list[TimedWord] | None]  # the words of a pair's recording on a side
@@ -18,41 +18,40 @@ def times_of_corpus(alignments: Path | None, pairs: Manifest, own: UnitTable | N
     """The word times of recordings.
 
     Args:
-        alignments: Folder with src and tgt of alignments, found by id or by the name of the recording.
+        alignments: Folder with src and tgt of alignments, found by id or by the name of the recording; a name that two
+            recordings of a side share belongs to neither.
         pairs: The corpus.
         own: Word times that came with the units, for recordings without an alignment.
 
     Raises:
-        InputError: There is no alignment of an utterance of the corpus, or one is damaged.
+        InputError: There is no alignment of an utterance of the corpus, there are two of one, or one is damaged.
     """
     tables = UnitTable([])
     if alignments is not None:
-        sides = [side for side in SIDES if (alignments / side).is_dir()]
+        names = UtteranceNames(pairs)
         rows = (
-            timed_row(plain_name(name), side, words, str(alignments / side))
-            for side in sides
+            timed_row(names.id(name, side), side, words, str(alignments / side))
+            for side in SIDES
+            if (alignments / side).is_dir()
             for name, words in read_word_times(alignments / side)
         )
         tables = UnitTable(row_batches(rows, TIMES))
+        if twice := tables.duplicate():
+            raise InputError(
+                f"{alignments}: two alignments of {'/'.join(twice)}, by its id and by the recording's name"
+            )
 
     def times(pair: Pair, side: str) -> list[TimedWord] | None:
-        audio = getattr(pair, f"{side}_audio")
-        names = (plain_name(pair.id), plain_name(audio)) if audio and len(tables) else ()
-        row = next((tables[name, side] for name in names if (name, side) in tables), None)
+        row = tables.get((pair.id, side))
         return timed_words(row if row is not None or own is None else own.get((pair.id, side)))
 
-    if alignments is not None and not any((one, side) in tables for one in _names(pairs) for side in SIDES):
+    if alignments is not None and not any(
+        (id_.as_py(), side) in tables for id_ in pairs.column("id") for side in SIDES
+    ):
         raise InputError(
             f"{alignments}: no alignment of an utterance of the corpus; expected folders src and tgt in it"
         )
     return times
-
-
-def _names(pairs: Manifest) -> Iterator[str]:
-    """What the recordings of pairs may be called by."""
-    for pair in pairs:
-        yield plain_name(pair.id)
-        yield from (plain_name(audio) for audio in (pair.src_audio, pair.tgt_audio) if audio)
 
 
 def times_by_encoder(encoder: Path, pairs: Manifest, lengths: np.ndarray) -> Times:
