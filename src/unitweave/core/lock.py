@@ -109,7 +109,10 @@ def in_use(run: Path) -> str | None:
 def _acquired(path: Path, folder: Path) -> int:
     """An open descriptor of the lock file, which this process now owns."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # a link that leads nowhere
+            raise InputError(f"{path}: the lock file could not be created; delete what stands there") from None
         try:
             holder = _holder(descriptor, path)
             if holder is not None:
@@ -132,7 +135,7 @@ def _holder(descriptor: int, path: Path) -> str | None:
     try:
         record = json.loads(os.pread(descriptor, 4096, 0))
         host, words = record["host"], f"process {record['pid']} on {record['host']} since {record['since']}"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         host, words = "", "another process"
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
