@@ -1,6 +1,7 @@
 """ASR transcripts of many utterances, shared over processes, and logged as they come so that a killed run resumes."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE, is_silent
 from unitweave.core.distributed import barrier, on_main, process_index, process_share
+from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.core.progress import Meter
-from unitweave.core.records import read_records, to_json
+from unitweave.core.records import from_json, to_json
 from unitweave.metrics.signals import silence_ratio
 from unitweave.score.asr.recognizers import Recognizer
 from unitweave.score.mos import Predictor
@@ -154,11 +156,19 @@ def _read_logs(log: Path) -> dict[str, AsrTranscript]:
 
 
 def _read_log(path: Path) -> Iterator[AsrTranscript]:
-    """The whole lines of a log; a half-written last line is cut off the file."""
+    """The transcripts of a log up to its first damaged line, such as a half-written last one; the rest is cut off."""
     if not path.exists():
         return
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        path.write_bytes(whole)
-    yield from read_records(AsrTranscript, path)
+    whole = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            record = from_json(AsrTranscript, json.loads(line), path.name)
+        except (ValueError, RecursionError, InputError):
+            break
+        if not line.endswith(b"\n"):
+            break
+        whole += len(line)
+        yield record
+    if whole < len(content):
+        os.truncate(path, whole)
