@@ -125,6 +125,11 @@ def is_disk_full(error: Exception) -> bool:
     return any(words in chain for words in _DISK_FULL_WORDS)
 
 
+def is_read_only(error: OSError) -> bool:
+    """Whether a place cannot be written to: what is finished there may be passed."""
+    return isinstance(error, PermissionError) or error.errno == errno.EROFS
+
+
 def raise_if_disk_full(error: Exception, path: Path) -> None:
     """Turn 'no space left' into an InputError that names the place; leave other errors alone."""
     if is_disk_full(error):
