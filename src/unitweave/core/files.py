@@ -51,6 +51,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
+        make_readable(temporary)
         if durable:
             flush(temporary)
         if temporary.is_dir() and path.exists():
@@ -68,6 +69,22 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
         raise
     finally:
         remove(temporary)
+
+
+def make_readable(path: Path) -> None:
+    """Let others read a file, or the files in a directory, as far as the umask does.
+
+    safetensors writes files that only their owner can read, and a run may be a group's.
+    """
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file() and not file.is_symlink() and file.stat().st_mode & 0o777 == 0o600:
+            file.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # the only way to read it is to set it
+    os.umask(mask)
+    return mask
 
 
 def make_folder(folder: Path) -> None:

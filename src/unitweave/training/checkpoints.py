@@ -20,7 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from unitweave.core.distributed import num_processes, on_main
 from unitweave.core.errors import InputError
-from unitweave.core.files import flush, is_disk_full, read_json, read_json_object, remove, write_json
+from unitweave.core.files import flush, is_disk_full, make_readable, read_json, read_json_object, remove, write_json
 from unitweave.core.progress import echo
 from unitweave.core.records import from_json
 from unitweave.core.signals import deferred, ignore_signals, stop_after_training
@@ -246,6 +246,7 @@ def whole_checkpoint(
             files = sorted(path for path in new.rglob("*") if path.is_file())
             summaries = {path.relative_to(new).as_posix(): _summary(path) for path in files}
             write_json(new / ABOUT, asdict(_About(step, fingerprint_in(work.parent), num_processes(), summaries)))
+            make_readable(new)
             flush(new)
     except (OSError, RuntimeError, SafetensorError) as error:
         if main:

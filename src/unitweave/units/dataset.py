@@ -241,6 +241,8 @@ def _shards(folder: Path) -> list[Path]:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: damaged or cut off ({in_one_line(error)}); {_REMEDY}") from None
 
