@@ -111,7 +111,7 @@ def cut(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["cut", "binary"])
+@pytest.mark.parametrize("damage", ["cut", "binary", "not merged"])
 def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_path, monkeypatch, damage):
     run = tmp_path / "run"
     shutil.copytree(spoken_run, run)
@@ -134,9 +134,14 @@ def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_pat
         )
         return recognizer
 
+    if damage == "not merged":  # killed when all was transcribed
+        log.unlink()
+        lines = whole.splitlines(keepends=True)
+        log.with_name(f"{log.stem}.0.jsonl").write_text("".join(lines[1:] + lines[:1]))
     monkeypatch.setattr(stage, "load_recognizer", counting)
     score_systems(run, "baseline", "scheduled")
-    assert len(transcribed) == 1 and log.read_text() == whole
+    assert len(transcribed) == (damage != "not merged") and log.read_text() == whole
+    assert not log.with_name(f"{log.stem}.0.jsonl").exists()
     assert read_json(run / "score" / "scores.json") == expected
 
 
