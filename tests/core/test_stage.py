@@ -95,6 +95,20 @@ def test_a_work_folder_is_of_one_process_and_takes_away_what_a_killed_one_left(t
     assert [path.name for path in tmp_path.iterdir()] == [".tmp-abcd1234-my-model"], "the other's work is untouched"
 
 
+def test_a_full_disk_is_named_by_what_was_to_be_written(tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "run/source"), None, str(tmp_path / "copy"))
+
+    with pytest.raises(InputError, match=f"^{tmp_path}/model: no space left"), work_folder(tmp_path / "model"):
+        full()
+    with (
+        pytest.raises(InputError, match=f"^{tmp_path}/model/file: no space left"),
+        work_folder(tmp_path / "model") as f,
+        files.atomic_path(f / "file"),
+    ):
+        full()
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"host": 3}', b"\xff", b"[" * 4096])
 def test_a_damaged_lock_of_nobody_is_taken(tmp_path: Path, content: bytes) -> None:
     lock_path(tmp_path / "units").write_bytes(content)

@@ -147,10 +147,18 @@ def is_read_only(error: OSError) -> bool:
     return isinstance(error, PermissionError) or error.errno == errno.EROFS
 
 
+def final_name(path: Path) -> Path:
+    """What a temporary file, or one in a temporary folder, would have become."""
+    prefix, random = TEMPORARY_PREFIX, len(TEMPORARY_PREFIX) + _RANDOM + 1
+    return Path(*((part[random:] or part) if part.startswith(prefix) else part for part in path.parts))
+
+
 def raise_if_disk_full(error: Exception, path: Path) -> None:
     """Turn 'no space left' into an InputError that names the place; leave other errors alone."""
     if is_disk_full(error):
-        raise InputError(f"{path}: no space left on the device; free some and run the same command again") from error
+        raise InputError(
+            f"{final_name(path)}: no space left on the device; free some and run the same command again"
+        ) from error
 
 
 def remove(path: Path) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, make_folder, remove, remove_leftovers
+from unitweave.core.files import TEMPORARY_PREFIX, make_folder, raise_if_disk_full, remove, remove_leftovers
 
 TOUCHED_EVERY = 30.0  # seconds
 STALE_AFTER = 240.0  # seconds without a touch after which a holder on another machine counts as dead
@@ -64,13 +64,16 @@ def work_folder(target: Path) -> Iterator[Path]:
     What a killed process left of such a folder is removed by the next one.
 
     Raises:
-        InputError: Another process is making `target`.
+        InputError: Another process is making `target`, or the disk is full.
     """
     with locked(target):
         remove_leftovers(target.parent, target.name)
         folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, suffix=f"-{target.name}", dir=target.parent))
         try:
             yield folder
+        except Exception as error:
+            raise_if_disk_full(error, target)
+            raise
         finally:
             remove(folder)
 
