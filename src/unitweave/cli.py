@@ -13,7 +13,7 @@ from unitweave import __version__
 from unitweave.config import RECIPES
 from unitweave.core.distributed import process_group, process_index, wait_for_the_main_message
 from unitweave.core.errors import InputError, printable
-from unitweave.core.files import TEMPORARY_PREFIX
+from unitweave.core.files import final_name
 from unitweave.core.imports import end_with_this_command
 from unitweave.core.signals import Stopped, signals_handled
 
@@ -119,10 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         if error.errno in _FULL:
-            where = f" at {error.filename}" if error.filename else ""
+            named = error.filename2 or error.filename  # of a copy the second is what was written
+            where = f" at {final_name(Path(named))}" if isinstance(named, str) else ""
             problem = f"no space left{where}; make room, and run the same command to resume"
         elif isinstance(error.filename, str) and (isinstance(error, _REFUSED) or error.errno in _NO_PLACE):
-            problem = f"{_final_name(Path(error.filename))}: {error.strerror}"
+            problem = f"{final_name(Path(error.filename))}: {error.strerror}"
         else:
             raise
         print(f"unitweave: {printable(problem)}", file=sys.stderr)
@@ -141,13 +142,6 @@ def _out_of_memory(torch: Any) -> str:
         "estimates what a training needs. "
         "Run the same command to resume"
     )
-
-
-def _final_name(path: Path) -> Path:
-    """The file that a temporary one would have become."""
-    if not path.name.startswith(TEMPORARY_PREFIX):
-        return path
-    return path.with_name(path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[2] or path.name)
 
 
 def _dispatch(arguments: list[str]) -> int:

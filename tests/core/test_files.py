@@ -1,10 +1,13 @@
 """Files that are written whole or not at all, and readers that say in one line what is wrong."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json_object, read_yaml
@@ -25,6 +28,21 @@ def test_a_full_disk_is_named_whichever_library_notices_it(tmp_path: Path, error
         temporary.write_text("half")
         raise error
     assert (tmp_path / "x").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_weights_can_be_read_by_those_whom_the_umask_lets(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        for name in ("weights", "folder/weights"):
+            with atomic_path(tmp_path / name.split("/")[0]) as temporary:
+                file = temporary / "weights" if "/" in name else temporary
+                file.parent.mkdir(exist_ok=True)
+                save_file({"x": torch.zeros(1)}, file)  # which makes files that only their owner can read
+                file.chmod(0o600)
+            assert (tmp_path / name).stat().st_mode & 0o777 == mode
+    finally:
+        assert os.umask(before) == umask
 
 
 def test_other_errors_of_a_writer_are_left_alone(tmp_path: Path) -> None:

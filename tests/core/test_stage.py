@@ -95,11 +95,31 @@ def test_a_work_folder_is_of_one_process_and_takes_away_what_a_killed_one_left(t
     assert [path.name for path in tmp_path.iterdir()] == [".tmp-abcd1234-my-model"], "the other's work is untouched"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"host": 3}', b"\xff"])
+def test_a_full_disk_is_named_by_what_was_to_be_written(tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "run/source"), None, str(tmp_path / "copy"))
+
+    with pytest.raises(InputError, match=f"^{tmp_path}/model: no space left"), work_folder(tmp_path / "model"):
+        full()
+    with (
+        pytest.raises(InputError, match=f"^{tmp_path}/model/file: no space left"),
+        work_folder(tmp_path / "model") as f,
+        files.atomic_path(f / "file"),
+    ):
+        full()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"host": 3}', b"\xff", b"[" * 4096])
 def test_a_damaged_lock_of_nobody_is_taken(tmp_path: Path, content: bytes) -> None:
     lock_path(tmp_path / "units").write_bytes(content)
     with locked(tmp_path / "units"):
         assert json.loads(lock_path(tmp_path / "units").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    lock_path(tmp_path / "units").symlink_to(tmp_path / "elsewhere/lock")
+    with pytest.raises(InputError, match=r"\.units\.lock: .* delete what stands there"), locked(tmp_path / "units"):
+        pass
 
 
 def test_what_a_finished_stage_went_on_from_is_removed_even_after_a_kill(

@@ -1,5 +1,6 @@
 """The manifest, its adoption into a run, the statistics, and what counts as a change of the corpus."""
 
+import errno
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from unitweave.core.languages import language_code
 from unitweave.core.manifest import Pair, read_manifest, read_metadata, write_manifest
 from unitweave.core.stage import StageResult, read_stage
 from unitweave.core.text import NORMALIZER, normalize, rules
-from unitweave.corpus import assemble, recording_store
+from unitweave.corpus import assemble, recording_store, stats
 from unitweave.corpus.recording_store import RecordingTask
 from unitweave.corpus.stats import language_splits
 from unitweave.pipeline import Run
@@ -196,6 +197,18 @@ def test_stats_of_nothing_are_one_line_and_code_2(
     write_manifest(tmp_path / "c", [pair(tmp_path / "c")])
     assert main(["corpus", "stats", *(str(tmp_path / "c") if a == "FOLDER" else a for a in arguments)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_stats_of_a_corpus_in_a_read_only_place_have_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    write_manifest(tmp_path, [Pair("a", "train", "es", "en", None, None, "uno", "one")])
+    monkeypatch.setattr(stats, "draw", refused)
+    assert main(["corpus", "stats", str(tmp_path)]) == 0
+    assert "is read-only; --picture names another place" in capsys.readouterr().out
 
 
 def test_what_would_fill_the_memory_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:

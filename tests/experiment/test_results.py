@@ -499,6 +499,27 @@ def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("lm/{}/dev.jsonl", '{"step": 5, "bleu": 1.0}\n{}\n'),
+        ("lm/{}/dev.jsonl", '{"step": "x"}\n'),
+        ("lm/{}/dev.jsonl", '{"step": 5, "bleu": "x"}\n'),
+        ("lm/{}/provenance.json", "[1]"),
+        ("lm/{}/provenance.json", '[{"threads": "x"}]'),
+        ("lm/{}/provenance.json", '[{"machine": 1}]'),
+        ("subsets/all/stage.json", '{"format": 2, "status": "done", "counts": {"es": 1}}'),
+        ("subsets/all/stage.json", '{"format": 2, "status": "done", "counts": {"es": {"hours": 1}}}'),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_to_do(folder: Path, tmp_path: Path, file: str, content: str) -> None:
+    run = Path(shutil.copytree(folder, tmp_path / "run"))
+    path = run / file.format(parse_experiment(CONTENT).trials[0].name)
+    path.write_text(content)
+    with pytest.raises(InputError, match=rf"{path}.*: damaged .*; delete"):
+        write_page(tmp_path / "page.md", [run])
+
+
 def test_an_archive_makes_the_same_page_and_has_no_models(drawn: None, folder: Path, tmp_path: Path) -> None:
     page = write_page(tmp_path / "before/results.md", [folder])
     run = tmp_path / "grid"

@@ -1,5 +1,6 @@
 """A grid done on tiny models: shared stages, trials that are skipped, killed, gone on with, and compared fairly."""
 
+import errno
 import json
 import shutil
 import signal
@@ -15,6 +16,7 @@ import unitweave.lm.train.finetune as lm_train
 from helpers.processes import Program, command
 from helpers.tiny_run import SHORT_DECODING, TINY_VOCODER
 from unitweave.cli import main
+from unitweave.core import files
 from unitweave.core.manifest import read_manifest
 from unitweave.experiment import driver
 from unitweave.experiment.hours import estimate, measure, shared_to_do
@@ -105,6 +107,30 @@ def test_cells_share_all_but_the_language_model_and_train_on_their_part(run: Pat
     assert session["command"] == "unitweave experiment tiny.yaml --out FOLDER" and session["machine"]
     assert session["threads"] == torch.get_num_threads() == grid.results[0].training.threads
     assert "**Partial: 2 of 3 trials are done.**" in (run / "results.md").read_text()
+
+
+def test_a_finished_experiment_passes_where_nothing_can_be_written(
+    run: Path, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readable, temporary = Path.open, files.tempfile.mktemp
+
+    def opened(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if run in path.parents and mode not in ("r", "rb"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return readable(path, mode, *args, **kwargs)
+
+    def named(dir: Path, **kwargs: Any) -> str:
+        if run in (dir, *dir.parents):
+            raise OSError(errno.EROFS, "Read-only file system", str(dir))
+        return temporary(dir=dir, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(files.tempfile, "mktemp", named)
+    call = ["experiment", str(experiment), "--out", str(run), "--only", "*_half_*"]
+    assert main(call) == 0
+    assert "all chosen trials are done; " in (shown := capsys.readouterr().out) and "is read-only" in shown
+    assert main([*call, "--page", str(tmp_path / "page.md")]) == 0
+    assert (tmp_path / "page.md").exists()
 
 
 def test_what_is_done_is_not_done_again(run: Path, experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:

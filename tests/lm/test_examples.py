@@ -1,6 +1,7 @@
 """Examples out of mapped files are those that are made one by one, and nothing that is missing goes unnoticed."""
 
 import pickle
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from random import Random
@@ -27,7 +28,7 @@ from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import Vocabulary, extend_tokenizer
 from unitweave.units import dataset as dataset_module
-from unitweave.units.dataset import UnitRow, read_units, write_shard
+from unitweave.units.dataset import UnitRow, describe_shards, read_units, write_shard
 
 WORDS = ["la", "casa", "roja", "está", "donde", "el", "perro", "duerme", "sí", "oído"]
 
@@ -179,11 +180,24 @@ def test_a_lost_shard_is_noticed_wherever_units_are_read(corpus: Path, tmp_path:
     rows = len(read_units(corpus / "units"))
     record = {"format": FORMAT, "status": "done", "fingerprint": "x", "counts": {"recordings": rows}}
     write_json(tmp_path / "units/stage.json", record)
-    words = rf"units: {rows - 50} recordings found, but stage.json counts {rows}; extract or import the units again"
+    words = (
+        rf"units: {rows - 50} recordings found, but stage.json counts {rows}; delete the folder to extract or import"
+    )
     with pytest.raises(InputError, match=words):
         load_pairs(corpus / "corpus", tmp_path / "units", "train")
     with pytest.raises(InputError, match=words):
         read_units(tmp_path / "units")
+
+
+def test_a_shard_in_the_place_of_another_is_noticed(corpus: Path, tmp_path: Path) -> None:
+    units = Path(shutil.copytree(corpus / "units", tmp_path / "units"))
+    counts = {"recordings": len(read_units(units)), "shards": describe_shards(units)}
+    write_json(units / "stage.json", {"format": FORMAT, "status": "done", "fingerprint": "x", "counts": counts})
+    load_pairs(corpus / "corpus", units, "train")
+    first, second = sorted(units.glob("*.parquet"))[:2]
+    shutil.copy(first, second)
+    with pytest.raises(InputError, match=r"units: a shard is not the one that was written; delete the folder"):
+        load_pairs(corpus / "corpus", units, "train")
 
 
 def test_a_manifest_is_a_sequence_of_pairs_that_are_made_when_looked_at(corpus: Path) -> None:

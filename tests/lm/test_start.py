@@ -128,6 +128,13 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path) -> N
     assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-3", "damaged-checkpoint-6"]
 
 
+def test_a_copy_of_a_checkpoint_under_the_name_of_a_later_one_is_not_gone_on_from(tmp_path: Path) -> None:
+    with whole_checkpoint(tmp_path, 3, True, lambda: None) as folder:
+        write_json(folder / "trainer_state.json", {"global_step": 3})
+    shutil.copytree(tmp_path / "checkpoint-3", tmp_path / "checkpoint-5")
+    assert last_checkpoint(tmp_path) == (tmp_path / "checkpoint-3", 3), "or steps 4 and 5 would never be taken"
+
+
 def test_an_attention_with_a_soft_cap_is_computed_with_it_by_every_transformers(tmp_path: Path) -> None:
     """Before 5.21 torch's attention, which has none, was chosen for Gemma 2."""
     Gemma2ForCausalLM(

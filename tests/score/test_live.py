@@ -134,6 +134,17 @@ def test_the_log_has_what_evaluators_read(
     assert (tmp_path / "p.png").stat().st_size > 5000
 
 
+def test_a_disk_that_is_full_when_the_picture_is_drawn_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")  # without a name, as Pillow raises it
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(InputError, match=r"p\.png: no space left"):
+        draw([("one", [LiveScore("offline", 1, 1.0, 1.0, 0, None, None, 0.1)])], tmp_path / "p.png")
+
+
 def committed(*texts: tuple[int, str, float]) -> list[tuple[LiveEvent, float]]:
     return [(CommittedText(number, heard, heard, text), heard + 0.2) for number, text, heard in texts]
 

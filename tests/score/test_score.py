@@ -106,15 +106,23 @@ def test_the_better_system_wins_and_the_ceiling_is_above_both(spoken_run, capsys
     assert "scheduled" in shown and "reference speech *" in shown and str(scores.signature)[:40] in shown
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 @pytest.mark.slow
-def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", ["cut", "binary", "not merged"])
+def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_path, monkeypatch, damage):
     run = tmp_path / "run"
     shutil.copytree(spoken_run, run)
     expected = read_json(run / "score" / "scores.json")
     (run / "score" / "scores.json").unlink()
     (log,) = (run / "score").glob("transcripts-scheduled-*.jsonl")
     whole = log.read_text()
-    log.write_text(whole[:-20])  # killed while writing the last utterance
+    if damage == "cut":
+        log.write_text(whole[:-20])  # killed while writing the last utterance
+    else:
+        log.write_bytes(whole.encode()[: whole.rstrip().rfind("\n") + 1] + b"\xff\x00\n")
     transcribed = []
     load = stage.load_recognizer
 
@@ -126,9 +134,14 @@ def test_a_killed_scoring_resumes_without_transcribing_again(spoken_run, tmp_pat
         )
         return recognizer
 
+    if damage == "not merged":  # killed when all was transcribed
+        log.unlink()
+        lines = whole.splitlines(keepends=True)
+        log.with_name(f"{log.stem}.0.jsonl").write_text("".join(lines[1:] + lines[:1]))
     monkeypatch.setattr(stage, "load_recognizer", counting)
     score_systems(run, "baseline", "scheduled")
-    assert len(transcribed) == 1 and log.read_text() == whole
+    assert len(transcribed) == (damage != "not merged") and log.read_text() == whole
+    assert not log.with_name(f"{log.stem}.0.jsonl").exists()
     assert read_json(run / "score" / "scores.json") == expected
 
 
@@ -211,6 +224,7 @@ def test_runs_scored_in_different_ways_are_never_in_one_table_unsaid(spoken_run,
     ("damage", "message"),
     [
         (lambda run: (run / "translate/scheduled/1.wav").unlink(), "1.wav: no such audio file"),
+        (lambda run: cut(run / "translate/scheduled/1.wav"), "1.wav: the recording is cut off"),
         (lambda run: (run / "translate/scheduled/1.wav").write_text("hello"), "1.wav: not readable as audio"),
         (lambda run: (run / "translate/scheduled/outputs.jsonl").write_text(""), "no utterances in it"),
         (lambda run: (run / "translate/scheduled/outputs.jsonl").write_text("{"), "line 1: not a JSON object"),

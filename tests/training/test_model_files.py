@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from unitweave.core.errors import InputError
-from unitweave.training.model_files import check_model_config, check_model_folder, loading_errors
+from unitweave.training.model_files import check_model_config, check_model_folder, loading_errors, safetensors_errors
 
 
 @pytest.fixture
@@ -78,6 +78,22 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     with pytest.raises(InputError, match=r"model-00002-of-00002\.safetensors: no such file"):
         check_model_folder(folder)
+
+
+def test_weights_that_may_not_be_read_are_not_called_missing(tmp_path: Path) -> None:
+    for error in (FileNotFoundError("No such file"), PermissionError(13, "Permission denied")):
+        (tmp_path / "x.safetensors").touch()
+        with (
+            pytest.raises(InputError, match=r"x\.safetensors: no permission to read it"),
+            safetensors_errors(tmp_path / "x.safetensors"),
+        ):
+            raise error
+        (tmp_path / "x.safetensors").unlink()
+    with (
+        pytest.raises(InputError, match=r"x\.safetensors: no such file"),
+        safetensors_errors(tmp_path / "x.safetensors"),
+    ):
+        raise FileNotFoundError("No such file")
 
 
 def test_what_loading_raises_becomes_one_line() -> None:

@@ -71,7 +71,8 @@ def test_a_translation_that_was_interrupted_ends_in_the_same_bytes(
     monkeypatch.setattr(stage, "_decoder", lambda model, settings: counted(model, settings, stop_after=-1))
     translate(run, tmp_path)
     assert sum(decoded) == UTTERANCES - 4, "the finished shard is kept"
-    half = [line["id"] for line in map(json.loads, (tmp_path / "shards/00000.jsonl").read_text().splitlines())]
+    lines = (tmp_path / "shards/00000.jsonl").read_text().splitlines()[1:]  # after the digest
+    half = [line["id"] for line in map(json.loads, lines)]
     assert "u0" not in half, "or the test would ask for too much"
     assert contents(tmp_path) == whole
 
@@ -87,6 +88,21 @@ def test_shards_of_another_size_give_the_same_translations_and_are_not_taken_for
     shard.write_bytes(shard.read_bytes()[:-20])
     translate(run, tmp_path, shard_size=100, batch_size=3)
     assert (tmp_path / "outputs.jsonl").read_bytes() == whole["outputs.jsonl"], "a damaged shard is translated again"
+
+
+@pytest.mark.slow
+def test_shards_of_another_stage_or_without_their_speech_are_translated_again(
+    run: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    for fingerprint in ("theirs", "ours"):
+        (tmp_path / "stage.json").write_text(json.dumps({"fingerprint": fingerprint}))
+        if fingerprint == "ours":
+            for wav in (tmp_path / "audio").iterdir():
+                wav.write_bytes(b"theirs")
+        translate(run, tmp_path)
+    (tmp_path / "audio/u0.wav").unlink()
+    translate(run, tmp_path)
+    assert contents(tmp_path) == whole | {"stage.json": (tmp_path / "stage.json").read_bytes()}
 
 
 def test_the_size_of_shards_does_not_count_and_the_engine_does() -> None:

@@ -20,7 +20,8 @@ from unitweave.cli import main
 from unitweave.config.translate import SegmentationSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, file_digest
+from unitweave.core.files import atomic_path, file_digest, write_json
+from unitweave.core.lock import locked
 from unitweave.translate import files as jobs
 from unitweave.translate import long
 from unitweave.translate.decode import ForcedPrefix
@@ -197,6 +198,31 @@ def test_an_interrupted_long_job_goes_on_where_it_stopped(
     again = long.translate_long(translator, tmp_path / "talk.wav", tmp_path / "again" / "talk", settings, job="j")
     assert len(calls) == 5, "two were done before the interruption, two after it"
     assert again.audio.read_bytes() == whole.audio.read_bytes()
+    for damage in ("000000.wav", "000000.json", "job.json"):
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            long.translate_long(translator, tmp_path / "talk.wav", tmp_path / damage / "talk", settings, job="j")
+        work = tmp_path / damage / ".talk.partial"
+        (work / "0 (copy).json").touch()
+        (work / damage).unlink() if damage.endswith("wav") else (work / damage).write_text("{")
+        again = long.translate_long(translator, tmp_path / "talk.wav", tmp_path / damage / "talk", settings, job="j")
+        assert again.audio.read_bytes() == whole.audio.read_bytes(), damage
+    with locked(work), pytest.raises(InputError, match="in use by this process"):
+        long.translate_long(translator, tmp_path / "talk.wav", tmp_path / damage / "talk", settings, job="j")
+
+
+def test_results_that_were_lost_or_damaged_are_made_again(translator: Translator, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", voice(0.5), 16_000)
+    tasks = find_tasks([str(tmp_path / "a.wav")], tmp_path / "out")
+    (first,) = translate_files(translator, tasks, SETTINGS)
+    wav, about = tmp_path / "out/a.wav", tmp_path / "out/a.json"
+    whole = wav.read_bytes()
+    assert [one.reused for one in translate_files(translator, tasks, SETTINGS)] == [True]
+    for damage in (wav.unlink, lambda: wav.write_bytes(b""), lambda: write_json(about, {"job": first.about["job"]})):
+        damage()
+        (again,) = translate_files(translator, tasks, SETTINGS)
+        assert again.about == first.about | {"seconds": again.about["seconds"]} and not again.reused
+        assert wav.read_bytes() == whole
 
 
 def test_a_given_language_holds_for_a_long_recording_too(

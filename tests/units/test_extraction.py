@@ -198,6 +198,20 @@ def test_units_of_another_codebook_are_not_taken_for_ours(
         extract_units(tmp_path / "units", SETTINGS, corpus, *other)
 
 
+def test_a_shard_of_other_recordings_is_extracted_again_and_a_further_one_refused(
+    corpus: Path, models: tuple[Path, Path], shards: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name in ("units-00001.parquet", "units-00002.parquet"):
+        (tmp_path / name).write_bytes(shards["units-00001.parquet"])
+    extract_units(tmp_path, SETTINGS, corpus, *models)
+    assert contents(tmp_path) == shards
+    (tmp_path / "units-00007.parquet").write_bytes(shards["units-00001.parquet"])
+    with pytest.raises(
+        InputError, match=r"units-00007\.parquet: the corpus has but 7 shards of units; delete this one"
+    ):
+        extract_units(tmp_path, SETTINGS, corpus, *models)
+
+
 def test_a_recording_without_a_frame_is_skipped_and_named(models: tuple[Path, Path], tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", 4)
     write_audio(corpus / "audio/001_src.wav", waveform(0, 300))

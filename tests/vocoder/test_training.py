@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from helpers.processes import command, run_ranks
@@ -101,6 +103,17 @@ def test_a_killed_training_resumed_equals_an_uninterrupted_one(
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert outcome.obsolete == (tmp_path / "killed" / "checkpoints",), "which the stage removes"
+
+
+@pytest.mark.cpu
+def test_a_training_does_not_depend_on_what_its_process_trained_before(data: Path, tmp_path: Path) -> None:
+    settings = changed(adversarial_start_step=1, precision="fp32", steps=2)
+    train_vocoder(tmp_path / "alone", settings, data, data / "units")
+    AcceleratorState._reset_state()
+    Accelerator(mixed_precision="bf16", gradient_accumulation_steps=4)  # as the training of a language model leaves it
+    train_vocoder(tmp_path / "after", settings, data, data / "units")
+    alone, after = weights(tmp_path / "alone"), weights(tmp_path / "after")
+    assert all(torch.equal(alone[name], after[name]) for name in alone)
 
 
 def test_hifigan_trains_with_discriminators_in_bf16(data: Path, tmp_path: Path) -> None:

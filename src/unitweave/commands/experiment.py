@@ -34,6 +34,7 @@ def experiment(
         pretrained: Folders of the experiment's models, each as MODEL=FOLDER.
         page: Markdown file for the results (default: results.md in the folder).
     """
+    from unitweave.core.files import is_read_only
     from unitweave.core.layout import check_run_folder
     from unitweave.experiment.plan import builtin_experiments, load_experiment
 
@@ -60,8 +61,13 @@ def experiment(
         return
     name = experiment if experiment in builtin else path.name
     complete = run_session(out, grid, content, f"unitweave experiment {name} --out FOLDER", only, hours)
-    written = write_page(page or out / "results.md", [out])
-    print(f"{'all chosen trials are done' if complete else 'not all trials are done yet'}; results: {written}")
+    state = "all chosen trials are done" if complete else "not all trials are done yet"
+    try:
+        print(f"{state}; results: {write_page(page or out / 'results.md', [out])}")
+    except OSError as error:
+        if page or not is_read_only(error):
+            raise
+        print(f"{state}; {out} is read-only, so its page of results stays as it is (--page writes one elsewhere)")
 
 
 def results(folders: list[Path], *, page: Path) -> None:

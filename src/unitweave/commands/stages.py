@@ -1,6 +1,5 @@
 """The stages of a run: all of them, or one."""
 
-import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ def run(recipe: str, *, out: Path, overrides: dict[str, Any]) -> None:
 
 def _show(folder: Path, systems: Sequence[str]) -> None:
     """The end of a run: the table, and where to look and listen."""
+    from unitweave.core.files import is_read_only
     from unitweave.core.layout import RunLayout
     from unitweave.core.progress import echo
     from unitweave.score.scores import read_scores
@@ -45,7 +45,7 @@ def _show(folder: Path, systems: Sequence[str]) -> None:
             write_report(layout.report, [folder])
         print(f"\nreport: {layout.report}")
     except OSError as error:
-        if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+        if not is_read_only(error):
             raise
         echo(f"{folder} is read-only, so its report stays as it is")
     for system in sorted(systems):

@@ -51,6 +51,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
+        make_readable(temporary)
         if durable:
             flush(temporary)
         if temporary.is_dir() and path.exists():
@@ -68,6 +69,22 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
         raise
     finally:
         remove(temporary)
+
+
+def make_readable(path: Path) -> None:
+    """Let others read a file, or the files in a directory, as far as the umask does.
+
+    safetensors writes files that only their owner can read, and a run may be a group's.
+    """
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file() and not file.is_symlink() and file.stat().st_mode & 0o777 == 0o600:
+            file.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # the only way to read it is to set it
+    os.umask(mask)
+    return mask
 
 
 def make_folder(folder: Path) -> None:
@@ -125,10 +142,23 @@ def is_disk_full(error: Exception) -> bool:
     return any(words in chain for words in _DISK_FULL_WORDS)
 
 
+def is_read_only(error: OSError) -> bool:
+    """Whether a place cannot be written to: what is finished there may be passed."""
+    return isinstance(error, PermissionError) or error.errno == errno.EROFS
+
+
+def final_name(path: Path) -> Path:
+    """What a temporary file, or one in a temporary folder, would have become."""
+    prefix, random = TEMPORARY_PREFIX, len(TEMPORARY_PREFIX) + _RANDOM + 1
+    return Path(*((part[random:] or part) if part.startswith(prefix) else part for part in path.parts))
+
+
 def raise_if_disk_full(error: Exception, path: Path) -> None:
     """Turn 'no space left' into an InputError that names the place; leave other errors alone."""
     if is_disk_full(error):
-        raise InputError(f"{path}: no space left on the device; free some and run the same command again") from error
+        raise InputError(
+            f"{final_name(path)}: no space left on the device; free some and run the same command again"
+        ) from error
 
 
 def remove(path: Path) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, make_folder, remove, remove_leftovers
+from unitweave.core.files import TEMPORARY_PREFIX, make_folder, raise_if_disk_full, remove, remove_leftovers
 
 TOUCHED_EVERY = 30.0  # seconds
 STALE_AFTER = 240.0  # seconds without a touch after which a holder on another machine counts as dead
@@ -64,13 +64,16 @@ def work_folder(target: Path) -> Iterator[Path]:
     What a killed process left of such a folder is removed by the next one.
 
     Raises:
-        InputError: Another process is making `target`.
+        InputError: Another process is making `target`, or the disk is full.
     """
     with locked(target):
         remove_leftovers(target.parent, target.name)
         folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, suffix=f"-{target.name}", dir=target.parent))
         try:
             yield folder
+        except Exception as error:
+            raise_if_disk_full(error, target)
+            raise
         finally:
             remove(folder)
 
@@ -109,7 +112,10 @@ def in_use(run: Path) -> str | None:
 def _acquired(path: Path, folder: Path) -> int:
     """An open descriptor of the lock file, which this process now owns."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # a link that leads nowhere
+            raise InputError(f"{path}: the lock file could not be created; delete what stands there") from None
         try:
             holder = _holder(descriptor, path)
             if holder is not None:
@@ -132,7 +138,7 @@ def _holder(descriptor: int, path: Path) -> str | None:
     try:
         record = json.loads(os.pread(descriptor, 4096, 0))
         host, words = record["host"], f"process {record['pid']} on {record['host']} since {record['since']}"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         host, words = "", "another process"
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

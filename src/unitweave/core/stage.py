@@ -20,7 +20,16 @@ from typing import Any
 from unitweave import __version__
 from unitweave.core.distributed import on_main, process_index
 from unitweave.core.errors import InputError
-from unitweave.core.files import TEMPORARY_PREFIX, discard, flush, json_digest, read_json, remove_leftovers, write_json
+from unitweave.core.files import (
+    TEMPORARY_PREFIX,
+    discard,
+    flush,
+    json_digest,
+    read_json,
+    read_json_object,
+    remove_leftovers,
+    write_json,
+)
 from unitweave.core.lock import lock_holder, locked
 from unitweave.core.machine import provenance
 from unitweave.core.progress import echo
@@ -268,6 +277,12 @@ def stage_fingerprint(run: Path, name: str) -> str:
     if record["status"] != "done":
         raise InputError(f"{Path(run) / name}: this stage was interrupted; run its command again to finish it")
     return str(record["fingerprint"])
+
+
+def fingerprint_in(folder: Path) -> str:
+    """The fingerprint of the stage that is being done in a folder; "" outside of a run."""
+    path = Path(folder) / STAGE_FILE
+    return str(read_json_object(path).get("fingerprint", "")) if path.exists() else ""
 
 
 def check_count(folder: Path, name: str, count: int, remedy: str, items: str | None = None) -> None:

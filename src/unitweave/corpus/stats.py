@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path
+from unitweave.core.files import atomic_path, is_read_only
 from unitweave.core.manifest import FILE_NAME, SPLITS, Pair, read_manifest
 
 PERCENTILES = (5, 50, 95, 100)
@@ -54,8 +54,13 @@ def show_stats(folder: Path, picture: Path | None = None) -> None:
         console.width = 100
     console.print(_table(parts))
     path = picture or folder / PICTURE
-    draw(parts, path)
-    console.print(f"picture: {path}", soft_wrap=True)
+    try:
+        draw(parts, path)
+        console.print(f"picture: {path}", soft_wrap=True)
+    except OSError as error:
+        if picture or not is_read_only(error):
+            raise
+        console.print(f"no picture: {folder} is read-only; --picture names another place", soft_wrap=True)
 
 
 def draw(parts: Sequence[LanguageSplit], path: Path) -> None:

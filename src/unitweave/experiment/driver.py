@@ -16,7 +16,7 @@ import yaml
 
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
-from unitweave.core.files import content_digests, remove, weights_digest, write_text
+from unitweave.core.files import content_digests, is_read_only, remove, weights_digest, write_text
 from unitweave.core.layout import DEV_FILE
 from unitweave.core.progress import echo
 from unitweave.core.stage import STAGE_FILE, StageResult
@@ -162,7 +162,9 @@ def prepare(folder: Path, plan: ExperimentPlan, content: dict[str, Any], trials:
         )
     to_score = [] if all(is_done(folder, plan, trial) for trial in trials) else ["score"]
     Grid(folder, plan).check([trial.name for trial in trials], [*STAGES[:-1], *to_score])
-    write_text(folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    kept, text = folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    if not kept.exists() or kept.read_bytes() != text.encode():  # a finished one may lie in a place that is read-only
+        write_text(kept, text)
     with _locked(folder, "shared", wait=True):
         Grid(folder, plan).shared()
 
@@ -244,8 +246,15 @@ def _alarm(end: float | None) -> Iterator[None]:
 def _locked(folder: Path, name: str, wait: bool = False) -> Iterator[bool]:
     """Hold the lock of a trial; yields whether it was free. The system releases it when a process is killed."""
     path = folder / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        if not is_read_only(error):
+            raise
+        yield True  # no process can do anything there
+        return
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

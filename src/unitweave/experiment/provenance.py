@@ -33,12 +33,20 @@ def note(folder: Path, command: str) -> None:
         write_json(folder / FILE_NAME, [*sessions, session | {"began": began}])
 
 
+def _is_session(session: Any) -> bool:
+    return (
+        isinstance(session, dict)
+        and isinstance(session.get("threads", 0), int)
+        and all(isinstance(value, str) for key, value in session.items() if key in ("commit", "command", "machine"))
+    )
+
+
 def read_sessions(folder: Path) -> list[dict[str, Any]]:
     """The sessions that wrote what is in `folder`, oldest first."""
     path = Path(folder) / FILE_NAME
     if not path.exists():
         return []
     sessions = read_json(path)
-    if not isinstance(sessions, list):
-        raise InputError(f"{path}: damaged (expected a list of sessions)")
+    if not isinstance(sessions, list) or not all(map(_is_session, sessions)):
+        raise InputError(f"{path}: damaged (expected a list of sessions); delete it, and the page will not name them")
     return sessions

@@ -11,7 +11,7 @@ import numpy as np
 from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest
-from unitweave.core.stage import read_stage
+from unitweave.core.stage import STAGE_FILE, read_stage
 from unitweave.experiment.archive import build_digest
 from unitweave.experiment.hours import stage_seconds
 from unitweave.experiment.plan import ExperimentPlan, Trial, joined, parse_experiment
@@ -187,7 +187,7 @@ def read_grid(*folders: Path) -> GridResults:
     for name in dict.fromkeys(trial.data for trial in plan.trials):
         for run in runs:
             if status(run, f"subsets/{name}") == "done":
-                amounts[name] = read_stage(run, f"subsets/{name}")["counts"]
+                amounts[name] = _amount(run, name)
     texts: dict[Path, dict[str, str]] = {}
     builds: dict[Path, str] = {}
     results: list[Result] = []
@@ -209,6 +209,18 @@ def read_grid(*folders: Path) -> GridResults:
             states = [trial_state(run, plan, trial) for run in runs]
             missing.append((trial, next((state for state in states if state != "not begun"), "not begun")))
     return GridResults(plan, results, missing, skipped, amounts)
+
+
+def _amount(run: Path, name: str) -> dict[str, dict[str, float]]:
+    """Language -> pairs and hours of an amount of data. Raises InputError where the stage does not have them."""
+    counts: dict[str, dict[str, float]] = read_stage(run, f"subsets/{name}")["counts"]
+    for counted in counts.values():
+        if not isinstance(counted, dict) or not all(
+            isinstance(counted.get(k), int | float) for k in ("pairs", "hours")
+        ):
+            place = RunLayout(run).subset(name)
+            raise InputError(f"{place / STAGE_FILE}: damaged (counts); delete {place} to make the subset again")
+    return counts
 
 
 def _check_shared(runs: Sequence[Path], plan: ExperimentPlan) -> None:

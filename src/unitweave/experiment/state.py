@@ -9,7 +9,7 @@ from typing import Any
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_yaml, weights_digest
 from unitweave.core.layout import DEV_FILE, RunLayout
-from unitweave.core.records import read_json_lines
+from unitweave.core.records import json_lines
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import ExperimentPlan, Trial
 
@@ -20,8 +20,13 @@ _FREE = ("tasks",)  # mappings whose keys the user chooses, so that each one cou
 def dev_curve(folder: Path) -> list[tuple[int, dict[str, float]]]:
     """(step, scores) of each evaluation on dev; for a step that was repeated after a restart, the later one."""
     path = folder / DEV_FILE
-    rows = {int(row["step"]): row for row in (read_json_lines(path) if path.exists() else [])}
-    return [(step, {k: v for k, v in rows[step].items() if k not in ("step", "examples")}) for step in sorted(rows)]
+    rows: dict[int, dict[str, float]] = {}
+    for number, row in enumerate(json_lines(path) if path.exists() else [], 1):
+        step, scores = row.get("step"), {k: v for k, v in row.items() if k not in ("step", "examples")}
+        if not isinstance(step, int) or not all(isinstance(score, int | float) for score in scores.values()):
+            raise InputError(f"{path}, line {number}: damaged (expected a step and its scores); delete the line")
+        rows[step] = scores
+    return sorted(rows.items())
 
 
 def dev_score(run: Path, trial: Trial) -> float | None:

@@ -68,7 +68,7 @@ def score_folders(
     sources = _source_files(source_speech, ids)
     # All files are read before hours of recognition, so that a bad one is known at once.
     for path in (path for paths in systems.values() for path in paths.values()):
-        read_audio(path)
+        read_audio(path, complete=True)
     texts.source_seconds = [len(read_audio(path)) / SAMPLE_RATE for path in sources.values()]
     recognizer, speakers = load_recognizer(*chosen, settings.device), load_speaker_model(settings)
     predictors, notes = load_predictors(settings.mos, settings.device)

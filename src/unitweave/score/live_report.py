@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.files import atomic_path
 from unitweave.core.markdown import markdown_table
 from unitweave.score.live import LiveScore, Source
 
@@ -39,8 +40,8 @@ def draw(parts: Sequence[tuple[str, Sequence[LiveScore]]], path: Path) -> None:
     for axes, (title, scores) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         _draw_curves(axes, scores)
         axes.set_title(title, fontsize="medium")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
 
 
 def _draw_curves(axes: Any, scores: Sequence[LiveScore]) -> None:

@@ -16,6 +16,7 @@ from unitweave.core.stage import check_count
 from unitweave.units.dataset import list_column
 
 OUTPUTS_FILE = "outputs.jsonl"
+_REMEDY = "delete the folder to translate again"
 _SCHEMA = pa.schema(
     [
         pa.field("id", pa.string()),
@@ -90,7 +91,8 @@ def read_outputs(folder: Path, pairs: Mapping[str, Pair]) -> SystemOutputs:
             if output.id in seen:
                 raise InputError(f"{path}, line {number}: duplicate utterance {output.id!r}")
             if output.audio and not (folder / output.audio).is_file():
-                raise InputError(f"{folder / output.audio}: no such audio file, but {path} names it (line {number})")
+                missing = f"{folder / output.audio}: no such audio file, but {path} names it (line {number})"
+                raise InputError(f"{missing}; {_REMEDY}")
             if any(not 0 <= unit < 1 << 31 for unit in output.units):
                 raise InputError(f"{path}, line {number}: damaged (units must be integers from 0 on)")
             seen.add(output.id)
@@ -99,5 +101,5 @@ def read_outputs(folder: Path, pairs: Mapping[str, Pair]) -> SystemOutputs:
     outputs = SystemOutputs(checked())
     if not outputs:
         raise InputError(f"{path}: no utterances in it; translate the test split first")
-    check_count(folder, "utterances", len(outputs), "delete the folder to translate again")
+    check_count(folder, "utterances", len(outputs), _REMEDY)
     return outputs

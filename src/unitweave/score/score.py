@@ -20,7 +20,7 @@ from unitweave.core.manifest import Manifest, Pair, read_manifest
 from unitweave.core.progress import echo, meter
 from unitweave.core.scripts import join_words
 from unitweave.core.sequences import deduplicate, evenly_spaced
-from unitweave.core.stage import StageResult
+from unitweave.core.stage import StageResult, fingerprint_in
 from unitweave.lm.data.dataset import language_groups
 from unitweave.score.asr.recognizers import NoRecognizer, Recognizer, choose_recognizer, load_recognizer
 from unitweave.score.asr.transcripts import AsrTranscript, AudioSource, transcribe
@@ -101,9 +101,9 @@ def score_run(
             write_audio(folder / "resynthesized" / f"{id}.wav", waveform)
 
     folder.mkdir(parents=True, exist_ok=True)
-    # Transcripts and ratings of another recognizer or predictor, before an interruption, do not count.
+    # Transcripts and ratings of another run, recognizer or predictor do not count.
     signatures = [recognizer.signature, *(predictor.signature for predictor in predictors)]
-    by = json_digest([*signatures, *([compared.signature] if compared else [])])[:8]
+    by = json_digest([fingerprint_in(folder), *signatures, *([compared.signature] if compared else [])])[:8]
     transcripts: dict[str, list[AsrTranscript]] = {}
     rated = evenly_spaced(ids, settings.mos_utterances or len(ids), centered=True)
     with meter("score: transcribing", len(ids) * len(sources)) as progress:
@@ -184,7 +184,7 @@ def _source_audio(pairs: Mapping[str, Pair], ids: Sequence[str]) -> list[np.ndar
 def _system_audio(folder: Path, outputs: Mapping[str, SystemOutput], ids: Sequence[str]) -> AudioSource:
     def load(ids: Sequence[str]) -> list[np.ndarray | None]:
         files = [outputs[id].audio for id in ids]
-        return [read_audio(folder / file) if file else None for file in files]
+        return [read_audio(folder / file, complete=True) if file else None for file in files]
 
     return AudioSource(ids, load)
 

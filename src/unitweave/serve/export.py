@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unitweave.core.errors import InputError, first_line
-from unitweave.core.files import flush, read_json, read_json_object, write_json
+from unitweave.core.files import flush, make_readable, read_json, read_json_object, write_json
 from unitweave.core.lock import work_folder
 from unitweave.core.stage import versions
 from unitweave.serve.card import write_card
@@ -78,6 +78,7 @@ def export_run(
         write_card(folder / "README.md", run, name, recipe, about, license, out.name)
         (folder / PACKAGE_FILE).unlink()
         about["files"] = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        make_readable(folder)
         flush(folder)
         _install(folder, out, about, earlier)
     return about

@@ -20,11 +20,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from unitweave.core.distributed import num_processes, on_main
 from unitweave.core.errors import InputError
-from unitweave.core.files import flush, is_disk_full, read_json, read_json_object, remove, write_json
+from unitweave.core.files import flush, is_disk_full, make_readable, read_json, read_json_object, remove, write_json
 from unitweave.core.progress import echo
 from unitweave.core.records import from_json
 from unitweave.core.signals import deferred, ignore_signals, stop_after_training
-from unitweave.core.stage import STAGE_FILE
+from unitweave.core.stage import fingerprint_in
 from unitweave.training.optimizers import make_optimizer
 
 ABOUT = "checkpoint.json"
@@ -87,8 +87,10 @@ def _damage(checkpoint: Path) -> str | None:
         about = from_json(_About, read_json_object(checkpoint / ABOUT), ABOUT)
     except InputError:
         return f"damaged ({ABOUT})"
-    if about.fingerprint != _fingerprint(checkpoint.parent.parent):
+    if about.fingerprint != fingerprint_in(checkpoint.parent.parent):
         return "of other settings"
+    if about.step != _step(checkpoint):  # a copy under another name
+        return f"damaged (it is of step {about.step})"
     for name, expected in about.files.items():
         if not (checkpoint / name).is_file():
             return f"damaged ({name} is missing)"
@@ -110,12 +112,6 @@ def _check_processes(checkpoint: Path) -> None:
     echo(
         f"{checkpoint}: written by {before} processes, {now} go on; random numbers such as those of dropout will differ"
     )
-
-
-def _fingerprint(stage: Path) -> str:
-    """The fingerprint of the stage that is being done in a folder; "" outside of a run."""
-    path = stage / STAGE_FILE
-    return str(read_json_object(path).get("fingerprint", "")) if path.exists() else ""
 
 
 def _summary(path: Path) -> list[int]:
@@ -249,7 +245,8 @@ def whole_checkpoint(
         if main:
             files = sorted(path for path in new.rglob("*") if path.is_file())
             summaries = {path.relative_to(new).as_posix(): _summary(path) for path in files}
-            write_json(new / ABOUT, asdict(_About(step, _fingerprint(work.parent), num_processes(), summaries)))
+            write_json(new / ABOUT, asdict(_About(step, fingerprint_in(work.parent), num_processes(), summaries)))
+            make_readable(new)
             flush(new)
     except (OSError, RuntimeError, SafetensorError) as error:
         if main:

@@ -218,8 +218,8 @@ def safetensors_errors(path: Path, remedy: str = "copy it again, or redo the sta
     """Turn what reading a missing or damaged safetensors file raises into an InputError that names it."""
     try:
         yield
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+    except (FileNotFoundError, PermissionError):  # safetensors raises the first one for both
+        raise InputError(f"{path}: {'no permission to read it' if path.exists() else 'no such file'}") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged or cut off ({first_line(error)}); {remedy}") from None
 

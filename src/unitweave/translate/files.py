@@ -19,6 +19,8 @@ from unitweave.translate.translator import SpeechTranslation, Translator
 from unitweave.translate.utterances import segmentation_for, utterance_limit
 from unitweave.translate.vad import find_speech
 
+_SHOWN = {"transcript", "translation", "confidence", "in_domain"}  # of a recording's JSON, at the terminal
+
 
 @dataclass(frozen=True)
 class FileResult:
@@ -76,7 +78,7 @@ def translate_files(
         for number, task in enumerate(tasks):
             try:
                 job = json_digest([model, _digest(task.source)])
-                about = _earlier(task, job)
+                about = _earlier(task, job, speech=not settings.text_only)
                 if about is not None:
                     progress.advance()
                     yield FileResult(task, about, reused=True)
@@ -148,8 +150,8 @@ def _write(
     return about
 
 
-def _earlier(task: FileTask, job: str) -> dict[str, Any] | None:
-    """The JSON that an earlier call of the same job wrote; it is written last, so all else is there too."""
+def _earlier(task: FileTask, job: str, speech: bool) -> dict[str, Any] | None:
+    """The JSON that an earlier call of the same job wrote, last of all; None where that, or the speech, was lost."""
     path = task.stem.with_name(task.stem.name + ".json")
     if not path.exists():
         return None
@@ -157,4 +159,6 @@ def _earlier(task: FileTask, job: str) -> dict[str, Any] | None:
         about = read_json(path)
     except InputError:
         return None
-    return about if isinstance(about, dict) and about.get("job") == job else None
+    wav = task.stem.with_name(task.stem.name + ".wav")
+    whole = isinstance(about, dict) and about.get("job") == job and about.keys() >= _SHOWN
+    return about if whole and not (speech and not (wav.is_file() and wav.stat().st_size)) else None

@@ -17,6 +17,7 @@ from unitweave.config.translate import DecodingSettings, SegmentationSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio, stream_audio, write_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json, read_json_object, remove, remove_leftovers, write_json
+from unitweave.core.lock import locked
 from unitweave.core.progress import meter
 from unitweave.core.scripts import join_texts
 from unitweave.translate.checks import MIN_SAMPLES, check_audible
@@ -66,7 +67,7 @@ def translate_long(
         prefix: The languages, where they are known.
 
     Raises:
-        InputError: The recording cannot be read, or has no speech.
+        InputError: The recording cannot be read, has no speech, or another process is translating it to the same place.
     """
     settings, segmentation = settings or translator.settings, segmentation or SegmentationSettings()
     detector = SpeechDetector()
@@ -75,18 +76,20 @@ def translate_long(
     if not spans:
         raise InputError(f"{source}: no speech found in this recording")
     work = stem.with_name(f".{stem.name}.partial")
-    done = _finished(work, job)
-    with meter(f"{source.name}: utterances", len(spans), done=len(done)) as progress:
-        for first, waveforms in _batches(source, spans, done, settings.batch_size):
-            results = _translate_audible(translator, waveforms, settings, prefix)
-            for i, result in zip(first, results, strict=True):
-                if len(result.waveform):
-                    write_audio(work / f"{i:06d}.wav", result.waveform, result.sampling_rate)
-                start, end = (edge / SAMPLE_RATE for edge in spans[i])
-                write_json(work / f"{i:06d}.json", {"start": start, "end": end} | result.plain())
-                progress.advance()
     rate = None if settings.text_only else translator.speech_vocoder.sample_rate
-    return _assemble(work, source, stem, len(spans), job, rate)
+    with locked(work):
+        done = _finished(work, job)
+        with meter(f"{source.name}: utterances", len(spans), done=len(done)) as progress:
+            for first, waveforms in _batches(source, spans, done, settings.batch_size):
+                results = _translate_audible(translator, waveforms, settings, prefix)
+                for i, result in zip(first, results, strict=True):
+                    if len(result.waveform):
+                        write_audio(work / f"{i:06d}.wav", result.waveform, result.sampling_rate)
+                    start, end = (edge / SAMPLE_RATE for edge in spans[i])
+                    about = {"start": start, "end": end, "samples": len(result.waveform)}
+                    write_json(work / f"{i:06d}.json", about | result.plain())
+                    progress.advance()
+        return _assemble(work, source, stem, len(spans), job, rate)
 
 
 def _translate_audible(
@@ -116,14 +119,26 @@ def _is_audible(waveform: np.ndarray) -> bool:
 
 
 def _finished(work: Path, job: str) -> set[int]:
-    """Indices of the utterances that an interrupted call finished; anything of another job is deleted."""
+    """Indices of the utterances that an interrupted call finished; anything of another job, or damaged, is not used."""
     about = work / "job.json"
-    if work.exists() and (not about.exists() or read_json(about) != {"job": job}):
+    try:
+        same = read_json(about) == {"job": job}
+    except InputError:
+        same = False
+    if not same:
         remove(work)
     work.mkdir(parents=True, exist_ok=True)
     remove_leftovers(work)
     write_json(about, {"job": job})
-    return {int(path.stem) for path in work.glob("[0-9]*.json")}
+    return {int(path.stem) for path in work.glob("[0-9]*.json") if path.stem.isdigit() and _is_whole(path)}
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether what a call wrote of an utterance is all there, its speech too."""
+    try:
+        return _segment(path)["samples"] == 0 or path.with_suffix(".wav").is_file()
+    except InputError:
+        return False
 
 
 def _batches(
@@ -147,7 +162,7 @@ def _batches(
         yield indices, waveforms
 
 
-_NUMBERS, _TEXTS = ("start", "end"), ("language", "target_language", "transcript", "translation")
+_NUMBERS, _TEXTS = ("start", "end", "samples"), ("language", "target_language", "transcript", "translation")
 
 
 def _segment(path: Path) -> dict[str, Any]:
@@ -162,6 +177,8 @@ def _segment(path: Path) -> dict[str, Any]:
 
 def _assemble(work: Path, source: Path, stem: Path, count: int, job: str, rate: int | None) -> LongResult:
     segments = [_segment(work / f"{i:06d}.json") for i in range(count)]
+    for segment in segments:
+        del segment["samples"]
     audio = stem.with_name(stem.name + ".wav") if rate else None
     about = stem.with_name(stem.name + ".json")
     if audio is not None and rate is not None:

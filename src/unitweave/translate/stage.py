@@ -14,11 +14,11 @@ from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.core.audio import write_audio
 from unitweave.core.distributed import barrier, num_processes, on_main, process_share
 from unitweave.core.errors import InputError
-from unitweave.core.files import write_lines, write_text
+from unitweave.core.files import json_digest, write_lines, write_text
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.progress import meter
-from unitweave.core.records import json_lines, read_json_lines
-from unitweave.core.stage import StageResult
+from unitweave.core.records import json_lines
+from unitweave.core.stage import StageResult, fingerprint_in
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.training.devices import resolve_device
 from unitweave.translate.constraints import Translation
@@ -95,7 +95,8 @@ def write_in_shards(
         begin: Gives what translates a batch; called only where there is something to do.
     """
     shards = [pairs[first : first + settings.shard_size] for first in range(0, len(pairs), settings.shard_size)]
-    todo = on_main(lambda: [n for n, shard in enumerate(shards) if not _finished(folder, n, shard)])
+    fingerprint = fingerprint_in(folder)
+    todo = on_main(lambda: [n for n, shard in enumerate(shards) if not _finished(folder, n, shard, fingerprint)])
     assigned = process_share(todo)
     if assigned:
         write_batch = begin()
@@ -106,9 +107,11 @@ def write_in_shards(
                     part = list(shards[number][first : first + settings.batch_size])
                     lines += write_batch(part)
                     progress.advance(len(part))
-                write_text(_shard(folder, number), "".join(lines))  # last of all: with it the shard is there
+                text = "".join(lines)
+                # Last of all: with it the shard is there.
+                write_text(_shard(folder, number), f"{json_digest([fingerprint, text])}\n{text}")
     barrier()
-    on_main(lambda: write_lines(folder / OUTPUTS, (_shard(folder, n).read_text() for n in range(len(shards)))))
+    on_main(lambda: write_lines(folder / OUTPUTS, (_read_shard(folder, n)[1] for n in range(len(shards)))))
 
 
 def _decoder(model: Path, settings: TranslateSettings) -> Decode:
@@ -164,13 +167,26 @@ def _shard(folder: Path, number: int) -> Path:
     return folder / SHARDS / f"{number:05d}.jsonl"
 
 
-def _finished(folder: Path, number: int, pairs: Sequence[Pair]) -> bool:
-    """Whether a shard is there, whole and of these utterances, which one of another `shard_size` is not."""
-    path = _shard(folder, number)
+def _read_shard(folder: Path, number: int) -> tuple[str, str]:
+    """The first line of a shard, a digest, and the lines of the utterances."""
+    digest, _, text = _shard(folder, number).read_text(encoding="utf-8").partition("\n")
+    return digest, text
+
+
+def _finished(folder: Path, number: int, pairs: Sequence[Pair], fingerprint: str) -> bool:
+    """Whether a shard is there, whole, of this stage, with its speech.
+
+    And of these utterances, which one of another `shard_size` is not.
+    """
     try:
-        return path.exists() and [line.get("id") for line in read_json_lines(path)] == [pair.id for pair in pairs]
-    except InputError:
+        digest, text = _read_shard(folder, number)
+    except (FileNotFoundError, UnicodeDecodeError):
         return False
+    if digest != json_digest([fingerprint, text]):
+        return False
+    lines = [json.loads(line) for line in text.split("\n") if line]
+    there = all(line["audio"] is None or (folder / line["audio"]).is_file() for line in lines)
+    return there and [line["id"] for line in lines] == [pair.id for pair in pairs]
 
 
 def _label(system: str) -> str:

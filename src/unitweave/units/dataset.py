@@ -6,6 +6,7 @@ before an import, the metadata say `deduplicated`.
 """
 
 import contextlib
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.files import atomic_path
 from unitweave.core.keyed import HashIndex
 from unitweave.core.manifest import schema_metadata
-from unitweave.core.stage import check_count
+from unitweave.core.stage import STAGE_FILE, check_count, read_stage
 
 FRAME_RATE = 50  # frames, and so units, a second
 SIDES = ("src", "tgt")
 _LISTS = ("units", "starts", "ends", "scores")
 _ROWS_AT_ONCE = 50_000  # some 60 MB
+_REMEDY = "delete the folder to extract or import the units again"
 RATE_TOLERANCE = 1e-4  # relative
 
 SCHEMA = pa.schema(
@@ -185,7 +187,7 @@ def unit_batches(folder: Path, columns: Sequence[str] = SCHEMA.names) -> Iterato
         Record batches with these columns.
 
     Raises:
-        InputError: There are no units, a shard is damaged, or there are fewer rows than were written.
+        InputError: There are no units, a shard is damaged, or these are not the shards that were written.
     """
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     tables: list[pa.Table] = []
@@ -199,9 +201,33 @@ def unit_batches(folder: Path, columns: Sequence[str] = SCHEMA.names) -> Iterato
         if sum(map(len, tables)) >= _ROWS_AT_ONCE:
             yield from pa.concat_tables(tables).combine_chunks().to_batches()
             tables = []
-    check_count(folder, "recordings", total, "extract or import the units again")
+    check_count(folder, "recordings", total, _REMEDY)
+    _check_shards(folder)
     if tables:
         yield from pa.concat_tables(tables).combine_chunks().to_batches()
+
+
+def describe_shards(folder: Path) -> dict[str, str | int]:
+    """What tells the shards in a folder from all others, for stage.json: their number and a digest.
+
+    The digest is of their footers, where Parquet keeps the sizes of all columns and their smallest and largest values.
+    """
+    digest, paths = hashlib.sha256(), _shards(folder)
+    for path in paths:
+        with _damage_named(path), path.open("rb") as file:
+            file.seek(-8, 2)  # the last bytes: the footer's length, and "PAR1"
+            length = int.from_bytes(file.read(4), "little")
+            file.seek(-8 - length, 2)
+            digest.update(file.read(length))
+    return {"number": len(paths), "digest": digest.hexdigest()[:16]}
+
+
+def _check_shards(folder: Path) -> None:
+    """Raise InputError where a shard was replaced, by one with as many rows, since the units stage was done."""
+    if (folder / STAGE_FILE).exists():
+        expected = read_stage(folder.parent, folder.name)["counts"].get("shards")
+        if expected is not None and expected != describe_shards(folder):
+            raise InputError(f"{folder}: a shard is not the one that was written; {_REMEDY}")
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -215,10 +241,10 @@ def _shards(folder: Path) -> list[Path]:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it") from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: damaged or cut off ({in_one_line(error)}); delete it and extract the units again"
-        ) from None
+        raise InputError(f"{path}: damaged or cut off ({in_one_line(error)}); {_REMEDY}") from None
 
 
 def rows_from_table(table: pa.Table) -> Iterator[UnitRow]:
@@ -243,6 +269,13 @@ def read_shard_metadata(path: Path) -> dict[str, str]:
     """Metadata of one shard, as `read_units_metadata`."""
     with _damage_named(path):
         return schema_metadata(path)
+
+
+def read_shard_keys(path: Path) -> pa.ChunkedArray:
+    """The recordings of one shard, each as ID/SIDE. Raises InputError when it is damaged."""
+    with _damage_named(path):
+        keys = pq.read_table(path, columns=["id", "side"])
+        return pc.binary_join_element_wise(keys["id"], keys["side"], "/")
 
 
 def units_per_second(metadata: Mapping[str, str]) -> float:

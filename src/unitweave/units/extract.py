@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,8 @@ from unitweave.units.dataset import (
     SCHEMA,
     SIDES,
     UnitRow,
+    describe_shards,
+    read_shard_keys,
     read_shard_metadata,
     shard_path,
     unit_batches,
@@ -43,8 +46,10 @@ def extract_units(
     shards with a GPU of its own. The shards are byte for byte the same whatever the backend, the number of workers,
     processes and interruptions.
 
+    Shards that are damaged or have other recordings are extracted again.
+
     Raises:
-        InputError: `folder` holds damaged shards or shards of another codebook, or a recording cannot be read.
+        InputError: `folder` holds shards of another codebook or more than there are, or a recording cannot be read.
     """
     devices = local_devices()
     extractor = UnitExtractor.load(encoder, codebook, settings.precision, devices[0])
@@ -59,7 +64,8 @@ def extract_units(
     def unfinished() -> list[int]:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        return [number for number in range(len(shards)) if not is_finished(folder, number, metadata)]
+        refuse_further_shards(folder, len(shards))
+        return [number for number, shard in enumerate(shards) if not is_finished(folder, number, metadata, shard)]
 
     numbers, ray = on_main(unfinished), settings.backend == "ray"
     assigned = process_share(numbers) if not ray else numbers if process_index() == 0 else []
@@ -82,15 +88,32 @@ def extract_units(
     return on_main(lambda: summary(folder, pairs))
 
 
-def is_finished(folder: Path, number: int, metadata: Mapping[str, str]) -> bool:
-    """Whether a shard is there already. Raises InputError where it is one of other units."""
+def refuse_further_shards(folder: Path, count: int) -> None:
+    """Raise InputError where a folder has a shard besides the `count` of the corpus: it would be read with them."""
+    known = {shard_path(folder, number) for number in range(count)}
+    if further := sorted(set(folder.glob("units-*.parquet")) - known):
+        raise InputError(f"{further[0]}: the corpus has but {count} shards of units; delete this one")
+
+
+def is_finished(folder: Path, number: int, metadata: Mapping[str, str], pairs: Manifest) -> bool:
+    """Whether a shard is there already, with units of recordings of these pairs, each of them once.
+
+    Raises InputError where it is one of other units.
+    """
     path = shard_path(folder, number)
     if not path.exists():
         return False
-    found = read_shard_metadata(path)
+    try:
+        found, keys = read_shard_metadata(path), read_shard_keys(path)
+    except InputError:  # damaged: it is extracted again
+        return False
     if any(found.get(key) != value for key, value in metadata.items()):
         raise InputError(f"{path}: units of another codebook; remove the folder or choose another one")
-    return True
+    ids = [pairs.column("id").filter(pairs.column(f"{side}_audio").is_valid()).combine_chunks() for side in SIDES]
+    wanted = pa.concat_arrays(
+        [pc.binary_join_element_wise(own, side, "/") for own, side in zip(ids, SIDES, strict=True)]
+    )
+    return len(pc.unique(keys)) == len(keys) and bool(pc.all(pc.is_in(keys, wanted), min_count=0).as_py())
 
 
 def _extract_here(
@@ -129,7 +152,7 @@ def summary(folder: Path, pairs: Manifest) -> StageResult:
     """Counts of a finished extraction, and the recordings that have no units."""
     schema = pa.schema([SCHEMA.field("id"), SCHEMA.field("side")])
     keys = pa.Table.from_batches(unit_batches(folder, schema.names), schema)
-    counts = dict.fromkeys(("recordings", "frames", "words", "unsure_words"), 0)
+    counts: dict[str, Any] = dict.fromkeys(("recordings", "frames", "words", "unsure_words"), 0)
     for batch in unit_batches(folder, ["units", "scores"]):
         scores = batch.column("scores").flatten()
         counts["recordings"] += len(batch)
@@ -143,6 +166,6 @@ def summary(folder: Path, pairs: Manifest) -> StageResult:
         skipped += [(number, side) for number in np.flatnonzero(missing)]
     ids = pairs.column("id")
     return StageResult(
-        counts=counts,
+        counts=counts | {"shards": describe_shards(folder)},
         skipped=[{"id": f"{ids[n]}/{side}", "reason": "shorter than one frame"} for n, side in sorted(skipped)],
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,13 +31,14 @@ from unitweave.units.dataset import (
     SIDES,
     UnitRow,
     UnitTable,
+    describe_shards,
     list_column,
     row_batches,
     rows_from_table,
     same_rate,
     write_shard,
 )
-from unitweave.units.extract import is_finished, summary
+from unitweave.units.extract import is_finished, refuse_further_shards, summary
 from unitweave.units.fairseq import FORMATS as FAIRSEQ_FORMATS
 from unitweave.units.fairseq import read_fairseq
 from unitweave.units.tokenizer import (
@@ -142,8 +144,13 @@ def import_units(
         identity = ([row.id, row.side, row.units.tolist()] for part in rows.to_batches() for row in _unit_rows(part))
         codebook = f"imported-{digest_of_items(identity)}"
     write_shard(folder, 0, rows, declared.metadata(codebook))
-    counts = {"recordings": len(rows), "words": len(pc.list_flatten(rows["scores"])), "aligned_words": aligned}
-    return StageResult(counts=counts | {"unknown_ids": len(table) - int((lengths >= 0).sum())}, skipped=skipped)
+    counts: dict[str, Any] = {
+        "recordings": len(rows),
+        "words": len(pc.list_flatten(rows["scores"])),
+        "aligned_words": aligned,
+    }
+    counts |= {"unknown_ids": len(table) - int((lengths >= 0).sum()), "shards": describe_shards(folder)}
+    return StageResult(counts=counts, skipped=skipped)
 
 
 def _rows(
@@ -207,10 +214,11 @@ def tokenize_corpus(folder: Path, settings: ExtractionSettings, corpus: Path, en
     _check_repeatable(tokenizer, tried)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
+    refuse_further_shards(folder, -(-len(pairs) // settings.shard_size))
     with meter("units: tokenizing", len(pairs)) as progress:
         for number, first in enumerate(range(0, len(pairs), settings.shard_size)):
             shard = pairs[first : first + settings.shard_size]
-            if not is_finished(folder, number, metadata):
+            if not is_finished(folder, number, metadata, shard):
                 present = [(pair, side) for pair in shard for side in SIDES if getattr(pair, f"{side}_audio")]
                 there = np.stack([shard.column(f"{side}_audio").is_valid().to_numpy() for side in SIDES], axis=1)
                 word_times = times if encoder is None else times_by_encoder(encoder, shard, there - 1)

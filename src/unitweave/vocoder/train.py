@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from torch.nn import functional as F
@@ -120,7 +121,12 @@ class _Trainer:
     ) -> None:
         self.folder, self.settings, self.recordings = Path(folder), settings, recordings
         # Both waveforms go through the discriminators before one backward pass: no buffer may change in between.
-        self.accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+        # A language model that this process trained before leaves its precision behind, with which accelerate would
+        # wrap these modules too: a vocoder trained after a restart would end in other bytes.
+        AcceleratorState._reset_state()
+        self.accelerator = Accelerator(
+            mixed_precision="no", kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]
+        )
         torch.manual_seed(settings.training.seed)
         self.model = UnitVocoder(_model_config(settings, recordings, speakers, metadata))
         self.optimizer = make_optimizer(
@@ -190,7 +196,7 @@ class _Trainer:
         accelerator.wait_for_everyone()
 
     def _autocast(self) -> torch.autocast:
-        # accelerate's own precision belongs to the whole process and could not differ between stages.
+        # Not accelerate's own precision: what goes through its modules would come back in float32.
         return torch.autocast(
             self.accelerator.device.type, torch.bfloat16, enabled=use_bf16(self.settings.training.precision)
         )

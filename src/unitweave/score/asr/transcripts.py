@@ -1,6 +1,7 @@
 """ASR transcripts of many utterances, shared over processes, and logged as they come so that a killed run resumes."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 
 from unitweave.core.audio import SAMPLE_RATE, is_silent
 from unitweave.core.distributed import barrier, on_main, process_index, process_share
+from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.core.progress import Meter
-from unitweave.core.records import read_records, to_json
+from unitweave.core.records import from_json, to_json
 from unitweave.metrics.signals import silence_ratio
 from unitweave.score.asr.recognizers import Recognizer
 from unitweave.score.mos import Predictor
@@ -84,7 +86,7 @@ def transcribe(
         keep: Called with id and waveform of all speech, for instance to write some of it.
         speakers: Compares the voices with the source's.
     """
-    transcribed = on_main(lambda: _read_logs(log)) if log else {}
+    transcribed, apart = on_main(lambda: (_read_logs(log), bool(_process_logs(log)))) if log else ({}, False)
     meter.advance(sum(id in transcribed for id in source.ids))
     batches = [source.ids[first : first + BATCH] for first in range(0, len(source.ids), BATCH)]
     todo = [missing for batch in batches if (missing := [id for id in batch if id not in transcribed])]
@@ -96,7 +98,7 @@ def transcribe(
                 file.writelines(map(_line, records))
         transcribed |= {record.id: record for record in records}
         meter.advance(len(records))
-    if log and todo:
+    if log and (todo or apart):  # a call that was killed before it merged them has transcribed all
         barrier()
         transcribed = on_main(lambda: _merge(log, source.ids))
     return [transcribed[id] for id in source.ids]
@@ -142,23 +144,35 @@ def _merge(log: Path, ids: Sequence[str]) -> dict[str, AsrTranscript]:
     """Put what all processes wrote into one log, in the order of the utterances."""
     transcribed = _read_logs(log)
     write_text(log, "".join(_line(transcribed[id]) for id in ids))
-    for path in log.parent.glob(f"{log.stem}.*.jsonl"):
+    for path in _process_logs(log):
         path.unlink()
     return transcribed
 
 
 def _read_logs(log: Path) -> dict[str, AsrTranscript]:
     """The transcripts in a log, and in those that processes of an interrupted call left beside it."""
-    paths = [log, *sorted(log.parent.glob(f"{log.stem}.*.jsonl"))]
-    return {record.id: record for path in paths for record in _read_log(path)}
+    return {record.id: record for path in [log, *_process_logs(log)] for record in _read_log(path)}
+
+
+def _process_logs(log: Path) -> list[Path]:
+    """The logs of single processes, which are there until they are merged."""
+    return sorted(log.parent.glob(f"{log.stem}.*.jsonl"))
 
 
 def _read_log(path: Path) -> Iterator[AsrTranscript]:
-    """The whole lines of a log; a half-written last line is cut off the file."""
+    """The transcripts of a log up to its first damaged line, such as a half-written last one; the rest is cut off."""
     if not path.exists():
         return
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        path.write_bytes(whole)
-    yield from read_records(AsrTranscript, path)
+    whole = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            record = from_json(AsrTranscript, json.loads(line), path.name)
+        except (ValueError, RecursionError, InputError):
+            break
+        if not line.endswith(b"\n"):
+            break
+        whole += len(line)
+        yield record
+    if whole < len(content):
+        os.truncate(path, whole)
