@@ -143,7 +143,8 @@ def test_a_schedule_may_be_a_function_or_its_name(tmp_path, monkeypatch: pytest.
     assert own.function_name is not None and own.function_name.endswith(":halfway")
     (tmp_path / "my_schedules.py").write_text(
         "def falling(step, total_steps):\n    return 1 - step / total_steps\n\n"
-        "def outside(step, total_steps):\n    return step - 1\n\nnumber = 3\n"
+        "def outside(step, total_steps):\n    return step - 1\n\nnumber = 3\n\n"
+        "def broken(step, total_steps):\n    return {}[step]\n"
     )
     monkeypatch.chdir(tmp_path)
     named = parse_recipe({"lm": {"schedule": {"shape": "function", "function": "my_schedules:falling"}}})
@@ -153,7 +154,8 @@ def test_a_schedule_may_be_a_function_or_its_name(tmp_path, monkeypatch: pytest.
         ("nowhere:f", "could not be imported"),
         ("my_schedules:f", "could not be imported"),
         ("my_schedules:number", "is not a function"),
-        ("os:system", r"cannot be called with \(step, steps\)"),
+        ("os:system", r"called with \(0, 4\): raised TypeError: "),
+        ("my_schedules:broken", r"called with \(0, 4\): raised KeyError: 0 \(my_schedules.py, line 10\)"),
         ("my_schedules:outside", r"must return a number from 0 to 1 \(got -1 at step 0\)"),
     ):
         with pytest.raises(InputError, match=message) as raised:

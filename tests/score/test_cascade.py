@@ -162,6 +162,16 @@ def test_a_translator_that_loses_a_sentence_is_refused(pairs: list[Pair], tmp_pa
         ScoreSettings(cascades={"../x": cascade()})
 
 
+@pytest.mark.parametrize("part", ["recognizer", "translator"])
+def test_functions_that_give_no_text_or_raise_are_named(pairs: list[Pair], tmp_path: Path, part: str) -> None:
+    number = {"recognizer": lambda waveform, language: None, "translator": lambda texts, *_: [None] * len(texts)}
+    PARTS.nothing, PARTS.broken = number[part], lambda *_: 1 / 0
+    for name, message in (("nothing", r"must return text \(got None\)"), ("broken", "raised ZeroDivisionError")):
+        settings = cascade(**{part: {"engine": "function", "function": f"parts:{name}"}})
+        with pytest.raises(InputError, match=f"{part}.function parts:{name}.*{message}"):
+            translate_by_cascade(tmp_path / name, settings, TranslateSettings(), pairs)
+
+
 @pytest.mark.parametrize("codes", [("eng_Latn", "spa_Latn"), ("en_XX", "es_XX"), ("en", "es")])
 def test_translation_models_of_many_languages_are_told_the_target(tmp_path: Path, codes: tuple[str, str]) -> None:
     words = ["<pad>", "<s>", "</s>", "<unk>", *codes, *"abcdefgh"]

@@ -151,6 +151,10 @@ def test_lengths_and_voices_are_compared_with_the_source_recordings(
         soundfile.write(wavs / "source" / f"{name}.wav", noise, 16_000)
     other = score(wavs, lines, speaker_function="voices:brightness").systems["ours"]
     assert other.speaker_similarity < 0.5 and other.duration_ratio == 1.0
+    for returned, message in ((None, "got NoneType"), ([[1.0]], "one vector"), ([np.nan, 1.0], "finite numbers")):
+        monkeypatch.setitem(sys.modules, "voices", types.SimpleNamespace(odd=lambda _, it=returned: it))
+        with pytest.raises(InputError, match=message):
+            score(wavs, lines, speaker_function="voices:odd")
     with pytest.raises(InputError, match="--source-speech"):
         folders.score_folders([wavs / "ours"], wavs / "references.tsv", ScoreSettings(speaker_model="x"))
     (wavs / "source" / "b.wav").unlink()

@@ -15,7 +15,7 @@ from unitweave.config.score import CascadeRecognizer, CascadeSettings, CascadeTr
 from unitweave.config.translate import TranslateSettings
 from unitweave.core.audio import SAMPLE_RATE, read_audio, write_audio
 from unitweave.core.errors import InputError, error_prefix, first_line
-from unitweave.core.functions import imported
+from unitweave.core.functions import function_errors, imported
 from unitweave.core.manifest import Pair
 from unitweave.core.progress import echo
 from unitweave.core.shell import run_shell
@@ -142,7 +142,13 @@ def _line(pair: Pair, transcript: str, translation: str, spoken: bool) -> str:
 def _recognizer(settings: CascadeRecognizer, languages: Iterable[str]) -> Transcribe:
     if settings.engine == "function":
         function = imported(str(settings.function), "recognizer.function")
-        return lambda waveforms, language: [str(function(waveform, language)) for waveform in waveforms]
+
+        def transcribe(waveforms: Sequence[np.ndarray], language: str) -> list[str]:
+            with function_errors(str(settings.function), f"recognizer.function {settings.function}"):
+                texts = [function(waveform, language) for waveform in waveforms]
+            return [_text(text, f"recognizer.function {settings.function}") for text in texts]
+
+        return transcribe
     if settings.engine == "command":
         return lambda waveforms, language: [_transcribed(str(settings.command), w, language) for w in waveforms]
     return load_recognizer(*choose_recognizer(settings.engine, settings.model, languages)).transcribe
@@ -158,25 +164,39 @@ def _transcribed(command: str, waveform: np.ndarray, language: str) -> str:
 def _translator(settings: CascadeTranslator, directions: Iterable[tuple[str, str]]) -> TranslateTexts:
     if settings.engine == "function":
         function = imported(str(settings.function), "translator.function")
-        return lambda texts, source, target: _as_many(function(list(texts), source, target), texts, "the function")
+        name = f"translator.function {settings.function}"
+
+        def translate(texts: Sequence[str], source: str, target: str) -> list[str]:
+            with function_errors(str(settings.function), name):
+                returned = function(list(texts), source, target)
+            return _as_many(returned, texts, name)
+
+        return translate
     if settings.engine == "command":
         command = str(settings.command)
 
-        def translate(texts: Sequence[str], source: str, target: str) -> list[str]:
+        def translate_by_command(texts: Sequence[str], source: str, target: str) -> list[str]:
             lines = "".join(f"{' '.join(text.split())}\n" for text in texts)
-            return _as_many(_output(command, lines, source=source, target=target).splitlines(), texts, "the command")
+            printed = _output(command, lines, source=source, target=target).splitlines()
+            return _as_many(printed, texts, "translator: the command")
 
-        return translate
+        return translate_by_command
     model = TranslationModel(settings.model)
     model.check({language for direction in directions for language in direction})
     return model.translate
 
 
+def _text(returned: Any, name: str) -> str:
+    if not isinstance(returned, str):
+        raise InputError(f"{name}: must return text (got {returned!r:.80})")
+    return returned
+
+
 def _as_many(returned: Any, texts: Sequence[str], what: str) -> list[str]:
     if not isinstance(returned, Sequence) or isinstance(returned, str) or len(returned) != len(texts):
         number = len(returned) if isinstance(returned, Sequence) and not isinstance(returned, str) else "no list of"
-        raise InputError(f"translator: {what} gave {number} translations of {len(texts)} sentences")
-    return [str(text) for text in returned]
+        raise InputError(f"{what} gave {number} translations of {len(texts)} sentences")
+    return [_text(text, what) for text in returned]
 
 
 def _output(command: str, text: str, **values: str) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from unitweave.config.score import ScoreSettings
+from unitweave.core.arrays import about_array, as_array
 from unitweave.core.audio import SAMPLE_RATE
 from unitweave.core.errors import InputError, error_prefix, first_line
-from unitweave.core.functions import imported
+from unitweave.core.functions import function_errors, imported
 from unitweave.score.asr import checkpoints
 from unitweave.training.devices import resolve_device
 from unitweave.training.model_files import SAFE_LOADING, check_model_folder
@@ -73,13 +74,19 @@ class FunctionSpeakers:
     """A Python function `module:name` of the samples."""
 
     def __init__(self, function: str) -> None:
-        self.signature, self._function = f"function {function}", imported(function, "score.speaker_function")
+        self.signature, self._name = f"function {function}", function
+        self._function = imported(function, "score.speaker_function")
 
     def embed(self, waveform: np.ndarray) -> np.ndarray:
         """What the function returns. Raises InputError unless that is a vector of numbers."""
-        vector = np.asarray(self._function(waveform))
-        if vector.ndim != 1 or not len(vector) or not np.issubdtype(vector.dtype, np.number):
-            raise InputError(f"score.speaker_{self.signature}: must return one vector (got the shape {vector.shape})")
+        with function_errors(self._name, f"score.speaker_{self.signature}"):
+            returned = self._function(waveform)
+        vector = as_array(returned)
+        if vector is None or vector.ndim != 1 or not len(vector) or vector.dtype.kind not in "iuf":
+            got = about_array(returned, vector)
+            raise InputError(f"score.speaker_{self.signature}: must return one vector of numbers (got {got})")
+        if not np.isfinite(vector).all():
+            raise InputError(f"score.speaker_{self.signature}: must return finite numbers")
         return vector
 
 

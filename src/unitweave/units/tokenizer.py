@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from unitweave.config.units import MAX_UNITS, ExtractionSettings
+from unitweave.core.arrays import about_array, as_array
 from unitweave.core.audio import read_audio
 from unitweave.core.errors import InputError
 from unitweave.core.files import json_digest
-from unitweave.core.functions import about_array, as_array, function_errors, imported
+from unitweave.core.functions import function_errors, imported
 from unitweave.core.sequences import deduplicate
 
 _SLACK_FRAMES = 3  # encoders yield up to 2 frames fewer than samples / 320; more means a mix-up

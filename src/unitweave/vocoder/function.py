@@ -6,9 +6,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from unitweave.core.arrays import about_array, as_array
 from unitweave.core.errors import InputError
 from unitweave.core.files import read_json_object, write_json
-from unitweave.core.functions import about_array, as_array, function_errors, imported
+from unitweave.core.functions import function_errors, imported
 from unitweave.vocoder.base import CONFIG_FILE, Vocoder
 
 _FIELDS = ("num_units", "codebook", "frame_rate", "sample_rate", "speakers", "predicts_durations")

@@ -2,7 +2,7 @@
 
 from unitweave.config.interleave import ScheduleSettings
 from unitweave.core.errors import InputError
-from unitweave.core.functions import imported
+from unitweave.core.functions import function_errors, imported
 from unitweave.interleaving.schedules import Schedule
 
 
@@ -13,23 +13,19 @@ class Function(Schedule):
         ratios: The ratio at each step.
 
     Raises:
-        InputError: The function could not be imported or called, or returns something else than a ratio.
+        InputError: The function could not be imported, raises something, or returns something else than a ratio.
     """
 
     def __init__(self, settings: ScheduleSettings, total_steps: int) -> None:
         super().__init__(settings, total_steps)
-        function, name = settings.function, settings.function_name
+        function, name = settings.function, str(settings.function_name)
         if isinstance(function, str):
             function = imported(function, "schedule.function")
         assert function is not None
         self.ratios = []
         for step in range(total_steps):
-            try:
+            with function_errors(name, f"schedule.function {name}, called with ({step}, {total_steps})"):
                 ratio = function(step, total_steps)
-            except TypeError as problem:
-                raise InputError(
-                    f"schedule.function {name}: cannot be called with (step, steps): {problem}"
-                ) from problem
             if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
                 raise InputError(
                     f"schedule.function {name}: must return a number from 0 to 1 (got {ratio!r} at step {step})"
