@@ -30,6 +30,7 @@ from unitweave.translate.subtitles import Cue, clock, srt, vtt
 from unitweave.translate.tasks import find_tasks
 from unitweave.translate.translator import Translator
 from unitweave.translate.vad import WINDOW, SpeechDetector, cut_out, speech_spans
+from unitweave.vocoder.model import UnitVocoder
 
 pytestmark = pytest.mark.slow
 
@@ -286,6 +287,30 @@ def test_a_short_recording_whose_header_says_no_length_is_a_short_one(
     assert json.loads(capsys.readouterr().out)["transcript"] == "hola perro"
     assert main([*command, "--cut-above", "0.5"]) == 2
     assert "single utterance of at most 0.5 s" in capsys.readouterr().err
+
+
+def test_a_voice_is_chosen_by_flag(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    voices = tmp_path / "voices"
+    shutil.copytree(run, voices)
+    config = replace(UnitVocoder.from_pretrained(run / "vocoder").config, speakers=["ann", "bob"])
+    torch.manual_seed(0)
+    UnitVocoder(config).save_pretrained(voices / "vocoder")
+    soundfile.write(tmp_path / "voice.wav", voice(0.5), 16_000)
+
+    def spoken(*flags: str) -> bytes:
+        command = ["translate", str(voices), str(tmp_path / "voice.wav"), "-o", str(tmp_path / "-".join(["o", *flags]))]
+        assert main([*command, *flags]) == 0
+        return Path(json.loads(capsys.readouterr().out)["audio"]).read_bytes()
+
+    assert spoken() == spoken("--speaker", "ann") != spoken("--speaker", "bob")
+    for model, message in ((voices, "must be one of ann, bob (got 'eve')"), (run, "has a single voice (got 'eve')")):
+        for command in ("translate", "live", "serve"):
+            recording = {"translate": [str(tmp_path / "voice.wav")]}.get(command, [])
+            assert main([command, str(model), *recording, "--speaker", "eve"]) == 2
+            assert f"--speaker: {'the vocoder ' * (model == run)}{message}" in capsys.readouterr().err
+    (voices / "recipe.yaml").write_text("translate: {speaker: eve}\n")
+    with pytest.raises(InputError, match="speaker must be one of ann, bob"):
+        Translator.from_pretrained(voices)
 
 
 @pytest.mark.parametrize("flag", ["--transcript", "--translation"])

@@ -23,6 +23,7 @@ def live(
     system: str | None = None,
     language: str | None = None,
     target_language: str | None = None,
+    speaker: str | None = None,
     bf16: bool = False,
     engine: Literal["int8"] | None = None,
     device: str = "cpu",
@@ -41,6 +42,7 @@ def live(
         system: Which system of a run folder (default: scheduled, or the only one).
         language: Language of the speech; without it the model identifies it.
         target_language: Language to translate into; needed where the model has several.
+        speaker: Voice of the translation, where the vocoder has several (default: the model's settings).
         bf16: Run the language model in bfloat16: faster, and results differ slightly.
         engine: int8: run the language model with 8-bit integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
@@ -55,7 +57,7 @@ def live(
     from unitweave.translate.package import find_parts
 
     # Refuses what is no model before seconds of imports, and before the microphone is looked for.
-    parts = find_parts(model, system, trust_functions)
+    parts = find_parts(model, system, trust_functions).in_voice(speaker)
     from unitweave.translate.checks import check_languages, check_service
     from unitweave.translate.live.sources import Loudspeaker, microphone, recording
 

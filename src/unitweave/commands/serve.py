@@ -18,6 +18,7 @@ def serve(
     model: str,
     *,
     system: str | None = None,
+    speaker: str | None = None,
     host: str = "127.0.0.1",
     port: Port = 7860,
     allowed_host: list[str] = [],  # noqa: B006
@@ -37,6 +38,7 @@ def serve(
     Args:
         model: A run folder, an exported model, or the name of one on the hub (OWNER/NAME).
         system: Which system of a run folder (default: scheduled, or the only one).
+        speaker: Voice of the translations, where the vocoder has several (default: the model's settings).
         host: Address to listen on; 0.0.0.0 for all.
         port: Port to listen on.
         allowed_host: Further host names under which clients reach this server.
@@ -56,14 +58,16 @@ def serve(
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a closed terminal ends the server as SIGTERM does
             signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     token = check_access(host, token, allow_anonymous)
-    used_here = ("model", "system", "trust_functions", "limits")
+    used_here = ("model", "system", "speaker", "trust_functions", "limits")
     options: dict[str, Any] = {key: value for key, value in locals().items() if key not in (*used_here, "used_here")}
 
     from unitweave.serve.examples import find_examples
     from unitweave.translate.checks import check_service
     from unitweave.translate.package import find_parts
 
-    parts = find_parts(model, system, trust_functions)  # refuses what is no model before seconds of imports
+    parts = find_parts(model, system, trust_functions).in_voice(
+        speaker
+    )  # refuses what is no model before seconds of imports
     check_service(parts, engine, device, bf16)
     if examples is not None:
         find_examples(examples)

@@ -26,6 +26,7 @@ def translate(
     translation: str | None = None,
     language: str | None = None,
     target_language: str | None = None,
+    speaker: str | None = None,
     cut_above: PositiveNumber | None = None,
     max_speech_seconds: PositiveNumber | None = None,
     bf16: bool = False,
@@ -50,6 +51,7 @@ def translate(
         translation: Translation to be synthesized (one short recording).
         language: Language of the recordings; without it the model identifies it.
         target_language: Language to translate into; needed where the model has several.
+        speaker: Voice of the translation, where the vocoder has several (default: the model's settings).
         cut_above: Recordings longer than this many seconds are cut into utterances (default: longer than those that
             the model was trained on).
         max_speech_seconds: Maximum seconds of such an utterance, at least 1 (default: as long as those that the model
@@ -71,7 +73,7 @@ def translate(
     from unitweave.translate.package import find_parts
     from unitweave.translate.tasks import find_tasks
 
-    parts = find_parts(model, system, trust_functions)
+    parts = find_parts(model, system, trust_functions).in_voice(speaker)
     tasks = find_tasks(audio, out)
     if len(tasks) == 1 and not tasks[0].source.exists():
         raise InputError(f"{tasks[0].source}: no such audio file")

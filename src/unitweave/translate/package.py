@@ -70,6 +70,21 @@ class Parts:
         settings = parse_settings(DecodingSettings, about.get("decode") or {}, "decode")
         return cls(folder, folder / "encoder", folder / "codebook", folder / "vocoder", settings, root=folder)
 
+    def in_voice(self, speaker: str | None) -> "Parts":
+        """These parts, speaking with one of the vocoder's voices; None leaves the maker's choice.
+
+        Raises:
+            InputError: The vocoder's configuration names its voices, and this is none of them.
+        """
+        if speaker is None:
+            return self
+        config = self.vocoder / "config.json"
+        voices = read_json_object(config).get("speakers") if config.exists() else None
+        if isinstance(voices, list) and speaker not in voices:
+            known = f"must be one of {', '.join(map(str, voices))}" if voices else "the vocoder has a single voice"
+            raise InputError(f"--speaker: {known} (got {speaker!r})")
+        return replace(self, settings=replace(self.settings, speaker=speaker))
+
     def examples(self) -> list[Path]:
         """Recordings to try the model with: an export's examples, or three of a run's test split.
 
