@@ -1,11 +1,13 @@
 """What kinds of errors an encoder's CTC output makes, and what a bias against the blank or a beam search would change.
 
-    python benchmarks/ctc.py CORPUS ENCODER [--fold-accents] [--beam 16] [--lm-texts SOURCE ...]
+    python benchmarks/ctc.py CORPUS ENCODER [--fold-accents] [--beam 16] [--lm-texts SOURCE ...] [--whisper MODEL]
 
 Transcripts of the dev and the test split, both sides. For the best path with each bias, which is subtracted from the
 blank's log-probability, and for a beam search with a character language model, whose weight and bias the dev split
 chooses, prints the character error rate in its parts (substituted, inserted, deleted characters) and the word error
-rate; then, of the best path without a bias, the characters that are deleted most often.
+rate; then, of the best path without a bias, the characters that are deleted most often. With --whisper the
+test recordings are also transcribed by a Whisper model, decoder and all: what a full recognizer makes of them shows how
+far the transcripts are what was said.
 """
 
 import argparse
@@ -15,7 +17,10 @@ from pathlib import Path
 
 import jiwer
 
+from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
+from unitweave.core.text import normalize
+from unitweave.score.asr.recognizers import load_recognizer
 from unitweave.units.ctc_beam import BeamSearch
 from unitweave.units.encoder import load_encoder
 from unitweave.units.error_rates import SearchTrial, folded, map_outputs, transcribed_recordings
@@ -30,6 +35,7 @@ def main() -> None:
     parser.add_argument("--fold-accents", action="store_true", help="compare without acute accents and diaereses")
     parser.add_argument("--beam", type=int, default=16, help="width of the search; 0: none")
     parser.add_argument("--lm-texts", type=Path, nargs="+", default=[], help="further texts: corpora, or tables")
+    parser.add_argument("--whisper", default="", help="folder or hub name of a Whisper model")
     options = parser.parse_args()
     encoder = load_encoder(options.encoder)
     plain = folded if options.fold_accents else str
@@ -57,6 +63,15 @@ def main() -> None:
             print(f"| {split} | {language} | {len(own)} | {name} | {rates(references, texts)} |", flush=True)
             if split == "test" and not decode.blank_bias and not decode.lm:
                 deleted[language] = deleted_characters(references, texts)
+    if options.whisper:
+        recognizer = load_recognizer("whisper", options.whisper)
+        items = transcribed_recordings(read_manifest(options.corpus, "test"), 30.0)
+        for language in languages:
+            own = [item for item in items if item.language == language]
+            written = recognizer.transcribe([read_audio(item.audio) for item in own], language)
+            texts = [plain(normalize(text, language)) for text in written]
+            references = [plain(item.text or "") for item in own]
+            print(f"| test | {language} | {len(own)} | Whisper | {rates(references, texts)} |", flush=True)
     for language, counts in deleted.items():
         total = sum(counts.values())
         most = ", ".join(f"{c if c != ' ' else 'space'} {100 * n / total:.0f} %" for c, n in counts.most_common(5))
