@@ -122,6 +122,7 @@ def test_built_in_experiments_can_be_read() -> None:
         "reduced-pretrained",
         "reduced-languages",
         "reduced-open",
+        "three-languages",
     }
     assert {trial.system for trial in found["reduced"].trials} == set(found["reduced"].experiment.systems)
 
