@@ -26,7 +26,7 @@ from unitweave.units.forward import CpuForward
 from unitweave.units.front_end import FrontEnd
 from unitweave.units.inference import EncoderInference, padded_length
 from unitweave.units.sampling import batches_by_length, list_recordings
-from unitweave.units.train_encoder import SpeechDataset
+from unitweave.units.train_encoder import Reading, SpeechDataset
 from unitweave.vocoder.crops import find_recordings, load_crop
 
 pytestmark = pytest.mark.slow
@@ -241,7 +241,7 @@ def test_a_recording_cut_after_the_corpus_was_built_is_named_wherever_it_is_read
     for read in (
         lambda: extract_units(tmp_path / "again", SETTINGS, corpus, *models),
         lambda: transcribe(encoder, recordings),
-        lambda: [SpeechDataset(recordings, encoder)[i] for i in range(len(recordings))],
+        lambda: [SpeechDataset(recordings, encoder)[Reading(i)] for i in range(len(recordings))],
         lambda: [load_crop(one, 0, 8) for one in find_recordings(corpus, tmp_path / "units", "tgt", "train")[0]],
     ):
         with pytest.raises(InputError, match=r"002_tgt\.wav: changed after the corpus was built"):
