@@ -285,6 +285,18 @@ def test_long_digit_strings_are_read_digit_by_digit():
     assert normalize("9" * 5000, "lv").split() == ["deviņi"] * 5000  # beyond what int() takes
 
 
+@pytest.mark.parametrize(("am", "nikhahit", "aa", "tone"), ["\u0e33\u0e4d\u0e32\u0e48", "\u0eb3\u0ecd\u0eb2\u0ec8"])
+def test_tone_marks_stand_before_all_am_vowels_that_they_are_typed_after(
+    am: str, nikhahit: str, aa: str, tone: str
+) -> None:
+    letter = {"\u0e33": "น", "\u0eb3": "ນ"}[am]
+    for typed in (am + tone, nikhahit + aa + tone, nikhahit + tone + aa, tone + am):
+        assert normalize(letter + typed, "th") == letter + tone + am
+    for typed in (nikhahit + aa + nikhahit + aa + tone, am + tone + am, am + am + tone):
+        assert normalize(letter + typed, "th") == letter + tone + am + am
+    assert len(normalize(letter + am * 50_000 + tone, "th")) == 50_002  # in one pass
+
+
 @pytest.mark.slow
 @given(texts, st.sampled_from((*CVSS, "en", "xx")))
 def test_normalized_text_is_a_fixed_point_without_capitals_punctuation_or_double_spaces(text, language):

@@ -147,12 +147,27 @@ _LETTERS_OF = {
     "ar": str.maketrans("یک", "يك"),
 }
 _CHILLU = dict(zip("ണനരലളക", "ൺൻർൽൾൿ", strict=True)) | {"ত": "ৎ"}
+
+
+def _tones_first(typed: str, vowel: str) -> str:
+    """Thai or Lao AM vowels, some in two parts, behind their tone marks."""
+    tones = [c for c in typed if "\u0e48" <= c <= "\u0e4b" or "\u0ec8" <= c <= "\u0ecb"]
+    return "".join(tones) + vowel * sum(c in "\u0e32\u0e33\u0eb2\u0eb3" for c in typed)
+
+
 _SEQUENCES = (  # what is typed for one letter, or in another order than Unicode's
     (re.compile("([ണനരലളക])\u0d4d\u200d|(ত)\u09cd\u200d"), lambda match: _CHILLU[match[1] or match[2]]),
     (re.compile("เเ"), "แ"),
     (re.compile("ເເ"), "ແ"),
-    (re.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32|\u0e33([\u0e48-\u0e4b])"), lambda m: f"{m[1] or m[2] or ''}\u0e33"),
-    (re.compile("\u0ecd([\u0ec8-\u0ecb]?)\u0eb2|\u0eb3([\u0ec8-\u0ecb])"), lambda m: f"{m[1] or m[2] or ''}\u0eb3"),
+    # A tone mark stands before the vowels that it is typed after, however many there are: else each pass moves it on.
+    (
+        re.compile("(?:(?:\u0e4d[\u0e48-\u0e4b]?\u0e32|\u0e33)[\u0e48-\u0e4b]*)+"),
+        lambda m: _tones_first(m[0], "\u0e33"),
+    ),
+    (
+        re.compile("(?:(?:\u0ecd[\u0ec8-\u0ecb]?\u0eb2|\u0eb3)[\u0ec8-\u0ecb]*)+"),
+        lambda m: _tones_first(m[0], "\u0eb3"),
+    ),
     (re.compile("(?<=[一二三四五六七八九〇○])[○◯]|[○◯](?=[一二三四五六七八九])"), "〇"),
 )
 
