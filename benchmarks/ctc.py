@@ -5,9 +5,8 @@
 Transcripts of the dev and the test split, both sides. For the best path with each bias, which is subtracted from the
 blank's log-probability, and for a beam search with a character language model, whose weight and bias the dev split
 chooses, prints the character error rate in its parts (substituted, inserted, deleted characters) and the word error
-rate; then, of the best path without a bias, the characters that are deleted most often. With --whisper the
-test recordings are also transcribed by a Whisper model, decoder and all: what a full recognizer makes of them shows how
-far the transcripts are what was said.
+rate; then, of the best path without a bias, the characters that are deleted most often. With --whisper a Whisper model
+transcribes the test recordings as well, with its own decoder, for comparison.
 """
 
 import argparse

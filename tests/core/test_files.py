@@ -1,13 +1,12 @@
 """Files that are written whole or not at all, and readers that say in one line what is wrong."""
 
 import errno
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json_object, read_yaml
@@ -30,19 +29,21 @@ def test_a_full_disk_is_named_whichever_library_notices_it(tmp_path: Path, error
     assert (tmp_path / "x").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
 def test_weights_can_be_read_by_those_whom_the_umask_lets(tmp_path: Path, umask: int, mode: int) -> None:
-    before = os.umask(umask)
-    try:
-        for name in ("weights", "folder/weights"):
-            with atomic_path(tmp_path / name.split("/")[0]) as temporary:
-                file = temporary / "weights" if "/" in name else temporary
-                file.parent.mkdir(exist_ok=True)
-                save_file({"x": torch.zeros(1)}, file)  # which makes files that only their owner can read
-                file.chmod(0o600)
-            assert (tmp_path / name).stat().st_mode & 0o777 == mode
-    finally:
-        assert os.umask(before) == umask
+    code = (
+        "import os, sys; from pathlib import Path; from unitweave.core.files import atomic_path\n"
+        "for name in ('weights', 'folder/weights'):\n"
+        "    with atomic_path(Path(name.split('/')[0])) as temporary:\n"
+        "        file = temporary / 'weights' if '/' in name else temporary\n"
+        "        file.parent.mkdir(exist_ok=True)\n"
+        "        file.touch(0o600)\n"  # as safetensors does: only the owner can read it
+        f"assert os.umask(0) == {umask}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, umask=umask, check=True)
+    for name in ("weights", "folder/weights"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
 
 
 def test_other_errors_of_a_writer_are_left_alone(tmp_path: Path) -> None:

@@ -308,6 +308,9 @@ def test_a_voice_is_chosen_by_flag(run: Path, tmp_path: Path, capsys: pytest.Cap
             recording = {"translate": [str(tmp_path / "voice.wav")]}.get(command, [])
             assert main([command, str(model), *recording, "--speaker", "eve"]) == 2
             assert f"--speaker: {'the vocoder ' * (model == run)}{message}" in capsys.readouterr().err
+    shutil.copytree(run, tmp_path / "mute", ignore=shutil.ignore_patterns("vocoder"))
+    assert main(["translate", str(tmp_path / "mute"), str(tmp_path / "voice.wav"), "--speaker", "ann"]) == 2
+    assert "--speaker: this model has no vocoder" in capsys.readouterr().err
     (voices / "recipe.yaml").write_text("translate: {speaker: eve}\n")
     with pytest.raises(InputError, match="speaker must be one of ann, bob"):
         Translator.from_pretrained(voices)

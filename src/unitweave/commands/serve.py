@@ -65,9 +65,8 @@ def serve(
     from unitweave.translate.checks import check_service
     from unitweave.translate.package import find_parts
 
-    parts = find_parts(model, system, trust_functions).in_voice(
-        speaker
-    )  # refuses what is no model before seconds of imports
+    # Refuses what is no model before seconds of imports.
+    parts = find_parts(model, system, trust_functions).in_voice(speaker)
     check_service(parts, engine, device, bf16)
     if examples is not None:
         find_examples(examples)

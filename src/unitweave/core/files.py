@@ -78,13 +78,16 @@ def make_readable(path: Path) -> None:
     """
     for file in path.rglob("*") if path.is_dir() else (path,):
         if file.is_file() and not file.is_symlink() and file.stat().st_mode & 0o777 == 0o600:
-            file.chmod(0o666 & ~_umask())
+            file.chmod(0o666 & ~_UMASK)
 
 
-def _umask() -> int:
-    mask = os.umask(0)  # the only way to read it is to set it
+def _read_umask() -> int:
+    mask = os.umask(0o077)  # the only way to read it is to set it
     os.umask(mask)
     return mask
+
+
+_UMASK = _read_umask()  # once, at the import: it is the whole process's, and other threads write files
 
 
 def make_folder(folder: Path) -> None:

@@ -142,11 +142,12 @@ def _line(pair: Pair, transcript: str, translation: str, spoken: bool) -> str:
 def _recognizer(settings: CascadeRecognizer, languages: Iterable[str]) -> Transcribe:
     if settings.engine == "function":
         function = imported(str(settings.function), "recognizer.function")
+        name = f"recognizer.function {settings.function}"
 
         def transcribe(waveforms: Sequence[np.ndarray], language: str) -> list[str]:
-            with function_errors(str(settings.function), f"recognizer.function {settings.function}"):
+            with function_errors(str(settings.function), name):
                 texts = [function(waveform, language) for waveform in waveforms]
-            return [_text(text, f"recognizer.function {settings.function}") for text in texts]
+            return [_text(text, name) for text in texts]
 
         return transcribe
     if settings.engine == "command":

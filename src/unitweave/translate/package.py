@@ -71,15 +71,17 @@ class Parts:
         return cls(folder, folder / "encoder", folder / "codebook", folder / "vocoder", settings, root=folder)
 
     def in_voice(self, speaker: str | None) -> "Parts":
-        """These parts, speaking with one of the vocoder's voices; None leaves the maker's choice.
+        """These parts with another speaker of a multi-speaker vocoder; None keeps that of the settings.
 
         Raises:
-            InputError: The vocoder's configuration names its voices, and this is none of them.
+            InputError: There is no vocoder, or its configuration lists its speakers and does not list this one.
         """
         if speaker is None:
             return self
         config = self.vocoder / "config.json"
-        voices = read_json_object(config).get("speakers") if config.exists() else None
+        if not config.exists():
+            raise InputError("--speaker: this model has no vocoder")
+        voices = read_json_object(config).get("speakers")
         if isinstance(voices, list) and speaker not in voices:
             known = f"must be one of {', '.join(map(str, voices))}" if voices else "the vocoder has a single voice"
             raise InputError(f"--speaker: {known} (got {speaker!r})")

@@ -171,7 +171,7 @@ class Translator:
         vocoder = None
         if decoder.vocabulary.has_speech:
             vocoder = Vocoder.from_pretrained(parts.vocoder, book, device, parts.trust_functions)
-            vocoder.speaker_index(parts.settings.speaker)  # refuses what is none of its voices
+            vocoder.speaker_index(parts.settings.speaker)  # an unknown speaker is refused before anything is decoded
         return cls(tokenizer, decoder, vocoder, parts, extractor)
 
     def fingerprint(self) -> str:

@@ -110,9 +110,8 @@ def trim_log(path: Path, step: int) -> None:
     if path.exists():
         kept = []
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            with contextlib.suppress(
-                ValueError, KeyError, TypeError, RecursionError
-            ):  # the last line may be cut off by a kill
+            # The last line may be cut off by a kill.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
         write_text(path, "".join(line + "\n" for line in kept))
