@@ -39,6 +39,42 @@ def test_an_unknown_recognizer_is_refused(tmp_path, monkeypatch) -> None:
         choose_recognizer("no_such_module:Asr", "", ["en"])
 
 
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("def transcribe(self, waveforms, language='en'): return 1 / 0", "transcribe: raised ZeroDivisionError:.*line"),
+        ("def transcribe(self, waveforms, language='en'): return None", "transcribe: .*'NoneType' .*is not iterable"),
+        ("def transcribe(self, waveforms, language='en'): return ['a']", "must give a text for each of the 2 .*gave 1"),
+        ("def transcribe(self, waveforms, language='en'): return [b'a', 'b']", "must give text .*gave bytes b'a'"),
+        ("def clean_hypothesis(self, text, language='en'): return None", "clean_hypothesis must give text .*NoneType"),
+        ("def clean_reference(self, text, language='en'): return text.no", "clean_reference: raised AttributeError"),
+        ("def normalization(self, language): raise KeyError('sw')", "normalization: raised KeyError"),
+        ("def load(model, device): raise RuntimeError('no licence')", "load: raised RuntimeError: no licence"),
+        ("def identity(model): return 1 / 0", "identity: raised ZeroDivisionError"),
+        ("def supported_languages(model): return 1 / 0", "supported_languages: raised ZeroDivisionError"),
+    ],
+)
+def test_what_a_class_of_the_user_does_wrong_is_one_line_with_its_place(
+    method: str, message: str, tmp_path, monkeypatch
+) -> None:
+    module = f"wrong_asr_{sum(map(ord, method))}"
+    static = "@staticmethod\n    " if "model" in method else ""
+    (tmp_path / f"{module}.py").write_text(f"{SOURCE}\n    {static}{method}\n")
+    monkeypatch.chdir(tmp_path)
+    name = f"{module}:Counter"
+
+    def use() -> None:
+        identity(*choose_recognizer(name, "", ["en"]))
+        recognizer = load_recognizer(name)
+        recognizer.transcribe([np.zeros(3, np.float32)] * 2, "en")
+        recognizer.normalization("en")
+        recognizer.clean_hypothesis("a")
+        recognizer.clean_reference("a")
+
+    with pytest.raises(InputError, match=rf"score\.recognizer {module}:Counter.*{message}"):
+        use()
+
+
 @pytest.mark.parametrize("languages", ["None", '("es", "sw")', '["sw"]'])
 def test_a_class_may_list_its_languages(languages: str, tmp_path, monkeypatch) -> None:
     name = f"asr_of_{sum(map(ord, languages))}"

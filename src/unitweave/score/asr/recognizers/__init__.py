@@ -8,6 +8,7 @@ give it a score near 0.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from unitweave.config.score import BUILT_IN_RECOGNIZERS, RECOGNIZERS
 from unitweave.core.choices import chosen
 from unitweave.core.errors import InputError
-from unitweave.core.functions import imported
+from unitweave.core.functions import function_errors, imported
 from unitweave.core.languages import language_code
 
 
@@ -61,6 +62,57 @@ class Recognizer(Protocol):
         return text
 
 
+class _UserRecognizer(Recognizer):
+    """A recognizer of the user: whatever it raises becomes one line with its place, and its transcripts are checked."""
+
+    def __init__(self, name: str, model: str, device: str) -> None:
+        self._name = name
+        with _errors_of_users(name, "load"):
+            self._recognizer = _recognizer_class(name).load(model, device)
+            self.signature = str(self._recognizer.signature)
+
+    def transcribe(self, waveforms: Sequence[np.ndarray], language: str = "en") -> list[str]:
+        """What it makes of them.
+
+        Raises:
+            InputError: It raised, or gave something else than a text for each.
+        """
+        with _errors_of_users(self._name, "transcribe"):
+            texts = list(self._recognizer.transcribe(waveforms, language))
+        for text in texts:
+            self._checked("transcribe", text)
+        if len(texts) != len(waveforms):
+            raise InputError(
+                f"score.recognizer {self._name}: transcribe must give a text for each of the {len(waveforms)} "
+                f"recordings (it gave {len(texts)})"
+            )
+        return texts
+
+    def normalization(self, language: str) -> str:
+        """Its own."""
+        with _errors_of_users(self._name, "normalization"):
+            return str(self._recognizer.normalization(language))
+
+    def clean_hypothesis(self, text: str, language: str = "en") -> str:
+        """Its own."""
+        with _errors_of_users(self._name, "clean_hypothesis"):
+            cleaned = self._recognizer.clean_hypothesis(text, language)
+        return self._checked("clean_hypothesis", cleaned)
+
+    def clean_reference(self, text: str, language: str = "en") -> str:
+        """Its own."""
+        with _errors_of_users(self._name, "clean_reference"):
+            cleaned = self._recognizer.clean_reference(text, language)
+        return self._checked("clean_reference", cleaned)
+
+    def _checked(self, method: str, text: object) -> str:
+        if not isinstance(text, str):
+            raise InputError(
+                f"score.recognizer {self._name}: {method} must give text (it gave {type(text).__name__} {text!r:.60})"
+            )
+        return text
+
+
 class NoRecognizer(Recognizer):
     """For systems that give text only: there is no speech to transcribe, and texts stay as they are."""
 
@@ -89,9 +141,7 @@ def choose_recognizer(name: str, model: str, languages: Iterable[str]) -> tuple[
     try:
         if name == "auto":
             name, model = ("whisper", model or MULTILINGUAL) if model or codes != ["en"] else ("moonshine", "")
-        listed: Any = _recognizer_class(name).supported_languages  # a class of one's own may just list them
-        supported: Iterable[str] | None = listed(model) if callable(listed) else listed
-        supported = None if supported is None else frozenset(map(language_code, supported))
+        supported = _supported_languages(name, model)
     except InputError as error:
         if model != MULTILINGUAL:
             raise
@@ -120,12 +170,27 @@ def load_recognizer(name: str, model: str = "", device: str = "auto") -> Recogni
     Raises:
         InputError: There is no such recognizer, or it could not be loaded.
     """
-    return _recognizer_class(name).load(model, device)
+    return _UserRecognizer(name, model, device) if ":" in name else _recognizer_class(name).load(model, device)
 
 
 def identity(name: str, model: str = "") -> str:
     """Which recognizer `load_recognizer` would load, without loading it; a hub model by its name."""
-    return _recognizer_class(name).identity(model)
+    kind = _recognizer_class(name)
+    with _errors_of_users(name, "identity"):
+        return str(kind.identity(model))
+
+
+def _supported_languages(name: str, model: str) -> frozenset[str] | None:
+    kind = _recognizer_class(name)
+    with _errors_of_users(name, "supported_languages"):
+        listed: Any = kind.supported_languages  # a class of one's own may just list them
+        supported: Iterable[str] | None = listed(model) if callable(listed) else listed
+        return None if supported is None else frozenset(map(language_code, supported))
+
+
+def _errors_of_users(name: str, method: str) -> AbstractContextManager[None]:
+    """What a class of the user raises becomes one line; what a built-in one raises is a bug here and stays."""
+    return function_errors(name, f"score.recognizer {name}: {method}") if ":" in name else nullcontext()
 
 
 def _recognizer_class(name: str) -> type[Recognizer]:
