@@ -80,7 +80,7 @@ def test_texts_and_tables_of_something_else_are_left_alone(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"no alignments; expected .*\.csv with the columns .* or \.txt with start"):
         list(read_word_times(tmp_path))
     write(tmp_path, "bad.csv", "Begin,End,Label\nx,2,una\n")
-    with pytest.raises(InputError, match=r"bad\.csv: damaged alignment"):
+    with pytest.raises(InputError, match=r"bad\.csv: could not be read as an alignment"):
         list(read_word_times(tmp_path))
 
 
@@ -110,7 +110,7 @@ def test_words_that_overlap_a_little_share_what_they_both_have() -> None:
         ("u.TextGrid", GRID.format(2) + WORDS.format("a") + WORDS.format("b"), "no single interval tier 'words'"),
         ("u.TextGrid", GRID.format(1) + POINTS, "it has none"),
         ("all.json", [{"id": "u", "words": [A]}, {"words": [B]}], "record 2 is not an object with an id"),
-        ("u.json", {"words": [{"start": 0, "end": 1}]}, "damaged alignment .*a word has 'word'"),
+        ("u.json", {"words": [{"start": 0, "end": 1}]}, "could not be read as an alignment .*a word has 'word'"),
     ],
 )
 def test_times_that_are_not_those_of_words_end_in_one_line(

@@ -92,7 +92,7 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
         Name of an utterance, and its words in order, silences left out.
 
     Raises:
-        InputError: There are none, or one is damaged.
+        InputError: There are none, or one cannot be read.
     """
     names: set[str] = set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -103,7 +103,7 @@ def read_word_times(folder: Path) -> Iterator[tuple[str, list[TimedWord]]]:
         try:
             items = list(read(path, text))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise InputError(f"{path}: damaged alignment ({error or type(error).__name__})") from None
+            raise InputError(f"{path}: could not be read as an alignment ({error or type(error).__name__})") from None
         for name, words in items:
             if name in names:
                 raise InputError(f"{path}: duplicate alignment of {name!r}")
