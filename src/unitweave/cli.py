@@ -123,11 +123,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = f" at {final_name(Path(named))}" if isinstance(named, str) else ""
             problem = f"no space left{where}; make room, and run the same command to resume"
         elif isinstance(error.filename, str) and (isinstance(error, _REFUSED) or error.errno in _NO_PLACE):
-            problem = f"{final_name(Path(error.filename))}: {error.strerror}"
+            problem = _refused(error)
         else:
             raise
         print(f"unitweave: {printable(problem)}", file=sys.stderr)
         return 2
+
+
+def _refused(error: OSError) -> str:
+    """What is wrong with the place that an error names, and what to do where that is clear."""
+    path = final_name(Path(error.filename))
+    if path.is_symlink() and not path.exists():
+        return f"{path}: a link to {path.readlink()}, where nothing is; make that, or remove the link"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        path = next((place for place in (path, *path.parents) if place.is_file()), path)
+        return f"{path}: there is a file where a folder is needed; move it away or choose another place"
+    if isinstance(error, IsADirectoryError):
+        return f"{path}: there is a folder where a file is needed; move it away or choose another place"
+    return f"{path}: {error.strerror}"
 
 
 def _out_of_memory(torch: Any) -> str:

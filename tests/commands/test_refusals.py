@@ -177,3 +177,21 @@ def test_an_error_that_repeats_a_long_value_is_short(capsys: pytest.CaptureFixtu
     assert said.startswith("unitweave: translate: --num-beams: must be ") and len(said) < 1000
     assert cli.main(["translate", "n" * 5000, "a.wav"]) == 2
     assert "File name too long" in (said := capsys.readouterr().err) and len(said) < 1000, "what to do is not cut"
+
+
+@pytest.mark.parametrize(
+    ("out", "line"),
+    [
+        ("dangling", "{folder}/dangling: a link to nowhere, where nothing is; make that, or remove the link"),
+        ("dangling/run", "{folder}/dangling: a link to nowhere, where nothing is; make that, or remove the link"),
+        ("file/run", "{folder}/file: there is a file where a folder is needed; move it away or choose another place"),
+    ],
+)
+def test_what_is_in_the_way_of_a_folder_is_said(
+    out: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("dangling").symlink_to("nowhere")
+    assert cli.main(["run", "demo", "--out", out]) == 2
+    assert capsys.readouterr().err == f"unitweave: {line.format(folder=tmp_path.resolve())}\n"
