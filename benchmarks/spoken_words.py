@@ -1,7 +1,8 @@
 """Which words does a system not say as it wrote them? `python benchmarks/spoken_words.py RUN` of a finished run.
 
 Each word of a translation, or of the reference for the two ceilings, is looked up in what the recognizer heard. The
-words are grouped by how often the training pairs have them. Reads RUN/score/utterances.jsonl.
+words are grouped by how often the training pairs have them. Below the table stands how many sentences were heard
+exactly as the reference, and from which systems. Reads RUN/score/utterances.jsonl.
 """
 
 import json
@@ -32,8 +33,14 @@ def main(run: Path) -> None:
     occurrences = Counter(word for pair in training for word in str(pair.tgt_text).split())
     words: dict[str, Counter[int]] = {}
     wrong: dict[str, Counter[int]] = {}
+    exact: Counter[tuple[str, ...]] = Counter()
+    first: dict[tuple[str, ...], str] = {}
     with (RunLayout(run).score / "utterances.jsonl").open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
+            outputs = {name: output for name, output in row["outputs"].items() if "translation" in output}
+            right = tuple(n for n, o in outputs.items() if o["asr_normalized"] == row["reference"])
+            exact[right] += 1
+            first.setdefault(right, row["id"])
             for system, output in row["outputs"].items():
                 wanted = output.get("translation") or row["reference"]
                 for chunk in jiwer.process_words(wanted, output["asr_normalized"]).alignments[0]:
@@ -50,6 +57,9 @@ def main(run: Path) -> None:
         missed = wrong.get(system, Counter())
         cells = [f"{100 * missed[i] / counts[i]:.0f} % ({counts[i]})" if counts[i] else "" for i in range(len(LIMITS))]
         print(f"| {system} | " + " | ".join(cells) + " |")
+    print("\nsentences heard exactly as the reference (the first of them):")
+    for systems, count in exact.most_common():
+        print(f"- {count} ({first[systems]}) from {' and '.join(systems) or 'none'}")
 
 
 if __name__ == "__main__":
