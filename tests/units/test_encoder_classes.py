@@ -1,5 +1,6 @@
 """Every speech encoder of transformers that can carry a CTC head: training, codebook, units, and what is refused."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    MODEL_MAPPING,
     ASTConfig,
     ASTModel,
     AutoFeatureExtractor,
@@ -16,6 +18,7 @@ from transformers import (
     HubertModel,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
+    WhisperModel,
 )
 
 import unitweave.units.error_rates as rates
@@ -28,7 +31,7 @@ from unitweave.config.units import CodebookSettings, EncoderSettings, Extraction
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.units.dataset import read_units, read_units_metadata
-from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder, load_encoder
+from unitweave.units.encoder import CharacterVocabulary, SpeechEncoder, encode, load_encoder
 from unitweave.units.estimate import plan
 from unitweave.units.extract import extract_units
 from unitweave.units.extractor import UnitExtractor
@@ -327,6 +330,47 @@ def test_an_adapter_of_w2v_bert_and_what_goes_with_it_are_left_out(tmp_path: Pat
         encoder.front_end.extract([waveform(1, 16_000)]), [1]
     )
     assert len(log_probs) == encoder.front_end.num_frames(16_000)
+
+
+@pytest.mark.parametrize("positions", [1, 20, 150, 200])
+def test_a_whisper_of_few_positions_takes_a_recording_in_short_windows(positions: int, tmp_path: Path) -> None:
+    config = random_checkpoint(tmp_path / "base", "whisper").config
+    config.max_source_positions = positions
+    WhisperModel(config).save_pretrained(tmp_path / "hub")
+    encoder, _ = initial_encoder(settings_of(tmp_path / "hub"), CharacterVocabulary.from_texts(WORDS))
+    inference = EncoderInference(encoder.model.eval(), encoder.front_end)
+    (features,) = encoder.front_end.extract([waveform(1, 9 * 16_000)])
+    (((hidden,), log_probs),) = inference([features], [2])
+    assert len(hidden) == len(log_probs) == encoder.front_end.num_frames(9 * 16_000) == 450
+    windows = encoder.front_end.windows(len(features))
+    kept = [range(w.start // 2 + w.first, w.start // 2 + w.last) for w in windows]
+    assert [frame for frames in kept for frame in frames] == list(range(450))
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2-conformer", "wav2vec2-bert"])
+@pytest.mark.parametrize("positions", ["rotary", "relative"])
+def test_positions_are_those_of_the_batch_whatever_was_computed_before_or_beside_it(
+    kind: str, positions: str, tmp_path: Path
+) -> None:
+    config = random_checkpoint(tmp_path / "base", kind).config
+    config.position_embeddings_type, config.max_source_positions = positions, 8
+    MODEL_MAPPING[type(config)](config).save_pretrained(tmp_path / "hub")
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "hub")
+    encoder, extractor = initial_encoder(settings_of(tmp_path / "hub"), CharacterVocabulary.from_texts(WORDS))
+    model, front_end = encoder.model.eval(), encoder.front_end
+    inputs = front_end.batch(front_end.extract([waveform(1, 9_000)]))
+    table = model.base_model.encoder.embed_positions
+    before = {name: id(value) for name, value in (vars(table) | table._buffers).items()}
+    encode(model, inputs, [1])  # as an evaluation does, in inference mode
+    assert {name: id(value) for name, value in (vars(table) | table._buffers).items()} == before, "nothing is kept"
+    model(**inputs, labels=torch.ones(1, 2).long()).loss.backward()
+    model.save_pretrained(tmp_path / "saved")
+    encoder.vocabulary.save(tmp_path / "saved")
+    extractor.save_pretrained(tmp_path / "saved")
+    loaded = copy.deepcopy(load_encoder(tmp_path / "saved").model)
+    for one, two in zip(encode(model, inputs, [1, 2])[0], encode(loaded, inputs, [1, 2])[0], strict=True):
+        assert torch.equal(one, two)
+    assert loaded.base_model.encoder.embed_positions.forward.args[0] is loaded.base_model.encoder.embed_positions
 
 
 def test_recordings_that_whisper_cannot_take_at_once_are_not_trained_on(tmp_path: Path) -> None:

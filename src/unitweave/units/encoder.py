@@ -33,6 +33,7 @@ from unitweave.training.model_files import (
     loading_errors,
 )
 from unitweave.units.front_end import FrontEnd, check_model_type, load_feature_extractor
+from unitweave.units.positions import without_cached_positions
 from unitweave.units.whisper import WhisperForCTC
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
@@ -114,7 +115,9 @@ def new_encoder(shape: SmallEncoder, vocabulary: CharacterVocabulary, **settings
         conformer_conv_dropout=0.0,
         **(ctc_config(vocabulary) | settings),
     )
-    return Wav2Vec2BertForCTC(config)
+    model = Wav2Vec2BertForCTC(config)
+    without_cached_positions(model)
+    return model
 
 
 def ctc_config(vocabulary: CharacterVocabulary) -> dict[str, object]:
@@ -182,6 +185,7 @@ def load_encoder(folder: Path | str, device: str | torch.device = "cpu") -> Spee
             f"{folder}: vocab.json has {len(vocabulary.tokens)} characters, the CTC output {model.config.vocab_size}; "
             "train the encoder again"
         )
+    without_cached_positions(model)
     return SpeechEncoder(model.to(device).eval(), vocabulary, load_front_end(folder, model.config))
 
 

@@ -39,7 +39,7 @@ _MASKED_TYPES = ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
 _FRAME_RATES = (4, 1000)  # a second
 _MEL_HOP = 160  # samples at 16 kHz
 _MIN_MEL_SAMPLES = 400  # samples of Whisper's window
-_CONTEXT = 200  # log-mel frames at each side of a window of a long recording that only serve as context
+_CONTEXT = 15  # the part, one in so many, of a window at each of its sides that only serves as context: 2 of 30 s
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,11 @@ class FrontEnd:
         if not self.max_length or length <= self.max_length:
             return [Window(0, length, 0, self.encoder_frames(length))]
         windows = []
-        for start in range(0, length - 2 * _CONTEXT, self.max_length - 2 * _CONTEXT):
+        context = self.max_length // 2 // _CONTEXT  # frames, each of 2 steps
+        for start in range(0, length - 4 * context, self.max_length - 4 * context):
             stop = min(start + self.max_length, length)
-            last = self.encoder_frames(stop - start) - (_CONTEXT // 2 if stop < length else 0)
-            windows.append(Window(start, stop, _CONTEXT // 2 if start else 0, last))
+            last = self.encoder_frames(stop - start) - (context if stop < length else 0)
+            windows.append(Window(start, stop, context if start else 0, last))
         return windows
 
 

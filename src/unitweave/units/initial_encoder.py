@@ -36,6 +36,7 @@ from unitweave.units.encoder import (
     new_encoder,
 )
 from unitweave.units.front_end import FrontEnd, check_model_type, load_feature_extractor
+from unitweave.units.positions import without_cached_positions
 
 # Where Whisper's encoder was saved without the model around it, its weights have no prefix.
 _WHISPERS_ENCODER_ALONE = {"^(?=conv[12]|layers|layer_norm|embed_positions)": "encoder."}
@@ -114,6 +115,7 @@ def initial_encoder(
     if alone:  # transformers would also save it under the names that it was loaded by
         renamed, model = model, ctc_class(config)(config)
         model.load_state_dict(renamed.state_dict())
+    without_cached_positions(model)
     _keep_known_characters(model, vocabulary, Path(name), blank, "lm_head.weight" not in missing)
     if settings.freeze_convolutions and front_end.kind == "waveform":
         model.freeze_feature_encoder()
