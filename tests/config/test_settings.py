@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from transformers import SchedulerType
 
@@ -150,6 +151,8 @@ def test_a_schedule_may_be_a_function_or_its_name(tmp_path, monkeypatch: pytest.
     named = parse_recipe({"lm": {"schedule": {"shape": "function", "function": "my_schedules:falling"}}})
     ratio = text_ratio(named.systems["scheduled"].schedule, 4)
     assert [ratio(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+    numpys = ScheduleSettings(shape="function", function=lambda step, total_steps: np.float32(0.5))
+    assert text_ratio(numpys, 1)(0) == 0.5
     for name, message in (
         ("nowhere:f", "could not be imported"),
         ("my_schedules:f", "could not be imported"),

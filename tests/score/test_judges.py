@@ -151,6 +151,20 @@ def test_lengths_and_voices_are_compared_with_the_source_recordings(
         soundfile.write(wavs / "source" / f"{name}.wav", noise, 16_000)
     other = score(wavs, lines, speaker_function="voices:brightness").systems["ours"]
     assert other.speaker_similarity < 0.5 and other.duration_ratio == 1.0
+    buffer = np.zeros(8, np.uint8)
+
+    def in_place(waveform: np.ndarray) -> np.ndarray:
+        bands = brightness(waveform)
+        buffer[:] = 255 * bands / bands.max()
+        waveform[:] = 0
+        return buffer
+
+    monkeypatch.setitem(sys.modules, "voices", types.SimpleNamespace(in_place=in_place))
+    heard = score(wavs, lines, speaker_function="voices:in_place").systems["ours"]
+    assert heard.speaker_similarity == pytest.approx(other.speaker_similarity, abs=0.02), "one buffer, and few bits"
+    speech = np.ones(400, np.float32)
+    load_speaker_model(ScoreSettings(speaker_function="voices:in_place")).embed(speech)
+    assert speech.all()
     for returned, message in ((None, "got NoneType"), ([[1.0]], "one vector"), ([np.nan, 1.0], "finite numbers")):
         monkeypatch.setitem(sys.modules, "voices", types.SimpleNamespace(odd=lambda _, it=returned: it))
         with pytest.raises(InputError, match=message):

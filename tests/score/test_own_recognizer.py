@@ -108,3 +108,13 @@ def test_the_recognizer_is_told_the_code_of_a_language_whatever_it_is_called(
     else:
         scores = score_folders([tmp_path / "wavs"], tmp_path / "refs.txt", settings, language=name)
         assert scores.transcripts == {"wavs": {"a": line}}
+
+
+def test_a_recognizer_that_works_in_place_leaves_the_speech_to_those_after_it(tmp_path, monkeypatch) -> None:
+    (tmp_path / "silencing_asr.py").write_text(
+        SOURCE.replace("Counter", "Silencing").replace("        return", "        waveforms[0][:] = 0\n        return")
+    )
+    monkeypatch.chdir(tmp_path)
+    speech = np.ones(3, np.float32)
+    assert load_recognizer("silencing_asr:Silencing").transcribe([speech]) == ["3 en"]
+    assert (speech == 1).all()

@@ -428,6 +428,12 @@ class Tensors(Made):
         import torch
         return torch.arange(samples // 640, dtype=torch.int32) % 10
 
+class Loud(Made):
+    def tokenize(self, waveforms):
+        for waveform in waveforms:
+            waveform *= 2
+        return [np.minimum(abs(w[: len(w) // 640]) * 10, 9).astype(int) for w in waveforms]
+
 def needs_folder(folder): return Made()
 """
 
@@ -473,6 +479,10 @@ def test_a_tokenizer_may_return_tensors_and_lists_but_not_other_units_next_to_ot
     check_repeatable(tensors, waveforms, names)
     with pytest.raises(InputError, match=r"other units of a/src next to other recordings than alone: 0 % agree"):
         check_repeatable(ExternalTokenizer("their_tokenizers:Shifting", {}), waveforms, names)
+    waveforms = [np.full(16_000, 0.2, np.float32), np.full(8_000, 0.1, np.float32)]
+    loud = ExternalTokenizer("their_tokenizers:Loud", {})
+    check_repeatable(loud, waveforms, names)
+    assert (waveforms[0] == np.float32(0.2)).all(), "a tokenizer that works in place changes no recording"
 
 
 @pytest.mark.parametrize(

@@ -80,14 +80,14 @@ class FunctionSpeakers:
     def embed(self, waveform: np.ndarray) -> np.ndarray:
         """What the function returns. Raises InputError unless that is a vector of numbers."""
         with function_errors(self._name, f"score.speaker_{self.signature}"):
-            returned = self._function(waveform)
+            returned = self._function(waveform.copy())  # it may work in place; others read it after this
         vector = as_array(returned)
         if vector is None or vector.ndim != 1 or not len(vector) or vector.dtype.kind not in "iuf":
             got = about_array(returned, vector)
             raise InputError(f"score.speaker_{self.signature}: must return one vector of numbers (got {got})")
         if not np.isfinite(vector).all():
             raise InputError(f"score.speaker_{self.signature}: must return finite numbers")
-        return vector
+        return vector.astype(np.float64)  # a copy: the function may return one buffer each time, and narrow integers
 
 
 class SpeakerComparison:

@@ -92,7 +92,7 @@ class ExternalTokenizer:
             InputError: A unit is outside the codebook, or there are too many or too few for the waveform.
         """
         with function_errors(self._function, self.name):
-            returned = self._made.tokenize(list(waveforms))
+            returned = self._made.tokenize([waveform.copy() for waveform in waveforms])  # it may work in place
             tokens = list(returned) if isinstance(returned, Iterable) else None
         if tokens is None:
             raise InputError(

@@ -1,5 +1,7 @@
 """A Python function of the user's."""
 
+from numbers import Real
+
 from unitweave.config.interleave import ScheduleSettings
 from unitweave.core.errors import InputError
 from unitweave.core.functions import function_errors, imported
@@ -26,7 +28,7 @@ class Function(Schedule):
         for step in range(total_steps):
             with function_errors(name, f"schedule.function {name}, called with ({step}, {total_steps})"):
                 ratio = function(step, total_steps)
-            if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
+            if isinstance(ratio, bool) or not isinstance(ratio, Real) or not 0 <= float(ratio) <= 1:
                 raise InputError(
                     f"schedule.function {name}: must return a number from 0 to 1 (got {ratio!r} at step {step})"
                 )

@@ -78,7 +78,8 @@ class _UserRecognizer(Recognizer):
             InputError: It raised, or gave something else than a text for each.
         """
         with _errors_of_users(self._name, "transcribe"):
-            texts = list(self._recognizer.transcribe(waveforms, language))
+            own = [waveform.copy() for waveform in waveforms]  # it may work in place; others read them after it
+            texts = list(self._recognizer.transcribe(own, language))
         for text in texts:
             self._checked("transcribe", text)
         if len(texts) != len(waveforms):
