@@ -1,5 +1,6 @@
 """Stages keep their folder to themselves, survive a kill at each moment, and pass where nothing can be written."""
 
+import importlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from unitweave.config.recipe import keep_recipe
 from unitweave.core import files, stage
 from unitweave.core.errors import InputError
 from unitweave.core.lock import STALE_AFTER, in_use, lock_holder, lock_path, locked, work_folder
-from unitweave.core.signals import Stopped, stop_after_training
+from unitweave.core.signals import Stopped, signals_handled, stop_after_training
 from unitweave.core.stage import StageResult, run_stage, stage_fingerprint
 
 HOLD = """
@@ -184,6 +185,30 @@ def test_files_are_on_the_disk_before_they_get_their_names(tmp_path: Path, monke
         temporary.mkdir()
         (temporary / "weights").write_text("1")
     assert [name.endswith("-model") or name for name in synced] == ["weights", True, tmp_path.name]
+
+
+@pytest.mark.parametrize("rest", [0.0, 5.0])
+@pytest.mark.parametrize(("number", "ended"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_waits_for_a_module_that_would_swallow_it(
+    number: int, ended: type, rest: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "swallowing.py").write_text(
+        "import os, signal\ntry:\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "except BaseException:\n    pass\n"
+        "whole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    begin = time.monotonic()
+    with pytest.raises(ended), signals_handled():
+        swallowing = importlib.import_module("swallowing")
+        time.sleep(rest)
+    assert swallowing.whole and time.monotonic() - begin < 3
+    del sys.modules["swallowing"]
+    monkeypatch.setattr("unitweave.core.signals._IMPORT_WAIT", -1.0)  # as if it had waited too long
+    with signals_handled():
+        assert importlib.import_module("swallowing").whole
+    del sys.modules["swallowing"]
 
 
 @pytest.mark.parametrize(

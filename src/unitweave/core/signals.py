@@ -2,17 +2,26 @@
 
 Outside of a training they end the command at once: what a stage finished is on the disk already. A training notes the
 signal, finishes its step, writes a checkpoint and ends then. The exit code is 128 and the signal's number.
+
+While a module is being imported they wait until it is: numpy, torch and transformers swallow what is raised there, or
+are left half imported, and the command would go on, or end in an error of theirs.
 """
 
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 from unitweave.core.distributed import HANDLED, num_processes, process_index
 from unitweave.core.progress import echo
+
+_IMPORT_WAIT = 20.0  # seconds that a signal waits for an import at most: a module of the user may do anything
+_RETRY = 0.02  # seconds
 
 
 class Stopped(BaseException):
@@ -28,6 +37,9 @@ class _State:
     noted = 0  # the signal that arrived while signals are deferred
     later = 0  # one that arrived when a training was done: it ends the command after the stage
     process = 0
+    imports = 0  # frames of imports that the command itself runs in
+    waiting = 0  # the signal that waits for the end of an import
+    since = 0.0  # when it began to wait
 
 
 @contextlib.contextmanager
@@ -36,15 +48,20 @@ def signals_handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _State.process = os.getpid()
+    _State.process, _State.imports, _State.waiting = os.getpid(), _import_frames(sys._getframe()), 0
     # A closed terminal ends a command like SIGTERM, but not under nohup.
     hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else []
     before = {number: signal.signal(number, _arrived) for number in (*HANDLED, *hangup)}
+    before[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
     try:
         yield
     finally:
+        if _State.waiting:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+        if _State.waiting:  # the command was over before it could come again
+            _end(_State.waiting)
 
 
 @contextlib.contextmanager
@@ -65,7 +82,7 @@ def deferred() -> Iterator[Callable[[], int]]:
 def stop_after_training(number: int, complete: bool) -> None:
     """End the command for a signal that a training has noted; after the stage where the training is complete."""
     if number and not complete:
-        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+        _end(number)
     _State.later = number
 
 
@@ -90,8 +107,36 @@ def _arrived(number: int, frame: FrameType | None) -> None:
         if process_index() == 0:
             echo(f"{signal.Signals(number).name}: finishing the step and writing a checkpoint")
     # A launcher passes on what its processes got from the terminal already: a second one says nothing there.
-    elif not _State.deferring or num_processes() == 1:
-        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+    elif (not _State.deferring or num_processes() == 1) and not _waits_for_import(number, frame):
+        _end(number)
+
+
+def _end(number: int) -> NoReturn:
+    """End the command for a signal."""
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+def _waits_for_import(number: int, frame: FrameType | None) -> bool:
+    """Whether a module is being imported; the signal then comes again in a moment."""
+    now = time.monotonic()
+    if not _State.waiting:
+        _State.since = now
+    if _import_frames(frame) <= _State.imports or now - _State.since > _IMPORT_WAIT:
+        _State.waiting = 0
+        return False
+    _State.waiting = number
+    signal.signal(signal.SIGALRM, lambda _, frame: _arrived(_State.waiting, frame))
+    signal.setitimer(signal.ITIMER_REAL, _RETRY)
+    return True
+
+
+def _import_frames(frame: FrameType | None) -> int:
+    """How many frames of Python's import system there are on the stack."""
+    number = 0
+    while frame is not None:
+        number += frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+        frame = frame.f_back
+    return number
 
 
 def _noted() -> int:
