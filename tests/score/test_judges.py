@@ -203,6 +203,21 @@ def test_a_speaker_model_of_transformers_embeds_voices_and_any_other_is_refused(
         load_speaker_model(ScoreSettings(speaker_model=str(tmp_path / "encoder")))
     with pytest.raises(InputError, match="no such model folder"):
         load_speaker_model(ScoreSettings(speaker_model=str(tmp_path / "nothing")))
+    about = json.loads((tmp_path / "voices/config.json").read_text())
+    for change in ({"hidden_size": "abc"}, {"hidden_size": 0}, {"conv_dim": [16]}):
+        (tmp_path / "voices/config.json").write_text(json.dumps(about | change))
+        with pytest.raises(InputError, match="voices: could not load the model") as raised:
+            load_speaker_model(ScoreSettings(speaker_model=str(tmp_path / "voices")))
+        assert "\n" not in str(raised.value)
+    (tmp_path / "voices/config.json").write_text(json.dumps(about))
+    Wav2Vec2FeatureExtractor(sampling_rate=8_000).save_pretrained(tmp_path / "voices")
+    with pytest.raises(InputError, match=r"must take speech at 16000 Hz \(got 8000\)"):
+        load_speaker_model(ScoreSettings(speaker_model=str(tmp_path / "voices")))
+    (tmp_path / "encoder/config.json").write_text(
+        json.dumps({"model_type": "marian", "architectures": ["MarianMTModel"], "d_model": "abc"})
+    )
+    with pytest.raises(InputError, match="translator.model .*could not load the model"):
+        TranslationModel(str(tmp_path / "encoder"))
 
 
 COMET = """

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from helpers.encoders import random_checkpoint
 from unitweave.core.errors import InputError
 from unitweave.core.progress import meter
 from unitweave.metrics.bleu import bleu
@@ -179,6 +180,12 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
         load_recognizer("siri")
     with pytest.raises(InputError, match="could not load") as raised:
         load_recognizer("fairseq", str(tmp_path))
+    assert "\n" not in str(raised.value)
+    random_checkpoint(tmp_path / "whisper", "whisper")
+    about = json.loads((tmp_path / "whisper/config.json").read_text())
+    (tmp_path / "whisper/config.json").write_text(json.dumps(about | {"d_model": "abc"}))
+    with pytest.raises(InputError, match="could not load the .*'d_model' expected int") as raised:
+        load_recognizer("whisper", str(tmp_path / "whisper"))
     assert "\n" not in str(raised.value)
 
 

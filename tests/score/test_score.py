@@ -106,6 +106,17 @@ def test_the_better_system_wins_and_the_ceiling_is_above_both(spoken_run, capsys
     assert "scheduled" in shown and "reference speech *" in shown and str(scores.signature)[:40] in shown
 
 
+@pytest.mark.slow
+def test_a_system_that_is_called_like_a_ceiling_does_not_become_it(spoken_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(spoken_run, run, ignore=shutil.ignore_patterns("score"))
+    (run / "translate/baseline").rename(run / "translate/reference-speech")
+    score_systems(run, "reference-speech")
+    scores, expected = read_scores(run / "score"), read_scores(spoken_run / "score")
+    assert scores.systems["reference-speech"].asr_bleu == expected.systems["baseline"].asr_bleu
+    assert scores.ceilings["reference speech"].asr_bleu == expected.ceilings["reference speech"].asr_bleu
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

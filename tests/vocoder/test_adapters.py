@@ -207,6 +207,11 @@ class Unpickled:
             r"not a checkpoint of fairseq's unit HiFi-GAN \(it holds more than tensors, which could run code",
         ),
         ({"upsample_rates": [5, 4, 4, 4, 0]}, "does not fit its config.json"),
+        ({"upsample_rates": [5.0, 4, 4, 2, 2]}, "does not fit its config.json"),
+        ({"upsample_kernel_sizes": None}, "does not fit its config.json"),
+        ({"upsample_rates": [-5, 4, 4, 2, 2]}, r"does not fit its config.json \(upsample_rates .* must be 1 or more"),
+        ({"sampling_rate": 0}, r"does not fit its config.json \(.*sampling_rate must be 1 or more"),
+        ({"resblock_kernel_sizes": [3, 7, 11, 3]}, "must be of the same length"),
     ],
 )
 def test_what_is_no_vocoder_of_these_units_is_refused(

@@ -44,12 +44,12 @@ def model_config(name: str | None, small: SmallLm) -> PretrainedConfig:
         with torch.device("meta"):
             return new_llama(small, small.vocab_size).config
     check_model_folder(name, weights=False)
-    try:
-        return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):
-        if name in _KNOWN:
-            return LlamaConfig(**(_LLAMA_3 | _KNOWN[name]))
     with loading_errors(name, "model's config"):
+        try:
+            return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError):
+            if name in _KNOWN:
+                return LlamaConfig(**(_LLAMA_3 | _KNOWN[name]))
         return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 

@@ -24,7 +24,7 @@ from unitweave.corpus.speech_engines import Text, load_engine, speech_identity
 from unitweave.score.asr import checkpoints
 from unitweave.score.asr.recognizers import choose_recognizer, identity, load_recognizer
 from unitweave.training.devices import resolve_device
-from unitweave.training.model_files import SAFE_LOADING, check_model_folder
+from unitweave.training.model_files import SAFE_LOADING, check_model_folder, loading_errors
 from unitweave.translate.stage import SHARDS, WriteBatch, write_in_shards
 
 _TIMEOUT = 600  # seconds for one call of a command
@@ -227,9 +227,10 @@ class TranslationModel:
         with error_prefix("translator.model"):
             check_model_folder(model)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-            network = AutoModelForSeq2SeqLM.from_pretrained(model, **SAFE_LOADING)
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+            with loading_errors(f"translator.model {model}"):
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+                network = AutoModelForSeq2SeqLM.from_pretrained(model, **SAFE_LOADING)
+        except ImportError as error:  # of what its tokenizer needs, such as sentencepiece
             raise InputError(f"translator.model {model}: could not be loaded ({first_line(error)})") from None
         self._model: Any = network.to(self._device).eval()
 

@@ -109,7 +109,7 @@ def score_run(
     with meter("score: transcribing", len(ids) * len(sources)) as progress:
         for name, source in sources.items():
             source.languages = targets
-            log = folder / f"transcripts-{name.replace(' ', '-')}-{by}.jsonl"
+            log = folder / f"transcripts-{name}-{by}.jsonl"  # a ceiling's name has a space, a system's never
             kept = keep if name == RESYNTHESIS else None
             transcripts[name] = transcribe(source, recognizer, log, progress, predictors, rated, kept, compared)
 

@@ -10,11 +10,11 @@ import torch
 from unitweave.config.score import ScoreSettings
 from unitweave.core.arrays import about_array, as_array
 from unitweave.core.audio import SAMPLE_RATE
-from unitweave.core.errors import InputError, error_prefix, first_line
+from unitweave.core.errors import InputError, error_prefix
 from unitweave.core.functions import function_errors, imported
 from unitweave.score.asr import checkpoints
 from unitweave.training.devices import resolve_device
-from unitweave.training.model_files import SAFE_LOADING, check_model_folder
+from unitweave.training.model_files import SAFE_LOADING, check_model_folder, loading_errors
 
 _MIN_SECONDS = 1.0  # shorter speech is repeated: the convolutions over time of an x-vector head need some frames
 
@@ -45,13 +45,13 @@ class XVectors:
         options: dict[str, Any] = {"revision": revision} if revision else {}
         with error_prefix("score.speaker_model"):
             check_model_folder(name)
-        try:
+        with loading_errors(f"score.speaker_model {model}"):
             self._extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False, **options)
             network, report = AutoModelForAudioXVector.from_pretrained(
                 name, output_loading_info=True, **options, **SAFE_LOADING
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise InputError(f"score.speaker_model {model}: could not be loaded ({first_line(error)})") from None
+        if (rate := getattr(self._extractor, "sampling_rate", None)) != SAMPLE_RATE:
+            raise InputError(f"score.speaker_model {model}: must take speech at {SAMPLE_RATE} Hz (got {rate})")
         # Weights that only training uses (the mask, the loss over its speakers) may be missing; the rest must be there.
         missing = [key for key in report["missing_keys"] if not key.startswith("objective") and "masked" not in key]
         if missing:

@@ -20,7 +20,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from unitweave.core.errors import InputError, first_line
 from unitweave.core.files import atomic_path, read_json_object, write_json
 from unitweave.core.sequences import deduplicate
-from unitweave.training.model_files import safetensors_errors
+from unitweave.training.model_files import loading_errors, safetensors_errors
 from unitweave.vocoder.base import CONFIG_FILE, Vocoder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -129,18 +129,17 @@ class FairseqVocoder(Vocoder):
         cls, config: dict[str, Any], weights: dict[str, Tensor], name: Path, device: str | torch.device = "cpu"
     ) -> Self:
         table = weights.get("dict.weight")
-        try:
+        with loading_errors(name, f"vocoder, which does not fit its {CONFIG_FILE}"):
             # Before the model is built: a damaged config.json could ask for more memory than there is.
             if table is None or list(table.shape) != [config["num_embeddings"], config["embedding_dim"]]:
                 raise ValueError("the table of units has another size")
+            _check_shape(config)
             model = CodeHifiGan(config)
             missing, unexpected = model.load_state_dict(weights, strict=False)
             wrong = [*(key for key in missing if key not in ("generator.mean", "generator.scale")), *unexpected]
             if wrong:
                 raise ValueError(f"no weights for or of {wrong[0]}")
             return cls(model, config, device)
-        except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-            raise InputError(f"{name}: does not fit its {CONFIG_FILE} ({first_line(error)})") from None
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
@@ -209,6 +208,15 @@ class FairseqVocoder(Vocoder):
         if self.model.dur_predictor is None:
             raise InputError("the vocoder has no duration predictor; keep repeated units")
         return self.model.expand(torch.from_numpy(deduplicate(units.cpu().numpy())[0]).to(self.device))
+
+
+def _check_shape(config: dict[str, Any]) -> None:
+    """Raise ValueError for what no HiFi-GAN has, and what would be noticed only when it speaks."""
+    rates, kernels, dilations = (config[name] for name in ("upsample_rates", "resblock_kernel_sizes", _SHAPE[-1]))
+    if min(rates) < 1 or int(config.get("sampling_rate", 16_000)) < 1:
+        raise ValueError("upsample_rates and sampling_rate must be 1 or more")
+    if len(kernels) != len(dilations):
+        raise ValueError(f"resblock_kernel_sizes and {_SHAPE[-1]} must be of the same length")
 
 
 def _converted(state: dict[str, Tensor]) -> dict[str, Tensor]:

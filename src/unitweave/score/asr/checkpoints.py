@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from unitweave.core.errors import InputError, first_line
+from unitweave.core.errors import InputError
 from unitweave.core.files import file_digest, json_digest
-from unitweave.training.model_files import SAFE_LOADING, check_hub_name, check_model_folder
+from unitweave.training.model_files import SAFE_LOADING, check_hub_name, check_model_folder, loading_errors
 
 
 class CheckpointRecognizer:
@@ -31,7 +31,6 @@ class CheckpointRecognizer:
 
 def load(kind: Any, model: str) -> Any:
     """A tokenizer, processor or network from a folder, a hub name, or a hub name@revision."""
-    from safetensors import SafetensorError
     from transformers import PreTrainedModel
 
     name, _, revision = (model, "", "") if Path(model).is_dir() else model.partition("@")
@@ -40,14 +39,10 @@ def load(kind: Any, model: str) -> Any:
     options = {"revision": revision} if revision else {}
     if issubclass(kind, PreTrainedModel):
         check_model_folder(name)
-    try:
+    with loading_errors(model, kind.__name__):
         if not issubclass(kind, PreTrainedModel):
             return kind.from_pretrained(name, **options)
         network, report = kind.from_pretrained(name, output_loading_info=True, **options, **SAFE_LOADING)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{model}: could not load it as {kind.__name__} ({first_line(error)}); give a local folder"
-        ) from None
     # Other weights, such as the mask embedding, play no part here and are missing from well-known checkpoints.
     if any(key.startswith("lm_head") for key in report["missing_keys"]):
         raise InputError(f"{model}: has no output layer; give a checkpoint that was fine-tuned with CTC")
