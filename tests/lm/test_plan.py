@@ -57,7 +57,7 @@ def test_parameters_of_known_models_are_those_of_their_model_cards(
 def test_a_folder_with_a_wrong_value_in_its_config_is_refused_in_one_line(text_lm_folder: Path, tmp_path: Path) -> None:
     about = json.loads((text_lm_folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(about | {"hidden_act": 5}))
-    with pytest.raises(InputError, match="could not load the model's config .*'hidden_act' expected str") as raised:
+    with pytest.raises(InputError, match=r"could not load the model's config .*'hidden_act' expected str") as raised:
         model_config(str(tmp_path), SmallLm())
     assert "\n" not in str(raised.value)
 

@@ -216,7 +216,7 @@ def test_a_speaker_model_of_transformers_embeds_voices_and_any_other_is_refused(
     (tmp_path / "encoder/config.json").write_text(
         json.dumps({"model_type": "marian", "architectures": ["MarianMTModel"], "d_model": "abc"})
     )
-    with pytest.raises(InputError, match="translator.model .*could not load the model"):
+    with pytest.raises(InputError, match=r"translator.model .*could not load the model"):
         TranslationModel(str(tmp_path / "encoder"))
 
 

@@ -184,7 +184,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
     random_checkpoint(tmp_path / "whisper", "whisper")
     about = json.loads((tmp_path / "whisper/config.json").read_text())
     (tmp_path / "whisper/config.json").write_text(json.dumps(about | {"d_model": "abc"}))
-    with pytest.raises(InputError, match="could not load the .*'d_model' expected int") as raised:
+    with pytest.raises(InputError, match=r"could not load the .*'d_model' expected int") as raised:
         load_recognizer("whisper", str(tmp_path / "whisper"))
     assert "\n" not in str(raised.value)
 
