@@ -52,11 +52,9 @@ def serve(
         threads: CPU threads.
         trust_functions: Run the Python functions that a run folder names (only for runs that you know).
     """
-    if threading.current_thread() is threading.main_thread():
-        # While the model loads, SIGTERM ends the command as Ctrl-C does, so that no temporary folder is left.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a closed terminal ends the server as SIGTERM does
-            signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        # A closed terminal ends the server as SIGTERM does.
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     token = check_access(host, token, allow_anonymous)
     used_here = ("model", "system", "speaker", "trust_functions", "limits")
     options: dict[str, Any] = {key: value for key, value in locals().items() if key not in (*used_here, "used_here")}

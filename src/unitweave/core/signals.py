@@ -4,7 +4,8 @@ Outside of a training they end the command at once: what a stage finished is on 
 signal, finishes its step, writes a checkpoint and ends then. The exit code is 128 and the signal's number.
 
 While a module is being imported they wait until it is: numpy, torch and transformers swallow what is raised there, or
-are left half imported, and the command would go on, or end in an error of theirs.
+are left half imported, and the command would go on, or end in an error of theirs. Where a library makes an error of
+what is raised, as torch does below a conversion, the command still ends as for the signal.
 """
 
 import contextlib
@@ -15,9 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
 
 from unitweave.core.distributed import HANDLED, num_processes, process_index
+from unitweave.core.errors import InputError
 from unitweave.core.progress import echo
 
 _IMPORT_WAIT = 20.0  # seconds that a signal waits for an import at most: a module of the user may do anything
@@ -40,6 +41,7 @@ class _State:
     imports = 0  # frames of imports that the command itself runs in
     waiting = 0  # the signal that waits for the end of an import
     since = 0.0  # when it began to wait
+    raised = 0  # the last signal for which something was raised
 
 
 @contextlib.contextmanager
@@ -48,20 +50,25 @@ def signals_handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _State.process, _State.imports, _State.waiting = os.getpid(), _import_frames(sys._getframe()), 0
+    _State.process, _State.imports = os.getpid(), _import_frames(sys._getframe())
+    _State.waiting = _State.raised = 0
     # A closed terminal ends a command like SIGTERM, but not under nohup.
     hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else []
     before = {number: signal.signal(number, _arrived) for number in (*HANDLED, *hangup)}
     before[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
     try:
         yield
+    except Exception as error:
+        if _State.raised and not isinstance(error, InputError | OSError):
+            raise _ending(_State.raised) from error
+        raise
     finally:
         if _State.waiting:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
         if _State.waiting:  # the command was over before it could come again
-            _end(_State.waiting)
+            raise _ending(_State.waiting)
 
 
 @contextlib.contextmanager
@@ -82,7 +89,7 @@ def deferred() -> Iterator[Callable[[], int]]:
 def stop_after_training(number: int, complete: bool) -> None:
     """End the command for a signal that a training has noted; after the stage where the training is complete."""
     if number and not complete:
-        _end(number)
+        raise _ending(number)
     _State.later = number
 
 
@@ -108,12 +115,13 @@ def _arrived(number: int, frame: FrameType | None) -> None:
             echo(f"{signal.Signals(number).name}: finishing the step and writing a checkpoint")
     # A launcher passes on what its processes got from the terminal already: a second one says nothing there.
     elif (not _State.deferring or num_processes() == 1) and not _waits_for_import(number, frame):
-        _end(number)
+        _State.raised = number
+        raise _ending(number)
 
 
-def _end(number: int) -> NoReturn:
-    """End the command for a signal."""
-    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+def _ending(number: int) -> BaseException:
+    """What ends the command for a signal."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
 
 
 def _waits_for_import(number: int, frame: FrameType | None) -> bool:
