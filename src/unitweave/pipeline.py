@@ -33,7 +33,7 @@ from unitweave.interleaving.schedules.function import Function
 from unitweave.preflight import STAGES, check_corpus, check_run, check_source, directions_of, expected_directions
 from unitweave.score.identity import scored_by
 from unitweave.score.outputs import read_outputs
-from unitweave.vocoder.config import check_vocoder_rates
+from unitweave.vocoder.config import check_trainable
 
 if TYPE_CHECKING:
     from unitweave.lm.data.text import MultilingualSentence
@@ -275,7 +275,7 @@ class Run:
         self.check()
         self.corpus_and_units()
         if self.speaking:
-            check_vocoder_rates(self.recipe.vocoder, self.layout.units)
+            check_trainable(self.recipe.vocoder, self.layout.units)
         if self.speaking and self.recipe.vocoder.from_elsewhere:
             self.vocoder()  # a trial of it takes seconds, what it is to speak hours
         self.text_lm()

@@ -25,7 +25,7 @@ from unitweave.corpus.tasks import check_directions, check_tasks
 from unitweave.lm.data.subset import train_subset
 from unitweave.training.model_files import check_reachable
 from unitweave.units.dataset import FRAME_RATE, SIDES, read_units_metadata, units_per_second
-from unitweave.vocoder.config import check_vocoder_exists, timing
+from unitweave.vocoder.config import check_shared_batch, check_vocoder_exists, timing
 
 if TYPE_CHECKING:
     from unitweave.pipeline import Run
@@ -202,6 +202,7 @@ def _check_vocoder(recipe: Recipe, speaking: Sequence[LmSettings], num_units: in
     check_vocoder_exists(settings)
     if not settings.from_elsewhere:
         timing(frame_rate, settings.sample_rate)
+        check_shared_batch(settings)
         if speaker is not None and not settings.multi_speaker:
             raise InputError(f"translate.speaker: the vocoder has a single voice, no speaker {speaker!r}")
         return

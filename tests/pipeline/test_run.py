@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from unitweave.config.recipe import builtin_recipes, load_recipe, parse_recipe
 from unitweave.core.errors import InputError
 from unitweave.pipeline import Run, run
+from unitweave.preflight import _check_vocoder
+from unitweave.units.dataset import SCHEMA, write_shard
+from unitweave.units.importing import UnitSource
 
 STAGES = ("corpus_and_units", "text_lm", "lm", "vocoder", "translate", "score")
 
@@ -14,11 +18,29 @@ STAGES = ("corpus_and_units", "text_lm", "lm", "vocoder", "translate", "score")
 def planned_stages(monkeypatch: pytest.MonkeyPatch, folder: Path, systems: dict[str, dict]) -> list[str]:
     """What `unitweave run` would do for these systems, without doing it."""
     done: list[str] = []
-    monkeypatch.setattr("unitweave.pipeline.check_vocoder_rates", lambda *_: None)  # there are no units
+    monkeypatch.setattr("unitweave.pipeline.check_trainable", lambda *_: None)  # there are no units
     for stage in STAGES:
         monkeypatch.setattr(Run, stage, lambda self, *names, stage=stage: done.append("/".join([stage, *names])))
     Run(folder, parse_recipe({"corpus": {"embedded": {}}, "systems": systems})).all()
     return done
+
+
+def test_a_vocoder_that_could_not_be_trained_ends_a_run_before_its_language_models_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = UnitSource(16, 50.0, deduplicated=True).metadata("theirs")
+    write_shard(tmp_path / "units", 0, pa.Table.from_batches([], SCHEMA), about)
+    done: list[str] = []
+    for stage in STAGES:
+        monkeypatch.setattr(Run, stage, lambda self, *names, stage=stage: done.append(stage))
+    recipe = parse_recipe({"corpus": {"embedded": {}}})
+    monkeypatch.setattr(Run, "check", lambda self: None)
+    with pytest.raises(InputError, match="a vocoder cannot be trained on units without repetitions"):
+        Run(tmp_path, recipe).all()
+    assert done == ["corpus_and_units"]
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match=r"vocoder.training.batch_size: must be a multiple of the 3 .* \(got 16\)"):
+        _check_vocoder(recipe, [], 16, 50.0)
 
 
 @pytest.mark.slow

@@ -162,6 +162,27 @@ def test_units_with_durations_are_repeated_and_without_them_they_count_as_dedupl
         import_units(tmp_path / "no", "json", write_units(tmp_path / "repeated", corpus), corpus, about)
 
 
+@pytest.mark.parametrize("deduplicated", [False, True])
+def test_a_recording_whose_line_has_no_units_is_left_out_with_the_reason(
+    deduplicated: bool, corpus: Path, tmp_path: Path
+) -> None:
+    source, about = write_units(tmp_path / "units", corpus, reduced=True), replace(ABOUT, deduplicated=deduplicated)
+    lines = [json.loads(line) for line in (source / "units.jsonl").read_text().splitlines()]
+    if deduplicated:
+        lines = [{key: value for key, value in line.items() if key != "durations"} for line in lines]
+    name = f"{lines[1]['id']}/{lines[1]['side']}"
+    lines[1] = {"id": lines[1]["id"], "side": lines[1]["side"], "units": []}
+    (source / "units.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = import_units(tmp_path / "own", "json", source, corpus, about)
+    assert result.skipped == [{"id": name, "reason": f"no units in {source}"}]
+    assert len(read_units(tmp_path / "own")) == result.counts["recordings"] == len(lines) - 1
+    (source / "units.jsonl").write_text(
+        "".join(json.dumps(line | {"units": [], "durations": []}) + "\n" for line in lines)
+    )
+    with pytest.raises(InputError, match=r"no recording of .* has any units there"):
+        import_units(tmp_path / "none", "json", source, corpus, about)
+
+
 def test_our_own_columns_come_back_with_their_word_frames(corpus: Path, tmp_path: Path) -> None:
     rows = []
     for pair, side, units in sides(corpus):

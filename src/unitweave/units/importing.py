@@ -125,6 +125,8 @@ def import_units(
     lengths = np.where(audio, np.stack([table.num_frames(ids, side) for side in SIDES], axis=1), -1)
     if not (lengths >= 0).any():
         raise InputError(f"{source}: no id matches an utterance of {corpus}")
+    if not (lengths > 0).any():
+        raise InputError(f"{source}: no recording of {corpus} has any units there")
     _check_units(table, pairs, declared, source)
     _check_rate(source, pairs, lengths, declared)
     if tokenizer is not None:
@@ -135,7 +137,7 @@ def import_units(
         {"id": f"{ids[pair]}/{SIDES[side]}", "reason": f"no units in {source}"}
         for pair, side in np.argwhere(audio & (lengths < 0)).tolist()
     ]
-    rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, table, times, declared, skipped)), SCHEMA)
+    rows = pa.Table.from_batches(row_batches(_rows(pairs, lengths, table, times, declared, source, skipped)), SCHEMA)
     given = any(pc.any(pc.greater(batch.column("scores").flatten(), 0)).as_py() for batch in table.batches)
     timed = alignments or len(row_times) or given
     aligned = _aligned_words(rows["scores"], source if alignments is None else alignments, timed)
@@ -159,6 +161,7 @@ def _rows(
     table: UnitTable,
     times: Times,
     declared: UnitSource,
+    source: Path,
     skipped: list[dict[str, str]],
 ) -> Iterator[UnitRow]:
     """The rows of the dataset; recordings whose units cannot be theirs are put among `skipped` instead."""
@@ -167,9 +170,9 @@ def _rows(
             if number < 0:
                 continue
             seconds = getattr(pair, f"{side}_seconds")
-            reason = (
-                "" if declared.deduplicated or not seconds else length_mismatch(number, seconds * declared.frame_rate)
-            )
+            reason = "" if number else f"no units in {source}"
+            if number and seconds and not declared.deduplicated:
+                reason = length_mismatch(number, seconds * declared.frame_rate)
             if reason:
                 skipped.append({"id": f"{pair.id}/{side}", "reason": reason})
                 continue

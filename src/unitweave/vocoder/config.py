@@ -6,6 +6,7 @@ from typing import Any
 
 from unitweave.config.vocoder import BUILT_IN_GENERATORS, VocoderSettings
 from unitweave.core.audio import SAMPLE_RATE
+from unitweave.core.distributed import num_processes
 from unitweave.core.errors import InputError
 from unitweave.core.functions import imported
 
@@ -155,9 +156,22 @@ def check_vocoder_exists(settings: VocoderSettings) -> None:
         imported(settings.function, "vocoder.function")
 
 
-def check_vocoder_rates(settings: VocoderSettings, units: Path) -> None:
-    """Raise InputError where a vocoder that is to be trained could not have its sampling rate with a run's units."""
+def check_trainable(settings: VocoderSettings, units: Path) -> None:
+    """Raise InputError where a vocoder that is to be trained could not be on a run's units."""
     from unitweave.units.dataset import read_units_metadata, units_per_second
 
-    if not settings.from_elsewhere:
-        timing(units_per_second(read_units_metadata(units)), settings.sample_rate)
+    if settings.from_elsewhere:
+        return
+    metadata = read_units_metadata(units)
+    if metadata.get("deduplicated"):
+        raise InputError(f"{units}: a vocoder cannot be trained on units without repetitions; set vocoder.pretrained")
+    timing(units_per_second(metadata), settings.sample_rate)
+
+
+def check_shared_batch(settings: VocoderSettings) -> None:
+    """Raise InputError where the processes of this call could not share the batches of a training alike."""
+    if settings.training.batch_size % (processes := num_processes()):
+        raise InputError(
+            f"vocoder.training.batch_size: must be a multiple of the {processes} processes "
+            f"(got {settings.training.batch_size})"
+        )

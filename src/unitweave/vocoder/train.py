@@ -24,7 +24,7 @@ from unitweave.training.devices import use_bf16
 from unitweave.training.module_checkpoints import load_modules, save_modules
 from unitweave.training.optimizers import make_optimizer
 from unitweave.units.dataset import read_units_metadata, units_per_second
-from unitweave.vocoder.config import UnitVocoderConfig, timing
+from unitweave.vocoder.config import UnitVocoderConfig, check_shared_batch, check_trainable, timing
 from unitweave.vocoder.crops import Batch, RecordingTable, Timing, UnitRecording, batches, find_recordings, load_crop
 from unitweave.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from unitweave.vocoder.losses import SpectralLoss
@@ -54,9 +54,9 @@ def train_vocoder(folder: Path, settings: VocoderSettings, corpus: Path, units: 
     recordings, skipped = find_recordings(corpus, units, settings.side, "train", speakers)
     if not recordings:
         raise InputError(f"{corpus}: no training utterance has both audio and units on the side {settings.side!r}")
+    check_trainable(settings, units)
+    check_shared_batch(settings)
     metadata = read_units_metadata(units)
-    if metadata.get("deduplicated"):
-        raise InputError(f"{units}: a vocoder cannot be trained on units without repetitions; set vocoder.pretrained")
     trainer = _Trainer(folder, settings, recordings, speakers, metadata)
     trainer.run()
     counts = {
@@ -164,10 +164,6 @@ class _Trainer:
         settings, accelerator = self.settings, self.accelerator
         processes = accelerator.num_processes
         batch_size = settings.training.batch_size
-        if batch_size % processes:
-            raise InputError(
-                f"vocoder.training.batch_size: must be a multiple of the {processes} processes (got {batch_size})"
-            )
         stream = batches(
             self.recordings,
             self.step,
