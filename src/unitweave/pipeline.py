@@ -30,7 +30,15 @@ from unitweave.corpus.embedded.spoken import build_spoken, spoken_digest, spoken
 from unitweave.corpus.speech_engines import speech_identity
 from unitweave.corpus.tasks import describe_tasks
 from unitweave.interleaving.schedules.function import Function
-from unitweave.preflight import STAGES, check_corpus, check_run, check_source, directions_of, expected_directions
+from unitweave.preflight import (
+    STAGES,
+    check_corpus,
+    check_references,
+    check_run,
+    check_source,
+    directions_of,
+    expected_directions,
+)
 from unitweave.score.identity import scored_by
 from unitweave.score.outputs import read_outputs
 from unitweave.vocoder.config import check_trainable
@@ -137,6 +145,7 @@ class Run:
         pairs = read_manifest(self.layout.corpus)
         echo(f"corpus: {describe_tasks(pairs)}")
         check_corpus(self.recipe, pairs)
+        check_references(self.recipe, pairs)
         if self.has_imported_units():
             echo("units: imported ones kept ('unitweave units extract' replaces them)")
             return

@@ -151,6 +151,21 @@ def check_corpus(recipe: Recipe, pairs: Manifest) -> None:
             raise InputError(f"translate.speaker: no training recording is by {speaker!r}")
 
 
+def check_references(recipe: Recipe, pairs: Manifest) -> None:
+    """Raise InputError where a test utterance that will be translated and scored has no reference translation."""
+    if not any(system.from_speech for system in recipe.systems.values()):
+        return
+    test = pairs.where(pc.and_(pc.equal(pairs.column("split"), "test"), pairs.column("src_audio").is_valid()))
+    raw, normalized = (pc.fill_null(test.column(name), "") for name in ("tgt_text_raw", "tgt_text"))
+    text = pc.utf8_trim_whitespace(pc.if_else(pc.equal(raw, ""), normalized, raw))
+    missing = test.column("id").filter(pc.equal(text, "")).to_pylist()
+    if missing:
+        raise InputError(
+            f"corpus: no reference translation (tgt_text) of the test utterance {missing[0]}, and {len(missing) - 1} "
+            "more; scores need one of each: give it, or leave the utterance out of the test split"
+        )
+
+
 def _check_splits(recipe: Recipe, there: Collection[str]) -> None:
     """Raise InputError for a split that a stage of the recipe cannot do without."""
     aligns = recipe.units.tokenizer is None or recipe.units.alignments is None

@@ -1,5 +1,6 @@
 """The order of a run's stages, and which of them a recipe needs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ import pytest
 
 from unitweave.config.recipe import builtin_recipes, load_recipe, parse_recipe
 from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair, write_manifest
 from unitweave.pipeline import Run, run
 from unitweave.preflight import _check_vocoder
 from unitweave.units.dataset import SCHEMA, write_shard
@@ -41,6 +43,29 @@ def test_a_vocoder_that_could_not_be_trained_ends_a_run_before_its_language_mode
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match=r"vocoder.training.batch_size: must be a multiple of the 3 .* \(got 16\)"):
         _check_vocoder(recipe, [], 16, 50.0)
+
+
+@pytest.mark.parametrize(("tasks", "refused"), [({"s2st": 1.0}, True), ({"s2st": 0.0, "mt": 1.0}, False)])
+def test_a_test_utterance_without_reference_ends_a_run_before_anything_is_trained(
+    tasks: dict, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [Pair(f"p{i}", "test", "es", "en", "a.wav", "b.wav", "hola", "hello", "¿Hola?", "Hello.") for i in range(6)]
+    rows[1] = replace(rows[1], tgt_text_raw=None)
+    rows[2] = replace(rows[2], tgt_text=None)
+    rows[3] = replace(rows[3], tgt_text=None, tgt_text_raw=None, src_audio=None)  # cannot be translated
+    rows[4] = replace(rows[4], tgt_text=None, tgt_text_raw=None)
+    rows[5] = replace(rows[5], tgt_text=None, tgt_text_raw="  ")
+    write_manifest(tmp_path / "corpus", [replace(rows[0], id="t", split="train"), *rows])
+    done: list[str] = []
+    for stage in ("corpus", "encoder", "codebook", "units"):
+        monkeypatch.setattr(Run, stage, lambda self, stage=stage: done.append(stage))
+    run = Run(tmp_path, parse_recipe({"corpus": {"manifest": "x"}, "systems": {"scheduled": {"tasks": tasks}}}))
+    if refused:
+        with pytest.raises(InputError, match=r"no reference translation .* test utterance p4, and 1 more"):
+            run.corpus_and_units()
+        assert done == ["corpus"]
+    else:
+        run.corpus_and_units()
 
 
 @pytest.mark.slow

@@ -118,9 +118,14 @@ class CodebookSettings(Settings):
     """Seed of the sample and of the first centroids."""
 
     def check(self) -> None:
-        """Raise InputError for more units than can be stored."""
+        """Raise InputError for more units than can be stored, or than frames that k-means may see."""
         if self.num_units > MAX_UNITS:
             raise InputError(f"num_units: units are stored in 16 bits, at most {MAX_UNITS} (got {self.num_units})")
+        if self.max_frames < self.num_units:
+            raise InputError(
+                f"max_frames: must be num_units or more, better 100 times as many (got {self.max_frames} frames for "
+                f"{self.num_units} units)"
+            )
 
 
 @dataclass
