@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, Gemma3TextConfig
 
 from helpers.streams import WEIGHTS, interleaved, speech_source
 from unitweave.config.lm import LoraSettings, SmallLm
@@ -77,6 +77,79 @@ def test_the_chunked_loss_of_lora_is_the_plain_one_without_a_copy_of_the_weight(
     assert len(trained) == 1 and trained[0].shape == (30, 32)
     for plain, chunked in zip(*results, strict=True):
         torch.testing.assert_close(chunked, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_embeddings_of_lora_are_pefts_own_without_a_copy_of_the_table(
+    scaled: bool, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = pytest.importorskip("peft.tuners.trainable_tokens.layer")
+    from unitweave.lm.model.lora import add_lora
+
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(0)
+    if scaled:  # Gemma multiplies its embeddings
+        config = Gemma3TextConfig(vocab_size=210, num_key_value_heads=1, head_dim=16, pad_token_id=0, **small)
+        model = AutoModelForCausalLM.from_config(config)
+    else:
+        model = new_llama(SmallLm(**small), 210)
+    add_lora(model, SimpleNamespace(text_size=180), LoraSettings(rank=2), bf16=bf16)
+    layer = model.get_input_embeddings().token_adapter
+    trained = layer.trainable_tokens_delta["default"]
+    trained.data += 0.1
+    ids, gradient = torch.randint(0, 210, (3, 50)), torch.randn(3, 50, 32)
+    theirs = layers.TrainableTokensLayer.forward_adapters(layer, ids, ["default"])
+    (theirs.float() * gradient).sum().backward()
+    expected, trained.grad = trained.grad, None
+    monkeypatch.setattr(layers.TrainableTokensLayer, "get_merged_weights", lambda *_: pytest.fail("a copy"))
+    ours = model.get_input_embeddings()(ids)
+    (ours.float() * gradient).sum().backward()
+    assert torch.equal(ours, theirs) and ours.dtype == (torch.bfloat16 if bf16 else torch.float32)
+    tolerance = {"rtol": 2e-2, "atol": 2e-2} if bf16 else {"rtol": 1e-5, "atol": 1e-6}  # theirs is summed in bfloat16
+    torch.testing.assert_close(trained.grad, expected, **tolerance)
+
+
+def test_under_autocast_lora_keeps_no_float32_copies_of_what_comes_into_its_layers() -> None:
+    pytest.importorskip("peft")
+    from unitweave.lm.model.lora import add_lora
+
+    shape = SmallLm(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    model = new_llama(shape, 210)
+    wrapped = add_lora(model, SimpleNamespace(text_size=180), LoraSettings(rank=2), bf16=True)
+    inputs = {"input_ids": torch.arange(170, 200)[None], "position_ids": torch.arange(30)[None]}
+    labels, weights = torch.arange(170, 200), torch.ones(30)
+    into: list[torch.dtype] = []
+    for name, module in wrapped.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_pre_hook(lambda _, given: into.append(given[0].dtype))
+    losses = []
+    with PackedTraining(model, "chunked") as packed:
+        into.clear()
+        for autocast in (True, False):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                losses.append(float(model(labels=labels, weights=weights, **inputs)[0].detach()))
+        assert set(into[: len(into) // 2]) == {torch.bfloat16} and set(into[len(into) // 2 :]) == {torch.float32}
+        with packed.suspended():
+            assert torch.isfinite(model(input_ids=inputs["input_ids"]).logits).all()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_updates_of_lora_are_added_in_float32(bf16: bool) -> None:
+    pytest.importorskip("peft")
+    from unitweave.lm.model.lora import add_lora, merge_lora
+
+    shape = SmallLm(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    model = new_llama(shape, 210)
+    wrapped = add_lora(model, SimpleNamespace(text_size=180), LoraSettings(rank=2), bf16=bf16)
+    layer = model.model.layers[0].mlp.up_proj
+    layer.lora_B["default"].weight.data.normal_()
+    dtype = layer.base_layer.weight.dtype
+    update = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    expected = (layer.base_layer.weight.float() + update).to(dtype)
+    assert torch.equal(merge_lora(wrapped).model.layers[0].mlp.up_proj.weight, expected)
+    assert dtype == (torch.bfloat16 if bf16 else torch.float32)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -64,7 +64,6 @@ class Weights:
     layers: int
     hidden: int
     feed_forward: int
-    table: int = 0  # parameters of the embeddings
 
 
 def count_weights(config: PretrainedConfig, rows: int, lora_rank: int | None = None) -> Weights:
@@ -92,8 +91,7 @@ def count_weights(config: PretrainedConfig, rows: int, lora_rank: int | None = N
         total += low_rank
     per_token, per_square = training_flops(model)
     feed_forward = int(getattr(text, "intermediate_size", 4 * text.hidden_size))
-    table = rows * text.hidden_size
-    return Weights(total, trained, per_token, per_square, text.num_hidden_layers, text.hidden_size, feed_forward, table)
+    return Weights(total, trained, per_token, per_square, text.num_hidden_layers, text.hidden_size, feed_forward)
 
 
 def memory_per_gpu(
@@ -127,8 +125,6 @@ def memory_per_gpu(
         "optimizer": 8 * weights.trained / shards,
         "bf16 copies": (2.0 * (weights.trained if lora else weights.total) / shards) if bf16 else 0.0,
         "activations": activations,
-        # peft puts the trained rows into a copy of a table, before there are activations and after they are gone.
-        "copy of the embeddings": max(0.0, width * weights.table - activations) if lora else 0.0,
         "logits": 0.75 * GIB,
         "cuda": 1.25 * GIB,
     }

@@ -20,7 +20,11 @@ _EVERY = 0.02  # seconds between two looks at the memory
 
 
 class PeakMemory(threading.Thread):
-    """The most memory that this process took since the start and that no file backs; of the GPU where there is one."""
+    """The most memory that this process took since the start; of the GPU where there is one.
+
+    Counted is what no file backs, and weights that are used from their file to the end. Other mapped files, among them
+    weights that are read to be converted, do not count: the system can drop them.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -38,11 +42,22 @@ class PeakMemory(threading.Thread):
 
         if torch.cuda.is_available():
             return torch.cuda.max_memory_allocated() / GIB
-        return (max(self.peak, anonymous_memory()) - self.first) / GIB
+        return (max(self.peak, anonymous_memory()) - self.first + mapped_weights()) / GIB
+
+
+def mapped_weights() -> int:
+    """Bytes in memory of the safetensors that are mapped now: frozen weights stay where they are."""
+    found, of_weights = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
+        if "-" in line.partition(" ")[0]:  # addresses, permissions, offset, device, inode and path
+            of_weights = line.endswith(".safetensors")
+        elif of_weights and line.startswith(("Shared_Clean:", "Private_Clean:")):  # what was changed is anonymous
+            found += 1024 * int(line.split()[1])
+    return found
 
 
 def anonymous_memory() -> int:
-    """Bytes of this process that no file backs: mapped weights, which the system can drop, do not count."""
+    """Bytes of this process that no file backs."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:"))
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from unitweave.config.lm import LoraSettings
@@ -54,9 +56,47 @@ def add_lora(model: PreTrainedModel, vocabulary: Vocabulary, settings: LoraSetti
     for parameter in wrapped.parameters():
         if parameter.requires_grad:  # small updates would vanish in bfloat16
             parameter.data = parameter.data.float()
+    _look_rows_up_apart(wrapped)
     # What is trained, and no more: since the tables have grown, peft would put all of them into every checkpoint.
     wrapped.save_pretrained = partial(wrapped.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return wrapped
+
+
+def _look_rows_up_apart(wrapped: nn.Module) -> None:
+    """Have the embeddings look trained rows up by themselves.
+
+    peft puts them into a copy of the whole table in each forward pass, and its backward pass gives the whole table a
+    gradient: of a 1B model half a gigabyte each in bfloat16, of an 8B model a whole one.
+    """
+    from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+
+    for layer in wrapped.modules():
+        if isinstance(layer, TrainableTokensLayer) and isinstance(layer.base_layer, nn.Embedding):
+            layer.forward_adapters = MethodType(_embedded, layer)  # type: ignore[method-assign]
+
+
+def _embedded(layer: Any, ids: torch.Tensor, active: Sequence[str]) -> torch.Tensor:
+    """The embeddings [..., width] of token ids [...], as `TrainableTokensLayer` gives them."""
+    if layer.merged or layer.disable_adapters or not active:
+        return type(layer).forward_adapters(layer, ids, active)
+    (name,) = active
+    first = layer.token_indices[name][0]
+    trained = ids >= first
+    frozen: torch.Tensor = layer.base_layer(ids.masked_fill(trained, 0))  # scaled, where the model scales
+    rows = functional.embedding((ids - first).clamp(min=0), layer.trainable_tokens_delta[name]).to(frozen.dtype)
+    scale = layer._get_embed_scale()
+    return torch.where(trained[..., None], rows if scale is None else rows * scale.to(rows.dtype), frozen)
+
+
+def inputs_cast(model: nn.Module, cast: bool) -> None:
+    """Whether LoRA's layers cast what comes into them to the type of their own weights.
+
+    Under autocast there is no need to: it casts the weights, and a float32 copy of each layer's input would be kept for
+    the backward pass.
+    """
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = cast  # type: ignore[assignment]
 
 
 def trained_rows(head: nn.Module) -> tuple[torch.Tensor, ...]:
@@ -116,7 +156,5 @@ def _put_rows_into_tables(model: nn.Module) -> list[Any]:
 
 def merge_lora(wrapped: Any) -> PreTrainedModel:
     """Add the updates to the weights, summed in float32; returns an ordinary causal LM."""
-    dtype = next(p.dtype for p in wrapped.parameters() if not p.requires_grad)
-    wrapped = wrapped.float()
     _put_rows_into_tables(wrapped)  # peft would copy each table for it
-    return wrapped.merge_and_unload().to(dtype)
+    return wrapped.merge_and_unload()

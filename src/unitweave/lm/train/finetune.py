@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, set_seed
 
@@ -82,8 +83,10 @@ def train_lm(
     metadata = read_units_metadata(units)
     check_repetitions(settings, metadata)
     earlier = earlier_vocabulary(name, num_units, codebook, settings.deduplicate)
+    lora, bf16 = settings.lora, use_bf16(training.precision)
     with PartialState().main_process_first():  # one download where the processes share a disk
-        model, tokenizer = load_causal_lm(name)
+        # Frozen weights stay in bfloat16 from the beginning: an 8B model in float32 would take 32 GB of memory.
+        model, tokenizer = load_causal_lm(name, torch.bfloat16 if lora and bf16 else torch.float32)
     pairs = train_subset(load_pairs(corpus, units, "train"), settings.train_pairs)
     extra = read_extra_text(Path(settings.extra_text)) if settings.extra_text else []
     languages = sorted({*all_languages(pairs), *all_languages(extra)})
@@ -147,8 +150,7 @@ def train_lm(
         rows = read_units(units, [pair.id for pair in dev])
         dev_examples = make_examples(dev, rows, vocabulary, tokens, settings.interleave, settings.deduplicate)
         unit_dev = _units_only(dev_examples, dataset, limit)
-    lora = settings.lora
-    trained = add_lora(model, vocabulary, lora, use_bf16(training.precision)) if lora else model
+    trained = add_lora(model, vocabulary, lora, bf16) if lora else model
     evaluate = evaluator(folder, units, tokenizer, vocabulary) if evaluator and eval_steps else None
     patience = settings.evaluation.early_stopping_patience
     if patience and evaluate is None:

@@ -11,7 +11,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from unitweave.core.errors import InputError
-from unitweave.lm.model.lora import rows_in_tables
+from unitweave.lm.model.lora import inputs_cast, rows_in_tables
 from unitweave.lm.train.attention import PACKED, packed_attention
 from unitweave.lm.train.isolation import check_isolation
 from unitweave.lm.train.loss import chunked_loss, plain_loss
@@ -46,11 +46,12 @@ class PackedTraining:
                 whose logits are not the plain result of its output layer (softcapping, scaling).
         """
         self.model, self.chunked = model, cross_entropy == "chunked"
-        if self.chunked and not _logits_are_the_heads(model):
-            raise InputError(
-                f"{type(model).__name__} changes the logits after its output layer; set cross_entropy: plain"
-            )
-        check_isolation(model)
+        with rows_in_tables(model):
+            if self.chunked and not _logits_are_the_heads(model):
+                raise InputError(
+                    f"{type(model).__name__} changes the logits after its output layer; set cross_entropy: plain"
+                )
+            check_isolation(model)
         self._attention = str(model.config._attn_implementation)
         self._layers: list[nn.Module] = []
         if compile_backend is not None:
@@ -94,6 +95,7 @@ class PackedTraining:
         # Not only ours: accelerate may have wrapped it (for autocast), and its wrapper has to come back with it.
         self._forward = self.model.__dict__.pop("forward", self._forward)
         self.model.set_attn_implementation(self._attention)
+        inputs_cast(self.model, True)  # decoding has no autocast
         for layer in self._layers:
             layer._compiled_call_impl = None  # decoding has other shapes, a token at a time
 
@@ -103,6 +105,7 @@ def _forward_with_loss(kind: type[PreTrainedModel], chunked: bool) -> Any:
     original = kind.forward
 
     def forward(self: PreTrainedModel, labels: torch.Tensor, weights: torch.Tensor, **inputs: Any) -> Any:
+        inputs_cast(self, not torch.is_autocast_enabled(self.device.type))
         if chunked:
             hidden = self.base_model(**inputs, use_cache=False).last_hidden_state[0]  # [tokens, width]
             return chunked_loss(self.get_output_embeddings(), hidden, labels, weights)
