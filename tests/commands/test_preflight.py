@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from unitweave import pipeline
 from unitweave.cli import main
@@ -35,6 +36,7 @@ CASES = {
     "an LM without layers": ({"lm": {"pretrained": "FLAT"}}, "num_hidden_layers must be 1 or more (got -1)"),
     "an LM of fewer layers": ({"lm": {"pretrained": "SHORT"}}, "config.json describes a model without it"),
     "an LM without tokenizer": ({"lm": {"pretrained": "BARE"}}, "could not load the tokenizer"),
+    "an LM that caps its logits": ({"lm": {"pretrained": "CAPPED"}}, "set training.cross_entropy: plain"),
     "extra text": ({"lm": {"extra_text": "no.tsv"}}, "no.tsv: no such table"),
     "a schedule's function": ({"lm": {"schedule": {"shape": "function", "function": "no:thing"}}}, "schedule.function"),
     "DeepSpeed's file": ({"lm": {"training": {"deepspeed": "no.json"}}}, "deepspeed"),
@@ -83,10 +85,20 @@ def models(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> di
     shutil.copytree(text_lm_folder, folder / "BARE", ignore=shutil.ignore_patterns("token*"))
     shutil.copytree(text_lm_folder, folder / "W2V")
     (folder / "W2V/config.json").write_text(json.dumps({"model_type": "wav2vec2"}))
-    write_manifest(folder / "TEXTS", [Pair("a", "train", "es", "en", None, None, "hola", "hello")], {})
-    return {name: str(folder / name) for name in ("LARGE", "EMPTY", "FLAT", "SHORT", "BARE", "W2V", "TEXTS")} | {
-        "LM": str(text_lm_folder)
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
     }
+    Gemma2ForCausalLM(Gemma2Config(vocab_size=300, num_key_value_heads=1, **shape)).save_pretrained(folder / "CAPPED")
+    for path in text_lm_folder.glob("token*"):
+        shutil.copy(path, folder / "CAPPED")
+    write_manifest(folder / "TEXTS", [Pair("a", "train", "es", "en", None, None, "hola", "hello")], {})
+    return {
+        name: str(folder / name) for name in ("LARGE", "EMPTY", "FLAT", "SHORT", "BARE", "W2V", "CAPPED", "TEXTS")
+    } | {"LM": str(text_lm_folder)}
 
 
 @pytest.fixture

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, Gemma3TextConfig
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3TextConfig,
+    GraniteConfig,
+    LlamaConfig,
+)
 
 from helpers.streams import WEIGHTS, interleaved, speech_source
 from unitweave.config.lm import LoraSettings, SmallLm
@@ -20,7 +28,7 @@ from unitweave.lm.train import loss as loss_module
 from unitweave.lm.train.attention import FLASH_INPUTS
 from unitweave.lm.train.logs import training_flops
 from unitweave.lm.train.loss import chunked_loss, plain_loss
-from unitweave.lm.train.packed import PackedTraining
+from unitweave.lm.train.packed import PackedTraining, check_logits
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -240,6 +248,10 @@ def test_a_model_that_changes_its_logits_needs_the_plain_loss() -> None:
     with pytest.raises(InputError, match="cross_entropy: plain"):
         PackedTraining(model, "chunked")
     PackedTraining(model, "plain")
+    check_logits(LlamaConfig())
+    for config in (Gemma2Config(), CohereConfig(), GraniteConfig(logits_scaling=8.0)):  # known without a model
+        with pytest.raises(InputError, match="cross_entropy: plain"):
+            check_logits(config)
 
 
 def test_forward_passes_keep_to_the_budget_and_are_equally_many_everywhere() -> None:

@@ -30,10 +30,13 @@ def check_system(settings: LmSettings, num_units: int) -> None:
     if settings.pretrained is not None:
         from unitweave.lm.model.start import check_loadable, earlier_vocabulary
         from unitweave.lm.train.finetune import token_limit
+        from unitweave.lm.train.packed import check_logits
 
         config = check_loadable(settings.pretrained)
         earlier_vocabulary(settings.pretrained, num_units, None, settings.deduplicate)
         token_limit(settings.max_tokens, config)
+        if settings.training.cross_entropy == "chunked":
+            check_logits(config)
         if settings.lora is not None and settings.lora.target_modules:
             _check_modules(settings.lora.target_modules, config)
     if (backend := settings.training.torch_compile_backend) is not None:

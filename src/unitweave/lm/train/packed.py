@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from unitweave.core.errors import InputError
@@ -46,10 +46,13 @@ class PackedTraining:
                 whose logits are not the plain result of its output layer (softcapping, scaling).
         """
         self.model, self.chunked = model, cross_entropy == "chunked"
+        if self.chunked:
+            check_logits(model.config)
         with rows_in_tables(model):
             if self.chunked and not _logits_are_the_heads(model):
                 raise InputError(
-                    f"{type(model).__name__} changes the logits after its output layer; set cross_entropy: plain"
+                    f"{type(model).__name__} changes the logits after its output layer; "
+                    "set training.cross_entropy: plain"
                 )
             check_isolation(model)
         self._attention = str(model.config._attn_implementation)
@@ -116,10 +119,19 @@ def _forward_with_loss(kind: type[PreTrainedModel], chunked: bool) -> Any:
 
 
 @torch.no_grad()
+def check_logits(config: PretrainedConfig) -> None:
+    """Raise InputError where a configuration says that its class caps or scales the logits of its output layer."""
+    text = config.get_text_config()
+    capped = getattr(text, "final_logit_softcapping", None)  # Gemma 2; small logits would not show it
+    scales = (getattr(text, name, None) for name in ("logit_scale", "logits_scaling"))  # Cohere, Granite
+    if capped or any(scale not in (None, 1) for scale in scales):
+        raise InputError(
+            f"{config.model_type} changes the logits after its output layer; set training.cross_entropy: plain"
+        )
+
+
 def _logits_are_the_heads(model: PreTrainedModel) -> bool:
     """Whether the model's logits are what its output layer makes of the last hidden state, and no more."""
-    if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
-        return False  # small logits would not show it
     ids = torch.arange(4, device=model.device)[None]
     training = model.training
     model.eval()
