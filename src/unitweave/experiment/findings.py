@@ -22,7 +22,7 @@ class Comparison:
         group: (model, data, steps) of `system`.
         against_steps: Steps of `against`; those of `system` where the two are compared at equal steps.
         hours: Hours of source speech.
-        headline: Whether it is the method against the baseline at equal steps.
+        headline: Whether it is against the baseline at equal steps.
     """
 
     group: tuple[str, str, int]
@@ -83,7 +83,7 @@ def compare(
         for metric in METRICS
     }
     experiment = results.plan.experiment
-    headline = (system, against, against_steps) == (experiment.method, experiment.baseline, steps)
+    headline = (against, against_steps) == (experiment.baseline, steps)
     return Comparison(group, system, against, against_steps, results.hours(data), ours, theirs, differences, headline)
 
 

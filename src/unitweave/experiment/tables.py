@@ -189,8 +189,7 @@ def ablations_table(grid: GridResults, ablations: Sequence[tuple[Comparison, Com
     experiment = grid.plan.experiment
     rows = []
     for against, base in ablations:
-        d = against.differences["asr_bleu"]
-        e = base.differences["asr_bleu"] if base else None
+        d, e = against.differences["asr_bleu"], base.differences["asr_bleu"] if base else None
         rows.append(
             [
                 *_of_group(against),
@@ -199,8 +198,8 @@ def ablations_table(grid: GridResults, ablations: Sequence[tuple[Comparison, Com
                 _spread(against.ours, "text_bleu"),
                 str(len(d.by_training)),
                 _signed(d),
-                d.verdict(),
-                *((_signed(e), str(len(e.by_training)), e.verdict()) if e else ("", "", "")),
+                against.verdict(d),
+                *((_signed(e), str(len(e.by_training)), base.verdict(e)) if base and e else ("", "", "")),
             ]
         )
     heads = ["model", "data", "hours", "steps", "system", "ASR-BLEU", "text BLEU", "trainings"]

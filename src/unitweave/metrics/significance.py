@@ -132,7 +132,7 @@ def range_of_a_further_one(values: Sequence[float]) -> tuple[float, float]:
 
 VERDICTS = {
     "established": f"at least {ESTABLISHED_TRAININGS} trainings, all of the same sign, and the 95 % interval excludes "
-    f"0; method against baseline also needs {ESTABLISHED_MACHINES} kinds of machine",
+    f"0; against the baseline it also needs {ESTABLISHED_MACHINES} kinds of machine",
     "indicated": "the same with fewer trainings or machines; with one or two trainings the interval is over the "
     "utterances alone",
     "open": "the interval includes 0, or the trainings disagree in sign",
