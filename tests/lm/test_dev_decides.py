@@ -1,6 +1,7 @@
 """What is seen on the dev split may end a training, choose its checkpoint, or lower its text ratio."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from unitweave.config.lm import EvaluationSettings, LoraSettings
 from unitweave.core.errors import InputError
 from unitweave.core.stage import StageResult
 from unitweave.lm.train.finetune import train_lm
+from unitweave.lm.train.trainer import LmTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +78,33 @@ def test_the_best_checkpoint_is_kept_and_a_training_that_gets_no_better_stops(
         assert again.counts == result.counts and log_of(folder) == log_of(tmp_path / "whole")
         mine = load_file(folder / "model/model.safetensors")
         assert all(torch.equal(kept[name], mine[name]) for name in kept)
+
+
+@pytest.mark.parametrize(("patience", "lora"), [(9, None), (9, LoraSettings(rank=2)), (2, None)])
+def test_the_best_checkpoint_is_found_where_the_run_was_moved_to_after_its_last_step(
+    patience: int,
+    lora: LoraSettings | None,
+    tmp_path: Path,
+    data: Path,
+    text_lm_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "SCORES", [*SCORES[:5], 2.0])
+    changes: dict[str, Any] = {"patience": patience, "schedule": {"shape": "none"}, "lora": lora}
+    result, _ = train(tmp_path / "whole", data, text_lm_folder, **changes)
+    expected = load_file(tmp_path / "whole/model/model.safetensors")
+
+    def cut(self: object) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(LmTrainer, "_load_best_model", cut)
+        train(tmp_path / "here", data, text_lm_folder, **changes)
+    folder = (tmp_path / "here").rename(tmp_path / "there")
+    moved, _ = train(folder, data, text_lm_folder, **changes)
+    assert moved.counts == result.counts
+    mine = load_file(folder / "model/model.safetensors")
+    assert all(torch.equal(expected[name], mine[name]) for name in expected)
 
 
 def test_the_best_adapters_are_kept_with_lora(tmp_path: Path, data: Path, text_lm_folder: Path) -> None:

@@ -167,7 +167,9 @@ def test_patience_survives_an_interruption(corpus: Path, tmp_path: Path) -> None
         assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-1", "checkpoint-2"]
         best = load_file(tmp_path / "checkpoints/checkpoint-1/model.safetensors")
         assert train_encoder(tmp_path, settings, corpus).counts["steps"] == 4
-    kept = load_encoder(tmp_path / "model")[0].state_dict()
+        moved = tmp_path.rename(tmp_path.with_name("moved"))  # killed before its stage was done, and moved
+        assert train_encoder(moved, settings, corpus).counts["steps"] == 4
+    kept = load_encoder(moved / "model")[0].state_dict()
     assert all(torch.equal(kept[key], best[key]) for key in best)
 
 

@@ -186,6 +186,11 @@ class CheckpointedTrainer(Trainer):
         stop_after_training(callback.signal, self.state.global_step >= self.args.max_steps)
         return result
 
+    def _run_epoch(self, **kwargs: Any) -> None:
+        # The Trainer would do a step before it looks.
+        if not self.control.should_training_stop:
+            super()._run_epoch(**kwargs)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step, best = self.state.global_step, self.state.best_global_step
         work, main = Path(str(self.args.output_dir)), self.args.should_save
@@ -203,11 +208,32 @@ class CheckpointedTrainer(Trainer):
         return str(self._written_to or self.args.output_dir)
 
 
+def _lost_patience(state: TrainerState) -> bool:
+    """Whether early stopping has ended the training that wrote the checkpoint of this state."""
+    return any(
+        one["attributes"]["early_stopping_patience_counter"] >= one["args"]["early_stopping_patience"]
+        for kept in state.stateful_callbacks.values()
+        for one in (kept if isinstance(kept, list) else [kept])
+        if "early_stopping_patience" in one.get("args", {})
+    )
+
+
 class _StopCallback(TrainerCallback):
-    """Ends the training, with a checkpoint, after the step in which a signal arrived."""
+    """Ends the training, with a checkpoint, after the step in which a signal arrived.
+
+    One that resumes takes its best checkpoint from where the run is now, which may have been moved, and does no further
+    step where early stopping had ended it.
+    """
 
     def __init__(self, arrived: Callable[[], int]) -> None:
         self.arrived, self.signal = arrived, 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.best_global_step:
+            state.best_model_checkpoint = str(Path(str(args.output_dir)) / f"checkpoint-{state.best_global_step}")
+        control.should_training_stop |= _lost_patience(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.signal = self.arrived()

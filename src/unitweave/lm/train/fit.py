@@ -182,13 +182,6 @@ class PatienceCallback(EarlyStoppingCallback):
         if state.global_step >= self.first_counted:
             super().check_metric_value(args, state, control, metric_value)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Stop at once where a training resumes that had stopped already."""
-        if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            control.should_training_stop = True
-
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         arguments = {"early_stopping_patience": self.early_stopping_patience, "first_counted": self.first_counted}
