@@ -195,3 +195,12 @@ def test_what_is_in_the_way_of_a_folder_is_said(
     Path("dangling").symlink_to("nowhere")
     assert cli.main(["run", "demo", "--out", out]) == 2
     assert capsys.readouterr().err == f"unitweave: {line.format(folder=tmp_path.resolve())}\n"
+
+
+def test_live_evaluate_refuses_an_unknown_recognizer_before_it_reads_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.main(["live", "evaluate", str(tmp_path), "--out", str(tmp_path / "x"), "--recognizer", "wisper"]) == 2
+    assert "recognizer: must be one of auto, moonshine, fairseq, whisper, module:class (got 'wisper')" in (
+        capsys.readouterr().err
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from unitweave.config.live import LiveSettings, Policy
-from unitweave.config.score import RecognizerName
+from unitweave.config.score import RecognizerName, check_recognizer
 from unitweave.config.types import NonNegativeInt, PositiveInt
 from unitweave.core.errors import InputError
 from unitweave.core.imports import quick_imports
@@ -107,7 +107,7 @@ def evaluate(
     split: Literal["dev", "test"] = "test",
     batch_size: PositiveInt = 1,
     system: str | None = None,
-    recognizer: RecognizerName = "auto",
+    recognizer: RecognizerName | str = "auto",
     recognizer_model: str = "",
     threads: PositiveInt | None = None,
     trust_functions: bool = False,
@@ -127,7 +127,8 @@ def evaluate(
         split: Split that the recordings are taken from.
         batch_size: Sessions that are computed together: faster, but each is then counted its share of the computing.
         system: Which system of the run (default: scheduled, or the only one).
-        recognizer: Speech recognizer for ASR-BLEU; it must support the target language.
+        recognizer: Speech recognizer for ASR-BLEU, as score.recognizer has it: auto, moonshine, fairseq, whisper, or
+            MODULE:CLASS of your own. It must support the target language.
         recognizer_model: Folder or hub name of another checkpoint for the recognizer.
         threads: CPU threads.
         trust_functions: Run the Python functions that a run folder names (only for runs that you know).
@@ -138,6 +139,7 @@ def evaluate(
     from unitweave.translate.checks import check_service
     from unitweave.translate.package import find_parts
 
+    check_recognizer(recognizer)
     pairs = read_manifest(RunLayout(run).corpus, split)
     model = find_parts(run, system, trust_functions)
     check_service(model)

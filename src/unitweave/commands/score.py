@@ -26,8 +26,9 @@ def score(
 
     Args:
         paths: A run folder; with --references one folder of audio files for each system.
-        references: Text file of references: one line per audio file, or lines of name<TAB>text or
-            name<TAB>language<TAB>text; further references follow after tabs.
+        references: File of references: one line per audio file, or lines of name<TAB>text or
+            name<TAB>language<TAB>text, further references following after tabs; or a table with headings (CSV, JSON
+            lines, Parquet, Excel or OpenDocument).
         reference_speech: Folder of recordings of the references, for the ceiling.
         source_speech: With --references: folder of the source recordings, for duration ratio and speaker similarity.
         language: With --references: language of the speech.

@@ -166,7 +166,7 @@ def import_units(
         num_units: Size of the codebook.
         frame_rate: Units per second, repetitions included.
         deduplicated: The units have no repetitions.
-        alignments: Folder with word times in src/ and tgt/: CTM, TextGrid or JSON.
+        alignments: Folder with word times in src/ and tgt/: CTM, TextGrid, JSON, CSV or Audacity labels.
         align: Find the word times with the run's encoder (unitweave units train-encoder).
         codebook: A name for the codebook, where no `units.tokenizer` is named: runs with units of the same name can
             share a vocoder and models.

@@ -122,12 +122,17 @@ class ScoreSettings(Settings):
 
     def check(self) -> None:
         """Raise InputError for no recognizer's name, two speaker embeddings, or a name that cannot be a folder's."""
-        names = ("auto", *BUILT_IN_RECOGNIZERS)
-        if self.recognizer not in names and not all(self.recognizer.partition(":")):
-            raise InputError(f"recognizer: {must_be_one_of([*names, 'module:class'], self.recognizer)}")
+        check_recognizer(self.recognizer)
         if self.speaker_model and self.speaker_function:
             raise InputError("set speaker_model or speaker_function, not both")
         for name, cascade in self.cascades.items():
             if not re.fullmatch(r"[\w-]+", name):
                 raise InputError(f"cascades.{name}: a cascade's name has letters, digits, - and _ only")
             cascade.check_named(f"cascades.{name}")
+
+
+def check_recognizer(name: str) -> None:
+    """Raise InputError where `name` is neither a built-in recognizer nor MODULE:CLASS."""
+    names = ("auto", *BUILT_IN_RECOGNIZERS)
+    if name not in names and not all(name.partition(":")):
+        raise InputError(f"recognizer: {must_be_one_of([*names, 'module:class'], name)}")

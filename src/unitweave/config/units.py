@@ -138,7 +138,8 @@ class ExtractionSettings(Settings):
     tokenizer_options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of `tokenizer`."""
     alignments: str | None = None
-    """With `tokenizer`: folder of word times in src/ and tgt/ (CTM, TextGrid or JSON); null lets the encoder align."""
+    """With `tokenizer`: folder of word times in src/ and tgt/ (CTM, TextGrid, JSON, CSV or Audacity labels); null lets
+    the encoder align."""
 
     precision: Precision = "fp32"
     """fp32, or bf16 for the encoder's matrix products: faster, and a few units differ."""
