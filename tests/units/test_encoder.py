@@ -189,6 +189,11 @@ def test_two_processes_train_the_encoder_together(corpus: Path, tmp_path: Path) 
     assert sorted(path.name for path in (run / "encoder").iterdir()) == ["model", "stage.json"]
 
 
+def test_recordings_that_are_all_too_long_are_no_missing_ones(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no recording with a transcript, and of at most encoder.max_seconds \(0.1\)"):
+        train_encoder(tmp_path, settings_of(max_seconds=0.1), corpus)
+
+
 def test_missing_weights_are_refused(corpus: Path, tmp_path: Path) -> None:
     train_encoder(tmp_path / "b", settings_of(steps=1), corpus)
     weights = load_file(tmp_path / "b/model/model.safetensors")

@@ -444,6 +444,20 @@ class Fails(Made):
 class Shifting(Made):
     def tokenize(self, waveforms): return [(self.units(len(w)) + len(waveforms)) % 10 for w in waveforms]
 
+class Lazy:
+    @property
+    def units(self): raise KeyError("codes")
+
+class Lazily(Made):
+    def tokenize(self, waveforms): return [Lazy() for _ in waveforms]
+
+class Unnamed(Made):
+    @property
+    def fingerprint(self): raise OSError("no checkpoint")
+
+class Named(Made):
+    fingerprint = np.zeros(3)
+
 class Tensors(Made):
     def units(self, samples):
         import torch
@@ -471,6 +485,9 @@ def needs_folder(folder): return Made()
         ("Nothing", {}, r"must return a list, with the units of each recording \(got None\)"),
         ("Fails", {}, r"their_tokenizers:Fails: raised ValueError: no such layer \(their_tokenizers.py, line \d+\)"),
         ("needs_folder", {}, r"their_tokenizers:needs_folder: raised TypeError: .* missing 1 required .* 'folder'"),
+        ("Lazily", {}, r"their_tokenizers:Lazily: raised KeyError: .*codes.* \(their_tokenizers.py, line \d+\)"),
+        ("Unnamed", {}, r"their_tokenizers:Unnamed: raised OSError: no checkpoint \(their_tokenizers.py, line \d+\)"),
+        ("Named", {}, r"its fingerprint must be a text \(got ndarray\)"),
         ("Made", {"num_units": 70_000}, "its num_units must be an integer from 1 to 65536"),
         ("Made", {"frame_rate": 0}, "frame_rate must be the units a second"),
         ("Made", {"num_units": None}, "must return an object with num_units"),

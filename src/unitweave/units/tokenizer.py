@@ -74,7 +74,8 @@ class ExternalTokenizer:
         load = imported(function, "units.tokenizer")
         with function_errors(function, self.name):
             self._made = load(**options)
-        num_units, rate = getattr(self._made, "num_units", None), getattr(self._made, "frame_rate", None)
+            names = ("num_units", "frame_rate", "fingerprint")  # which may be properties
+            num_units, rate, given = (getattr(self._made, name, None) for name in names)
         if num_units is None or not callable(getattr(self._made, "tokenize", None)):
             raise InputError(f"{self.name}: must return an object with num_units, frame_rate and tokenize(waveforms)")
         if not isinstance(num_units, Integral) or not 0 < int(num_units) <= MAX_UNITS:
@@ -82,7 +83,8 @@ class ExternalTokenizer:
         if not isinstance(rate, Real) or not 0 < float(rate) <= 1000:
             raise InputError(f"{self.name}: its frame_rate must be the units a second (got {rate!r})")
         self.num_units, self.frame_rate = int(num_units), float(rate)
-        given = getattr(self._made, "fingerprint", None)
+        if given is not None and not isinstance(given, str | int):
+            raise InputError(f"{self.name}: its fingerprint must be a text (got {type(given).__name__})")
         self.fingerprint = str(given or f"tokenizer-{json_digest([function, options, num_units, self.frame_rate])}")
 
     def tokenize(self, waveforms: Sequence[np.ndarray]) -> list[SpeechTokens]:
@@ -94,16 +96,19 @@ class ExternalTokenizer:
         with function_errors(self._function, self.name):
             returned = self._made.tokenize([waveform.copy() for waveform in waveforms])  # it may work in place
             tokens = list(returned) if isinstance(returned, Iterable) else None
+            found = [(getattr(one, "units", one), getattr(one, "features", None)) for one in tokens or ()]
         if tokens is None:
             raise InputError(
                 f"{self.name}: must return a list, with the units of each recording (got {returned!r:.80})"
             )
         if len(tokens) != len(waveforms):
             raise InputError(f"{self.name}: gave {len(tokens)} results for {len(waveforms)} recordings")
-        return [self._checked(units, len(waveform) / 16_000) for units, waveform in zip(tokens, waveforms, strict=True)]
+        return [
+            self._checked(units, features, len(waveform) / 16_000)
+            for (units, features), waveform in zip(found, waveforms, strict=True)
+        ]
 
-    def _checked(self, tokens: Any, seconds: float) -> SpeechTokens:
-        given = getattr(tokens, "units", tokens)
+    def _checked(self, given: Any, features: Any, seconds: float) -> SpeechTokens:
         units = as_array(given)
         if units is None or units.ndim != 1 or (len(units) and units.dtype.kind not in "iu"):
             raise InputError(
@@ -114,7 +119,7 @@ class ExternalTokenizer:
             raise InputError(f"{self.name}: gave unit {wrong}, but its num_units is {self.num_units}")
         if reason := length_mismatch(len(units), seconds * self.frame_rate):
             raise InputError(f"{self.name}: {reason} at its frame_rate of {self.frame_rate:g}")
-        return SpeechTokens(units.astype(np.uint16), getattr(tokens, "features", None))
+        return SpeechTokens(units.astype(np.uint16), features)
 
 
 def check_repeatable(tokenizer: SpeechTokenizer, waveforms: Sequence[np.ndarray], names: Sequence[str]) -> None:

@@ -253,7 +253,10 @@ def _check(
             f"({too_short[0].seconds:.2f} s); does the manifest give their seconds?"
         )
     if not len(train):
-        raise InputError(f"{corpus}: no recording with a transcript to train the encoder on")
+        raise InputError(
+            f"{corpus}: no recording with a transcript, and of at most encoder.max_seconds ({settings.max_seconds:g}), "
+            "to train the encoder on"
+        )
     if settings.eval_steps and not len(dev):
         raise InputError(f"{corpus}: encoder.eval_steps needs recordings in the dev split, and there are none")
 
