@@ -133,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _refused(error: OSError) -> str:
     """What is wrong with the place that an error names, and what to do where that is clear."""
     path = final_name(Path(error.filename))
+    if error.errno in _NO_PLACE:
+        return f"{path}: {error.strerror}"
     if path.is_symlink() and not path.exists():
         return f"{path}: a link to {path.readlink()}, where nothing is; make that, or remove the link"
     if isinstance(error, FileExistsError | NotADirectoryError):
