@@ -1,6 +1,7 @@
 """The command line: `unitweave run` does everything; each stage is a command of its own with the same settings."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -90,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours say what is going on
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else a line for each attempt where there is no network
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a terminal may lack a letter, or an arrow
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
         end_with_this_command()

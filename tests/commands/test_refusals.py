@@ -1,5 +1,6 @@
 """A command that refuses its input does so before it loads torch, which takes seconds."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -204,3 +205,16 @@ def test_live_evaluate_refuses_an_unknown_recognizer_before_it_reads_the_run(
     assert "recognizer: must be one of auto, moonshine, fairseq, whisper, module:class (got 'wisper')" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", b"\\xe9 \\u2192 \\udcff"), ("utf-8", "é → \\udcff".encode())]
+)
+def test_what_a_terminal_cannot_show_is_escaped_and_no_error(
+    encoding: str, shown: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding, write_through=True))
+    monkeypatch.setattr(cli, "_dispatch", lambda arguments: print("é → \udcff") or 0)
+    assert cli.main(["units", "alignment"]) == 0
+    assert terminal.getvalue().rstrip() == shown
