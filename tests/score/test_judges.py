@@ -223,13 +223,16 @@ def test_a_speaker_model_of_transformers_embeds_voices_and_any_other_is_refused(
 COMET = """
 import json, sys
 values = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if "broken" in values["--model"]:
+    sys.stderr.buffer.write(b"no \\xff checkpoint\\n")
+    sys.exit(1)
 if "here" not in values["--model"]:
     sys.exit("cannot download " + values["--model"])
 arguments = sys.argv[1:]
 files = arguments[arguments.index("-t") + 1 : arguments.index("--model")]
 read = lambda path: open(path).read().splitlines()
 rows = {
-    f: [{"src": s, "mt": h, "ref": r, "COMET": float(h == r)} for s, h, r in
+    f: [{"src": s, "mt": h, "ref": r, "COMET": float("nan" if "nan" in values["--model"] else h == r)} for s, h, r in
         zip(read(values["-s"]), read(f), read(values["-r"]), strict=True)]
     for f in files
 }
@@ -249,6 +252,8 @@ def test_comet_scores_the_transcripts_by_its_own_program(wavs: Path, capsys: pyt
     assert scores.systems["ours"].comet == pytest.approx(2 / 3, abs=1e-4) and scores.comet_model == "here"
     for settings, message in (
         ({"comet_command": command, "comet": "far"}, "cannot download far"),
+        ({"comet_command": command, "comet": "broken"}, "no \ufffd checkpoint"),
+        ({"comet_command": command, "comet": "here nan"}, "a score is no finite number"),
         ({"comet_command": "no-such-comet", "comet": "here"}, "'no-such-comet' is not installed"),
     ):
         with pytest.raises(InputError) as raised:

@@ -4,7 +4,9 @@ That package needs versions of transformers and numpy before those of unitweave,
 own and is called as a program.
 """
 
+import itertools
 import json
+import math
 import shlex
 import shutil
 import subprocess
@@ -82,15 +84,18 @@ def comet_scores(
         arguments += ["--model", model, "--gpus", "1" if torch.cuda.is_available() else "0"]
         done = subprocess.run(
             [*shlex.split(command), *arguments, "--quiet", "--only_system", "--to_json", str(out)],
-            capture_output=True, text=True, check=False,
+            capture_output=True, encoding="utf-8", errors="replace", check=False,
         )  # fmt: skip
         if done.returncode or not out.is_file():
             message = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
             raise InputError(f"score.comet {model}: {command} failed ({message}); leave score.comet empty to skip it")
         try:
             scores = {
-                name: [float(row["COMET"]) for row in json.loads(out.read_text())[path]] for name, path in files.items()
+                name: [float(row["COMET"]) for row in json.loads(out.read_text("utf-8"))[path]]
+                for name, path in files.items()
             }
+            if not all(map(math.isfinite, itertools.chain(*scores.values()))):
+                raise ValueError("a score is no finite number")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"score.comet: {command} wrote something else than expected ({error})") from None
     if any(len(rows) != len(references) for rows in scores.values()):
