@@ -118,7 +118,6 @@ def _forward_with_loss(kind: type[PreTrainedModel], chunked: bool) -> Any:
     return forward
 
 
-@torch.no_grad()
 def check_logits(config: PretrainedConfig) -> None:
     """Raise InputError where a configuration says that its class caps or scales the logits of its output layer."""
     text = config.get_text_config()
@@ -130,6 +129,7 @@ def check_logits(config: PretrainedConfig) -> None:
         )
 
 
+@torch.no_grad()
 def _logits_are_the_heads(model: PreTrainedModel) -> bool:
     """Whether the model's logits are what its output layer makes of the last hidden state, and no more."""
     ids = torch.arange(4, device=model.device)[None]
