@@ -14,6 +14,7 @@ import sacrebleu
 from unitweave.config.recipe import load_recipe
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.natural import comparable_text
 from unitweave.core.sequences import evenly_spaced
 from unitweave.lm.data.subset import choose_subset
 from unitweave.score.asr.recognizers import choose_recognizer, load_recognizer
@@ -52,7 +53,8 @@ def main() -> None:
         for first in range(0, len(pairs), BATCH):
             sources = [units[pair.id, "src"].units for pair in pairs[first : first + BATCH]]
             translations = decoder.translate(sources, recipe.translate)
-            written += [translation.translation for translation in translations]
+            natural = decoder.vocabulary.texts == "natural"
+            written += [comparable_text(t.translation, language, natural) for t in translations]
             speech = vocoder.synthesize([t.units for t in translations], None, decoder.vocabulary.deduplicate)
             heard += recognizer.transcribe([at_16khz(waveform, vocoder.sample_rate) for waveform in speech], language)
         references = [pair.tgt_text or "" for pair in pairs]
