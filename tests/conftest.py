@@ -1,6 +1,7 @@
 """Small real models and data, shared by the tests."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -88,3 +89,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path)
         assert main(["run", str(tiny_recipe(folder, text_lm_folder)), "--out", str(run)]) == 0
         ready.touch()
     return run, recipe
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """SIGHUP as a terminal sends it, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -215,7 +215,7 @@ def test_a_signal_waits_for_a_module_that_would_swallow_it(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)]
 )
 def test_a_signal_ends_a_command_with_its_code(
-    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    number: signal.Signals, code: int, hangups: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def signaled(_: object) -> int:
         os.kill(os.getpid(), number)

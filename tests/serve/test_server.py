@@ -209,7 +209,7 @@ def test_a_batcher_that_is_closed_abandons_what_is_being_decoded(run: Path, monk
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_server_within_seconds_with_a_page_open(
-    run: Path, tmp_path: Path, number: signal.Signals
+    run: Path, tmp_path: Path, number: signal.Signals, hangups: None
 ) -> None:
     with bind("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
