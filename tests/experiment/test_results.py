@@ -28,12 +28,12 @@ from unitweave.experiment.hours import estimate, plan_rows
 from unitweave.experiment.page import write_page
 from unitweave.experiment.plan import parse_experiment
 from unitweave.experiment.provenance import kinds_of_machine, machine
-from unitweave.experiment.results import read_grid
+from unitweave.experiment.results import Result, read_grid
 from unitweave.experiment.state import trial_state
 from unitweave.metrics.bleu import bleu_of_counts, sentence_counts
 from unitweave.metrics.intervals import Interval
 from unitweave.metrics.significance import Difference, difference
-from unitweave.score.scores import ScoredOutput, ScoredUtterance, Scores, write_scores
+from unitweave.score.scores import ScoredOutput, ScoredUtterance, Scores, read_utterances, write_scores
 
 TEXT = "the soup is very hot and we want to buy a ticket for the train near our house today"
 WORDS = TEXT.split()
@@ -261,6 +261,21 @@ def test_a_model_with_a_schedule_of_its_own_has_a_row_of_its_own_where_it_counts
     ]
 
 
+def outputs_of(folder: Path, result: Result) -> list[ScoredOutput]:
+    lines = read_utterances(folder / "scores" / result.trial.name)
+    return [line.outputs[result.trial.name] for line in lines]
+
+
+def heard(folder: Path, result: Result) -> list[str]:
+    """What the recognizer heard of one trial, normalized."""
+    return [output.asr_normalized for output in outputs_of(folder, result)]
+
+
+def written(folder: Path, result: Result) -> list[str]:
+    """What the model wrote."""
+    return [output.translation or "" for output in outputs_of(folder, result)]
+
+
 @pytest.mark.slow
 def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Path) -> None:
     text, grid = page.read_text(), read_grid(folder)
@@ -268,7 +283,7 @@ def test_each_language_is_compared_on_its_own_utterances(page: Path, folder: Pat
     assert [row[:2] for row in rows] == [["es", "0.75"], ["fr", "0.15"]]  # most speech first
     for row, first in zip(rows, (1, 0), strict=True):
         ours, theirs = (
-            [BLEU().corpus_score(r.hypotheses[first::2], [REFERENCES[first::2]]).score for r in found.values()]
+            [BLEU().corpus_score(heard(folder, r)[first::2], [REFERENCES[first::2]]).score for r in found.values()]
             for found in (grid.find(("scratch", "some", 10), system) for system in ("scheduled", "baseline"))
         )
         mean = (sum(ours) - sum(theirs)) / len(ours)
@@ -288,11 +303,11 @@ def test_parts_of_the_test_split_are_shown_apart(folder: Path, tmp_path: Path) -
     assert [row[:2] for row in rows] == [["teens", "10"], ["rest", "30"]], "an utterance is in one part"
     grid = read_grid(run)
     for row, chosen in zip(rows, (range(10, 20), [*range(10), *range(20, TESTED)]), strict=True):
-        for first, texts in ((6, "hypotheses"), (10, "written")):
+        for first, texts in ((6, heard), (10, written)):
             means = []
             for system in ("baseline", "scheduled"):
                 found = grid.find(("scratch", "some", 10), system).values()
-                outputs = [[getattr(r, texts)[i] for i in chosen] for r in found]
+                outputs = [[texts(run, r)[i] for i in chosen] for r in found]
                 scores = [BLEU().corpus_score(one, [[REFERENCES[i] for i in chosen]]).score for one in outputs]
                 means.append(sum(scores) / len(scores))
             assert row[first : first + 2] == [f"{mean:.1f}" for mean in means]
@@ -520,19 +535,33 @@ def test_a_damaged_file_is_named_with_what_to_do(folder: Path, tmp_path: Path, f
         write_page(tmp_path / "page.md", [run])
 
 
-def test_an_archive_makes_the_same_page_and_has_no_models(drawn: None, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--without-texts"]])
+def test_an_archive_makes_the_same_page_and_has_no_models(
+    drawn: None, folder: Path, tmp_path: Path, options: list[str]
+) -> None:
     page = write_page(tmp_path / "before/results.md", [folder])
     run = tmp_path / "grid"
     shutil.copytree(folder, run)
     (run / "lm/scratch_all_scheduled_10_s2/model").mkdir()
     (run / "lm/scratch_all_scheduled_10_s2/model/model.safetensors").write_bytes(b"large")
-    assert main(["experiment", "archive", str(run), "-o", str(tmp_path / "kept")]) == 0
+    dev = run / "lm/scratch_all_scheduled_10_s2/dev.jsonl"
+    rows = [json.loads(line) | {"examples": [{"translation": REFERENCES[0]}]} for line in dev.read_text().splitlines()]
+    dev.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["experiment", "archive", str(run), "-o", str(tmp_path / "kept"), *options]) == 0
     assert not list((tmp_path / "kept").rglob("model*"))
-    assert [p.tgt_text for p in read_manifest(tmp_path / "kept/corpus")] == REFERENCES
+    texts = [p.tgt_text for p in read_manifest(tmp_path / "kept/corpus")]
+    assert texts == ([None] * len(REFERENCES) if options else REFERENCES)
+    files = [path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert any(REFERENCES[0].encode() in content for content in files) == (not options)
     shutil.rmtree(run)
     assert write_page(tmp_path / "docs/results.md", [tmp_path / "kept"]).read_text() == page.read_text()
     drawings = [sorted((place.parent / "results").iterdir()) for place in (tmp_path / "docs/results.md", page)]
     assert [p.read_bytes() for p in drawings[0]] == [p.read_bytes() for p in drawings[1]] != []
+    if options:
+        counts = next((tmp_path / "kept/scores").glob("*/counts.jsonl"))
+        counts.write_text(counts.read_text().replace("[", "[7, ", 1))
+        with pytest.raises(InputError, match=r"counts\.jsonl: damaged"):
+            write_page(tmp_path / "page.md", [tmp_path / "kept"])
 
 
 @pytest.mark.slow

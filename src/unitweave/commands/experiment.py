@@ -82,7 +82,7 @@ def results(folders: list[Path], *, page: Path) -> None:
     print(write_page(page, folders))
 
 
-def archive(folder: Path, *, out: Path) -> None:
+def archive(folder: Path, *, out: Path, without_texts: bool = False) -> None:
     """Copy what the page of results is written from, without models and recordings.
 
     These are the settings, dev curves, scores and all translated sentences of the finished trials.
@@ -90,10 +90,12 @@ def archive(folder: Path, *, out: Path) -> None:
     Args:
         folder: The folder of an experiment.
         out: The folder to write.
+        without_texts: Of each sentence write only the counts that BLEU adds up, for a corpus whose texts you may not
+            pass on.
     """
     from unitweave.experiment.archive import write_archive
 
-    trials = write_archive(out, folder)
+    trials = write_archive(out, folder, texts=not without_texts)
     print(f"{out}: {len(trials)} trials; 'unitweave experiment results {out} --page FILE' writes their page")
 
 

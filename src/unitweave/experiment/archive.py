@@ -1,5 +1,6 @@
 """What the page of results is written from, without models and recordings: small enough to keep and publish."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -9,16 +10,21 @@ from typing import Any
 import yaml
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, file_digest, json_digest, read_json, write_json, write_text
+from unitweave.core.files import atomic_path, file_digest, json_digest, read_json, write_json, write_lines, write_text
 from unitweave.core.layout import DEV_FILE, RunLayout
 from unitweave.core.manifest import read_manifest, write_manifest
+from unitweave.core.records import json_lines, to_json
 from unitweave.core.stage import STAGE_FILE, versions
+from unitweave.experiment.counts import COUNTS_FILE, read_counts
 from unitweave.experiment.plan import Trial, parse_experiment
 from unitweave.experiment.provenance import FILE_NAME as SESSIONS
 from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder, trial_state
+from unitweave.score.scores import UTTERANCES_FILE
 
 FILE_NAME = "archive.json"
 FORMAT = 2
+_RECORDINGS: dict[str, Any] = {"src_audio": None, "tgt_audio": None}
+_TEXTS: dict[str, Any] = {"src_text": None, "tgt_text": None, "src_text_raw": None, "tgt_text_raw": None}
 _SHARED = ("corpus", "encoder", "codebook", "units", "text_lm", "vocoder")
 _OF_A_TRIAL = (
     f"lm/{{}}/{STAGE_FILE}",
@@ -27,16 +33,22 @@ _OF_A_TRIAL = (
     f"translate/{{}}/{STAGE_FILE}",
     f"scores/{{}}/{STAGE_FILE}",
     "scores/{}/scores.json",
-    "scores/{}/utterances.jsonl",
+    f"scores/{{}}/{UTTERANCES_FILE}",
 )
 
 
-def write_archive(archive: Path, run: Path) -> list[Trial]:
+def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
     """Copy what the page needs of the finished trials of an experiment's folder; returns those trials.
 
     The archive has the layout of the folder, so that `read_grid` reads both; its manifest has the texts of the test
-    split and no recordings. Written whole or not at all. Raises InputError when `run` has no finished trial, and
-    when `archive` is something else or has trials that `run` lacks.
+    split and no recordings. Written whole or not at all.
+
+    Args:
+        texts: With the texts of the test split and every translation. Without, for a corpus whose texts must not be
+            passed on, there is of each only what corpus BLEU adds up, which gives the same page.
+
+    Raises:
+        InputError: `run` has no finished trial, or `archive` is something else or has trials that `run` lacks.
     """
     archive, run = Path(archive), Path(run)
     content = read_experiment_folder(run)
@@ -51,9 +63,10 @@ def write_archive(archive: Path, run: Path) -> list[Trial]:
     with atomic_path(archive) as folder:
         folder.mkdir(parents=True)
         write_text(folder / EXPERIMENT_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-        tested = [replace(p, src_audio=None, tgt_audio=None) for p in read_manifest(RunLayout(run).corpus, "test")]
+        pairs = read_manifest(RunLayout(run).corpus, "test")
+        hidden = _RECORDINGS if texts else _RECORDINGS | _TEXTS
         RunLayout(folder).corpus.mkdir()
-        write_manifest(RunLayout(folder).corpus, tested)
+        write_manifest(RunLayout(folder).corpus, [replace(pair, **hidden) for pair in pairs])
         subsets = dict.fromkeys(f"subsets/{trial.data}" for trial in trials)
         kept = [f"{stage}/{STAGE_FILE}" for stage in (*_SHARED, *subsets)]
         kept += [file.format(trial.name) for trial in trials for file in _OF_A_TRIAL]
@@ -63,9 +76,25 @@ def write_archive(archive: Path, run: Path) -> list[Trial]:
                 shutil.copyfile(run / file, folder / file)
                 if file.endswith(STAGE_FILE):
                     _without_folder(folder / file)
+        if not texts:
+            references = {pair.id: pair.tgt_text or "" for pair in pairs}
+            for trial in trials:
+                _leave_out_texts(folder, run, trial.name, references)
         record = {"format": FORMAT, "build": build_digest(run), "trials": [trial.name for trial in trials]}
         write_json(folder / FILE_NAME, record | {"versions": versions()})
     return trials
+
+
+def _leave_out_texts(folder: Path, run: Path, trial: str, references: dict[str, str]) -> None:
+    """Put a trial's counts in the place of its outputs, and of its dev split leave the scores alone."""
+    counts = read_counts(RunLayout(run).scores(trial), trial, references)
+    place = RunLayout(folder).scores(trial)
+    write_lines(place / COUNTS_FILE, (json.dumps(to_json(line)) + "\n" for line in counts))
+    (place / UTTERANCES_FILE).unlink()
+    dev = RunLayout(folder).lm(trial) / DEV_FILE
+    if dev.exists():
+        lines = [json.dumps(row | {"examples": []}) + "\n" for row in json_lines(dev)]
+        write_lines(dev, lines)
 
 
 def _without_folder(path: Path) -> None:

@@ -13,6 +13,7 @@ from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import read_manifest
 from unitweave.core.stage import STAGE_FILE, read_stage
 from unitweave.experiment.archive import build_digest
+from unitweave.experiment.counts import read_counts
 from unitweave.experiment.hours import stage_seconds
 from unitweave.experiment.plan import ExperimentPlan, Trial, joined, parse_experiment
 from unitweave.experiment.provenance import kinds_of_machine, read_sessions
@@ -24,8 +25,7 @@ from unitweave.experiment.state import (
     status,
     trial_state,
 )
-from unitweave.metrics.bleu import sentence_counts
-from unitweave.score.scores import SystemScores, read_scores, read_utterances
+from unitweave.score.scores import SystemScores, read_scores
 
 
 @dataclass(frozen=True, order=True)
@@ -52,11 +52,8 @@ class Result:
     Attributes:
         scores: Its scores.
         signature: The signature of its ASR-BLEU.
-        hypotheses: ASR transcripts, normalized.
-        references: Likewise, in the same order.
-        written: The model's own translation.
-        texts: The normalized references.
         ids: The test utterances.
+        counts: Metric -> sentence counts for resampling, [utterances, 10].
         languages: Source language of each utterance.
         hours: Language -> hours of source speech that it was trained on.
         curve: (step, scores) of each evaluation on the dev split.
@@ -66,11 +63,8 @@ class Result:
     trial: Trial
     scores: SystemScores
     signature: str
-    hypotheses: list[str]
-    references: list[str]
-    written: list[str]
-    texts: list[str]
     ids: list[str]
+    counts: dict[str, np.ndarray]
     languages: list[str]
     hours: dict[str, float]
     curve: list[tuple[int, dict[str, float]]]
@@ -78,14 +72,6 @@ class Result:
     sessions: list[dict[str, Any]]
     ceilings: dict[str, SystemScores]
     build: str
-
-    @cached_property
-    def counts(self) -> dict[str, np.ndarray]:
-        """Metric -> sentence counts for resampling, [utterances, 10]."""
-        return {
-            "asr_bleu": sentence_counts(self.hypotheses, self.references),
-            "text_bleu": sentence_counts(self.written, self.texts),
-        }
 
     @cached_property
     def training(self) -> Training:
@@ -240,26 +226,16 @@ def read_result(
 ) -> Result:
     """One finished trial. Raises InputError when a file of it is missing or of another trial."""
     place = RunLayout(folder).scores(trial.name)
-    scores, lines = read_scores(place), read_utterances(place)
+    scores, lines = read_scores(place), read_counts(place, trial.name, texts)
     if trial.name not in scores.systems:
         raise InputError(f"{place}/scores.json: no scores of {trial.name}")
-    lacking = [line.id for line in lines if trial.name not in line.outputs]
-    if lacking:
-        raise InputError(f"{place}/utterances.jsonl: utterance {lacking[0]!r} has no output of {trial.name}")
-    outputs = [line.outputs[trial.name] for line in lines]
-    unknown = [line.id for line in lines if line.id not in texts]
-    if unknown:
-        raise InputError(f"{place}/utterances.jsonl: utterance {unknown[0]!r} is not in the corpus's test split")
     return Result(
         trial=trial,
         scores=scores.systems[trial.name],
         signature=str(scores.signature),
-        hypotheses=[output.asr_normalized for output in outputs],
-        references=[line.reference for line in lines],
-        written=[output.translation or "" for output in outputs],
-        texts=[texts[line.id] for line in lines],
         ids=[line.id for line in lines],
-        languages=[line.language or "" for line in lines],
+        counts={metric: np.array([getattr(line, metric) for line in lines]) for metric in ("asr_bleu", "text_bleu")},
+        languages=[line.language for line in lines],
         hours={language: counted["hours"] for language, counted in amounts[trial.data].items()},
         curve=dev_curve(RunLayout(folder).lm(trial.name)),
         seconds=stage_seconds(folder, f"lm/{trial.name}") or 0.0,

@@ -50,7 +50,7 @@ def systems_table(grid: GridResults) -> str:
             f"{model}: {training.batch_size} utterance pairs per step, {training.optimizer} at a learning rate of "
             f"{training.learning_rate:g}."
         )
-    tested = f"Tested on {len(grid.results[0].references)} utterances."
+    tested = f"Tested on {len(grid.results[0].ids)} utterances."
     deviation, several = grid.scatter("asr_bleu")
     scatter = (
         f"Trainings that differ only in seed, threads or machine scatter by {deviation:.1f} ASR-BLEU (standard "
