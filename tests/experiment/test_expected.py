@@ -25,7 +25,7 @@ DEMO = next(path for path in builtin_recipes() if path.stem == "demo")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["replication", "demo", "three-languages"])
+@pytest.mark.parametrize("name", ["replication", "demo", "three-languages", "human-small"])
 def test_a_published_page_is_what_its_archive_gives(name: str, tmp_path: Path) -> None:
     written = write_page(tmp_path / f"{name}.md", [ROOT / "results/archives" / name])
     assert written.read_text() == (ROOT / f"results/{name}.md").read_text()

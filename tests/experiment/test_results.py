@@ -577,7 +577,7 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     stage = run / "subsets/some/stage.json"
     record = json.loads(stage.read_text())
     stage.write_text(
-        json.dumps(record | {"provenance": {"command": "unitweave experiment x --out /home/me/run --plan"}})
+        json.dumps(record | {"provenance": {"command": "unitweave experiment /home/me/x --out /home/me/run --plan"}})
     )
     write_archive(kept, run)
     assert "somewhere" not in (kept / "experiment.yaml").read_text(), "of nobody's business"

@@ -101,7 +101,8 @@ def _without_folder(path: Path) -> None:
     """Leave the run's folder out of the command in a stage.json: it says something of one machine alone."""
     record = read_json(path)
     if command := record.get("provenance", {}).get("command"):
-        record["provenance"]["command"] = re.sub(r"(?<=--out )\S+|(?<=-o )\S+", "FOLDER", command)
+        command = re.sub(r"(?<=--out )\S+|(?<=-o )\S+", "FOLDER", command)
+        record["provenance"]["command"] = re.sub(r"(?<![^\s=])/\S*/", "", command)  # of other files their names alone
         write_json(path, record)
 
 
