@@ -5,7 +5,7 @@
 Every fifteenth line of the people in the test split, as the baseline and the scheduled system say it: their recordings
 are written to docs/audio/human, beside those of the actors and of the cascade, whose texts and those of Whisper base
 the record has. The script also prints, for people and speech engines, the word error rate of the transcripts that the
-systems write before they translate (accents folded), with 95 % intervals over the utterances.
+systems write before they translate (normalized, accents folded), with 95 % intervals over the utterances.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import soundfile
 from human import error_rate, interval, word_errors
 from unitweave.core.layout import RunLayout
 from unitweave.core.records import json_lines
+from unitweave.core.text import normalize
 from unitweave.score.scores import ScoredUtterance, read_utterances
 
 SYSTEMS = ("baseline", "scheduled")
@@ -31,7 +32,7 @@ Every fifteenth of the 75 lines of people in the test split, chosen by nothing e
 Back*, © 1996-2008 Alcachofa Soft S.L.; **they are modified**: cut out, resampled and compressed.
 [Its licence](audio/human/DRASCULA-README.txt) allows that.
 
-*Baseline* and *scheduled* are the two trainings of `results/human-small.md`. Neither translates these lines; they are
+*Baseline* and *scheduled* are the two trainings of `results/human-small.md`. Neither translates people well; they are
 here so that one can hear how far they get. `python benchmarks/human_clips.py FOLDER` writes this page and their
 recordings.
 
@@ -96,7 +97,9 @@ def _print_error_rates(trials: dict[str, str], lines: dict[str, dict[str, Scored
     for part, synthetic in (("speech engines", True), ("people", False)):
         for system, trial in trials.items():
             own = [line for line in lines[system].values() if line.id.startswith("es_test_") == synthetic]
-            words = np.array([word_errors(line.source or "", line.outputs[trial].transcript or "") for line in own])
+            words = np.array(
+                [word_errors(line.source or "", normalize(line.outputs[trial].transcript or "", "es")) for line in own]
+            )
             right = 100 * words[:, 2].sum() / words[:, 1].sum()
             print(f"| {part} | {system} | {len(own)} | {interval(words, error_rate)} | {right:.0f} % |")
 
