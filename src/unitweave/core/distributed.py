@@ -22,6 +22,9 @@ T = TypeVar("T")
 # ends the others when one process fails, so that nobody waits for a dead one.
 _TIMEOUT = timedelta(days=7)
 _HEAD_START = 10.0  # seconds in which the main process says what all of them would
+_SAY_WHY_SECONDS = (
+    1.0  # in which the main process prints its error, before the end of another one makes the launcher end it
+)
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # what ends a command, see signals.py
 
 
@@ -101,6 +104,7 @@ def on_main(function: Callable[[], T]) -> T:
         broadcast_object_list(shared)
     succeeded, result = shared
     if not succeeded:
+        time.sleep(_SAY_WHY_SECONDS)
         raise SystemExit(2)
     return result
 
