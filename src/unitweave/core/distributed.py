@@ -22,9 +22,7 @@ T = TypeVar("T")
 # ends the others when one process fails, so that nobody waits for a dead one.
 _TIMEOUT = timedelta(days=7)
 _HEAD_START = 10.0  # seconds in which the main process says what all of them would
-_SAY_WHY_SECONDS = (
-    1.0  # in which the main process prints its error, before the end of another one makes the launcher end it
-)
+_SAY_WHY_SECONDS = 1.0  # for the main process to print its error, before the launcher ends it
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # what ends a command, see signals.py
 
 
