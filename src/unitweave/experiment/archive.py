@@ -34,6 +34,7 @@ _OF_A_TRIAL = (
     f"scores/{{}}/{STAGE_FILE}",
     "scores/{}/scores.json",
     f"scores/{{}}/{UTTERANCES_FILE}",
+    f"scores/{{}}/{COUNTS_FILE}",
 )
 
 
@@ -90,7 +91,7 @@ def _leave_out_texts(folder: Path, run: Path, trial: str, references: dict[str, 
     counts = read_counts(RunLayout(run).scores(trial), trial, references)
     place = RunLayout(folder).scores(trial)
     write_lines(place / COUNTS_FILE, (json.dumps(to_json(line)) + "\n" for line in counts))
-    (place / UTTERANCES_FILE).unlink()
+    (place / UTTERANCES_FILE).unlink(missing_ok=True)
     dev = RunLayout(folder).lm(trial) / DEV_FILE
     if dev.exists():
         lines = [json.dumps(row | {"examples": []}) + "\n" for row in json_lines(dev)]
