@@ -553,6 +553,10 @@ def test_an_archive_makes_the_same_page_and_has_no_models(
     assert texts == ([None] * len(REFERENCES) if options else REFERENCES)
     files = [path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file()]
     assert any(REFERENCES[0].encode() in content for content in files) == (not options)
+    assert main(["experiment", "archive", str(tmp_path / "kept"), "-o", str(tmp_path / "again"), *options]) == 0
+    assert [p.read_bytes() for p in sorted((tmp_path / "again").rglob("*.*")) if p.is_file()] == [
+        p.read_bytes() for p in sorted((tmp_path / "kept").rglob("*.*")) if p.is_file()
+    ]
     shutil.rmtree(run)
     assert write_page(tmp_path / "docs/results.md", [tmp_path / "kept"]).read_text() == page.read_text()
     drawings = [sorted((place.parent / "results").iterdir()) for place in (tmp_path / "docs/results.md", page)]
@@ -576,12 +580,15 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     (run / "experiment.yaml").write_text(yaml.safe_dump(content))
     stage = run / "subsets/some/stage.json"
     record = json.loads(stage.read_text())
-    stage.write_text(
-        json.dumps(record | {"provenance": {"command": "unitweave experiment /home/me/x --out /home/me/run --plan"}})
-    )
-    write_archive(kept, run)
+    for command, archived in {
+        "unitweave experiment /home/me/x --out /home/me/run --plan": "unitweave experiment x --out FOLDER --plan",
+        "unitweave experiment '/home/a b/x y.yaml' -o '/home/a b'": "unitweave experiment 'x y.yaml' -o FOLDER",
+        "unitweave experiment ../me/x --out=/run --only a=~me/g": "unitweave experiment x --out=FOLDER --only a=g",
+    }.items():
+        stage.write_text(json.dumps(record | {"provenance": {"command": command}}))
+        write_archive(kept, run)
+        assert json.loads((kept / "subsets/some/stage.json").read_text())["provenance"]["command"] == archived
     assert "somewhere" not in (kept / "experiment.yaml").read_text(), "of nobody's business"
-    assert "x --out FOLDER --plan" in (kept / "subsets/some/stage.json").read_text()
     before = {path: file_digest(path) for path in kept.rglob("*") if path.is_file()}
     write_archive(kept, run)  # again, with the same trials
     shutil.rmtree(run / "scores/scratch_some_mask_10_s1")

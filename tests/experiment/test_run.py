@@ -18,7 +18,7 @@ from helpers.tiny_run import SHORT_DECODING, TINY_VOCODER
 from unitweave.cli import main
 from unitweave.core import files
 from unitweave.core.manifest import read_manifest
-from unitweave.experiment import driver
+from unitweave.experiment import driver, hours
 from unitweave.experiment.hours import estimate, measure, shared_to_do
 from unitweave.experiment.plan import load_experiment
 from unitweave.experiment.results import read_grid
@@ -252,13 +252,32 @@ def test_hours_end_a_sitting_and_cells_of_others_are_left_alone(
     assert time.monotonic() - start < 50
 
 
-def test_steps_can_be_timed_beforehand(run: Path, experiment: Path) -> None:
+def test_steps_can_be_timed_beforehand(run: Path, experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, _ = load_experiment(experiment)
     third = plan.trials[2]
+
+    def slowly(*args: object, **kwargs: object) -> object:  # as where a model is loaded and compiled for the first time
+        monkeypatch.setattr(hours, "train_lm", train_lm)
+        time.sleep(2)
+        return train_lm(*args, **kwargs)  # type: ignore[arg-type]
+
+    train_lm = hours.train_lm
+    monkeypatch.setattr(hours, "train_lm", slowly)
     measure(run, plan, [third], 2)
-    assert json.loads((run / "measured.json").read_text()).keys() == {"tiny"}
+    measured = json.loads((run / "measured.json").read_text())
+    assert measured.keys() == {"tiny"}
+    assert measured["tiny"] > 0
     assert not list(run.glob(".tmp-*"))
     assert estimate(run, plan, third) is not None
+
+
+def test_measuring_prints_the_plan_and_trains_nothing(
+    run: Path, experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path.name for path in (run / "lm").iterdir())
+    assert main(["experiment", str(experiment), "--out", str(run), "--measure", "1"]) == 0
+    assert f"{len(load_experiment(experiment)[0].trials)} trials" in capsys.readouterr().out
+    assert sorted(path.name for path in (run / "lm").iterdir()) == before
 
 
 def test_bad_input_ends_with_a_line(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def experiment(
         experiment: A YAML file, or the name of a built-in experiment.
         out: The folder of the experiment.
         plan: Only print the grid and the hours that it will take.
-        measure: Do the shared stages, and time this many training steps of each model.
+        measure: Do the shared stages, time this many training steps of each model, and print the plan.
         hours: Stop after this many hours; the same command continues later.
         only: Names of trials, with * and ? as wildcards.
         pretrained: Folders of the experiment's models, each as MODEL=FOLDER.
@@ -56,7 +56,7 @@ def experiment(
     if measure:
         prepare(out, grid, content, trials)
         measure_models(out, grid, trials, measure)
-    if plan:
+    if plan or measure:
         _show_plan(out, grid, trials)
         return
     name = experiment if experiment in builtin else path.name

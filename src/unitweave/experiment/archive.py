@@ -1,7 +1,7 @@
 """What the page of results is written from, without models and recordings: small enough to keep and publish."""
 
 import json
-import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -76,7 +76,7 @@ def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run / file, folder / file)
                 if file.endswith(STAGE_FILE):
-                    _without_folder(folder / file)
+                    _without_folders(folder / file)
         if not texts:
             references = {pair.id: pair.tgt_text or "" for pair in pairs}
             for trial in trials:
@@ -98,13 +98,25 @@ def _leave_out_texts(folder: Path, run: Path, trial: str, references: dict[str, 
         write_lines(dev, lines)
 
 
-def _without_folder(path: Path) -> None:
-    """Leave the run's folder out of the command in a stage.json: it says something of one machine alone."""
+def _without_folders(path: Path) -> None:
+    """Leave the folders out of the command in a stage.json: they say something of one machine alone."""
     record = read_json(path)
     if command := record.get("provenance", {}).get("command"):
-        command = re.sub(r"(?<=--out )\S+|(?<=-o )\S+", "FOLDER", command)
-        record["provenance"]["command"] = re.sub(r"(?<![^\s=])/\S*/", "", command)  # of other files their names alone
+        record["provenance"]["command"] = _command_without_folders(command)
         write_json(path, record)
+
+
+def _command_without_folders(command: str) -> str:
+    words = shlex.split(command)
+    for place, word in enumerate(words):
+        option, equals, value = word.rpartition("=")
+        out = option if equals else words[place - 1] if place else ""
+        if out in ("-o", "--out"):
+            value = "FOLDER"
+        elif value.startswith(("/", "~", "..")):
+            value = PurePath(value).name
+        words[place] = option + equals + value
+    return shlex.join(words)
 
 
 def _check_target(archive: Path, trials: set[str]) -> None:

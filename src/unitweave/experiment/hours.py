@@ -1,21 +1,23 @@
 """How long a trial will take, from finished trials or from a few measured steps."""
 
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from unitweave.core.files import TEMPORARY_PREFIX, read_json_object, write_json
 from unitweave.core.layout import RunLayout
+from unitweave.core.records import json_lines
 from unitweave.core.stage import read_stage
 from unitweave.experiment.plan import ExperimentPlan, Trial
 from unitweave.experiment.state import is_needed, status, trial_state
 from unitweave.lm.train.finetune import train_lm
+from unitweave.lm.train.logs import LOG_FILE
 from unitweave.training.checkpoints import newest_step
 
-MEASURED_FILE = "measured.json"  # model -> seconds of an training step
+MEASURED_FILE = "measured.json"  # model -> seconds of a training step
 _WARM_UP = 2  # steps that are not counted
 
 
@@ -62,26 +64,26 @@ def step_seconds(run: Path, plan: ExperimentPlan, trial: Trial) -> float | None:
 def measure(run: Path, plan: ExperimentPlan, trials: Sequence[Trial], steps: int) -> None:
     """Train the first trial of each model for a few steps, discard the result, and keep the time per step.
 
-    The shared stages must be done. Loading and the first steps are not counted.
+    The shared stages must be done. The first steps are not counted: in them a model is compiled.
     """
     measured: dict[str, Any] = read_json_object(run / MEASURED_FILE) if (run / MEASURED_FILE).exists() else {}
     for model in dict.fromkeys(trial.model for trial in trials):
         trial = next(c for c in trials if c.model == model)
-        short, long = _train(run, plan, trial, _WARM_UP), _train(run, plan, trial, _WARM_UP + steps)
-        measured[model] = round(max(long - short, 0.0) / steps, 4)
+        measured[model] = float(f"{median(_step_times(run, plan, trial, _WARM_UP + steps)[_WARM_UP:]):.4g}")
     write_json(run / MEASURED_FILE, measured)
 
 
-def _train(run: Path, plan: ExperimentPlan, trial: Trial, steps: int) -> float:
+def _step_times(run: Path, plan: ExperimentPlan, trial: Trial, steps: int) -> list[float]:
+    """Seconds of each step of a training that is thrown away."""
     settings = plan.recipe.systems[trial.name]
-    training = replace(settings.training, steps=steps, save_steps=steps + 1, report_to=[])
+    training = replace(settings.training, steps=steps, save_steps=steps + 1, logging_steps=1, report_to=[])
     settings = replace(settings, training=training, evaluation=replace(settings.evaluation, eval_steps=0))
     layout = RunLayout(run)
     text_lm = layout.text_lm_model if settings.pretrained is None else None
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=run) as folder:
-        start = time.monotonic()
         train_lm(Path(folder) / "lm", settings, layout.subset(trial.data), layout.units, text_lm)
-        return time.monotonic() - start
+        lines = [line for line in json_lines(Path(folder) / "lm" / LOG_FILE) if "tokens" in line]
+        return [line["tokens"] / line["tokens_per_second"] for line in lines]
 
 
 def shared_to_do(run: Path, plan: ExperimentPlan) -> list[str]:
