@@ -16,7 +16,7 @@ from unitweave.config.lm import LmSettings
 from unitweave.config.recipe import Recipe, keep_recipe
 from unitweave.core.distributed import on_main
 from unitweave.core.errors import InputError
-from unitweave.core.files import content_digests, file_digest
+from unitweave.core.files import content_digests, file_digest, folder_digest
 from unitweave.core.imports import imported_on_call
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import FILE_NAME as MANIFEST
@@ -130,6 +130,7 @@ class Run:
                 settings.in_fingerprint(),
                 (layout.corpus,) if encoder is None else (layout.corpus, layout.encoder),
                 lambda f: tokenize_corpus(f, settings, layout.corpus, encoder),
+                folder_digest(Path(settings.alignments)) if settings.alignments is not None else None,
             )
         return self._stage(
             layout.units,

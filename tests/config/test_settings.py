@@ -146,8 +146,10 @@ def test_a_schedule_may_be_a_function_or_its_name(tmp_path, monkeypatch: pytest.
     (tmp_path / "my_schedules.py").write_text(
         "def falling(step, total_steps):\n    return 1 - step / total_steps\n\n"
         "def outside(step, total_steps):\n    return step - 1\n\nnumber = 3\n\n"
-        "def broken(step, total_steps):\n    return {}[step]\n"
+        "def broken(step, total_steps):\n    return {}[step]\n\n"
+        "def leaving(step, total_steps):\n    raise SystemExit(3)\n"
     )
+    (tmp_path / "my_script.py").write_text("import argparse\nargparse.ArgumentParser().exit(0)\n")
     monkeypatch.chdir(tmp_path)
     named = parse_recipe({"lm": {"schedule": {"shape": "function", "function": "my_schedules:falling"}}})
     ratio = text_ratio(named.systems["scheduled"].schedule, 4)
@@ -160,6 +162,8 @@ def test_a_schedule_may_be_a_function_or_its_name(tmp_path, monkeypatch: pytest.
         ("my_schedules:number", "is not a function"),
         ("os:system", r"called with \(0, 4\): raised TypeError: "),
         ("my_schedules:broken", r"called with \(0, 4\): raised KeyError: 0 \(my_schedules.py, line 10\)"),
+        ("my_schedules:leaving", r"raised SystemExit: 3 \(my_schedules.py, line 13\)"),
+        ("my_script:f", r"could not be imported \(SystemExit: 0 \(my_script.py, line 2\)\)"),
         ("my_schedules:outside", r"must return a number from 0 to 1 \(got -1 at step 0\)"),
     ):
         with pytest.raises(InputError, match=message) as raised:

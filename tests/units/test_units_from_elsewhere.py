@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -661,6 +662,10 @@ def test_a_tokenizer_in_the_recipe_takes_the_place_of_encoder_and_codebook(
     next(iter(files)).unlink()
     run.corpus_and_units()
     assert {path: path.read_bytes() for path in run.layout.units.glob("*.parquet")} == files
+    table = next((times / "src").glob("*.json"))  # the word times themselves count, not only where they are
+    table.write_text(re.sub(r'"score": 1(\.0)?', '"score": 0.5', table.read_text()))
+    run.corpus_and_units()
+    assert {path: path.read_bytes() for path in run.layout.units.glob("*.parquet")} != files
 
 
 def test_a_tokenizer_that_recordings_do_not_fit_ends_before_anything_is_written(corpus: Path, tmp_path: Path) -> None:

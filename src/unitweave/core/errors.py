@@ -33,7 +33,7 @@ def error_prefix(what: str) -> Iterator[None]:
         raise InputError(str(error) if str(error).startswith(what) else f"{what}: {error}") from None
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's message, if need be cut, or the error's name where it has none."""
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -295,6 +295,12 @@ def content_digests(*paths: str | None) -> dict[str, str] | None:
     return digests or None
 
 
+def folder_digest(folder: Path) -> str:
+    """16 hexadecimal digits of the names and contents of all files in a folder."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return digest_of_items([path.relative_to(folder).as_posix(), file_digest(path)] for path in files)
+
+
 @cache
 def weights_digest(pretrained: str) -> str:
     """Digest of the weights and the tokenizer in a model's folder; "" where it is none (but a name on the hub)."""

@@ -40,11 +40,11 @@ def function_errors(name: str, what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{what}: raised {_described(error, name.partition(':')[0])}") from error
 
 
-def _described(error: Exception, module: str) -> str:
+def _described(error: Exception | SystemExit, module: str) -> str:
     """An error with its last line in a module of the user, as far as it comes from there."""
     file = f"{module.rpartition('.')[2]}.py"
     frames = traceback.extract_tb(error.__traceback__)
@@ -72,7 +72,7 @@ def imported(name: str, setting: str) -> Callable[..., Any]:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{setting} {name}: could not be imported ({error})") from None
-    except Exception as error:  # whatever its module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever its module does when it is imported
         raise InputError(f"{setting} {name}: could not be imported ({_described(error, module)})") from error
     finally:
         sys.path.pop(0)

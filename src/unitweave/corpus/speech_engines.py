@@ -201,7 +201,7 @@ class FunctionEngine:
         for text in texts:
             try:
                 yield SynthesisResult(text, audio_file(self._function(text.text, text.language)))
-            except Exception as error:  # whatever the function raises costs this text alone
+            except (Exception, SystemExit) as error:  # whatever the function raises costs this text alone
                 problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 yield SynthesisResult(text, b"", str(error) if isinstance(error, InputError) else problem)
 
