@@ -33,6 +33,7 @@ from unitweave.interleaving.schedules.function import Function
 from unitweave.preflight import (
     STAGES,
     check_corpus,
+    check_frames,
     check_references,
     check_run,
     check_source,
@@ -151,6 +152,8 @@ class Run:
             echo("units: imported ones kept ('unitweave units extract' replaces them)")
             return
         units = self.recipe.units
+        if units.tokenizer is None:
+            check_frames(self.recipe, pairs)
         if units.tokenizer is None or units.alignments is None:
             self.encoder()
         if units.tokenizer is None:

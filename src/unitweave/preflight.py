@@ -151,6 +151,17 @@ def check_corpus(recipe: Recipe, pairs: Manifest) -> None:
             raise InputError(f"translate.speaker: no training recording is by {speaker!r}")
 
 
+def check_frames(recipe: Recipe, pairs: Manifest) -> None:
+    """Raise InputError where the training speech has fewer frames than the codebook is to have units."""
+    train = pairs.where(pc.equal(pairs.column("split"), "train"))
+    seconds = sum(pc.sum(train.column(f"{side}_seconds")).as_py() or 0.0 for side in SIDES)
+    if 0 < seconds * FRAME_RATE < recipe.codebook.num_units:
+        raise InputError(
+            f"codebook.num_units: the train split has {seconds:.1f} s of speech, about {seconds * FRAME_RATE:.0f} "
+            f"frames, which cannot make {recipe.codebook.num_units} units; use more speech or fewer units"
+        )
+
+
 def check_references(recipe: Recipe, pairs: Manifest) -> None:
     """Raise InputError where a test utterance that will be translated and scored has no reference translation."""
     if not any(system.from_speech for system in recipe.systems.values()):

@@ -45,6 +45,26 @@ def test_a_vocoder_that_could_not_be_trained_ends_a_run_before_its_language_mode
         _check_vocoder(recipe, [], 16, 50.0)
 
 
+@pytest.mark.parametrize(("seconds", "refused"), [(4.0, True), (12.0, False), (0.0, False)])
+def test_too_little_speech_for_the_codebook_ends_a_run_before_the_encoder_is_trained(
+    seconds: float, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = Pair("p", "train", "es", "en", "a.wav", "b.wav", "hola", "hello", src_seconds=seconds, tgt_seconds=seconds)
+    write_manifest(tmp_path / "corpus", [pair, replace(pair, id="q", split="test", src_seconds=60.0)])
+    done: list[str] = []
+    for stage in ("corpus", "encoder", "codebook", "units"):
+        monkeypatch.setattr(Run, stage, lambda self, stage=stage: done.append(stage))
+    run = Run(tmp_path, parse_recipe({"corpus": {"manifest": "x"}, "codebook": {"num_units": 1000}}))
+    if refused:
+        with pytest.raises(
+            InputError, match=r"num_units: the train split has 8.0 s of speech, about 400 frames, which"
+        ):
+            run.corpus_and_units()
+    else:
+        run.corpus_and_units()
+    assert done == (["corpus"] if refused else ["corpus", "encoder", "codebook", "units"])
+
+
 @pytest.mark.parametrize(("tasks", "refused"), [({"s2st": 1.0}, True), ({"s2st": 0.0, "mt": 1.0}, False)])
 def test_a_test_utterance_without_reference_ends_a_run_before_anything_is_trained(
     tasks: dict, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
