@@ -9,6 +9,7 @@ systems write before they translate (normalized, accents folded), with 95 % inte
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from human import error_rate, interval, word_errors
 from unitweave.core.layout import RunLayout
 from unitweave.core.records import json_lines
 from unitweave.core.text import normalize
-from unitweave.score.scores import ScoredUtterance, read_utterances
+from unitweave.score.scores import read_utterances
 
 SYSTEMS = ("baseline", "scheduled")
 HEAD = """---
@@ -32,9 +33,9 @@ Every fifteenth of the 75 lines of people in the test split, chosen by nothing e
 Back*, © 1996-2008 Alcachofa Soft S.L.; **they are modified**: cut out, resampled and compressed.
 [Its licence](audio/human/DRASCULA-README.txt) allows that.
 
-*Baseline* and *scheduled* are the two trainings of `results/human-small.md`. Neither translates people well; they are
-here so that one can hear how far they get. `python benchmarks/human_clips.py FOLDER` writes this page and their
-recordings.
+*Baseline* and *scheduled* are the trainings with seed 1 of `results/human-small.md`. Neither translates people well;
+they are here so that one can hear how far they get. `python benchmarks/human_clips.py FOLDER` writes this page and
+their recordings.
 
 | | who | Spanish | English |
 | --- | --- | --- | --- |
@@ -48,12 +49,12 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--record", type=Path, default=Path("results/human/people.jsonl"))
     options = parser.parse_args()
-    trials = {system: _trial(options.folder, system) for system in SYSTEMS}
+    trials = {system: _trials(options.folder, system)[0] for system in SYSTEMS}
     lines = {
         system: {line.id: line for line in read_utterances(RunLayout(options.folder).scores(trial))}
         for system, trial in trials.items()
     }
-    _print_error_rates(trials, lines)
+    _print_error_rates(options.folder)
     place = options.docs / "audio/human"
     recorded = list(json_lines(options.record))
     rows = []
@@ -72,9 +73,10 @@ def main() -> None:
     print(page)
 
 
-def _trial(folder: Path, system: str) -> str:
-    (found,) = (path.name for path in sorted((folder / "scores").iterdir()) if f"_{system}_" in path.name)
-    return found
+def _trials(folder: Path, system: str) -> list[str]:
+    """The scored trials of a system, that with the lowest seed first."""
+    found = [path.name for path in sorted((folder / "scores").iterdir()) if f"_{system}_" in path.name]
+    return found or sys.exit(f"{folder}: no scored trial of {system}")
 
 
 def _row(name: str, who: str, source: str, translation: str, source_clip: str, clip: str) -> str:
@@ -90,18 +92,18 @@ def _player(clip: str) -> str:
     return f"<br>{sound}<br>[file](audio/human/{clip}.ogg)"
 
 
-def _print_error_rates(trials: dict[str, str], lines: dict[str, dict[str, ScoredUtterance]]) -> None:
-    print(
-        "| recordings | system | utterances | WER of the transcript | words right |\n| --- | --- | ---: | ---: | ---: |"
-    )
+def _print_error_rates(folder: Path) -> None:
+    print("| recordings | training | utterances | WER of the transcript | words right |")
+    print("| --- | --- | ---: | ---: | ---: |")
     for part, synthetic in (("speech engines", True), ("people", False)):
-        for system, trial in trials.items():
-            own = [line for line in lines[system].values() if line.id.startswith("es_test_") == synthetic]
+        for trial in [trial for system in SYSTEMS for trial in _trials(folder, system)]:
+            scored = read_utterances(RunLayout(folder).scores(trial))
+            own = [line for line in scored if line.id.startswith("es_test_") == synthetic]
             words = np.array(
                 [word_errors(line.source or "", normalize(line.outputs[trial].transcript or "", "es")) for line in own]
             )
             right = 100 * words[:, 2].sum() / words[:, 1].sum()
-            print(f"| {part} | {system} | {len(own)} | {interval(words, error_rate)} | {right:.0f} % |")
+            print(f"| {part} | {trial} | {len(own)} | {interval(words, error_rate)} | {right:.0f} % |")
 
 
 if __name__ == "__main__":
