@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from unitweave.training import optimizers
+from unitweave.training.devices import has_native_bf16
 from unitweave.training.optimizers import Float32Muon, make_optimizer
 
 
@@ -26,6 +27,14 @@ def test_muon_is_torchs_where_the_processor_has_bfloat16(monkeypatch: pytest.Mon
     for native, kind in ((True, torch.optim.Muon), (False, Float32Muon)):
         monkeypatch.setattr(optimizers, "has_native_bf16", lambda native=native: native)
         assert type(make_optimizer("muon", model, 1e-3, 0.0).parts[0]) is kind
+
+
+def test_bfloat16_is_left_off_where_torch_is_kept_from_the_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    for capability in ("AVX512", "AVX2", "DEFAULT"):  # as ATEN_CPU_CAPABILITY may set it
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        assert has_native_bf16() == (capability == "AVX512")
 
 
 @pytest.mark.parametrize("name", ["adam", "muon"])
