@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _trials(folder: Path, system: str) -> list[str]:
-    """The scored trials of a system, that with the lowest seed first."""
+    """The scored trials of a system, in the order of their names: seed 1 first."""
     found = [path.name for path in sorted((folder / "scores").iterdir()) if f"_{system}_" in path.name]
     return found or sys.exit(f"{folder}: no scored trial of {system}")
 

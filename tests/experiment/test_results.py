@@ -588,6 +588,11 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
         stage.write_text(json.dumps(record | {"provenance": {"command": command}}))
         write_archive(kept, run)
         assert json.loads((kept / "subsets/some/stage.json").read_text())["provenance"]["command"] == archived
+    good = stage.read_text()
+    stage.write_text(json.dumps(record | {"provenance": {"command": "unitweave 'experiment"}}))
+    with pytest.raises(InputError, match=r"stage\.json: damaged \(the command"):
+        write_archive(kept, run)
+    stage.write_text(good)
     assert "somewhere" not in (kept / "experiment.yaml").read_text(), "of nobody's business"
     before = {path: file_digest(path) for path in kept.rglob("*") if path.is_file()}
     write_archive(kept, run)  # again, with the same trials

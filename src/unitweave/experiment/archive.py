@@ -102,7 +102,10 @@ def _without_folders(path: Path) -> None:
     """Leave the folders out of the command in a stage.json: they say something of one machine alone."""
     record = read_json(path)
     if command := record.get("provenance", {}).get("command"):
-        record["provenance"]["command"] = _command_without_folders(command)
+        try:
+            record["provenance"]["command"] = _command_without_folders(command)
+        except ValueError as error:
+            raise InputError(f"{path}: damaged (the command {command!r}: {error})") from None
         write_json(path, record)
 
 

@@ -36,7 +36,7 @@ def has_native_bf16() -> bool:
     """Whether the GPU, or else the CPU, multiplies bfloat16 itself; emulated it is slower than float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    limited = not torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # perhaps by ATEN_CPU_CAPABILITY
+    limited = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")  # perhaps by ATEN_CPU_CAPABILITY
     return not limited and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
