@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # On call, since they import torch: what is missing on the disk is known without it.
 check_initial_encoder = imported_on_call("units.initial_encoder:check_initial_encoder")
+initial_frame_rate = imported_on_call("units.initial_encoder:initial_frame_rate")
 configured_tokenizer = imported_on_call("units.tokenizer:configured_tokenizer")
 check_system = imported_on_call("lm.checks:check_system")
 check_compile_backend = imported_on_call("lm.checks:check_compile_backend")
@@ -152,12 +153,18 @@ def check_corpus(recipe: Recipe, pairs: Manifest) -> None:
 
 
 def check_frames(recipe: Recipe, pairs: Manifest) -> None:
-    """Raise InputError where the training speech has fewer frames than the codebook is to have units."""
+    """Raise InputError where the training speech has fewer frames than the codebook is to have units.
+
+    Args:
+        recipe: The recipe, whose encoder is still to be trained.
+        pairs: All pairs of the corpus.
+    """
+    rate = initial_frame_rate(recipe.encoder)
     train = pairs.where(pc.equal(pairs.column("split"), "train"))
     seconds = sum(pc.sum(train.column(f"{side}_seconds")).as_py() or 0.0 for side in SIDES)
-    if 0 < seconds * FRAME_RATE < recipe.codebook.num_units:
+    if 0 < seconds * rate < recipe.codebook.num_units:
         raise InputError(
-            f"codebook.num_units: the train split has {seconds:.1f} s of speech, about {seconds * FRAME_RATE:.0f} "
+            f"codebook.num_units: the train split has {seconds:.1f} s of speech, about {seconds * rate:.0f} "
             f"frames, which cannot make {recipe.codebook.num_units} units; use more speech or fewer units"
         )
 

@@ -1,11 +1,13 @@
 """The order of a run's stages, and which of them a recipe needs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from helpers.encoders import random_checkpoint
 from unitweave.config.recipe import builtin_recipes, load_recipe, parse_recipe
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
@@ -45,24 +47,33 @@ def test_a_vocoder_that_could_not_be_trained_ends_a_run_before_its_language_mode
         _check_vocoder(recipe, [], 16, 50.0)
 
 
-@pytest.mark.parametrize(("seconds", "refused"), [(4.0, True), (12.0, False), (0.0, False)])
+@pytest.mark.parametrize(
+    ("seconds", "stride", "frames"),  # at 16 kHz the strides are 25 and 100 frames a second
+    [(4.0, None, 400), (12.0, None, None), (0.0, None, None), (12.0, 16, 600), (6.0, 4, None)],
+)
 def test_too_little_speech_for_the_codebook_ends_a_run_before_the_encoder_is_trained(
-    seconds: float, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seconds: float, stride: int | None, frames: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    recipe: dict = {"corpus": {"manifest": "x"}, "codebook": {"num_units": 1000}}
+    if stride:  # an encoder with another number of frames a second than the one that is trained from scratch
+        random_checkpoint(tmp_path / "hub", "wav2vec2")
+        config = json.loads((tmp_path / "hub/config.json").read_text())
+        changes = {"conv_stride": [5, 8, stride], "conv_kernel": [10, 8, stride]}
+        (tmp_path / "hub/config.json").write_text(json.dumps(config | changes))
+        recipe["encoder"] = {"pretrained": str(tmp_path / "hub")}
     pair = Pair("p", "train", "es", "en", "a.wav", "b.wav", "hola", "hello", src_seconds=seconds, tgt_seconds=seconds)
     write_manifest(tmp_path / "corpus", [pair, replace(pair, id="q", split="test", src_seconds=60.0)])
     done: list[str] = []
     for stage in ("corpus", "encoder", "codebook", "units"):
         monkeypatch.setattr(Run, stage, lambda self, stage=stage: done.append(stage))
-    run = Run(tmp_path, parse_recipe({"corpus": {"manifest": "x"}, "codebook": {"num_units": 1000}}))
-    if refused:
-        with pytest.raises(
-            InputError, match=r"num_units: the train split has 8.0 s of speech, about 400 frames, which"
-        ):
+    run = Run(tmp_path, parse_recipe(recipe))
+    if frames is not None:
+        message = rf"num_units: the train split has {2 * seconds} s of speech, about {frames} frames, which"
+        with pytest.raises(InputError, match=message):
             run.corpus_and_units()
     else:
         run.corpus_and_units()
-    assert done == (["corpus"] if refused else ["corpus", "encoder", "codebook", "units"])
+    assert done == (["corpus", "encoder", "codebook", "units"] if frames is None else ["corpus"])
 
 
 @pytest.mark.parametrize(("tasks", "refused"), [({"s2st": 1.0}, True), ({"s2st": 0.0, "mt": 1.0}, False)])

@@ -51,14 +51,21 @@ def check_initial_encoder(settings: EncoderSettings, layer: int) -> float:
     Raises:
         InputError: The pretrained encoder is missing or not one that can be trained here, or has no such layer.
     """
-    blocks, rate = settings.shape.num_hidden_layers, float(FRAME_RATE)
+    blocks = settings.shape.num_hidden_layers
     if settings.pretrained is not None:
         config, _ = _pretrained_config(settings.pretrained)
-        blocks, rate = config.num_hidden_layers, FrontEnd.of(config).frame_rate
+        blocks = config.num_hidden_layers
         config.vocab_size = config.vocab_size or 1  # None where there is no output layer, as in w2v-BERT 2.0
         check_parameters(settings.pretrained, lambda: ctc_class(config)(config), new_head=True)
     check_layer(layer, blocks)
-    return rate
+    return initial_frame_rate(settings)
+
+
+def initial_frame_rate(settings: EncoderSettings) -> float:
+    """Frames a second of the encoder to train. Raises InputError where `pretrained` is none that can be trained."""
+    if settings.pretrained is None:
+        return float(FRAME_RATE)
+    return FrontEnd.of(_pretrained_config(settings.pretrained)[0]).frame_rate
 
 
 def _pretrained_config(name: str) -> tuple[PretrainedConfig, FeatureExtractionMixin]:
