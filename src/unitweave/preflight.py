@@ -5,7 +5,7 @@ of large models the configuration, the tokenizer and the heads of the weight fil
 already need nothing.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ check_initial_encoder = imported_on_call("units.initial_encoder:check_initial_en
 initial_frame_rate = imported_on_call("units.initial_encoder:initial_frame_rate")
 configured_tokenizer = imported_on_call("units.tokenizer:configured_tokenizer")
 check_system = imported_on_call("lm.checks:check_system")
+try_packing = imported_on_call("lm.checks:try_packing")
 check_compile_backend = imported_on_call("lm.checks:check_compile_backend")
 named_vocoder = imported_on_call("vocoder.adopt:named_vocoder")
 check_scoring = imported_on_call("score.checks:check_scoring")
@@ -72,12 +73,7 @@ def check_run(run: "Run", systems: Sequence[str], stages: Sequence[str] = STAGES
     if backend is not None and "lm" in stages and due(layout.text_lm, recipe.text_lm):
         check_compile_backend(backend, "text_lm.training.torch_compile_backend")
     if "lm" in stages:
-        for name, system in chosen.items():
-            if due(layout.lm(name), run.lm_settings(name)):
-                with error_prefix(f"systems.{name} (or lm)"):
-                    if system.pretrained is not None:
-                        check_reachable(system.pretrained)
-                    check_system(system, num_units)
+        _check_systems(run, chosen, due, num_units)
     speaking = [system for system in chosen.values() if system.speech_to_speech]
     if "vocoder" in stages and speaking and due(layout.vocoder, recipe.vocoder):
         _check_vocoder(recipe, speaking, num_units, frame_rate)
@@ -88,6 +84,23 @@ def check_run(run: "Run", systems: Sequence[str], stages: Sequence[str] = STAGES
                     try_cascade(cascade, run.directions)
         if speaking and due(layout.score, recipe.score.in_fingerprint()):
             check_scoring(recipe.score, run.targets)
+
+
+def _check_systems(run: "Run", systems: Mapping[str, LmSettings], due: _Due, num_units: int) -> None:
+    """Raise InputError for what the training of the systems that are to be trained would refuse."""
+    # Where the units are done, the training comes next and tries it itself.
+    try_early, tried = not is_done(run.folder, run.layout.name(run.layout.units)), set()
+    for name, system in systems.items():
+        if not due(run.layout.lm(name), run.lm_settings(name)):
+            continue
+        with error_prefix(f"systems.{name} (or lm)"):
+            if system.pretrained is not None:
+                check_reachable(system.pretrained)
+            check_system(system, num_units)
+            packed = (system.pretrained, system.training.cross_entropy)
+            if try_early and system.pretrained is not None and packed not in tried:
+                try_packing(*packed)
+                tried.add(packed)
 
 
 def _check_target(run: "Run", systems: Iterable[LmSettings]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from unitweave import pipeline
 from unitweave.cli import main
@@ -37,6 +37,10 @@ CASES = {
     "an LM of fewer layers": ({"lm": {"pretrained": "SHORT"}}, "config.json describes a model without it"),
     "an LM without tokenizer": ({"lm": {"pretrained": "BARE"}}, "could not load the tokenizer"),
     "an LM that caps its logits": ({"lm": {"pretrained": "CAPPED"}}, "set training.cross_entropy: plain"),
+    "an LM that cannot be packed": (
+        {"lm": {"pretrained": "BLOOM", "max_tokens": 512}},
+        "systems.scheduled (or lm): BloomForCausalLM cannot be trained: training packs several sequences into a row",
+    ),
     "extra text": ({"lm": {"extra_text": "no.tsv"}}, "no.tsv: no such table"),
     "a schedule's function": ({"lm": {"schedule": {"shape": "function", "function": "no:thing"}}}, "schedule.function"),
     "DeepSpeed's file": ({"lm": {"training": {"deepspeed": "no.json"}}}, "deepspeed"),
@@ -93,12 +97,13 @@ def models(tmp_path_factory: pytest.TempPathFactory, text_lm_folder: Path) -> di
         "head_dim": 8,
     }
     Gemma2ForCausalLM(Gemma2Config(vocab_size=300, num_key_value_heads=1, **shape)).save_pretrained(folder / "CAPPED")
+    bloom = BloomConfig(vocab_size=300, hidden_size=32, n_layer=2, n_head=2, initializer_range=0.5)
+    BloomForCausalLM(bloom).save_pretrained(folder / "BLOOM")
     for path in text_lm_folder.glob("token*"):
         shutil.copy(path, folder / "CAPPED")
+        shutil.copy(path, folder / "BLOOM")
     write_manifest(folder / "TEXTS", [Pair("a", "train", "es", "en", None, None, "hola", "hello")], {})
-    return {
-        name: str(folder / name) for name in ("LARGE", "EMPTY", "FLAT", "SHORT", "BARE", "W2V", "CAPPED", "TEXTS")
-    } | {"LM": str(text_lm_folder)}
+    return {path.name: str(path) for path in folder.iterdir()} | {"LM": str(text_lm_folder)}
 
 
 @pytest.fixture

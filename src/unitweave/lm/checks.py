@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from unitweave.config.lm import LmSettings
 from unitweave.core.errors import InputError
@@ -13,6 +13,8 @@ from unitweave.lm.data.dataset import read_extra_text
 
 if TYPE_CHECKING:  # what a path or a schedule alone tells is said without torch
     from transformers import PretrainedConfig
+
+_TRIED_PARAMETERS = 1_000_000_000  # loaded within seconds; a larger model is refused when its own turn comes
 
 
 def check_system(settings: LmSettings, num_units: int) -> None:
@@ -41,6 +43,30 @@ def check_system(settings: LmSettings, num_units: int) -> None:
             _check_modules(settings.lora.target_modules, config)
     if (backend := settings.training.torch_compile_backend) is not None:
         check_compile_backend(backend, "training.torch_compile_backend")
+
+
+def try_packing(name: str, cross_entropy: Literal["chunked", "plain"]) -> None:
+    """Refuse a causal LM that cannot be trained on packed rows; one of more than a billion parameters is not tried.
+
+    Args:
+        name: A model that `check_system` has passed.
+        cross_entropy: As in the settings of training.
+
+    Raises:
+        InputError: The model does not keep packed sequences apart, or changes its logits where that is not possible.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from unitweave.lm.model.start import load_causal_lm, load_config
+    from unitweave.lm.train.packed import PackedTraining
+    from unitweave.training.trainer import quiet_transformers
+
+    quiet_transformers()
+    with torch.device("meta"):
+        described = AutoModelForCausalLM.from_config(load_config(name), trust_remote_code=False)
+    if sum(parameter.numel() for parameter in described.parameters()) <= _TRIED_PARAMETERS:
+        PackedTraining(load_causal_lm(name)[0], cross_entropy)
 
 
 def check_repetitions(settings: LmSettings, units: Mapping[str, str]) -> None:
