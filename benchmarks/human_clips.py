@@ -28,13 +28,13 @@ hide: [toc]
 
 # Five human lines
 
-Every fifteenth of the 75 lines of people in the test split, chosen by nothing else
+Every fifteenth of the 75 human lines in the test split, with no other selection
 ([human speech](human.md#a-second-experiment-on-two-cpu-cores)). The recordings are of *Drascula: The Vampire Strikes
 Back*, © 1996-2008 Alcachofa Soft S.L.; **they are modified**: cut out, resampled and compressed.
 [Its licence](audio/human/DRASCULA-README.txt) allows that.
 
-*Baseline* and *scheduled* are the trainings with seed 1 of `results/human-small.md`. Neither translates people well;
-they are here so that one can hear how far they get. `python benchmarks/human_clips.py FOLDER` writes this page and
+*Baseline* and *scheduled* are the trainings with seed 1 of `results/human-small.md`. Neither translates human speech well;
+they are here so that you can hear how far they get. `python benchmarks/human_clips.py FOLDER` writes this page and
 their recordings.
 
 | | who | Spanish | English |
