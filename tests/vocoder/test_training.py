@@ -105,6 +105,13 @@ def test_a_killed_training_resumed_equals_an_uninterrupted_one(
     assert outcome.obsolete == (tmp_path / "killed" / "checkpoints",), "which the stage removes"
 
 
+def test_segments_longer_than_every_utterance_are_the_utterances(data: Path, tmp_path: Path) -> None:
+    for name, frames in (("whole", 48), ("more", 10**9)):
+        train_vocoder(tmp_path / name, changed(segment_frames=frames, steps=2), data, data / "units")
+    whole, more = weights(tmp_path / "whole"), weights(tmp_path / "more")
+    assert all(torch.equal(whole[name], more[name]) for name in whole)
+
+
 @pytest.mark.cpu
 def test_a_training_does_not_depend_on_what_its_process_trained_before(data: Path, tmp_path: Path) -> None:
     settings = changed(adversarial_start_step=1, precision="fp32", steps=2)

@@ -44,7 +44,7 @@ class VocoderSettings(Settings):
     sample_rate: PositiveInt = field(default=16_000, metadata=LATER)
     """Sampling rate of the speech in Hz, a multiple of the units' frame rate: 16000, 22050, 24000, ..."""
     segment_frames: PositiveInt = 64
-    """Units of a training segment (64 are 1.3 s at 50 units a second)."""
+    """Units of a training segment (64 are 1.3 s at 50 units a second); at most those of the longest utterance."""
     adversarial_start_step: NonNegativeInt | None = None
     """Optimizer step from which on discriminators take part; null: never."""
     discriminator_learning_rate: PositiveNumber = 2e-4

@@ -169,7 +169,7 @@ class _Trainer:
             self.step,
             settings.training.steps,
             batch_size,
-            settings.segment_frames,
+            min(settings.segment_frames, int(self.recordings.frames.max())),  # more would be padding alone
             settings.training.seed,
             self.timing,
         )
