@@ -40,7 +40,7 @@ def main() -> None:
     words, rng, numbers = options.words, Random(0), np.random.default_rng(0)
     poisson = numbers.poisson(options.mean_length, 50_000)
     poisson = poisson[poisson > 0]
-    print("| text ratio | share of text | mean run of text | runs | first word | literal: share | first word |")
+    print("| text ratio | fraction of text | mean run of text | runs | first word | literal: fraction | first word |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for ratio in (0.1, 0.3, 0.5, 0.7, 0.9):
         ours = np.zeros((DRAWS, words), dtype=bool)

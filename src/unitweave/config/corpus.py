@@ -272,7 +272,8 @@ class TableCorpus(Settings):
     encoding: str = "utf-8"
     """Encoding of text tables without a byte order mark."""
     quoted: Literal["auto", "yes", "no"] = "auto"
-    """Whether fields may be quoted with double quotes; auto: in .csv files only."""
+    """Whether fields may be quoted with double quotes; auto: in .csv files, and where all
+    names in the header are quoted."""
     workers: NonNegativeInt = 0
     """Threads that decode; 0: one per core."""
     allow_skipped: bool = False

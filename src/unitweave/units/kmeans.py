@@ -32,8 +32,8 @@ def kmeans(rows: torch.Tensor, clusters: int, seed: int, iterations: int = 25, t
     and Fleuret's nested mini-batches, 2016): most of the way is made on few rows. Deterministic by seed on one device.
 
     Args:
-        rows: float32 or float16 [rows, hidden]; with 64 bytes for each row and about 100 MB they are all that is in
-            memory.
+        rows: float32 or float16 [rows, hidden]. At most a quarter of their memory is taken for parts of them, and
+            about 100 MB beside that.
         clusters: How many centroids.
         seed: Of the random order and the start.
         iterations: Maximum passes over parts of the rows; the last is always over all of them.
