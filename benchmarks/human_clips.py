@@ -33,9 +33,9 @@ Every fifteenth of the 75 human lines in the test split, with no other selection
 Back*, © 1996-2008 Alcachofa Soft S.L.; **they are modified**: cut out, resampled and compressed.
 [Its licence](audio/human/DRASCULA-README.txt) allows that.
 
-*Baseline* and *scheduled* are the trainings with seed 1 of `results/human-small.md`. Neither translates human speech well;
-they are here so that you can hear how far they get. `python benchmarks/human_clips.py FOLDER` writes this page and
-their recordings.
+*Baseline* and *scheduled* are the trainings with seed 1 of `results/human-small.md`. Neither translates human speech
+well; they are here so that you can hear how far they get. `python benchmarks/human_clips.py FOLDER` writes this page
+and their recordings.
 
 | | who | Spanish | English |
 | --- | --- | --- | --- |
