@@ -33,22 +33,22 @@ class Command:
 _ALL = ("corpus", "encoder", "codebook", "units", "text_lm", "lm", "vocoder", "translate", "score")
 COMMANDS = (
     Command("run", "RECIPE --out RUN", "every stage of a recipe that is not yet done", "stages:run", _ALL),
-    Command("rehearse", "RECIPE --out FOLDER", "all stages for two steps, against the plan", "rehearse:rehearse"),
+    Command("rehearse", "RECIPE --out FOLDER", "all stages for two steps, compared with the plan", "rehearse:rehearse"),
     Command("corpus", "RUN", "the corpus of a run", "stages:corpus", ("corpus",)),
     Command("corpus cvss", "--cvss PATH... --out FOLDER", "a corpus from CVSS-C and Common Voice", "corpus:cvss"),
     Command("corpus table", "--table FILE... --out FOLDER", "a corpus from your recordings and texts", "corpus:table"),
-    Command("corpus hub", "--dataset NAME --out FOLDER", "a corpus from a dataset of the hub", "corpus:hub"),
+    Command("corpus hub", "--dataset NAME --out FOLDER", "a corpus from a dataset on the hub", "corpus:hub"),
     Command("corpus speak", "FOLDER --out FOLDER", "the missing speech of a corpus, synthesized", "corpus:speak"),
     Command("corpus stats", "FOLDER", "hours, pairs, speakers, lengths", "corpus:stats"),
     Command("units train-encoder", "RUN", "the speech encoder (CTC)", "stages:train_encoder", ("encoder",)),
     Command("units codebook", "RUN", "the k-means codebook", "stages:codebook", ("codebook",)),
     Command("units extract", "RUN", "units and word frames of every recording", "stages:extract", ("units",)),
     Command("units alignment", "RUN", "the worst-aligned recordings, with pictures", "units:alignment"),
-    Command("units probe-layers", "RUN", "quality of units of each layer", "units:probe_layers", ("codebook",)),
+    Command("units probe-layers", "RUN", "quality of units from each layer", "units:probe_layers", ("codebook",)),
     Command("units error-rates", "CORPUS ENCODER...", "WER and CER of encoders, compared", "units:error_rates"),
     Command("units plan", "RECIPE", "memory and time of encoder training, estimated", "units:plan", ("encoder",)),
     Command("units export", "RUN --format F --out DIR", "units as fairseq or S2UT files", "units:export_units"),
-    Command("units import", "RUN --format F --from DIR", "units from elsewhere", "units:import_units", ("units",)),
+    Command("units import", "RUN --format F --from DIR", "units from other tools", "units:import_units", ("units",)),
     Command("lm text", "RUN", "the small text language model", "stages:text_lm", ("text_lm",)),
     Command("lm train", "RUN", "the LM, fine-tuned on interleaved speech and text", "stages:train_lm", ("lm",)),
     Command("lm plan", "RECIPE|RUN", "sizes, lengths, memory, hours and warnings", "lm:plan"),
@@ -57,11 +57,11 @@ COMMANDS = (
     Command("live", "MODEL", "translation while somebody is speaking", "live:live"),
     Command("live evaluate", "RUN --out FOLDER", "quality and delay of live translation", "live:evaluate"),
     Command("experiment", "GRID --out FOLDER", "a grid of trainings and the page of results", "experiment:experiment"),
-    Command("experiment results", "FOLDER... --page FILE", "one page on several experiments", "experiment:results"),
+    Command("experiment results", "FOLDER... --page FILE", "one page about several experiments", "experiment:results"),
     Command(
         "experiment archive",
         "FOLDER --out ARCHIVE",
-        "all that its page is made from, without models",
+        "what its page of results is made from, without models",
         "experiment:archive",
     ),
     Command(
@@ -139,7 +139,7 @@ def _refused(error: OSError) -> str:
     if error.errno in _NO_PLACE:
         return f"{path}: {error.strerror}"
     if path.is_symlink() and not path.exists():
-        return f"{path}: a link to {path.readlink()}, where nothing is; make that, or remove the link"
+        return f"{path}: a link to {path.readlink()}, which does not exist; create that, or remove the link"
     if isinstance(error, FileExistsError | NotADirectoryError):
         path = next((place for place in (path, *path.parents) if place.is_file()), path)
         return f"{path}: there is a file where a folder is needed; move it away or choose another place"
@@ -154,8 +154,8 @@ def _out_of_memory(torch: Any) -> str:
     reserved = torch.cuda.memory_reserved()
     gib = 2**30
     return (
-        f"out of memory on {torch.cuda.get_device_name()}: of {total / gib:.1f} GiB this command has "
-        f"{reserved / gib:.1f}, other programs {max(0, total - free - reserved) / gib:.1f}. Smaller passes take less "
+        f"out of memory on {torch.cuda.get_device_name()}: this command holds {reserved / gib:.1f} of "
+        f"{total / gib:.1f} GiB, other programs {max(0, total - free - reserved) / gib:.1f}. Smaller passes take less "
         "(max_tokens_per_forward or batch_size of the training, batch_size of translate); 'unitweave lm plan' "
         "estimates what a training needs. "
         "Run the same command to resume"
@@ -225,7 +225,7 @@ def _usage(commands: Sequence[Command] = COMMANDS) -> str:
             *rows,
             "",
             f"  recipes built in: {names}",
-            "  unitweave COMMAND --help gives the command's settings; unitweave --version",
+            "  unitweave COMMAND --help lists a command's options; unitweave --version shows the version",
         ]
     )
 

@@ -61,7 +61,7 @@ def test_a_full_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     assert cli.main(["lm", "train", "run"]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "of 80.0 GiB this command has 10.0, other programs 69.0" in said
+    assert said.count("\n") == 1 and "this command holds 10.0 of 80.0 GiB, other programs 69.0" in said
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_an_error_that_repeats_a_long_value_is_short(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("out", "line"),
     [
-        ("dangling", "{folder}/dangling: a link to nowhere, where nothing is; make that, or remove the link"),
-        ("dangling/run", "{folder}/dangling: a link to nowhere, where nothing is; make that, or remove the link"),
+        ("dangling", "{folder}/dangling: a link to nowhere, which does not exist; create that, or remove the link"),
+        ("dangling/run", "{folder}/dangling: a link to nowhere, which does not exist; create that, or remove the link"),
         ("file/run", "{folder}/file: there is a file where a folder is needed; move it away or choose another place"),
     ],
 )

@@ -57,7 +57,7 @@ def test_recipes_can_be_read_and_every_key_has_a_comment(name: str) -> None:
         ({"lm": {"extra_text_ratio": 1.0}}, "extra_text_ratio: must be a number from 0 to below 1 (got 1.0)"),
         ({"lm": {"max_tokens": 3}}, "max_tokens: must be at least 16 (got 3)"),
         ({"lm": {"lora": {"rank": 0}}}, f"lora.rank: {ABOVE_0}"),
-        ({"codebook": {"num_units": 500, "max_frames": 499}}, "codebook.max_frames: must be num_units or more"),
+        ({"codebook": {"num_units": 500, "max_frames": 499}}, "codebook.max_frames: must be at least num_units"),
         ({"lm": {"lora": {"rnk": 1}}}, "lora.rnk: no such setting"),
         ({"lm": {"lora": 3}}, "lora"),
         ({"lm": {"training": None}}, "lm.training: must be a mapping of settings (got None)"),

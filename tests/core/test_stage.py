@@ -42,7 +42,7 @@ def test_a_stage_that_another_process_does_is_refused_until_that_one_has_died(tm
     try:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
         words = rf"process {other.pid} on {os.uname().nodename} since 20\d\d-\d\d-\d\d \d\d:\d\d"
-        with pytest.raises(InputError, match=rf"lm/x: in use by {words}.*wait until it is done"):
+        with pytest.raises(InputError, match=rf"lm/x: in use by {words}.*wait until it has finished"):
             run_stage(tmp_path, "lm/x", {}, {}, nothing)
         assert not (tmp_path / "lm/x").exists() and in_use(tmp_path)
         with pytest.raises(InputError, match=rf"recipe\.yaml: cannot change now, since .*lm/x is in use by {words}"):
@@ -82,7 +82,7 @@ def test_a_folder_has_one_lock_by_whatever_name_it_is_reached(tmp_path: Path) ->
     with locked(tmp_path / "disk/units"), pytest.raises(InputError, match="in use by this process"), other:
         pass
     lock_path(tmp_path / "run/units").write_text(json.dumps({"host": "node17", "pid": 4, "since": "today"}))
-    assert "process 4 on node17 since today (if that one is gone: delete" in str(in_use(tmp_path / "run"))
+    assert "process 4 on node17 since today (if that process is gone, delete" in str(in_use(tmp_path / "run"))
 
 
 def test_a_work_folder_is_of_one_process_and_takes_away_what_a_killed_one_left(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_damaged_lock_of_nobody_is_taken(tmp_path: Path, content: bytes) -> No
 
 def test_a_lock_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     lock_path(tmp_path / "units").symlink_to(tmp_path / "elsewhere/lock")
-    with pytest.raises(InputError, match=r"\.units\.lock: .* delete what stands there"), locked(tmp_path / "units"):
+    with pytest.raises(InputError, match=r"\.units\.lock: .* delete the link there"), locked(tmp_path / "units"):
         pass
 
 

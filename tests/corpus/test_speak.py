@@ -277,7 +277,7 @@ def test_an_engine_that_fails_midway_stops_and_the_same_command_resumes(
     monkeypatch.setattr("unitweave.corpus.speak._IN_A_ROW", 3)
     arguments = ["--out", str(tmp_path / "s"), "--engine", "function", "--function", f"{__name__}:speak"]
     assert main(["corpus", "speak", str(corpus), *arguments]) == 2
-    assert "3 texts one after the other could not be synthesized; ConnectionError" in capsys.readouterr().err
+    assert "3 texts in a row could not be synthesized; ConnectionError" in capsys.readouterr().err
     assert not (tmp_path / "s/manifest.parquet").exists()
     before = list(spoken)
     monkeypatch.setattr(sys.modules[__name__], "speak", lambda text, _: spoken.append(text) or (SOUND, 8_000))

@@ -393,7 +393,7 @@ def test_cells_that_are_no_text_are_not_trained_on(clips: Path, tmp_path: Path) 
     assert kept == {"bonjour", "7", "AT&T; moins < plus >", "Null"}
     reasons = Counter(skipped(tmp_path / "c").values())
     assert reasons == {
-        "the column fr is no text": 3,
+        "the column fr is not text": 3,
         "source: no words in the text": 3,
         "source: markup in the text": 2,
     }

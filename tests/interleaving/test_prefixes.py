@@ -91,7 +91,7 @@ def test_as_many_examples_are_cut_as_the_settings_say_and_none_by_default() -> N
     assert target == pytest.approx(0.3, abs=0.03) and 0.1 < source < 0.23
     state = rng.getstate()
     assert draw_prefix(pool[0], InterleaveSettings(), rng) is pool[0] and rng.getstate() == state
-    with pytest.raises(InputError, match="at most 1 together"):
+    with pytest.raises(InputError, match="add up to at most 1"):
         InterleaveSettings(target_prefix_ratio=0.7, source_prefix_ratio=0.7)
 
 

@@ -161,8 +161,8 @@ def test_what_the_alignment_allows_is_said_per_language_warned_of_and_refused_wh
         lengths = measure(one, few / "corpus", few / "units", tokenizer)
         plan = make_plan("x", one, 12, SmallLm(), lengths)
         assert plan.facts["words that can be replaced by text"] == "en 100.0 % of 22, es 36.4 % of 22"
-        assert [w for w in plan.warnings if "surely" in w] == [
-            "es: text ratio 0.90 becomes 0.36, since only 36 % of its words are surely aligned "
+        assert [w for w in plan.warnings if "reliably" in w] == [
+            "es: text ratio 0.90 becomes 0.36, since only 36 % of its words are reliably aligned "
             "(interleave.min_alignment_score 0.3)"
         ]
     printed: list[str] = []

@@ -253,7 +253,7 @@ def test_comet_scores_the_transcripts_by_its_own_program(wavs: Path, capsys: pyt
     for settings, message in (
         ({"comet_command": command, "comet": "far"}, "cannot download far"),
         ({"comet_command": command, "comet": "broken"}, "no \ufffd checkpoint"),
-        ({"comet_command": command, "comet": "here nan"}, "a score is no finite number"),
+        ({"comet_command": command, "comet": "here nan"}, "a score is not a finite number"),
         ({"comet_command": "no-such-comet", "comet": "here"}, "'no-such-comet' is not installed"),
     ):
         with pytest.raises(InputError) as raised:

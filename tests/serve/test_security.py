@@ -136,7 +136,7 @@ def test_a_token_opens_the_server_and_nothing_else_does(locked: int) -> None:
     status, answer = ask(locked, "/", accept="text/html")
     assert status == 401 and "<form" in answer
     status, answer = ask(locked, "/login", "POST", b"token=wrong", accept="text/html")
-    assert status == 401 and "not the token" in answer
+    assert status == 401 and "Wrong token" in answer
 
 
 @pytest.mark.parametrize("by", ["link", "form"])

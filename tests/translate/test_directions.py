@@ -122,7 +122,7 @@ def test_models_of_earlier_versions_go_into_english(base: PhaseDecoder, tmp_path
 def test_a_model_without_texts_cannot_choose_and_is_not_trained_where_it_would_have_to(base: PhaseDecoder) -> None:
     check_directions([("es", "en"), ("en", "es")], {"direct": 1.0})
     check_directions([("es", "en"), ("es", "fr")], {"s2st": 1.0})
-    with pytest.raises(InputError, match="from es this corpus goes into en, fr"):
+    with pytest.raises(InputError, match="this corpus translates es into en, fr"):
         check_directions([("es", "fr"), ("es", "en")], {"direct": 0.5, "s2st": 0.5})
     direct = trained_on(base, "es-en", tasks=["direct"])
     assert len(direct.translate(SOURCES[:1], SHORT, [ForcedPrefix(target_language="en")])) == 1

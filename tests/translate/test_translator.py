@@ -286,7 +286,7 @@ def test_a_short_recording_whose_header_says_no_length_is_a_short_one(
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["transcript"] == "hola perro"
     assert main([*command, "--cut-above", "0.5"]) == 2
-    assert "single utterance of at most 0.5 s" in capsys.readouterr().err
+    assert "a recording of at most 0.5 s" in capsys.readouterr().err
 
 
 def test_a_voice_is_chosen_by_flag(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

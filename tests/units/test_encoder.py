@@ -190,7 +190,7 @@ def test_two_processes_train_the_encoder_together(corpus: Path, tmp_path: Path) 
 
 
 def test_recordings_that_are_all_too_long_are_no_missing_ones(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no recording with a transcript, and of at most encoder.max_seconds \(0.1\)"):
+    with pytest.raises(InputError, match=r"no recording with a transcript lasts at most encoder.max_seconds \(0.1\)"):
         train_encoder(tmp_path, settings_of(max_seconds=0.1), corpus)
 
 

@@ -411,6 +411,6 @@ def test_encoders_are_compared_on_the_same_recordings(
     shown = capsys.readouterr().out
     assert shown.count("a, beam of 4 (en LM 0.") == 1 and shown.count("| 11.1 | 50.0 | 11.1 | 50.0 |") >= 2
     assert main([*command, "--beam", "8"]) == 2
-    assert "the dev split chooses its settings" in capsys.readouterr().err
+    assert "its settings are chosen on the dev split" in capsys.readouterr().err
     assert main([*command[:-1], "train", "--lm-texts", str(corpus)]) == 2
     assert "--lm-texts: needs --beam" in capsys.readouterr().err

@@ -207,7 +207,7 @@ def test_a_shard_of_other_recordings_is_extracted_again_and_a_further_one_refuse
     assert contents(tmp_path) == shards
     (tmp_path / "units-00007.parquet").write_bytes(shards["units-00001.parquet"])
     with pytest.raises(
-        InputError, match=r"units-00007\.parquet: the corpus has but 7 shards of units; delete this one"
+        InputError, match=r"units-00007\.parquet: the corpus has only 7 shards of units; delete this file"
     ):
         extract_units(tmp_path, SETTINGS, corpus, *models)
 

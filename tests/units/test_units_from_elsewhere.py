@@ -243,8 +243,8 @@ def test_units_at_any_rate_come_in_with_their_word_frames(
         ({"frame_rate": 50.0}, r"--frame-rate 50 does not fit: only \d+ units for \d+ frames .* about 2[45]\.\d"),
         ({"num_units": 5}, "has unit .* but --num-units is 5"),
         ({"num_units": 70_000}, "at most 65536"),
-        ({"frame_rate": math.nan}, "--frame-rate: must be the units a second"),
-        ({"frame_rate": math.inf}, "--frame-rate: must be the units a second"),
+        ({"frame_rate": math.nan}, "--frame-rate: must be the number of units per second"),
+        ({"frame_rate": math.inf}, "--frame-rate: must be the number of units per second"),
     ],
 )
 def test_what_cannot_be_these_recordings_units_is_refused(
@@ -272,9 +272,12 @@ def test_what_cannot_be_these_recordings_units_is_refused(
         ({"units": "1 2 x"}, "record 1: units must be integers from 0 to 65535, in a list or a text"),
         ({"words": ["una"]}, "'words' must be a list of objects"),
         ({"words": [{"word": "una", "start": "0:01", "end": "0:02"}]}, "could not convert"),
-        ({"words": [{"word": "a", "start": math.nan, "end": 0.1}]}, "'a' at nan to 0.1 s has a time that is no number"),
+        (
+            {"words": [{"word": "a", "start": math.nan, "end": 0.1}]},
+            "'a' at nan to 0.1 s has a time that is not a number",
+        ),
         ({"words": [{"word": "a", "start": 0.1, "end": 0.0}]}, "'a' at 0.1 to 0 s ends before it begins"),
-        ({"words": [{"word": "a", "start": 0, "end": math.inf}]}, "'a' at 0 to inf s has a time that is no number"),
+        ({"words": [{"word": "a", "start": 0, "end": math.inf}]}, "'a' at 0 to inf s has a time that is not a number"),
         (
             {"words": [{"word": "a", "start": 0.2, "end": 0.3}, {"word": "b", "start": 0.0, "end": 0.1}]},
             "'b' at 0 to 0.1 s does not come after 'a' at 0.2 to 0.3 s",
@@ -488,9 +491,9 @@ def needs_folder(folder): return Made()
         ("needs_folder", {}, r"their_tokenizers:needs_folder: raised TypeError: .* missing 1 required .* 'folder'"),
         ("Lazily", {}, r"their_tokenizers:Lazily: raised KeyError: .*codes.* \(their_tokenizers.py, line \d+\)"),
         ("Unnamed", {}, r"their_tokenizers:Unnamed: raised OSError: no checkpoint \(their_tokenizers.py, line \d+\)"),
-        ("Named", {}, r"its fingerprint must be a text \(got ndarray\)"),
+        ("Named", {}, r"its fingerprint must be a string \(got ndarray\)"),
         ("Made", {"num_units": 70_000}, "its num_units must be an integer from 1 to 65536"),
-        ("Made", {"frame_rate": 0}, "frame_rate must be the units a second"),
+        ("Made", {"frame_rate": 0}, "frame_rate must be the number of units per second"),
         ("Made", {"num_units": None}, "must return an object with num_units"),
         ("None_", {}, "could not be imported"),
     ],
@@ -516,7 +519,7 @@ def test_a_tokenizer_may_return_tensors_and_lists_but_not_other_units_next_to_ot
     tensors = ExternalTokenizer("their_tokenizers:Tensors", {})
     assert tensors.tokenize(waveforms)[1].units.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     check_repeatable(tensors, waveforms, names)
-    with pytest.raises(InputError, match=r"other units of a/src next to other recordings than alone: 0 % agree"):
+    with pytest.raises(InputError, match=r"a/src other units beside other recordings than alone: 0 % agree"):
         check_repeatable(ExternalTokenizer("their_tokenizers:Shifting", {}), waveforms, names)
     waveforms = [np.full(16_000, 0.2, np.float32), np.full(8_000, 0.1, np.float32)]
     loud = ExternalTokenizer("their_tokenizers:Loud", {})
@@ -684,7 +687,7 @@ def test_a_tokenizer_that_recordings_do_not_fit_ends_before_anything_is_written(
     ):
         tokenize_corpus(tmp_path / "out", settings, corpus, None)
     settings = ExtractionSettings(tokenizer="their_tokenizers:Shifting")
-    with pytest.raises(InputError, match=r"makes other units of u000/src next to other recordings"):
+    with pytest.raises(InputError, match=r"gives u000/src other units beside other recordings"):
         tokenize_corpus(tmp_path / "out", settings, corpus, None)
     assert not (tmp_path / "out").exists()
 

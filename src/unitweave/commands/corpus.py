@@ -15,7 +15,7 @@ def cvss(settings: CvssCorpus, limits: RowLimits) -> None:
 
 
 def table(settings: TableCorpus, columns: Columns, limits: RowLimits) -> None:
-    """Build a corpus folder from tables of recordings and texts (CSV, JSON lines, Parquet, spreadsheets) or folders."""
+    """Build a corpus folder from tables of recordings and texts (CSV, JSON Lines, Parquet, spreadsheets) or folders."""
     from unitweave.corpus.readers.table import build_table
 
     with locked(Path(settings.out)):

@@ -28,9 +28,9 @@ def experiment(
         experiment: A YAML file, or the name of a built-in experiment.
         out: The folder of the experiment.
         plan: Only print the grid and the hours that it will take.
-        measure: Do the shared stages, time this many training steps of each model, and print the plan.
+        measure: Run the shared stages, time this many training steps of each model, and print the plan.
         hours: Stop after this many hours; the same command continues later.
-        only: Names of trials, with * and ? as wildcards.
+        only: Names of the trials to run, with * and ? as wildcards (default: all).
         pretrained: Folders of the experiment's models, each as MODEL=FOLDER.
         page: Markdown file for the results (default: results.md in the folder).
     """
@@ -90,7 +90,7 @@ def archive(folder: Path, *, out: Path, without_texts: bool = False) -> None:
     Args:
         folder: The folder of an experiment.
         out: The folder to write.
-        without_texts: Of each sentence write only the counts that BLEU adds up, for a corpus whose texts you may not
+        without_texts: Write only BLEU's counts for each sentence and not its text, for a corpus whose texts you may not
             pass on.
     """
     from unitweave.experiment.archive import write_archive

@@ -88,7 +88,7 @@ def live(
     echo("listening; Ctrl-C ends it" if audio is None else f"listening to {audio}; Ctrl-C ends it")
     text_only = session.session.settings.text_only
     if settings.policy != "utterance" and not text_only and not LiveDecoder(translator).early_speech:
-        echo("words come early, their speech at the end of an utterance: without an encoder it cannot be cut at a word")
+        echo("words come early, but speech at the end of an utterance: without an encoder it cannot be cut at a word")
     written, ended = run_live(session, source, out, loudspeaker, _printer(json_lines), text_only)
     if written is not None:
         echo(written)
@@ -122,10 +122,10 @@ def evaluate(
         out: Folder for the results.
         policies: Policies to measure (default: all).
         chunk_seconds: Chunk lengths to measure, in seconds (default: 0.3 0.5 1.0).
-        utterances: Recordings of the split.
-        joined: Longer recordings to measure as well, each of two to four with pauses of 0.2 to 0.8 s.
+        utterances: Number of recordings to take from the split.
+        joined: Number of longer recordings to measure as well, each of two to four joined with pauses of 0.2 to 0.8 s.
         split: Split that the recordings are taken from.
-        batch_size: Sessions that are computed together: faster, but each is then counted its share of the computing.
+        batch_size: Sessions computed together: faster, but each is then charged only its share of the computing time.
         system: Which system of the run (default: scheduled, or the only one).
         recognizer: Speech recognizer for ASR-BLEU, as score.recognizer has it: auto, moonshine, fairseq, whisper, or
             MODULE:CLASS of your own. It must support the target language.

@@ -22,7 +22,7 @@ def plan(
     """Estimate sizes, lengths, memory and hours of a training and of translating, and warn of likely mistakes.
 
     Args:
-        recipe: A YAML file, the name of a built-in recipe, or a run folder for its own.
+        recipe: A YAML file, the name of a built-in recipe, or a run folder, whose recipe is taken.
         units: Run folder whose corpus and units are measured (default: the one given as recipe).
         system: Name of the system (default: all of the recipe).
         gpu: Kind of GPU.

@@ -38,7 +38,7 @@ def fetch(
         from unitweave.pretrained.pickled import convert_pickled
 
         if trim_to or source:
-            raise InputError(f"{model}: is a folder, for which there is neither --trim-to nor --source")
+            raise InputError(f"{model}: is a folder, to which --trim-to and --source do not apply")
         print(f"{out}: {convert_pickled(Path(model), out, ABOUT)['parameters'] / 1e6:.1f} M parameters as safetensors")
         return
     about = fetch(model, out, [text for place in trim_to for text in texts_in_use(place)] or None, source)

@@ -28,7 +28,7 @@ def score(
         paths: A run folder; with --references one folder of audio files for each system.
         references: File of references: one line per audio file, or lines of name<TAB>text or
             name<TAB>language<TAB>text, further references following after tabs; or a table with headings (CSV, JSON
-            lines, Parquet, Excel or OpenDocument).
+            Lines, Parquet, Excel or OpenDocument).
         reference_speech: Folder of recordings of the references, for the ceiling.
         source_speech: With --references: folder of the source recordings, for duration ratio and speaker similarity.
         language: With --references: language of the speech.
@@ -38,7 +38,7 @@ def score(
     if references is not None:
         settings = parse_settings(ScoreSettings, overrides.get("score", {}), "score")
         if export:
-            raise InputError("unitweave score: --export is for a run; your folders are what the suites read")
+            raise InputError("score: --export needs a run; evaluation suites read folders of audio files as they are")
         for folder in paths:
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder")
@@ -49,7 +49,7 @@ def score(
         print_table(score_folders(paths, references, settings, out, reference_speech, language, source_speech))
         return
     if len(paths) > 1 or reference_speech or source_speech or out:
-        raise InputError("unitweave score: give one run folder, or --references for the audio files of any systems")
+        raise InputError("score: give one run folder, or --references for the audio files of any systems")
     if export and export.exists():
         raise InputError(f"{export}: already exists; choose another folder")
     open_run(paths[0], None, overrides).score()

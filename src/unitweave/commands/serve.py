@@ -43,10 +43,10 @@ def serve(
         port: Port to listen on.
         allowed_host: Further host names under which clients reach this server.
         token: Require this token from clients (better set in the environment variable UNITWEAVE_TOKEN).
-        allow_anonymous: With --host: anyone on the network may use the server without a token.
+        allow_anonymous: With --host: let anyone on the network use the server without a token.
         no_page: Serve only the HTTP API.
         examples: Folder of recordings to choose from on the page.
-        bf16: Run the language model in bfloat16: faster.
+        bf16: Run the language model in bfloat16: faster, and results differ slightly.
         engine: int8: run the language model with 8-bit integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
         threads: CPU threads.

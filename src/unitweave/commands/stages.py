@@ -84,10 +84,10 @@ def _stage(method: str, description: str) -> Callable[..., None]:
     return command
 
 
-_LAUNCHED = "Started by torchrun or accelerate launch, all processes train together."
+_LAUNCHED = "Under torchrun or accelerate launch, all processes train together."
 corpus = _stage("corpus", "Build the corpus of a run, or import the one that its recipe names.")
 train_encoder = _stage("encoder", f"Train the speech encoder with CTC, or fine-tune a pretrained one. {_LAUNCHED}")
-codebook = _stage("codebook", "Cluster hidden states of the encoder: the k-means codebook.")
+codebook = _stage("codebook", "Make the k-means codebook by clustering hidden states of the encoder.")
 extract = _stage("units", "Extract the units and word frames of every recording.")
 text_lm = _stage("text_lm", "Train the small text language model.")
 train_vocoder = _stage("vocoder", f"Train the vocoder, which synthesizes speech from units. {_LAUNCHED}")
@@ -96,7 +96,7 @@ train_vocoder = _stage("vocoder", f"Train the vocoder, which synthesizes speech 
 def train_lm(run: Path, *, system: str | None = None, recipe: Path | None = None, overrides: dict[str, Any]) -> None:
     """Fine-tune the language model on interleaved speech and text.
 
-    Started by torchrun or accelerate launch, all processes train together.
+    Under torchrun or accelerate launch, all processes train together.
 
     Args:
         run: The run folder.

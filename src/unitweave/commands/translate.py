@@ -39,7 +39,7 @@ def translate(
     Args:
         model: A run folder, an exported model, or the name of one on the hub (OWNER/NAME).
         audio: Recordings, folders of recordings, or patterns such as 'talks/*.mp3'; - reads such names from
-            standard input, one a line.
+            standard input, one per line.
         out: Folder for the results.
         system: Which system of a run folder (default: scheduled, or the only one).
         text_only: Stop after the translation; no speech.
@@ -55,7 +55,7 @@ def translate(
         cut_above: Recordings longer than this many seconds are cut into utterances (default: longer than those that
             the model was trained on).
         max_speech_seconds: Maximum seconds of such an utterance, at least 1 (default: as long as those that the model
-            was trained on, and 20).
+            was trained on, at most 20).
         bf16: Run the language model in bfloat16: faster, and results differ slightly.
         engine: int8: run the language model with 8-bit integer weights, for large models on a CPU.
         device: cpu, cuda, cuda:1, ...
@@ -81,7 +81,7 @@ def translate(
         raise InputError(f"--transcript and --translation need a single recording (got {len(tasks)})")
     for flag, text in (("--transcript", transcript), ("--translation", translation)):
         if text is not None and not any(map(str.isalnum, text)):
-            raise InputError(f"{flag}: has no words; without it the model finds them itself")
+            raise InputError(f"{flag}: has no words; leave the flag out to let the model write the text")
     check_service(parts, engine, device, bf16)
     check_languages(parts, language, target_language)
     if errors := check_recordings(tasks):

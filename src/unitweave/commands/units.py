@@ -92,7 +92,7 @@ def error_rates(
     if lm_texts and not beam:
         raise InputError("--lm-texts: needs --beam")
     if beam and split == "dev":
-        raise InputError("--beam: the dev split chooses its settings; give --split test")
+        raise InputError("--beam: its settings are chosen on the dev split; give --split test")
 
     from unitweave.core.manifest import read_manifest
 
@@ -110,7 +110,7 @@ def error_rates(
 
 
 def plan(recipe: str, *, overrides: dict[str, Any]) -> None:
-    """Estimate memory and hours of the encoder's training on several GPUs.
+    """Estimate memory and hours of the encoder's training on one GPU, for each of several kinds.
 
     Args:
         recipe: A YAML file, or the name of a built-in recipe.
@@ -154,7 +154,7 @@ def import_units(
     codebook: str | None = None,
     overrides: dict[str, Any],
 ) -> None:
-    """Take the units of a run from elsewhere.
+    """Import the units of a run from files of other tools.
 
     Name the speech tokenizer that made them in `units.tokenizer`, if you have it: it is checked on some recordings, and
     makes the units of the recordings that will be translated.

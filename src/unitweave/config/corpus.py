@@ -34,9 +34,9 @@ class SynthesisSettings(Settings):
     """What both synthesized corpora have in common."""
 
     languages: list[str] = field(default_factory=lambda: ["es"])
-    """Source languages, ISO 639-1, of es, fr, de and it; the target is English. Kokoro speaks pt, too."""
+    """Source languages, as ISO 639-1 codes: es, fr, de or it, with Kokoro also pt; the target is English."""
     directions: list[str] = field(default_factory=list)
-    """Directions such as en-es or es-fr, in place of these languages into English; of en, es, fr, de and it."""
+    """Directions such as en-es or es-fr, among en, es, fr, de and it, in place of `languages` into English."""
     train: PositiveInt | dict[str, PositiveInt] | None = None
     """Utterance pairs for training per source language or direction, or a mapping of these to numbers; null for all."""
     dev: NonNegativeInt = 100
@@ -50,17 +50,17 @@ class SynthesisSettings(Settings):
     speakers: Literal["few", "many"] = "few"
     """few: 15 training speakers of the two engines that are easily understood; many: 60, with eSpeak's other voices."""
     engines: list[SpeechEngineName] = field(default_factory=lambda: ["pico", "espeak"])
-    """Whose voices speak the sources: pico, espeak, kokoro. Kokoro sounds like people; on one core it takes about as
-    long as its speech lasts."""
+    """Engines whose voices speak the sources: pico, espeak, kokoro. Kokoro sounds human; on one core it takes about
+    as long as its speech lasts."""
     target_engine: Literal["pico", "kokoro"] = "pico"
     """Whose voice speaks the translations."""
     target_voice: str | None = None
-    """The engine's own name of that voice; null: its first one of the language."""
+    """That voice, by the engine's own name; null: the engine's first voice of the language."""
     kokoro: str | None = None
     """Folder that 'unitweave fetch kokoro' wrote."""
     kokoro_voices: list[str] = field(default_factory=list)
-    """Which of Kokoro's voices speak the sources, such as ef_dora; empty: all of their language. Every fourth one, at
-    least one of two, is kept for dev and test."""
+    """Which of Kokoro's voices speak the sources, such as ef_dora; empty: all of the language. Every fourth one (of
+    two or three: the last) is kept for dev and test."""
     noise_db: float | None = 40.0
     """Signal-to-noise ratio of the source recordings in dB, each within `noise_spread_db` of it; null for clean
     speech."""
@@ -264,9 +264,9 @@ class TableCorpus(Settings):
     out: str
     """The corpus folder."""
     join: str | None = None
-    """Another table or such a folder, whose rows belong to those of the tables; its column NAME is joined.NAME."""
+    """A second table or such a folder to join to the tables; its column NAME is then called joined.NAME."""
     on: str | None = None
-    """Column by which they belong together, or COLUMN=COLUMN OF THE OTHER (default: sentence, id or path)."""
+    """Column to join by, or COLUMN=ITS COLUMN where the names differ (default: sentence, id or path)."""
     audio_root: str | None = None
     """Folder that relative paths start from (default: the table's folder)."""
     encoding: str = "utf-8"
@@ -293,7 +293,7 @@ class HubCorpus(Settings):
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     splits: list[str] = field(default_factory=list)
-    """Splits, each as NAME or NAME=train|dev|test (default: those with a common name)."""
+    """Splits, each as NAME or NAME=train|dev|test (default: those with a usual name, such as validation)."""
     workers: NonNegativeInt = 0
     """Threads that decode; 0: one per core."""
     allow_skipped: bool = False
@@ -309,18 +309,18 @@ class Columns(Settings):
     tgt_audio: str | None = None
     """Column with the target recording."""
     src_start: str | None = None
-    """Column with where the source begins in its recording, in seconds or as 1:23.5; of a longer recording only that
-    part is taken."""
+    """Column with the start of the source in its recording, in seconds or as 1:23.5, where each row is a part of a
+    longer recording."""
     src_end: str | None = None
-    """Column with where it ends there."""
+    """Column with the end of the source in its recording."""
     src_duration: str | None = None
-    """Column with how long it lasts, in place of its end."""
+    """Column with the duration of the source, in place of its end."""
     tgt_start: str | None = None
-    """Column with where the translation begins in its recording."""
+    """Column with the start of the translation in its recording."""
     tgt_end: str | None = None
-    """Column with where it ends there."""
+    """Column with the end of the translation in its recording."""
     tgt_duration: str | None = None
-    """Column with how long it lasts, in place of its end."""
+    """Column with the duration of the translation, in place of its end."""
     src_text: str | None = None
     """Column with the source transcript."""
     tgt_text: str | None = None
@@ -330,8 +330,8 @@ class Columns(Settings):
     speaker: str | None = None
     """Column with the speaker of the source recording."""
     split: str | None = None
-    """Column with train, dev or test (default: several tables' names where all say it, else drawn, with the ratios
-    below)."""
+    """Column with train, dev or test (default: the tables' names, where there are several and each tells; else drawn at
+    random, with the ratios below)."""
     lacks_text: str | None = None
     """Column that says which side has no text: source, target or both."""
     src_lang: str | None = None

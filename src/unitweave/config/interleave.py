@@ -57,7 +57,7 @@ class InterleaveSettings(Settings):
     def check(self) -> None:
         """Raise InputError where there are more prefixes than examples."""
         if self.target_prefix_ratio + self.source_prefix_ratio > 1:
-            raise InputError("interleave.target_prefix_ratio and source_prefix_ratio: must be at most 1 together")
+            raise InputError("interleave.target_prefix_ratio: must add up to at most 1 with source_prefix_ratio")
 
 
 @dataclass
@@ -74,7 +74,7 @@ class ScheduleSettings(Settings):
     stair_steps: PositiveNumber = 300
     """staircase: length of a stair, in the unit below; adaptive: interval between evaluations of the dev loss."""
     end: PositiveNumber = 2700
-    """linear, cosine: where the ratio reaches 0, in the unit below; adaptive: where it does at the latest."""
+    """linear, cosine: where the ratio reaches 0, in the unit below; adaptive: by when it has to."""
     min_improvement: Ratio = 0.03
     """adaptive: the ratio falls when an evaluation improves the dev loss by less than this fraction."""
     spread: Ratio = 0.0
@@ -83,7 +83,7 @@ class ScheduleSettings(Settings):
     """points: pairs of a position, in the unit below, and a ratio; linear in between."""
     function: str | Callable[[int, int], float] | None = None
     """function: `module:name` of a Python function of (step, total_steps) that returns the ratio, 0 to 1; in Python
-    the function itself. Steps count from 0."""
+    also the function itself. Steps count from 0."""
     unit: Literal["steps", "fraction"] = "steps"
     """steps: the above are optimizer steps; fraction: they are fractions of the training, 0 to 1."""
 

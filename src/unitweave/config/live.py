@@ -28,11 +28,11 @@ class LiveSettings(Settings):
     agreement: TwoOrMore = 2
     """Successive hypotheses that have to agree on a word (agreement)."""
     wait_words: PositiveInt = 3
-    """Words that the translation stays behind the source (wait-k)."""
+    """Number of words that the translation stays behind the source (wait-k)."""
     endpoint_seconds: PositiveNumber = 0.5
-    """Seconds of silence that end an utterance; the longer it is, the less is needed."""
+    """Seconds of silence that end an utterance; the longer the utterance, the less is needed."""
     vad_threshold: Ratio = 0.5
-    """Probability above which speech begins; it ends 0.15 below."""
+    """Probability above which speech begins; it ends 0.15 below that."""
     min_speech_seconds: NonNegativeNumber = 0.2
     """Minimum seconds of speech; shorter sounds are left out."""
     speech_pad_seconds: NonNegativeNumber = 0.12

@@ -61,7 +61,7 @@ class TextLmSettings(Settings):
     extra_sentences: NonNegativeInt = 20_000
     """Parallel sentences of text in addition to those of the corpus (embedded corpus only)."""
     copy_task_steps: NonNegativeInt = 0
-    """First optimizer steps, on random tokens given twice: the model learns to copy from its context."""
+    """First optimizer steps, on random tokens repeated once: they teach the model to copy from its context."""
     training: LmTraining = field(
         default_factory=lambda: LmTraining(steps=400, batch_size=128, learning_rate=2e-3, lr_scheduler_type="cosine")
     )
@@ -99,13 +99,13 @@ class EvaluationSettings(Settings):
     batch_size: PositiveInt = 32
     """Utterances decoded together."""
     early_stopping_patience: NonNegativeInt = 0
-    """Stop after this many evaluations without a higher dev text BLEU, those before the schedule's end not counted, and
-    keep the best checkpoint; 0: never."""
+    """Stop after this many evaluations without a higher dev text BLEU, not counting those before the schedule's end,
+    and keep the best checkpoint; 0: never."""
 
     def check(self) -> None:
         """Raise InputError where early stopping has nothing to go by."""
         if self.early_stopping_patience and not self.eval_steps:
-            raise InputError("early_stopping_patience needs evaluations: set eval_steps above 0")
+            raise InputError("evaluation.early_stopping_patience: needs evaluations; set eval_steps above 0")
 
 
 @dataclass
@@ -117,16 +117,16 @@ class LmSettings(Settings):
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     interleave: InterleaveSettings = field(default_factory=InterleaveSettings)
     train_pairs: PositiveNumber | None = None
-    """Training pairs of each source language, chosen by their ids: up to 1 a fraction, above 1 a number; null: all.
-    Encoder, codebook, text LM and vocoder have all of them."""
+    """Training pairs of each source language, chosen by their ids: a fraction up to 1, a number above; null: all.
+    Encoder, codebook, text LM and vocoder use all of them."""
     tasks: dict[Task, NonNegativeNumber] = field(default_factory=lambda: {"s2st": 1.0})
     """Weight of each task in the mixture: s2st, s2tt, asr, mt, tts, direct."""
     texts: Texts = "normalized"
     """How transcript, translation and interleaved words are written: natural (as the corpus has them, cased and
     punctuated) or normalized (lower case, numbers in words, no punctuation)."""
     unit_noise: dict[SpeechSegment, RatioBelowOne] = field(default_factory=dict, metadata=LATER)
-    """Fraction of the units (source, target) in whose place the model reads random ones in training; what it predicts
-    stays the same. With little speech it keeps the model from learning that by heart."""
+    """Fraction of the units (source, target) that are replaced by random ones in what the model reads in training; what
+    it has to predict stays the same. This keeps the model from memorizing a small amount of speech."""
     deduplicate: bool = False
     """Merge repeated units; the vocoder then needs a duration predictor."""
     language_temperature: PositiveNumber = 1.0
@@ -140,7 +140,7 @@ class LmSettings(Settings):
     overlong: Literal["drop", "truncate"] = "drop"
     """What happens to longer sequences."""
     embedding_init: Literal["mean", "aligned"] = "mean"
-    """Initial embeddings of the units: the mean of the text tokens', or of those of the words they are aligned with."""
+    """Initial embeddings of the units: mean (that of all text tokens) or aligned (that of the words at each unit)."""
     trim_vocabulary: bool = False
     """Keep only the text tokens that the corpus uses: for small machines."""
     lora: LoraSettings | None = None

@@ -122,7 +122,7 @@ def keep_recipe(folder: Path, recipe: Recipe | Path | str | None, overrides: Map
         if kept.exists() and kept.read_bytes() == text.encode():
             return
         if holder := in_use(folder):
-            raise InputError(f"{kept}: cannot change now, since {holder}; wait until it is done, or end it")
+            raise InputError(f"{kept}: cannot change now, since {holder}; wait until it has finished, or stop it")
         try:
             write_text(kept, text)
         except PermissionError:

@@ -95,7 +95,7 @@ class ScoreSettings(Settings):
     randomization_trials: NonNegativeInt = 10000
     """Trials of the approximate randomization test of each system against the first; 0: no test."""
     mos: list[Literal["dnsmos", "utmos"]] = field(default_factory=lambda: ["dnsmos"])
-    """MOS predictors; one that is not installed is skipped."""
+    """MOS predictors, dnsmos and utmos; one that is not installed is skipped."""
     mos_utterances: NonNegativeInt = 20
     """Utterances whose MOS is predicted, evenly spread over the test set; 0: all of them."""
     ceilings: bool = True
@@ -124,7 +124,7 @@ class ScoreSettings(Settings):
         """Raise InputError for no recognizer's name, two speaker embeddings, or a name that cannot be a folder's."""
         check_recognizer(self.recognizer)
         if self.speaker_model and self.speaker_function:
-            raise InputError("set speaker_model or speaker_function, not both")
+            raise InputError("speaker_model: set speaker_model or speaker_function, not both")
         for name, cascade in self.cascades.items():
             if not re.fullmatch(r"[\w-]+", name):
                 raise InputError(f"cascades.{name}: a cascade's name has letters, digits, - and _ only")

@@ -94,7 +94,7 @@ class LossWeights(Settings):
     def check(self) -> None:
         """Raise InputError where no segment counts."""
         if not any(self.by_code()):
-            raise InputError("loss_weights: at least one must be above 0")
+            raise InputError("training.loss_weights: at least one must be above 0")
 
     def by_code(self) -> list[float]:
         """Weights by segment code; code 0 (nothing) weighs nothing."""
@@ -118,7 +118,7 @@ class LmTraining(EncoderTraining):
     deepspeed: str | None = None
     """A DeepSpeed JSON file; needs the package deepspeed."""
     report_to: list[Logger] = field(default_factory=lambda: ["tensorboard"])
-    """Loggers."""
+    """Loggers, by transformers' names: tensorboard, wandb, mlflow, trackio, clearml, ...; [] for none."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
 
     def check(self) -> None:

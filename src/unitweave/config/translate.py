@@ -21,7 +21,7 @@ class DecodingSettings(Settings):
     temperature: NonNegativeNumber = 0.0
     """Sampling temperature of the units; 0 takes the most probable unit."""
     target_language: str | None = None
-    """Language to translate into; null: the only one that the model has from a recording's language."""
+    """Language to translate into; null: the only one that the model knows for a recording's language."""
     text_only: bool = False
     """Stop after the translation; no speech."""
     max_text_tokens_per_second: NonNegativeNumber = 12.0
@@ -71,7 +71,7 @@ class SegmentationSettings(Settings):
     """How a long recording is cut into utterances, by the probability of speech."""
 
     threshold: Ratio = 0.5
-    """Probability above which speech begins; it ends 0.15 below."""
+    """Probability above which speech begins; it ends 0.15 below that."""
     min_speech_seconds: NonNegativeNumber = 0.2
     """Minimum seconds of speech; shorter sounds are left out."""
     min_silence_seconds: NonNegativeNumber = 0.4
@@ -79,4 +79,4 @@ class SegmentationSettings(Settings):
     speech_pad_seconds: NonNegativeNumber = 0.12
     """Seconds kept before and after an utterance."""
     max_speech_seconds: PositiveNumber = 20.0
-    """Maximum seconds of an utterance; a longer one is cut in its longest pause, or where it is too long."""
+    """Maximum seconds of an utterance; a longer one is cut in its longest pause, or, without one, at the maximum."""

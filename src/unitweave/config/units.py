@@ -70,8 +70,8 @@ class EncoderSettings(Settings):
     """Read training recordings up to this much slower and lower, or faster and higher; 0.1: speeds from 0.9 to 1.1,
     drawn anew in each epoch. More voices where few people were recorded."""
     fold_accents: bool = field(default=False, metadata=LATER)
-    """Write no acute accents and diaereses in the CTC output (a for á, u for ü; ñ and ç stay), where some transcripts
-    have them and others do not."""
+    """Leave acute accents and diaereses out of the CTC output (a for á, u for ü; ñ and ç stay), for a corpus in which
+    only some transcripts have them."""
     freeze_convolutions: bool = True
     """Do not train a pretrained encoder's convolutions over the waveform (wav2vec 2.0 and its relatives have them)."""
     freeze_layers: NonNegativeInt = 0
@@ -98,7 +98,7 @@ class EncoderSettings(Settings):
     def check(self) -> None:
         """Raise InputError where early stopping has nothing to go by."""
         if self.early_stopping_patience and not self.eval_steps:
-            raise InputError("early_stopping_patience needs evaluations: set eval_steps above 0")
+            raise InputError("early_stopping_patience: needs evaluations; set eval_steps above 0")
 
 
 @dataclass
@@ -120,10 +120,10 @@ class CodebookSettings(Settings):
     def check(self) -> None:
         """Raise InputError for more units than can be stored, or than frames that k-means may see."""
         if self.num_units > MAX_UNITS:
-            raise InputError(f"num_units: units are stored in 16 bits, at most {MAX_UNITS} (got {self.num_units})")
+            raise InputError(f"num_units: must be at most {MAX_UNITS}, for 16-bit storage (got {self.num_units})")
         if self.max_frames < self.num_units:
             raise InputError(
-                f"max_frames: must be num_units or more, better 100 times as many (got {self.max_frames} frames for "
+                f"max_frames: must be at least num_units, better 100 times that (got {self.max_frames} frames for "
                 f"{self.num_units} units)"
             )
 

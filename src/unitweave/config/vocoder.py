@@ -21,11 +21,11 @@ class VocoderSettings(Settings):
     """Settings of the unit vocoder and its training."""
 
     pretrained: str | None = field(default=None, metadata=LATER)
-    """A vocoder to use instead of training one: the folder of one of ours, or a checkpoint of fairseq's unit HiFi-GAN
-    with its config.json beside it."""
+    """A vocoder to use instead of training one: a folder that unitweave wrote, or a checkpoint of fairseq's unit
+    HiFi-GAN with its config.json beside it."""
     function: str | None = field(default=None, metadata=LATER)
-    """`module:name` of a Python function to use instead: called with `options`, it returns a function of units (int64
-    [frames]) and the name of a speaker that returns a waveform (float32 [samples] at `sample_rate`)."""
+    """`module:name` of a Python function to use instead: called with `options`, it returns a function that turns units
+    (int64 [frames]) and a speaker's name into a waveform (float32 [samples] at `sample_rate`)."""
     options: dict[str, Any] = field(default_factory=dict, metadata=LATER)
     """Keyword arguments of `function`."""
     speakers: list[str] = field(default_factory=list, metadata=LATER)
@@ -40,13 +40,13 @@ class VocoderSettings(Settings):
     multi_speaker: bool = False
     """Learn one voice for each speaker of the manifest instead of a single one."""
     duration_predictor: bool = False
-    """Also train a duration predictor, for deduplicated units; with `function`: it takes deduplicated units."""
+    """Also train a duration predictor, for deduplicated units; with `function`: whether it takes deduplicated units."""
     sample_rate: PositiveInt = field(default=16_000, metadata=LATER)
     """Sampling rate of the speech in Hz, a multiple of the units' frame rate: 16000, 22050, 24000, ..."""
     segment_frames: PositiveInt = 64
     """Units of a training segment (64 are 1.3 s at 50 units a second); at most those of the longest utterance."""
     adversarial_start_step: NonNegativeInt | None = None
-    """Optimizer step from which on discriminators take part; null: never."""
+    """Optimizer step from which discriminators take part; null: never."""
     discriminator_learning_rate: PositiveNumber = 2e-4
     """Learning rate of the discriminators."""
     discriminator_channels: PositiveInt = 16
@@ -87,4 +87,4 @@ class VocoderSettings(Settings):
     def check(self) -> None:
         """Raise InputError where two vocoders are named."""
         if self.pretrained is not None and self.function is not None:
-            raise InputError("vocoder: set pretrained or function, not both")
+            raise InputError("pretrained: set pretrained or function, not both")

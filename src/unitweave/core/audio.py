@@ -263,7 +263,7 @@ def _parts(content: BinaryIO, complete: str = "") -> list[JoinedRecording] | Non
         with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
             parts = locate_recordings(view)
     if complete and parts[-1].missing > _MAX_MISSING:
-        detail = f"its header announces more; {1 - parts[-1].missing:.0%} of it is there"
+        detail = f"its header announces more; only {1 - parts[-1].missing:.0%} is there"
         raise AudioError(complete, "the recording is cut off", detail)
     first = parts[0]
     return parts if len(parts) > 1 or first.head or (first.start, first.end) != (0, size) else None

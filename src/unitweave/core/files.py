@@ -160,7 +160,7 @@ def raise_if_disk_full(error: Exception, path: Path) -> None:
     """Turn 'no space left' into an InputError that names the place; leave other errors alone."""
     if is_disk_full(error):
         raise InputError(
-            f"{final_name(path)}: no space left on the device; free some and run the same command again"
+            f"{final_name(path)}: no space left on the device; free some space and run the same command again"
         ) from error
 
 

@@ -102,6 +102,6 @@ class RunLayout:
 def check_run_folder(folder: Path) -> None:
     """Raise InputError when `folder` cannot become or be a run folder."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; --out must name a folder")
+        raise InputError(f"{folder}: is a file; a run folder is needed here")
     if "\0" in str(folder):
         raise InputError("--out: invalid folder name")

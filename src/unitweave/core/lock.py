@@ -115,11 +115,11 @@ def _acquired(path: Path, folder: Path) -> int:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # a link that leads nowhere
-            raise InputError(f"{path}: the lock file could not be created; delete what stands there") from None
+            raise InputError(f"{path}: the lock file could not be created; delete the link there") from None
         try:
             holder = _holder(descriptor, path)
             if holder is not None:
-                raise InputError(f"{folder}: in use by {holder}; wait until it is done, or end it")
+                raise InputError(f"{folder}: in use by {holder}; wait until it has finished, or stop it")
             # The file may have been removed by its last holder since it was opened.
             if os.fstat(descriptor).st_ino == _inode(path):
                 since = datetime.now().astimezone().isoformat(" ", "seconds")
@@ -151,7 +151,7 @@ def _holder(descriptor: int, path: Path) -> str | None:
         )
     if host in ("", platform.node()) or not _fresh(descriptor, path):
         return None
-    return f"{words} (if that one is gone: delete {path})"
+    return f"{words} (if that process is gone, delete {path})"
 
 
 def _fresh(descriptor: int, path: Path) -> bool:

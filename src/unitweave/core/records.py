@@ -120,12 +120,12 @@ def _read(kind: Any, value: Any, at: str) -> Any:
     if origin is None and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     name = (origin or kind).__name__
-    raise _Mismatch(f"{at or 'the whole'}: expected {name}, got {type(value).__name__}")
+    raise _Mismatch(f"{at or 'top level'}: expected {name}, got {type(value).__name__}")
 
 
 def _read_dataclass(kind: Any, value: Any, at: str) -> Any:
     if not isinstance(value, dict):
-        raise _Mismatch(f"{at or 'the whole'}: expected an object, got {type(value).__name__}")
+        raise _Mismatch(f"{at or 'top level'}: expected an object, got {type(value).__name__}")
     given = {}
     for entry in fields(kind):
         key = f"{at}.{entry.name}".lstrip(".")

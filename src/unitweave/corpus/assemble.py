@@ -140,7 +140,7 @@ def import_manifest(folder: Path, source: Path) -> StageResult:
     if missing:
         raise InputError(f"{source}: {len(missing)} of {len(recordings)} recordings are missing, first {missing[0]}")
     if metadata.get("normalizer") != NORMALIZER:
-        echo(f"corpus: texts normalized by {metadata.get('normalizer', 'nobody')}; normalizing them again")
+        echo(f"corpus: texts have the normalizer {metadata.get('normalizer', 'none')}; normalizing them again")
         pairs = [_renormalized(pair) for pair in pairs]
         metadata |= normalization_metadata({code for p in pairs for code in (p.src_lang, p.tgt_lang)})
     write_manifest(folder, pairs, metadata)

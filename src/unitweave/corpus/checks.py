@@ -90,7 +90,7 @@ def encoding_problem(text: str, language: str) -> str:
         if repaired := _latin_for(text, encoding):
             return f"{encoding} read as cp1252: {text[:40]!r} should be {repaired[:40]!r}"
     if match := _BOXES.search(text):
-        return f"a character of old screens, {match[0]!r}"
+        return f"a box-drawing character, {match[0]!r}"
     if odd := _cyrillic_within_latin(text):
         return f"cp1252 read as cp1251: {odd!r} should be {odd.encode('cp1251').decode('cp1252', 'replace')!r}"
     return ""

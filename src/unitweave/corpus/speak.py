@@ -95,7 +95,7 @@ def _speak(
                         raise InputError(f"{folder}: none of the first {row} texts was synthesized; {failure}")
                     if row == _IN_A_ROW:
                         raise InputError(
-                            f"{folder}: {row} texts one after the other could not be synthesized; {failure}. What was "
+                            f"{folder}: {row} texts in a row could not be synthesized; {failure}. What was "
                             "made before is kept; the same command resumes there"
                         )
 

@@ -73,6 +73,6 @@ def check_directions(directions: Iterable[tuple[str, str]], tasks: Mapping[Task,
         others = [language for code, language in directions if code == source and language != target]
         if others and tasks.get("direct", 0) > 0:
             raise InputError(
-                f"tasks.direct: its sequences name no language, but from {source} this corpus goes into "
+                f"tasks.direct: its sequences name no target language, but this corpus translates {source} into "
                 f"{', '.join(sorted([target, *others]))}; use s2st, or one target for each source language"
             )

@@ -218,7 +218,7 @@ def run_session(
                     begun |= not is_done(folder, plan, trial)
                     grid.do(trial)
     except TimeUp:
-        echo(f"{hours:g} hours are over; the same command continues from here")
+        echo(f"the {hours:g} hours are up; the same command continues from here")
         return False
     return complete
 

@@ -112,7 +112,7 @@ def in_words(expected: Expected, scores: Scores) -> str:
         )
     )
     before = (
-        f"{expected.trainings} earlier trainings of such language models, on {' and '.join(expected.machines)} and "
+        f"{expected.trainings} earlier trainings with these settings, on {' and '.join(expected.machines)} and "
         f"{expected.utterances} test utterances, had ASR-BLEU: {ranges}."
     )
     scheduled, baseline = scores.systems["scheduled"].asr_bleu, scores.systems["baseline"].asr_bleu

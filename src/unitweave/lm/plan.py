@@ -207,7 +207,7 @@ def _cost_into(
     need = sum(plan.memory.values())
     if not GPUS[gpu].holds(need):
         plan.warnings.append(
-            f"{need:.0f} GiB do not fit a {gpu}: raise gradient_accumulation_steps, or set max_tokens_per_forward, "
+            f"{need:.0f} GiB do not fit on a {gpu}: raise gradient_accumulation_steps, or set max_tokens_per_forward, "
             "gradient_checkpointing, fsdp over more GPUs, or lora"
         )
 

@@ -237,7 +237,7 @@ class Rehearsal:
         free = torch.cuda.mem_get_info()[0] / GIB if self.gpu else _available()
         if planned is not None and planned > free:
             advice = "" if self.lora or stage != "lm" else "; --lora trains low-rank updates instead"
-            raise InputError(f"{stage}: the plan needs {planned:.1f} GiB, and {free:.1f} GiB are free here{advice}")
+            raise InputError(f"{stage}: the plan needs {planned:.1f} GiB, but {free:.1f} GiB are free here{advice}")
 
     def tokens(self) -> list[dict[str, Any]]:
         """For each system, the tokens that the plan expected and those that were there."""

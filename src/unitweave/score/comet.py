@@ -95,9 +95,9 @@ def comet_scores(
                 for name, path in files.items()
             }
             if not all(map(math.isfinite, itertools.chain(*scores.values()))):
-                raise ValueError("a score is no finite number")
+                raise ValueError("a score is not a finite number")
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"score.comet: {command} wrote something else than expected ({error})") from None
+            raise InputError(f"score.comet: {command} wrote unexpected output ({error})") from None
     if any(len(rows) != len(references) for rows in scores.values()):
         raise InputError(f"score.comet: {command} did not score every utterance")
     return scores

@@ -22,7 +22,7 @@ sources.txt                      source texts
 references.txt                   reference translations
 text, source.scp, reference.scp  Kaldi: id and reference text, source recording, reference recording
 SYSTEM/N_pred.wav, wav.scp       its speech, and the same for Kaldi
-SYSTEM/asr.txt                   what the recognizer made of its speech
+SYSTEM/asr.txt                   the recognizer's transcript of its speech
 SYSTEM/translation.txt, transcript.txt   what the system wrote
 
 fairseq    compute_asr_bleu.py --lang {language} --audio_dirpath SYSTEM --reference_format txt \\

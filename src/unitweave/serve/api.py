@@ -71,7 +71,7 @@ class Error(BaseModel):
 class Health(BaseModel):
     """The state of the server."""
 
-    status: str = Field(description='"ok", or "stopped" (with code 503) when nothing is translated any more')
+    status: str = Field(description='"ok", or "stopped" (with code 503) when it no longer translates')
     waiting: int
     done: int
     limits: dict[str, float]
@@ -169,7 +169,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
-    @app.get("/v1/health", summary="Whether the server works, and how much waits")
+    @app.get("/v1/health", summary="Whether the server works, and how many requests are waiting")
     async def health(response: Response) -> Health:
         if not batcher.alive:
             response.status_code = 503
@@ -195,7 +195,7 @@ def _add_routes(app: FastAPI, batcher: Batcher, limits: ServerLimits) -> None:
 
     @app.post(
         "/v1/stream",
-        summary="Translate a recording and get its speech while it is decoded",
+        summary="Translate a recording and stream its speech while it is decoded",
         description="A wav file of unknown length, sent while it is made. The headers X-Language, X-Target-Language, "
         "X-Transcript and X-Translation hold languages and texts, percent-encoded UTF-8.",
         response_class=StreamingResponse,

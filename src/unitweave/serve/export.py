@@ -133,7 +133,7 @@ def _parts_in(folder: Path) -> Parts:
 
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
-        raise InputError(f"{path}: is a link, and an export follows none; put the file itself here")
+        raise InputError(f"{path}: is a link, which an export does not follow; put the file itself here")
 
 
 def _is_wanted(path: Path) -> bool:
@@ -189,7 +189,7 @@ def _install(source: Path, out: Path, about: dict[str, Any], earlier: Sequence[s
     for name in files:
         _refuse_link((out / name).parent)
         if name not in earlier and os.path.lexists(out / name):
-            raise InputError(f"{out / name}: was not written by an export, which would overwrite it")
+            raise InputError(f"{out / name}: was not written by an export, but this one would overwrite it")
     out.mkdir(exist_ok=True)
     write_json(out / PACKAGE_FILE, {**about, "files": sorted({*files, *earlier})})
     for name in files:
@@ -226,7 +226,7 @@ def push(folder: Path, name: str, private: bool = False) -> str:
     Parts.of_package(folder).check()
     files = [PACKAGE_FILE, *listed_files(folder, read_json(folder / PACKAGE_FILE))]
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise InputError(f"{name}: not a name on the hub; give owner/name")
+        raise InputError(f"{name}: not a name on the hub; give OWNER/NAME")
     api = HfApi()
     try:
         address = api.create_repo(name, private=private, exist_ok=True, repo_type="model")

@@ -146,7 +146,7 @@ class _Connection:
                 async with asyncio.timeout(self.limits.live_idle_seconds):
                     message = await self.socket.receive()
             except TimeoutError:
-                raise LiveProblem(f"nothing came for {self.limits.live_idle_seconds:g} s", GOING_AWAY) from None
+                raise LiveProblem(f"no input for {self.limits.live_idle_seconds:g} s", GOING_AWAY) from None
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", NORMAL))
             if message.get("text") is not None:

@@ -181,8 +181,8 @@ def live_panel(
         f"<label>Language {_select('language', [('detect', ''), *languages])}</label>"
         f"<label{several}>Into {_select('target_language', targets)}</label>"
         '<label><input id="uw-live-speech" type="checkbox" checked> Speak the translation</label></div>'
-        '<div id="uw-live-state" class="uw-message" role="status">Press Start and speak. With headphones the '
-        "microphone does not hear the translation.</div>"
+        '<div id="uw-live-state" class="uw-message" role="status">Press Start and speak. Use headphones, so '
+        "that the microphone does not pick up the translation.</div>"
         '<ol id="uw-live-lines" aria-live="polite" aria-label="Translation"></ol>'
     )
 

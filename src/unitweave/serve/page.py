@@ -242,7 +242,7 @@ def _summary(result: SpeechTranslation) -> str:
         text += f" Confidence {result.confidence:.0%}."
     if result.in_domain is False:
         text += f" Careful: {UNSURE}."
-    return text if result.complete else text + " The model did not come to an end and was cut off."
+    return text if result.complete else text + " The model did not finish and was cut off."
 
 
 def _failure(text: str) -> tuple[Any, ...]:

@@ -146,7 +146,7 @@ class Gate:
             response = RedirectResponse("/", 303, {"Set-Cookie": self.access.cookie(port)})
             await response(scope, receive, send)
         else:
-            await self._ask_for_token(scope, receive, send, "This is not the token." if token else "")
+            await self._ask_for_token(scope, receive, send, "Wrong token." if token else "")
 
     async def _ask_for_token(self, scope: Scope, receive: Receive, send: Send, problem: str = "") -> None:
         headers = {"WWW-Authenticate": "Bearer"}

@@ -88,7 +88,7 @@ def _damage(checkpoint: Path) -> str | None:
     except InputError:
         return f"damaged ({ABOUT})"
     if about.fingerprint != fingerprint_in(checkpoint.parent.parent):
-        return "of other settings"
+        return "made with other settings"
     if about.step != _step(checkpoint):  # a copy under another name
         return f"damaged (it is of step {about.step})"
     for name, expected in about.files.items():
@@ -109,9 +109,7 @@ def _check_processes(checkpoint: Path) -> None:
             f"{checkpoint}: written by {before} processes with DeepSpeed, and there are {now}; start {before}, or "
             "delete the folder to go on from an earlier checkpoint"
         )
-    echo(
-        f"{checkpoint}: written by {before} processes, {now} go on; random numbers such as those of dropout will differ"
-    )
+    echo(f"{checkpoint}: written by {before} processes, resumed by {now}; random numbers, as for dropout, will differ")
 
 
 def _summary(path: Path) -> list[int]:
@@ -282,7 +280,7 @@ def whole_checkpoint(
         earlier = f"checkpoint-{newest_step(work)}" if newest_step(work) else "no earlier one"
         raise InputError(
             f"{work}: no space for the checkpoint of step {step} (there is {earlier}); "
-            "free some and run the same command again"
+            "free some space and run the same command again"
         ) from error
     if main:
         remove(place)

@@ -85,7 +85,7 @@ def translate_files(
                 elif not lasts_longer(task.source, cut_above):
                     short.append((task, job))
                 elif prefix is not None and (prefix.transcript or prefix.translation):
-                    raise InputError(f"{task.source}: a known text needs a single utterance of at most {cut_above:g} s")
+                    raise InputError(f"{task.source}: a given text needs a recording of at most {cut_above:g} s")
                 else:
                     result = translate_long(translator, task.source, task.stem, settings, segmentation, job, prefix)
                     progress.advance()

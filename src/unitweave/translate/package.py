@@ -25,7 +25,7 @@ FORMAT = 2
 # No pickles, no code: all that is ever fetched from the hub.
 PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md", "examples/*.wav"]
 FOLDERS = ("encoder", "codebook", "vocoder", "examples")
-_NOTHING = "must be a run folder, an exported model, or the name of one on the hub (owner/name)"
+_NOTHING = "must be a run folder, an exported model, or the name of one on the hub (OWNER/NAME)"
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def download(name: str) -> Path:
         raise InputError(f"{name}: {_NOTHING}") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"{name}: not a local folder, could not be loaded from the hub ({first_line(error)[:200]})"
+            f"{name}: not a local folder, and could not be loaded from the hub ({first_line(error)[:200]})"
         ) from None
     if not (folder / PACKAGE_FILE).exists():
         raise InputError(f"{name}: a model on the hub, but not one that 'unitweave export' wrote")

@@ -70,7 +70,7 @@ def _from_stdin() -> list[str]:
     content = sys.stdin.buffer.read(_MAX_NAMES)
     if kind := file_kind(content[:64]) or ("a recording" if content.startswith(_SOUND) else ""):
         raise InputError(
-            f"-: standard input must have names of recordings, one a line (got {kind}); give a file's name"
+            f"-: standard input must have names of recordings, one per line (got {kind}); give a file's name"
         )
     names = [os.fsdecode(name) for name in content.split(b"\0" if b"\0" in content else b"\n")]
     if not (names := [name for name in (name.rstrip("\r") for name in names) if name.strip()]):

@@ -92,7 +92,7 @@ def refuse_further_shards(folder: Path, count: int) -> None:
     """Raise InputError where a folder has a shard besides the `count` of the corpus: it would be read with them."""
     known = {shard_path(folder, number) for number in range(count)}
     if further := sorted(set(folder.glob("units-*.parquet")) - known):
-        raise InputError(f"{further[0]}: the corpus has but {count} shards of units; delete this one")
+        raise InputError(f"{further[0]}: the corpus has only {count} shards of units; delete this file")
 
 
 def is_finished(folder: Path, number: int, metadata: Mapping[str, str], pairs: Manifest) -> bool:

@@ -112,9 +112,9 @@ def import_units(
     if kind not in FORMATS:
         raise InputError(f"--format must be one of {', '.join(FORMATS)} (got {kind!r})")
     if declared.num_units > MAX_UNITS:
-        raise InputError(f"--num-units: units are stored in 16 bits, at most {MAX_UNITS} (got {declared.num_units})")
+        raise InputError(f"--num-units: must be at most {MAX_UNITS}, for 16-bit storage (got {declared.num_units})")
     if not 0 < declared.frame_rate < np.inf:
-        raise InputError(f"--frame-rate: must be the units a second (got {declared.frame_rate:g})")
+        raise InputError(f"--frame-rate: must be the number of units per second (got {declared.frame_rate:g})")
     pairs = read_manifest(corpus)
     table, row_times = _read(kind, source, pairs)
     if twice := table.duplicate():

@@ -81,10 +81,10 @@ class ExternalTokenizer:
         if not isinstance(num_units, Integral) or not 0 < int(num_units) <= MAX_UNITS:
             raise InputError(f"{self.name}: its num_units must be an integer from 1 to {MAX_UNITS} (got {num_units!r})")
         if not isinstance(rate, Real) or not 0 < float(rate) <= 1000:
-            raise InputError(f"{self.name}: its frame_rate must be the units a second (got {rate!r})")
+            raise InputError(f"{self.name}: its frame_rate must be the number of units per second (got {rate!r})")
         self.num_units, self.frame_rate = int(num_units), float(rate)
         if given is not None and not isinstance(given, str | int):
-            raise InputError(f"{self.name}: its fingerprint must be a text (got {type(given).__name__})")
+            raise InputError(f"{self.name}: its fingerprint must be a string (got {type(given).__name__})")
         self.fingerprint = str(given or f"tokenizer-{json_digest([function, options, num_units, self.frame_rate])}")
 
     def tokenize(self, waveforms: Sequence[np.ndarray]) -> list[SpeechTokens]:
@@ -128,7 +128,7 @@ def check_repeatable(tokenizer: SpeechTokenizer, waveforms: Sequence[np.ndarray]
     for name, one, other in zip(names, alone, tokenizer.tokenize(waveforms), strict=True):
         if len(one) != len(other.units) or _agreement(one, other.units) < _MIN_AGREEMENT:
             raise InputError(
-                f"units.tokenizer: makes other units of {name} next to other recordings than alone: "
+                f"units.tokenizer: gives {name} other units beside other recordings than alone: "
                 f"{100 * _agreement(one, other.units):.0f} % agree; tokenize(waveforms) must give a recording the same "
                 "units each time"
             )

@@ -250,12 +250,12 @@ def _check(
     if not len(train) and len(too_short):
         raise InputError(
             f"{corpus}: every recording has fewer frames than characters, first {too_short[0].name} "
-            f"({too_short[0].seconds:.2f} s); does the manifest give their seconds?"
+            f"({too_short[0].seconds:.2f} s); are the durations in the manifest right?"
         )
     if not len(train):
         raise InputError(
-            f"{corpus}: no recording with a transcript, and of at most encoder.max_seconds ({settings.max_seconds:g}), "
-            "to train the encoder on"
+            f"{corpus}: no recording with a transcript lasts at most encoder.max_seconds ({settings.max_seconds:g}), "
+            "so there is nothing to train the encoder on"
         )
     if settings.eval_steps and not len(dev):
         raise InputError(f"{corpus}: encoder.eval_steps needs recordings in the dev split, and there are none")

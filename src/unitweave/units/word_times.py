@@ -184,7 +184,7 @@ def match_words(
 def _check_times(word: TimedWord, seconds: float, name: str) -> None:
     at = f"{name}: the word {word.word!r} at {word.start:g} to {word.end:g} s"
     if not (math.isfinite(word.start) and math.isfinite(word.end)):
-        raise InputError(f"{at} has a time that is no number")
+        raise InputError(f"{at} has a time that is not a number")
     if word.end < word.start:
         raise InputError(f"{at} ends before it begins")
     if word.start < -_SLACK_SECONDS or word.end > seconds * 1.01 + _SLACK_SECONDS:

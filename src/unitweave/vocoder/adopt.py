@@ -84,6 +84,6 @@ def _try(vocoder: Vocoder, name: str) -> None:
     seconds, wanted = len(waveform) / vocoder.sample_rate, len(units) / vocoder.frame_rate
     if not vocoder.predicts_durations and abs(seconds - wanted) > _SLACK_SECONDS + 0.1 * wanted:
         raise InputError(
-            f"{name}: makes {seconds:.2f} s of {wanted:.2f} s of units; check vocoder.sample_rate "
+            f"{name}: makes {seconds:.2f} s of speech from {wanted:.2f} s of units; check vocoder.sample_rate "
             f"({vocoder.sample_rate}) and the units' frame rate ({vocoder.frame_rate:g})"
         )

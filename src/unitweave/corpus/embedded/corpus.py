@@ -163,7 +163,7 @@ def _split(settings: EmbeddedCorpus) -> dict[str, list[Sentence]]:
         if len(parts["train"]) >= needed:
             return parts | {"train": parts["train"][:needed]}
         if drawn == phrasebook.count(settings.topics):
-            raise InputError(f"train: the phrasebook has {len(parts['train'])} sentences for training, not {needed}")
+            raise InputError(f"train: the phrasebook has {len(parts['train'])} training sentences (asked for {needed})")
         drawn += drawn // 4 + 1
 
 

@@ -264,7 +264,7 @@ def _in_child(work: Callable[[], bytes], seconds: int = CPU_SECONDS) -> bytes:
         answer = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code < 0:
-        raise RuntimeError(f"the engine died of signal {-code}")
+        raise RuntimeError(f"the engine was killed by signal {-code}")
     if code:
         raise RuntimeError(answer.decode())
     return answer

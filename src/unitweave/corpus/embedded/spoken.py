@@ -143,7 +143,7 @@ def _split(settings: SynthesizedCorpus, sentences: Sequence[Sentence]) -> dict[s
     if len(common) < held_out:
         raise InputError(
             f"{settings.text}: {len(common)} {language_name(str(settings.pivot))} sentences have all of "
-            f"{', '.join(others)}, dev and test need {held_out}"
+            f"{', '.join(others)}, but dev and test need {held_out}"
         )
     taken = {s.key for s in common[:held_out]}
     return {

@@ -35,7 +35,7 @@ def folder_records(folder: Path) -> Iterator[Record]:
                     yield Record(number, {} if isinstance(row, str) else row, problem)
             return
     raise InputError(
-        f"{folder}: a folder that is no corpus; it must have Kaldi's wav.scp and text, LibriSpeech's *.trans.txt, "
+        f"{folder}: not a corpus folder; it must have Kaldi's wav.scp and text, LibriSpeech's *.trans.txt, "
         "MuST-C's txt/*.yaml, or FLEURS' train.tsv beside audio/; else give a table of its recordings"
     )
 

@@ -34,9 +34,7 @@ class Join:
     ) -> None:
         on = on or next((name for name in _KEYS if name in columns and name in others), None)
         if not on:
-            raise InputError(
-                f"{where}: say by which column its rows belong to the table's with --on; it has {', '.join(columns)}"
-            )
+            raise InputError(f"{where}: name the column to join by with --on; it has {', '.join(columns)}")
         self.left, _, right = on.partition("=")
         self.right, self.where = right or self.left, where
         for name, names, table in ((self.left, others, "the table"), (self.right, columns, where)):
@@ -66,8 +64,8 @@ class Join:
         matched = sum(seen.values())
         if total and not matched:
             raise InputError(
-                f"{self.where}: no row has a {self.right} that {name} has as {self.left}, such as "
-                f"{next(iter(self.rows), None)!r}; name the columns with --on"
+                f"{self.where}: none of its {self.right}, such as {next(iter(self.rows), None)!r}, is a {self.left} of "
+                f"{name}; name the columns with --on"
             )
         if matched < total:
             echo(f"corpus: {total - matched:,} of {total:,} rows of {name} have no row in {self.where}")

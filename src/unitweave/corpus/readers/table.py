@@ -301,7 +301,7 @@ def _row(columns: Columns, values: Mapping[str, Any], fallback: str) -> Row | Sk
         return Skipped(id, source, f"the column {columns.lacks_text} must be source, target, both or empty")
     for column in filter(None, (columns.src_text, columns.tgt_text)):
         if isinstance(values.get(column), list | dict | bool):
-            return Skipped(id, source, f"the column {column} is no text", type(values[column]).__name__)
+            return Skipped(id, source, f"the column {column} is not text", type(values[column]).__name__)
     texts = {
         "src": None if columns.src_text is None or "src" in lacking else text(columns.src_text),
         "tgt": None if columns.tgt_text is None or "tgt" in lacking else text(columns.tgt_text),

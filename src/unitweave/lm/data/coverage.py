@@ -93,7 +93,7 @@ def check_coverage(coverage: dict[str, Coverage], settings: LmSettings) -> list[
         )
     return [
         f"{language}: text ratio {highest:.2f} becomes {part.realized(highest):.2f}, since only "
-        f"{100 * part.fraction:.0f} % of its words are surely aligned (interleave.min_alignment_score "
+        f"{100 * part.fraction:.0f} % of its words are reliably aligned (interleave.min_alignment_score "
         f"{settings.interleave.min_alignment_score:g})"
         for language, part in coverage.items()
         if part.realized(highest) < _FAR * highest

@@ -120,7 +120,8 @@ def earlier_vocabulary(name: str, num_units: int, codebook: str | None, deduplic
             "extract units with the model's codebook, or start from a text LLM"
         )
     if vocabulary.deduplicate != deduplicate:
-        raise InputError(f"{name}: this model was trained with deduplicate: {str(vocabulary.deduplicate).lower()}")
+        theirs = str(vocabulary.deduplicate).lower()
+        raise InputError(f"{name}: this model was trained with deduplicate: {theirs}; set lm.deduplicate: {theirs}")
     return vocabulary
 
 

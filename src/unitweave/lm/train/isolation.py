@@ -44,7 +44,7 @@ def check_isolation(model: PreTrainedModel) -> None:
     exact = all(p.dtype == torch.float32 for p in model.parameters())
     difference = float((packed - alone).abs().max())
     if not difference <= (_TOLERANCE if exact else _TOLERANCE_BF16):
-        raise _refusal(model, f"a token's loss in the row differs by {difference:.2g} from its loss outside of it")
+        raise _refusal(model, f"a token's loss in the row differs by {difference:.2g} from its loss alone")
 
 
 def _refusal(model: PreTrainedModel, reason: str) -> InputError:
