@@ -202,7 +202,7 @@ def test_live_evaluate_refuses_an_unknown_recognizer_before_it_reads_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert cli.main(["live", "evaluate", str(tmp_path), "--out", str(tmp_path / "x"), "--recognizer", "wisper"]) == 2
-    assert "recognizer: must be one of auto, moonshine, fairseq, whisper, module:class (got 'wisper')" in (
+    assert "recognizer: must be one of auto, moonshine, fairseq, whisper, MODULE:CLASS (got 'wisper')" in (
         capsys.readouterr().err
     )
 

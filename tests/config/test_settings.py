@@ -46,7 +46,7 @@ def test_recipes_can_be_read_and_every_key_has_a_comment(name: str) -> None:
     [
         ({"lm": {"schedule": {"shape": "points"}}}, "schedule.points: must be pairs"),
         ({"lm": {"schedule": {"shape": "function"}}}, "schedule.function: needs the shape 'function'"),
-        ({"lm": {"schedule": {"shape": "function", "function": "name"}}}, "schedule.function: must be module:name"),
+        ({"lm": {"schedule": {"shape": "function", "function": "name"}}}, "schedule.function: must be MODULE:NAME"),
         ({"lm": {"interleave": {"sides": "left"}}}, "interleave.sides: must be one of both, source, target (got left)"),
         ({"lm": {"tasks": {"s2xt": 1.0}}}, "tasks: must be one of s2st, s2tt, asr, mt, tts, direct (got 's2xt')"),
         ({"lm": {"tasks": {"s2st": 0}}}, "tasks: at least one task needs a weight above 0"),

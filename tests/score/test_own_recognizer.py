@@ -33,7 +33,7 @@ def test_a_class_with_a_signature_and_transcribe_is_a_recognizer(tmp_path, monke
 
 def test_an_unknown_recognizer_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="recognizer: must be one of auto, moonshine, fairseq, whisper, module:class"):
+    with pytest.raises(InputError, match="recognizer: must be one of auto, moonshine, fairseq, whisper, MODULE:CLASS"):
         ScoreSettings(recognizer="wisper")
     with pytest.raises(InputError, match=r"score\.recognizer no_such_module:Asr: could not be imported"):
         choose_recognizer("no_such_module:Asr", "", ["en"])

@@ -176,7 +176,7 @@ def test_each_utterance_is_transcribed_in_its_own_language(speech):
 
 
 def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"must be one of moonshine, .*whisper, or module:Class \(got 'siri'\)"):
+    with pytest.raises(InputError, match=r"must be one of moonshine, .*whisper, or MODULE:CLASS \(got 'siri'\)"):
         load_recognizer("siri")
     with pytest.raises(InputError, match="could not load") as raised:
         load_recognizer("fairseq", str(tmp_path))

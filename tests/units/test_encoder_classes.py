@@ -189,6 +189,13 @@ def test_layers_are_probed_and_costs_planned(corpus: Path, tmp_path: Path, kind:
     assert "| H100" in plan(settings_of(tmp_path / "hub"))
 
 
+def test_the_costs_of_an_encoder_of_unknown_shape_are_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "| H100" in plan(settings_of(Path("facebook/w2v-bert-2.0")))
+    with pytest.raises(InputError, match="somebody/hubert: could not load the configuration of the speech encoder"):
+        plan(settings_of(Path("somebody/hubert")))
+
+
 def test_convolutions_over_the_waveform_stay_unless_they_are_to_be_trained(tmp_path: Path) -> None:
     random_checkpoint(tmp_path / "hub", "hubert")
     for frozen in (True, False):

@@ -274,7 +274,7 @@ def test_what_cannot_be_these_recordings_units_is_refused(
         ({"words": [{"word": "una", "start": "0:01", "end": "0:02"}]}, "could not convert"),
         (
             {"words": [{"word": "a", "start": math.nan, "end": 0.1}]},
-            "'a' at nan to 0.1 s has a time that is not a number",
+            "at nan to 0.1 s has a time that is not a number",
         ),
         ({"words": [{"word": "a", "start": 0.1, "end": 0.0}]}, "'a' at 0.1 to 0 s ends before it begins"),
         ({"words": [{"word": "a", "start": 0, "end": math.inf}]}, "'a' at 0 to inf s has a time that is not a number"),
@@ -542,7 +542,7 @@ def test_a_module_that_cannot_be_imported_is_named(
     (tmp_path / "broken.py").write_text(module)
     with pytest.raises(InputError, match=rf"units.tokenizer broken:load: {message}"):
         ExternalTokenizer("broken:load", {})
-    with pytest.raises(InputError, match="must be module:name"):
+    with pytest.raises(InputError, match="must be MODULE:NAME"):
         ExternalTokenizer("./broken:load", {})
 
 
@@ -616,7 +616,7 @@ def test_my_units_my_text_grids_and_my_vocoder_up_to_a_translated_recording(
     ("vocoder", "message"),
     [
         ({"sample_rate": 16_010}, "vocoder.sample_rate: must be a multiple of the units' 25 a second"),
-        ({"function": "own_tokenizer:load_vocoder", "sample_rate": 8_000}, "makes 6.00 s of 2.00 s"),
+        ({"function": "own_tokenizer:load_vocoder", "sample_rate": 8_000}, "makes 6.00 s of speech from 2.00 s"),
         ({"function": "own_tokenizer:nothing"}, "could not be imported"),
         ({"pretrained": "nowhere"}, "vocoder.pretrained nowhere: no such file or folder"),
     ],

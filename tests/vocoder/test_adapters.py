@@ -282,9 +282,9 @@ def test_a_function_of_the_users_is_a_vocoder_with_its_own_rate_and_voices(
     np.testing.assert_array_equal(low, vocoder.synthesize([some_units(50)])[0], "the first voice is the default")
     np.testing.assert_array_equal(np.concatenate(list(vocoder.stream(iter(some_units(50).tolist()), 7, "low"))), low)
     for changes, message in (
-        ({"sample_rate": 16_000}, "makes 3.00 s of 2.00 s of units; check vocoder.sample_rate"),
+        ({"sample_rate": 16_000}, "makes 3.00 s of speech from 2.00 s of units; check vocoder.sample_rate"),
         ({"function": "my_sines:missing"}, "my_sines:missing: could not be imported"),
-        ({"function": "sines"}, "must be module:name"),
+        ({"function": "sines"}, "must be MODULE:NAME"),
     ):
         wrong = VocoderSettings(**({"function": "my_sines:load", "sample_rate": 24_000} | changes))
         with pytest.raises(InputError, match=message):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unitweave.config.translate import SegmentationSettings
-from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Seed
+from unitweave.config.types import NonNegativeNumber, OneOrMore, PositiveInt, PositiveNumber, Seed
 from unitweave.core.errors import InputError
 from unitweave.core.imports import quick_imports
 
@@ -28,7 +28,7 @@ def translate(
     target_language: str | None = None,
     speaker: str | None = None,
     cut_above: PositiveNumber | None = None,
-    max_speech_seconds: PositiveNumber | None = None,
+    max_speech_seconds: OneOrMore | None = None,
     bf16: bool = False,
     engine: Literal["int8"] | None = None,
     device: str = "cpu",
@@ -54,7 +54,7 @@ def translate(
         speaker: Voice of the translation, where the vocoder has several (default: the model's settings).
         cut_above: Recordings longer than this many seconds are cut into utterances (default: longer than those that
             the model was trained on).
-        max_speech_seconds: Maximum seconds of such an utterance, at least 1 (default: as long as those that the model
+        max_speech_seconds: Maximum seconds of such an utterance (default: as long as those that the model
             was trained on, at most 20).
         bf16: Run the language model in bfloat16: faster, and results differ slightly.
         engine: int8: run the language model with 8-bit integer weights, for large models on a CPU.
@@ -63,8 +63,6 @@ def translate(
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"-o {out}: is a file; name a folder")
-    if max_speech_seconds is not None and max_speech_seconds < 1:
-        raise InputError(f"--max-speech-seconds: must be at least 1 (got {max_speech_seconds:g})")
 
     from dataclasses import replace
 

@@ -82,7 +82,7 @@ class ScheduleSettings(Settings):
     points: list[tuple[NonNegativeNumber, Ratio]] = field(default_factory=list)
     """points: pairs of a position, in the unit below, and a ratio; linear in between."""
     function: str | Callable[[int, int], float] | None = None
-    """function: `module:name` of a Python function of (step, total_steps) that returns the ratio, 0 to 1; in Python
+    """function: MODULE:NAME of a Python function of (step, total_steps) that returns the ratio, 0 to 1; in Python
     also the function itself. Steps count from 0."""
     unit: Literal["steps", "fraction"] = "steps"
     """steps: the above are optimizer steps; fraction: they are fractions of the training, 0 to 1."""
@@ -96,11 +96,11 @@ class ScheduleSettings(Settings):
         if (self.shape == "function") != (self.function is not None):
             raise InputError("schedule.function: needs the shape 'function', and the shape needs a function")
         if isinstance(self.function, str) and not all(self.function.partition(":")):
-            raise InputError(f"schedule.function: must be module:name (got {self.function!r})")
+            raise InputError(f"schedule.function: must be MODULE:NAME (got {self.function!r})")
 
     @property
     def function_name(self) -> str | None:
-        """`module:name` of the function."""
+        """MODULE:NAME of the function."""
         if callable(self.function):
             return f"{self.function.__module__}:{getattr(self.function, '__qualname__', type(self.function).__name__)}"
         return self.function

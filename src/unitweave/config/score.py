@@ -135,4 +135,4 @@ def check_recognizer(name: str) -> None:
     """Raise InputError where `name` is neither a built-in recognizer nor MODULE:CLASS."""
     names = ("auto", *BUILT_IN_RECOGNIZERS)
     if name not in names and not all(name.partition(":")):
-        raise InputError(f"recognizer: {must_be_one_of([*names, 'module:class'], name)}")
+        raise InputError(f"recognizer: {must_be_one_of([*names, 'MODULE:CLASS'], name)}")

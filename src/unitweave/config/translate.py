@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from unitweave.config.types import NonNegativeNumber, PositiveInt, PositiveNumber, Ratio, Seed, Settings
+from unitweave.config.types import NonNegativeNumber, OneOrMore, PositiveInt, Ratio, Seed, Settings
 from unitweave.core.errors import InputError
 from unitweave.core.functions import is_installed
 
@@ -78,5 +78,5 @@ class SegmentationSettings(Settings):
     """Minimum seconds of silence that end an utterance."""
     speech_pad_seconds: NonNegativeNumber = 0.12
     """Seconds kept before and after an utterance."""
-    max_speech_seconds: PositiveNumber = 20.0
+    max_speech_seconds: OneOrMore = 20.0
     """Maximum seconds of an utterance; a longer one is cut in its longest pause, or, without one, at the maximum."""

@@ -133,7 +133,7 @@ class ExtractionSettings(Settings):
     """Settings of unit extraction. Only the precision changes the units, and the shard size their files."""
 
     tokenizer: str | None = None
-    """`module:name` of a Python function that returns a speech tokenizer, which makes the units in place of encoder and
+    """MODULE:NAME of a Python function that returns a speech tokenizer, which makes the units in place of encoder and
     codebook (docs/units.md)."""
     tokenizer_options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of `tokenizer`."""

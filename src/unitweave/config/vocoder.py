@@ -24,7 +24,7 @@ class VocoderSettings(Settings):
     """A vocoder to use instead of training one: a folder that unitweave wrote, or a checkpoint of fairseq's unit
     HiFi-GAN with its config.json beside it."""
     function: str | None = field(default=None, metadata=LATER)
-    """`module:name` of a Python function to use instead: called with `options`, it returns a function that turns units
+    """MODULE:NAME of a Python function to use instead: called with `options`, it returns a function that turns units
     (int64 [frames]) and a speaker's name into a waveform (float32 [samples] at `sample_rate`)."""
     options: dict[str, Any] = field(default_factory=dict, metadata=LATER)
     """Keyword arguments of `function`."""

@@ -66,7 +66,7 @@ def imported(name: str, setting: str) -> Callable[..., Any]:
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute or module.startswith(".") or "/" in module:
-        raise InputError(f"{setting}: must be module:name (got {name!r})")
+        raise InputError(f"{setting}: must be MODULE:NAME (got {name!r})")
     sys.path.insert(0, str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module), attribute)

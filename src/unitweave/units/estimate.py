@@ -6,7 +6,6 @@ training reaches is an assumption which the table states.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers import AutoConfig, PretrainedConfig, Wav2Vec2BertConfig
@@ -14,12 +13,13 @@ from transformers import AutoConfig, PretrainedConfig, Wav2Vec2BertConfig
 from unitweave.config.units import EncoderSettings
 from unitweave.core.markdown import markdown_table
 from unitweave.training.hardware import GIB, GPUS, Gpu
-from unitweave.training.model_files import check_hub_name, check_model_folder, loading_errors
+from unitweave.training.model_files import check_model_folder, loading_errors
 from unitweave.units.encoder import CharacterVocabulary, ctc_class, new_encoder
 from unitweave.units.front_end import FrontEnd, check_model_type
 
 MFU = 0.1  # fraction of the bf16 peak: what extraction reaches on an H200 (docs/performance.md); training was not timed
 _MAX_SECONDS = 15.0  # seconds of a recording in a batch: attention grows with its square
+_PUBLISHED = "facebook/w2v-bert-2.0"  # whose shape is transformers' default
 _RUNTIME = 1.5  # GiB for CUDA context, library workspaces and fragmentation
 
 
@@ -98,13 +98,22 @@ def _shape(settings: EncoderSettings) -> tuple[PretrainedConfig, int]:
 
 
 def encoder_config(pretrained: str) -> PretrainedConfig:
-    """The shape of an encoder in a folder; a hub name counts as facebook/w2v-bert-2.0, transformers' default."""
-    if not Path(pretrained).is_dir():
-        check_hub_name(pretrained)
-        return Wav2Vec2BertConfig(vocab_size=64)
-    check_model_type(check_model_folder(pretrained, weights=False), pretrained)
+    """The shape of a pretrained encoder, without its weights.
+
+    Looks on this machine, then, for w2v-BERT 2.0, at its published shape, then on the hub.
+
+    Raises:
+        InputError: It is nowhere, damaged, or of a kind that cannot be trained.
+    """
+    described = check_model_folder(pretrained, weights=False)
     with loading_errors(pretrained, "configuration of the speech encoder"):
-        config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
+        try:
+            config = AutoConfig.from_pretrained(pretrained, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError):
+            if pretrained == _PUBLISHED:
+                return Wav2Vec2BertConfig(vocab_size=64)
+            config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
+    check_model_type(described or config.to_dict(), pretrained)
     config.vocab_size, config.pad_token_id = 64, 0
     return config
 

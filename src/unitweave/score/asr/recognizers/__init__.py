@@ -197,6 +197,6 @@ def _errors_of_users(name: str, method: str) -> AbstractContextManager[None]:
 def _recognizer_class(name: str) -> type[Recognizer]:
     if ":" not in name and name not in BUILT_IN_RECOGNIZERS:
         names = ", ".join(BUILT_IN_RECOGNIZERS)
-        raise InputError(f"score.recognizer: must be one of {names}, or module:Class (got {name!r})")
+        raise InputError(f"score.recognizer: must be one of {names}, or MODULE:CLASS (got {name!r})")
     kind = imported(name, "score.recognizer") if ":" in name else chosen(RECOGNIZERS, name)
     return cast(type[Recognizer], kind)
