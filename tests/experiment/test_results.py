@@ -172,7 +172,8 @@ def write_trial(run: Path, name: str, system: str, number: int, ids: list[str]) 
     (run / "lm" / name / "dev.jsonl").write_text("".join(json.dumps(x) + "\n" for x in evaluations))
     session = {"commit": f"abc{number}", "command": "unitweave experiment x --out FOLDER", "machine": "1 core of X"}
     write_json(run / "lm" / name / "provenance.json", [session])
-    row = system_scores(score(spoken), text_bleu=score(written), transcript_wer=score(written))
+    agreement = Interval(100 * SHARES[system] + number)
+    row = system_scores(score(spoken), text_bleu=score(written), transcript_wer=score(written), agreement_wer=agreement)
     row.languages = {code: system_scores(score(spoken), text_bleu=score(written)) for code in ("es", "fr")}
     ceiling = system_scores(Interval(87.65, 80.0, 90.0), asr_wer=Interval(4.31))
     ceilings = {"reference speech": ceiling} if not number else {}
@@ -212,6 +213,7 @@ def test_the_page_has_the_numbers_of_the_files_and_where_they_come_from(page: Pa
         assert row[5] == f"{asr.score:.1f} [{asr.low:.1f}, {asr.high:.1f}]"
         assert row[6].startswith(f"{written.score:.1f} [")
         assert row[8:] == [
+            f"{100 * SHARES[result.trial.system] + number:.1f}",
             f"{1.1 + number:.1f}",
             f"abc{number}",
             "`unitweave experiment x --out FOLDER`",
@@ -336,6 +338,31 @@ def test_the_comparison_has_means_spread_and_a_finding_by_rule(page: Path, folde
     assert (mask[7], mask[11]) == ("1", "1"), "seeds of each difference"
     asked, _ = rows_of(text, "### Further comparisons")
     assert asked[4:7] == ["mask", "baseline", "ASR-BLEU"] and asked[9:12] == mask[10:13]
+
+
+@pytest.mark.slow
+def test_what_is_heard_against_what_was_written_is_compared_over_the_trainings(
+    page: Path, folder: Path, tmp_path: Path
+) -> None:
+    grid = read_grid(folder)
+    first, *_ = rows_of(page.read_text(), "### Does the speech say what was written?")
+    found = {s: [r.score("agreement_wer") for r in grid.find(("scratch", "some", 10), s).values()] for s in SHARES}
+    each = np.subtract(found["scheduled"], found["baseline"])
+    half = 4.303 * np.std(each, ddof=1) / 3**0.5
+    assert first[:5] == ["scratch", "some", "0.90", "10", "3"]
+    assert first[5:7] == [
+        f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+        for values in (found["baseline"], found["scheduled"])
+    ]
+    assert first[7] == f"{each.mean():+.1f} [{each.mean() - half:+.1f}, {each.mean() + half:+.1f}]"
+    run = shutil.copytree(folder, tmp_path / "run")
+    for at in [*(run / "scores").glob("*_s3/scores.json"), *(run / "scores").glob("*_all_*/scores.json")]:
+        content = read_json(at)
+        for scores in content["systems"].values():
+            scores.pop("agreement_wer", None)
+        write_json(at, content)
+    (row,) = rows_of(write_page(tmp_path / "results.md", [run]).read_text(), "### Does the speech")
+    assert row[4] == "2" and row[7] == f"{each[:2].mean():+.1f}", "no interval over two trainings"
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from unitweave.experiment.results import GridResults, read_grid, signatures
 from unitweave.experiment.state import read_experiment_folder
 from unitweave.experiment.tables import (
     ablations_table,
+    agreement_table,
     amounts_table,
     best_on_dev_table,
     ceilings_table,
@@ -139,6 +140,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
             file = metric.replace("_", "-")
             picture(file, figures.score_figure(place(file), [(grid, final)], metric), caption)
         parts.append(comparisons_table(comparisons))
+    if agreement := agreement_table(comparisons):
+        parts += ["### Does the speech say what was written?", agreement]
     if in_parts := parts_table(grid, comparisons):
         parts += ["### Parts of the test split", in_parts]
     if longer := against_longer(grid):

@@ -15,7 +15,7 @@ from unitweave.experiment.results import GridResults, Result, Training, signatur
 from unitweave.interleaving.schedule import text_ratio
 from unitweave.metrics.bleu import bleu_of_counts
 from unitweave.metrics.intervals import Interval
-from unitweave.metrics.significance import Difference
+from unitweave.metrics.significance import Difference, half_width_of_mean
 from unitweave.score.table import shown
 
 
@@ -129,6 +129,35 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
         "difference between single trainings, and machines are counted by kind."
     )
     return f"{table}\n\n{note}"
+
+
+def agreement_table(comparisons: Sequence[Comparison]) -> str | None:
+    """What is heard against what each system wrote; None where no system wrote a translation."""
+    rows = []
+    for c in comparisons:
+        of_training = {
+            t: (ours, theirs)
+            for t in c.ours
+            if (ours := c.ours[t].score("agreement_wer")) is not None
+            and (theirs := c.theirs[t].score("agreement_wer")) is not None
+        }
+        if of_training:
+            values = [ours - theirs for ours, theirs in of_training.values()]
+            mean, half = sum(values) / len(values), half_width_of_mean(values)
+            interval = "" if half is None else f" [{mean - half:+.1f}, {mean + half:+.1f}]"
+            sides = (_spread(c.theirs, "agreement_wer"), _spread(c.ours, "agreement_wer"))
+            rows.append([*_of_group(c), str(len(values)), *sides, f"{mean:+.1f}{interval}"])
+    if not rows:
+        return None
+    first = comparisons[0]
+    table = markdown_table(
+        ["model", "data", "hours", "steps", "trainings", first.against, first.system, "difference"], rows
+    )
+    return (
+        f"{table}\n\nAgreement WER: the word error rate of the recognizer's transcript of the speech against the "
+        "translation that the system wrote. Lower is better, however good the translation is. Brackets: 95 % interval "
+        "over three trainings or more (Student's t)."
+    )
 
 
 def unequal_table(comparisons: Sequence[Comparison]) -> str:
@@ -325,7 +354,7 @@ def trials_table(grid: GridResults) -> str:
             ", ".join(dict.fromkeys(str(s.get(key, "?")) for s in r.sessions)) or "?"
             for key in ("commit", "command", "machine")
         )
-        scores = [_interval(r, "asr_bleu"), _interval(r, "text_bleu"), _interval(r, "transcript_wer")]
+        scores = [_interval(r, metric) for metric in ("asr_bleu", "text_bleu", "transcript_wer", "agreement_wer")]
         rows.append(
             [
                 *_axes(r),
@@ -339,7 +368,8 @@ def trials_table(grid: GridResults) -> str:
             ]
         )
     heads = ["model", "data", "system", "steps", "seed", *_build_head(grid), "ASR-BLEU", "text BLEU", "transcript WER"]
-    table = markdown_table([*heads, "training, minutes", "commit", "command", "threads", "machine"], rows)
+    heads += ["agreement WER", "training, minutes", "commit", "command", "threads", "machine"]
+    table = markdown_table(heads, rows)
     skipped = "".join(f"\n- `{trial.name}` was skipped: the dev score no longer rose" for trial in grid.skipped)
     signature = "\n".join(f"    {line}" for line in signatures(grid.results))
     return (

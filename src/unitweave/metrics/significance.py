@@ -130,6 +130,14 @@ def range_of_a_further_one(values: Sequence[float]) -> tuple[float, float]:
     return mean - width, mean + width
 
 
+def half_width_of_mean(values: Sequence[float] | np.ndarray) -> float | None:
+    """How far the 95 % interval of a mean over trainings reaches to either side: Student's t; None under 3 values."""
+    if len(values) < _SCATTER_KNOWN:
+        return None
+    student = _STUDENT[min(len(values) - 1, len(_STUDENT)) - 1]
+    return student * float(np.std(values, ddof=1)) / len(values) ** 0.5
+
+
 VERDICTS = {
     "established": f"at least {ESTABLISHED_TRAININGS} trainings, all of the same sign, and the 95 % interval excludes "
     f"0; against the baseline it also needs {ESTABLISHED_MACHINES} kinds of machine",
@@ -166,9 +174,6 @@ def difference(ours: Mapping[Any, np.ndarray], theirs: Mapping[Any, np.ndarray],
         )
     low, high = np.percentile(drawn, (2.5, 97.5))
     values = np.array(list(by_training.values()))
-    mean, over_trainings = float(values.mean()), 0.0
-    if len(trainings) >= _SCATTER_KNOWN:
-        student = _STUDENT[min(len(trainings) - 1, len(_STUDENT)) - 1]
-        over_trainings = student * float(values.std(ddof=1)) / len(trainings) ** 0.5
+    mean, over_trainings = float(values.mean()), half_width_of_mean(values) or 0.0
     below, above = math.hypot(mean - low, over_trainings), math.hypot(high - mean, over_trainings)
     return Difference(mean, mean - below, mean + above, by_training)
