@@ -152,8 +152,7 @@ class Run:
             echo("units: imported ones kept ('unitweave units extract' replaces them)")
             return
         units = self.recipe.units
-        if units.tokenizer is None and not is_done(self.folder, self.layout.name(self.layout.encoder)):
-            check_frames(self.recipe, pairs)
+        check_frames(self, pairs)
         if units.tokenizer is None or units.alignments is None:
             self.encoder()
         if units.tokenizer is None:

@@ -165,13 +165,16 @@ def check_corpus(recipe: Recipe, pairs: Manifest) -> None:
             raise InputError(f"translate.speaker: no training recording is by {speaker!r}")
 
 
-def check_frames(recipe: Recipe, pairs: Manifest) -> None:
-    """Raise InputError where the training speech has fewer frames than the codebook is to have units.
+def check_frames(run: "Run", pairs: Manifest) -> None:
+    """Raise InputError where an encoder is to be trained whose frames would be fewer than the codebook's units.
 
     Args:
-        recipe: The recipe, whose encoder is still to be trained.
-        pairs: All pairs of the corpus.
+        run: The run.
+        pairs: All pairs of its corpus.
     """
+    recipe, encoder = run.recipe, run.layout.name(run.layout.encoder)
+    if recipe.units.tokenizer is not None or is_done_with(run.folder, encoder, recipe.encoder):
+        return
     rate = initial_frame_rate(recipe.encoder)
     train = pairs.where(pc.equal(pairs.column("split"), "train"))
     seconds = sum(pc.sum(train.column(f"{side}_seconds")).as_py() or 0.0 for side in SIDES)

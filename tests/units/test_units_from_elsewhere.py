@@ -519,7 +519,7 @@ def test_a_tokenizer_may_return_tensors_and_lists_but_not_other_units_next_to_ot
     tensors = ExternalTokenizer("their_tokenizers:Tensors", {})
     assert tensors.tokenize(waveforms)[1].units.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     check_repeatable(tensors, waveforms, names)
-    with pytest.raises(InputError, match=r"a/src other units beside other recordings than alone: 0 % agree"):
+    with pytest.raises(InputError, match=r"the units of a/src depend on the recordings next to it: 0 % agree"):
         check_repeatable(ExternalTokenizer("their_tokenizers:Shifting", {}), waveforms, names)
     waveforms = [np.full(16_000, 0.2, np.float32), np.full(8_000, 0.1, np.float32)]
     loud = ExternalTokenizer("their_tokenizers:Loud", {})
@@ -687,7 +687,7 @@ def test_a_tokenizer_that_recordings_do_not_fit_ends_before_anything_is_written(
     ):
         tokenize_corpus(tmp_path / "out", settings, corpus, None)
     settings = ExtractionSettings(tokenizer="their_tokenizers:Shifting")
-    with pytest.raises(InputError, match=r"gives u000/src other units beside other recordings"):
+    with pytest.raises(InputError, match=r"the units of u000/src depend on the recordings next to it"):
         tokenize_corpus(tmp_path / "out", settings, corpus, None)
     assert not (tmp_path / "out").exists()
 

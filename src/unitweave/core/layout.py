@@ -102,6 +102,6 @@ class RunLayout:
 def check_run_folder(folder: Path) -> None:
     """Raise InputError when `folder` cannot become or be a run folder."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; a run folder is needed here")
+        raise InputError(f"{folder}: is a file, not a run folder")
     if "\0" in str(folder):
         raise InputError("--out: invalid folder name")

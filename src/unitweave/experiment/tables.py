@@ -135,18 +135,14 @@ def agreement_table(comparisons: Sequence[Comparison]) -> str | None:
     """What is heard against what each system wrote; None where no system wrote a translation."""
     rows = []
     for c in comparisons:
-        of_training = {
-            t: (ours, theirs)
-            for t in c.ours
-            if (ours := c.ours[t].score("agreement_wer")) is not None
-            and (theirs := c.theirs[t].score("agreement_wer")) is not None
-        }
-        if of_training:
-            values = [ours - theirs for ours, theirs in of_training.values()]
+        pairs = [(c.theirs[t].score("agreement_wer"), c.ours[t].score("agreement_wer")) for t in c.ours]
+        known = [(theirs, ours) for theirs, ours in pairs if theirs is not None and ours is not None]
+        if known:
+            theirs, ours = zip(*known, strict=True)
+            values = [one - other for one, other in zip(ours, theirs, strict=True)]
             mean, half = sum(values) / len(values), half_width_of_mean(values)
             interval = "" if half is None else f" [{mean - half:+.1f}, {mean + half:+.1f}]"
-            sides = (_spread(c.theirs, "agreement_wer"), _spread(c.ours, "agreement_wer"))
-            rows.append([*_of_group(c), str(len(values)), *sides, f"{mean:+.1f}{interval}"])
+            rows.append([*_of_group(c), str(len(values)), _range(theirs), _range(ours), f"{mean:+.1f}{interval}"])
     if not rows:
         return None
     first = comparisons[0]
@@ -384,7 +380,10 @@ def _axes(r: Result) -> list[str]:
 
 def _spread(results: Mapping[Training, Result], metric: str) -> str:
     """Mean over the trainings, with minimum and maximum where there are several."""
-    values = [value for r in results.values() if (value := r.score(metric)) is not None]
+    return _range([value for r in results.values() if (value := r.score(metric)) is not None])
+
+
+def _range(values: Sequence[float]) -> str:
     if not values:
         return ""
     mean = sum(values) / len(values)

@@ -55,17 +55,14 @@ def try_packing(name: str, cross_entropy: Literal["chunked", "plain"]) -> None:
     Raises:
         InputError: The model does not keep packed sequences apart, or changes its logits where that is not possible.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
+    from unitweave.lm.estimate import count_weights
     from unitweave.lm.model.start import load_causal_lm, load_config
     from unitweave.lm.train.packed import PackedTraining
     from unitweave.training.trainer import quiet_transformers
 
     quiet_transformers()
-    with torch.device("meta"):
-        described = AutoModelForCausalLM.from_config(load_config(name), trust_remote_code=False)
-    if sum(parameter.numel() for parameter in described.parameters()) <= _TRIED_PARAMETERS:
+    config = load_config(name)
+    if count_weights(config, config.get_text_config().vocab_size).total <= _TRIED_PARAMETERS:
         PackedTraining(load_causal_lm(name)[0], cross_entropy)
 
 

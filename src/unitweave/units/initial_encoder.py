@@ -51,14 +51,14 @@ def check_initial_encoder(settings: EncoderSettings, layer: int) -> float:
     Raises:
         InputError: The pretrained encoder is missing or not one that can be trained here, or has no such layer.
     """
-    blocks = settings.shape.num_hidden_layers
+    blocks, rate = settings.shape.num_hidden_layers, float(FRAME_RATE)
     if settings.pretrained is not None:
         config, _ = _pretrained_config(settings.pretrained)
-        blocks = config.num_hidden_layers
+        blocks, rate = config.num_hidden_layers, FrontEnd.of(config).frame_rate
         config.vocab_size = config.vocab_size or 1  # None where there is no output layer, as in w2v-BERT 2.0
         check_parameters(settings.pretrained, lambda: ctc_class(config)(config), new_head=True)
     check_layer(layer, blocks)
-    return initial_frame_rate(settings)
+    return rate
 
 
 def initial_frame_rate(settings: EncoderSettings) -> float:

@@ -33,7 +33,7 @@ def kmeans(rows: torch.Tensor, clusters: int, seed: int, iterations: int = 25, t
 
     Args:
         rows: float32 or float16 [rows, hidden]. At most a quarter of their memory is taken for parts of them, and
-            about 100 MB beside that.
+            about 100 MB in addition.
         clusters: How many centroids.
         seed: Of the random order and the start.
         iterations: Maximum passes over parts of the rows; the last is always over all of them.

@@ -128,7 +128,7 @@ def check_repeatable(tokenizer: SpeechTokenizer, waveforms: Sequence[np.ndarray]
     for name, one, other in zip(names, alone, tokenizer.tokenize(waveforms), strict=True):
         if len(one) != len(other.units) or _agreement(one, other.units) < _MIN_AGREEMENT:
             raise InputError(
-                f"units.tokenizer: gives {name} other units beside other recordings than alone: "
+                f"units.tokenizer: the units of {name} depend on the recordings next to it: "
                 f"{100 * _agreement(one, other.units):.0f} % agree; tokenize(waveforms) must give a recording the same "
                 "units each time"
             )
