@@ -35,7 +35,7 @@ from unitweave.config.translate import DecodingSettings
 from unitweave.core.audio import read_audio
 from unitweave.core.manifest import read_manifest
 from unitweave.lm.model.vocabulary import extend_model, extend_tokenizer
-from unitweave.translate import decode, prefix_cache
+from unitweave.translate import decode, loops, prefix_cache
 from unitweave.translate.cache import growing_cache
 from unitweave.translate.constraints import TRANSCRIPT, TRANSLATION, UNITS, DecoderState
 from unitweave.translate.decode import PhaseDecoder, Translation
@@ -115,6 +115,7 @@ def compare(decoder: PhaseDecoder, shape: str, dtype: str, batch: int, repeats: 
         ends.append({phase: [-1] * length + [closing[phase]] for phase, length in lengths.items()})
     decoder.constraints.forced = lambda end: end  # type: ignore[method-assign, assignment, return-value]
     decode.in_a_loop = lambda units, frame_rate: False  # which generate does not know
+    loops.PHRASE_LOOP = 1_000_000
 
     def ours(cache: Callable[[PreTrainedConfig], DynamicCache], step_attention: bool) -> list[Translation]:
         prefix_cache.growing_cache = cache

@@ -21,8 +21,9 @@ from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair, write_manifest
 from unitweave.interleaving.sequence import SOURCE, Example, interleave, prepare_speech
 from unitweave.lm.model.vocabulary import Vocabulary
-from unitweave.translate.constraints import DONE, LOOP_WINDOW, TRANSLATION, Continuation, DecoderState, in_a_loop
+from unitweave.translate.constraints import DONE, TRANSCRIPT, TRANSLATION, Continuation, DecoderState
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder, Translation
+from unitweave.translate.loops import LOOP_WINDOW, PHRASE_LOOP
 from unitweave.translate.stage import translate_split
 from unitweave.translate.vllm import engine_settings
 from unitweave.units.dataset import UnitRow, write_shard
@@ -287,21 +288,22 @@ def test_sampled_units_follow_the_seed_and_texts_stay(decoder: PhaseDecoder, sou
     assert [r.transcript for r in first] == [r.transcript for r in other]
 
 
-def rigged(decoder: PhaseDecoder, pattern: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the model want to end its texts at once and then to say `pattern` for ever."""
+def rigged(decoder: PhaseDecoder, pattern: list[int], monkeypatch: pytest.MonkeyPatch, forever: bool = False) -> None:
+    """Make the model want to say the units of `pattern` for ever, and before that no text, or such a one, too."""
     v, said = decoder.vocabulary, [0]
 
     def step(ids: torch.Tensor, *_: object) -> torch.Tensor:
         logits = torch.zeros(len(ids), decoder.constraints.allowed.shape[1])
         logits[:, [v.markers["translation"], v.markers["target"]]] = 50.0
         logits[:, v.unit_offset + pattern[said[0] % len(pattern)]] = 90.0
+        if forever:
+            logits[:, decoder.constraints.text[pattern[said[0] % len(pattern)]]] = 80.0
         said[0] += 1
         return logits[:, None]
 
     monkeypatch.setattr(decoder, "step", step)
-    monkeypatch.setattr(
-        "unitweave.translate.prefix_cache.growing_cache", lambda config: SimpleNamespace(batch_select_indices=len)
-    )
+    rows = SimpleNamespace(batch_select_indices=len, batch_repeat_interleave=int, reorder_cache=len)
+    monkeypatch.setattr("unitweave.translate.prefix_cache.growing_cache", lambda config: rows)
 
 
 def test_units_that_turn_in_circles_are_ended(decoder: PhaseDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,12 +312,15 @@ def test_units_that_turn_in_circles_are_ended(decoder: PhaseDecoder, monkeypatch
     assert len(result.units) == LOOP_WINDOW and not result.complete
 
 
-def test_loops_are_told_from_speech() -> None:
-    rng = np.random.default_rng(1)
-    speech = rng.integers(0, 100, size=LOOP_WINDOW).tolist()
-    assert not in_a_loop(speech) and not in_a_loop([1, 2] * 10)
-    assert in_a_loop([1, 2, 3] * 40) and in_a_loop(speech + [4, 4, 7, 9] * 30)
-    assert not in_a_loop([*([1, 2, 3] * 40), *range(20)])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_text_that_repeats_a_phrase_is_ended(
+    decoder: PhaseDecoder, monkeypatch: pytest.MonkeyPatch, beams: int
+) -> None:
+    rigged(decoder, [3, 5, 5, 8], monkeypatch, forever=True)
+    result = decoder.translate([np.zeros(500, np.int64)], DecodingSettings(num_beams=beams, text_only=True))[0]
+    closing = [int(decoder.constraints.closing[phase]) for phase in (TRANSCRIPT, TRANSLATION)]
+    transcript, translation = (result.tokens.index(marker) for marker in closing)
+    assert (transcript - 1, translation - transcript - 2) == (PHRASE_LOOP, PHRASE_LOOP) and not result.complete
 
 
 def test_limits_hold_and_are_reported(decoder: PhaseDecoder, sources: list) -> None:

@@ -18,8 +18,8 @@ from unitweave.config.translate import DecodingSettings, TranslateSettings
 from unitweave.core.errors import InputError
 from unitweave.core.manifest import Pair
 from unitweave.translate import stage
-from unitweave.translate.constraints import LOOP_WINDOW
 from unitweave.translate.decode import PhaseDecoder
+from unitweave.translate.loops import LOOP_WINDOW
 from unitweave.translate.translator import Translator
 from unitweave.translate.vllm import EngineDecoder, Request, start_vllm
 
@@ -145,6 +145,7 @@ def transformers_generate(model: PreTrainedModel, asked: list[Request]) -> Calla
         ({"max_unit_repeats": 2}, "repeats"),
         ({"max_unit_repeats": 1000, "max_units_per_frame": 30.0}, "loops"),
         ({"text_only": True}, "text only"),
+        ({"max_text_tokens_per_second": 900.0, "text_only": True}, "phrases"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -155,7 +156,8 @@ def test_an_engine_gives_what_the_phase_decoder_gives(run: Path, changes: dict, 
     asked: list[Request] = []
     generate = transformers_generate(translator.decoder.model, asked)
     found = EngineDecoder(run / "lm/scheduled/model", generate, settings).translate(sources)
-    for a, b in zip(found, translator.decoder.translate(sources, settings), strict=True):
+    local = translator.decoder.translate(sources, settings)
+    for a, b in zip(found, local, strict=True):
         assert (a.language, a.transcript, a.translation) == (b.language, b.transcript, b.translation)
         assert a.complete == b.complete and np.array_equal(a.units, b.units)
     lengths = [len(one.units) for one in found]
@@ -163,8 +165,10 @@ def test_an_engine_gives_what_the_phase_decoder_gives(run: Path, changes: dict, 
         assert len(asked) > 10, "or no repetition was cut"
     if happens == "loops":
         assert any(not one.complete and LOOP_WINDOW <= len(one.units) < 300 for one in found), lengths
-    if happens == "text only":
+    if happens in ("text only", "phrases"):
         assert lengths == [0, 0] and len(asked) == 8
+    if happens == "phrases":
+        assert any(not one.complete and len(one.tokens) < 150 for one in local), "or no phrase was cut"
 
 
 def test_vllm_is_told_to_keep_the_checkpoints_precision(text_lm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from unitweave.core.scripts import join_words
 from unitweave.core.text import normalize
 from unitweave.lm.data.tokens import WordTokens
 from unitweave.lm.model.vocabulary import Vocabulary
+from unitweave.translate.loops import PhraseLoops, count_repeats, max_repeats
 from unitweave.translate.prefix_cache import PrefixCache
 from unitweave.translate.word_starts import word_starts
 
@@ -28,11 +29,6 @@ PHASE_NAMES = {
     "translation": (TRANSLATION_TAG, TRANSLATION),
     "units": (UNITS,),
 }
-
-_RATE = 50  # units a second that the following numbers, and DecodingSettings.max_unit_repeats, are meant for
-LOOP_WINDOW = 120  # units (2.4 s) that a loop has to last
-_MAX_PERIOD = 40
-LOOP_CHECK_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -258,6 +254,7 @@ class DecoderState:
         seam = [len(tokens) if tokens and tokens[-1] != closing else -1 for tokens in given]
         self.seam = torch.tensor(seam, dtype=torch.long, device=device)
         self.min_units = torch.zeros(rows, dtype=torch.long, device=device)
+        self._phrases = PhraseLoops(rows, device)
 
     def resume(self, units: Sequence[Sequence[int]], min_units: Sequence[int]) -> None:
         """Put each row into the phase of the units, after those that are decoded; token ids."""
@@ -268,7 +265,7 @@ class DecoderState:
         self.last = torch.tensor(
             [row_units[-1] if row_units else 0 for row_units in units], dtype=torch.long, device=device
         )
-        self.repeats = torch.tensor([_repeats(row_units) for row_units in units], dtype=torch.long, device=device)
+        self.repeats = torch.tensor([count_repeats(row_units) for row_units in units], dtype=torch.long, device=device)
         self.min_units = torch.tensor(min_units, dtype=torch.long, device=device)
 
     def select(self, rows: torch.Tensor) -> None:
@@ -276,6 +273,7 @@ class DecoderState:
         for name, value in vars(self).items():
             if isinstance(value, torch.Tensor):
                 setattr(self, name, value[rows])
+        self._phrases.select(rows)
 
     def constrain(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the constraints to the logits of the next token.
@@ -328,33 +326,7 @@ class DecoderState:
         self.position = torch.where(entered, 0, self.position + 1)
         limit = torch.where(self.phase == UNITS, self.unit_limit, self.text_limit)
         self.remaining = torch.where(entered, limit, self.remaining - 1)
-
-
-def _repeats(tokens: Sequence[int]) -> int:
-    """How often the last token stands at the end."""
-    count = 0
-    while count < len(tokens) and tokens[-1 - count] == tokens[-1]:
-        count += 1
-    return count
-
-
-def loop_window(frame_rate: float) -> int:
-    """Units that a loop has to last at a frame rate."""
-    return max(2, round(LOOP_WINDOW * frame_rate / _RATE))
-
-
-def max_repeats(settings: DecodingSettings, frame_rate: float) -> int:
-    """Maximum repetitions of a unit in a row at a frame rate."""
-    return max(1, round(settings.max_unit_repeats * frame_rate / _RATE))
-
-
-def in_a_loop(units: Sequence[int], frame_rate: float = _RATE) -> bool:
-    """Whether the last 2.4 s (LOOP_WINDOW units at 50 a second) only repeat a pattern of at most 0.8 s.
-
-    Checked only now and then, at lengths that do not depend on the batch.
-    """
-    window, max_period = loop_window(frame_rate), max(2, round(_MAX_PERIOD * frame_rate / _RATE))
-    if len(units) < window or len(units) % LOOP_CHECK_EVERY:
-        return False
-    tail = np.asarray(units[-window:])
-    return any(bool((tail[period:] == tail[:-period]).all()) for period in range(1, max_period + 1))
+        in_text = (self.phase == TRANSCRIPT) | (self.phase == TRANSLATION)
+        if bool(in_text.any()):
+            # A text in a loop gets no more tokens: its closing marker comes next, and the row counts as cut off.
+            self.remaining = torch.where(in_text & self._phrases.advance(token, entered), 0, self.remaining)

@@ -28,9 +28,9 @@ from unitweave.translate.constraints import (
     DecoderState,
     ForcedPrefix,
     Translation,
-    in_a_loop,
 )
 from unitweave.translate.language_model import UnitLanguageModel
+from unitweave.translate.loops import in_a_loop
 from unitweave.translate.prefix_cache import PrefixCache, keep
 
 __all__ = ["ForcedPrefix", "PhaseDecoder", "Streamer", "Translation"]

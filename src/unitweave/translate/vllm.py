@@ -23,7 +23,6 @@ from unitweave.core.sequences import deduplicate
 from unitweave.lm.model.start import load_tokenizer
 from unitweave.lm.model.vocabulary import Vocabulary
 from unitweave.translate.constraints import (
-    LOOP_CHECK_EVERY,
     TRANSCRIPT,
     TRANSCRIPT_TAG,
     TRANSLATION,
@@ -31,10 +30,8 @@ from unitweave.translate.constraints import (
     UNITS,
     Constraints,
     Translation,
-    in_a_loop,
-    loop_window,
-    max_repeats,
 )
+from unitweave.translate.loops import LOOP_CHECK_EVERY, first_phrase_loop, in_a_loop, loop_window, max_repeats
 
 FORMAT = 2
 _PHASES = {
@@ -225,6 +222,8 @@ class EngineDecoder:
             for i, answer in zip(waiting, self.generate(asked), strict=True):
                 answers[i] += answer
                 if in_a_row is None:
+                    if (loop := first_phrase_loop(answers[i])) is not None:
+                        del answers[i][loop:]  # without a stop token: it counts as cut off
                     continue
                 loop, run = _first_loop(answers[i], self.frame_rate), _first_run(answers[i], in_a_row)
                 if loop is not None and (run is None or loop <= run):
