@@ -33,7 +33,7 @@ from unitweave.experiment.state import trial_state
 from unitweave.metrics.bleu import bleu_of_counts, sentence_counts
 from unitweave.metrics.intervals import Interval
 from unitweave.metrics.significance import Difference, difference
-from unitweave.score.scores import ScoredOutput, ScoredUtterance, Scores, read_utterances, write_scores
+from unitweave.score.scores import ScoredOutput, ScoredUtterance, Scores, read_scores, read_utterances, write_scores
 
 TEXT = "the soup is very hot and we want to buy a ticket for the train near our house today"
 WORDS = TEXT.split()
@@ -593,6 +593,39 @@ def test_an_archive_makes_the_same_page_and_has_no_models(
         counts.write_text(counts.read_text().replace("[", "[7, ", 1))
         with pytest.raises(InputError, match=r"counts\.jsonl: damaged"):
             write_page(tmp_path / "page.md", [tmp_path / "kept"])
+
+
+def test_natural_text_is_compared_as_its_score_is(folder: Path, tmp_path: Path) -> None:
+    """The references are normalized: "The soup is hot." and "the soup is hot" have to count alike."""
+    run = Path(shutil.copytree(folder, tmp_path / "grid"))
+    for trial in parse_experiment(CONTENT).trials:
+        place = run / "scores" / trial.name
+        scores, lines = read_scores(place), read_utterances(place)
+        scores.systems[trial.name].natural_bleu = Interval(12.3)
+        write_scores(place / "scores.json", scores)
+        for line in lines:
+            line.outputs[trial.name].translation = f"{line.outputs[trial.name].translation}.".capitalize()
+        (place / "utterances.jsonl").write_text("".join(json.dumps(to_json(line)) + "\n" for line in lines))
+    assert main(["experiment", "archive", str(run), "-o", str(tmp_path / "kept"), "--without-texts"]) == 0
+    for place in (run, tmp_path / "kept"):
+        for ours, theirs in zip(read_grid(place).results, read_grid(folder).results, strict=True):
+            assert (ours.counts["text_bleu"] == theirs.counts["text_bleu"]).all()
+
+
+@pytest.mark.parametrize("metric", ["asr_bleu", "text_bleu"])
+@pytest.mark.parametrize("options", [[], ["--without-texts"]])
+def test_outputs_that_do_not_add_up_to_their_score_are_refused(
+    folder: Path, tmp_path: Path, options: list[str], metric: str
+) -> None:
+    kept = tmp_path / "kept"
+    assert main(["experiment", "archive", str(folder), "-o", str(kept), *options]) == 0
+    name = parse_experiment(CONTENT).trials[0].name
+    scores = read_scores(kept / "scores" / name)
+    setattr(scores.systems[name], metric, Interval(12.34))
+    write_scores(kept / "scores" / name / "scores.json", scores)
+    mend = "write the archive again" if options else "delete .* to score again"
+    with pytest.raises(InputError, match=rf"its {metric} adds up to [\d.]+, but scores\.json has 12\.34; {mend}"):
+        write_page(tmp_path / "page.md", [kept])
 
 
 @pytest.mark.slow

@@ -3,11 +3,14 @@
 import json
 import re
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from helpers.scoring import SIGNATURE, system_scores
 from unitweave.cli import main
 from unitweave.config.score import ScoreSettings
 from unitweave.core.audio import read_audio
@@ -15,15 +18,17 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import read_json, write_json
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.stage import FORMAT, run_stage
+from unitweave.metrics.intervals import Interval
 from unitweave.score import score as stage
 from unitweave.score.asr.recognizers import NoRecognizer
 from unitweave.score.asr.transcripts import AsrTranscript
 from unitweave.score.assemble import assemble
 from unitweave.score.export import export_run
 from unitweave.score.folder import score_folders
-from unitweave.score.report import write_report
+from unitweave.score.outputs import SystemOutput, SystemOutputs
+from unitweave.score.report import RunData, _worst, write_report
 from unitweave.score.rows import References
-from unitweave.score.scores import digest_of_references, read_scores
+from unitweave.score.scores import ScoredOutput, ScoredUtterance, Scores, digest_of_references, read_scores
 from unitweave.score.table import print_table
 from unitweave.training.devices import check_device
 from unitweave.units.dataset import UnitRow, write_shard
@@ -501,3 +506,20 @@ def test_seen_and_unseen_speakers_and_lengths_stand_beside_the_whole():
     unknown = References(["0"], [SENTENCES[0]])
     scores = assemble({"ours": heard[:1]}, {}, unknown, NoRecognizer(), SETTINGS, "here").systems["ours"]
     assert scores.duration_ratio is None and scores.speakers == {}
+
+
+@pytest.mark.parametrize("written", ["normalized", "natural"])
+def test_the_worst_of_natural_texts_are_those_of_their_words(written: str) -> None:
+    """Capitals and full stops are no errors: the references have none."""
+    said = ["the soup is too hot", "a house"] if written == "normalized" else ["The soup is too hot.", "A house."]
+    pairs = {f"u{i}": Pair(f"u{i}", "test", "es", "en", None, None, SENTENCES[i], SENTENCES[i]) for i in (0, 1)}
+    row, name = replace(system_scores(Interval(1.0)), asr_bleu=None), "scheduled"
+    run = RunData("", Path("run"), Scores(SIGNATURE, {name: row}, {}), {}, pairs, {}, {}, {}, {}, {})
+    for key in ("translation", "transcript"):
+        run.utterances.clear()
+        for i, text in enumerate(said):
+            output = ScoredOutput("", "", 0.0, **({"transcript": ""} | {key: text}))
+            run.utterances[f"u{i}"] = ScoredUtterance(f"u{i}", "es", SENTENCES[i], SENTENCES[i], {name: output})
+        run.outputs[name] = SystemOutputs(SystemOutput(f"u{i}", texts=written) for i in (0, 1))
+        (worst, best) = _worst(run)[0]["rows"]
+        assert (worst[1].id, best[1].id, best[0]) == ("u1", "u0", 100.0)

@@ -12,14 +12,14 @@ import yaml
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, file_digest, json_digest, read_json, write_json, write_lines, write_text
 from unitweave.core.layout import DEV_FILE, RunLayout
-from unitweave.core.manifest import read_manifest, write_manifest
+from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.records import json_lines, to_json
 from unitweave.core.stage import STAGE_FILE, versions
-from unitweave.experiment.counts import COUNTS_FILE, read_counts
+from unitweave.experiment.counts import COUNTS_FILE, read_counts, system_scores
 from unitweave.experiment.plan import Trial, parse_experiment
 from unitweave.experiment.provenance import FILE_NAME as SESSIONS
 from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder, trial_state
-from unitweave.score.scores import UTTERANCES_FILE
+from unitweave.score.scores import UTTERANCES_FILE, read_scores
 
 FILE_NAME = "archive.json"
 FORMAT = 2
@@ -78,17 +78,18 @@ def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
                 if file.endswith(STAGE_FILE):
                     _without_folders(folder / file)
         if not texts:
-            references = {pair.id: pair.tgt_text or "" for pair in pairs}
+            by_id = {pair.id: pair for pair in pairs}
             for trial in trials:
-                _leave_out_texts(folder, run, trial.name, references)
+                _leave_out_texts(folder, run, trial.name, by_id)
         record = {"format": FORMAT, "build": build_digest(run), "trials": [trial.name for trial in trials]}
         write_json(folder / FILE_NAME, record | {"versions": versions()})
     return trials
 
 
-def _leave_out_texts(folder: Path, run: Path, trial: str, references: dict[str, str]) -> None:
+def _leave_out_texts(folder: Path, run: Path, trial: str, pairs: dict[str, Pair]) -> None:
     """Put a trial's counts in the place of its outputs, and of its dev split leave the scores alone."""
-    counts = read_counts(RunLayout(run).scores(trial), trial, references)
+    scored = RunLayout(run).scores(trial)
+    counts = read_counts(scored, trial, system_scores(read_scores(scored), scored, trial), pairs)
     place = RunLayout(folder).scores(trial)
     write_lines(place / COUNTS_FILE, (json.dumps(to_json(line)) + "\n" for line in counts))
     (place / UTTERANCES_FILE).unlink(missing_ok=True)

@@ -1,17 +1,22 @@
 """What corpus BLEU adds up, per test utterance: enough for a page of results, without the texts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from unitweave.core.errors import InputError
+from unitweave.core.manifest import Pair
+from unitweave.core.natural import comparable_text
 from unitweave.core.records import read_records
 from unitweave.core.stage import check_count
-from unitweave.metrics.bleu import sentence_counts
-from unitweave.score.scores import UTTERANCES_FILE, read_utterances
+from unitweave.metrics.bleu import bleu_of_counts, sentence_counts
+from unitweave.score.scores import UTTERANCES_FILE, ScoredUtterance, Scores, SystemScores, read_utterances
 
 COUNTS_FILE = "counts.jsonl"
 _COLUMNS = 10  # of `sentence_counts`
+_ROUNDING = 0.01  # BLEU
 
 
 @dataclass
@@ -30,31 +35,57 @@ class UtteranceCounts:
     text_bleu: list[int]
 
 
-def read_counts(folder: Path, trial: str, texts: Mapping[str, str]) -> list[UtteranceCounts]:
+def system_scores(scores: Scores, folder: Path, trial: str) -> SystemScores:
+    """Those of one trial, whose folder of scores this is. Raises InputError where there are none."""
+    if trial not in scores.systems:
+        raise InputError(f"{folder}/scores.json: no scores of {trial}")
+    return scores.systems[trial]
+
+
+def read_counts(folder: Path, trial: str, scores: SystemScores, pairs: Mapping[str, Pair]) -> list[UtteranceCounts]:
     """The counts of one trial, as an archive without texts has them, or counted from the texts.
 
     Args:
         folder: The trial's folder of scores.
         trial: Its name, under which utterances.jsonl has its outputs.
-        texts: Utterance -> its normalized reference translation.
+        scores: Its scores; their corpus BLEU is what the counts have to add up to.
+        pairs: Utterance -> its pair in the test split.
 
     Raises:
-        InputError: A file is damaged or of another trial.
+        InputError: A file is damaged, of another trial, or of other scores.
     """
     if (path := folder / COUNTS_FILE).exists():
-        found = read_records(UtteranceCounts, path)
-        check_count(folder, "utterances", len(found), "write the archive again")
+        found, mend = read_records(UtteranceCounts, path), "write the archive again"
+        check_count(folder, "utterances", len(found), mend)
         if any(len(counts) != _COLUMNS for line in found for counts in (line.asr_bleu, line.text_bleu)):
-            raise InputError(f"{path}: damaged (expected {_COLUMNS} counts per score); write the archive again")
-        return found
-    path, lines = folder / UTTERANCES_FILE, read_utterances(folder)
+            raise InputError(f"{path}: damaged (expected {_COLUMNS} counts per score); {mend}")
+    else:
+        path, mend = folder / UTTERANCES_FILE, f"delete {folder} to score again"
+        found = _count(path, read_utterances(folder), trial, scores, pairs)
+    for name, score in (("asr_bleu", scores.asr_bleu), ("text_bleu", scores.text_bleu)):
+        total = bleu_of_counts(np.array([getattr(line, name) for line in found]).sum(0)) if score else 0.0
+        if score and abs(total - score.score) > _ROUNDING:
+            raise InputError(
+                f"{path}: its {name} adds up to {total:.2f}, but scores.json has {score.score:.2f}; {mend}"
+            )
+    return found
+
+
+def _count(
+    path: Path, lines: Sequence[ScoredUtterance], trial: str, scores: SystemScores, pairs: Mapping[str, Pair]
+) -> list[UtteranceCounts]:
     if lacking := [line.id for line in lines if trial not in line.outputs]:
         raise InputError(f"{path}: utterance {lacking[0]!r} has no output of {trial}")
-    if unknown := [line.id for line in lines if line.id not in texts]:
+    if unknown := [line.id for line in lines if line.id not in pairs]:
         raise InputError(f"{path}: utterance {unknown[0]!r} is not in the corpus's test split")
-    outputs = [line.outputs[trial] for line in lines]
+    outputs, own = [line.outputs[trial] for line in lines], [pairs[line.id] for line in lines]
     heard = sentence_counts([output.asr_normalized for output in outputs], [line.reference for line in lines])
-    written = sentence_counts([output.translation or "" for output in outputs], [texts[line.id] for line in lines])
+    natural = scores.natural_bleu is not None  # of natural text alone
+    texts = [
+        comparable_text(output.translation or "", pair.tgt_lang, natural)
+        for output, pair in zip(outputs, own, strict=True)
+    ]
+    written = sentence_counts(texts, [pair.tgt_text or "" for pair in own])
     return [
         UtteranceCounts(line.id, line.language or "", asr.tolist(), text.tolist())
         for line, asr, text in zip(lines, heard, written, strict=True)

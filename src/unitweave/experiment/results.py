@@ -10,10 +10,10 @@ import numpy as np
 
 from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
-from unitweave.core.manifest import read_manifest
+from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.stage import STAGE_FILE, read_stage
 from unitweave.experiment.archive import build_digest
-from unitweave.experiment.counts import read_counts
+from unitweave.experiment.counts import read_counts, system_scores
 from unitweave.experiment.hours import stage_seconds
 from unitweave.experiment.plan import ExperimentPlan, Trial, joined, parse_experiment
 from unitweave.experiment.provenance import kinds_of_machine, read_sessions
@@ -174,17 +174,17 @@ def read_grid(*folders: Path) -> GridResults:
         for run in runs:
             if status(run, f"subsets/{name}") == "done":
                 amounts[name] = _amount(run, name)
-    texts: dict[Path, dict[str, str]] = {}
+    pairs: dict[Path, dict[str, Pair]] = {}
     builds: dict[Path, str] = {}
     results: list[Result] = []
     missing, skipped = [], []
     for trial in plan.trials:
         trainings: dict[Training, Result] = {}
         for at in (run for run in runs if is_done(run, plan, trial)):
-            if at not in texts:
-                texts[at] = {pair.id: pair.tgt_text or "" for pair in read_manifest(RunLayout(at).corpus, "test")}
+            if at not in pairs:
+                pairs[at] = {pair.id: pair for pair in read_manifest(RunLayout(at).corpus, "test")}
                 builds[at] = build_digest(at)
-            one = read_result(at, trial, texts[at], amounts, builds[at])
+            one = read_result(at, trial, pairs[at], amounts, builds[at])
             trainings.setdefault(one.training, one)
         results += trainings.values()
         if trainings:
@@ -222,16 +222,16 @@ def _check_shared(runs: Sequence[Path], plan: ExperimentPlan) -> None:
 
 
 def read_result(
-    folder: Path, trial: Trial, texts: dict[str, str], amounts: dict[str, dict[str, dict[str, float]]], build: str
+    folder: Path, trial: Trial, pairs: dict[str, Pair], amounts: dict[str, dict[str, dict[str, float]]], build: str
 ) -> Result:
     """One finished trial. Raises InputError when a file of it is missing or of another trial."""
     place = RunLayout(folder).scores(trial.name)
-    scores, lines = read_scores(place), read_counts(place, trial.name, texts)
-    if trial.name not in scores.systems:
-        raise InputError(f"{place}/scores.json: no scores of {trial.name}")
+    scores = read_scores(place)
+    own = system_scores(scores, place, trial.name)
+    lines = read_counts(place, trial.name, own, pairs)
     return Result(
         trial=trial,
-        scores=scores.systems[trial.name],
+        scores=own,
         signature=str(scores.signature),
         ids=[line.id for line in lines],
         counts={metric: np.array([getattr(line, metric) for line in lines]) for metric in ("asr_bleu", "text_bleu")},

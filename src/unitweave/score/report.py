@@ -16,6 +16,7 @@ from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
+from unitweave.core.natural import comparable_text
 from unitweave.core.records import read_json_lines
 from unitweave.core.scripts import join_words
 from unitweave.core.stage import STAGE_FILE, read_stage
@@ -322,11 +323,16 @@ def _worst(run: RunData) -> list[dict[str, Any]]:
     for system, row in run.scores.systems.items():
         rated = []
         for utterance in run.utterances.values():
-            output = utterance.outputs[system]
-            text = output.asr_normalized if row.asr_bleu else output.translation or output.transcript or ""
-            reference = (
-                (utterance.source or "") if row.asr_bleu is None and output.translation is None else utterance.reference
-            )
+            output, pair = utterance.outputs[system], run.pairs[utterance.id]
+            natural = run.outputs[system][utterance.id].texts == "natural"
+            text, reference = output.asr_normalized, utterance.reference
+            if not row.asr_bleu and output.translation is not None:
+                text = comparable_text(output.translation, pair.tgt_lang, natural)
+            elif not row.asr_bleu:
+                text, reference = (
+                    comparable_text(output.transcript or "", pair.src_lang, natural),
+                    utterance.source or "",
+                )
             rated.append((round(metric.sentence_score(text, [reference]).score, 1), utterance.id, utterance, output))
         rated.sort(key=lambda entry: entry[:2])
         scores.append({"system": system, "rows": [(score, u, output) for score, _, u, output in rated[:WORST]]})
