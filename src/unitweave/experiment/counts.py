@@ -62,12 +62,13 @@ def read_counts(folder: Path, trial: str, scores: SystemScores, pairs: Mapping[s
     else:
         path, mend = folder / UTTERANCES_FILE, f"delete {folder} to score again"
         found = _count(path, read_utterances(folder), trial, scores, pairs)
-    for name, score in (("asr_bleu", scores.asr_bleu), ("text_bleu", scores.text_bleu)):
-        total = bleu_of_counts(np.array([getattr(line, name) for line in found]).sum(0)) if score else 0.0
-        if score and abs(total - score.score) > _ROUNDING:
-            raise InputError(
-                f"{path}: its {name} adds up to {total:.2f}, but scores.json has {score.score:.2f}; {mend}"
-            )
+    for name in ("asr_bleu", "text_bleu"):
+        if (score := getattr(scores, name)) is None:
+            continue
+        total = bleu_of_counts(np.array([getattr(line, name) for line in found]).sum(0))
+        if abs(total - score.score) > _ROUNDING:
+            sums = f"its {name} adds up to {total:.2f}, but scores.json has {score.score:.2f}"
+            raise InputError(f"{path}: {sums}; {mend}")
     return found
 
 

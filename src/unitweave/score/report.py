@@ -325,14 +325,14 @@ def _worst(run: RunData) -> list[dict[str, Any]]:
         for utterance in run.utterances.values():
             output, pair = utterance.outputs[system], run.pairs[utterance.id]
             natural = run.outputs[system][utterance.id].texts == "natural"
-            text, reference = output.asr_normalized, utterance.reference
-            if not row.asr_bleu and output.translation is not None:
+            if row.asr_bleu:
+                text, reference = output.asr_normalized, utterance.reference
+            elif output.translation is not None:
                 text = comparable_text(output.translation, pair.tgt_lang, natural)
-            elif not row.asr_bleu:
-                text, reference = (
-                    comparable_text(output.transcript or "", pair.src_lang, natural),
-                    utterance.source or "",
-                )
+                reference = utterance.reference
+            else:
+                text = comparable_text(output.transcript or "", pair.src_lang, natural)
+                reference = utterance.source or ""
             rated.append((round(metric.sentence_score(text, [reference]).score, 1), utterance.id, utterance, output))
         rated.sort(key=lambda entry: entry[:2])
         scores.append({"system": system, "rows": [(score, u, output) for score, _, u, output in rated[:WORST]]})
