@@ -7,17 +7,28 @@ and without. Utterances of speech engines and of people are also counted apart, 
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from unitweave.config.translate import DecodingSettings
 from unitweave.core.layout import RunLayout
-from unitweave.core.manifest import read_manifest
+from unitweave.core.manifest import Pair, read_manifest
 from unitweave.translate import loops
 from unitweave.translate.decode import ForcedPrefix, PhaseDecoder
 from unitweave.translate.dev_evaluation import dev_scores
 from unitweave.units.dataset import read_units
+
+
+def parts_of(pairs: Sequence[Pair]) -> dict[str, list[int]]:
+    """Which of the pairs there are in all, and of speech engines and of people where there are both."""
+    of_engine = [pair.id.startswith((f"{pair.src_lang}_dev_", f"{pair.src_lang}_train_")) for pair in pairs]
+    parts = {"all": list(range(len(pairs)))}
+    if any(of_engine) and not all(of_engine):
+        parts["speech engines"] = [i for i in parts["all"] if of_engine[i]]
+        parts["people"] = [i for i in parts["all"] if not of_engine[i]]
+    return parts
 
 
 def main() -> None:
@@ -32,11 +43,7 @@ def main() -> None:
     pairs = [pair for pair in manifest if (pair.id, "src") in rows]
     sources = [rows[pair.id, "src"].units for pair in pairs]
     prefixes = [ForcedPrefix(target_language=pair.tgt_lang) for pair in pairs]
-    of_engine = [pair.id.startswith(f"{pair.src_lang}_dev_") for pair in pairs]
-    parts = {"all": list(range(len(pairs)))}
-    if any(of_engine) and not all(of_engine):
-        parts["speech engines"] = [i for i in parts["all"] if of_engine[i]]
-        parts["people"] = [i for i in parts["all"] if not of_engine[i]]
+    parts = parts_of(pairs)
     print("| trial | loops | utterances | text BLEU | transcript WER | unfinished |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     rule = loops.PHRASE_LOOP
