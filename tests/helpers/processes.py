@@ -33,7 +33,8 @@ class Program:
     def __init__(self, program: str, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._printed = folder / "printed.txt"
-        arguments = (program, str(self._printed), str(Path.cwd()), dict(environment or {}))
+        hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_DFL  # the fork server may ignore it: tests under nohup
+        arguments = (program, str(self._printed), str(Path.cwd()), dict(environment or {}), hangup)
         self._process = _context.Process(target=_run, args=arguments)
         self._process.start()
 
@@ -100,7 +101,9 @@ def command(*arguments: object) -> str:
     return f"import sys; from unitweave.cli import main; sys.exit(main({[str(word) for word in arguments]!r}))"
 
 
-def _run(program: str, printed: str, folder: str, environment: Mapping[str, str]) -> None:
+def _run(program: str, printed: str, folder: str, environment: Mapping[str, str], hangup: bool) -> None:
+    if hangup:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     target = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(target, 1)
     os.dup2(target, 2)
