@@ -750,6 +750,13 @@ def test_trainings_on_several_machines_and_thread_counts_together_establish_a_he
     assert row[9:] == ["6 on 2", "established"], "each trial counts once for each machine"
     for path in other.glob("lm/*/provenance.json"):
         write_json(path, [session | {"machine": "1 core of X"} for session in read_json(path)])
+    grid, text = read_grid(folder, other), write_page(tmp_path / "same.md", [folder, other]).read_text()
+    (row, *_) = rows_of(text, "### scheduled against")
+    assert row[9:] == ["3 on 1", "indicated"], "the same digits with other threads are no further training"
+    assert (len(grid.results), len(grid.repeated)) == (13, 13)
+    assert text.index("Not counted, since each is another training to the last digit") < text.index("- `scratch_all_")
+    for path in other.glob("lm/*/dev.jsonl"):
+        path.write_text(path.read_text().replace('"wer": 50.0', '"wer": 49.9'))
     (row, *_) = rows_of(write_page(tmp_path / "one.md", [folder, other]).read_text(), "### scheduled against")
     assert row[9:] == ["6 on 1", "indicated"], "other threads are other trainings, but on no other machine"
     assert len(read_grid(folder, other).results) == 26

@@ -85,7 +85,7 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
     """What is established and what is not, over all experiments."""
     parts = ["## What is established, and what is not"]
     for grid, own in zip(grids, comparisons, strict=True):
-        done = len(grid.results)
+        done = len(grid.results) + len(grid.repeated)
         state = f"**Partial: {done} of {done + len(grid.missing)} trials are done.** " if grid.partial else ""
         lines = [f"{state}{grid.plan.experiment.title}:", ""]
         found = [
@@ -170,11 +170,17 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
         )
     if grid.ceilings:
         parts += ["### Ceilings", ceilings_table(grid)]
-    return [*parts, "### Every training", trials_table(grid)]
+    parts += ["### Every training", trials_table(grid)]
+    return [*parts, _repeated(grid)] if grid.repeated else parts
+
+
+def _repeated(grid: GridResults) -> str:
+    lines = ["Not counted, since each is another training to the last digit, with another number of threads:", ""]
+    return "\n".join(lines + [f"- `{r.trial.name}` ({r.training.machine})" for r in grid.repeated])
 
 
 def _missing(grid: GridResults) -> str:
-    done = len(grid.results)
+    done = len(grid.results) + len(grid.repeated)
     lines = [f"**Partial: {done} of {done + len(grid.missing)} trials are done.** Missing:", ""]
     return "\n".join(lines + [f"- `{trial.name}` ({state})" for trial, state in grid.missing])
 

@@ -1,7 +1,7 @@
 """The results of a grid, read from the files of its run folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,19 @@ class Result:
         """Text BLEU on the dev split at the end of the training."""
         return dict(self.curve).get(self.trial.steps, {}).get("bleu")
 
+    def repeats(self, other: "Result") -> bool:
+        """Whether it is the other training over again: equal in everything that was measured, despite other threads.
+
+        On some processors the number of threads does not change how sums are rounded.
+        """
+        return (
+            (self.trial.group, self.trial.system) == (other.trial.group, other.trial.system)
+            and replace(self.training, threads=0) == replace(other.training, threads=0)
+            and self.curve == other.curve
+            and self.ids == other.ids
+            and all(np.array_equal(counts, other.counts[metric]) for metric, counts in self.counts.items())
+        )
+
     def score(self, metric: str) -> float | None:
         """One number of its scores, by its name in scores.json."""
         return self.scores.score(metric)
@@ -102,6 +115,7 @@ class GridResults:
     Attributes:
         missing: (trial, state) of the trials that have no scores and are needed, or may be.
         skipped: Trials that are not needed, since the dev score no longer rose.
+        repeated: Results that repeat one of `results` to the digit; they say nothing about scatter.
         amounts: Name of the amount -> language -> {"pairs", "hours"}.
     """
 
@@ -109,6 +123,7 @@ class GridResults:
     results: list[Result]
     missing: list[tuple[Trial, str]]
     skipped: list[Trial]
+    repeated: list[Result]
     amounts: dict[str, dict[str, dict[str, float]]]
 
     @property
@@ -163,8 +178,8 @@ def read_grid(*folders: Path) -> GridResults:
     """Everything in the folder of an experiment, or in several folders of the same one together.
 
     A trial that several have done counts once for each machine, number of threads and build of the shared stages, and
-    is otherwise taken from the first. Raises InputError when one is not such a folder, and when they do not belong to
-    one experiment.
+    is otherwise taken from the first. One that only repeats another, see `Result.repeats`, is not counted again. Raises
+    InputError when one is not such a folder, and when they do not belong to one experiment.
     """
     runs = [Path(folder) for folder in folders]
     plan = parse_experiment(joined({run: read_experiment_folder(run) for run in runs}))
@@ -177,6 +192,7 @@ def read_grid(*folders: Path) -> GridResults:
     pairs: dict[Path, dict[str, Pair]] = {}
     builds: dict[Path, str] = {}
     results: list[Result] = []
+    repeated: list[Result] = []
     missing, skipped = [], []
     for trial in plan.trials:
         trainings: dict[Training, Result] = {}
@@ -186,7 +202,8 @@ def read_grid(*folders: Path) -> GridResults:
                 builds[at] = build_digest(at)
             one = read_result(at, trial, pairs[at], amounts, builds[at])
             trainings.setdefault(one.training, one)
-        results += trainings.values()
+        for one in trainings.values():
+            (repeated if any(map(one.repeats, results)) else results).append(one)
         if trainings:
             continue
         if is_needed(runs, plan, trial) is False:
@@ -194,7 +211,7 @@ def read_grid(*folders: Path) -> GridResults:
         else:
             states = [trial_state(run, plan, trial) for run in runs]
             missing.append((trial, next((state for state in states if state != "not begun"), "not begun")))
-    return GridResults(plan, results, missing, skipped, amounts)
+    return GridResults(plan, results, missing, skipped, repeated, amounts)
 
 
 def _amount(run: Path, name: str) -> dict[str, dict[str, float]]:
