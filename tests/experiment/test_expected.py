@@ -65,6 +65,8 @@ def test_the_recipe_of_a_demo_has_a_range_and_a_changed_one_has_none(tmp_path: P
 def test_a_run_is_told_whether_it_lies_in_the_range() -> None:
     low, high = range_of_a_further_one([10.0, 12.0, 14.0])
     assert (low, high) == pytest.approx((12 - 4.303 * 2 * (4 / 3) ** 0.5, 12 + 4.303 * 2 * (4 / 3) ** 0.5))
+    low, high = range_of_a_further_one([float(i) for i in range(15)])
+    assert (high - low) / 2 == pytest.approx(2.145 * 20**0.5 * (1 + 1 / 15) ** 0.5), "14 degrees of freedom"
     known = Expected(["a"], 3, ["X", "Y"], 120, (20.0, 21.0), (30.0, 34.0), (10.0, 14.0), (2.1, 21.9))
     for scheduled, place in ((22.0, "below"), (30.0, "inside"), (55.0, "above")):
         systems = {"baseline": system_scores(Interval(20.0)), "scheduled": system_scores(Interval(scheduled))}

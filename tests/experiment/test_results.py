@@ -739,15 +739,23 @@ def test_systems_are_compared_only_on_the_same_units(folder: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_trainings_on_several_machines_and_thread_counts_together_establish_a_headline(
-    folder: Path, tmp_path: Path
+    page: Path, folder: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     for path in other.glob("lm/*/provenance.json"):
         sessions = read_json(path)
         write_json(path, [session | {"machine": "4 cores of Y, 8 GiB", "threads": 4} for session in sessions])
-    (row, *_) = rows_of(write_page(tmp_path / "two.md", [folder, other, folder]).read_text(), "### scheduled against")
+    text = write_page(tmp_path / "two.md", [folder, other, folder]).read_text()
+    (row, *_) = rows_of(text, "### scheduled against")
     assert row[9:] == ["6 on 2", "established"], "each trial counts once for each machine"
+    alone = rows_of(page.read_text(), "### scheduled against")
+    assert "by itself" not in page.read_text(), "there is only one machine"
+    apart = rows_of(text, "Each kind of machine by itself")
+    assert [own[4] for own in apart] == ["X", "X", "Y", "Y"] * (len(alone) // 2)
+    for own in apart:
+        (same,) = (r for r in alone if r[:4] == own[:4] and r[4] == own[5])
+        assert own[6:] == [*same[5:8], same[9].split()[0]], "each machine has what its own page says"
     for path in other.glob("lm/*/provenance.json"):
         write_json(path, [session | {"machine": "1 core of X"} for session in read_json(path)])
     grid, text = read_grid(folder, other), write_page(tmp_path / "same.md", [folder, other]).read_text()

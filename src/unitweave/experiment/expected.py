@@ -122,6 +122,6 @@ def in_words(expected: Expected, scores: Scores) -> str:
     low, high = expected.further
     place = "inside" if low <= seen <= high else "below" if seen < low else "above"
     return (
-        f"{before}\nHere the difference is {seen:+z.1f}: {place} the range in which 95 % of further trainings are "
-        f"expected, {low:+.1f} to {high:+.1f}."
+        f"{before}\nHere the difference is {seen:+z.1f}: {place} the range in which 95 % of further trainings on such "
+        f"machines are expected, {low:+.1f} to {high:+.1f}."
     )

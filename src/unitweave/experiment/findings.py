@@ -1,7 +1,7 @@
 """Which systems are compared, and what follows from each comparison: by rule, from the numbers alone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,17 @@ class Comparison:
         """Kinds of machine on which the trainings were done."""
         return len(kinds_of_machine(training.machine for training in self.ours))
 
+    @cached_property
+    def by_machine(self) -> dict[str, "Comparison"]:
+        """Kind of machine -> the comparison of the trainings on it alone."""
+        parts = {}
+        for machine in dict.fromkeys(training.machine for training in self.ours):
+            ours, theirs = (
+                {t: r for t, r in side.items() if t.machine == machine} for side in (self.ours, self.theirs)
+            )
+            parts[machine] = replace(self, ours=ours, theirs=theirs, differences=_differences(ours, theirs))
+        return parts
+
     def verdict(self, difference: Difference) -> str:
         """The finding of one of its differences; a headline needs several kinds of machine."""
         return difference.verdict(self.machines if self.headline else None)
@@ -76,15 +87,20 @@ def compare(
     if not both:
         return None
     ours, theirs = {t: ours[t] for t in both}, {t: theirs[t] for t in both}
-    differences = {
-        metric: difference(
-            {s: r.counts[metric] for s, r in ours.items()}, {s: r.counts[metric] for s, r in theirs.items()}
-        )
-        for metric in METRICS
-    }
+    differences = _differences(ours, theirs)
     experiment = results.plan.experiment
     headline = (against, against_steps) == (experiment.baseline, steps)
     return Comparison(group, system, against, against_steps, results.hours(data), ours, theirs, differences, headline)
+
+
+def _differences(ours: Mapping[Training, Result], theirs: Mapping[Training, Result]) -> dict[str, Difference]:
+    """Metric -> the difference of two systems that have the same trainings."""
+    return {
+        metric: difference(
+            {t: r.counts[metric] for t, r in ours.items()}, {t: r.counts[metric] for t, r in theirs.items()}
+        )
+        for metric in METRICS
+    }
 
 
 def method_against_baseline(results: GridResults) -> list[Comparison]:

@@ -21,10 +21,10 @@ from unitweave.experiment.findings import (
 )
 from unitweave.experiment.results import GridResults, read_grid, signatures
 from unitweave.experiment.state import read_experiment_folder
+from unitweave.experiment.systems import amounts_table, systems_table
 from unitweave.experiment.tables import (
     ablations_table,
     agreement_table,
-    amounts_table,
     best_on_dev_table,
     ceilings_table,
     comparisons_table,
@@ -32,8 +32,8 @@ from unitweave.experiment.tables import (
     further_table,
     language_differences_table,
     languages_table,
+    machines_table,
     parts_table,
-    systems_table,
     trials_table,
     unequal_table,
 )
@@ -140,6 +140,8 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
             file = metric.replace("_", "-")
             picture(file, figures.score_figure(place(file), [(grid, final)], metric), caption)
         parts.append(comparisons_table(comparisons))
+        if by_machine := machines_table(comparisons):
+            parts += ["Each kind of machine by itself:", by_machine]
     if agreement := agreement_table(comparisons):
         parts += ["### Does the speech say what was written?", agreement]
     if in_parts := parts_table(grid, comparisons):
