@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from unitweave.config import RECIPES
 from unitweave.config.corpus import CorpusSettings
 from unitweave.config.lm import LmSettings, TextLmSettings
+from unitweave.config.plain import check_plain
 from unitweave.config.score import ScoreSettings
 from unitweave.config.translate import TranslateSettings
 from unitweave.config.types import RANGES, Settings
@@ -173,7 +174,7 @@ def section_types() -> dict[str, type[Any]]:
 
 def parse_settings(kind: type[_Settings], content: Mapping[str, Any], name: str) -> _Settings:
     """Settings of a class from plain values; `name` stands before the keys in errors. Raises InputError."""
-    _mappings_where_due(kind, content, name)
+    check_plain(kind, content, name)
     try:
         text = json.dumps(content)
     except (TypeError, ValueError, RecursionError):  # what YAML can say and JSON cannot, such as a date
@@ -207,17 +208,6 @@ def _parser(kind: type, name: str) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, name)
     return parser
-
-
-def _mappings_where_due(kind: type, content: Any, name: str) -> None:
-    """Raise InputError where settings that are made of others are not a mapping, which jsonargparse does not check."""
-    if not isinstance(content, Mapping):
-        raise InputError(f"{name}: must be a mapping of settings (got {content!r})")
-    hints = get_type_hints(kind)
-    for key, value in content.items():
-        hint = hints.get(key)
-        if isinstance(hint, type) and issubclass(hint, Settings):
-            _mappings_where_due(hint, value, f"{name}.{key}")
 
 
 def _plain(content: Any) -> Any:

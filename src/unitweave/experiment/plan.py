@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from unitweave.config.interleave import SPEECH_TO_SPEECH
+from unitweave.config.plain import check_plain
 from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe, read_mapping
 from unitweave.core.errors import InputError
 
@@ -177,11 +178,14 @@ def parse_experiment(content: Mapping[str, Any]) -> ExperimentPlan:
     for key in content:
         if key not in keys:
             raise InputError(f"unknown key {key!r}; an experiment has: {', '.join(keys)}")
+    check_plain(Experiment, content)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Experiment, "experiment")
-    content = copy.deepcopy(dict(content))  # jsonargparse puts its own classes into the lists that it is given
+    values = copy.deepcopy(dict(content))  # jsonargparse puts its own classes into the lists that it is given
+    if "grid" in values:  # it refuses an empty block, which means all
+        values["grid"] = [block or {"seeds": [1]} for block in values["grid"]]
     try:
-        experiment: Experiment = parser.instantiate(parser.parse_object({"experiment": content})).experiment
+        experiment: Experiment = parser.instantiate(parser.parse_object({"experiment": values})).experiment
     except ArgumentError as error:
         raise InputError(one_line(error).replace("experiment.", "")) from None
     _check(experiment)
