@@ -24,6 +24,7 @@ from unitweave.core.records import to_json
 from unitweave.core.stage import FORMAT
 from unitweave.experiment import figures, findings
 from unitweave.experiment.archive import write_archive
+from unitweave.experiment.expected import write_expected
 from unitweave.experiment.hours import estimate, plan_rows
 from unitweave.experiment.page import write_page
 from unitweave.experiment.plan import parse_experiment
@@ -676,6 +677,68 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     assert {path.name for path in tmp_path.iterdir()} == {"grid", "kept"}
 
 
+@pytest.mark.slow
+def test_an_archive_is_replaced_only_by_one_that_has_all_of_it(folder: Path, tmp_path: Path) -> None:
+    run, kept = tmp_path / "grid", tmp_path / "kept"
+    shutil.copytree(folder, run)
+    write_archive(kept, run)
+    before = {path: file_digest(path) for path in kept.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="contains the sentences, which would be lost"):
+        write_archive(kept, run, texts=False)
+    with pytest.raises(InputError, match="is the archive that is read"):
+        write_archive(kept, kept)
+    session = run / "lm/scratch_all_baseline_10_s1/provenance.json"
+    own = session.read_text()
+    session.write_text(own.replace("1 core of X", "2 cores of Y, 8 GiB"))
+    with pytest.raises(InputError, match=r"is another training than .* and would be lost"):
+        write_archive(kept, run)
+    session.write_text(own)
+    assert {path: file_digest(path) for path in kept.rglob("*") if path.is_file()} == before
+    (kept / "NOTE").write_text("mine")
+    with pytest.raises(InputError, match="NOTE: is no part of an archive and would be lost"):
+        write_archive(kept, run)
+    (kept / "NOTE").unlink()
+    write_archive(kept, run)
+
+
+@pytest.mark.parametrize("name", ["report", "page.json", ".", "..", "grid"])
+def test_a_page_is_a_markdown_file_and_nothing_else_is_overwritten(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["experiment", "results", str(folder), "--page", name]) == 2
+    assert "give it a name that ends in .md" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="choose another --out"):
+        write_expected(folder / "experiment.yaml", [folder])
+
+
+@pytest.mark.slow
+def test_what_cannot_be_a_score_is_refused(folder: Path, tmp_path: Path) -> None:
+    kept, name = tmp_path / "kept", "scratch_all_baseline_10_s1"
+    write_archive(kept, folder, texts=False)
+    scores, counts, dev = kept / f"scores/{name}/scores.json", kept / f"scores/{name}/counts.jsonl", kept / f"lm/{name}"
+    good, lines = scores.read_text(), counts.read_text().splitlines()
+    scores.write_text(re.sub(r'"score": [\d.]+', '"score": NaN', good, count=1))
+    with pytest.raises(InputError, match=r"scores\.json: damaged \(a number in it is not finite"):
+        read_grid(kept)
+    scores.write_text(good)
+    counts.write_text("\n".join(reversed(lines)) + "\n")
+    with pytest.raises(InputError, match="in another order, so the two cannot be compared"):
+        read_grid(kept)
+    for place, change in ((8, 1000), (0, 1000), (3, -1000)):
+        row = json.loads(lines[0])
+        row["asr_bleu"][place] += change
+        counts.write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
+        with pytest.raises(InputError, match="cannot be a sentence's"):
+            read_grid(kept)
+    counts.write_text("\n".join(lines) + "\n")
+    curve = (dev / "dev.jsonl").read_text().splitlines()
+    (dev / "dev.jsonl").write_text(curve[-1].replace('"bleu"', '"other"') + "\n")
+    assert "baseline" not in findings.still_rising(findings.method_against_baseline(read_grid(kept))[-1])
+    write_page(tmp_path / "results.md", [kept])
+
+
 def parts(folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     """The finished grid as two folders: the second has the third seed, and says so in its own grid."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -762,7 +825,7 @@ def test_trainings_on_several_machines_and_thread_counts_together_establish_a_he
     (row, *_) = rows_of(text, "### scheduled against")
     assert row[9:] == ["3 on 1", "indicated"], "the same digits with other threads are no further training"
     assert (len(grid.results), len(grid.repeated)) == (13, 13)
-    assert text.index("Not counted, since each is another training to the last digit") < text.index("- `scratch_all_")
+    assert text.index("Not counted, since each is one of these trainings over again") < text.index("- `scratch_all_")
     for path in other.glob("lm/*/dev.jsonl"):
         path.write_text(path.read_text().replace('"wer": 50.0', '"wer": 49.9'))
     (row, *_) = rows_of(write_page(tmp_path / "one.md", [folder, other]).read_text(), "### scheduled against")

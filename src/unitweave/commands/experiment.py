@@ -50,8 +50,10 @@ def experiment(
     with quick_imports():
         from unitweave.experiment.driver import chosen, prepare, run_session
         from unitweave.experiment.hours import measure as measure_models
-        from unitweave.experiment.page import write_page
+        from unitweave.experiment.page import check_page, write_page
 
+    if page:
+        check_page(page)
     trials = chosen(grid.trials, only)
     if measure:
         prepare(out, grid, content, trials)

@@ -26,6 +26,7 @@ FORMAT = 2
 _RECORDINGS: dict[str, Any] = {"src_audio": None, "tgt_audio": None}
 _TEXTS: dict[str, Any] = {"src_text": None, "tgt_text": None, "src_text_raw": None, "tgt_text_raw": None}
 _SHARED = ("corpus", "encoder", "codebook", "units", "text_lm", "vocoder")
+_CONTENTS = {EXPERIMENT_FILE, FILE_NAME, *_SHARED, "subsets", "lm", "translate", "scores"}
 _OF_A_TRIAL = (
     f"lm/{{}}/{STAGE_FILE}",
     f"lm/{{}}/{DEV_FILE}",
@@ -49,7 +50,8 @@ def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
             passed on, there is of each only what corpus BLEU adds up, which gives the same page.
 
     Raises:
-        InputError: `run` has no finished trial, or `archive` is something else or has trials that `run` lacks.
+        InputError: `run` has no finished trial, or `archive` is something else or has what `run` lacks, and would lose
+            it.
     """
     archive, run = Path(archive), Path(run)
     content = read_experiment_folder(run)
@@ -57,7 +59,7 @@ def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
     trials = [trial for trial in plan.trials if trial_state(run, plan, trial) == "done"]
     if not trials:
         raise InputError(f"{run}: no trial is done yet, so there is nothing to archive")
-    _check_target(archive, {trial.name for trial in trials})
+    _check_target(archive, run, {trial.name for trial in trials}, texts)
     for model in content.get("models", {}).values():
         if model and model.get("pretrained"):  # the weights are identified by their digest; their folder stays private
             model["pretrained"] = PurePath(model["pretrained"]).name
@@ -123,7 +125,8 @@ def _command_without_folders(command: str) -> str:
     return shlex.join(words)
 
 
-def _check_target(archive: Path, trials: set[str]) -> None:
+def _check_target(archive: Path, run: Path, trials: set[str], texts: bool) -> None:
+    """Raise InputError where something would be lost: an archive may only be replaced by one that has all of it."""
     if not archive.exists():
         return
     if not is_archive(archive):
@@ -134,6 +137,19 @@ def _check_target(archive: Path, trials: set[str]) -> None:
             f"{archive}: contains {others[0]!r}, which is not done in this folder; choose another -o "
             "('experiment results' takes several)"
         )
+    foreign = [path for path in archive.iterdir() if path.name not in _CONTENTS]
+    if foreign:
+        raise InputError(f"{foreign[0]}: is no part of an archive and would be lost; move it away or choose another -o")
+    if archive.resolve() == run.resolve():
+        raise InputError(f"{archive}: is the archive that is read; choose another -o")
+    for path in archive.glob(f"lm/*/{SESSIONS}"):
+        other = run / path.relative_to(archive)
+        if not other.exists() or path.read_bytes() != other.read_bytes():
+            raise InputError(
+                f"{path.parent}: is another training than {other.parent} and would be lost; choose another -o"
+            )
+    if not texts and any(archive.glob(f"scores/*/{UTTERANCES_FILE}")):
+        raise InputError(f"{archive}: contains the sentences, which would be lost; choose another -o")
 
 
 def is_archive(folder: Path) -> bool:

@@ -57,8 +57,9 @@ def read_counts(folder: Path, trial: str, scores: SystemScores, pairs: Mapping[s
     if (path := folder / COUNTS_FILE).exists():
         found, mend = read_records(UtteranceCounts, path), "write the archive again"
         check_count(folder, "utterances", len(found), mend)
-        if any(len(counts) != _COLUMNS for line in found for counts in (line.asr_bleu, line.text_bleu)):
-            raise InputError(f"{path}: damaged (expected {_COLUMNS} counts per score); {mend}")
+        for line in found:
+            if not (_can_be(line.asr_bleu) and _can_be(line.text_bleu)):
+                raise InputError(f"{path}: damaged (the counts of {line.id!r} cannot be a sentence's); {mend}")
     else:
         path, mend = folder / UTTERANCES_FILE, f"delete {folder} to score again"
         found = _count(path, read_utterances(folder), trial, scores, pairs)
@@ -66,10 +67,20 @@ def read_counts(folder: Path, trial: str, scores: SystemScores, pairs: Mapping[s
         if (score := getattr(scores, name)) is None:
             continue
         total = bleu_of_counts(np.array([getattr(line, name) for line in found]).sum(0))
-        if abs(total - score.score) > _ROUNDING:
+        if not abs(total - score.score) <= _ROUNDING:  # nor may it be NaN
             sums = f"its {name} adds up to {total:.2f}, but scores.json has {score.score:.2f}"
             raise InputError(f"{path}: {sums}; {mend}")
     return found
+
+
+def _can_be(counts: list[int]) -> bool:
+    """Whether these can be the counts of one sentence: matches, n-grams, and the two lengths."""
+    if len(counts) != _COLUMNS or min(counts) < 0:
+        return False
+    matches, ngrams, length = counts[:4], counts[4:8], counts[8]
+    return ngrams == [max(length - n, 0) for n in range(4)] and all(
+        m <= n for m, n in zip(matches, ngrams, strict=True)
+    )
 
 
 def _count(

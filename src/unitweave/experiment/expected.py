@@ -82,7 +82,9 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def write_expected(path: Path, folders: Sequence[Path], system: str | None = None) -> Expected:
-    """Write what `score_range` finds."""
+    """Write what `score_range` finds. Raises InputError as that does, and for a file within one of the folders."""
+    if inside := [folder for folder in folders if Path(path).resolve().is_relative_to(Path(folder).resolve())]:
+        raise InputError(f"{path}: is in {inside[0]}, which is read; choose another --out")
     expected = score_range(folders, system)
     write_json(path, to_json(expected))
     return expected

@@ -161,7 +161,10 @@ def still_rising(comparison: Comparison) -> list[str]:
     """Those of the two systems whose dev score rose by over 1 between the last two evaluations."""
     rising = []
     for system, side in ((comparison.against, comparison.theirs), (comparison.system, comparison.ours)):
-        ends = [[scores["bleu"] for _, scores in r.curve[-2:] if "bleu" in scores] for r in side.values()]
+        ends = [
+            [scores["bleu"] for _, scores in r.curve[-2:] if "bleu" in scores and r.dev_bleu is not None]
+            for r in side.values()
+        ]
         if all(len(end) == 2 for end in ends) and sum(last - before for before, last in ends) > _RISE * len(ends):
             rising.append(system)
     return rising

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from unitweave.core.errors import InputError
 from unitweave.core.files import write_text
 from unitweave.experiment import figures
 from unitweave.experiment.findings import (
@@ -44,9 +45,10 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
     """Write the page about the experiments in `folders`; its figures go into a folder of the same name next to it.
 
     Folders (or archives) of experiments with the same title are combined. Raises InputError when a folder
-    does not belong to an experiment, and when parts do not fit together.
+    does not belong to an experiment, when parts do not fit together, and when `path` cannot be a page.
     """
     path = Path(path)
+    check_page(path)
     parts_of: dict[str, list[Path]] = {}
     for folder in dict.fromkeys(Path(folder) for folder in folders):
         parts_of.setdefault(str(read_experiment_folder(folder).get("title")), []).append(folder)
@@ -62,6 +64,12 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
         parts += _experiment(grid, own, path)
     write_text(path, "\n\n".join(parts) + "\n")
     return path
+
+
+def check_page(path: Path) -> None:
+    """Raise InputError where a page cannot be written, before hours are spent on it."""
+    if path.suffix != ".md" or path.is_dir():
+        raise InputError(f"{path}: a page is a Markdown file; give it a name that ends in .md")
 
 
 _HEAD = """This page is written by `unitweave experiment results`; no number and no finding on it is typed by hand. Each
@@ -177,7 +185,7 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
 
 
 def _repeated(grid: GridResults) -> str:
-    lines = ["Not counted, since each is another training to the last digit, with another number of threads:", ""]
+    lines = ["Not counted, since each is one of these trainings over again, the same to the last digit:", ""]
     return "\n".join(lines + [f"- `{r.trial.name}` ({r.training.machine})" for r in grid.repeated])
 
 

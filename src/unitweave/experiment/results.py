@@ -91,13 +91,14 @@ class Result:
         return dict(self.curve).get(self.trial.steps, {}).get("bleu")
 
     def repeats(self, other: "Result") -> bool:
-        """Whether it is the other training over again: equal in everything that was measured, despite other threads.
+        """Whether it is the other training over again: equal in everything that was measured, on the same machine.
 
-        On some processors the number of threads does not change how sums are rounded.
+        On some processors the number of threads does not change how sums are rounded. And in a copy of a run folder
+        without its units, the build is not known.
         """
         return (
             (self.trial.group, self.trial.system) == (other.trial.group, other.trial.system)
-            and replace(self.training, threads=0) == replace(other.training, threads=0)
+            and replace(self.training, threads=0, build="") == replace(other.training, threads=0, build="")
             and self.curve == other.curve
             and self.ids == other.ids
             and all(np.array_equal(counts, other.counts[metric]) for metric, counts in self.counts.items())
@@ -201,6 +202,11 @@ def read_grid(*folders: Path) -> GridResults:
                 pairs[at] = {pair.id: pair for pair in read_manifest(RunLayout(at).corpus, "test")}
                 builds[at] = build_digest(at)
             one = read_result(at, trial, pairs[at], amounts, builds[at])
+            if results and one.ids != results[0].ids:
+                raise InputError(
+                    f"{RunLayout(at).scores(trial.name)}: has other test utterances than {results[0].trial.name}, or "
+                    "has them in another order, so the two cannot be compared"
+                )
             trainings.setdefault(one.training, one)
         for one in trainings.values():
             (repeated if any(map(one.repeats, results)) else results).append(one)

@@ -189,7 +189,7 @@ def evaluations_table(grid: GridResults) -> str:
     evaluations = grid.plan.experiment.evaluations
     curves_of: dict[tuple[str, ...], list[list[float]]] = {}
     for r in grid.results:
-        if len(r.curve) == evaluations:
+        if len(r.curve) == evaluations and all("bleu" in scores for _, scores in r.curve):
             model, data, system, steps, _ = _axes(r)
             curves_of.setdefault((model, data, system, steps), []).append([scores["bleu"] for _, scores in r.curve])
     heads = ["model", "data", "system", "steps", "trainings"]

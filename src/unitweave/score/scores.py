@@ -1,5 +1,6 @@
 """What scores.json and utterances.jsonl hold: everything that was measured, in types."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,7 +196,15 @@ def read_scores(folder: Path) -> Scores:
     content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: damaged or of another version (expected an object)")
+    if not _finite(content):
+        raise InputError(f"{path}: damaged (a number in it is not finite)")
     return from_json(Scores, content | {"signature": content.get("signature_fields")}, path)
+
+
+def _finite(content: Any) -> bool:
+    if isinstance(content, dict | list):
+        return all(map(_finite, content.values() if isinstance(content, dict) else content))
+    return not isinstance(content, float) or math.isfinite(content)
 
 
 def read_utterances(folder: Path) -> list[ScoredUtterance]:
