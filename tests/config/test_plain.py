@@ -77,5 +77,10 @@ def test_lists_without_value_are_refused_with_their_key(changes: dict[str, Any],
         parse_experiment(EXPERIMENT | changes)
 
 
+def test_a_name_is_a_text() -> None:
+    with pytest.raises(InputError, match=r"data\.100: a name may contain only letters"):
+        parse_experiment(EXPERIMENT | {"data": {100: 1.0}})
+
+
 def test_an_empty_block_means_all() -> None:
     assert [trial.system for trial in parse_experiment(EXPERIMENT).trials] == ["baseline", "scheduled"]

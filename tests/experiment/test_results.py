@@ -713,6 +713,32 @@ def test_a_page_is_a_markdown_file_and_nothing_else_is_overwritten(
         write_expected(folder / "experiment.yaml", [folder])
 
 
+@pytest.mark.parametrize("changes", [{"systems": 3}, {"models": [1]}, {"data": "x"}, {"grid": "all"}, {"grid": {}}])
+def test_a_damaged_experiment_is_refused_before_it_is_merged(
+    folder: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "experiment.yaml").write_text(yaml.safe_dump(CONTENT | changes))
+    for folders in ((folder, other), (other, folder)):
+        with pytest.raises(InputError, match=f"other: damaged experiment .{next(iter(changes))} must be a"):
+            read_grid(*folders)
+
+
+@pytest.mark.slow
+def test_figures_of_titles_that_only_signs_tell_apart_are_two(folder: Path, tmp_path: Path, drawn: None) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    (other / "experiment.yaml").write_text(yaml.safe_dump(CONTENT | {"title": "Tiny, small!\n# Not a heading"}))
+    (folder_again := tmp_path / "again").mkdir()
+    shutil.copytree(other, folder_again, dirs_exist_ok=True)
+    (folder_again / "experiment.yaml").write_text(yaml.safe_dump(CONTENT | {"title": "Tiny & small; not a heading"}))
+    text = write_page(tmp_path / "two.md", [other, folder_again]).read_text()
+    assert "\n# Not" not in text
+    assert "two/tiny-small-not-a-heading-curves.svg" in text and "two/tiny-small-not-a-heading-2-curves.svg" in text
+    assert (tmp_path / "two/tiny-small-not-a-heading-2-curves.svg").exists()
+
+
 @pytest.mark.slow
 def test_what_cannot_be_a_score_is_refused(folder: Path, tmp_path: Path) -> None:
     kept, name = tmp_path / "kept", "scratch_all_baseline_10_s1"

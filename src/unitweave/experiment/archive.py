@@ -75,6 +75,8 @@ def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
         kept += [file.format(trial.name) for trial in trials for file in _OF_A_TRIAL]
         for file in kept:
             if (run / file).exists():
+                if not (run / file).resolve().is_relative_to(run.resolve()):
+                    raise InputError(f"{run / file}: is a link to somewhere else, whose content is not archived")
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run / file, folder / file)
                 if file.endswith(STAGE_FILE):

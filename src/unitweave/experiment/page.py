@@ -54,6 +54,7 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
         parts_of.setdefault(str(read_experiment_folder(folder).get("title")), []).append(folder)
     grids = [read_grid(*own) for own in parts_of.values()]
     comparisons = [method_against_baseline(grid) for grid in grids]
+    slugs = _slugs([grid.plan.experiment.title for grid in grids])
     parts = ["# Results", _HEAD, *_summary(grids, comparisons)]
     overview = path.parent / path.stem / "asr-bleu.svg"
     finals = [(grid, surest(own)) for grid, own in zip(grids, comparisons, strict=True)]
@@ -61,7 +62,7 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
         caption = "ASR-BLEU of both systems against hours of training speech, a panel per experiment and language model"
         parts.append(f"![{caption}]({path.stem}/{overview.name})")
     for grid, own in zip(grids, comparisons, strict=True):
-        parts += _experiment(grid, own, path)
+        parts += _experiment(grid, own, path, slugs[grid.plan.experiment.title])
     write_text(path, "\n\n".join(parts) + "\n")
     return path
 
@@ -95,7 +96,7 @@ def _summary(grids: Sequence[GridResults], comparisons: Sequence[Sequence[Compar
     for grid, own in zip(grids, comparisons, strict=True):
         done = len(grid.results) + len(grid.repeated)
         state = f"**Partial: {done} of {done + len(grid.missing)} trials are done.** " if grid.partial else ""
-        lines = [f"{state}{grid.plan.experiment.title}:", ""]
+        lines = [f"{state}{_title(grid)}:", ""]
         found = [
             (c.verdict(c.differences[metric]), in_words(c, metric) + _unfinished(c)) for c in own for metric in METRICS
         ]
@@ -116,9 +117,9 @@ def _unfinished(comparison: Comparison) -> str:
     return f"; the dev score of {rising} was still rising at the end" if rising else ""
 
 
-def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path) -> list[str]:
+def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path, slug: str) -> list[str]:
     experiment = grid.plan.experiment
-    parts = [f"## {experiment.title}"]
+    parts = [f"## {_title(grid)}"]
     if experiment.question:
         parts.append(" ".join(experiment.question.split()))
     if experiment.notes:
@@ -134,10 +135,10 @@ def _experiment(grid: GridResults, comparisons: Sequence[Comparison], page: Path
 
     def picture(name: str, drawn: bool, caption: str) -> None:
         if drawn:
-            parts.append(f"![{caption}]({page.stem}/{_slug(experiment.title)}-{name}.svg)")
+            parts.append(f"![{caption}]({page.stem}/{slug}-{name}.svg)")
 
     def place(name: str) -> Path:
-        return page.parent / page.stem / f"{_slug(experiment.title)}-{name}.svg"
+        return page.parent / page.stem / f"{slug}-{name}.svg"
 
     parts += ["### Systems", systems_table(grid)]
     final = surest(comparisons)
@@ -193,6 +194,21 @@ def _missing(grid: GridResults) -> str:
     done = len(grid.results) + len(grid.repeated)
     lines = [f"**Partial: {done} of {done + len(grid.missing)} trials are done.** Missing:", ""]
     return "\n".join(lines + [f"- `{trial.name}` ({state})" for trial, state in grid.missing])
+
+
+def _title(grid: GridResults) -> str:
+    return " ".join(grid.plan.experiment.title.split())
+
+
+def _slugs(titles: Sequence[str]) -> dict[str, str]:
+    """Title -> the name of its figures; titles that only signs tell apart, or other scripts, are numbered."""
+    slugs: dict[str, str] = {}
+    for title in titles:
+        slug, number = _slug(title), 2
+        while slug in slugs.values():
+            slug, number = f"{_slug(title)}-{number}", number + 1
+        slugs[title] = slug
+    return slugs
 
 
 def _slug(title: str) -> str:

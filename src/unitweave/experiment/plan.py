@@ -121,6 +121,9 @@ def load_experiment(path: Path, pretrained: Mapping[str, str] | None = None) -> 
         raise InputError(f"{path}: {error}") from None
 
 
+_JOINED = {"models": dict, "data": dict, "systems": dict, "grid": list, "comparisons": list}
+
+
 def joined(contents: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
     """One experiment from those of several folders that each did a part of its grid.
 
@@ -128,6 +131,12 @@ def joined(contents: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
     notes are the first one's. Raises InputError where the same name means different things, or where
     anything else differs, except for the folder of pretrained weights.
     """
+    for folder, content in contents.items():
+        for key, kind in _JOINED.items():
+            if not isinstance(content.get(key, kind()), kind):
+                raise InputError(
+                    f"{folder}: damaged experiment ({key} must be a {'mapping' if kind is dict else 'list'})"
+                )
     (first, whole), *others = [(folder, dict(content)) for folder, content in contents.items()]
     for folder, content in others:
         for key in dict.fromkeys([*whole, *content]):
@@ -256,11 +265,11 @@ def _check(experiment: Experiment) -> None:
     """Raise InputError for a grid that names what does not exist, or compares what is not comparable."""
     if "systems" in experiment.recipe:
         raise InputError("recipe.systems: an experiment's systems go under its own key 'systems'")
-    if not experiment.systems:
-        raise InputError("systems: name at least one")
     for axis in ("models", "data", "systems"):
+        if not getattr(experiment, axis):
+            raise InputError(f"{axis}: name at least one")
         for name in getattr(experiment, axis):
-            if not name.replace("-", "").isalnum():
+            if not isinstance(name, str) or not name.replace("-", "").isalnum():
                 raise InputError(f"{axis}.{name}: a name may contain only letters, digits and -")
     for name, amount in experiment.data.items():
         for value in amount.values() if isinstance(amount, dict) else [amount]:
@@ -268,7 +277,8 @@ def _check(experiment: Experiment) -> None:
                 raise InputError(f"data.{name}: must be greater than 0 (got {value})")
     for axis in ("models", "systems"):
         for name, own in getattr(experiment, axis).items():
-            found = [key for key in _OF_THE_GRID if key in ((own or {}).get("training") or {})]
+            training = (own or {}).get("training")
+            found = [key for key in _OF_THE_GRID if isinstance(training, dict) and key in training]
             # A model may need its own batch size; compared systems must see the same batches.
             found = [key for key in found if axis == "systems" or key != "batch_size"]
             if found:
