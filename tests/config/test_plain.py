@@ -77,6 +77,14 @@ def test_lists_without_value_are_refused_with_their_key(changes: dict[str, Any],
         parse_experiment(EXPERIMENT | changes)
 
 
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(InputError, match="baseline and method are both 'scheduled'"):
+        parse_experiment(EXPERIMENT | {"baseline": "scheduled"})
+    for amount in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match=r"data\.all: must be a finite number greater than 0"):
+            parse_experiment(EXPERIMENT | {"data": {"all": amount}})
+
+
 def test_a_name_is_a_text() -> None:
     with pytest.raises(InputError, match=r"data\.100: a name may contain only letters"):
         parse_experiment(EXPERIMENT | {"data": {100: 1.0}})

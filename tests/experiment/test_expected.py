@@ -41,6 +41,8 @@ def test_the_demos_range_is_what_its_archives_give(tmp_path: Path) -> None:
     out = tmp_path / "x.json"
     assert main(["experiment", "expect", *map(str, OF_THE_DEMO), "--out", str(out)]) == 0
     assert out.read_bytes() == kept.read_bytes()
+    with pytest.raises(InputError, match="--system zzz: the experiment has: baseline, scheduled"):
+        score_range(OF_THE_DEMO[1:], "zzz")
     with pytest.raises(InputError, match="at least three trainings"):
         score_range([ARCHIVES / "replication"], "baseline-fast")
 

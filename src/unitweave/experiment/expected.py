@@ -56,6 +56,8 @@ def score_range(folders: Sequence[Path], system: str | None = None) -> Expected:
 
     grid = read_grid(*folders)
     experiment = grid.plan.experiment
+    if system is not None and system not in experiment.systems:
+        raise InputError(f"--system {system}: the experiment has: {', '.join(experiment.systems)}")
     comparisons = [compare(grid, group, system or experiment.method, experiment.baseline) for group in grid.groups()]
     best: list[Comparison] = sorted(
         surest([comparison for comparison in comparisons if comparison]), key=lambda comparison: -len(comparison.ours)

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -273,8 +274,8 @@ def _check(experiment: Experiment) -> None:
                 raise InputError(f"{axis}.{name}: a name may contain only letters, digits and -")
     for name, amount in experiment.data.items():
         for value in amount.values() if isinstance(amount, dict) else [amount]:
-            if value <= 0:
-                raise InputError(f"data.{name}: must be greater than 0 (got {value})")
+            if not 0 < value < math.inf:
+                raise InputError(f"data.{name}: must be a finite number greater than 0 (got {value})")
     for axis in ("models", "systems"):
         for name, own in getattr(experiment, axis).items():
             training = (own or {}).get("training")
@@ -301,6 +302,8 @@ def _check(experiment: Experiment) -> None:
             if len(set(values)) < len(values) or any(value < (axis != "seeds") for value in values):
                 above = "not negative" if axis == "seeds" else "above 0"
                 raise InputError(f"grid, block {number}: {axis} {values} must be distinct and {above}")
+    if experiment.baseline == experiment.method:
+        raise InputError(f"baseline and method are both {experiment.method!r}, so there is nothing to compare")
     named = [name for pair in experiment.comparisons for name in (pair.system, pair.against)]
     for name in (experiment.baseline, experiment.method, *named):
         if name not in experiment.systems:

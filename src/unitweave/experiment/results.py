@@ -1,5 +1,6 @@
 """The results of a grid, read from the files of its run folder."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -225,7 +226,7 @@ def _amount(run: Path, name: str) -> dict[str, dict[str, float]]:
     counts: dict[str, dict[str, float]] = read_stage(run, f"subsets/{name}")["counts"]
     for counted in counts.values():
         if not isinstance(counted, dict) or not all(
-            isinstance(counted.get(k), int | float) for k in ("pairs", "hours")
+            isinstance(counted.get(k), int | float) and math.isfinite(counted[k]) for k in ("pairs", "hours")
         ):
             place = RunLayout(run).subset(name)
             raise InputError(f"{place / STAGE_FILE}: damaged (counts); delete {place} to make the subset again")
