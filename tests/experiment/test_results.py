@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -723,6 +724,22 @@ def test_a_damaged_experiment_is_refused_before_it_is_merged(
     for folders in ((folder, other), (other, folder)):
         with pytest.raises(InputError, match=f"other: damaged experiment .{next(iter(changes))} must be a"):
             read_grid(*folders)
+
+
+@pytest.mark.slow
+def test_a_page_imports_no_schedule_that_an_archive_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_by_page.py").write_text("def ratio(step, steps):\n    return 0.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    schedule = {"shape": "function", "function": "imported_by_page:ratio"}
+    content = CONTENT | {"systems": CONTENT["systems"] | {"scheduled": {"schedule": schedule}}}
+    (other / "experiment.yaml").write_text(yaml.safe_dump(content))
+    text = write_page(tmp_path / "results.md", [other]).read_text()
+    assert "| by imported_by_page:ratio | as the function says |" in text
+    assert "imported_by_page" not in sys.modules
 
 
 @pytest.mark.slow

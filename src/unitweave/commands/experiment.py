@@ -98,7 +98,7 @@ def archive(folder: Path, *, out: Path, without_texts: bool = False) -> None:
     from unitweave.experiment.archive import write_archive
 
     trials = write_archive(out, folder, texts=not without_texts)
-    print(f"{out}: {len(trials)} trials; 'unitweave experiment results {out} --page FILE' writes their page")
+    print(f"{out}: {len(trials)} trials; 'unitweave experiment results {out} --page PAGE.md' writes their page")
 
 
 def expect(folders: list[Path], *, out: Path, system: str | None = None) -> None:

@@ -63,6 +63,8 @@ def systems_table(grid: GridResults) -> str:
 def _schedule(grid: GridResults, trial: Trial) -> tuple[str, str]:
     """The text ratio at a trial's first step, and the point from which on it trains on units only."""
     schedule = grid.plan.recipe.systems[trial.name].schedule
+    if schedule.shape == "function":  # an archive may be someone else's: a page imports nothing that it names
+        return f"by {schedule.function}", "as the function says"
     ratio = text_ratio(schedule, trial.steps)
     ratios = [ratio(step) for step in range(trial.steps)]
     last = max((step + 1 for step, value in enumerate(ratios) if value > 0), default=0)
