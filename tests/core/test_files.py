@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and readers that say in one line what is wrong."""
 
 import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json_object, read_yaml
+from unitweave.core.records import read_json_lines
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,8 @@ def test_other_errors_of_a_writer_are_left_alone(tmp_path: Path) -> None:
         (b"corpus: [", "while parsing"),
         (b"\xff\xfe\xff", "not readable as YAML"),
         (b"lm: &x {training: *x}", "an alias that holds itself"),
+        (b"lm:\n  training: {steps: 1, seed: 1}\n  training: {steps: 2}\n", "'training' is there twice .*line 3"),
+        (b"lm: {training: {steps: 1, 'steps': 2}}", "'steps' is there twice"),
         (
             b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
             + b"".join(b"%c: &%c [" % (c, c) + b",".join([b"*%c" % (c - 1)] * 10) + b"]\n" for c in b"bcdefgh"),
@@ -74,6 +78,23 @@ def test_yaml_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, content
     with pytest.raises(InputError, match=words) as caught:
         read_yaml(tmp_path / "recipe.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_yaml_may_override_what_it_merges(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: [*b, *a], x: 4}\n")
+    assert read_yaml(tmp_path / "recipe.yaml")["c"] == {"x": 4, "y": 3}
+
+
+def test_a_number_that_no_computer_counts_to_is_damaged(tmp_path: Path) -> None:
+    for number in (10**400, -(10**308)):
+        (tmp_path / "config.json").write_text(json.dumps({"a": [number]}))
+        with pytest.raises(InputError, match=r"not readable as JSON \(a number of"):
+            read_json_object(tmp_path / "config.json")
+        (tmp_path / "log.jsonl").write_text(json.dumps({"a": number}) + "\n")
+        with pytest.raises(InputError, match="line 1: not a JSON object"):
+            read_json_lines(tmp_path / "log.jsonl")
+    (tmp_path / "config.json").write_text(json.dumps({"model_max_length": 10**30}))  # as a tokenizer has it
+    assert read_json_object(tmp_path / "config.json") == {"model_max_length": 10**30}
 
 
 def test_a_json_file_that_holds_no_object_is_damaged(tmp_path: Path) -> None:

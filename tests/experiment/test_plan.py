@@ -93,7 +93,13 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
         ({"grid": [{"steps": [7]}]}, "7 steps are not divisible"),
         ({"grid": [{"seeds": [1, 1]}]}, "seeds"),
         ({"grid": [{"seeds": []}]}, "seeds must name"),
-        ({"grid": [{"threads": [0]}]}, "threads .* must be distinct and above 0"),
+        ({"grid": [{"threads": [0]}]}, "threads must be different numbers from 1 to 1024"),
+        ({"grid": [{"threads": [100000]}]}, "threads must be different numbers from 1 to 1024"),
+        ({"data": {"all": {"es": 1.0, "fr": 0.5}}}, "data.all: training data in 'fr': the corpus has none of it"),
+        (
+            {"recipe": {"corpus": {"embedded": {"languages": ["es", "fr"]}}}, "data": {"all": {"es": 1.0}}},
+            "data.all: training data in 'fr': no amount is given for it",
+        ),
         ({"grid": []}, "at least one block"),
         ({"grid": [{"early_stopping": "bored"}]}, "early_stopping"),
         ({"data": {"all": 0.0}}, "greater than 0"),
@@ -175,6 +181,9 @@ def test_a_base_recipe_may_lie_beside_the_experiment_and_a_model_elsewhere(tmp_p
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(CONTENT | {"base": "base.yaml", "models": ["big"]}))
     with pytest.raises(InputError, match="no such model"):
         load_experiment(tmp_path / "grid.yaml", {"big": "/elsewhere"})
+    (tmp_path / "base.yaml").write_text("lm: {learning_rate: 1}")
+    with pytest.raises(InputError, match=r"base: .*base\.yaml: lm\.learning_rate"):
+        load_experiment(tmp_path / "grid.yaml")
     (tmp_path / "base.yaml").write_text("corpus: [")
     with pytest.raises(InputError, match=r"base\.yaml: not readable as YAML"):
         load_experiment(tmp_path / "grid.yaml")

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from sacrebleu.metrics import BLEU
@@ -554,14 +556,25 @@ def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder
         ("lm/{}/provenance.json", '[{"machine": 1}]'),
         ("subsets/all/stage.json", '{"format": 2, "status": "done", "counts": {"es": 1}}'),
         ("subsets/all/stage.json", '{"format": 2, "status": "done", "counts": {"es": {"hours": 1}}}'),
+        ("subsets/all/stage.json", '{"format": 2, "status": "running"}'),
+        ("scores/{}/utterances.jsonl", '{"id": "u0"'),
+        ("scores/{}/scores.json", '{"signature"'),
+        ("lm/{}/provenance.json", ""),
+        ("lm/{}/stage.json", '{"format": 2'),
+        ("experiment.yaml", "title: x\ngrid: 3\n"),
+        ("experiment.yaml", "title: x\nrecipe: {lm: {steps: 3}}\n"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_to_do(folder: Path, tmp_path: Path, file: str, content: str) -> None:
     run = Path(shutil.copytree(folder, tmp_path / "run"))
     path = run / file.format(parse_experiment(CONTENT).trials[0].name)
     path.write_text(content)
-    with pytest.raises(InputError, match=rf"{path}.*: damaged .*; delete"):
+    with pytest.raises(InputError, match=rf"{path}|{path.parent}") as caught:
         write_page(tmp_path / "page.md", [run])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=re.escape(str(caught.value))):
+        write_archive(tmp_path / "kept", run)
+    assert not (tmp_path / "kept").exists(), "nothing damaged is archived"
 
 
 @pytest.mark.parametrize("options", [[], ["--without-texts"]])
@@ -625,8 +638,9 @@ def test_outputs_that_do_not_add_up_to_their_score_are_refused(
     scores = read_scores(kept / "scores" / name)
     setattr(scores.systems[name], metric, Interval(12.34))
     write_scores(kept / "scores" / name / "scores.json", scores)
-    mend = "write the archive again" if options else "delete .* to score again"
-    with pytest.raises(InputError, match=rf"its {metric} adds up to [\d.]+, but scores\.json has 12\.34; {mend}"):
+    with pytest.raises(
+        InputError, match=rf"its {metric} adds up to [\d.]+, but scores\.json has 12\.34; write the archive again"
+    ):
         write_page(tmp_path / "page.md", [kept])
 
 
@@ -654,7 +668,11 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     stage.write_text(json.dumps(record | {"provenance": {"command": "unitweave 'experiment"}}))
     with pytest.raises(InputError, match=r"stage\.json: damaged \(the command"):
         write_archive(kept, run)
+    for origin in (None, [], {"command": 3}):
+        stage.write_text(json.dumps(record | {"provenance": origin}))
+        write_archive(kept, run)
     stage.write_text(good)
+    write_archive(kept, run)
     assert "somewhere" not in (kept / "experiment.yaml").read_text(), "of nobody's business"
     before = {path: file_digest(path) for path in kept.rglob("*") if path.is_file()}
     write_archive(kept, run)  # again, with the same trials
@@ -666,10 +684,16 @@ def test_an_archive_loses_no_cells_and_is_nothing_to_go_on_from(
     shutil.rmtree(run / "scores")
     with pytest.raises(InputError, match="nothing to archive"):
         write_archive(tmp_path / "none", run)
-    for damaged_record in ("[]", '{"format": 3, "build": "", "trials": []}', '{"format": 1}'):
+    for damaged_record in (
+        "[]",
+        '{"format": 3, "build": "", "trials": []}',
+        '{"format": 1}',
+        '{"format": 2, "build": "", "trials": 7}',
+        '{"format": 2, "build": 1, "trials": []}',
+    ):
         shutil.copytree(kept, tmp_path / "damaged")
         (tmp_path / "damaged/archive.json").write_text(damaged_record)
-        with pytest.raises(InputError, match=r"archive\.json: damaged or of another version"):
+        with pytest.raises(InputError, match=r"archive\.json: damaged"):
             read_grid(tmp_path / "damaged")
         shutil.rmtree(tmp_path / "damaged")
     assert main(["experiment", "reduced", "--out", str(kept)]) == 2
@@ -757,6 +781,36 @@ def test_figures_of_titles_that_only_signs_tell_apart_are_two(folder: Path, tmp_
 
 
 @pytest.mark.slow
+def test_a_ceiling_without_speech_and_names_that_look_like_tex_make_a_page(
+    folder: Path, tmp_path: Path, drawn: None
+) -> None:
+    run = Path(shutil.copytree(folder, tmp_path / "run"))
+    for path in run.glob("scores/*/scores.json"):
+        scores = json.loads(path.read_text())
+        if not (ceilings := list(scores.get("ceilings", {}).values())):
+            continue
+        (ceiling,) = ceilings
+        scores["ceilings"] = {"$a_{b$": ceiling, "text only": {k: v for k, v in ceiling.items() if k != "asr_bleu"}}
+        scores["ceilings"]["text only"]["asr_bleu"] = None
+        path.write_text(json.dumps(scores))
+    page = write_page(tmp_path / "page.md", [run])
+    assert "text only" in page.read_text()
+    assert "$a_{b$" in (tmp_path / "page/tiny-small-asr-bleu.svg").read_text()
+
+
+def test_a_manifest_with_columns_of_other_types_is_read_where_they_fit(folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(folder, tmp_path / "run"))
+    path, texts = run / "corpus/manifest.parquet", pa.array([["x"]] * TESTED)
+    table = pq.read_table(path)
+    pq.write_table(
+        table.set_column(table.column_names.index("src_seconds"), "src_seconds", pa.array([1.5] * TESTED)), path
+    )
+    read_grid(run)
+    pq.write_table(table.set_column(table.column_names.index("tgt_text"), "tgt_text", texts), path)
+    with pytest.raises(InputError, match=r"manifest\.parquet: damaged; a column has the wrong type"):
+        read_grid(run)
+
+
 def test_what_cannot_be_a_score_is_refused(folder: Path, tmp_path: Path) -> None:
     kept, name = tmp_path / "kept", "scratch_all_baseline_10_s1"
     write_archive(kept, folder, texts=False)

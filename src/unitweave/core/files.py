@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -181,9 +182,9 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text, whole or not at all; lone surrogates, which stand for bytes that were no UTF-8, as \\udXXX."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_lines(path: Path, parts: Iterable[str]) -> None:
@@ -197,8 +198,7 @@ def write_json(path: Path, value: Any) -> None:
 
     Lone surrogates, which stand for bytes that were no UTF-8, become \\udXXX, and `read_json` gives them back.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_text(path, text.encode(errors="backslashreplace").decode())
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -208,7 +208,14 @@ def read_json(path: Path) -> Any:
         InputError: The file is missing or not valid JSON.
     """
     with _reading(path, "JSON"):
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_int=json_integer)
+
+
+def json_integer(digits: str) -> int:
+    """An integer of JSON, for `json.loads`. Raises ValueError where it is too large for a float, as no real one is."""
+    if len(digits) > sys.float_info.max_10_exp:  # tokenizers have 10**30
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -227,13 +234,14 @@ def read_yaml(path: Path) -> Any:
     """Read a YAML file (its safe subset).
 
     Raises:
-        InputError: The file is missing or not valid YAML, or its aliases make too much of it.
+        InputError: The file is missing or not valid YAML, a mapping in it has a key twice, or its aliases make too much
+            of it.
     """
     import yaml
 
     with _reading(path, "YAML"):
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            content = yaml.load(Path(path).read_text(encoding="utf-8"), _unique_keys())  # a SafeLoader
         except yaml.YAMLError as error:
             raise ValueError(in_one_line(error)) from None
         waiting, count = [content], 0
@@ -244,6 +252,25 @@ def read_yaml(path: Path) -> Any:
             if count > _MAX_VALUES:  # an alias within what it stands for, or aliases of aliases
                 raise ValueError(f"more than {_MAX_VALUES} values, or an alias that holds itself")
         return content
+
+
+@cache
+def _unique_keys() -> type:
+    """PyYAML's safe loader, which silently takes the last of several equal keys, made to refuse them."""
+    import yaml
+
+    class UniqueKeys(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            seen = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if (key.tag, key.value) in seen:
+                        raise yaml.composer.ComposerError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                    seen.add((key.tag, key.value))
+            return node
+
+    return UniqueKeys
 
 
 @contextlib.contextmanager

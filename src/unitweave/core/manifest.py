@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unitweave.core.errors import InputError
+from unitweave.core.errors import InputError, in_one_line
 from unitweave.core.files import atomic_path
 from unitweave.core.stage import check_count
 
@@ -181,7 +181,11 @@ def read_manifest(folder: Path, split: str | None = None) -> Manifest:
     missing = [field.name for field in fields(Pair) if field.name not in table.column_names]
     if missing:
         raise InputError(f"{path}: not a manifest of this version; it lacks the column {missing[0]!r}")
-    table = table.select([field.name for field in fields(Pair)])
+    table = table.select(_SCHEMA.names)
+    try:  # other writers have other types for the same, such as double
+        table = table if table.schema.types == _SCHEMA.types else table.cast(_SCHEMA)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: damaged; a column has the wrong type ({in_one_line(error)})") from None
     # What Arrow's expression cannot say is left to the exact check.
     for id in table["id"].filter(pc.invert(pc.match_substring_regex(table["id"], _PLAIN_NAME))).to_pylist():
         _check_id(id, path)

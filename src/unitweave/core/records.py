@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unitweave.core.errors import InputError
+from unitweave.core.files import json_integer
 
 T = TypeVar("T")
 
@@ -47,8 +48,8 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
         with Path(path).open(encoding="utf-8", newline="\n") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    row = json.loads(line)
-                except (json.JSONDecodeError, RecursionError):
+                    row = json.loads(line, parse_int=json_integer)
+                except (ValueError, RecursionError):
                     row = None
                 if not isinstance(row, dict):
                     raise InputError(f"{path}, line {number}: not a JSON object")

@@ -10,23 +10,23 @@ from typing import Any
 import yaml
 
 from unitweave.core.errors import InputError
-from unitweave.core.files import atomic_path, file_digest, json_digest, read_json, write_json, write_lines, write_text
+from unitweave.core.files import atomic_path, read_json_object, write_json, write_lines, write_text
 from unitweave.core.layout import DEV_FILE, RunLayout
 from unitweave.core.manifest import Pair, read_manifest, write_manifest
 from unitweave.core.records import json_lines, to_json
 from unitweave.core.stage import STAGE_FILE, versions
+from unitweave.experiment.build import ARCHIVE_FILE, FORMAT, archive_record, build_digest, is_archive
 from unitweave.experiment.counts import COUNTS_FILE, read_counts, system_scores
-from unitweave.experiment.plan import Trial, parse_experiment
+from unitweave.experiment.plan import Trial
 from unitweave.experiment.provenance import FILE_NAME as SESSIONS
-from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder, trial_state
+from unitweave.experiment.results import read_grid
+from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder
 from unitweave.score.scores import UTTERANCES_FILE, read_scores
 
-FILE_NAME = "archive.json"
-FORMAT = 2
 _RECORDINGS: dict[str, Any] = {"src_audio": None, "tgt_audio": None}
 _TEXTS: dict[str, Any] = {"src_text": None, "tgt_text": None, "src_text_raw": None, "tgt_text_raw": None}
 _SHARED = ("corpus", "encoder", "codebook", "units", "text_lm", "vocoder")
-_CONTENTS = {EXPERIMENT_FILE, FILE_NAME, *_SHARED, "subsets", "lm", "translate", "scores"}
+_CONTENTS = {EXPERIMENT_FILE, ARCHIVE_FILE, *_SHARED, "subsets", "lm", "translate", "scores"}
 _OF_A_TRIAL = (
     f"lm/{{}}/{STAGE_FILE}",
     f"lm/{{}}/{DEV_FILE}",
@@ -55,8 +55,9 @@ def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
     """
     archive, run = Path(archive), Path(run)
     content = read_experiment_folder(run)
-    plan = parse_experiment(content)
-    trials = [trial for trial in plan.trials if trial_state(run, plan, trial) == "done"]
+    grid = read_grid(run)  # everything is read as for a page: nothing damaged is archived
+    done = {result.trial.name for result in (*grid.results, *grid.repeated)}
+    trials = [trial for trial in grid.plan.trials if trial.name in done]
     if not trials:
         raise InputError(f"{run}: no trial is done yet, so there is nothing to archive")
     _check_target(archive, run, {trial.name for trial in trials}, texts)
@@ -86,7 +87,7 @@ def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
             for trial in trials:
                 _leave_out_texts(folder, run, trial.name, by_id)
         record = {"format": FORMAT, "build": build_digest(run), "trials": [trial.name for trial in trials]}
-        write_json(folder / FILE_NAME, record | {"versions": versions()})
+        write_json(folder / ARCHIVE_FILE, record | {"versions": versions()})
     return trials
 
 
@@ -105,10 +106,11 @@ def _leave_out_texts(folder: Path, run: Path, trial: str, pairs: dict[str, Pair]
 
 def _without_folders(path: Path) -> None:
     """Leave the folders out of the command in a stage.json: they say something of one machine alone."""
-    record = read_json(path)
-    if command := record.get("provenance", {}).get("command"):
+    record = read_json_object(path)
+    origin = record.get("provenance")
+    if isinstance(origin, dict) and isinstance(command := origin.get("command"), str):
         try:
-            record["provenance"]["command"] = _command_without_folders(command)
+            origin["command"] = _command_without_folders(command)
         except ValueError as error:
             raise InputError(f"{path}: damaged (the command {command!r}: {error})") from None
         write_json(path, record)
@@ -133,7 +135,7 @@ def _check_target(archive: Path, run: Path, trials: set[str], texts: bool) -> No
         return
     if not is_archive(archive):
         raise InputError(f"{archive}: already exists and is not an archive of an experiment; choose another -o")
-    others = [name for name in _record(archive)["trials"] if name not in trials]
+    others = [name for name in archive_record(archive)["trials"] if name not in trials]
     if others:
         raise InputError(
             f"{archive}: contains {others[0]!r}, which is not done in this folder; choose another -o "
@@ -152,29 +154,3 @@ def _check_target(archive: Path, run: Path, trials: set[str], texts: bool) -> No
             )
     if not texts and any(archive.glob(f"scores/*/{UTTERANCES_FILE}")):
         raise InputError(f"{archive}: contains the sentences, which would be lost; choose another -o")
-
-
-def is_archive(folder: Path) -> bool:
-    """Whether a folder was written by `write_archive`."""
-    return (Path(folder) / FILE_NAME).is_file()
-
-
-def _record(archive: Path) -> dict[str, Any]:
-    """What archive.json says. Raises InputError when it is of another version or damaged."""
-    record = read_json(archive / FILE_NAME)
-    if not isinstance(record, dict) or record.get("format") != FORMAT or not {"build", "trials"} <= record.keys():
-        raise InputError(f"{archive / FILE_NAME}: damaged or of another version (this is format {FORMAT})")
-    return record
-
-
-def build_digest(folder: Path) -> str:
-    """What distinguishes one build of the shared stages from another: a digest of the units and of the vocoder.
-
-    The same settings give other numbers on other machines, and trainings of different builds have no units in common.
-    For an archive it is the recorded one.
-    """
-    folder = Path(folder)
-    if is_archive(folder):
-        return str(_record(folder)["build"])
-    files = sorted(path for kind in ("units/*.parquet", "vocoder/*.safetensors") for path in folder.glob(kind))
-    return json_digest([[path.relative_to(folder).as_posix(), file_digest(path)] for path in files])

@@ -11,12 +11,14 @@ from unitweave.core.manifest import Pair
 from unitweave.core.natural import comparable_text
 from unitweave.core.records import read_records
 from unitweave.core.stage import check_count
+from unitweave.experiment.build import is_archive
 from unitweave.metrics.bleu import bleu_of_counts, sentence_counts
 from unitweave.score.scores import UTTERANCES_FILE, ScoredUtterance, Scores, SystemScores, read_utterances
 
 COUNTS_FILE = "counts.jsonl"
 _COLUMNS = 10  # of `sentence_counts`
 _ROUNDING = 0.01  # BLEU
+_MOST = 10**6  # words of a sentence
 
 
 @dataclass
@@ -54,14 +56,15 @@ def read_counts(folder: Path, trial: str, scores: SystemScores, pairs: Mapping[s
     Raises:
         InputError: A file is damaged, of another trial, or of other scores.
     """
+    mend = "write the archive again" if is_archive(folder.parents[1]) else f"delete {folder} to score again"
     if (path := folder / COUNTS_FILE).exists():
-        found, mend = read_records(UtteranceCounts, path), "write the archive again"
+        found = read_records(UtteranceCounts, path)
         check_count(folder, "utterances", len(found), mend)
         for line in found:
             if not (_can_be(line.asr_bleu) and _can_be(line.text_bleu)):
                 raise InputError(f"{path}: damaged (the counts of {line.id!r} cannot be a sentence's); {mend}")
     else:
-        path, mend = folder / UTTERANCES_FILE, f"delete {folder} to score again"
+        path = folder / UTTERANCES_FILE
         found = _count(path, read_utterances(folder), trial, scores, pairs)
     for name in ("asr_bleu", "text_bleu"):
         if (score := getattr(scores, name)) is None:
@@ -75,7 +78,7 @@ def read_counts(folder: Path, trial: str, scores: SystemScores, pairs: Mapping[s
 
 def _can_be(counts: list[int]) -> bool:
     """Whether these can be the counts of one sentence: matches, n-grams, and the two lengths."""
-    if len(counts) != _COLUMNS or min(counts) < 0:
+    if len(counts) != _COLUMNS or min(counts) < 0 or max(counts) > _MOST:
         return False
     matches, ngrams, length = counts[:4], counts[4:8], counts[8]
     return ngrams == [max(length - n, 0) for n in range(4)] and all(

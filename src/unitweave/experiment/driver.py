@@ -21,7 +21,7 @@ from unitweave.core.layout import DEV_FILE
 from unitweave.core.progress import echo
 from unitweave.core.stage import STAGE_FILE, StageResult
 from unitweave.experiment import provenance
-from unitweave.experiment.archive import is_archive
+from unitweave.experiment.build import is_archive
 from unitweave.experiment.hours import estimate
 from unitweave.experiment.plan import ExperimentPlan, Trial
 from unitweave.experiment.state import EXPERIMENT_FILE, is_done, is_needed

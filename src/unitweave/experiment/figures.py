@@ -50,7 +50,7 @@ def score_figure(path: Path, experiments: Sequence[tuple[GridResults, Sequence[C
         languages = sorted({language for result in results.results for language in result.hours})
         steps = sorted({c.group[2] for c in own})
         span = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
-        ax.set_title(f"{model} ({', '.join(languages)}), {span} steps", fontsize=10)
+        ax.set_title(f"{model} ({_literal(', '.join(languages))}), {span} steps", fontsize=10)
         ax.set_xlabel("hours of training speech")
     axes[0].set_ylim(bottom=0, top=1.06 * axes[0].get_ylim()[1])
     handles: dict[str, Any] = {}
@@ -100,8 +100,10 @@ def _hours_axis(ax: Any, hours: Sequence[float]) -> None:
 
 def _ceilings(ax: Any, results: GridResults) -> None:
     for name, row in results.ceilings.items():
-        ax.axhline(row.score("asr_bleu"), color="#777777", linewidth=0.8, linestyle=":")
-        ax.annotate(name, (0.01, row.score("asr_bleu")), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+        if (score := row.score("asr_bleu")) is None:
+            continue
+        ax.axhline(score, color="#777777", linewidth=0.8, linestyle=":")
+        ax.annotate(_literal(name), (0.01, score), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
 
 
 def curve_figure(path: Path, results: GridResults, metric: str, label: str) -> bool:
@@ -160,7 +162,7 @@ def language_figure(path: Path, results: GridResults, metric: str) -> bool:
                 ax.plot(*zip(*own, strict=True), MARKERS[i], color=COLOURS[i], label=system, alpha=0.8)
         highest = {own: max((y, x) for _, x, y, other in marks if other == own) for *_, own in sorted(marks)}
         for language, (y, x) in sorted(highest.items()):
-            ax.annotate(language, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
+            ax.annotate(_literal(language), (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
         _hours_axis(ax, [x for _, x, _, _ in marks])
         ax.set_title(f"{group[0]}, {group[1]}, {group[2]} steps", fontsize=10)
         ax.set_xlabel("hours of the language's training speech")
@@ -174,6 +176,11 @@ def language_scores(result: Result, metric: str) -> dict[str, float]:
     """Language -> score; empty for a test set in one language."""
     rows = {language: row.score(metric) for language, row in result.scores.languages.items()}
     return {language: score for language, score in rows.items() if score is not None}
+
+
+def _literal(name: str) -> str:
+    """A name that matplotlib does not read as TeX."""
+    return name.replace("$", r"\$")
 
 
 def _save(figure: Figure, path: Path) -> None:

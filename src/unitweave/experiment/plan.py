@@ -15,6 +15,7 @@ from unitweave.config.plain import check_plain
 from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe, read_mapping
 from unitweave.core.errors import InputError
 
+_RANGES = {"seeds": (0, 2**32 - 1), "threads": (1, 1024), "steps": (1, 10**9)}
 _OF_THE_GRID = ("steps", "seed", "batch_size")  # keys of lm.training that no system may set itself
 
 
@@ -179,6 +180,10 @@ def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise InputError(f"base: no recipe {name!r}: neither built in nor at {source}")
     base = read_mapping(source)
     base.pop("systems", None)
+    try:
+        parse_recipe(base)
+    except InputError as error:
+        raise InputError(f"base: {source}: {error}") from None
     return content | {"base": None, "recipe": merged(base, content.get("recipe") or {})}
 
 
@@ -207,6 +212,7 @@ def parse_experiment(content: Mapping[str, Any]) -> ExperimentPlan:
                 f"evaluations: {steps} steps are not divisible by {experiment.evaluations} evaluations on the dev split"
             )
     plan = ExperimentPlan(experiment, _recipe(experiment, trials), trials)
+    _check_languages(experiment, plan.recipe)
     for trial in trials:
         if plan.recipe.systems[trial.name].evaluation.early_stopping_patience:
             raise InputError("evaluation.early_stopping_patience: an experiment's trainings have the steps of its grid")
@@ -297,17 +303,28 @@ def _check(experiment: Experiment) -> None:
             for name in getattr(block, axis):
                 if name not in getattr(experiment, axis):
                     raise InputError(f"grid, block {number}: {axis} has no {name!r}")
-        for axis in ("seeds", "threads", "steps"):
+        for axis, (lowest, highest) in _RANGES.items():
             values = getattr(block, axis)
-            if len(set(values)) < len(values) or any(value < (axis != "seeds") for value in values):
-                above = "not negative" if axis == "seeds" else "above 0"
-                raise InputError(f"grid, block {number}: {axis} {values} must be distinct and {above}")
+            if len(set(values)) < len(values) or not all(lowest <= value <= highest for value in values):
+                raise InputError(
+                    f"grid, block {number}: {axis} must be different numbers from {lowest} to {highest} (got {values})"
+                )
     if experiment.baseline == experiment.method:
         raise InputError(f"baseline and method are both {experiment.method!r}, so there is nothing to compare")
     named = [name for pair in experiment.comparisons for name in (pair.system, pair.against)]
     for name in (experiment.baseline, experiment.method, *named):
         if name not in experiment.systems:
             raise InputError(f"systems has no {name!r}, which baseline, method or comparisons refers to")
+
+
+def _check_languages(experiment: Experiment, recipe: Recipe) -> None:
+    """Raise InputError for amounts by language that do not fit a corpus which the recipe makes."""
+    settings = recipe.corpus.embedded or recipe.corpus.synthesized
+    spoken = {source for source, _ in settings.pairs} if settings else set()
+    for name, amount in experiment.data.items():
+        if spoken and isinstance(amount, dict) and (other := sorted(spoken ^ amount.keys())):
+            missing = "the corpus has none of it" if other[0] in amount else "no amount is given for it"
+            raise InputError(f"data.{name}: training data in {other[0]!r}: {missing}")
 
 
 def builtin_experiments() -> list[Path]:

@@ -48,5 +48,5 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
         return []
     sessions = read_json(path)
     if not isinstance(sessions, list) or not all(map(_is_session, sessions)):
-        raise InputError(f"{path}: damaged (expected a list of sessions); delete it, and the page will not name them")
+        raise InputError(f"{path}: damaged (expected a list of sessions); copy it again from where it was written")
     return sessions

@@ -13,12 +13,13 @@ from unitweave.core.errors import InputError
 from unitweave.core.layout import RunLayout
 from unitweave.core.manifest import Pair, read_manifest
 from unitweave.core.stage import STAGE_FILE, read_stage
-from unitweave.experiment.archive import build_digest
+from unitweave.experiment.build import build_digest
 from unitweave.experiment.counts import read_counts, system_scores
 from unitweave.experiment.hours import stage_seconds
 from unitweave.experiment.plan import ExperimentPlan, Trial, joined, parse_experiment
 from unitweave.experiment.provenance import kinds_of_machine, read_sessions
 from unitweave.experiment.state import (
+    EXPERIMENT_FILE,
     dev_curve,
     is_done,
     is_needed,
@@ -184,7 +185,11 @@ def read_grid(*folders: Path) -> GridResults:
     InputError when one is not such a folder, and when they do not belong to one experiment.
     """
     runs = [Path(folder) for folder in folders]
-    plan = parse_experiment(joined({run: read_experiment_folder(run) for run in runs}))
+    content = joined({run: read_experiment_folder(run) for run in runs})
+    try:
+        plan = parse_experiment(content)
+    except InputError as error:
+        raise InputError(f"{', '.join(str(run / EXPERIMENT_FILE) for run in runs)}: {error}") from None
     _check_shared(runs, plan)
     amounts = {}
     for name in dict.fromkeys(trial.data for trial in plan.trials):
@@ -253,6 +258,8 @@ def read_result(
     scores = read_scores(place)
     own = system_scores(scores, place, trial.name)
     lines = read_counts(place, trial.name, own, pairs)
+    if trial.data not in amounts:
+        raise InputError(f"{RunLayout(folder).subset(trial.data)}: not finished, though {trial.name} was trained on it")
     return Result(
         trial=trial,
         scores=own,
