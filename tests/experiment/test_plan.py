@@ -101,6 +101,15 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
             "data.all: training data in 'fr': no amount is given for it",
         ),
         ({"grid": []}, "at least one block"),
+        ({"grid": [{"seeds": [1]}, {"seed": [1]}]}, "grid, block 2: unknown key 'seed'; a block has: models, data"),
+        (
+            {"comparisons": [{"system": "mask", "with": "baseline"}]},
+            "comparisons, entry 1: unknown key 'with'; a comparison has: system, against",
+        ),
+        (
+            {"models": {"scratch": {"pretraind": "x"}}},
+            "recipe.lm, models.scratch or systems.scheduled: pretraind: no such",
+        ),
         ({"grid": [{"early_stopping": "bored"}]}, "early_stopping"),
         ({"data": {"all": 0.0}}, "greater than 0"),
         ({"data": {"a_b": 1.0}}, "letters, digits and -"),

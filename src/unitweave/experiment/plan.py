@@ -189,11 +189,12 @@ def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def parse_experiment(content: Mapping[str, Any]) -> ExperimentPlan:
     """A plan from plain values, without a base. Raises InputError that names the key."""
-    keys = [f.name for f in fields(Experiment)]
-    for key in content:
-        if key not in keys:
-            raise InputError(f"unknown key {key!r}; an experiment has: {', '.join(keys)}")
+    _check_keys(content, Experiment, "", "an experiment")
     check_plain(Experiment, content)
+    for number, block in enumerate(content.get("grid") or [], 1):
+        _check_keys(block, Block, f"grid, block {number}: ", "a block")
+    for number, pair in enumerate(content.get("comparisons") or [], 1):
+        _check_keys(pair, RequestedComparison, f"comparisons, entry {number}: ", "a comparison")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Experiment, "experiment")
     values = copy.deepcopy(dict(content))  # jsonargparse puts its own classes into the lists that it is given
@@ -220,6 +221,13 @@ def parse_experiment(content: Mapping[str, Any]) -> ExperimentPlan:
             needed = " or ".join(SPEECH_TO_SPEECH)
             raise InputError(f"systems.{trial.system}: tasks must contain {needed}, since trials are scored on speech")
     return plan
+
+
+def _check_keys(content: Mapping[str, Any], kind: type, where: str, what: str) -> None:
+    known = [f.name for f in fields(kind)]
+    for key in content:
+        if key not in known:
+            raise InputError(f"{where}unknown key {key!r}; {what} has: {', '.join(known)}")
 
 
 def make_trials(experiment: Experiment, default_steps: int) -> list[Trial]:
@@ -252,7 +260,13 @@ def _recipe(experiment: Experiment, trials: Sequence[Trial]) -> Recipe:
         f"{model}_{system}": merged(experiment.models[model] or {}, experiment.systems[system] or {})
         for model, system in dict.fromkeys((trial.model, trial.system) for trial in trials)
     }
-    recipe = parse_recipe(experiment.recipe | {"systems": by_system})
+    try:
+        recipe = parse_recipe(experiment.recipe | {"systems": by_system})
+    except InputError as error:
+        for model, system in dict.fromkeys((trial.model, trial.system) for trial in trials):
+            if (text := str(error)) != (own := text.removeprefix(f"systems.{model}_{system} (or lm)")):
+                raise InputError(f"recipe.lm, models.{model} or systems.{system}{own}") from None
+        raise
     systems = {}
     for trial in trials:
         settings = recipe.systems[f"{trial.model}_{trial.system}"]
