@@ -101,6 +101,7 @@ def test_compared_cells_differ_in_nothing_but_their_system() -> None:
             "data.all: training data in 'fr': no amount is given for it",
         ),
         ({"grid": []}, "at least one block"),
+        ({"recipe": {"lm": {"training": {"steps": 10**400}}}}, "lm.training.steps: must be at most 1000000000"),
         ({"grid": [{"seeds": [1]}, {"seed": [1]}]}, "grid, block 2: unknown key 'seed'; a block has: models, data"),
         (
             {"comparisons": [{"system": "mask", "with": "baseline"}]},

@@ -247,7 +247,11 @@ def read_yaml(path: Path) -> Any:
         waiting, count = [content], 0
         while waiting:
             value = waiting.pop()
-            waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            waiting += (
+                [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+            )
+            if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+                raise ValueError(f"{value!r} has half of a surrogate pair, which is no character")
             count += 1
             if count > _MAX_VALUES:  # an alias within what it stands for, or aliases of aliases
                 raise ValueError(f"more than {_MAX_VALUES} values, or an alias that holds itself")

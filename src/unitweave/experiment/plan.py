@@ -206,6 +206,8 @@ def parse_experiment(content: Mapping[str, Any]) -> ExperimentPlan:
         raise InputError(one_line(error).replace("experiment.", "")) from None
     _check(experiment)
     default = parse_recipe(experiment.recipe | {"systems": {"any": {}}}).systems["any"].training.steps
+    if default > _RANGES["steps"][1]:
+        raise InputError(f"lm.training.steps: must be at most {_RANGES['steps'][1]} (got {default})")
     trials = make_trials(experiment, default)
     for steps in sorted({trial.steps for trial in trials}):
         if experiment.evaluations and steps % experiment.evaluations:
