@@ -64,8 +64,11 @@ def test_other_errors_of_a_writer_are_left_alone(tmp_path: Path) -> None:
         (b"corpus: [", "while parsing"),
         (b"\xff\xfe\xff", "not readable as YAML"),
         (b"lm: &x {training: *x}", "an alias that holds itself"),
-        (b"lm:\n  training: {steps: 1, seed: 1}\n  training: {steps: 2}\n", "'training' is there twice .*line 3"),
-        (b"lm: {training: {steps: 1, 'steps': 2}}", "'steps' is there twice"),
+        (
+            b"lm:\n  training: {steps: 1, seed: 1}\n  training: {steps: 2}\n",
+            "the key 'training' is given twice .*line 3",
+        ),
+        (b"lm: {training: {steps: 1, 'steps': 2}}", "the key 'steps' is given twice"),
         (rb'title: "a \ud800"', "half of a surrogate pair"),
         (
             b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"

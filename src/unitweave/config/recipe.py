@@ -148,10 +148,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     """A recipe from plain values; systems inherit from `lm` what they do not set. Raises InputError."""
-    keys = [entry.name for entry in fields(Recipe)]
-    for key in content:
-        if key not in keys:
-            raise InputError(f"unknown key {key!r}; a recipe has: {', '.join(keys)}")
+    check_keys(content, Recipe, "a recipe")
     shared, by_system = content.get("lm") or {}, content.get("systems") or {"scheduled": {}}
     if not isinstance(by_system, Mapping) or not isinstance(shared, Mapping):
         raise InputError("systems and lm must be mappings")
@@ -164,6 +161,14 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
         except InputError as error:
             raise InputError(f"systems.{name} (or lm): {str(error).removeprefix('lm.')}") from None
     return Recipe(systems=systems, **sections)
+
+
+def check_keys(content: Mapping[str, Any], kind: type, what: str, where: str = "") -> None:
+    """Raise InputError for a key that is no field of `kind`; `what` and `where` stand in the message."""
+    known = [entry.name for entry in fields(kind)]
+    for key in content:
+        if key not in known:
+            raise InputError(f"{where}unknown key {key!r}; {what} has: {', '.join(known)}")
 
 
 def section_types() -> dict[str, type[Any]]:

@@ -270,7 +270,9 @@ def _unique_keys() -> type:
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                     if (key.tag, key.value) in seen:
-                        raise yaml.composer.ComposerError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                        raise yaml.composer.ComposerError(
+                            None, None, f"the key {key.value!r} is given twice", key.start_mark
+                        )
                     seen.add((key.tag, key.value))
             return node
 

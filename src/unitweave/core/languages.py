@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
+from unitweave.core.errors import InputError
 from unitweave.core.scripts import without_invisible
 
 # Other names of languages that have a code of two letters: ISO 639-3 and 639-2, earlier codes, English names, and what
@@ -69,3 +70,11 @@ def language_names(codes: Iterable[str]) -> str:
     """The names of several languages in a phrase: "French", "English and Spanish", "English, French and Spanish"."""
     names = [language_name(code) for code in codes]
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def check_amounts(amounts: Iterable[str], languages: Iterable[str], where: str = "") -> None:
+    """Raise InputError unless amounts are given for exactly the languages of the training data."""
+    named = set(amounts)
+    for language in sorted(named ^ set(languages)):
+        missing = "the corpus has none of it" if language in named else "no amount is given for it"
+        raise InputError(f"{where}training data in {language!r}: {missing}")

@@ -1,5 +1,6 @@
 """What the page of results is written from, without models and recordings: small enough to keep and publish."""
 
+import itertools
 import json
 import shlex
 import shutil
@@ -12,16 +13,16 @@ import yaml
 from unitweave.core.errors import InputError
 from unitweave.core.files import atomic_path, read_json_object, write_json, write_lines, write_text
 from unitweave.core.layout import DEV_FILE, RunLayout
-from unitweave.core.manifest import Pair, read_manifest, write_manifest
+from unitweave.core.manifest import read_manifest, write_manifest
 from unitweave.core.records import json_lines, to_json
 from unitweave.core.stage import STAGE_FILE, versions
 from unitweave.experiment.build import ARCHIVE_FILE, FORMAT, archive_record, build_digest, is_archive
-from unitweave.experiment.counts import COUNTS_FILE, read_counts, system_scores
+from unitweave.experiment.counts import COUNTS_FILE, UtteranceCounts
 from unitweave.experiment.plan import Trial
 from unitweave.experiment.provenance import FILE_NAME as SESSIONS
-from unitweave.experiment.results import read_grid
+from unitweave.experiment.results import Result, read_grid
 from unitweave.experiment.state import EXPERIMENT_FILE, read_experiment_folder
-from unitweave.score.scores import UTTERANCES_FILE, read_scores
+from unitweave.score.scores import UTTERANCES_FILE
 
 _RECORDINGS: dict[str, Any] = {"src_audio": None, "tgt_audio": None}
 _TEXTS: dict[str, Any] = {"src_text": None, "tgt_text": None, "src_text_raw": None, "tgt_text_raw": None}
@@ -56,8 +57,8 @@ def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
     archive, run = Path(archive), Path(run)
     content = read_experiment_folder(run)
     grid = read_grid(run)  # everything is read as for a page: nothing damaged is archived
-    done = {result.trial.name for result in (*grid.results, *grid.repeated)}
-    trials = [trial for trial in grid.plan.trials if trial.name in done]
+    done = {result.trial: result for result in (*grid.results, *grid.repeated)}
+    trials = [trial for trial in grid.plan.trials if trial in done]
     if not trials:
         raise InputError(f"{run}: no trial is done yet, so there is nothing to archive")
     _check_target(archive, run, {trial.name for trial in trials}, texts)
@@ -83,18 +84,17 @@ def write_archive(archive: Path, run: Path, texts: bool = True) -> list[Trial]:
                 if file.endswith(STAGE_FILE):
                     _without_folders(folder / file)
         if not texts:
-            by_id = {pair.id: pair for pair in pairs}
-            for trial in trials:
-                _leave_out_texts(folder, run, trial.name, by_id)
+            for result in done.values():
+                _leave_out_texts(folder, result)
         record = {"format": FORMAT, "build": build_digest(run), "trials": [trial.name for trial in trials]}
         write_json(folder / ARCHIVE_FILE, record | {"versions": versions()})
     return trials
 
 
-def _leave_out_texts(folder: Path, run: Path, trial: str, pairs: dict[str, Pair]) -> None:
+def _leave_out_texts(folder: Path, result: Result) -> None:
     """Put a trial's counts in the place of its outputs, and of its dev split leave the scores alone."""
-    scored = RunLayout(run).scores(trial)
-    counts = read_counts(scored, trial, system_scores(read_scores(scored), scored, trial), pairs)
+    trial, sides = result.trial.name, (result.counts["asr_bleu"].tolist(), result.counts["text_bleu"].tolist())
+    counts = itertools.starmap(UtteranceCounts, zip(result.ids, result.languages, *sides, strict=True))
     place = RunLayout(folder).scores(trial)
     write_lines(place / COUNTS_FILE, (json.dumps(to_json(line)) + "\n" for line in counts))
     (place / UTTERANCES_FILE).unlink(missing_ok=True)

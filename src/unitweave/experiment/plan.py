@@ -4,7 +4,7 @@ import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from unitweave.config.interleave import SPEECH_TO_SPEECH
 from unitweave.config.plain import check_plain
-from unitweave.config.recipe import Recipe, merged, one_line, parse_recipe, read_mapping
+from unitweave.config.recipe import Recipe, check_keys, merged, one_line, parse_recipe, read_mapping
 from unitweave.core.errors import InputError
+from unitweave.core.languages import check_amounts
 
 _RANGES = {"seeds": (0, 2**32 - 1), "threads": (1, 1024), "steps": (1, 10**9)}
 _OF_THE_GRID = ("steps", "seed", "batch_size")  # keys of lm.training that no system may set itself
@@ -189,12 +190,12 @@ def _with_base(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def parse_experiment(content: Mapping[str, Any]) -> ExperimentPlan:
     """A plan from plain values, without a base. Raises InputError that names the key."""
-    _check_keys(content, Experiment, "", "an experiment")
+    check_keys(content, Experiment, "an experiment")
     check_plain(Experiment, content)
     for number, block in enumerate(content.get("grid") or [], 1):
-        _check_keys(block, Block, f"grid, block {number}: ", "a block")
+        check_keys(block, Block, "a block", f"grid, block {number}: ")
     for number, pair in enumerate(content.get("comparisons") or [], 1):
-        _check_keys(pair, RequestedComparison, f"comparisons, entry {number}: ", "a comparison")
+        check_keys(pair, RequestedComparison, "a comparison", f"comparisons, entry {number}: ")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Experiment, "experiment")
     values = copy.deepcopy(dict(content))  # jsonargparse puts its own classes into the lists that it is given
@@ -223,13 +224,6 @@ def parse_experiment(content: Mapping[str, Any]) -> ExperimentPlan:
             needed = " or ".join(SPEECH_TO_SPEECH)
             raise InputError(f"systems.{trial.system}: tasks must contain {needed}, since trials are scored on speech")
     return plan
-
-
-def _check_keys(content: Mapping[str, Any], kind: type, where: str, what: str) -> None:
-    known = [f.name for f in fields(kind)]
-    for key in content:
-        if key not in known:
-            raise InputError(f"{where}unknown key {key!r}; {what} has: {', '.join(known)}")
 
 
 def make_trials(experiment: Experiment, default_steps: int) -> list[Trial]:
@@ -338,9 +332,8 @@ def _check_languages(experiment: Experiment, recipe: Recipe) -> None:
     settings = recipe.corpus.embedded or recipe.corpus.synthesized
     spoken = {source for source, _ in settings.pairs} if settings else set()
     for name, amount in experiment.data.items():
-        if spoken and isinstance(amount, dict) and (other := sorted(spoken ^ amount.keys())):
-            missing = "the corpus has none of it" if other[0] in amount else "no amount is given for it"
-            raise InputError(f"data.{name}: training data in {other[0]!r}: {missing}")
+        if spoken and isinstance(amount, dict):
+            check_amounts(amount, spoken, f"data.{name}: ")
 
 
 def builtin_experiments() -> list[Path]:

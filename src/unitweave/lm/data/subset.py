@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitweave.core.errors import InputError
+from unitweave.core.languages import check_amounts
 from unitweave.core.manifest import Manifest, Pair
 
 
@@ -36,9 +37,7 @@ def choose_subset(pairs: Sequence[Pair], amount: float | Mapping[str, float], se
         if pair.split == "train":
             queues.setdefault(pair.src_lang, []).append(pair)
     if isinstance(amount, Mapping):
-        for language in sorted(set(amount) ^ set(queues)):
-            missing = "the corpus has none of it" if language in amount else "no amount is given for it"
-            raise InputError(f"training data in {language!r}: {missing}")
+        check_amounts(amount, queues)
     chosen: set[str] = set()
     for language, queue in queues.items():
         wanted = amount[language] if isinstance(amount, Mapping) else amount
