@@ -565,7 +565,9 @@ def test_the_method_is_compared_with_a_further_system_that_had_more_steps(folder
         ("experiment.yaml", "title: x\nrecipe: {lm: {steps: 3}}\n"),
     ],
 )
-def test_a_damaged_file_is_named_with_what_to_do(folder: Path, tmp_path: Path, file: str, content: str) -> None:
+def test_a_damaged_file_is_named_in_one_line_and_not_archived(
+    folder: Path, tmp_path: Path, file: str, content: str
+) -> None:
     run = Path(shutil.copytree(folder, tmp_path / "run"))
     path = run / file.format(parse_experiment(CONTENT).trials[0].name)
     path.write_text(content)
